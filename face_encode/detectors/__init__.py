@@ -1,0 +1,1 @@
+"""Face detectors: photos in, boxes and landmarks out."""

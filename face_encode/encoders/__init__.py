@@ -1,0 +1,1 @@
+"""Encoders: Keras models that turn crops of faces into embeddings."""

@@ -1,0 +1,178 @@
+"""The contract: what a model file says about itself, so that it is used right.
+
+A ``.keras`` file is a zip archive, and Keras passes over members that it does not know. The
+contract is one such member, ``face_encode.json``: anyone opens the file with
+``keras.models.load_model`` without this package, and this package finds everything that the
+right use of the model depends on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from face_encode.errors import InputError, ModelFileError
+from face_encode.types import CropRecipe
+from face_encode.version import __version__
+
+if TYPE_CHECKING:
+    import keras
+
+CONTRACT_MEMBER = "face_encode.json"
+CONTRACT_VERSION = 1
+ORIGINAL_THRESHOLD = 0.7
+
+
+@dataclass(frozen=True)
+class EncoderContract:
+    """Everything that using an encoder right depends on.
+
+    Attributes:
+        name: What the encoder is called in reports and galleries.
+        crop: How faces are cut out for it.
+        threshold: Cosine similarity from which two faces count as one person.
+        false_match_rate: Share of pairs of strangers at or above the threshold when it was
+            calibrated, or None where it was never calibrated.
+        pixel_range: Values that the Keras graph takes. ``(0, 255)`` where the scaling is part
+            of the graph; ``(0, 1)`` for files of the original project.
+        mirror: Whether the embedding is the mean over the crop and its mirror image.
+        metric: How two embeddings are compared.
+        trained_on: The data it was trained on, in words.
+        licence: The licence of the weights.
+        package_version: Version of this package that wrote the file.
+    """
+
+    name: str
+    crop: CropRecipe
+    threshold: float
+    false_match_rate: float | None = None
+    pixel_range: tuple[int, int] = (0, 255)
+    mirror: bool = False
+    metric: Literal["cosine"] = "cosine"
+    trained_on: str = "unknown"
+    licence: str = "unknown"
+    package_version: str = __version__
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not self.name:
+            raise InputError("an encoder's name is not empty. Received: ''")
+        if not -1 <= self.threshold <= 1:
+            raise InputError(f"a cosine threshold lies within -1..1. Received: {self.threshold}")
+        if self.false_match_rate is not None and not 0 < self.false_match_rate < 1:
+            raise InputError(
+                f"a false match rate lies between 0 and 1. Received: {self.false_match_rate}"
+            )
+        if self.pixel_range not in ((0, 255), (0, 1)):
+            raise InputError(f"the pixel range is (0, 255) or (0, 1). Received: {self.pixel_range}")
+        if self.metric != "cosine":
+            raise InputError(f"the metric is 'cosine'. Received: {self.metric!r}")
+
+    def to_json(self) -> str:
+        """The contract as the text of the archive member."""
+        return json.dumps({"contract_version": CONTRACT_VERSION, **asdict(self)}, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> EncoderContract:
+        """Read the text of the archive member.
+
+        Raises:
+            ModelFileError: The text is no contract, or one of a later version.
+        """
+        try:
+            values: dict[str, Any] = json.loads(text)
+            version = values.pop("contract_version")
+            if version != CONTRACT_VERSION:
+                raise ModelFileError(
+                    f"this release reads contracts of version {CONTRACT_VERSION}; a later "
+                    f"release of face_encode wrote this one. Received: version {version}"
+                )
+            values["crop"] = CropRecipe(**values["crop"])
+            values["pixel_range"] = tuple(values["pixel_range"])
+            return cls(**values)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ModelFileError(
+                f"the contract inside the model file is damaged: {error}"
+            ) from error
+
+
+def original_contract(name: str, height: int, width: int) -> EncoderContract:
+    """The conventions of the original project, for a ``.keras`` file without a contract.
+
+    Pixels divided by 255, the detector's box resized to the model's input, cosine, and the
+    original's threshold of 0.7, which was never calibrated.
+
+    Args:
+        name: What to call the encoder.
+        height: Rows that the model takes.
+        width: Columns that the model takes.
+    """
+    return EncoderContract(
+        name=name,
+        crop=CropRecipe("box", height, width),
+        threshold=ORIGINAL_THRESHOLD,
+        pixel_range=(0, 1),
+    )
+
+
+def read_contract(path: str | os.PathLike[str]) -> EncoderContract | None:
+    """Read the contract inside a ``.keras`` file; None where it has none.
+
+    Raises:
+        ModelFileError: The file is missing, no ``.keras`` archive, or its contract is damaged.
+    """
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if CONTRACT_MEMBER not in archive.namelist():
+                return None
+            return EncoderContract.from_json(archive.read(CONTRACT_MEMBER))
+    except FileNotFoundError as error:
+        raise ModelFileError(f"no such model file: {path}") from error
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ModelFileError(f"not a .keras file: {path} ({error})") from error
+
+
+def save_encoder(
+    model: keras.Model, path: str | os.PathLike[str], contract: EncoderContract
+) -> None:
+    """Save a Keras model with its contract inside, atomically.
+
+    Args:
+        model: One image in, one embedding out; no custom layer, so that the file opens without
+            this package.
+        path: Where to; ends in ``.keras``. A file already there is replaced at once, or stays
+            whole if anything fails.
+        contract: What the file says about itself.
+
+    Raises:
+        ModelFileError: The path does not end in ``.keras``, or it cannot be written there.
+    """
+    path = Path(path)
+    if path.suffix != ".keras":
+        raise ModelFileError(f"a model file's name ends in .keras. Received: {path}")
+    try:
+        # In the same folder, because os.replace is atomic only within one file system.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.stem}-", suffix=".keras"
+        )
+        os.close(handle)
+    except OSError as error:
+        raise ModelFileError(f"cannot write the model file {path}: {error}") from error
+    try:
+        model.save(temporary)
+        with zipfile.ZipFile(temporary, "a", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(CONTRACT_MEMBER, contract.to_json())
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ModelFileError(f"cannot write the model file {path}: {error}") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)

@@ -1,0 +1,193 @@
+"""An encoder: a Keras model together with the contract by which it is used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from face_encode.encoders.contract import EncoderContract
+from face_encode.errors import InputError, ModelFileError
+from face_encode.types import Embeddings, ImageArray
+
+if TYPE_CHECKING:
+    import keras
+
+# Larger batches no longer get faster on a CPU and take memory in proportion.
+BATCH_SIZE = 32
+
+
+class Encoder:
+    """Turns crops of faces into embeddings.
+
+    Attributes:
+        model: The Keras model: ``(N, height, width, 3)`` in, ``(N, D)`` out.
+        contract: How it is to be used.
+    """
+
+    def __init__(self, model: keras.Model, contract: EncoderContract) -> None:
+        """Take a model and its contract.
+
+        Raises:
+            ModelFileError: The model is not one image in, one vector out, or does not take the
+                size that the contract says.
+        """
+        _check_shapes(model, contract)
+        self.model = model
+        self.contract = contract
+
+    def __repr__(self) -> str:
+        """Name, crop and size of the embedding."""
+        crop = self.contract.crop
+        return (
+            f"Encoder({self.contract.name!r}, {crop.method} {crop.height}x{crop.width} "
+            f"-> {self.embedding_size})"
+        )
+
+    @property
+    def name(self) -> str:
+        """What the encoder is called."""
+        return self.contract.name
+
+    @property
+    def embedding_size(self) -> int:
+        """Length D of an embedding."""
+        return int(self.model.output_shape[-1])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits: the same for two encoders exactly when they embed alike.
+
+        Drawn from the layers' kinds, the weights, and the part of the contract that changes an
+        embedding; not from the file's name or date, which change when it is copied, nor from
+        the threshold, which may be calibrated again.
+        """
+        digest = hashlib.sha256()
+        used = {
+            "crop": self.contract.crop.as_dict(),
+            "pixel_range": self.contract.pixel_range,
+            "mirror": self.contract.mirror,
+            "layers": [type(layer).__name__ for layer in self.model.layers],
+        }
+        digest.update(json.dumps(used, sort_keys=True).encode())
+        for weight in self.model.get_weights():
+            digest.update(str(weight.shape).encode())
+            digest.update(np.ascontiguousarray(weight).tobytes())
+        return digest.hexdigest()[:16]
+
+    def encode(self, crops: ImageArray) -> Embeddings:
+        """Embed crops of faces, in batches.
+
+        Args:
+            crops: RGB, uint8, ``(N, height, width, 3)`` of the size that the contract says,
+                cut out as it says.
+
+        Returns:
+            float32 ``(N, D)``, as the network gives them: not normalised.
+
+        Raises:
+            InputError: Another shape or type.
+        """
+        crop = self.contract.crop
+        if crops.dtype != np.uint8 or crops.shape[1:] != (crop.height, crop.width, 3):
+            raise InputError(
+                f"encoder {self.name!r} takes uint8 crops of shape "
+                f"(N, {crop.height}, {crop.width}, 3). Received: {crops.dtype} {crops.shape}"
+            )
+        if len(crops) == 0:
+            return np.empty((0, self.embedding_size), np.float32)
+        batches = [
+            self._forward(crops[start : start + BATCH_SIZE])
+            for start in range(0, len(crops), BATCH_SIZE)
+        ]
+        return np.concatenate(batches)
+
+    @cached_property
+    def _forward(self) -> Callable[[ImageArray], Embeddings]:
+        return _compile(self.model, self.contract)
+
+
+def _check_shapes(model: keras.Model, contract: EncoderContract) -> None:
+    """Refuse a model that is not one image in, one vector out."""
+    try:
+        input_shape, output_shape = model.input_shape, model.output_shape
+    except (AttributeError, ValueError) as error:
+        raise ModelFileError(
+            f"{contract.name}: the model has no fixed input and output shape ({error}); "
+            "call it once on an image before saving it"
+        ) from error
+    if isinstance(input_shape, list | dict) and len(input_shape) != 1:
+        raise ModelFileError(
+            f"{contract.name}: an encoder takes one image; this model takes {len(input_shape)} "
+            "inputs. Of a Siamese network, give the embedding network inside it"
+        )
+    if isinstance(input_shape, list):
+        input_shape = input_shape[0]
+    if not isinstance(input_shape, tuple) or len(input_shape) != 4 or input_shape[3] != 3:
+        raise ModelFileError(
+            f"{contract.name}: an encoder takes RGB images of shape (N, height, width, 3). "
+            f"Received: a model with input shape {input_shape}"
+        )
+    if not isinstance(output_shape, tuple) or len(output_shape) != 2 or output_shape[1] is None:
+        raise ModelFileError(
+            f"{contract.name}: an encoder gives one vector an image, shape (N, D). "
+            f"Received: a model with output shape {output_shape}"
+        )
+    expected = (contract.crop.height, contract.crop.width)
+    if any(
+        have is not None and have != want
+        for have, want in zip(input_shape[1:3], expected, strict=True)
+    ):
+        raise ModelFileError(
+            f"{contract.name}: the contract says crops of {expected[0]}x{expected[1]}, the "
+            f"model takes {input_shape[1]}x{input_shape[2]}"
+        )
+
+
+def _compile(model: keras.Model, contract: EncoderContract) -> Callable[[ImageArray], Embeddings]:
+    """The forward pass, compiled once for any batch size, by what the Keras backend offers.
+
+    ``model.predict`` sets up a data pipeline on every call, which costs several times the
+    network itself for a single face.
+    """
+    import keras
+
+    scale = contract.pixel_range[1] / 255.0
+
+    def forward(crops: Any) -> Any:
+        pixels = keras.ops.cast(crops, "float32")
+        if scale != 1.0:
+            pixels = pixels * scale
+        if not contract.mirror:
+            return model(pixels, training=False)
+        # One batch of both halves: small batches leave most of a processor idle.
+        both = keras.ops.concatenate([pixels, keras.ops.flip(pixels, axis=2)])
+        embeddings = model(both, training=False)
+        half = keras.ops.shape(crops)[0]
+        return (embeddings[:half] + embeddings[half:]) / 2
+
+    crop = contract.crop
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        signature = [tf.TensorSpec((None, crop.height, crop.width, 3), tf.uint8)]
+        compiled = tf.function(forward, input_signature=signature)
+        return lambda crops: cast(Embeddings, np.asarray(compiled(crops), np.float32))
+    if backend == "jax":
+        import jax
+
+        jitted = jax.jit(forward)
+
+        def run(crops: ImageArray) -> Embeddings:
+            # XLA compiles anew for each shape; powers of two keep the shapes few.
+            padded = 1 << (len(crops) - 1).bit_length()
+            full = np.concatenate([crops, np.repeat(crops[-1:], padded - len(crops), axis=0)])
+            return np.asarray(jitted(full), np.float32)[: len(crops)]
+
+        return run
+    return lambda crops: keras.ops.convert_to_numpy(forward(crops)).astype(np.float32)

@@ -1,0 +1,54 @@
+"""The errors of this package.
+
+::
+
+    FaceEncodeError
+    ├── InputError              an argument is of the wrong kind, shape or range
+    ├── ImageError              a photo cannot be read, or is too large to be read safely
+    ├── DatasetError            a folder of people is missing, empty or of the wrong shape
+    ├── ModelFileError          a model file cannot be used as an encoder
+    ├── WeightsError            known weights are missing, damaged or not what they should be
+    ├── MissingExtraError       an optional dependency is needed and not installed
+    └── GalleryError            a gallery cannot be read, written or searched
+        └── WrongEncoderError   a gallery was filled by another encoder
+
+Every message says what is wrong, what is allowed, and what was received.
+"""
+
+from __future__ import annotations
+
+
+class FaceEncodeError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InputError(FaceEncodeError, ValueError):
+    """An argument is of the wrong kind, shape or range."""
+
+
+class ImageError(FaceEncodeError):
+    """A photo cannot be read, or is too large to be read safely."""
+
+
+class DatasetError(FaceEncodeError):
+    """A folder of people is missing, empty or of the wrong shape."""
+
+
+class ModelFileError(FaceEncodeError):
+    """A model file cannot be used as an encoder."""
+
+
+class WeightsError(FaceEncodeError):
+    """Known weights are missing, damaged or not what they should be."""
+
+
+class MissingExtraError(FaceEncodeError, ImportError):
+    """An optional dependency is needed and not installed."""
+
+
+class GalleryError(FaceEncodeError):
+    """A gallery cannot be read, written or searched."""
+
+
+class WrongEncoderError(GalleryError):
+    """A gallery was filled by another encoder, so its embeddings cannot be compared."""

@@ -1,0 +1,1 @@
+"""Evaluation: how far to trust a match, in numbers."""

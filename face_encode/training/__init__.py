@@ -1,0 +1,1 @@
+"""Training: the Siamese triplet system, the data for it, and the scripts."""

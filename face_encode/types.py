@@ -1,0 +1,191 @@
+"""The values that pass between the parts of the package: frozen, and checked when made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from face_encode.errors import InputError
+
+ImageArray: TypeAlias = npt.NDArray[np.uint8]
+"""RGB, uint8, shape ``(H, W, 3)``; a stack of crops is ``(N, H, W, 3)``."""
+
+Embeddings: TypeAlias = npt.NDArray[np.float32]
+"""float32, shape ``(N, D)``."""
+
+
+@dataclass(frozen=True, order=True)
+class Box:
+    """A rectangle in pixels of the original photo.
+
+    Attributes:
+        left: First column inside the box.
+        top: First row inside the box.
+        width: Number of columns, at least 1.
+        height: Number of rows, at least 1.
+    """
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        """Check that the box holds at least one pixel."""
+        if self.width < 1 or self.height < 1:
+            raise InputError(
+                "a box holds at least one pixel. "
+                f"Received: width {self.width}, height {self.height}"
+            )
+
+    @property
+    def area(self) -> int:
+        """Number of pixels inside."""
+        return self.width * self.height
+
+    def clamped(self, image_width: int, image_height: int) -> Box:
+        """The part of the box that lies inside a photo of the given size, in pixels.
+
+        A box wholly outside becomes the nearest single row, column or pixel of the photo.
+        """
+        left = min(max(self.left, 0), image_width - 1)
+        top = min(max(self.top, 0), image_height - 1)
+        right = min(max(self.left + self.width, left + 1), image_width)
+        bottom = min(max(self.top + self.height, top + 1), image_height)
+        return Box(left, top, right - left, bottom - top)
+
+    def as_dict(self) -> dict[str, int]:
+        """The box as the plain dict that ``match_image`` returns: x, y, width, height."""
+        return {"x": self.left, "y": self.top, "width": self.width, "height": self.height}
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """A face found in a photo.
+
+    Attributes:
+        box: Where it is, clamped to the photo.
+        score: The detector's confidence; higher is surer. Comparable within one detector only.
+        landmarks: float32 ``(5, 2)``, x and y in pixels of the original photo, in the order of
+            dlib's five-point model (two corners of one eye, two of the other, base of the
+            nose), or None where the detector gives none.
+    """
+
+    box: Box
+    score: float
+    landmarks: npt.NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the shape of the landmarks."""
+        if self.landmarks is not None and self.landmarks.shape != (5, 2):
+            raise InputError(
+                f"landmarks are an array of shape (5, 2). Received: {self.landmarks.shape}"
+            )
+
+
+@dataclass(frozen=True)
+class Match:
+    """A person in the gallery and how near a face is to that person.
+
+    Attributes:
+        name: The person.
+        similarity: Higher is nearer, whatever the metric; for cosine within -1..1.
+    """
+
+    name: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class CropRecipe:
+    """How a face is cut out of a photo before it is encoded.
+
+    Attributes:
+        method: ``"box"``, the detector's box grown by the margin and resized (FaceNet's and the
+            original project's way), or ``"dlib_chip"``, dlib's rotated and padded chip.
+        height: Rows of the crop.
+        width: Columns of the crop.
+        margin: For ``"box"`` the share of the box added on every side; for ``"dlib_chip"``
+            dlib's ``padding``.
+    """
+
+    method: Literal["box", "dlib_chip"]
+    height: int
+    width: int
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the method, size and margin."""
+        if self.method not in ("box", "dlib_chip"):
+            raise InputError(f"crop method is one of 'box', 'dlib_chip'. Received: {self.method!r}")
+        if self.height < 1 or self.width < 1:
+            raise InputError(
+                "a crop has at least one row and column. "
+                f"Received: height {self.height}, width {self.width}"
+            )
+        if self.method == "dlib_chip" and self.height != self.width:
+            raise InputError(
+                f"a dlib chip is square. Received: height {self.height}, width {self.width}"
+            )
+        if not 0 <= self.margin <= 2:
+            raise InputError(f"a crop's margin lies within 0..2. Received: {self.margin}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe as plain JSON values."""
+        return {
+            "method": self.method,
+            "height": self.height,
+            "width": self.width,
+            "margin": self.margin,
+        }
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A photo that was not enrolled.
+
+    Attributes:
+        photo: Its path.
+        name: The person whose folder it lies in.
+        reason: Why, in words.
+    """
+
+    photo: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class EnrolmentReport:
+    """What became of each photo of an enrolment.
+
+    Attributes:
+        enrolled: Number of photos enrolled.
+        per_person: Number of photos enrolled for each person, in the order of the names.
+        left_out: Every photo that was not enrolled, with its reason.
+        reused: How many of the enrolled ones were not encoded again, because the gallery held
+            the same photo already.
+        notes: What was noticed without leaving a photo out, such as several faces in it.
+    """
+
+    enrolled: int
+    per_person: Mapping[str, int]
+    left_out: tuple[LeftOut, ...] = ()
+    reused: int = 0
+    notes: tuple[str, ...] = field(default=())
+
+    def __str__(self) -> str:
+        """A short text for people: the counts, then a line a photo left out."""
+        people = sum(1 for count in self.per_person.values() if count)
+        lines = [
+            f"{self.enrolled} photos of {people} people enrolled"
+            + (f" ({self.reused} unchanged)" if self.reused else "")
+            + (f", {len(self.left_out)} left out" if self.left_out else "")
+        ]
+        lines += [f"  left out: {item.photo}: {item.reason}" for item in self.left_out]
+        lines += [f"  note: {note}" for note in self.notes]
+        return "\n".join(lines)
