@@ -12,24 +12,46 @@ from typing import TYPE_CHECKING
 from face_encode.version import __version__
 
 if TYPE_CHECKING:
+    from face_encode.detectors.loading import load_detector
     from face_encode.encoders.contract import EncoderContract, read_contract, save_encoder
     from face_encode.encoders.encoder import Encoder
+    from face_encode.encoders.loading import load_encoder
     from face_encode.errors import FaceEncodeError
+    from face_encode.gallery.opening import open_gallery
+    from face_encode.images import read_image
+    from face_encode.model import Face_Encode_Model
+    from face_encode.types import EnrolmentReport, Face, Match
 
 _HOME_OF = {
     "Encoder": "face_encode.encoders.encoder",
     "EncoderContract": "face_encode.encoders.contract",
+    "EnrolmentReport": "face_encode.types",
+    "Face": "face_encode.types",
     "FaceEncodeError": "face_encode.errors",
+    "Face_Encode_Model": "face_encode.model",
+    "Match": "face_encode.types",
+    "load_detector": "face_encode.detectors.loading",
+    "load_encoder": "face_encode.encoders.loading",
+    "open_gallery": "face_encode.gallery.opening",
     "read_contract": "face_encode.encoders.contract",
+    "read_image": "face_encode.images",
     "save_encoder": "face_encode.encoders.contract",
 }
 
 __all__ = [
     "Encoder",
     "EncoderContract",
+    "EnrolmentReport",
+    "Face",
     "FaceEncodeError",
+    "Face_Encode_Model",
+    "Match",
     "__version__",
+    "load_detector",
+    "load_encoder",
+    "open_gallery",
     "read_contract",
+    "read_image",
     "save_encoder",
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -13,6 +14,9 @@ from face_encode.errors import InputError
 
 ImageArray: TypeAlias = npt.NDArray[np.uint8]
 """RGB, uint8, shape ``(H, W, 3)``; a stack of crops is ``(N, H, W, 3)``."""
+
+Photo: TypeAlias = str | os.PathLike[str] | npt.NDArray[np.uint8]
+"""A photo's path, or its pixels: RGB, uint8, shape ``(H, W, 3)``."""
 
 Embeddings: TypeAlias = npt.NDArray[np.float32]
 """float32, shape ``(N, D)``."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from face_encode.errors import InputError, ModelFileError
+from face_encode.files import replacing
 from face_encode.types import CropRecipe
 from face_encode.version import __version__
 
@@ -156,23 +156,7 @@ def save_encoder(
     path = Path(path)
     if path.suffix != ".keras":
         raise ModelFileError(f"a model file's name ends in .keras. Received: {path}")
-    try:
-        # In the same folder, because os.replace is atomic only within one file system.
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem}-", suffix=".keras"
-        )
-        os.close(handle)
-    except OSError as error:
-        raise ModelFileError(f"cannot write the model file {path}: {error}") from error
-    try:
+    with replacing(path, ModelFileError) as temporary:
         model.save(temporary)
         with zipfile.ZipFile(temporary, "a", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr(CONTRACT_MEMBER, contract.to_json())
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ModelFileError(f"cannot write the model file {path}: {error}") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)

@@ -1,0 +1,92 @@
+"""What a detector is, and what all of them share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import cv2
+
+from face_encode.alignment import find_landmarks
+from face_encode.types import Box, Face, ImageArray
+
+# Nothing smaller than this on a side can hold a face that is worth encoding.
+SMALLEST_SIDE = 20
+
+
+class Detector(Protocol):
+    """Finds faces in a photo.
+
+    A detector travels to worker processes, so it holds settings only; what a library has loaded
+    for it lives beside it, once a process.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the detector is called."""
+
+    def detect(self, image: ImageArray) -> list[Face]:
+        """Find the faces.
+
+        Args:
+            image: RGB, uint8, ``(H, W, 3)``, of any size.
+
+        Returns:
+            Faces with boxes in pixels of this photo, clamped to it, the largest first.
+        """
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a library says of a face: a box that may reach out of the photo, and its score."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+    score: float
+
+
+def scaled(image: ImageArray, max_pixels: int, enlarge: float) -> tuple[ImageArray, float]:
+    """Bring a photo to the size at which faces are looked for.
+
+    A detector takes time in proportion to the pixels: a bound on them bounds the time for a
+    photo of any size.
+
+    Args:
+        image: uint8 ``(H, W, 3)``.
+        max_pixels: The bound.
+        enlarge: By how much a photo under the bound is enlarged at the most; 1 for never.
+
+    Returns:
+        The photo, and the factor between its sides and the original's.
+    """
+    height, width = image.shape[:2]
+    scale = min(enlarge, math.sqrt(max_pixels / (height * width)))
+    if scale == 1:
+        return image, 1.0
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return cast(ImageArray, cv2.resize(image, size, interpolation=method)), scale
+
+
+def faces_of(image: ImageArray, found: Iterable[Found], scale: float) -> list[Face]:
+    """From boxes in a scaled photo to faces in the original.
+
+    Landmarks are looked for in the original at full size, from the box as the detector drew it:
+    the landmark model was trained on boxes that reach out of the photo where the face does.
+    """
+    height, width = image.shape[:2]
+    faces = []
+    for each in found:
+        box = Box(
+            round(each.left / scale),
+            round(each.top / scale),
+            max(1, round(each.width / scale)),
+            max(1, round(each.height / scale)),
+        )
+        landmarks = find_landmarks(image, box)
+        faces.append(Face(box.clamped(width, height), each.score, landmarks))
+    return sorted(faces, key=lambda face: face.box.area, reverse=True)

@@ -1,0 +1,45 @@
+"""dlib's HOG detector (Dalal and Triggs, 2005; King, 2015): fast, for faces seen from the front."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from face_encode.detectors.detector import SMALLEST_SIDE, Found, faces_of, scaled
+from face_encode.types import Face, ImageArray
+
+
+@dataclass(frozen=True)
+class DlibHogDetector:
+    """Finds faces of about 80 pixels and more, at the size at which it looks at the photo.
+
+    Attributes:
+        max_pixels: Larger photos are shrunk to this many pixels before looking.
+        enlarge: Smaller ones are enlarged by up to this factor on a side; 2 finds faces of 40
+            pixels, in four times the time.
+        name: What the detector is called.
+    """
+
+    max_pixels: int = 2_000_000
+    enlarge: float = 1.0
+    name: str = "dlib_hog"
+
+    def detect(self, image: ImageArray) -> list[Face]:
+        """Find the faces; see ``Detector.detect``."""
+        smaller, scale = scaled(image, self.max_pixels, self.enlarge)
+        if min(smaller.shape[:2]) < SMALLEST_SIDE:
+            return []
+        boxes, scores, _ = _detector().run(smaller, 0, 0.0)
+        found = [
+            Found(box.left(), box.top(), box.width(), box.height(), float(score))
+            for box, score in zip(boxes, scores, strict=True)
+        ]
+        return faces_of(image, found, scale)
+
+
+@lru_cache(maxsize=1)
+def _detector() -> Any:
+    import dlib
+
+    return dlib.get_frontal_face_detector()

@@ -1,0 +1,69 @@
+"""The table of detectors, and the one function that opens any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from face_encode.detectors.detector import Detector
+from face_encode.detectors.dlib_cnn import DlibCnnDetector
+from face_encode.detectors.dlib_hog import DlibHogDetector
+from face_encode.detectors.thorough import ThoroughDetector
+from face_encode.errors import InputError
+
+DEFAULT_DETECTOR = "dlib"
+
+
+@dataclass(frozen=True)
+class KnownDetector:
+    """A detector that is known by name.
+
+    Attributes:
+        make: Makes it, with settings that suit most photos.
+        summary: What it is good for, in a line.
+        licence: The licence of its weights.
+    """
+
+    make: Callable[[], Detector]
+    summary: str
+    licence: str
+
+
+def _thorough() -> ThoroughDetector:
+    """HOG; HOG on the enlarged photo; the CNN."""
+    return ThoroughDetector(
+        (
+            DlibHogDetector(),
+            DlibHogDetector(max_pixels=4_000_000, enlarge=2.0),
+            DlibCnnDetector(enlarge=2.0),
+        ),
+        name="dlib",
+    )
+
+
+KNOWN_DETECTORS = {
+    "dlib": KnownDetector(
+        _thorough,
+        "HOG; where it finds no face, HOG on the enlarged photo, then the CNN",
+        "part of dlib (Boost), public domain (CC0)",
+    ),
+    "dlib_hog": KnownDetector(
+        DlibHogDetector, "fast, faces from the front", "part of dlib (Boost)"
+    ),
+    "dlib_cnn": KnownDetector(DlibCnnDetector, "slow, faces at any angle", "public domain (CC0)"),
+}
+
+
+def load_detector(name: str | None = None) -> Detector:
+    """Open a detector.
+
+    Args:
+        name: One of ``KNOWN_DETECTORS``, or None for the default.
+
+    Raises:
+        InputError: No such detector.
+    """
+    name = DEFAULT_DETECTOR if name is None else name
+    if name not in KNOWN_DETECTORS:
+        raise InputError(f"a detector is one of {', '.join(KNOWN_DETECTORS)}. Received: {name!r}")
+    return KNOWN_DETECTORS[name].make()

@@ -1,0 +1,69 @@
+"""Draws boxes and names on photos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from face_encode.types import Box, ImageArray
+
+KNOWN_COLOUR = (22, 138, 64)
+UNKNOWN_COLOUR = (186, 48, 40)
+
+# Fonts with many scripts, where the system has one; Pillow's own knows Latin letters only, and
+# OpenCV's draws ASCII alone.
+_FONTS = ("NotoSans-Regular.ttf", "DejaVuSans.ttf", "Arial Unicode.ttf", "arial.ttf")
+
+
+def draw_boxes(
+    image: ImageArray,
+    boxes: Sequence[Box],
+    labels: Sequence[str] | None = None,
+    colours: Sequence[tuple[int, int, int]] | None = None,
+) -> ImageArray:
+    """Draw boxes, with a label each, on a copy of a photo.
+
+    Args:
+        image: RGB, uint8, ``(H, W, 3)``; not changed.
+        boxes: In pixels of this photo.
+        labels: A text for each, or None.
+        colours: RGB for each, or None for the colour of known people.
+
+    Returns:
+        uint8 ``(H, W, 3)``.
+    """
+    height, width = image.shape[:2]
+    picture = Image.fromarray(image).copy()
+    draw = ImageDraw.Draw(picture)
+    # Lines and letters that can be seen on a thumbnail of a large photo too.
+    line = max(1, round(min(height, width) / 200))
+    font = _font(max(11, round(min(height, width) / 28)))
+    for index, box in enumerate(boxes):
+        colour = KNOWN_COLOUR if colours is None else colours[index]
+        right, bottom = box.left + box.width - 1, box.top + box.height - 1
+        draw.rectangle((box.left, box.top, right, bottom), outline=colour, width=line)
+        if labels is None or not labels[index]:
+            continue
+        _, top, text_width, text_bottom = draw.textbbox((0, 0), labels[index], font=font)
+        text_height = text_bottom + round(top / 2)
+        # Above the box where there is room, otherwise inside it; never off the photo.
+        at_y = box.top - text_height if box.top >= text_height else box.top
+        at_x = max(0, min(box.left, width - round(text_width) - 2 * line))
+        background = (at_x, at_y, at_x + text_width + 2 * line, at_y + text_height)
+        draw.rectangle(background, fill=colour)
+        draw.text((at_x + line, at_y), labels[index], fill="white", font=font)
+    return np.array(picture, np.uint8)
+
+
+@lru_cache(maxsize=32)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The first of the fonts that the system has."""
+    for name in _FONTS:
+        try:
+            return ImageFont.truetype(name, size)
+        except OSError:
+            continue
+    return ImageFont.load_default(size)

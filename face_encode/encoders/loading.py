@@ -1,0 +1,119 @@
+"""The table of encoders, and the one function that opens any of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from face_encode.encoders.contract import (
+    EncoderContract,
+    original_contract,
+    read_contract,
+    save_encoder,
+)
+from face_encode.encoders.dlib_resnet import DLIB_RESNET_CONTRACT, dlib_resnet
+from face_encode.encoders.encoder import Encoder
+from face_encode.errors import ModelFileError
+from face_encode.version import __version__
+from face_encode.weights import KNOWN_WEIGHTS, cache_folder, read_verified
+
+if TYPE_CHECKING:
+    import keras
+
+DEFAULT_ENCODER = "dlib_resnet"
+
+
+@dataclass(frozen=True)
+class KnownEncoder:
+    """An encoder that is known by name.
+
+    Attributes:
+        contract: How it is used.
+        build: From the content of its original weights file to the Keras model.
+        weights: Its row in ``KNOWN_WEIGHTS``.
+    """
+
+    contract: EncoderContract
+    build: Callable[[bytes], keras.Model]
+    weights: str
+
+
+KNOWN_ENCODERS = {
+    "dlib_resnet": KnownEncoder(DLIB_RESNET_CONTRACT, dlib_resnet, "dlib_resnet"),
+}
+
+
+def load_encoder(
+    name_or_path: str | os.PathLike[str] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+) -> Encoder:
+    """Open an encoder.
+
+    Args:
+        name_or_path: A name of ``KNOWN_ENCODERS``; or the path of a ``.keras`` file, with a
+            contract inside or else used by the original project's conventions; or None for the
+            most accurate encoder that needs no download.
+        weights: For a known name, its original weights file where that lies elsewhere than
+            expected.
+
+    Raises:
+        ModelFileError: No such name or file, or the file holds no encoder.
+        WeightsError: The known weights are missing or not what they should be.
+    """
+    name = DEFAULT_ENCODER if name_or_path is None else os.fspath(name_or_path)
+    if name in KNOWN_ENCODERS:
+        return _load_known(KNOWN_ENCODERS[name], weights)
+    path = Path(name)
+    if path.suffix != ".keras":
+        raise ModelFileError(
+            f"an encoder is one of {', '.join(KNOWN_ENCODERS)}, or the path of a .keras file. "
+            f"Received: {name}"
+        )
+    if weights is not None:
+        raise ModelFileError(
+            f"{path} carries its own weights; 'weights' is for encoders known by name"
+        )
+    return _load_file(path)
+
+
+def _load_known(known: KnownEncoder, weights: str | os.PathLike[str] | None) -> Encoder:
+    """Open a known encoder, from the cache where its weights were converted before."""
+    digest = KNOWN_WEIGHTS[known.weights].sha256[:8]
+    cached = cache_folder() / f"{known.contract.name}-{digest}-{__version__}.keras"
+    if weights is None and cached.is_file():
+        try:
+            return _load_file(cached)
+        except ModelFileError:
+            # The cache is no place for anything that cannot be made again.
+            cached.unlink(missing_ok=True)
+    model = known.build(read_verified(known.weights, weights))
+    # A read-only home costs the conversion at each start, nothing else.
+    with suppress(ModelFileError):
+        save_encoder(model, cached, known.contract)
+    return Encoder(model, known.contract)
+
+
+def _load_file(path: Path) -> Encoder:
+    """Open a ``.keras`` file with the contract inside it, or the original's conventions."""
+    contract = read_contract(path)
+    import keras
+
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    # Keras raises whatever a foreign file trips over, from KeyError to its own types.
+    except Exception as error:
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ModelFileError(f"Keras cannot load {path}: {first_line}") from error
+    if contract is None:
+        shape = model.input_shape
+        if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
+            raise ModelFileError(
+                f"{path} has no contract inside, and its input is not of one fixed size, so "
+                f"the size of its crops cannot be told. Received: input shape {shape}"
+            )
+        contract = original_contract(path.stem, shape[1], shape[2])
+    return Encoder(model, contract)

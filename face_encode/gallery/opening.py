@@ -1,0 +1,36 @@
+"""The one function that opens a gallery, wherever it is kept."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from face_encode.errors import GalleryError
+from face_encode.gallery.gallery import EncoderIdentity
+from face_encode.gallery.memory import MemoryGallery
+
+IN_MEMORY = ":memory:"
+
+
+def open_gallery(
+    uri: str | os.PathLike[str] | None = None, *, encoder: EncoderIdentity
+) -> MemoryGallery:
+    """Open a gallery.
+
+    Args:
+        uri: None or ``":memory:"`` for one that lives as long as the program; the path of an
+            ``.npz`` file, which is read where it exists and written by ``close``.
+        encoder: The encoder whose embeddings it holds or is to hold.
+
+    Raises:
+        GalleryError: No such kind of gallery, or the file is damaged.
+        WrongEncoderError: Another encoder filled it.
+    """
+    if uri is None or uri == IN_MEMORY:
+        return MemoryGallery(encoder)
+    path = Path(uri)
+    if path.suffix != ".npz":
+        raise GalleryError(
+            f"a gallery is {IN_MEMORY!r} or the path of an .npz file. Received: {uri}"
+        )
+    return MemoryGallery.load(path, encoder) if path.exists() else MemoryGallery(encoder, path)

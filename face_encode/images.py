@@ -1,0 +1,208 @@
+"""Photos: read any of them as RGB, and walk folders of people.
+
+Pillow reads the files, because it tells a photo's size before decoding it (a decompression bomb
+is refused in time) and reports a truncated file instead of filling the rest with grey.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from face_encode.errors import DatasetError, ImageError, InputError
+from face_encode.types import ImageArray, Photo
+
+PHOTO_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+# Twice Pillow's own warning level, at which Pillow itself refuses: 0.5 GB as RGB.
+MAX_PIXELS = 178_956_970
+
+
+def as_rgb(image: Any) -> ImageArray:
+    """Check that an array is a photo, and give it as contiguous RGB.
+
+    Args:
+        image: uint8 array, values 0..255: ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA (the alpha is
+            dropped), ``(H, W)`` or ``(H, W, 1)`` grey.
+
+    Returns:
+        uint8 ``(H, W, 3)``.
+
+    Raises:
+        InputError: Not an array, another shape or another type. Floating-point photos are
+            refused rather than guessed at, since 0..1 and 0..255 are both in use.
+    """
+    if not isinstance(image, np.ndarray):
+        raise InputError(
+            "a photo is a numpy array of shape (height, width, 3); read a file with "
+            f"face_encode.read_image first. Received: {type(image).__name__}"
+        )
+    channels = image.shape[2] if image.ndim == 3 else 1
+    if image.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in image.shape:
+        raise InputError(
+            "a photo has shape (height, width, 3) in RGB, (height, width, 4) in RGBA or "
+            f"(height, width) in grey, none of them 0. Received: shape {image.shape}"
+        )
+    if image.dtype != np.uint8:
+        hint = "; multiply values of 0..1 by 255" if image.dtype.kind == "f" else ""
+        raise InputError(
+            f"a photo has dtype uint8 with values 0..255{hint}. Received: {image.dtype}"
+        )
+    if image.ndim == 2:
+        image = image[:, :, np.newaxis]
+    image = np.repeat(image, 3, axis=2) if channels == 1 else image[:, :, :3]
+    return np.ascontiguousarray(image)
+
+
+def read_image(path: str | os.PathLike[str]) -> ImageArray:
+    """Read a photo as RGB, turned as its EXIF orientation says.
+
+    Grey becomes RGB, transparency is laid on white, 16 bits are reduced to 8, and of an animation
+    the first frame is taken.
+
+    Args:
+        path: Any format that Pillow reads: JPEG, PNG, WebP, GIF, BMP, TIFF …
+
+    Returns:
+        uint8 ``(H, W, 3)``.
+
+    Raises:
+        ImageError: Missing, unreadable, damaged, truncated, or of more than ``MAX_PIXELS``.
+    """
+    path = Path(path)
+    try:
+        with warnings.catch_warnings():
+            # Our own limit stands in for this warning, which comes at half of it.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns of damaged metadata; the photo itself is what counts here.
+            warnings.simplefilter("ignore", UserWarning)
+            with Image.open(path) as photo:
+                if photo.width * photo.height > MAX_PIXELS:
+                    raise Image.DecompressionBombError(f"{photo.width}x{photo.height} pixels")
+                return _to_rgb(photo)
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise ImageError(f"{path}: a folder, not a photo") from error
+    except PermissionError as error:
+        raise ImageError(f"{path}: no permission to read it") from error
+    except UnidentifiedImageError as error:
+        empty = path.stat().st_size == 0
+        reason = "an empty file" if empty else "not a photo in a known format"
+        raise ImageError(f"{path}: {reason}") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{path}: too large to be read safely; at most {MAX_PIXELS:,} pixels are allowed "
+            f"({error})"
+        ) from error
+    except MemoryError as error:
+        raise ImageError(f"{path}: not enough memory to decode it") from error
+    # Pillow's decoders raise whatever a damaged file trips over: struct.error, SyntaxError,
+    # IndexError … A photo from outside must never end the program.
+    except Exception as error:
+        raise ImageError(f"{path}: damaged or cut off ({error})") from error
+
+
+def _to_rgb(photo: Image.Image) -> ImageArray:
+    """Decode, turn upright, and bring to 8-bit RGB."""
+    # A photo of plain RGB without an orientation takes the first two lines only.
+    photo.load()
+    upright = ImageOps.exif_transpose(photo)
+    if upright.mode.startswith("I;16"):
+        grey = (np.asarray(upright, np.uint16) / 257).round().astype(np.uint8)
+        return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
+    if upright.mode in ("I", "F"):
+        values = np.asarray(upright, np.float64)
+        # "I" is how some 16-bit files arrive; "F" has no agreed range at all.
+        top = 65535.0 if upright.mode == "I" else 255.0
+        if not np.isfinite(values).all() or values.min() < 0 or values.max() > top:
+            raise ImageError(f"values outside 0..{top:.0f} in a photo of mode {upright.mode!r}")
+        grey = (values * (255.0 / top)).round().astype(np.uint8)
+        return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
+    if upright.mode != "RGB":
+        if upright.has_transparency_data:
+            layer = upright.convert("RGBA")
+            upright = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        upright = upright.convert("RGB")
+    return cast(ImageArray, np.array(upright, np.uint8))
+
+
+def content_digest(photo: Photo) -> str:
+    """SHA-256 of a photo's content, 64 hexadecimal digits: the same whatever its name or date.
+
+    Raises:
+        ImageError: The file cannot be read.
+    """
+    if isinstance(photo, np.ndarray):
+        header = f"{photo.dtype} {photo.shape} ".encode()
+        return hashlib.sha256(header + np.ascontiguousarray(photo).tobytes()).hexdigest()
+    try:
+        return hashlib.sha256(Path(photo).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ImageError(f"{photo}: {_reason(error)}") from error
+
+
+def _reason(error: OSError) -> str:
+    """What the operating system says, without the error number and path."""
+    return (error.strerror or str(error)).lower()
+
+
+def photos_in(folder: str | os.PathLike[str]) -> list[Path]:
+    """The photos directly in a folder, by suffix, sorted by name; hidden files are passed over.
+
+    Raises:
+        DatasetError: The folder is missing, is no folder, or cannot be listed.
+    """
+    return sorted(
+        path
+        for path in _visible(folder)
+        if path.suffix.lower() in PHOTO_SUFFIXES and not path.is_dir()
+    )
+
+
+def people_in(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
+    """The photos of a folder with one sub-folder a person.
+
+    Args:
+        folder: Its sub-folders' names are the people's names; files beside them, hidden files
+            and files that are no photos by their suffix are passed over.
+
+    Returns:
+        Name -> photos, both sorted. A person whose folder holds no photo has an empty list.
+
+    Raises:
+        DatasetError: The folder is missing, is no folder, or holds no sub-folder.
+    """
+    people = {path.name: photos_in(path) for path in sorted(_visible(folder)) if path.is_dir()}
+    if not people:
+        raise DatasetError(
+            f"{folder}: expected one sub-folder a person, with that person's photos in it. "
+            "Received: a folder without sub-folders"
+        )
+    if not any(people.values()):
+        raise DatasetError(
+            f"{folder}: no photo in any of its {len(people)} sub-folders; photos are files "
+            f"ending in {', '.join(sorted(PHOTO_SUFFIXES))}"
+        )
+    return people
+
+
+def _visible(folder: str | os.PathLike[str]) -> Iterable[Path]:
+    """The entries of a folder that are not hidden."""
+    folder = Path(folder)
+    try:
+        return [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except FileNotFoundError as error:
+        raise DatasetError(f"{folder}: no such folder") from error
+    except NotADirectoryError as error:
+        raise DatasetError(f"{folder}: a file, not a folder of people") from error
+    except OSError as error:
+        raise DatasetError(f"{folder}: {_reason(error)}") from error

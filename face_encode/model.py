@@ -1,0 +1,304 @@
+"""``Face_Encode_Model``: enrol a folder of people, hand it a photo, get names back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from face_encode.alignment import crop_faces, crop_whole
+from face_encode.detectors.detector import Detector
+from face_encode.detectors.loading import load_detector
+from face_encode.drawing import KNOWN_COLOUR, UNKNOWN_COLOUR, draw_boxes
+from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.loading import load_encoder
+from face_encode.enrolment import enrol_people
+from face_encode.errors import GalleryError, InputError
+from face_encode.gallery.memory import MemoryGallery
+from face_encode.images import as_rgb, people_in
+from face_encode.types import Box, Embeddings, EnrolmentReport, Face, Match, Photo
+
+BoundingBox: TypeAlias = dict[str, int]
+"""``x`` and ``y`` of the upper left corner, ``width`` and ``height``, in pixels."""
+
+
+class Face_Encode_Model:
+    """Recognises people by their faces.
+
+    Example:
+        >>> from face_encode import Face_Encode_Model, read_image
+        >>> model = Face_Encode_Model()
+        >>> report = model.fit_dataset("verify_dataset", progress=False)
+        >>> photo = read_image("examples/group.jpg")
+        >>> names = {face["name"] for face in model.match_image(photo, n_max_faces=5)}
+
+    Attributes:
+        encoder: Turns crops of faces into embeddings.
+        detector: Finds the faces.
+        threshold: Cosine similarity from which two faces count as one person.
+        gallery: The enrolled people.
+    """
+
+    def __init__(
+        self,
+        model_path: str | os.PathLike[str] | Encoder | None = None,
+        detector: str | Detector | None = None,
+        threshold: float | None = None,
+    ) -> None:
+        """Open an encoder and a detector.
+
+        Args:
+            model_path: A ``.keras`` file, the name of a known encoder, an encoder, or None for
+                the most accurate encoder that needs no download.
+            detector: The name of a known detector, a detector, or None for the default.
+            threshold: Cosine similarity from which two faces count as one person, within -1..1;
+                None takes the encoder's own.
+
+        Raises:
+            ModelFileError: No such encoder.
+            WeightsError: The encoder's weights are missing or damaged.
+            InputError: No such detector, or a threshold out of range.
+        """
+        if threshold is not None and not -1 <= threshold <= 1:
+            raise InputError(f"a cosine threshold lies within -1..1. Received: {threshold}")
+        self.detector: Detector = (
+            load_detector(detector) if detector is None or isinstance(detector, str) else detector
+        )
+        self.encoder = model_path if isinstance(model_path, Encoder) else load_encoder(model_path)
+        self.threshold = self.encoder.contract.threshold if threshold is None else float(threshold)
+        self.gallery = MemoryGallery(self.encoder)
+
+    def __repr__(self) -> str:
+        """Encoder, detector and how many are enrolled."""
+        return (
+            f"Face_Encode_Model(encoder={self.encoder.name!r}, detector={self.detector.name!r}, "
+            f"threshold={self.threshold}, {len(self.gallery)} photos of "
+            f"{len(self.gallery.people())} people)"
+        )
+
+    @property
+    def verify_embeddings(self) -> Embeddings:
+        """The enrolled embeddings, float32 ``(n, D)``, as the encoder gave them."""
+        return self.gallery.embeddings
+
+    @property
+    def verify_names(self) -> npt.NDArray[np.str_]:
+        """The name of each enrolled embedding, str array of n."""
+        return self.gallery.names
+
+    def fit_dataset(
+        self,
+        dir: str | os.PathLike[str],
+        *,
+        progress: bool = True,
+        workers: int | None = None,
+    ) -> EnrolmentReport:
+        """Enrol a folder with one sub-folder a person, in the place of whoever was enrolled.
+
+        Photos that were enrolled before and have not changed are not encoded again.
+
+        Args:
+            dir: The sub-folders' names are the people's names.
+            progress: Whether to show a progress bar.
+            workers: Processes that read photos and find faces; None chooses.
+
+        Returns:
+            How many photos were enrolled, and every photo left out with its reason.
+
+        Raises:
+            DatasetError: The folder is missing, holds no people, or no photo of it can be
+                enrolled. Whoever was enrolled before then stays.
+        """
+        people = people_in(dir)
+        return enrol_people(
+            people, self.gallery, self.detector, self.encoder, progress=progress, workers=workers
+        )
+
+    def add_person(self, name: str, photos: Sequence[Photo]) -> EnrolmentReport:
+        """Enrol further photos of a person, new or known, without touching the others.
+
+        Args:
+            name: The person.
+            photos: Paths, or RGB arrays, uint8 ``(H, W, 3)``.
+
+        Returns:
+            What became of each photo; an array is called by its place, ``photo 0``.
+
+        Raises:
+            DatasetError: No photo can be enrolled, or the name is none.
+        """
+        return enrol_people(
+            {name: photos},
+            self.gallery,
+            self.detector,
+            self.encoder,
+            replaces="nothing",
+            progress=False,
+        )
+
+    def remove_person(self, name: str) -> int:
+        """Take a person out without touching the others.
+
+        Returns:
+            How many photos of that person were enrolled.
+
+        Raises:
+            GalleryError: Nobody of that name is enrolled.
+        """
+        return self.gallery.remove(name)
+
+    def match_image(
+        self, rgb: npt.NDArray[np.uint8], detect_faces: bool = True, n_max_faces: int | None = 1
+    ) -> list[dict[str, Any]]:
+        """Name the faces in a photo.
+
+        Args:
+            rgb: RGB, uint8, ``(H, W, 3)``.
+            detect_faces: False where the photo is the crop of a face already.
+            n_max_faces: The largest so many faces; None for all.
+
+        Returns:
+            A dict for each face, the largest face first: ``name``, the nearest person;
+            ``similarity``, float within -1..1; ``is_match``, whether that reaches the threshold
+            (below it the person is unknown); ``bounding_box``, ``x``, ``y``, ``width`` and
+            ``height`` in pixels, or None without detection. No face gives an empty list.
+
+        Raises:
+            InputError: Not such an array, or fewer than one face asked for.
+            GalleryError: Nobody is enrolled.
+        """
+        if not len(self.gallery):
+            raise GalleryError(
+                "nobody is enrolled yet: call fit_dataset, add_person or load_gallery first"
+            )
+        embeddings, boxes = self.compute_embeddings_image(rgb, n_max_faces, detect_faces)
+        found = self.gallery.search(embeddings)
+        return [self.describe(matches[0], box) for matches, box in zip(found, boxes, strict=True)]
+
+    def describe(self, match: Match, bounding_box: BoundingBox | None) -> dict[str, Any]:
+        """A match as the plain dict that ``match_image`` returns for a face."""
+        return {
+            "name": match.name,
+            "similarity": match.similarity,
+            "is_match": match.similarity >= self.threshold,
+            "bounding_box": bounding_box,
+        }
+
+    def compute_embeddings_image(
+        self, rgb: npt.NDArray[np.uint8], n_max_faces: int | None = 1, detect_faces: bool = True
+    ) -> tuple[Embeddings, list[BoundingBox | None]]:
+        """Embed the faces in a photo.
+
+        Args:
+            rgb: RGB, uint8, ``(H, W, 3)``.
+            n_max_faces: The largest so many faces; None for all.
+            detect_faces: False where the photo is the crop of a face already: then the whole
+                of it is embedded.
+
+        Returns:
+            float32 ``(n, D)``, and n boxes as dicts, the largest face first; without detection
+            the one box is None.
+
+        Raises:
+            InputError: Not such an array, or fewer than one face asked for.
+        """
+        image = as_rgb(rgb)
+        if n_max_faces is not None and n_max_faces < 1:
+            raise InputError(f"n_max_faces is at least 1, or None. Received: {n_max_faces}")
+        recipe = self.encoder.contract.crop
+        if not detect_faces:
+            return self.encoder.encode(crop_whole(image, recipe)[np.newaxis]), [None]
+        faces = self.detector.detect(image)[:n_max_faces]
+        embeddings = self.encoder.encode(crop_faces(image, faces, recipe))
+        return embeddings, [face.box.as_dict() for face in faces]
+
+    def compare_encodings(
+        self, a: npt.NDArray[np.floating[Any]], b: npt.NDArray[np.floating[Any]]
+    ) -> tuple[float, bool]:
+        """Compare two embeddings.
+
+        Args:
+            a: ``(D,)`` or ``(1, D)``.
+            b: The same.
+
+        Returns:
+            Cosine similarity within -1..1, and whether it reaches the threshold.
+
+        Raises:
+            InputError: Not one embedding of this encoder each.
+        """
+        first, second = self._one_embedding(a), self._one_embedding(b)
+        similarity = float(np.clip(first @ second, -1, 1))
+        return similarity, similarity >= self.threshold
+
+    def _one_embedding(self, embedding: Any) -> npt.NDArray[np.float64]:
+        """An embedding at length 1, in double precision."""
+        vector = np.asarray(embedding, np.float64)
+        size = self.encoder.embedding_size
+        length = float(np.linalg.norm(vector))
+        if vector.shape not in ((size,), (1, size)) or not 0 < length < np.inf:
+            raise InputError(
+                f"an embedding of {self.encoder.name!r} has shape ({size},), is finite and not "
+                f"all zeros. Received: shape {vector.shape}, length {length}"
+            )
+        return vector.reshape(size) / length
+
+    def detect_faces(
+        self, rgb: npt.NDArray[np.uint8], n_max_faces: int | None = None
+    ) -> list[BoundingBox]:
+        """Find the faces in a photo.
+
+        Args:
+            rgb: RGB, uint8, ``(H, W, 3)``.
+            n_max_faces: The largest so many; None for all.
+
+        Returns:
+            Boxes as dicts, the largest first, clamped to the photo.
+        """
+        faces: list[Face] = self.detector.detect(as_rgb(rgb))[:n_max_faces]
+        return [face.box.as_dict() for face in faces]
+
+    def draw_bounding_box(
+        self, rgb: npt.NDArray[np.uint8], faces: Sequence[Mapping[str, Any]]
+    ) -> npt.NDArray[np.uint8]:
+        """Draw boxes, and where they are known names, on a copy of a photo.
+
+        Args:
+            rgb: RGB, uint8, ``(H, W, 3)``; not changed.
+            faces: What ``match_image`` returned (names are drawn, "unknown" below the
+                threshold), or boxes as ``detect_faces`` gives them.
+
+        Returns:
+            uint8 ``(H, W, 3)``.
+        """
+        boxes, labels, colours = [], [], []
+        for face in faces:
+            box = face.get("bounding_box", face)
+            if box is None:
+                continue  # the whole photo was taken as the face
+            boxes.append(Box(box["x"], box["y"], box["width"], box["height"]))
+            known = face.get("is_match", True)
+            text = face.get("name", "") if known else "unknown"
+            labels.append(f"{text} {face['similarity']:.2f}" if "similarity" in face else text)
+            colours.append(KNOWN_COLOUR if known else UNKNOWN_COLOUR)
+        return draw_boxes(as_rgb(rgb), boxes, labels, colours)
+
+    def save_gallery(self, path: str | os.PathLike[str]) -> None:
+        """Write the enrolled people to an ``.npz`` file, atomically.
+
+        Raises:
+            GalleryError: It cannot be written; a file already there stays whole.
+        """
+        self.gallery.save(path)
+
+    def load_gallery(self, path: str | os.PathLike[str]) -> None:
+        """Read the enrolled people from an ``.npz`` file, in the place of whoever was enrolled.
+
+        Raises:
+            GalleryError: Missing or damaged.
+            WrongEncoderError: Another encoder filled it.
+        """
+        self.gallery = MemoryGallery.load(path, self.encoder)

@@ -1,0 +1,198 @@
+"""The way from many photos to embeddings: detection in processes, encoding in batches."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from face_encode.alignment import crop_faces
+from face_encode.detectors.detector import Detector
+from face_encode.encoders.encoder import BATCH_SIZE, Encoder
+from face_encode.errors import FaceEncodeError, ImageError, InputError
+from face_encode.images import as_rgb, read_image
+from face_encode.types import CropRecipe, Embeddings, Face, ImageArray, Photo
+
+# Photos that travel to a worker together: enough to hide the trip, few enough for little memory.
+_CHUNK = 16
+# Below this many photos, starting processes takes longer than they save.
+_ENOUGH_FOR_WORKERS = 200
+
+NO_FACE = "no face found"
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoCrops:
+    """A photo, the faces in it and their crops.
+
+    Attributes:
+        photo: Its path, or ``array``.
+        faces: All of them, the largest first.
+        crops: uint8 ``(N, height, width, 3)``, of the first N faces, as many as were asked for.
+        size: Width and height of the photo in pixels, ``(0, 0)`` where it cannot be read.
+        error: Why there are no crops, or None.
+    """
+
+    photo: str
+    faces: tuple[Face, ...]
+    crops: ImageArray
+    size: tuple[int, int] = (0, 0)
+    error: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedPhoto:
+    """A photo, the faces in it and their embeddings.
+
+    Attributes:
+        photo: Its path.
+        faces: All of them, the largest first.
+        embeddings: float32 ``(N, D)``, of the first N faces, as many as were asked for.
+        size: Width and height of the photo in pixels, ``(0, 0)`` where it cannot be read.
+        error: Why there are no embeddings, or None. A photo without a face is such an error.
+    """
+
+    photo: str
+    faces: tuple[Face, ...]
+    embeddings: Embeddings
+    size: tuple[int, int] = (0, 0)
+    error: str | None = None
+
+
+def embed_photos(
+    photos: Iterable[Photo],
+    detector: Detector,
+    encoder: Encoder,
+    *,
+    max_faces: int | None = 1,
+    workers: int | None = None,
+) -> Iterator[EmbeddedPhoto]:
+    """Embed the faces of many photos, in their order, with bounded memory.
+
+    A photo that cannot be used is an element with its ``error``, never an exception.
+
+    Args:
+        photos: Paths or arrays.
+        detector: Finds the faces.
+        encoder: Embeds them.
+        max_faces: The largest so many of each photo; None for all.
+        workers: Processes that read and detect; None chooses by the number of photos and cores,
+            1 stays in this process.
+    """
+    found = find_crops(
+        photos, detector, encoder.contract.crop, max_faces=max_faces, workers=workers
+    )
+    waiting: list[PhotoCrops] = []
+    for item in found:
+        waiting.append(item)
+        if sum(len(each.crops) for each in waiting) >= BATCH_SIZE:
+            yield from _encode_together(waiting, encoder)
+            waiting = []
+    yield from _encode_together(waiting, encoder)
+
+
+def _encode_together(items: Sequence[PhotoCrops], encoder: Encoder) -> Iterator[EmbeddedPhoto]:
+    """Encode the crops of several photos in one batch."""
+    if not items:
+        return
+    embeddings = encoder.encode(np.concatenate([item.crops for item in items]))
+    ends = list(itertools.accumulate(len(item.crops) for item in items))
+    for item, end in zip(items, ends, strict=True):
+        part = embeddings[end - len(item.crops) : end]
+        yield EmbeddedPhoto(item.photo, item.faces, part, item.size, item.error)
+
+
+def find_crops(
+    photos: Iterable[Photo],
+    detector: Detector,
+    recipe: CropRecipe,
+    *,
+    max_faces: int | None = 1,
+    workers: int | None = None,
+) -> Iterator[PhotoCrops]:
+    """Read many photos, find the faces and cut them out, in their order, with bounded memory.
+
+    Args:
+        photos: Paths or arrays.
+        detector: Finds the faces.
+        recipe: How they are cut out.
+        max_faces: The largest so many of each photo; None for all.
+        workers: As for ``embed_photos``.
+    """
+    todo = list(photos)
+    if workers is None:
+        workers = _sensible_workers(len(todo))
+    chunks = (todo[start : start + _CHUNK] for start in range(0, len(todo), _CHUNK))
+    if workers <= 1:
+        for photo in todo:
+            yield _find_in_one(photo, detector, recipe, max_faces)
+        return
+    # loky starts clean processes: forking one in which TensorFlow runs can deadlock, and the
+    # standard library's clean start would run the user's own script again in each.
+    import loky
+
+    executor = loky.get_reusable_executor(max_workers=workers, timeout=60, env=_ONE_THREAD)
+    pending: deque[loky.Future] = deque()
+    try:
+        for chunk in chunks:
+            pending.append(executor.submit(_find_in_chunk, chunk, detector, recipe, max_faces))
+            if len(pending) > 2 * workers:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+    except loky.BrokenProcessPool as error:
+        raise FaceEncodeError(
+            "a worker process ended abruptly, most often for lack of memory; try workers=1"
+        ) from error
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+# A worker takes one core: libraries that would each start as many threads as there are cores
+# only get into each other's way.
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def _sensible_workers(photos: int) -> int:
+    """As many as there are cores, where there are photos enough."""
+    if photos < _ENOUGH_FOR_WORKERS:
+        return 1
+    import loky
+
+    return int(loky.cpu_count())
+
+
+def _find_in_chunk(
+    photos: Sequence[Photo], detector: Detector, recipe: CropRecipe, max_faces: int | None
+) -> list[PhotoCrops]:
+    """What a worker does."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    return [_find_in_one(photo, detector, recipe, max_faces) for photo in photos]
+
+
+def _find_in_one(
+    photo: Photo, detector: Detector, recipe: CropRecipe, max_faces: int | None
+) -> PhotoCrops:
+    """Read, detect and cut out; whatever is wrong with the photo becomes its error."""
+    label = "array" if isinstance(photo, np.ndarray) else os.fspath(photo)
+    nothing = PhotoCrops(label, (), np.empty((0, recipe.height, recipe.width, 3), np.uint8))
+    try:
+        image = as_rgb(photo) if isinstance(photo, np.ndarray) else read_image(photo)
+    except (ImageError, InputError) as error:
+        # The photo is named beside the reason wherever this is shown.
+        reason = str(error).removeprefix(f"{Path(label)}: ")
+        return replace(nothing, error=reason)
+    size = (image.shape[1], image.shape[0])
+    faces = tuple(detector.detect(image))
+    if not faces:
+        return replace(nothing, size=size, error=NO_FACE)
+    crops = crop_faces(image, faces[:max_faces], recipe)
+    return PhotoCrops(label, faces, crops, size)

@@ -1,0 +1,52 @@
+"""A progress bar for long work, on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+def tracked(
+    items: Iterable[Item], total: int, description: str, *, show: bool = True
+) -> Iterator[Item]:
+    """Pass items on, and show how many of them there were, how fast, and the time left.
+
+    Args:
+        items: Whatever is worked on.
+        total: How many there will be.
+        description: What is being done.
+        show: False for silence.
+    """
+    if not show or total == 0:
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """Items a second."""
+
+        def render(self, task: Task) -> Text:
+            """The rate, once there is one."""
+            return Text(f"{task.speed:.0f}/s" if task.speed else "", style="progress.data.speed")
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        yield from bar.track(items, total=total, description=description)
