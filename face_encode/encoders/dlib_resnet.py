@@ -27,7 +27,9 @@ _PIXEL_SCALE = 1 / 256
 DLIB_RESNET_CONTRACT = EncoderContract(
     name="dlib_resnet",
     crop=CropRecipe("dlib_chip", 150, 150, margin=0.25),
-    threshold=0.92,
+    # Measured on 45 million pairs of strangers among 4,038 people of LFW (View 1, training),
+    # with the default detector: 96.3 % of the pairs of one person reach it.
+    threshold=0.929,
     false_match_rate=1e-3,
     mirror=True,
     trained_on="about 3 million faces of 7,485 people (FaceScrub, VGG, and others), by its author",

@@ -1,0 +1,74 @@
+"""What the tests share: a cache of their own, the invented people, and one model for all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from face_encode.detectors.loading import load_detector
+from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.loading import load_encoder
+from face_encode.model import Face_Encode_Model
+from face_encode.pipeline import find_crops
+from face_encode.types import ImageArray
+
+REPOSITORY = Path(__file__).parent.parent
+VERIFY_DATASET = REPOSITORY / "verify_dataset"
+EXAMPLES = REPOSITORY / "examples"
+TEST_DATA_VARIABLE = "FACE_ENCODE_TEST_DATA"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of the tests' own, so that every run converts the weights once more."""
+    folder = tmp_path_factory.mktemp("cache")
+    former = os.environ.get("FACE_ENCODE_CACHE")
+    os.environ["FACE_ENCODE_CACHE"] = str(folder)
+    yield folder
+    if former is None:
+        del os.environ["FACE_ENCODE_CACHE"]
+    else:
+        os.environ["FACE_ENCODE_CACHE"] = former
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder with ``lfw-dev/`` and ``pairsDevTrain.txt``; skips where there is none."""
+    folder = os.environ.get(TEST_DATA_VARIABLE)
+    if not folder:
+        pytest.skip(f"{TEST_DATA_VARIABLE} is not set")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def encoder(cache_folder: Path) -> Encoder:
+    """The default encoder."""
+    return load_encoder()
+
+
+@pytest.fixture(scope="session")
+def people_photos() -> list[Path]:
+    """The photos of the invented people."""
+    photos = sorted(VERIFY_DATASET.glob("*/*.jpg"))
+    assert len(photos) >= 20
+    return photos
+
+
+@pytest.fixture(scope="session")
+def colour_crops(encoder: Encoder, people_photos: list[Path]) -> ImageArray:
+    """dlib chips of the invented people, uint8 ``(N, 150, 150, 3)``."""
+    recipe = encoder.contract.crop
+    found = list(find_crops(people_photos, load_detector("dlib_hog"), recipe))
+    return np.concatenate([item.crops for item in found])
+
+
+@pytest.fixture(scope="session")
+def fitted_model(encoder: Encoder) -> Face_Encode_Model:
+    """A model with the invented people enrolled; not to be changed by a test."""
+    model = Face_Encode_Model(encoder)
+    model.fit_dataset(VERIFY_DATASET, progress=False)
+    return model

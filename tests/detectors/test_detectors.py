@@ -1,0 +1,150 @@
+"""One contract, held by every detector of the table."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from face_encode.detectors.detector import Detector, scaled
+from face_encode.detectors.dlib_hog import DlibHogDetector
+from face_encode.detectors.loading import DEFAULT_DETECTOR, KNOWN_DETECTORS, load_detector
+from face_encode.detectors.thorough import ThoroughDetector
+from face_encode.errors import InputError
+from face_encode.images import read_image
+from face_encode.types import Face, ImageArray
+
+
+@pytest.fixture(params=sorted(KNOWN_DETECTORS))
+def detector(request: pytest.FixtureRequest) -> Detector:
+    return load_detector(request.param)
+
+
+@pytest.fixture(scope="module")
+def photo(people_photos: list[Path]) -> ImageArray:
+    return read_image(people_photos[0])
+
+
+def overlap(a: Face, b: Face) -> float:
+    """Intersection over union of two boxes."""
+    left, top = max(a.box.left, b.box.left), max(a.box.top, b.box.top)
+    right = min(a.box.left + a.box.width, b.box.left + b.box.width)
+    bottom = min(a.box.top + a.box.height, b.box.top + b.box.height)
+    shared = max(0, right - left) * max(0, bottom - top)
+    return shared / (a.box.area + b.box.area - shared)
+
+
+def test_finds_the_one_face(detector: Detector, photo: ImageArray) -> None:
+    (face,) = detector.detect(photo)
+    (expected,) = DlibHogDetector().detect(photo)
+    assert overlap(face, expected) > 0.4
+    assert face.landmarks is not None
+    # The landmarks lie on the face, and the nose below the eyes.
+    assert (face.landmarks[:, 0] >= face.box.left).all()
+    assert face.landmarks[4, 1] > face.landmarks[:4, 1].max()
+
+
+def test_gives_the_largest_first_and_boxes_within_the_photo(
+    detector: Detector, photo: ImageArray
+) -> None:
+    height, width = photo.shape[:2]
+    larger = cv2.resize(photo, (width * 3 // 2, height * 3 // 2))
+    canvas = np.full((larger.shape[0], width + larger.shape[1], 3), 128, np.uint8)
+    canvas[:height, :width] = photo
+    canvas[:, width:] = larger
+    faces = detector.detect(canvas)
+    assert len(faces) == 2
+    assert faces[0].box.area > faces[1].box.area
+    assert faces[0].box.left > faces[1].box.left
+    for face in faces:
+        assert face.box == face.box.clamped(canvas.shape[1], canvas.shape[0])
+
+
+def test_clamps_the_box_of_a_face_at_the_edge(detector: Detector, photo: ImageArray) -> None:
+    (whole,) = DlibHogDetector().detect(photo)
+    cut = np.ascontiguousarray(photo[whole.box.top + whole.box.height // 8 :])
+    for face in detector.detect(cut):
+        assert face.box == face.box.clamped(cut.shape[1], cut.shape[0])
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (19, 400, 3), (3, 5000, 3), (200, 200, 3)])
+def test_finds_nothing_where_there_is_nothing(
+    detector: Detector, shape: tuple[int, int, int]
+) -> None:
+    assert detector.detect(np.full(shape, 200, np.uint8)) == []
+
+
+def test_travels_to_another_process(detector: Detector, photo: ImageArray) -> None:
+    travelled = pickle.loads(pickle.dumps(detector))
+    assert [face.box for face in travelled.detect(photo)] == [
+        face.box for face in detector.detect(photo)
+    ]
+
+
+def test_a_large_photo_takes_bounded_time_and_gives_boxes_of_the_original(
+    photo: ImageArray,
+) -> None:
+    detector = DlibHogDetector()
+    factor = 4000 / photo.shape[1]
+    large = cv2.resize(photo, None, fx=factor, fy=factor)
+    start = time.perf_counter()
+    faces = detector.detect(np.asarray(large, np.uint8))
+    seconds = time.perf_counter() - start
+    (expected,) = detector.detect(photo)
+    assert faces
+    np.testing.assert_allclose(faces[0].box.width / factor, expected.box.width, rtol=0.25)
+    # Unshrunk, 16 megapixels and more take ten times as long as the bound of two.
+    bounded, _ = scaled(np.asarray(large, np.uint8), detector.max_pixels, 1.0)
+    start = time.perf_counter()
+    detector.detect(bounded)
+    assert seconds < 5 * (time.perf_counter() - start) + 0.5
+
+
+def test_the_thorough_detector_finds_what_the_fast_one_misses(photo: ImageArray) -> None:
+    (face,) = DlibHogDetector().detect(photo)
+    scale = 50 / face.box.width
+    small = np.asarray(cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+    assert DlibHogDetector().detect(small) == []
+    (found,) = load_detector().detect(small)
+    centre = (found.box.left + found.box.width / 2) / scale
+    assert abs(centre - (face.box.left + face.box.width / 2)) < face.box.width / 4
+
+
+def test_the_thorough_detector_stops_at_the_first_that_finds_a_face(photo: ImageArray) -> None:
+    class Forbidden:
+        name = "forbidden"
+
+        def detect(self, image: ImageArray) -> list[Face]:
+            raise AssertionError("the chain went on")
+
+    chain = ThoroughDetector((DlibHogDetector(), Forbidden()))
+    assert len(chain.detect(photo)) == 1
+
+
+def test_an_unknown_detector_is_told_with_the_known_ones() -> None:
+    with pytest.raises(InputError, match=r"dlib_hog.*Received: 'eyes'"):
+        load_detector("eyes")
+
+
+def test_the_default_is_the_thorough_one() -> None:
+    assert load_detector().name == DEFAULT_DETECTOR == "dlib"
+
+
+@pytest.mark.parametrize(
+    ("shape", "max_pixels", "enlarge", "scale"),
+    [
+        ((100, 100), 10_000, 1.0, 1.0),
+        ((200, 200), 10_000, 1.0, 0.5),
+        ((50, 50), 10_000, 2.0, 2.0),
+        ((50, 50), 5_625, 2.0, 1.5),
+        ((50, 50), 10_000, 1.0, 1.0),
+    ],
+)
+def test_scaled(shape: tuple[int, int], max_pixels: int, enlarge: float, scale: float) -> None:
+    image, received = scaled(np.zeros((*shape, 3), np.uint8), max_pixels, enlarge)
+    assert received == pytest.approx(scale)
+    assert image.shape[:2] == (round(shape[0] * scale), round(shape[1] * scale))

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from face_encode.encoders.contract import (
+    CONTRACT_MEMBER,
+    EncoderContract,
+    original_contract,
+    read_contract,
+    save_encoder,
+)
+from face_encode.errors import InputError, ModelFileError
+from face_encode.types import CropRecipe
+
+CONTRACT = EncoderContract(
+    name="tiny",
+    crop=CropRecipe("box", 8, 8, margin=0.1),
+    threshold=0.5,
+    false_match_rate=0.001,
+    mirror=True,
+    trained_on="nothing",
+    licence="MIT",
+)
+
+
+def tiny_model() -> keras.Model:
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
+    return keras.Model(inputs, keras.layers.Dense(4)(x))
+
+
+def test_what_was_saved_is_read() -> None:
+    assert EncoderContract.from_json(CONTRACT.to_json()) == CONTRACT
+
+
+def test_a_saved_file_carries_its_contract(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.keras"
+    save_encoder(tiny_model(), path, CONTRACT)
+    assert read_contract(path) == CONTRACT
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.keras"]
+
+
+def test_a_saved_file_opens_without_this_package(tmp_path: Path) -> None:
+    model, path = tiny_model(), tmp_path / "tiny.keras"
+    save_encoder(model, path, CONTRACT)
+    pixels = np.arange(192, dtype=np.float32).reshape(1, 8, 8, 3)
+    script = (
+        "import sys, keras, numpy as np\n"
+        "model = keras.models.load_model(sys.argv[1])\n"
+        "assert 'face_encode' not in sys.modules\n"
+        "print(*model.predict(np.arange(192.0).reshape(1, 8, 8, 3), verbose=0)[0])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    assert done.returncode == 0, done.stderr
+    received = np.array(done.stdout.split()[-4:], float)
+    np.testing.assert_allclose(received, np.asarray(model(pixels))[0], atol=1e-5)
+
+
+def test_a_file_without_a_contract_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "plain.keras"
+    tiny_model().save(path)
+    assert read_contract(path) is None
+
+
+def test_the_original_conventions() -> None:
+    contract = original_contract("old", 150, 150)
+    assert contract.crop == CropRecipe("box", 150, 150)
+    assert contract.pixel_range == (0, 1)
+    assert (contract.threshold, contract.false_match_rate) == (0.7, None)
+    assert not contract.mirror
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": ""}, "name"),
+        ({"threshold": 1.5}, "-1..1"),
+        ({"threshold": float("nan")}, "-1..1"),
+        ({"false_match_rate": 0.0}, "between 0 and 1"),
+        ({"pixel_range": (0, 2)}, "pixel range"),
+        ({"metric": "euclid"}, "metric"),
+    ],
+)
+def test_values_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(CONTRACT, **change)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"contract_version": 99}',
+        '{"contract_version": 1}',
+        json.dumps({**json.loads(CONTRACT.to_json()), "crop": {"method": "oval"}}),
+        json.dumps({**json.loads(CONTRACT.to_json()), "threshold": "high"}),
+        json.dumps({**json.loads(CONTRACT.to_json()), "surprise": 1}),
+    ],
+)
+def test_a_damaged_contract_is_refused(text: str) -> None:
+    with pytest.raises(ModelFileError):
+        EncoderContract.from_json(text)
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="no such model file"):
+        read_contract(tmp_path / "none.keras")
+
+
+def test_what_is_no_archive_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "text.keras"
+    path.write_text("not a model")
+    with pytest.raises(ModelFileError, match=r"not a \.keras file"):
+        read_contract(path)
+
+
+def test_another_ending_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"ends in \.keras"):
+        save_encoder(tiny_model(), tmp_path / "tiny.h5", CONTRACT)
+
+
+def test_a_save_that_fails_leaves_the_former_file(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.keras"
+    save_encoder(tiny_model(), path, CONTRACT)
+    before = path.read_bytes()
+
+    class Unsaveable(keras.Model):  # type: ignore[misc]
+        def save(self, filepath: str, **options: Any) -> None:
+            Path(filepath).write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(ModelFileError, match="No space left"):
+        save_encoder(Unsaveable(), path, CONTRACT)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_contract_is_one_member_of_the_archive(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.keras"
+    save_encoder(tiny_model(), path, CONTRACT)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist().count(CONTRACT_MEMBER) == 1
+        assert archive.testzip() is None

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.loading import load_encoder
+from face_encode.errors import ModelFileError, WeightsError
+from face_encode.types import ImageArray
+
+
+def plain_model(height: int | None = 16, channels: int = 3) -> keras.Model:
+    inputs = keras.Input((height, height, channels))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))
+    return keras.Model(inputs, keras.layers.Dense(8)(x))
+
+
+def test_the_default_is_the_most_accurate_one(encoder: Encoder) -> None:
+    assert encoder.name == "dlib_resnet"
+    assert load_encoder("dlib_resnet").fingerprint == encoder.fingerprint
+
+
+def test_the_converted_weights_are_cached(
+    encoder: Encoder, cache_folder: Path, colour_crops: ImageArray
+) -> None:
+    cached = list(cache_folder.glob("dlib_resnet-*.keras"))
+    assert len(cached) == 1
+    from_file = load_encoder(cached[0])
+    assert from_file.contract == encoder.contract
+    assert from_file.fingerprint == encoder.fingerprint
+    np.testing.assert_allclose(
+        from_file.encode(colour_crops[:4]), encoder.encode(colour_crops[:4]), atol=1e-6
+    )
+
+
+def test_a_damaged_cache_is_made_again(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACE_ENCODE_CACHE", str(tmp_path))
+    load_encoder()
+    (cached,) = tmp_path.glob("*.keras")
+    cached.write_bytes(cached.read_bytes()[:1000])
+    assert load_encoder().fingerprint == encoder.fingerprint
+    assert load_encoder(cached).fingerprint == encoder.fingerprint  # whole again
+
+
+def test_a_cache_that_cannot_be_written_is_no_matter(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("FACE_ENCODE_CACHE", str(tmp_path / "file"))
+    assert load_encoder().fingerprint == encoder.fingerprint
+
+
+def test_weights_are_taken_from_a_given_path_and_verified(tmp_path: Path) -> None:
+    other = tmp_path / "weights.dat"
+    other.write_bytes(b"something else")
+    with pytest.raises(WeightsError, match="SHA-256"):
+        load_encoder("dlib_resnet", weights=other)
+
+
+def test_a_plain_keras_file_is_used_by_the_original_conventions(tmp_path: Path) -> None:
+    model, path = plain_model(), tmp_path / "vgg_embedding.keras"
+    model.save(path)
+    encoder = load_encoder(path)
+    assert encoder.name == "vgg_embedding"
+    assert encoder.contract.threshold == 0.7
+    crops = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    expected = np.asarray(model(crops.astype(np.float32) / 255))
+    np.testing.assert_allclose(encoder.encode(crops), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["nonsense", "model.h5", "", "dlib_resnet.dat"])
+def test_an_unknown_name_is_told_with_the_known_ones(name: str) -> None:
+    with pytest.raises(ModelFileError, match=r"dlib_resnet.*Received"):
+        load_encoder(name)
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="no such model file"):
+        load_encoder(tmp_path / "none.keras")
+
+
+def test_weights_make_no_sense_for_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "plain.keras"
+    plain_model().save(path)
+    with pytest.raises(ModelFileError, match="carries its own weights"):
+        load_encoder(path, weights=path)
+
+
+def test_a_model_of_open_size_without_a_contract_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "open.keras"
+    plain_model(height=None).save(path)
+    with pytest.raises(ModelFileError, match="one fixed size"):
+        load_encoder(path)
+
+
+def test_a_model_of_grey_images_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "grey.keras"
+    plain_model(channels=1).save(path)
+    with pytest.raises(ModelFileError, match="RGB images"):
+        load_encoder(path)
+
+
+def test_a_siamese_network_is_refused_with_advice(tmp_path: Path) -> None:
+    network = plain_model()
+    inputs = [keras.Input((16, 16, 3)) for _ in range(3)]
+    siamese = keras.Model(inputs, [network(each) for each in inputs])
+    path = tmp_path / "siamese.keras"
+    siamese.save(path)
+    with pytest.raises(ModelFileError):
+        load_encoder(path)
+
+
+def test_code_in_a_model_file_is_not_run(tmp_path: Path) -> None:
+    inputs = keras.Input((16, 16, 3))
+    hidden = keras.layers.Lambda(lambda x: x + 1, output_shape=(16, 16, 3))(inputs)
+    path = tmp_path / "lambda.keras"
+    keras.Model(inputs, keras.layers.Flatten()(hidden)).save(path)
+    with pytest.raises(ModelFileError, match="Keras cannot load"):
+        load_encoder(path)

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from face_encode.detectors.loading import load_detector
+from face_encode.encoders.encoder import Encoder
+from face_encode.enrolment import enrol_people
+from face_encode.errors import DatasetError
+from face_encode.gallery.memory import MemoryGallery
+from face_encode.images import people_in, read_image
+from face_encode.types import EnrolmentReport, LeftOut
+
+
+@pytest.fixture
+def folder(tmp_path: Path, people_photos: list[Path]) -> Path:
+    """Two of the invented people with two photos each."""
+    by_person: dict[str, list[Path]] = {}
+    for photo in people_photos:
+        by_person.setdefault(photo.parent.name, []).append(photo)
+    for number, photos in enumerate(list(by_person.values())[:2]):
+        person = tmp_path / "people" / f"person {number}"
+        person.mkdir(parents=True)
+        for photo in photos[:2]:
+            shutil.copy(photo, person)
+    return tmp_path / "people"
+
+
+def enrol(
+    folder: Path, gallery: MemoryGallery, encoder: Encoder, **options: object
+) -> EnrolmentReport:
+    return enrol_people(
+        people_in(folder),
+        gallery,
+        load_detector(),
+        encoder,
+        progress=False,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def test_the_report_tells_what_became_of_each_photo(folder: Path, encoder: Encoder) -> None:
+    first = folder / "person 0"
+    (first / "text.jpg").write_text("no photo")
+    Image.new("RGB", (120, 120), "grey").save(first / "wall.png")
+    gallery = MemoryGallery(encoder)
+    report = enrol(folder, gallery, encoder)
+    assert report.enrolled == len(gallery) == 4
+    assert report.per_person == {"person 0": 2, "person 1": 2}
+    assert set(report.left_out) == {
+        LeftOut(str(first / "text.jpg"), "person 0", "not a photo in a known format"),
+        LeftOut(str(first / "wall.png"), "person 0", "no face found"),
+    }
+    assert report.reused == 0
+    assert "2 left out" in str(report)
+
+
+def test_only_what_changed_is_encoded_again(
+    folder: Path, encoder: Encoder, people_photos: list[Path]
+) -> None:
+    gallery = MemoryGallery(encoder)
+    enrol(folder, gallery, encoder)
+    before = gallery.embeddings.copy()
+    # Dates say nothing, and a name neither: the content counts.
+    moved = sorted((folder / "person 0").iterdir())[0]
+    moved.rename(moved.with_name("zz.jpg"))
+    for photo in folder.glob("*/*"):
+        photo.touch()
+    report = enrol(folder, gallery, encoder)
+    assert report.reused == report.enrolled == 4
+    assert sorted(map(tuple, gallery.embeddings.tolist())) == sorted(map(tuple, before.tolist()))
+
+    changed = sorted((folder / "person 1").iterdir())[0]
+    shutil.copy(people_photos[-1], changed)
+    report = enrol(folder, gallery, encoder)
+    assert (report.reused, report.enrolled) == (3, 4)
+
+
+def test_enrolling_again_replaces_and_adding_keeps(folder: Path, encoder: Encoder) -> None:
+    gallery = MemoryGallery(encoder)
+    enrol(folder, gallery, encoder)
+    shutil.rmtree(folder / "person 0")
+    enrol(folder, gallery, encoder, replaces="same people")
+    assert gallery.people() == {"person 0": 2, "person 1": 2}
+    enrol(folder, gallery, encoder, replaces="nothing")
+    assert gallery.people() == {"person 0": 2, "person 1": 4}
+    enrol(folder, gallery, encoder)
+    assert gallery.people() == {"person 1": 2}
+
+
+def test_another_detector_encodes_again(folder: Path, encoder: Encoder) -> None:
+    gallery = MemoryGallery(encoder)
+    enrol(folder, gallery, encoder)
+    report = enrol_people(
+        people_in(folder), gallery, load_detector("dlib_hog"), encoder, progress=False
+    )
+    assert report.reused == 0
+
+
+def test_where_nothing_can_be_enrolled_the_gallery_stays(
+    folder: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    gallery = MemoryGallery(encoder)
+    enrol(folder, gallery, encoder)
+    (tmp_path / "others" / "Bo").mkdir(parents=True)
+    (tmp_path / "others" / "Bo" / "1.jpg").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"none of the 1 photos.*1\.jpg: an empty file"):
+        enrol(tmp_path / "others", gallery, encoder)
+    assert gallery.people() == {"person 0": 2, "person 1": 2}
+
+
+def test_several_faces_are_remarked_on(
+    folder: Path, encoder: Encoder, people_photos: list[Path]
+) -> None:
+    two = np.concatenate([read_image(people_photos[0])[:300, :300]] * 2, axis=1)
+    Image.fromarray(two).save(folder / "person 0" / "two.png")
+    report = enrol(folder, MemoryGallery(encoder), encoder)
+    assert report.enrolled == 5
+    assert report.notes == (f"{folder}/person 0/two.png: 2 faces, the largest is enrolled",)
+
+
+def test_arrays_and_paths_can_be_mixed(encoder: Encoder, people_photos: list[Path]) -> None:
+    gallery = MemoryGallery(encoder)
+    photos = [people_photos[0], read_image(people_photos[0]), np.zeros((5, 5), np.float32)]
+    report = enrol_people({"Ada": photos}, gallery, load_detector(), encoder, progress=False)
+    np.testing.assert_allclose(gallery.embeddings[0], gallery.embeddings[1], atol=1e-6)
+    assert [item.photo for item in report.left_out] == ["photo 2"]
+    assert "uint8" in report.left_out[0].reason

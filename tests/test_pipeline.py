@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from face_encode.detectors.detector import Detector
+from face_encode.detectors.loading import load_detector
+from face_encode.encoders.encoder import Encoder
+from face_encode.errors import FaceEncodeError
+from face_encode.images import read_image
+from face_encode.pipeline import NO_FACE, embed_photos, find_crops
+from face_encode.types import Face, ImageArray
+
+
+def test_photos_come_back_in_their_order_whatever_is_wrong_with_some(
+    encoder: Encoder, people_photos: list[Path], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(people_photos[0].read_bytes()[:2000])
+    photos = [people_photos[0], broken, people_photos[1], tmp_path / "none.jpg"]
+    blank = np.zeros((90, 90, 3), np.uint8)
+    results = list(embed_photos([*photos, blank], load_detector(), encoder))
+    assert [result.photo for result in results] == [*map(str, photos), "array"]
+    assert [len(result.embeddings) for result in results] == [1, 0, 1, 0, 0]
+    assert results[0].error is None
+    assert "cut off" in str(results[1].error)
+    assert results[3].error == "no such file"
+    assert results[4].error == NO_FACE
+
+
+def test_workers_give_what_one_process_gives(encoder: Encoder, people_photos: list[Path]) -> None:
+    photos = [*people_photos, *people_photos[:9]]
+    alone = list(embed_photos(photos, load_detector(), encoder, workers=1))
+    together = list(embed_photos(photos, load_detector(), encoder, workers=2))
+    for one, other in zip(alone, together, strict=True):
+        assert one.photo == other.photo
+        assert [face.box for face in one.faces] == [face.box for face in other.faces]
+        np.testing.assert_allclose(one.embeddings, other.embeddings, atol=1e-6)
+
+
+def test_all_faces_are_told_and_as_many_as_asked_for_are_cut_out(
+    encoder: Encoder, people_photos: list[Path]
+) -> None:
+    two = np.concatenate([read_image(photo)[:300, :300] for photo in people_photos[:2]], axis=1)
+    recipe = encoder.contract.crop
+    for max_faces, count in ((1, 1), (2, 2), (None, 2)):
+        (found,) = find_crops([two], load_detector(), recipe, max_faces=max_faces)
+        assert len(found.faces) == 2
+        assert found.crops.shape == (count, 150, 150, 3)
+        assert found.size == (two.shape[1], two.shape[0])
+
+
+class Deadly:
+    """A detector that ends its process, as lack of memory does."""
+
+    name = "deadly"
+
+    def detect(self, image: ImageArray) -> list[Face]:
+        import os
+
+        os._exit(1)
+
+
+def test_a_worker_that_dies_is_told(encoder: Encoder, people_photos: list[Path]) -> None:
+    deadly: Detector = Deadly()
+    with pytest.raises(FaceEncodeError, match="ended abruptly"):
+        list(find_crops(people_photos, deadly, encoder.contract.crop, workers=2))
+    # The next call starts afresh.
+    found = find_crops(people_photos[:2], load_detector(), encoder.contract.crop, workers=2)
+    assert all(item.error is None for item in found)

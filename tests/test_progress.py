@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import pytest
+
+from face_encode.progress import tracked
+
+
+def test_items_pass_through_and_the_bar_goes_to_standard_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert list(tracked(iter("abc"), 3, "Working")) == ["a", "b", "c"]
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Working" in captured.err
+    assert "3/3" in captured.err
+
+
+def test_silence_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(tracked(iter("abc"), 3, "Working", show=False)) == ["a", "b", "c"]
+    assert list(tracked(iter(""), 0, "Working")) == []
+    assert capsys.readouterr() == ("", "")
