@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 
 from face_encode.detectors.loading import load_detector
 from face_encode.encoders.encoder import Encoder
-from face_encode.enrolment import enrol_people
+from face_encode.enrolment import Replaces, enrol_people
 from face_encode.errors import DatasetError
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.images import people_in, read_image
@@ -31,15 +32,11 @@ def folder(tmp_path: Path, people_photos: list[Path]) -> Path:
 
 
 def enrol(
-    folder: Path, gallery: MemoryGallery, encoder: Encoder, **options: object
+    folder: Path, gallery: MemoryGallery, encoder: Encoder, replaces: Replaces = "all"
 ) -> EnrolmentReport:
+    people = people_in(folder)
     return enrol_people(
-        people_in(folder),
-        gallery,
-        load_detector(),
-        encoder,
-        progress=False,
-        **options,  # type: ignore[arg-type]
+        people, gallery, load_detector(), encoder, replaces=replaces, progress=False
     )
 
 
@@ -125,7 +122,11 @@ def test_several_faces_are_remarked_on(
 
 def test_arrays_and_paths_can_be_mixed(encoder: Encoder, people_photos: list[Path]) -> None:
     gallery = MemoryGallery(encoder)
-    photos = [people_photos[0], read_image(people_photos[0]), np.zeros((5, 5), np.float32)]
+    photos: list[Any] = [
+        people_photos[0],
+        read_image(people_photos[0]),
+        np.zeros((5, 5), np.float32),
+    ]
     report = enrol_people({"Ada": photos}, gallery, load_detector(), encoder, progress=False)
     np.testing.assert_allclose(gallery.embeddings[0], gallery.embeddings[1], atol=1e-6)
     assert [item.photo for item in report.left_out] == ["photo 2"]
