@@ -87,7 +87,7 @@ def replacing(path: Path, error_type: type[FaceEncodeError]) -> Iterator[Path]:
         os.replace(temporary, target)
         _sync_folder(target.parent)
     except OSError as error:
-        raise error_type(f"cannot write {path}: {reason_of(error)}") from error
+        raise error_type(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         # What stood in the way of writing stands in the way of tidying up too.
         with suppress(OSError):

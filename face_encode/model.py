@@ -67,10 +67,14 @@ class Face_Encode_Model:
             not isinstance(threshold, numbers.Real) or not -1 <= threshold <= 1
         ):
             raise InputError(f"a cosine threshold lies within -1..1. Received: {threshold!r}")
-        # Anything else that is no detector is refused as an unknown name.
         self.detector: Detector = (
-            detector if callable(getattr(detector, "detect", None)) else load_detector(detector)
+            load_detector(detector) if detector is None or isinstance(detector, str) else detector
         )
+        if not callable(getattr(self.detector, "detect", None)):
+            raise InputError(
+                "a detector is the name of a known one, or an object with a method 'detect'. "
+                f"Received: {detector!r}"
+            )
         self.encoder = model_path if isinstance(model_path, Encoder) else load_encoder(model_path)
         self.threshold = self.encoder.contract.threshold if threshold is None else float(threshold)
         self.gallery = MemoryGallery(self.encoder)

@@ -69,12 +69,13 @@ def load_encoder(
         name_or_path = DEFAULT_ENCODER
     if isinstance(name_or_path, str) and name_or_path in KNOWN_ENCODERS:
         return _load_known(KNOWN_ENCODERS[name_or_path], weights)
-    path = as_path(name_or_path)
-    if path.suffix != ".keras":
+    is_path = isinstance(name_or_path, str | os.PathLike)
+    if not is_path or Path(name_or_path).suffix != ".keras":
         raise ModelFileError(
             f"an encoder is one of {', '.join(KNOWN_ENCODERS)}, or the path of a .keras file. "
-            f"Received: {path}"
+            f"Received: {name_or_path!r}"
         )
+    path = as_path(name_or_path)
     if weights is not None:
         raise ModelFileError(
             f"{path} carries its own weights; 'weights' is for encoders known by name"

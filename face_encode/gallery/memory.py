@@ -139,7 +139,7 @@ class MemoryGallery:
             )
         if not np.isfinite(probes).all():
             raise InputError("an embedding is finite; at least one is not")
-        k = check_count(k, "the number of people to search for, k,")
+        k = check_count(k, "k")
         if not len(self):
             return [[] for _ in probes]
         if self._index is None:
