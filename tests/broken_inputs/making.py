@@ -171,7 +171,7 @@ def device(name: str) -> Maker:
     def maker(folder: Path) -> Path:
         if not Path(name).is_char_device():
             pytest.skip(f"this system has no {name}")
-        path = folder / f"{Path(name).name}.jpg"
+        path = folder / f"device-{Path(name).name}.jpg"
         path.symlink_to(name)
         return path
 
@@ -194,6 +194,7 @@ def unreadable(folder: Path) -> Path:
     picture().save(path)
     path.chmod(0)
     if os.access(path, os.R_OK):
+        path.unlink()
         pytest.skip("nothing can be forbidden to this user")
     return path
 
@@ -208,6 +209,7 @@ def sparse(folder: Path) -> Path:
         except OSError as error:
             if error.errno not in (errno.EFBIG, errno.ENOSPC):
                 raise
+            path.unlink()
             pytest.skip("this file system has no sparse files")
     return path
 
