@@ -93,10 +93,16 @@ class Encoder:
             InputError: Another shape or type.
         """
         crop = self.contract.crop
-        if crops.dtype != np.uint8 or crops.shape[1:] != (crop.height, crop.width, 3):
+        is_array = isinstance(crops, np.ndarray)
+        if (
+            not is_array
+            or crops.dtype != np.uint8
+            or crops.shape[1:] != (crop.height, crop.width, 3)
+        ):
+            received = f"{crops.dtype} {crops.shape}" if is_array else type(crops).__name__
             raise InputError(
                 f"encoder {self.name!r} takes uint8 crops of shape "
-                f"(N, {crop.height}, {crop.width}, 3). Received: {crops.dtype} {crops.shape}"
+                f"(N, {crop.height}, {crop.width}, 3). Received: {received}"
             )
         if len(crops) == 0:
             return np.empty((0, self.embedding_size), np.float32)

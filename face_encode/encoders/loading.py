@@ -109,7 +109,9 @@ def _load_file(path: Path) -> Encoder:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     # Keras raises whatever a foreign file trips over, from KeyError to its own types.
     except Exception as error:
-        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+        # Keras puts the cause, such as a layer that it does not know, behind pages of the graph.
+        cause = str(error).rpartition("Exception encountered: ")[2].strip()
+        first_line = next(iter(cause.splitlines()), type(error).__name__)
         raise ModelFileError(f"Keras cannot load {path}: {first_line}") from error
     if contract is None:
         height, width = image_shape(model, str(path))

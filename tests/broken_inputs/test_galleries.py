@@ -26,7 +26,11 @@ Damage = Callable[[bytes, Path], None]
 
 def by(change: Callable[[bytes], bytes]) -> Damage:
     """Damage to the bytes of the file."""
-    return lambda whole, path: path.write_bytes(change(whole)) and None
+
+    def damage(whole: bytes, path: Path) -> None:
+        path.write_bytes(change(whole))
+
+    return damage
 
 
 def arrays(**changes: Any) -> Damage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from face_encode.images import content_digest, read_image
 from face_encode.types import ImageArray
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
-Reader = Callable[[Path], None]
+Colours = Sequence[tuple[int, ...]]
 
 
 def quarters() -> Image.Image:
@@ -37,7 +37,7 @@ def corners(image: ImageArray) -> list[tuple[int, ...]]:
     ]
 
 
-def check(image: ImageArray, expected: list[tuple[int, ...]], tolerance: int) -> None:
+def check(image: ImageArray, expected: Colours, tolerance: int) -> None:
     assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
     assert image.flags.c_contiguous
     np.testing.assert_allclose(corners(image), expected, atol=tolerance)
@@ -47,7 +47,7 @@ COLOURS = [RED, GREEN, BLUE, WHITE]
 # The weights of ITU-R BT.601, by which Pillow makes grey: red 76, green 150, blue 29.
 GREYS = [(76,) * 3, (150,) * 3, (29,) * 3, WHITE]
 
-SAVED: dict[str, tuple[str, str, dict[str, Any], list[tuple[int, ...]], int]] = {
+SAVED: dict[str, tuple[str, str, dict[str, Any], Colours, int]] = {
     "JPEG": ("RGB", "a.jpg", {"quality": 95}, COLOURS, 8),
     "progressive JPEG": ("RGB", "a.jpg", {"progressive": True, "quality": 95}, COLOURS, 8),
     "grey JPEG": ("L", "a.jpg", {"quality": 95}, GREYS, 8),
@@ -124,7 +124,7 @@ def test_damaged_exif_data_cost_no_more_than_the_orientation(exif: bytes, tmp_pa
 def test_of_an_animation_the_first_picture_is_taken(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"moving.{suffix}"
     black = Image.new("RGB", (48, 32))
-    options = {"lossless": True} if suffix == "webp" else {}
+    options: dict[str, Any] = {"lossless": True} if suffix == "webp" else {}
     quarters().save(path, save_all=True, append_images=[black, black], **options)
     with Image.open(path) as saved:
         assert saved.n_frames > 1
