@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,11 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # it may say so for the whole process.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file's name may hold bytes that are no text, and a terminal may lack its letters.
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
     except FaceEncodeError as error:
-        print(f"face-encode: {error}", file=sys.stderr)
+        print(f"face-encode: {_printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("face-encode: interrupted", file=sys.stderr)
@@ -137,10 +142,23 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def _positive(text: str) -> int:
     """A whole number from 1 on."""
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"at least 1, not {number}")
+        raise argparse.ArgumentTypeError(f"a whole number, at least 1, not {text!r}")
     return number
+
+
+def _printable(text: str) -> str:
+    """A text in one line, with control characters, which steer a terminal, spelt out."""
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+        else character
+        for character in text
+    )
 
 
 def _open_model(options: argparse.Namespace) -> Face_Encode_Model:
@@ -153,14 +171,16 @@ def _open_model(options: argparse.Namespace) -> Face_Encode_Model:
 def _enroll(options: argparse.Namespace) -> int:
     """``face-encode enroll``."""
     from face_encode.enrolment import enrol_people
+    from face_encode.files import as_path
     from face_encode.gallery.memory import check_file_name
     from face_encode.images import people_in
 
-    gallery_path = Path(options.gallery)
+    gallery_path = as_path(options.gallery)
     check_file_name(gallery_path)
     people = people_in(options.people)
     model = _open_model(options)
-    if gallery_path.exists():
+    # os.path, because pathlib raises where the path cannot be looked at.
+    if os.path.exists(gallery_path):
         model.load_gallery(gallery_path)
     before = set(model.gallery.people())
     report = enrol_people(
@@ -219,7 +239,8 @@ def _match(options: argparse.Namespace) -> int:
     else:
         report = model.fit_dataset(options.people)
         for item in report.left_out:
-            print(f"face-encode: left out: {item.photo}: {item.reason}", file=sys.stderr)
+            row = _printable(f"{item.photo}: {item.reason}")
+            print(f"face-encode: left out: {row}", file=sys.stderr)
     embedded = embed_photos(
         options.photos, model.detector, model.encoder, max_faces=options.max_faces
     )
@@ -251,18 +272,19 @@ def _annotate(model: Face_Encode_Model, results: Sequence[dict[str, Any]], folde
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        taken: set[str] = set()
+        # Whatever the folder, a photo is never overwritten with its own drawing.
+        taken = {os.path.realpath(result["photo"]) for result in results}
         for result in results:
             if result["error"] is not None:
                 continue
             stem, number = Path(result["photo"]).stem, 1
-            name = f"{stem}.png"
-            while name in taken:
+            target = os.path.realpath(folder / f"{stem}.png")
+            while target in taken:
                 number += 1
-                name = f"{stem}-{number}.png"
-            taken.add(name)
+                target = os.path.realpath(folder / f"{stem}-{number}.png")
+            taken.add(target)
             drawn = model.draw_bounding_box(read_image(result["photo"]), result["faces"])
-            Image.fromarray(drawn).save(folder / name)
+            Image.fromarray(drawn).save(target)
     except OSError as error:
         raise ImageError(f"cannot write to {folder}: {error.strerror or error}") from error
 
@@ -372,7 +394,8 @@ def _models(options: argparse.Namespace) -> int:
 
 def _print_json(value: Any) -> None:
     """JSON on standard output, alone, with letters of any script as they are."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
+    print(json.dumps(value, indent=2, ensure_ascii=ascii_only))
 
 
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -385,7 +408,7 @@ def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(*header, box=SIMPLE_HEAD)
     for row in rows:
         # Text, because a name with square brackets in it is no markup.
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(_printable(cell)) for cell in row))
     wide = None if sys.stdout.isatty() else 400
     Console(width=wide, soft_wrap=False).print(table)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -73,7 +74,7 @@ def enrol_people(
 
     enrolled: list[_Task] = []
     embeddings = []
-    notes = []
+    notes = [f"{name}: no photo in the folder" for name, photos in people.items() if not photos]
     for task in tasks:
         result: EmbeddedPhoto | None = results.get(id(task))
         if result is None:
@@ -121,14 +122,15 @@ def _tasks(people: PeoplePhotos, left_out: list[LeftOut]) -> list[_Task]:
             label = _label(photo, index)
             try:
                 tasks.append(_Task(name, photo, label, content_digest(photo)))
-            except ImageError as error:
-                left_out.append(LeftOut(label, name, str(error).removeprefix(f"{label}: ")))
+            except (ImageError, InputError) as error:
+                reason = str(error).removeprefix(f"{Path(label)}: ")
+                left_out.append(LeftOut(label, name, reason))
     return tasks
 
 
 def _label(photo: Photo, index: int) -> str:
     """What a photo is called in the report."""
-    return f"photo {index}" if isinstance(photo, np.ndarray) else os.fspath(photo)
+    return os.fspath(photo) if isinstance(photo, str | os.PathLike) else f"photo {index}"
 
 
 def _replace(

@@ -9,21 +9,31 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from face_encode.errors import DatasetError, ImageError, InputError
+from face_encode.files import as_path, open_regular, reason_of
 from face_encode.types import ImageArray, Photo
 
+# HEIC and AVIF are read where Pillow can, and otherwise told rather than passed over: telephones
+# write them.
 PHOTO_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+    {".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm"}
+    | {".tif", ".tiff", ".webp"}
 )
 # Twice Pillow's own warning level, at which Pillow itself refuses: 0.5 GB as RGB.
 MAX_PIXELS = 178_956_970
+# The most that these pixels take, uncompressed in RGBA at 16 bits; what is larger is no photo,
+# and would be read to its end for nothing.
+MAX_BYTES = 8 * MAX_PIXELS
+# Read at once while a file's digest is made.
+_BLOCK = 1 << 20
 
 
 def as_rgb(image: Any) -> ImageArray:
@@ -75,57 +85,86 @@ def read_image(path: str | os.PathLike[str]) -> ImageArray:
         uint8 ``(H, W, 3)``.
 
     Raises:
-        ImageError: Missing, unreadable, damaged, truncated, or of more than ``MAX_PIXELS``.
+        ImageError: Missing, unreadable, damaged, truncated, of more than ``MAX_PIXELS``, with
+            floating-point pixels, or no regular file.
+        InputError: The path is none.
     """
-    path = Path(path)
+    path = as_path(path)
+    with _opened(path) as file:
+        try:
+            with warnings.catch_warnings():
+                # Our own limit stands in for this warning, which comes at half of it.
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                # Pillow warns of damaged metadata; the photo itself is what counts here.
+                warnings.simplefilter("ignore", UserWarning)
+                with Image.open(file) as photo:
+                    if photo.width * photo.height > MAX_PIXELS:
+                        raise Image.DecompressionBombError(f"{photo.width}x{photo.height} pixels")
+                    if photo.format == "EPS":
+                        # Pillow would start Ghostscript on a stranger's program.
+                        raise ImageError(f"{path}: a PostScript file, not a photo")
+                    return _to_rgb(photo, path)
+        except ImageError:
+            raise
+        except UnidentifiedImageError as error:
+            raise ImageError(f"{path}: not a photo in a known format") from error
+        except Image.DecompressionBombError as error:
+            raise ImageError(
+                f"{path}: too large to be read safely; at most {MAX_PIXELS:,} pixels are "
+                f"allowed ({error})"
+            ) from error
+        except MemoryError as error:
+            raise ImageError(f"{path}: not enough memory to decode it") from error
+        # Pillow's decoders raise whatever a damaged file trips over: struct.error, SyntaxError,
+        # IndexError … A photo from outside must never end the program.
+        except Exception as error:
+            raise ImageError(f"{path}: damaged or cut off ({error})") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A photo's file, open for reading.
+
+    Raises:
+        ImageError: There is no such file, it is empty or larger than any photo, or it cannot be
+            opened; the same words whoever opens it.
+    """
     try:
-        with warnings.catch_warnings():
-            # Our own limit stands in for this warning, which comes at half of it.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            # Pillow warns of damaged metadata; the photo itself is what counts here.
-            warnings.simplefilter("ignore", UserWarning)
-            with Image.open(path) as photo:
-                if photo.width * photo.height > MAX_PIXELS:
-                    raise Image.DecompressionBombError(f"{photo.width}x{photo.height} pixels")
-                return _to_rgb(photo)
+        file = open_regular(path)
     except FileNotFoundError as error:
-        raise ImageError(f"{path}: no such file") from error
+        reason = "a link to nothing" if path.is_symlink() else "no such file"
+        raise ImageError(f"{path}: {reason}") from error
     except IsADirectoryError as error:
         raise ImageError(f"{path}: a folder, not a photo") from error
     except PermissionError as error:
         raise ImageError(f"{path}: no permission to read it") from error
-    except UnidentifiedImageError as error:
-        empty = path.stat().st_size == 0
-        reason = "an empty file" if empty else "not a photo in a known format"
-        raise ImageError(f"{path}: {reason}") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(
-            f"{path}: too large to be read safely; at most {MAX_PIXELS:,} pixels are allowed "
-            f"({error})"
-        ) from error
-    except MemoryError as error:
-        raise ImageError(f"{path}: not enough memory to decode it") from error
-    # Pillow's decoders raise whatever a damaged file trips over: struct.error, SyntaxError,
-    # IndexError … A photo from outside must never end the program.
-    except Exception as error:
-        raise ImageError(f"{path}: damaged or cut off ({error})") from error
+    except OSError as error:
+        raise ImageError(f"{path}: {reason_of(error)}") from error
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            raise ImageError(f"{path}: an empty file")
+        if size > MAX_BYTES:
+            raise ImageError(f"{path}: too large to be a photo; at most {MAX_BYTES:,} bytes")
+        yield file
 
 
-def _to_rgb(photo: Image.Image) -> ImageArray:
+def _to_rgb(photo: Image.Image, path: Path) -> ImageArray:
     """Decode, turn upright, and bring to 8-bit RGB."""
-    # A photo of plain RGB without an orientation takes the first two lines only.
+    # A photo of plain RGB without an orientation takes the first two steps only.
     photo.load()
-    upright = ImageOps.exif_transpose(photo)
+    upright = _upright(photo)
     if upright.mode.startswith("I;16"):
         grey = (np.asarray(upright, np.uint16) / 257).round().astype(np.uint8)
         return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
-    if upright.mode in ("I", "F"):
-        values = np.asarray(upright, np.float64)
-        # "I" is how some 16-bit files arrive; "F" has no agreed range at all.
-        top = 65535.0 if upright.mode == "I" else 255.0
-        if not np.isfinite(values).all() or values.min() < 0 or values.max() > top:
-            raise ImageError(f"values outside 0..{top:.0f} in a photo of mode {upright.mode!r}")
-        grey = (values * (255.0 / top)).round().astype(np.uint8)
+    if upright.mode == "F":
+        # No agreed range: taken as 0..255, a photo of 0..1 would silently be black.
+        raise ImageError(f"{path}: floating-point pixels; save it with 8 or 16 bits")
+    if upright.mode == "I":  # how some 16-bit files arrive
+        values = np.asarray(upright)
+        if values.min() < 0 or values.max() > 65535:
+            raise ImageError(f"{path}: values outside 0..65535 in a photo of 32 bits")
+        grey = (values / 257).round().astype(np.uint8)
         return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
     if upright.mode != "RGB":
         if upright.has_transparency_data:
@@ -135,24 +174,34 @@ def _to_rgb(photo: Image.Image) -> ImageArray:
     return cast(ImageArray, np.array(upright, np.uint8))
 
 
+def _upright(photo: Image.Image) -> Image.Image:
+    """Turned as its EXIF data says; as it is, where they are damaged."""
+    try:
+        return ImageOps.exif_transpose(photo)
+    # As with the decoders: anything at all, and here it costs no more than the orientation.
+    except Exception:
+        return photo
+
+
 def content_digest(photo: Photo) -> str:
     """SHA-256 of a photo's content, 64 hexadecimal digits: the same whatever its name or date.
 
     Raises:
-        ImageError: The file cannot be read.
+        ImageError: The file cannot be read, is empty, or larger than any photo.
+        InputError: Neither an array nor a path.
     """
     if isinstance(photo, np.ndarray):
         header = f"{photo.dtype} {photo.shape} ".encode()
         return hashlib.sha256(header + np.ascontiguousarray(photo).tobytes()).hexdigest()
-    try:
-        return hashlib.sha256(Path(photo).read_bytes()).hexdigest()
-    except OSError as error:
-        raise ImageError(f"{photo}: {_reason(error)}") from error
-
-
-def _reason(error: OSError) -> str:
-    """What the operating system says, without the error number and path."""
-    return (error.strerror or str(error)).lower()
+    path = as_path(photo)
+    digest = hashlib.sha256()
+    with _opened(path) as file:
+        try:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+        except OSError as error:
+            raise ImageError(f"{path}: {reason_of(error)}") from error
+    return digest.hexdigest()
 
 
 def photos_in(folder: str | os.PathLike[str]) -> list[Path]:
@@ -164,7 +213,7 @@ def photos_in(folder: str | os.PathLike[str]) -> list[Path]:
     return sorted(
         path
         for path in _visible(folder)
-        if path.suffix.lower() in PHOTO_SUFFIXES and not path.is_dir()
+        if path.suffix.lower() in PHOTO_SUFFIXES and not os.path.isdir(path)
     )
 
 
@@ -181,7 +230,9 @@ def people_in(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
     Raises:
         DatasetError: The folder is missing, is no folder, or holds no sub-folder.
     """
-    people = {path.name: photos_in(path) for path in sorted(_visible(folder)) if path.is_dir()}
+    # os.path, because pathlib raises where a link cannot be followed or a folder not be searched.
+    folders = [path for path in sorted(_visible(folder)) if os.path.isdir(path)]
+    people = {path.name: photos_in(path) for path in folders}
     if not people:
         raise DatasetError(
             f"{folder}: expected one sub-folder a person, with that person's photos in it. "
@@ -197,7 +248,7 @@ def people_in(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
 
 def _visible(folder: str | os.PathLike[str]) -> Iterable[Path]:
     """The entries of a folder that are not hidden."""
-    folder = Path(folder)
+    folder = as_path(folder)
     try:
         return [path for path in folder.iterdir() if not path.name.startswith(".")]
     except FileNotFoundError as error:
@@ -205,4 +256,4 @@ def _visible(folder: str | os.PathLike[str]) -> Iterable[Path]:
     except NotADirectoryError as error:
         raise DatasetError(f"{folder}: a file, not a folder of people") from error
     except OSError as error:
-        raise DatasetError(f"{folder}: {_reason(error)}") from error
+        raise DatasetError(f"{folder}: {reason_of(error)}") from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import numbers
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,7 +20,7 @@ from face_encode.enrolment import enrol_people
 from face_encode.errors import GalleryError, InputError
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.images import as_rgb, people_in
-from face_encode.types import Box, Embeddings, EnrolmentReport, Face, Match, Photo
+from face_encode.types import Box, Embeddings, EnrolmentReport, Face, Match, Photo, check_count
 
 BoundingBox: TypeAlias = dict[str, int]
 """``x`` and ``y`` of the upper left corner, ``width`` and ``height``, in pixels."""
@@ -62,11 +63,18 @@ class Face_Encode_Model:
             WeightsError: The encoder's weights are missing or damaged.
             InputError: No such detector, or a threshold out of range.
         """
-        if threshold is not None and not -1 <= threshold <= 1:
-            raise InputError(f"a cosine threshold lies within -1..1. Received: {threshold}")
+        if threshold is not None and (
+            not isinstance(threshold, numbers.Real) or not -1 <= threshold <= 1
+        ):
+            raise InputError(f"a cosine threshold lies within -1..1. Received: {threshold!r}")
         self.detector: Detector = (
             load_detector(detector) if detector is None or isinstance(detector, str) else detector
         )
+        if not callable(getattr(self.detector, "detect", None)):
+            raise InputError(
+                "a detector is the name of a known one, or an object with a method 'detect'. "
+                f"Received: {detector!r}"
+            )
         self.encoder = model_path if isinstance(model_path, Encoder) else load_encoder(model_path)
         self.threshold = self.encoder.contract.threshold if threshold is None else float(threshold)
         self.gallery = MemoryGallery(self.encoder)
@@ -129,9 +137,15 @@ class Face_Encode_Model:
 
         Raises:
             DatasetError: No photo can be enrolled, or the name is none.
+            InputError: One photo instead of a list of them.
         """
+        if not isinstance(photos, Iterable) or isinstance(photos, str | bytes | np.ndarray):
+            raise InputError(
+                "photos is a list of paths or arrays, also for one photo. "
+                f"Received: {type(photos).__name__}"
+            )
         return enrol_people(
-            {name: photos},
+            {name: list(photos)},
             self.gallery,
             self.detector,
             self.encoder,
@@ -206,12 +220,11 @@ class Face_Encode_Model:
             InputError: Not such an array, or fewer than one face asked for.
         """
         image = as_rgb(rgb)
-        if n_max_faces is not None and n_max_faces < 1:
-            raise InputError(f"n_max_faces is at least 1, or None. Received: {n_max_faces}")
+        most = _at_most(n_max_faces)
         recipe = self.encoder.contract.crop
         if not detect_faces:
             return self.encoder.encode(crop_whole(image, recipe)[np.newaxis]), [None]
-        faces = self.detector.detect(image)[:n_max_faces]
+        faces = self.detector.detect(image)[:most]
         embeddings = self.encoder.encode(crop_faces(image, faces, recipe))
         return embeddings, [face.box.as_dict() for face in faces]
 
@@ -236,7 +249,10 @@ class Face_Encode_Model:
 
     def _one_embedding(self, embedding: Any) -> npt.NDArray[np.float64]:
         """An embedding at length 1, in double precision."""
-        vector = np.asarray(embedding, np.float64)
+        try:
+            vector = np.asarray(embedding, np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"an embedding is an array of numbers: {error}") from error
         size = self.encoder.embedding_size
         length = float(np.linalg.norm(vector))
         if vector.shape not in ((size,), (1, size)) or not 0 < length < np.inf:
@@ -257,8 +273,12 @@ class Face_Encode_Model:
 
         Returns:
             Boxes as dicts, the largest first, clamped to the photo.
+
+        Raises:
+            InputError: Not such an array, or fewer than one face asked for.
         """
-        faces: list[Face] = self.detector.detect(as_rgb(rgb))[:n_max_faces]
+        image, most = as_rgb(rgb), _at_most(n_max_faces)
+        faces: list[Face] = self.detector.detect(image)[:most]
         return [face.box.as_dict() for face in faces]
 
     def draw_bounding_box(
@@ -273,17 +293,26 @@ class Face_Encode_Model:
 
         Returns:
             uint8 ``(H, W, 3)``.
+
+        Raises:
+            InputError: Not such an array, or not such faces.
         """
         boxes, labels, colours = [], [], []
-        for face in faces:
-            box = face.get("bounding_box", face)
-            if box is None:
-                continue  # the whole photo was taken as the face
-            boxes.append(Box(box["x"], box["y"], box["width"], box["height"]))
-            known = face.get("is_match", True)
-            text = face.get("name", "") if known else "unknown"
-            labels.append(f"{text} {face['similarity']:.2f}" if "similarity" in face else text)
-            colours.append(KNOWN_COLOUR if known else UNKNOWN_COLOUR)
+        try:
+            for face in faces:
+                box = face.get("bounding_box", face)
+                if box is None:
+                    continue  # the whole photo was taken as the face
+                boxes.append(Box(*(int(box[side]) for side in ("x", "y", "width", "height"))))
+                known = face.get("is_match", True)
+                text = face.get("name", "") if known else "unknown"
+                labels.append(f"{text} {face['similarity']:.2f}" if "similarity" in face else text)
+                colours.append(KNOWN_COLOUR if known else UNKNOWN_COLOUR)
+        except (AttributeError, KeyError, TypeError, OverflowError) as error:
+            raise InputError(
+                "faces are what match_image or detect_faces returned, a list of dicts with 'x', "
+                f"'y', 'width' and 'height': {error!r}"
+            ) from error
         return draw_boxes(as_rgb(rgb), boxes, labels, colours)
 
     def save_gallery(self, path: str | os.PathLike[str]) -> None:
@@ -302,3 +331,8 @@ class Face_Encode_Model:
             WrongEncoderError: Another encoder filled it.
         """
         self.gallery = MemoryGallery.load(path, self.encoder)
+
+
+def _at_most(n_max_faces: int | None) -> int | None:
+    """How many faces are asked for, checked; None for all."""
+    return None if n_max_faces is None else check_count(n_max_faces, "n_max_faces")

@@ -16,7 +16,7 @@ from face_encode.detectors.detector import Detector
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import FaceEncodeError, ImageError, InputError
 from face_encode.images import as_rgb, read_image
-from face_encode.types import CropRecipe, Embeddings, Face, ImageArray, Photo
+from face_encode.types import CropRecipe, Embeddings, Face, ImageArray, Photo, check_count
 
 # Photos that travel to a worker together: enough to hide the trip, few enough for little memory.
 _CHUNK = 16
@@ -24,6 +24,7 @@ _CHUNK = 16
 _ENOUGH_FOR_WORKERS = 200
 
 NO_FACE = "no face found"
+NO_EMBEDDING = "the encoder gives no usable embedding: not finite, or all zeros"
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +105,10 @@ def _encode_together(items: Sequence[PhotoCrops], encoder: Encoder) -> Iterator[
     ends = list(itertools.accumulate(len(item.crops) for item in items))
     for item, end in zip(items, ends, strict=True):
         part = embeddings[end - len(item.crops) : end]
-        yield EmbeddedPhoto(item.photo, item.faces, part, item.size, item.error)
+        lengths = np.linalg.norm(part, axis=1)
+        usable = np.isfinite(lengths).all() and (lengths > 0).all()
+        error = item.error if usable else NO_EMBEDDING
+        yield EmbeddedPhoto(item.photo, item.faces, part if usable else part[:0], item.size, error)
 
 
 def find_crops(
@@ -125,8 +129,7 @@ def find_crops(
         workers: As for ``embed_photos``.
     """
     todo = list(photos)
-    if workers is None:
-        workers = _sensible_workers(len(todo))
+    workers = _sensible_workers(len(todo)) if workers is None else check_count(workers, "workers")
     chunks = (todo[start : start + _CHUNK] for start in range(0, len(todo), _CHUNK))
     if workers <= 1:
         for photo in todo:

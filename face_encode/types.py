@@ -22,6 +22,22 @@ Embeddings: TypeAlias = npt.NDArray[np.float32]
 """float32, shape ``(N, D)``."""
 
 
+def check_count(value: object, name: str, *, least: int = 1) -> int:
+    """Check an argument that counts something.
+
+    Args:
+        value: What was received.
+        name: What the argument is called.
+        least: The smallest count allowed.
+
+    Raises:
+        InputError: No whole number, or below the least.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise InputError(f"{name} is a whole number, at least {least}. Received: {value!r}")
+    return int(value)
+
+
 @dataclass(frozen=True, order=True)
 class Box:
     """A rectangle in pixels of the original photo.
@@ -126,11 +142,8 @@ class CropRecipe:
         """Check the method, size and margin."""
         if self.method not in ("box", "dlib_chip"):
             raise InputError(f"crop method is one of 'box', 'dlib_chip'. Received: {self.method!r}")
-        if self.height < 1 or self.width < 1:
-            raise InputError(
-                "a crop has at least one row and column. "
-                f"Received: height {self.height}, width {self.width}"
-            )
+        check_count(self.height, "a crop's height")
+        check_count(self.width, "a crop's width")
         if self.method == "dlib_chip" and self.height != self.width:
             raise InputError(
                 f"a dlib chip is square. Received: height {self.height}, width {self.width}"

@@ -64,6 +64,6 @@ def load_detector(name: str | None = None) -> Detector:
         InputError: No such detector.
     """
     name = DEFAULT_DETECTOR if name is None else name
-    if name not in KNOWN_DETECTORS:
+    if not isinstance(name, str) or name not in KNOWN_DETECTORS:
         raise InputError(f"a detector is one of {', '.join(KNOWN_DETECTORS)}. Received: {name!r}")
     return KNOWN_DETECTORS[name].make()

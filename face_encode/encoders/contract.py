@@ -12,11 +12,10 @@ import json
 import os
 import zipfile
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from face_encode.errors import InputError, ModelFileError
-from face_encode.files import replacing
+from face_encode.files import as_path, open_regular, reason_of, replacing
 from face_encode.types import CropRecipe
 from face_encode.version import __version__
 
@@ -60,8 +59,10 @@ class EncoderContract:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if not self.name:
-            raise InputError("an encoder's name is not empty. Received: ''")
+        if not isinstance(self.name, str) or not self.name:
+            raise InputError(f"an encoder's name is text, not empty. Received: {self.name!r}")
+        if not isinstance(self.mirror, bool):
+            raise InputError(f"'mirror' is true or false. Received: {self.mirror!r}")
         if not -1 <= self.threshold <= 1:
             raise InputError(f"a cosine threshold lies within -1..1. Received: {self.threshold}")
         if self.false_match_rate is not None and not 0 < self.false_match_rate < 1:
@@ -95,7 +96,7 @@ class EncoderContract:
             values["crop"] = CropRecipe(**values["crop"])
             values["pixel_range"] = tuple(values["pixel_range"])
             return cls(**values)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ModelFileError(
                 f"the contract inside the model file is damaged: {error}"
             ) from error
@@ -126,16 +127,22 @@ def read_contract(path: str | os.PathLike[str]) -> EncoderContract | None:
     Raises:
         ModelFileError: The file is missing, no ``.keras`` archive, or its contract is damaged.
     """
-    path = Path(path)
+    path = as_path(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             if CONTRACT_MEMBER not in archive.namelist():
                 return None
             return EncoderContract.from_json(archive.read(CONTRACT_MEMBER))
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from error
     except FileNotFoundError as error:
         raise ModelFileError(f"no such model file: {path}") from error
-    except (OSError, zipfile.BadZipFile) as error:
-        raise ModelFileError(f"not a .keras file: {path} ({error})") from error
+    except OSError as error:
+        raise ModelFileError(f"cannot read the model file {path}: {reason_of(error)}") from error
+    # zipfile raises whatever a damaged archive trips over: BadZipFile, zlib.error,
+    # NotImplementedError …
+    except Exception as error:
+        raise ModelFileError(f"not a .keras file, or damaged: {path} ({error})") from error
 
 
 def save_encoder(
@@ -153,7 +160,7 @@ def save_encoder(
     Raises:
         ModelFileError: The path does not end in ``.keras``, or it cannot be written there.
     """
-    path = Path(path)
+    path = as_path(path)
     if path.suffix != ".keras":
         raise ModelFileError(f"a model file's name ends in .keras. Received: {path}")
     with replacing(path, ModelFileError) as temporary:

@@ -93,10 +93,16 @@ class Encoder:
             InputError: Another shape or type.
         """
         crop = self.contract.crop
-        if crops.dtype != np.uint8 or crops.shape[1:] != (crop.height, crop.width, 3):
+        is_array = isinstance(crops, np.ndarray)
+        if (
+            not is_array
+            or crops.dtype != np.uint8
+            or crops.shape[1:] != (crop.height, crop.width, 3)
+        ):
+            received = f"{crops.dtype} {crops.shape}" if is_array else type(crops).__name__
             raise InputError(
                 f"encoder {self.name!r} takes uint8 crops of shape "
-                f"(N, {crop.height}, {crop.width}, 3). Received: {crops.dtype} {crops.shape}"
+                f"(N, {crop.height}, {crop.width}, 3). Received: {received}"
             )
         if len(crops) == 0:
             return np.empty((0, self.embedding_size), np.float32)
@@ -111,40 +117,52 @@ class Encoder:
         return _compile(self.model, self.contract)
 
 
-def _check_shapes(model: keras.Model, contract: EncoderContract) -> None:
-    """Refuse a model that is not one image in, one vector out."""
+def image_shape(model: keras.Model, name: str) -> tuple[int | None, int | None]:
+    """The rows and columns of the one image that a model takes, None where any will do.
+
+    Args:
+        model: Any Keras model.
+        name: What to call it in an error.
+
+    Raises:
+        ModelFileError: The model is not one RGB image in.
+    """
     try:
-        input_shape, output_shape = model.input_shape, model.output_shape
+        shape = model.input_shape
     except (AttributeError, ValueError) as error:
         raise ModelFileError(
-            f"{contract.name}: the model has no fixed input and output shape ({error}); "
-            "call it once on an image before saving it"
+            f"{name}: the model has no fixed input shape ({error}); call it once on an image "
+            "before saving it"
         ) from error
-    if isinstance(input_shape, list | dict) and len(input_shape) != 1:
+    if isinstance(shape, list | dict) and len(shape) != 1:
         raise ModelFileError(
-            f"{contract.name}: an encoder takes one image; this model takes {len(input_shape)} "
-            "inputs. Of a Siamese network, give the embedding network inside it"
+            f"{name}: an encoder takes one image; this model takes {len(shape)} inputs. Of a "
+            "Siamese network, give the embedding network inside it"
         )
-    if isinstance(input_shape, list):
-        input_shape = input_shape[0]
-    if not isinstance(input_shape, tuple) or len(input_shape) != 4 or input_shape[3] != 3:
+    if isinstance(shape, list):
+        shape = shape[0]
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3:
         raise ModelFileError(
-            f"{contract.name}: an encoder takes RGB images of shape (N, height, width, 3). "
-            f"Received: a model with input shape {input_shape}"
+            f"{name}: an encoder takes RGB images of shape (N, height, width, 3). "
+            f"Received: a model with input shape {shape}"
         )
+    return shape[1], shape[2]
+
+
+def _check_shapes(model: keras.Model, contract: EncoderContract) -> None:
+    """Refuse a model that is not one image in, one vector out."""
+    received = image_shape(model, contract.name)
+    output_shape = model.output_shape
     if not isinstance(output_shape, tuple) or len(output_shape) != 2 or output_shape[1] is None:
         raise ModelFileError(
             f"{contract.name}: an encoder gives one vector an image, shape (N, D). "
             f"Received: a model with output shape {output_shape}"
         )
     expected = (contract.crop.height, contract.crop.width)
-    if any(
-        have is not None and have != want
-        for have, want in zip(input_shape[1:3], expected, strict=True)
-    ):
+    if any(have not in (None, want) for have, want in zip(received, expected, strict=True)):
         raise ModelFileError(
             f"{contract.name}: the contract says crops of {expected[0]}x{expected[1]}, the "
-            f"model takes {input_shape[1]}x{input_shape[2]}"
+            f"model takes {received[0]}x{received[1]}"
         )
 
 

@@ -16,8 +16,9 @@ from face_encode.encoders.contract import (
     save_encoder,
 )
 from face_encode.encoders.dlib_resnet import DLIB_RESNET_CONTRACT, dlib_resnet
-from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.encoder import Encoder, image_shape
 from face_encode.errors import ModelFileError
+from face_encode.files import as_path
 from face_encode.version import __version__
 from face_encode.weights import KNOWN_WEIGHTS, cache_folder, read_verified
 
@@ -64,15 +65,17 @@ def load_encoder(
         ModelFileError: No such name or file, or the file holds no encoder.
         WeightsError: The known weights are missing or not what they should be.
     """
-    name = DEFAULT_ENCODER if name_or_path is None else os.fspath(name_or_path)
-    if name in KNOWN_ENCODERS:
-        return _load_known(KNOWN_ENCODERS[name], weights)
-    path = Path(name)
-    if path.suffix != ".keras":
+    if name_or_path is None:
+        name_or_path = DEFAULT_ENCODER
+    if isinstance(name_or_path, str) and name_or_path in KNOWN_ENCODERS:
+        return _load_known(KNOWN_ENCODERS[name_or_path], weights)
+    is_path = isinstance(name_or_path, str | os.PathLike)
+    if not is_path or Path(name_or_path).suffix != ".keras":
         raise ModelFileError(
             f"an encoder is one of {', '.join(KNOWN_ENCODERS)}, or the path of a .keras file. "
-            f"Received: {name}"
+            f"Received: {name_or_path!r}"
         )
+    path = as_path(name_or_path)
     if weights is not None:
         raise ModelFileError(
             f"{path} carries its own weights; 'weights' is for encoders known by name"
@@ -106,14 +109,16 @@ def _load_file(path: Path) -> Encoder:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     # Keras raises whatever a foreign file trips over, from KeyError to its own types.
     except Exception as error:
-        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+        # Keras puts the cause, such as a layer that it does not know, behind pages of the graph.
+        cause = str(error).rpartition("Exception encountered: ")[2].strip()
+        first_line = next(iter(cause.splitlines()), type(error).__name__)
         raise ModelFileError(f"Keras cannot load {path}: {first_line}") from error
     if contract is None:
-        shape = model.input_shape
-        if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
+        height, width = image_shape(model, str(path))
+        if height is None or width is None:
             raise ModelFileError(
                 f"{path} has no contract inside, and its input is not of one fixed size, so "
-                f"the size of its crops cannot be told. Received: input shape {shape}"
+                f"the size of its crops cannot be told. Received: {height}x{width}"
             )
-        contract = original_contract(path.stem, shape[1], shape[2])
+        contract = original_contract(path.stem, height, width)
     return Encoder(model, contract)

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import GalleryError, InputError
-from face_encode.files import replacing
+from face_encode.files import as_path, open_regular, reason_of, replacing
 from face_encode.gallery.gallery import EncoderIdentity, check_encoder
-from face_encode.types import Embeddings, Match
+from face_encode.types import Embeddings, Match, check_count
 
 FORMAT_VERSION = 1
 NameArray = npt.NDArray[np.str_]
@@ -65,7 +65,7 @@ class MemoryGallery:
         self.encoder_name = encoder.name
         self.encoder_fingerprint = encoder.fingerprint
         self.detector_name = ""
-        self._path = None if path is None else Path(path)
+        self._path = None if path is None else as_path(path)
         self._changed = False
         self._index: _Index | None = None
         self._set(np.empty((0, encoder.embedding_size), np.float32), _texts([]), _texts([]))
@@ -92,7 +92,7 @@ class MemoryGallery:
             InputError: Another number or length of embeddings, one that is not finite or is
                 all zeros, or a name that is empty.
         """
-        added = np.asarray(embeddings, np.float32)
+        added = _float32(embeddings)
         size = self.embeddings.shape[1]
         if added.ndim != 2 or added.shape != (len(names), size):
             raise InputError(
@@ -129,16 +129,17 @@ class MemoryGallery:
         """Find the nearest people by cosine similarity; see ``Gallery.search``.
 
         Raises:
-            InputError: Another length of embedding, or k below 1.
+            InputError: Another length of embedding, one that is not finite, or k below 1.
         """
-        probes = np.asarray(embeddings, np.float32)
+        probes = _float32(embeddings)
         if probes.ndim != 2 or probes.shape[1] != self.embeddings.shape[1]:
             raise InputError(
                 f"this gallery takes embeddings of shape (m, {self.embeddings.shape[1]}). "
                 f"Received: shape {probes.shape}"
             )
-        if k < 1:
-            raise InputError(f"a search asks for at least one person. Received: k={k}")
+        if not np.isfinite(probes).all():
+            raise InputError("an embedding is finite; at least one is not")
+        k = check_count(k, "k")
         if not len(self):
             return [[] for _ in probes]
         if self._index is None:
@@ -193,7 +194,7 @@ class MemoryGallery:
         Raises:
             GalleryError: The name does not end in ``.npz``, or it cannot be written.
         """
-        target = self._path if path is None else Path(path)
+        target = self._path if path is None else as_path(path)
         if target is None:
             raise GalleryError("this gallery was not opened from a file; save it to a path")
         check_file_name(target)
@@ -223,48 +224,77 @@ class MemoryGallery:
             GalleryError: Missing, damaged, or written by a later release.
             WrongEncoderError: Another encoder filled it.
         """
-        path = Path(path)
+        path = as_path(path)
         check_file_name(path)
         stored = _read_arrays(path)
         gallery = cls(encoder, path)
-        version = int(stored["format_version"])
-        if version > FORMAT_VERSION:
-            raise GalleryError(
-                f"{path} was written by a later release of face_encode; this one reads version "
-                f"{FORMAT_VERSION}. Received: version {version}"
-            )
         name, fingerprint = str(stored["encoder_name"]), str(stored["encoder_fingerprint"])
         check_encoder(str(path), name, fingerprint, encoder)
         gallery.detector_name = str(stored["detector_name"])
         try:
             gallery.add(stored["names"].tolist(), stored["embeddings"], stored["digests"].tolist())
-        except (InputError, TypeError, ValueError) as error:
+        except InputError as error:
             raise GalleryError(f"the gallery {path} is damaged: {error}") from error
         gallery._changed = False
         return gallery
 
 
+# The arrays of the file: numpy's kinds of type, and the number of dimensions.
+_FIELDS = {
+    "encoder_name": ("U", 0),
+    "encoder_fingerprint": ("U", 0),
+    "detector_name": ("U", 0),
+    "names": ("U", 1),
+    "digests": ("U", 1),
+    "embeddings": ("f", 2),
+}
+
+
 def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     """The arrays of the file; anything that would have to be unpickled is refused by numpy."""
-    fields = (
-        "format_version",
-        "encoder_name",
-        "encoder_fingerprint",
-        "detector_name",
-        "names",
-        "digests",
-        "embeddings",
-    )
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {field: archive[field] for field in fields}
+        with open_regular(path) as file:
+            if not zipfile.is_zipfile(file):
+                raise GalleryError(f"{path} is no gallery, or is cut off: no .npz archive")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                version = _checked(path, archive, "format_version", "iu", 0)
+                if version != FORMAT_VERSION:
+                    raise GalleryError(
+                        f"{path} was written by a later release of face_encode; this one reads "
+                        f"version {FORMAT_VERSION}. Received: version {version}"
+                    )
+                return {
+                    field: _checked(path, archive, field, kinds, dimensions)
+                    for field, (kinds, dimensions) in _FIELDS.items()
+                }
+    except GalleryError:
+        raise
     except FileNotFoundError as error:
         raise GalleryError(f"no such gallery: {path}") from error
-    except KeyError as error:
-        raise GalleryError(f"{path} is no gallery: {error}") from error
-    # numpy raises ValueError for what is no archive or needs unpickling, EOFError when empty.
-    except (OSError, EOFError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise GalleryError(f"the gallery {path} cannot be read: {error}") from error
+    except OSError as error:
+        raise GalleryError(f"the gallery {path} cannot be read: {reason_of(error)}") from error
+    except MemoryError as error:
+        raise GalleryError(f"the gallery {path} does not fit into memory: {error}") from error
+    # numpy and zipfile raise whatever a damaged archive trips over: ValueError, BadZipFile,
+    # zlib.error, NotImplementedError …
+    except Exception as error:
+        raise GalleryError(f"the gallery {path} is damaged: {error}") from error
+
+
+def _checked(
+    path: Path, archive: Mapping[str, npt.NDArray[Any]], field: str, kinds: str, dimensions: int
+) -> npt.NDArray[Any]:
+    """An array of the file, of the kind of type and the number of dimensions that it has to be."""
+    if field not in archive:
+        raise GalleryError(f"{path} is no gallery: it holds no array {field!r}")
+    array = archive[field]
+    if array.dtype.kind not in kinds or array.ndim != dimensions:
+        raise GalleryError(
+            f"the gallery {path} is damaged: {field!r} is an array of {dimensions} dimensions "
+            f"and kind {kinds!r}. Received: {array.dtype}, shape {array.shape}"
+        )
+    return array
 
 
 def check_file_name(path: Path) -> None:
@@ -293,6 +323,14 @@ def check_name(name: str) -> None:
 def _texts(values: Sequence[str]) -> NameArray:
     """A text array, also of nothing."""
     return np.array(values, dtype=np.str_).reshape(len(values))
+
+
+def _float32(embeddings: Any) -> Embeddings:
+    """Embeddings as float32."""
+    try:
+        return np.asarray(embeddings, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"embeddings are an array of numbers: {error}") from error
 
 
 def _units(embeddings: Embeddings) -> Embeddings:

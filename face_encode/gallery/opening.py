@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from face_encode.errors import GalleryError
+from face_encode.files import as_path
 from face_encode.gallery.gallery import EncoderIdentity
 from face_encode.gallery.memory import MemoryGallery
 
@@ -28,9 +28,12 @@ def open_gallery(
     """
     if uri is None or uri == IN_MEMORY:
         return MemoryGallery(encoder)
-    path = Path(uri)
+    path = as_path(uri)
     if path.suffix != ".npz":
         raise GalleryError(
             f"a gallery is {IN_MEMORY!r} or the path of an .npz file. Received: {uri}"
         )
-    return MemoryGallery.load(path, encoder) if path.exists() else MemoryGallery(encoder, path)
+    # os.path, because pathlib raises where the path cannot be looked at.
+    return (
+        MemoryGallery.load(path, encoder) if os.path.exists(path) else MemoryGallery(encoder, path)
+    )

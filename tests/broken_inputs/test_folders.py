@@ -1,0 +1,323 @@
+"""Broken folders of people, and broken photos in them: an error, or a row in the report."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from face_encode.encoders.encoder import Encoder
+from face_encode.enrolment import enrol_people
+from face_encode.errors import DatasetError, InputError
+from face_encode.gallery.memory import MemoryGallery
+from face_encode.images import people_in
+from face_encode.model import Face_Encode_Model
+from face_encode.types import EnrolmentReport, Face, ImageArray
+from tests.broken_inputs.conftest import WholePhoto
+from tests.broken_inputs.making import BROKEN_FILES, picture
+
+
+def person(folder: Path, name: str, *photos: str) -> Path:
+    """A person's folder with photos."""
+    try:
+        (folder / name).mkdir(parents=True)
+    except OSError as error:
+        # EILSEQ and EINVAL: file systems that take valid text only, or not all of it.
+        if error.errno not in (errno.EILSEQ, errno.EINVAL):
+            raise
+        pytest.skip("this file system does not take such a name")
+    for seed, photo in enumerate(photos):
+        picture(seed=seed).save(folder / name / photo)
+    return folder / name
+
+
+def one_file(folder: Path) -> Path:
+    picture().save(folder / "people", "PNG")
+    return folder / "people"
+
+
+def only_photos(folder: Path) -> Path:
+    picture().save(folder / "Ada.jpg")
+    return folder
+
+
+def empty_people(folder: Path) -> Path:
+    person(folder, "Ada")
+    person(folder, "Bo")
+    return folder
+
+
+def only_texts(folder: Path) -> Path:
+    (person(folder, "Ada") / "notes.txt").write_text("tall")
+    return folder
+
+
+def hidden(folder: Path) -> Path:
+    person(folder, ".git", "1.jpg")
+    person(folder, "Ada", ".1.jpg")
+    return folder
+
+
+def only_hidden_people(folder: Path) -> Path:
+    person(folder, ".thumbnails", "1.jpg")
+    return folder
+
+
+def folder_of_folders(folder: Path) -> Path:
+    person(folder, "friends/Ada", "1.jpg")
+    person(folder, "family/Bo", "1.jpg")
+    return folder
+
+
+def looped(folder: Path) -> Path:
+    (folder / "people").symlink_to("people")
+    return folder / "people"
+
+
+def dangling(folder: Path) -> Path:
+    (folder / "people").symlink_to("gone")
+    return folder / "people"
+
+
+def forbidden(folder: Path) -> Path:
+    person(folder, "people/Ada", "1.jpg")
+    (folder / "people").chmod(0)
+    if os.access(folder / "people", os.R_OK):
+        pytest.skip("nothing can be forbidden to this user")
+    return folder / "people"
+
+
+def pipe(folder: Path) -> Path:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no named pipes")
+    os.mkfifo(folder / "people")
+    return folder / "people"
+
+
+def all_broken(folder: Path) -> Path:
+    (person(folder, "Ada") / "1.jpg").write_bytes(b"")
+    (person(folder, "Bo") / "2.png").write_text("no photo")
+    return folder
+
+
+BROKEN_FOLDERS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "missing": (lambda folder: folder / "none", "no such folder"),
+    "empty": (lambda folder: folder, "a folder without sub-folders"),
+    "a file": (one_file, "a file, not a folder"),
+    "a pipe": (pipe, "a file, not a folder"),
+    "photos without people": (only_photos, "a folder without sub-folders"),
+    "people without photos": (empty_people, "no photo in any of its 2 sub-folders"),
+    "texts for photos": (only_texts, "photos are files ending in"),
+    "hidden photos": (hidden, "no photo in any of its 1 sub-folders"),
+    "hidden people": (only_hidden_people, "a folder without sub-folders"),
+    "folders in folders": (folder_of_folders, "no photo in any of its 2 sub-folders"),
+    "a link to itself": (looped, "too many levels of symbolic links"),
+    "a dangling link": (dangling, "no such folder"),
+    "no permission": (forbidden, "permission denied"),
+    "a name that is too long": (lambda folder: folder / ("a" * 300), "name too long"),
+    "broken photos only": (all_broken, "none of the 2 photos can be enrolled; the first: "),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_FOLDERS)
+def test_a_broken_folder_is_refused_and_the_enrolled_stay(
+    case: str, tmp_path: Path, tiny_model: Face_Encode_Model
+) -> None:
+    make, told = BROKEN_FOLDERS[case]
+    folder = make(tmp_path)
+    with pytest.raises(DatasetError) as caught:
+        tiny_model.fit_dataset(folder, progress=False)
+    assert told in str(caught.value)
+    assert tiny_model.verify_names.tolist() == ["Ada"]
+
+
+@pytest.mark.parametrize("folder", ["", "a\0b", b"people", None, 3, ["Ada"]])
+def test_what_is_no_path_is_refused(folder: Any, tiny_model: Face_Encode_Model) -> None:
+    with pytest.raises(InputError, match="a path is"):
+        tiny_model.fit_dataset(folder)
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """One enrolment of a person with a good photo and every broken one that can be made."""
+
+    report: EnrolmentReport
+    paths: dict[str, Path]
+    left_out: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Encoder) -> Mixed:
+    folder = tmp_path_factory.mktemp("people")
+    ada = person(folder, "Ada", "good.jpg")
+    paths = {}
+    for case, (make, _) in BROKEN_FILES.items():
+        try:
+            paths[case] = make(ada)
+        except pytest.skip.Exception:
+            continue
+    report = Face_Encode_Model(tiny_encoder, WholePhoto()).fit_dataset(folder, progress=False)
+    return Mixed(report, paths, {row.photo: row.reason for row in report.left_out})
+
+
+@pytest.mark.parametrize("case", BROKEN_FILES)
+def test_a_broken_photo_is_a_row_in_the_report(case: str, mixed: Mixed) -> None:
+    if case not in mixed.paths:
+        pytest.skip("cannot be made here")
+    path, told = mixed.paths[case], BROKEN_FILES[case][1]
+    assert told in mixed.left_out[str(path)]
+    # The photo is named in its own column.
+    assert path.name not in mixed.left_out[str(path)]
+
+
+def test_the_good_photo_beside_them_is_enrolled_and_nothing_is_passed_over(mixed: Mixed) -> None:
+    assert mixed.report.enrolled == 1
+    assert mixed.report.per_person == {"Ada": 1}
+    assert len(mixed.left_out) == len(mixed.report.left_out) == len(mixed.paths)
+    assert {row.name for row in mixed.report.left_out} == {"Ada"}
+
+
+NAMES = {
+    "a control character": ("Ada\x07", False),
+    "an escape sequence": ("\x1b[2JAda", False),
+    "a line break": ("Ada\nLovelace", False),
+    "blanks only": ("  ", False),
+    "bytes that are no text": ("M\udcfcller", False),
+    "blanks within": ("Ada King of Lovelace", True),
+    "accents in two parts": ("Ame\u0301lie", True),
+    "Japanese": ("田中 太郎", True),
+    "Arabic, from right to left": ("محمد", True),
+    "Persian, with a joiner": ("می\u200cخواهم", True),
+    "Emoji": ("👩🏽‍🚀", True),
+    "brackets, as of markup": ("[red]Ada", True),
+    "a quotation mark": ('Ada "the first"', True),
+    "a leading dash": ("--json", True),
+    "a formula": ("=1+1", True),
+    "a number": ("007", True),
+    "as long as can be": ("a" * 255, True),
+}
+
+
+@pytest.mark.parametrize("case", NAMES)
+def test_a_name_of_any_script_is_taken_and_what_is_no_name_told(
+    case: str, tmp_path: Path, tiny_model: Face_Encode_Model
+) -> None:
+    name, fine = NAMES[case]
+    photos = tmp_path / "people"
+    person(photos, "Zoë", "1.jpg")
+    other = person(photos, name)
+    picture(seed=9).save(other / "2.jpg")
+    report = tiny_model.fit_dataset(photos, progress=False)
+    if fine:
+        assert sorted(tiny_model.verify_names.tolist()) == sorted([name, "Zoë"])
+        tiny_model.save_gallery(tmp_path / "people.npz")
+        tiny_model.load_gallery(tmp_path / "people.npz")
+        assert tiny_model.remove_person(name) == 1
+    else:
+        assert tiny_model.verify_names.tolist() == ["Zoë"]
+        (row,) = report.left_out
+        assert row.photo == str(other / "2.jpg")
+        assert "text without control characters" in row.reason
+
+
+def test_a_person_without_photos_is_remarked_on(
+    tmp_path: Path, tiny_model: Face_Encode_Model
+) -> None:
+    person(tmp_path, "Ada", "1.jpg")
+    person(tmp_path, "Bo")
+    report = tiny_model.fit_dataset(tmp_path, progress=False)
+    assert report.per_person == {"Ada": 1, "Bo": 0}
+    assert report.notes == ("Bo: no photo in the folder",)
+
+
+def test_odd_entries_beside_the_people_are_passed_over(
+    tmp_path: Path, tiny_model: Face_Encode_Model
+) -> None:
+    person(tmp_path, "Ada", "1.jpg")
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("gone")
+    (tmp_path / "Ada" / "folder.jpg").mkdir()
+    (tmp_path / "Bo").symlink_to("Ada")
+    report = tiny_model.fit_dataset(tmp_path, progress=False)
+    assert report.per_person == {"Ada": 1, "Bo": 1}
+    assert report.left_out == ()
+
+
+def changes_between_listing_and_reading() -> dict[str, tuple[Callable[[Path], None], str]]:
+    def becomes_a_folder(path: Path) -> None:
+        path.unlink()
+        path.mkdir()
+
+    return {
+        "deleted": (Path.unlink, "no such file"),
+        "emptied": (lambda path: os.truncate(path, 0), "an empty file"),
+        "a folder": (becomes_a_folder, "a folder, not a photo"),
+        "its folder gone": (lambda path: shutil.rmtree(path.parent), "no such file"),
+    }
+
+
+@pytest.mark.parametrize("case", changes_between_listing_and_reading())
+def test_a_photo_that_changes_after_it_was_listed(
+    case: str, tmp_path: Path, tiny_encoder: Encoder
+) -> None:
+    change, told = changes_between_listing_and_reading()[case]
+    person(tmp_path, "Ada", "1.png")
+    person(tmp_path, "Bo", "2.png")
+    people = people_in(tmp_path)
+    change(tmp_path / "Bo" / "2.png")
+    gallery = MemoryGallery(tiny_encoder)
+    report = enrol_people(people, gallery, WholePhoto(), tiny_encoder, progress=False)
+    assert report.enrolled == 1
+    assert [(row.name, row.reason) for row in report.left_out] == [("Bo", told)]
+
+
+@dataclass(frozen=True)
+class Deleting:
+    """A detector during whose work another photo goes away."""
+
+    victim: Path
+    name: str = "deleting"
+
+    def detect(self, image: ImageArray) -> list[Face]:
+        self.victim.unlink(missing_ok=True)
+        return WholePhoto().detect(image)
+
+
+def test_a_photo_that_goes_away_during_the_enrolment(tmp_path: Path, tiny_encoder: Encoder) -> None:
+    ada = person(tmp_path, "Ada", "1.png", "2.png")
+    model = Face_Encode_Model(tiny_encoder, Deleting(ada / "2.png"))
+    report = model.fit_dataset(tmp_path, progress=False)
+    assert report.enrolled == 1
+    assert [(row.photo, row.reason) for row in report.left_out] == [
+        (str(ada / "2.png"), "no such file")
+    ]
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 5000), (19, 19), (90, 90)])
+def test_a_photo_too_small_or_too_plain_for_a_face_is_a_row(
+    width: int, height: int, tmp_path: Path, tiny_encoder: Encoder
+) -> None:
+    person(tmp_path, "Ada")
+    Image.new("RGB", (width, height), "grey").save(tmp_path / "Ada" / "1.png")
+    # The default detector, in all its steps.
+    with pytest.raises(DatasetError, match=r"1\.png: no face found"):
+        Face_Encode_Model(tiny_encoder).fit_dataset(tmp_path, progress=False)
+
+
+def test_an_encoder_that_gives_no_numbers_makes_rows(tmp_path: Path, tiny_encoder: Encoder) -> None:
+    import keras
+
+    model = keras.models.clone_model(tiny_encoder.model)
+    model.set_weights([weight * float("nan") for weight in model.get_weights()])
+    broken = Face_Encode_Model(Encoder(model, tiny_encoder.contract), WholePhoto())
+    person(tmp_path, "Ada", "1.png")
+    with pytest.raises(DatasetError, match="no usable embedding"):
+        broken.fit_dataset(tmp_path, progress=False)
