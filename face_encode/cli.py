@@ -260,8 +260,11 @@ def _match(options: argparse.Namespace) -> int:
         _print_json(results)
     else:
         _print_matches(results)
-    # As with `grep` on several files: what can be done is done, and the exit code tells.
-    return 1 if any(result["error"] for result in results) else 0
+    # A broken photo among others is a row; only where there is nothing but those has the
+    # command failed.
+    if all(result["error"] is not None for result in results):
+        raise ImageError(f"none of the {len(results)} photos can be read")
+    return 0
 
 
 def _annotate(model: Face_Encode_Model, results: Sequence[dict[str, Any]], folder: Path) -> None:

@@ -89,7 +89,7 @@ def enrol_people(
         enrolled.append(task)
     if not enrolled:
         raise DatasetError(
-            f"none of the {len(tasks) + len(left_out)} photos can be enrolled"
+            f"none of the {len(left_out)} photos can be enrolled"
             + (f"; the first: {left_out[0].photo}: {left_out[0].reason}" if left_out else "")
         )
     counts = dict.fromkeys(people, 0)

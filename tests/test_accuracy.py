@@ -39,7 +39,8 @@ def nearest_the_middle(photo: EmbeddedPhoto) -> Embeddings:
         centre = np.array([box.left + box.width / 2, box.top + box.height / 2])
         return float(box.area / (1 + ((centre - middle) ** 2).sum()))
 
-    return photo.embeddings[max(range(len(photo.faces)), key=prominence)]
+    chosen: Embeddings = photo.embeddings[max(range(len(photo.faces)), key=prominence)]
+    return chosen
 
 
 @pytest.fixture(scope="module")

@@ -72,11 +72,15 @@ def test_a_broken_photo_is_a_row_and_the_others_are_matched(
     broken = tmp_path / "broken.jpg"
     broken.write_text("no photo")
     photos = [str(broken), str(EXAMPLES / "stranger.jpg")]
-    first, second = run_json(capsys, "match", str(gallery), *photos, "--json", code=1)
+    first, second = run_json(capsys, "match", str(gallery), *photos, "--json")
     assert first == {"photo": str(broken), "faces": [], "error": "not a photo in a known format"}
     assert len(second["faces"]) == 1
+    (only,) = run_json(capsys, "match", str(gallery), str(broken), "--json", code=1)
+    assert only == first
     assert cli.main(["match", str(gallery), str(broken)]) == 1
-    assert "not a photo" in capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert "not a photo" in captured.out
+    assert captured.err.strip().endswith("face-encode: none of the 1 photos can be read")
 
 
 def test_annotated_photos_are_written(
