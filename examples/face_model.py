@@ -199,7 +199,7 @@ class FaceModel:
         arrays["centres"] = self.centres.astype(np.float32)
         arrays["gains"] = self.gains.astype(np.float16)
         with path.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def load_face_model(path: Path) -> FaceModel:

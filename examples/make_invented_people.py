@@ -296,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     learn = commands.add_parser("learn", help="fit the model to a folder of photos")
     learn.add_argument("photo_dir", type=Path, help="one sub-folder of photos a person")
     learn.add_argument("-o", "--output", type=Path, default=default_model)
-    learn.add_argument("--photos-per-person", type=int, default=6)
+    learn.add_argument("--photos-per-person", type=int, default=4)
     learn.set_defaults(run=run_learn)
 
     make = commands.add_parser("make", help="draw people and photos of them")
