@@ -8,7 +8,8 @@ import json
 import os
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # TensorFlow writes pages of notices to standard error; this is a program, not a library, so
     # it may say so for the whole process.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file's name may hold bytes that are no text, and a terminal may lack its letters.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -165,7 +165,27 @@ def _open_model(options: argparse.Namespace) -> Face_Encode_Model:
     """The model that the options describe."""
     from face_encode.model import Face_Encode_Model
 
+    with _without_native_notices():
+        import keras  # noqa: F401 - imports TensorFlow, or whatever Keras runs on
+
     return Face_Encode_Model(options.model, options.detector, options.threshold)
+
+
+@contextmanager
+def _without_native_notices() -> Iterator[None]:
+    """Keep what native code writes to standard error off it; Python's errors pass as ever.
+
+    TensorFlow 2.21 greets with four lines that none of its own switches turns off.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _enroll(options: argparse.Namespace) -> int:

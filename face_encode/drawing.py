@@ -47,8 +47,9 @@ def draw_boxes(
         draw.rectangle((box.left, box.top, right, bottom), outline=colour, width=line)
         if labels is None or not labels[index]:
             continue
-        _, top, text_width, text_bottom = draw.textbbox((0, 0), labels[index], font=font)
-        text_height = text_bottom + round(top / 2)
+        text_width = draw.textlength(labels[index], font=font)
+        # Of tall and hanging letters, so that every label is as high as the next one.
+        text_height = round(draw.textbbox((0, 0), "Ágj", font=font)[3]) + 1
         # Above the box where there is room, otherwise inside it; never off the photo.
         at_y = box.top - text_height if box.top >= text_height else box.top
         at_x = max(0, min(box.left, width - round(text_width) - 2 * line))

@@ -231,6 +231,8 @@ def test_the_installed_command_writes_json_alone_to_standard_output(gallery: Pat
     assert done.returncode == 0, done.stderr
     (result,) = json.loads(done.stdout)
     assert len(result["faces"]) == 1
+    # Nothing but the bar on standard error: none of TensorFlow's greetings.
+    assert [line for line in done.stderr.splitlines() if not line.startswith("Matching")] == []
 
 
 def test_help_and_version_are_instant_and_load_nothing_heavy() -> None:
