@@ -308,7 +308,7 @@ class Face_Encode_Model:
                 text = face.get("name", "") if known else "unknown"
                 labels.append(f"{text} {face['similarity']:.2f}" if "similarity" in face else text)
                 colours.append(KNOWN_COLOUR if known else UNKNOWN_COLOUR)
-        except (AttributeError, KeyError, TypeError, OverflowError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(
                 "faces are what match_image or detect_faces returned, a list of dicts with 'x', "
                 f"'y', 'width' and 'height': {error!r}"
