@@ -254,7 +254,8 @@ class Face_Encode_Model:
         except (TypeError, ValueError) as error:
             raise InputError(f"an embedding is an array of numbers: {error}") from error
         size = self.encoder.embedding_size
-        length = float(np.linalg.norm(vector))
+        with np.errstate(over="ignore", invalid="ignore"):
+            length = float(np.linalg.norm(vector))
         if vector.shape not in ((size,), (1, size)) or not 0 < length < np.inf:
             raise InputError(
                 f"an embedding of {self.encoder.name!r} has shape ({size},), is finite and not "
