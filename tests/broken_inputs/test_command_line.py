@@ -226,7 +226,8 @@ def test_broken_embeddings_make_no_broken_json(
     gallery.add(["Ada"], np.ones((1, 4), np.float32))
     gallery.save()
     capsys.readouterr()
-    assert cli.main(["match", "nan.npz", str(EXAMPLES / "stranger.jpg"), "--json", "--model", "nan.keras"]) == 1
+    arguments = ["match", "nan.npz", str(EXAMPLES / "stranger.jpg"), "--json"]
+    assert cli.main([*arguments, "--model", "nan.keras"]) == 1
     (row,) = json.loads(capsys.readouterr().out)
     assert row["faces"] == []
     assert "no usable embedding" in row["error"]
