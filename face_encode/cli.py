@@ -192,7 +192,7 @@ def _enroll(options: argparse.Namespace) -> int:
     """``face-encode enroll``."""
     from face_encode.enrolment import enrol_people
     from face_encode.files import as_path
-    from face_encode.gallery.memory import check_file_name
+    from face_encode.gallery.npz_file import check_file_name
     from face_encode.images import people_in
 
     gallery_path = as_path(options.gallery)

@@ -254,7 +254,8 @@ class Face_Encode_Model:
         except (TypeError, ValueError) as error:
             raise InputError(f"an embedding is an array of numbers: {error}") from error
         size = self.encoder.embedding_size
-        length = float(np.linalg.norm(vector))
+        with np.errstate(over="ignore", invalid="ignore"):
+            length = float(np.linalg.norm(vector))
         if vector.shape not in ((size,), (1, size)) or not 0 < length < np.inf:
             raise InputError(
                 f"an embedding of {self.encoder.name!r} has shape ({size},), is finite and not "
@@ -308,7 +309,7 @@ class Face_Encode_Model:
                 text = face.get("name", "") if known else "unknown"
                 labels.append(f"{text} {face['similarity']:.2f}" if "similarity" in face else text)
                 colours.append(KNOWN_COLOUR if known else UNKNOWN_COLOUR)
-        except (AttributeError, KeyError, TypeError, OverflowError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(
                 "faces are what match_image or detect_faces returned, a list of dicts with 'x', "
                 f"'y', 'width' and 'height': {error!r}"

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import os
 import unicodedata
-import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import GalleryError, InputError
-from face_encode.files import as_path, open_regular, reason_of, replacing
+from face_encode.files import as_path, replacing
 from face_encode.gallery.gallery import EncoderIdentity, check_encoder
+from face_encode.gallery.npz_file import FORMAT_VERSION, check_file_name, read_arrays
 from face_encode.types import Embeddings, Match, check_count
 
-FORMAT_VERSION = 1
 NameArray = npt.NDArray[np.str_]
 
 # Similarities held at once during a search: 64 MB, whatever the number of probes.
@@ -226,7 +224,7 @@ class MemoryGallery:
         """
         path = as_path(path)
         check_file_name(path)
-        stored = _read_arrays(path)
+        stored = read_arrays(path)
         gallery = cls(encoder, path)
         name, fingerprint = str(stored["encoder_name"]), str(stored["encoder_fingerprint"])
         check_encoder(str(path), name, fingerprint, encoder)
@@ -237,70 +235,6 @@ class MemoryGallery:
             raise GalleryError(f"the gallery {path} is damaged: {error}") from error
         gallery._changed = False
         return gallery
-
-
-# The arrays of the file: numpy's kinds of type, and the number of dimensions.
-_FIELDS = {
-    "encoder_name": ("U", 0),
-    "encoder_fingerprint": ("U", 0),
-    "detector_name": ("U", 0),
-    "names": ("U", 1),
-    "digests": ("U", 1),
-    "embeddings": ("f", 2),
-}
-
-
-def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of the file; anything that would have to be unpickled is refused by numpy."""
-    try:
-        with open_regular(path) as file:
-            if not zipfile.is_zipfile(file):
-                raise GalleryError(f"{path} is no gallery, or is cut off: no .npz archive")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as archive:
-                version = _checked(path, archive, "format_version", "iu", 0)
-                if version != FORMAT_VERSION:
-                    raise GalleryError(
-                        f"{path} was written by a later release of face_encode; this one reads "
-                        f"version {FORMAT_VERSION}. Received: version {version}"
-                    )
-                return {
-                    field: _checked(path, archive, field, kinds, dimensions)
-                    for field, (kinds, dimensions) in _FIELDS.items()
-                }
-    except GalleryError:
-        raise
-    except FileNotFoundError as error:
-        raise GalleryError(f"no such gallery: {path}") from error
-    except OSError as error:
-        raise GalleryError(f"the gallery {path} cannot be read: {reason_of(error)}") from error
-    except MemoryError as error:
-        raise GalleryError(f"the gallery {path} does not fit into memory: {error}") from error
-    # numpy and zipfile raise whatever a damaged archive trips over: ValueError, BadZipFile,
-    # zlib.error, NotImplementedError …
-    except Exception as error:
-        raise GalleryError(f"the gallery {path} is damaged: {error}") from error
-
-
-def _checked(
-    path: Path, archive: Mapping[str, npt.NDArray[Any]], field: str, kinds: str, dimensions: int
-) -> npt.NDArray[Any]:
-    """An array of the file, of the kind of type and the number of dimensions that it has to be."""
-    if field not in archive:
-        raise GalleryError(f"{path} is no gallery: it holds no array {field!r}")
-    array = archive[field]
-    if array.dtype.kind not in kinds or array.ndim != dimensions:
-        raise GalleryError(
-            f"the gallery {path} is damaged: {field!r} is an array of {dimensions} dimensions "
-            f"and kind {kinds!r}. Received: {array.dtype}, shape {array.shape}"
-        )
-    return array
-
-
-def check_file_name(path: Path) -> None:
-    """Refuse a gallery file by another ending than numpy would give it."""
-    if path.suffix != ".npz":
-        raise GalleryError(f"a gallery file's name ends in .npz. Received: {path}")
 
 
 def check_name(name: str) -> None:
@@ -328,7 +262,9 @@ def _texts(values: Sequence[str]) -> NameArray:
 def _float32(embeddings: Any) -> Embeddings:
     """Embeddings as float32."""
     try:
-        return np.asarray(embeddings, np.float32)
+        # What float32 cannot hold becomes infinite, and is refused as that.
+        with np.errstate(over="ignore"):
+            return np.asarray(embeddings, np.float32)
     except (TypeError, ValueError) as error:
         raise InputError(f"embeddings are an array of numbers: {error}") from error
 
