@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from face_encode.encoders.compilation import Forward, compile_forward
 from face_encode.encoders.contract import EncoderContract
 from face_encode.errors import InputError, ModelFileError
 from face_encode.types import Embeddings, ImageArray
@@ -113,8 +113,8 @@ class Encoder:
         return np.concatenate(batches)
 
     @cached_property
-    def _forward(self) -> Callable[[ImageArray], Embeddings]:
-        return _compile(self.model, self.contract)
+    def _forward(self) -> Forward:
+        return compile_forward(self.model, self.contract)
 
 
 def image_shape(model: keras.Model, name: str) -> tuple[int | None, int | None]:
@@ -164,48 +164,3 @@ def _check_shapes(model: keras.Model, contract: EncoderContract) -> None:
             f"{contract.name}: the contract says crops of {expected[0]}x{expected[1]}, the "
             f"model takes {received[0]}x{received[1]}"
         )
-
-
-def _compile(model: keras.Model, contract: EncoderContract) -> Callable[[ImageArray], Embeddings]:
-    """The forward pass, compiled once for any batch size, by what the Keras backend offers.
-
-    ``model.predict`` sets up a data pipeline on every call, which costs several times the
-    network itself for a single face.
-    """
-    import keras
-
-    scale = contract.pixel_range[1] / 255.0
-
-    def forward(crops: Any) -> Any:
-        pixels = keras.ops.cast(crops, "float32")
-        if scale != 1.0:
-            pixels = pixels * scale
-        if not contract.mirror:
-            return model(pixels, training=False)
-        # One batch of both halves: small batches leave most of a processor idle.
-        both = keras.ops.concatenate([pixels, keras.ops.flip(pixels, axis=2)])
-        embeddings = model(both, training=False)
-        half = keras.ops.shape(crops)[0]
-        return (embeddings[:half] + embeddings[half:]) / 2
-
-    crop = contract.crop
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        signature = [tf.TensorSpec((None, crop.height, crop.width, 3), tf.uint8)]
-        compiled = tf.function(forward, input_signature=signature)
-        return lambda crops: cast(Embeddings, np.asarray(compiled(crops), np.float32))
-    if backend == "jax":
-        import jax
-
-        jitted = jax.jit(forward)
-
-        def run(crops: ImageArray) -> Embeddings:
-            # XLA compiles anew for each shape; powers of two keep the shapes few.
-            padded = 1 << (len(crops) - 1).bit_length()
-            full = np.concatenate([crops, np.repeat(crops[-1:], padded - len(crops), axis=0)])
-            return np.asarray(jitted(full), np.float32)[: len(crops)]
-
-        return run
-    return lambda crops: keras.ops.convert_to_numpy(forward(crops)).astype(np.float32)
