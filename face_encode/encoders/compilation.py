@@ -79,7 +79,7 @@ def _compile_tensorflow(model: keras.Model, contract: EncoderContract) -> Forwar
     import tensorflow as tf
 
     trainable, others = (
-        [variable.numpy() for variable in variables]
+        [variable.value.numpy() for variable in variables]
         for variables in (model.trainable_variables, model.non_trainable_variables)
     )
     small = sum(array.nbytes for array in (*trainable, *others)) <= _MOST_BYTES_FROZEN
