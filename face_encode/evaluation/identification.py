@@ -113,11 +113,11 @@ def evaluate_identification(
         )
     if len(set(gallery)) != len(gallery):
         raise InputError("a person is one column: the names of the gallery differ")
-    found = np.isfinite(nearness).all(axis=1)
+    found: Flags = np.asarray(np.isfinite(nearness).all(axis=1))
     nearness = np.where(found[:, None], nearness, -np.inf)
     column_of = {name: column for column, name in enumerate(gallery)}
     truth = np.array([column_of.get(name, -1) for name in true_names])
-    enrolled: Flags = truth >= 0
+    enrolled: Flags = np.asarray(truth >= 0)
     nearest = nearness.argmax(axis=1)
     best = nearness.max(axis=1)
 

@@ -1,0 +1,285 @@
+"""What a similarity means: thresholds for a stated rate of false matches, and probabilities.
+
+**A threshold that grows with the gallery.** One comparison with a stranger crosses a threshold
+with some small probability; a search makes as many comparisons as photos are enrolled, so a
+threshold that is safe between two photos is not safe in a search. The rate asked for here is
+*per search*. It is measured, not derived from the textbook's ``1 - (1 - FMR)^N``, which takes
+comparisons for independent: every photo in turn searches all photos of *other* people, and the
+expected share of false alarms against a random gallery of N of them follows exactly from how
+many of them lie above a threshold (a hypergeometric probability). N = 1 is verification.
+
+**Beyond what was measured**, for more photos than there were or rates too small for them, the
+tail of the nearest strangers' similarities is taken for exponential. Similarities are bounded,
+so their true tail is lighter and the threshold errs towards fewer false matches.
+
+**A probability.** Platt's logistic curve (1999) through the similarities of same and of
+different people, both kinds given equal weight: the probability that two photos show one person
+when that was as likely as not beforehand. Among N enrolled photos each is, beforehand, the
+right one with 1/N of that chance, which takes ``log N`` from the log-odds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from face_encode.errors import InputError
+from face_encode.evaluation.intervals import Interval, percentile_interval
+from face_encode.evaluation.searches import search_all
+from face_encode.metrics import FEWEST_FALSE_MATCHES, Scores
+
+CALIBRATION_VERSION = 1
+_FEWEST_PEOPLE = 5
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was learnt from people whose names are known.
+
+    Attributes:
+        false_match_rate: The rate asked for: share of searches for a stranger that may name
+            someone; for a comparison of two photos, of comparisons.
+        people: People that it was learnt from.
+        photos: Their photos.
+        enrolled: Rising numbers of enrolled photos, from 1.
+        thresholds: The threshold for each of them.
+        tail_scale: By how much the threshold rises when the number enrolled grows e-fold beyond
+            the last of them; 0 or more.
+        slope: Of the log-odds over the similarity, above 0.
+        intercept: Of the log-odds, for one enrolled photo.
+        verification_interval: Of the threshold for one enrolled photo.
+        search_interval: Of the threshold for the largest number of ``enrolled``.
+        extrapolated: Whether the rate is smaller than the photos can show, so that the
+            thresholds rest on the shape of the tail.
+    """
+
+    false_match_rate: float
+    people: int
+    photos: int
+    enrolled: tuple[int, ...]
+    thresholds: tuple[float, ...]
+    tail_scale: float
+    slope: float
+    intercept: float
+    verification_interval: Interval
+    search_interval: Interval
+    extrapolated: bool
+
+    def __post_init__(self) -> None:
+        """Check the order of the numbers."""
+        if not 0 < self.false_match_rate < 1:
+            raise InputError(
+                f"a false match rate lies between 0 and 1. Received: {self.false_match_rate}"
+            )
+        if (
+            len(self.enrolled) != len(self.thresholds)
+            or not self.enrolled
+            or self.enrolled[0] != 1
+            or any(np.diff(self.enrolled) <= 0)
+            or any(np.diff(self.thresholds) < 0)
+        ):
+            raise InputError(
+                "thresholds rise with the number enrolled, from 1. "
+                f"Received: {self.enrolled}, {self.thresholds}"
+            )
+        if self.tail_scale < 0 or self.slope <= 0:
+            raise InputError(
+                "a tail is not negative, and nearer faces are likelier the same. "
+                f"Received: tail {self.tail_scale}, slope {self.slope}"
+            )
+
+    def threshold(self, enrolled: int = 1) -> float:
+        """Similarity from which a search names someone.
+
+        Args:
+            enrolled: Photos in the gallery; 1 for a comparison of two photos.
+
+        Raises:
+            InputError: Not at least 1.
+        """
+        _check_enrolled(enrolled)
+        known = np.log(self.enrolled)
+        within = float(np.interp(math.log(enrolled), known, self.thresholds))
+        beyond = max(0.0, math.log(enrolled) - float(known[-1]))
+        return within + self.tail_scale * beyond
+
+    def probability(self, similarity: npt.ArrayLike, enrolled: int = 1) -> Scores:
+        """Probability that the two are one person, 0..1.
+
+        Beforehand it is taken for as likely as not that the person is in the gallery at all.
+
+        Args:
+            similarity: Any shape.
+            enrolled: Photos that were searched; 1 for a comparison of two photos.
+
+        Returns:
+            float64 of the same shape.
+
+        Raises:
+            InputError: ``enrolled`` is not at least 1.
+        """
+        _check_enrolled(enrolled)
+        log_odds = self.slope * np.asarray(similarity, np.float64) + self.intercept
+        return _sigmoid(log_odds - math.log(enrolled))
+
+    def to_json(self) -> str:
+        """The calibration as text, to be kept in a gallery."""
+        return json.dumps({"calibration_version": CALIBRATION_VERSION, **asdict(self)})
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Calibration:
+        """Read the text back.
+
+        Raises:
+            InputError: Damaged, or written by a later release.
+        """
+        try:
+            values: dict[str, Any] = json.loads(text)
+            version = values.pop("calibration_version")
+            if version != CALIBRATION_VERSION:
+                raise InputError(
+                    f"this release reads calibrations of version {CALIBRATION_VERSION}. "
+                    f"Received: version {version}"
+                )
+            for name in ("verification_interval", "search_interval"):
+                values[name] = Interval(**values[name])
+            values["enrolled"] = tuple(values["enrolled"])
+            values["thresholds"] = tuple(values["thresholds"])
+            return cls(**values)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"the calibration is damaged: {error}") from error
+
+
+def calibrate(
+    embeddings: npt.ArrayLike,
+    names: npt.ArrayLike,
+    false_match_rate: float = 1e-3,
+    replicates: int = 200,
+    seed: int = 0,
+) -> Calibration:
+    """Learn thresholds and probabilities from enrolled people.
+
+    Args:
+        embeddings: ``(N, D)``, compared by cosine.
+        names: N names, at least five different ones, at least one with two photos.
+        false_match_rate: Share of searches for a stranger that may name someone, 0..1.
+        replicates: Bootstrap samples, drawn over people, for the intervals.
+        seed: Of the random numbers.
+
+    Raises:
+        InputError: Wrong shapes or values, or too few people or photos.
+    """
+    if not 0 < false_match_rate < 1:
+        raise InputError(f"a false match rate lies between 0 and 1. Received: {false_match_rate}")
+    searches = search_all(embeddings, names, tail_share=4 * false_match_rate, seed=seed)
+    if searches.people < _FEWEST_PEOPLE or len(searches.genuine) == 0:
+        raise InputError(
+            f"a calibration needs at least {_FEWEST_PEOPLE} people, and two photos of at least "
+            f"one of them. Received: {searches.people} people, {len(searches.genuine)} pairs of "
+            "photos of one person"
+        )
+    # No random gallery can hold more than the strangers of whoever has the most photos.
+    largest = int(searches.strangers.min())
+    # Between these the threshold is interpolated over the logarithm of the size, along which it
+    # is nearly straight.
+    sizes = sorted({min(3**step, largest) for step in range(20)})
+    tail_scale = searches.tail_scale()
+
+    def measured(trials: int) -> tuple[float, float]:
+        """The rate that so many trials can show, and what the threshold still rises from it."""
+        rate = max(false_match_rate, min(0.5, FEWEST_FALSE_MATCHES / trials))
+        return rate, tail_scale * math.log(rate / false_match_rate)
+
+    thresholds: list[float] = []
+    for size in sizes:
+        rate, rise = measured(searches.comparisons if size == 1 else searches.photos)
+        # Sampling noise must not let a larger gallery have the lower threshold.
+        thresholds.append(max(searches.threshold(size, rate) + rise, *thresholds[-1:], -1.0))
+    verification_rate, verification_rise = measured(searches.comparisons)
+    search_rate, search_rise = measured(searches.photos)
+    verification = searches.verification_thresholds(verification_rate, replicates, seed)
+    search = searches.search_thresholds(search_rate, replicates, seed)
+    slope, intercept = fit_logistic(
+        searches.genuine, searches.impostor_sample, searches.genuine_weights
+    )
+    return Calibration(
+        false_match_rate=false_match_rate,
+        people=searches.people,
+        photos=searches.photos,
+        enrolled=tuple(sizes),
+        thresholds=tuple(thresholds),
+        tail_scale=tail_scale,
+        slope=slope,
+        intercept=intercept,
+        verification_interval=percentile_interval(verification + verification_rise),
+        search_interval=percentile_interval(search + search_rise),
+        extrapolated=search_rate > false_match_rate,
+    )
+
+
+def fit_logistic(
+    genuine: npt.ArrayLike, impostor: npt.ArrayLike, genuine_weights: npt.ArrayLike | None = None
+) -> tuple[float, float]:
+    """Platt's curve (1999): log-odds of "same" as a straight line over the similarity.
+
+    Both kinds weigh the same in all, however many there are of each. Platt's softened targets
+    keep the curve finite where the two kinds do not overlap.
+
+    Args:
+        genuine: ``(K,)``, similarities of photos of one person, at least one.
+        impostor: ``(M,)``, of different people, at least one.
+        genuine_weights: ``(K,)``, relative weights, above 0; equal where not given.
+
+    Returns:
+        Slope and intercept of the log-odds.
+
+    Raises:
+        InputError: Nothing of one kind, or the same faces are not the nearer ones on average.
+    """
+    same = np.asarray(genuine, np.float64)
+    different = np.asarray(impostor, np.float64)
+    weights = np.ones(len(same)) if genuine_weights is None else np.asarray(genuine_weights)
+    if 0 in (len(same), len(different)) or np.average(same, weights=weights) <= different.mean():
+        raise InputError(
+            "probabilities need similarities of both kinds, the same people's higher on average. "
+            f"Received: {len(same)} of the same, {len(different)} of different people"
+        )
+    x = np.concatenate([same, different])
+    centre, spread = float(x.mean()), float(x.std())
+    design = np.stack([(x - centre) / spread, np.ones_like(x)], axis=1)
+    target = np.concatenate(
+        [
+            np.full(len(same), (len(same) + 1) / (len(same) + 2)),
+            np.full(len(different), 1 / (len(different) + 2)),
+        ]
+    )
+    weight = np.concatenate(
+        [weights / (2 * weights.sum()), np.full(len(different), 0.5 / len(different))]
+    )
+    line = np.zeros(2)
+    for _ in range(100):
+        chance = _sigmoid(design @ line)
+        gradient = design.T @ (weight * (target - chance))
+        curvature = (design * (weight * chance * (1 - chance))[:, None]).T @ design
+        # A trace of damping: far from the overlap the curve is flat and Newton overshoots.
+        step = np.linalg.solve(curvature + 1e-6 * np.eye(2), gradient)
+        line = line + step
+        if np.abs(step).max() < 1e-10:
+            break
+    return float(line[0] / spread), float(line[1] - line[0] * centre / spread)
+
+
+def _sigmoid(log_odds: npt.ArrayLike) -> Scores:
+    """The probability of log-odds, without overflow at either end."""
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * np.asarray(log_odds, np.float64))), np.float64)
+
+
+def _check_enrolled(enrolled: int) -> None:
+    """Refuse an empty gallery."""
+    if enrolled < 1:
+        raise InputError(f"a search needs at least one enrolled photo. Received: {enrolled}")
