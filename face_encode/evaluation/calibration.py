@@ -1,4 +1,4 @@
-"""What a similarity means: thresholds for a stated rate of false matches, and probabilities.
+"""Learning what a similarity means: thresholds for a stated rate, and probabilities.
 
 **A threshold that grows with the gallery.** One comparison with a stranger crosses a threshold
 with some small probability; a search makes as many comparisons as photos are enrolled, so a
@@ -20,139 +20,18 @@ right one with 1/N of that chance, which takes ``log N`` from the log-odds.
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from face_encode.calibration import Calibration, sigmoid
 from face_encode.errors import InputError
-from face_encode.evaluation.intervals import Interval, percentile_interval
+from face_encode.evaluation.intervals import percentile_interval
 from face_encode.evaluation.searches import search_all
-from face_encode.metrics import FEWEST_FALSE_MATCHES, Scores
+from face_encode.metrics import FEWEST_FALSE_MATCHES
 
-CALIBRATION_VERSION = 1
 _FEWEST_PEOPLE = 5
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What was learnt from people whose names are known.
-
-    Attributes:
-        false_match_rate: The rate asked for: share of searches for a stranger that may name
-            someone; for a comparison of two photos, of comparisons.
-        people: People that it was learnt from.
-        photos: Their photos.
-        enrolled: Rising numbers of enrolled photos, from 1.
-        thresholds: The threshold for each of them.
-        tail_scale: By how much the threshold rises when the number enrolled grows e-fold beyond
-            the last of them; 0 or more.
-        slope: Of the log-odds over the similarity, above 0.
-        intercept: Of the log-odds, for one enrolled photo.
-        verification_interval: Of the threshold for one enrolled photo.
-        search_interval: Of the threshold for the largest number of ``enrolled``.
-        extrapolated: Whether the rate is smaller than the photos can show, so that the
-            thresholds rest on the shape of the tail.
-    """
-
-    false_match_rate: float
-    people: int
-    photos: int
-    enrolled: tuple[int, ...]
-    thresholds: tuple[float, ...]
-    tail_scale: float
-    slope: float
-    intercept: float
-    verification_interval: Interval
-    search_interval: Interval
-    extrapolated: bool
-
-    def __post_init__(self) -> None:
-        """Check the order of the numbers."""
-        if not 0 < self.false_match_rate < 1:
-            raise InputError(
-                f"a false match rate lies between 0 and 1. Received: {self.false_match_rate}"
-            )
-        if (
-            len(self.enrolled) != len(self.thresholds)
-            or not self.enrolled
-            or self.enrolled[0] != 1
-            or any(np.diff(self.enrolled) <= 0)
-            or any(np.diff(self.thresholds) < 0)
-        ):
-            raise InputError(
-                "thresholds rise with the number enrolled, from 1. "
-                f"Received: {self.enrolled}, {self.thresholds}"
-            )
-        if self.tail_scale < 0 or self.slope <= 0:
-            raise InputError(
-                "a tail is not negative, and nearer faces are likelier the same. "
-                f"Received: tail {self.tail_scale}, slope {self.slope}"
-            )
-
-    def threshold(self, enrolled: int = 1) -> float:
-        """Similarity from which a search names someone.
-
-        Args:
-            enrolled: Photos in the gallery; 1 for a comparison of two photos.
-
-        Raises:
-            InputError: Not at least 1.
-        """
-        _check_enrolled(enrolled)
-        known = np.log(self.enrolled)
-        within = float(np.interp(math.log(enrolled), known, self.thresholds))
-        beyond = max(0.0, math.log(enrolled) - float(known[-1]))
-        return within + self.tail_scale * beyond
-
-    def probability(self, similarity: npt.ArrayLike, enrolled: int = 1) -> Scores:
-        """Probability that the two are one person, 0..1.
-
-        Beforehand it is taken for as likely as not that the person is in the gallery at all.
-
-        Args:
-            similarity: Any shape.
-            enrolled: Photos that were searched; 1 for a comparison of two photos.
-
-        Returns:
-            float64 of the same shape.
-
-        Raises:
-            InputError: ``enrolled`` is not at least 1.
-        """
-        _check_enrolled(enrolled)
-        log_odds = self.slope * np.asarray(similarity, np.float64) + self.intercept
-        return _sigmoid(log_odds - math.log(enrolled))
-
-    def to_json(self) -> str:
-        """The calibration as text, to be kept in a gallery."""
-        return json.dumps({"calibration_version": CALIBRATION_VERSION, **asdict(self)})
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Calibration:
-        """Read the text back.
-
-        Raises:
-            InputError: Damaged, or written by a later release.
-        """
-        try:
-            values: dict[str, Any] = json.loads(text)
-            version = values.pop("calibration_version")
-            if version != CALIBRATION_VERSION:
-                raise InputError(
-                    f"this release reads calibrations of version {CALIBRATION_VERSION}. "
-                    f"Received: version {version}"
-                )
-            for name in ("verification_interval", "search_interval"):
-                values[name] = Interval(**values[name])
-            values["enrolled"] = tuple(values["enrolled"])
-            values["thresholds"] = tuple(values["thresholds"])
-            return cls(**values)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"the calibration is damaged: {error}") from error
 
 
 def calibrate(
@@ -216,8 +95,8 @@ def calibrate(
         tail_scale=tail_scale,
         slope=slope,
         intercept=intercept,
-        verification_interval=percentile_interval(verification + verification_rise),
-        search_interval=percentile_interval(search + search_rise),
+        verification_interval=_ends(verification + verification_rise),
+        search_interval=_ends(search + search_rise),
         extrapolated=search_rate > false_match_rate,
     )
 
@@ -263,7 +142,7 @@ def fit_logistic(
     )
     line = np.zeros(2)
     for _ in range(100):
-        chance = _sigmoid(design @ line)
+        chance = sigmoid(design @ line)
         gradient = design.T @ (weight * (target - chance))
         curvature = (design * (weight * chance * (1 - chance))[:, None]).T @ design
         # A trace of damping: far from the overlap the curve is flat and Newton overshoots.
@@ -274,12 +153,7 @@ def fit_logistic(
     return float(line[0] / spread), float(line[1] - line[0] * centre / spread)
 
 
-def _sigmoid(log_odds: npt.ArrayLike) -> Scores:
-    """The probability of log-odds, without overflow at either end."""
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * np.asarray(log_odds, np.float64))), np.float64)
-
-
-def _check_enrolled(enrolled: int) -> None:
-    """Refuse an empty gallery."""
-    if enrolled < 1:
-        raise InputError(f"a search needs at least one enrolled photo. Received: {enrolled}")
+def _ends(replicates: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """The ends of the replicates' middle 95 %."""
+    interval = percentile_interval(replicates)
+    return interval.lower, interval.upper

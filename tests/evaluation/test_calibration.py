@@ -1,30 +1,15 @@
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
 import numpy as np
 import pytest
 
+from face_encode.calibration import Calibration
 from face_encode.errors import InputError
-from face_encode.evaluation.calibration import Calibration, calibrate, fit_logistic
-from face_encode.evaluation.intervals import Interval
+from face_encode.evaluation.calibration import calibrate, fit_logistic
 from face_encode.evaluation.searches import unit_length
-
-BY_HAND = Calibration(
-    false_match_rate=0.01,
-    people=10,
-    photos=100,
-    enrolled=(1, 100),
-    thresholds=(0.5, 0.7),
-    tail_scale=0.1,
-    slope=20.0,
-    intercept=-10.0,
-    verification_interval=Interval(0.4, 0.6),
-    search_interval=Interval(0.6, 0.8),
-    extrapolated=False,
-)
 
 
 def invented_people(people: int, photos: int, seed: int = 0) -> tuple[Any, Any]:
@@ -34,50 +19,9 @@ def invented_people(people: int, photos: int, seed: int = 0) -> tuple[Any, Any]:
     return vectors, np.repeat(np.arange(people), photos)
 
 
-def test_the_threshold_grows_with_the_logarithm_of_the_number_enrolled() -> None:
-    assert BY_HAND.threshold() == 0.5
-    assert BY_HAND.threshold(10) == pytest.approx(0.6)
-    assert BY_HAND.threshold(100) == pytest.approx(0.7)
-    assert BY_HAND.threshold(272) == pytest.approx(0.7 + 0.1 * math.log(2.72))
-
-
-def test_the_probability_is_a_half_on_the_line_and_falls_with_the_gallery() -> None:
-    assert BY_HAND.probability(0.5) == pytest.approx(0.5)
-    # Odds of e^2 against odds of 1 in 10.
-    assert BY_HAND.probability(0.6) == pytest.approx(math.e**2 / (1 + math.e**2))
-    assert BY_HAND.probability(0.5, enrolled=9) == pytest.approx(0.1)
-    np.testing.assert_allclose(BY_HAND.probability([[-90.0, 90.0]]), [[0, 1]])
-
-
-def test_json_and_back() -> None:
-    assert Calibration.from_json(BY_HAND.to_json()) == BY_HAND
+def test_what_was_learnt_survives_json() -> None:
     learnt = calibrate(*invented_people(30, 3), false_match_rate=0.05)
     assert Calibration.from_json(learnt.to_json()) == learnt
-
-
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{}", BY_HAND.to_json().replace(": 1,", ": 2,", 1), '{"x": NaN}']
-)
-def test_damaged_json_is_refused(text: str) -> None:
-    with pytest.raises(InputError):
-        Calibration.from_json(text)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"false_match_rate": 0.0},
-        {"enrolled": (2, 100)},
-        {"enrolled": ()},
-        {"thresholds": (0.7, 0.5)},
-        {"thresholds": (0.7,)},
-        {"tail_scale": -0.1},
-        {"slope": 0.0},
-    ],
-)
-def test_an_impossible_calibration_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(InputError):
-        dataclasses.replace(BY_HAND, **change)
 
 
 def test_strangers_match_at_the_rate_asked_for() -> None:
@@ -115,12 +59,16 @@ def test_a_rate_too_small_for_the_photos_is_extrapolated_to_the_safe_side() -> N
 def test_intervals_hold_the_threshold_and_shrink_with_more_people() -> None:
     few = calibrate(*invented_people(40, 2), false_match_rate=0.05)
     many = calibrate(*invented_people(600, 2), false_match_rate=0.05)
-    for learnt in (few, many):
-        assert learnt.threshold(1) in learnt.verification_interval
-        assert learnt.thresholds[-1] in learnt.search_interval
 
-    def width(interval: Interval) -> float:
-        return interval.upper - interval.lower
+    def inside(value: float, interval: tuple[float, float]) -> bool:
+        return interval[0] <= value <= interval[1]
+
+    for learnt in (few, many):
+        assert inside(learnt.threshold(1), learnt.verification_interval)
+        assert inside(learnt.thresholds[-1], learnt.search_interval)
+
+    def width(interval: tuple[float, float]) -> float:
+        return interval[1] - interval[0]
 
     assert width(many.verification_interval) < width(few.verification_interval) / 2
     assert width(many.search_interval) < width(few.search_interval)
@@ -172,7 +120,3 @@ def test_similarities_the_wrong_way_round_are_refused() -> None:
         fit_logistic([0.1], [0.9])
     with pytest.raises(InputError, match="both kinds"):
         fit_logistic([], [0.9])
-    with pytest.raises(InputError, match="at least one enrolled"):
-        BY_HAND.threshold(0)
-    with pytest.raises(InputError, match="at least one enrolled"):
-        BY_HAND.probability(0.5, enrolled=0)

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from face_encode.calibration import Calibration
+from face_encode.errors import InputError
+
+BY_HAND = Calibration(
+    false_match_rate=0.01,
+    people=10,
+    photos=100,
+    enrolled=(1, 100),
+    thresholds=(0.5, 0.7),
+    tail_scale=0.1,
+    slope=20.0,
+    intercept=-10.0,
+    verification_interval=(0.4, 0.6),
+    search_interval=(0.6, 0.8),
+    extrapolated=False,
+)
+
+
+def test_the_threshold_grows_with_the_logarithm_of_the_number_enrolled() -> None:
+    assert BY_HAND.threshold() == 0.5
+    assert BY_HAND.threshold(10) == pytest.approx(0.6)
+    assert BY_HAND.threshold(100) == pytest.approx(0.7)
+    assert BY_HAND.threshold(272) == pytest.approx(0.7 + 0.1 * math.log(2.72))
+
+
+def test_the_probability_is_a_half_on_the_line_and_falls_with_the_gallery() -> None:
+    assert BY_HAND.probability(0.5) == pytest.approx(0.5)
+    # Odds of e^2 against odds of 1 in 10.
+    assert BY_HAND.probability(0.6) == pytest.approx(math.e**2 / (1 + math.e**2))
+    assert BY_HAND.probability(0.5, enrolled=9) == pytest.approx(0.1)
+    np.testing.assert_allclose(BY_HAND.probability([[-90.0, 90.0]]), [[0, 1]])
+
+
+def test_json_and_back() -> None:
+    assert Calibration.from_json(BY_HAND.to_json()) == BY_HAND
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", BY_HAND.to_json().replace(": 1,", ": 2,", 1), '{"x": NaN}']
+)
+def test_damaged_json_is_refused(text: str) -> None:
+    with pytest.raises(InputError):
+        Calibration.from_json(text)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"false_match_rate": 0.0},
+        {"enrolled": (2, 100)},
+        {"enrolled": ()},
+        {"thresholds": (0.7, 0.5)},
+        {"thresholds": (0.7,)},
+        {"tail_scale": -0.1},
+        {"slope": 0.0},
+    ],
+)
+def test_an_impossible_calibration_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        dataclasses.replace(BY_HAND, **change)
+
+
+def test_an_empty_gallery_is_refused() -> None:
+    with pytest.raises(InputError, match="at least one enrolled"):
+        BY_HAND.threshold(0)
+    with pytest.raises(InputError, match="at least one enrolled"):
+        BY_HAND.probability(0.5, enrolled=0)
