@@ -17,6 +17,15 @@ import numpy.typing as npt
 from face_encode.errors import InputError
 
 CALIBRATION_VERSION = 1
+# JSON has lists only; these are tuples.
+_PAIRS_AND_LISTS = (
+    "enrolled",
+    "thresholds",
+    "slopes",
+    "midpoints",
+    "verification_interval",
+    "search_interval",
+)
 
 
 @dataclass(frozen=True)
@@ -32,8 +41,9 @@ class Calibration:
         thresholds: The threshold for each of them.
         tail_scale: By how much the threshold rises when the number enrolled grows e-fold beyond
             the last of them; 0 or more.
-        slope: Of the log-odds over the similarity, above 0.
-        intercept: Of the log-odds, for one enrolled photo.
+        slopes: Of the log-odds over the similarity, above 0: for one enrolled photo, and for
+            the largest number of ``enrolled``.
+        midpoints: The similarities at which the odds are even, for the same two.
         verification_interval: Lower and upper end, with 95 % confidence, of the threshold for
             one enrolled photo.
         search_interval: The same for the largest number of ``enrolled``.
@@ -47,8 +57,8 @@ class Calibration:
     enrolled: tuple[int, ...]
     thresholds: tuple[float, ...]
     tail_scale: float
-    slope: float
-    intercept: float
+    slopes: tuple[float, float]
+    midpoints: tuple[float, float]
     verification_interval: tuple[float, float]
     search_interval: tuple[float, float]
     extrapolated: bool
@@ -70,10 +80,10 @@ class Calibration:
                 "thresholds rise with the number enrolled, from 1. "
                 f"Received: {self.enrolled}, {self.thresholds}"
             )
-        if self.tail_scale < 0 or self.slope <= 0:
+        if self.tail_scale < 0 or min(self.slopes) <= 0:
             raise InputError(
                 "a tail is not negative, and nearer faces are likelier the same. "
-                f"Received: tail {self.tail_scale}, slope {self.slope}"
+                f"Received: tail {self.tail_scale}, slopes {self.slopes}"
             )
 
     def threshold(self, enrolled: int = 1) -> float:
@@ -92,12 +102,12 @@ class Calibration:
         return within + self.tail_scale * beyond
 
     def probability(self, similarity: npt.ArrayLike, enrolled: int = 1) -> npt.NDArray[np.float64]:
-        """Probability that the two are one person, 0..1.
+        """Probability that a face and the nearest person found for it are one, 0..1.
 
-        Beforehand it is taken for as likely as not that the person is in the gallery at all.
+        Beforehand it is taken for as likely as not that the person is enrolled at all.
 
         Args:
-            similarity: Any shape.
+            similarity: To the nearest person; any shape.
             enrolled: Photos that were searched; 1 for a comparison of two photos.
 
         Returns:
@@ -107,8 +117,12 @@ class Calibration:
             InputError: ``enrolled`` is not at least 1.
         """
         _check_enrolled(enrolled)
-        log_odds = self.slope * np.asarray(similarity, np.float64) + self.intercept
-        return sigmoid(log_odds - math.log(enrolled))
+        largest = math.log(self.enrolled[-1])
+        share = min(1.0, math.log(enrolled) / largest) if largest else 0.0
+        slope = self.slopes[0] + share * (self.slopes[1] - self.slopes[0])
+        midpoint = self.midpoints[0] + share * (self.midpoints[1] - self.midpoints[0])
+        beyond = self.tail_scale * max(0.0, math.log(enrolled) - largest)
+        return sigmoid(slope * (np.asarray(similarity, np.float64) - midpoint - beyond))
 
     def to_json(self) -> str:
         """The calibration as text, to be kept in a gallery."""
@@ -129,7 +143,7 @@ class Calibration:
                     f"this release reads calibrations of version {CALIBRATION_VERSION}. "
                     f"Received: version {version}"
                 )
-            for name in ("enrolled", "thresholds", "verification_interval", "search_interval"):
+            for name in _PAIRS_AND_LISTS:
                 values[name] = tuple(values[name])
             return cls(**values)
         except (AttributeError, KeyError, TypeError, ValueError) as error:

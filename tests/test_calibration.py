@@ -17,8 +17,8 @@ BY_HAND = Calibration(
     enrolled=(1, 100),
     thresholds=(0.5, 0.7),
     tail_scale=0.1,
-    slope=20.0,
-    intercept=-10.0,
+    slopes=(20.0, 40.0),
+    midpoints=(0.5, 0.7),
     verification_interval=(0.4, 0.6),
     search_interval=(0.6, 0.8),
     extrapolated=False,
@@ -32,11 +32,14 @@ def test_the_threshold_grows_with_the_logarithm_of_the_number_enrolled() -> None
     assert BY_HAND.threshold(272) == pytest.approx(0.7 + 0.1 * math.log(2.72))
 
 
-def test_the_probability_is_a_half_on_the_line_and_falls_with_the_gallery() -> None:
+def test_the_probability_is_a_half_at_the_midpoint_which_moves_with_the_gallery() -> None:
     assert BY_HAND.probability(0.5) == pytest.approx(0.5)
-    # Odds of e^2 against odds of 1 in 10.
+    # A slope of 20 over 0.1: odds of e^2; in the larger gallery 40 over 0.1: e^4.
     assert BY_HAND.probability(0.6) == pytest.approx(math.e**2 / (1 + math.e**2))
-    assert BY_HAND.probability(0.5, enrolled=9) == pytest.approx(0.1)
+    assert BY_HAND.probability(0.8, enrolled=100) == pytest.approx(math.e**4 / (1 + math.e**4))
+    assert BY_HAND.probability(0.6, enrolled=10) == pytest.approx(0.5)
+    beyond = 0.7 + 0.1 * math.log(2.72)
+    assert BY_HAND.probability(beyond, enrolled=272) == pytest.approx(0.5)
     np.testing.assert_allclose(BY_HAND.probability([[-90.0, 90.0]]), [[0, 1]])
 
 
@@ -61,7 +64,7 @@ def test_damaged_json_is_refused(text: str) -> None:
         {"thresholds": (0.7, 0.5)},
         {"thresholds": (0.7,)},
         {"tail_scale": -0.1},
-        {"slope": 0.0},
+        {"slopes": (20.0, 0.0)},
     ],
 )
 def test_an_impossible_calibration_is_refused(change: dict[str, Any]) -> None:

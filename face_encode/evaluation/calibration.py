@@ -12,10 +12,10 @@ many of them lie above a threshold (a hypergeometric probability). N = 1 is veri
 tail of the nearest strangers' similarities is taken for exponential. Similarities are bounded,
 so their true tail is lighter and the threshold errs towards fewer false matches.
 
-**A probability.** Platt's logistic curve (1999) through the similarities of same and of
-different people, both kinds given equal weight: the probability that two photos show one person
-when that was as likely as not beforehand. Among N enrolled photos each is, beforehand, the
-right one with 1/N of that chance, which takes ``log N`` from the log-odds.
+**A probability.** Platt's logistic curve (1999), learnt twice: from comparisons of two photos,
+and from searches, in which the nearest of many strangers is nearer and the same similarity means
+less. Between the two the curve is interpolated over the logarithm of the number enrolled. Both
+take it for as likely as not, beforehand, that the person is there to be found.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ import numpy.typing as npt
 from face_encode.calibration import Calibration, sigmoid
 from face_encode.errors import InputError
 from face_encode.evaluation.intervals import percentile_interval
-from face_encode.evaluation.searches import search_all
-from face_encode.metrics import FEWEST_FALSE_MATCHES
+from face_encode.evaluation.searches import Searches, search_all
+from face_encode.metrics import FEWEST_FALSE_MATCHES, checked_pairs
 
 _FEWEST_PEOPLE = 5
 
@@ -76,16 +76,14 @@ def calibrate(
 
     thresholds: list[float] = []
     for size in sizes:
-        rate, rise = measured(searches.comparisons if size == 1 else searches.photos)
+        rate, rise = measured(searches.comparisons if size == 1 else searches.trials)
         # Sampling noise must not let a larger gallery have the lower threshold.
         thresholds.append(max(searches.threshold(size, rate) + rise, *thresholds[-1:], -1.0))
     verification_rate, verification_rise = measured(searches.comparisons)
-    search_rate, search_rise = measured(searches.photos)
+    search_rate, search_rise = measured(searches.trials)
     verification = searches.verification_thresholds(verification_rate, replicates, seed)
     search = searches.search_thresholds(search_rate, replicates, seed)
-    slope, intercept = fit_logistic(
-        searches.genuine, searches.impostor_sample, searches.genuine_weights
-    )
+    slopes, midpoints = zip(*_curves(searches), strict=True)
     return Calibration(
         false_match_rate=false_match_rate,
         people=searches.people,
@@ -93,8 +91,8 @@ def calibrate(
         enrolled=tuple(sizes),
         thresholds=tuple(thresholds),
         tail_scale=tail_scale,
-        slope=slope,
-        intercept=intercept,
+        slopes=slopes,
+        midpoints=midpoints,
         verification_interval=_ends(verification + verification_rise),
         search_interval=_ends(search + search_rise),
         extrapolated=search_rate > false_match_rate,
@@ -102,44 +100,37 @@ def calibrate(
 
 
 def fit_logistic(
-    genuine: npt.ArrayLike, impostor: npt.ArrayLike, genuine_weights: npt.ArrayLike | None = None
+    scores: npt.ArrayLike, same: npt.ArrayLike, weights: npt.ArrayLike | None = None
 ) -> tuple[float, float]:
     """Platt's curve (1999): log-odds of "same" as a straight line over the similarity.
 
-    Both kinds weigh the same in all, however many there are of each. Platt's softened targets
-    keep the curve finite where the two kinds do not overlap.
+    Platt's softened targets keep the curve finite where the two kinds do not overlap.
 
     Args:
-        genuine: ``(K,)``, similarities of photos of one person, at least one.
-        impostor: ``(M,)``, of different people, at least one.
-        genuine_weights: ``(K,)``, relative weights, above 0; equal where not given.
+        scores: ``(N,)``, finite.
+        same: bool ``(N,)``, both kinds among them.
+        weights: ``(N,)``, relative weights, above 0; where not given, both kinds weigh the same
+            in all.
 
     Returns:
-        Slope and intercept of the log-odds.
+        Slope of the log-odds, and the score at which the odds are even.
 
     Raises:
         InputError: Nothing of one kind, or the same faces are not the nearer ones on average.
     """
-    same = np.asarray(genuine, np.float64)
-    different = np.asarray(impostor, np.float64)
-    weights = np.ones(len(same)) if genuine_weights is None else np.asarray(genuine_weights)
-    if 0 in (len(same), len(different)) or np.average(same, weights=weights) <= different.mean():
+    x, truth = checked_pairs(scores, same)
+    counts = np.where(truth, truth.sum(), (~truth).sum())
+    weight = 0.5 / counts if weights is None else np.asarray(weights, np.float64)
+    weight = weight / weight.sum()
+    if np.average(x[truth], weights=weight[truth]) <= np.average(x[~truth], weights=weight[~truth]):
         raise InputError(
-            "probabilities need similarities of both kinds, the same people's higher on average. "
-            f"Received: {len(same)} of the same, {len(different)} of different people"
+            "probabilities need similarities that are higher between photos of one person than "
+            "between people. Received: the other way round"
         )
-    x = np.concatenate([same, different])
-    centre, spread = float(x.mean()), float(x.std())
+    centre = float(np.average(x, weights=weight))
+    spread = math.sqrt(float(np.average((x - centre) ** 2, weights=weight)))
     design = np.stack([(x - centre) / spread, np.ones_like(x)], axis=1)
-    target = np.concatenate(
-        [
-            np.full(len(same), (len(same) + 1) / (len(same) + 2)),
-            np.full(len(different), 1 / (len(different) + 2)),
-        ]
-    )
-    weight = np.concatenate(
-        [weights / (2 * weights.sum()), np.full(len(different), 0.5 / len(different))]
-    )
+    target = np.where(truth, (counts + 1) / (counts + 2), 1 / (counts + 2))
     line = np.zeros(2)
     for _ in range(100):
         chance = sigmoid(design @ line)
@@ -150,7 +141,28 @@ def fit_logistic(
         line = line + step
         if np.abs(step).max() < 1e-10:
             break
-    return float(line[0] / spread), float(line[1] - line[0] * centre / spread)
+    return float(line[0] / spread), float(centre - spread * line[1] / line[0])
+
+
+def _curves(searches: Searches) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Slope and midpoint for comparisons of two photos, and for searches of all of them."""
+    genuine, impostor = searches.genuine, searches.impostor_sample
+    share = searches.genuine_weights / (2 * searches.genuine_weights.sum())
+    comparison = fit_logistic(
+        np.concatenate([genuine, impostor]),
+        np.repeat([True, False], [len(genuine), len(impostor)]),
+        np.concatenate([share, np.full(len(impostor), 0.5 / len(impostor))]),
+    )
+    # Each photo searches twice: with its person enrolled, and as a stranger.
+    enrolled = np.isfinite(searches.own_best)
+    own, stranger = searches.own_best[enrolled], searches.best[enrolled]
+    weights = searches.weights
+    search = fit_logistic(
+        np.concatenate([np.maximum(own, stranger), searches.best]),
+        np.concatenate([own >= stranger, np.zeros(searches.photos, bool)]),
+        np.concatenate([weights[enrolled] / weights[enrolled].sum(), weights]),
+    )
+    return comparison, search
 
 
 def _ends(replicates: npt.NDArray[np.float64]) -> tuple[float, float]:

@@ -1,5 +1,9 @@
 """Every enrolled photo in turn as a stranger's: what searches of a gallery would find.
 
+Whoever searches is a random *person*, so each person's searches weigh the same in all, however
+many photos there are of them: one with hundreds, met by a chance double, must not set the
+threshold alone.
+
 The raw material of a calibration: each photo is compared with every photo of other people (an
 impostor search) and of its own person (genuine comparisons). Of the impostor similarities only
 the tail is kept, because thresholds lie there; ten thousand photos stay below 200 MB.
@@ -33,14 +37,16 @@ class Searches:
     Attributes:
         owner: ``(N,)``, which person each photo shows, numbered from 0.
         genuine: float64 ``(K,)``, similarity of every two photos of one person.
-        genuine_weights: float64 ``(K,)``: 2 / the person's photos, so that one with hundreds
-            of photos, whose pairs grow with their square, does not decide alone.
+        genuine_weights: float64 ``(K,)``: 2 / the person's photos, because the pairs of one
+            with many photos grow with their square.
         impostor_sample: float64, similarities of random pairs of photos of different people.
         tail: float64 ``(T,)``, the largest impostor similarities, falling; each pair of photos
             is there twice, as either can be the probe.
         tail_probes: ``(T,)``, the photo that searched.
         tail_entries: ``(T,)``, the photo that it met.
         best: float64 ``(N,)``, each photo's nearest stranger.
+        own_best: float64 ``(N,)``, each photo's nearest other photo of the same person;
+            ``-inf`` where there is none.
     """
 
     owner: Integers
@@ -51,6 +57,7 @@ class Searches:
     tail_probes: Integers
     tail_entries: Integers
     best: Scores
+    own_best: Scores
 
     @property
     def photos(self) -> int:
@@ -68,9 +75,19 @@ class Searches:
         return self.photos - np.bincount(self.owner)[self.owner]
 
     @property
+    def weights(self) -> Scores:
+        """``(N,)``, what each photo's search counts: a person's photos together 1 / people."""
+        return np.asarray(1 / (np.bincount(self.owner)[self.owner] * self.people), np.float64)
+
+    @property
     def comparisons(self) -> int:
         """Pairs of photos of different people, each counted once."""
         return int(self.strangers.sum()) // 2
+
+    @property
+    def trials(self) -> int:
+        """How many searches of equal weight say as much as these (Kish's effective size)."""
+        return round(float(1 / (self.weights**2).sum()))
 
     def false_alarm_rate(self, threshold: float, enrolled: int) -> float:
         """Expected share of searches that meet a stranger at or above a threshold.
@@ -94,7 +111,7 @@ class Searches:
             - log_factorial[strangers]
             + log_factorial[strangers - enrolled]
         )
-        return float(np.mean(1 - np.where(rest >= 0, np.exp(log_none), 0.0)))
+        return float(self.weights @ (1 - np.where(rest >= 0, np.exp(log_none), 0.0)))
 
     def threshold(self, enrolled: int, rate: float) -> float:
         """The lowest threshold whose expected false alarm rate does not exceed a given one."""
@@ -113,9 +130,12 @@ class Searches:
 
     def tail_scale(self) -> float:
         """Mean excess of the nearest strangers over their ninth decile: an exponential's scale."""
-        count = min(max(10, self.photos // 10), self.photos - 1)
-        largest = np.sort(self.best)[-count - 1 :]
-        return float(np.mean(largest[1:] - largest[0]))
+        order = np.argsort(self.best)
+        best, weights = self.best[order], self.weights[order]
+        # At least ten searches, where there are so many.
+        decile = int(np.searchsorted(np.cumsum(weights), 0.9 - 1e-9))
+        first = max(0, min(decile, self.photos - 11))
+        return float(np.average(best[first + 1 :] - best[first], weights=weights[first + 1 :]))
 
     def verification_thresholds(self, rate: float, replicates: int, seed: int) -> Scores:
         """Bootstrap over people of the threshold for one comparison; ``(replicates,)``.
@@ -125,18 +145,21 @@ class Searches:
         """
         random = np.random.default_rng(seed)
         sizes = np.bincount(self.owner)
-        needed = min(len(self.tail), int(4 * rate * self.strangers.sum()) + 1000)
+        strangers = self.photos - sizes
+        needed = min(len(self.tail), int(8 * rate * self.strangers.sum()) + 1000)
         probes, entries = (
             self.owner[self.tail_probes[:needed]],
             self.owner[self.tail_entries[:needed]],
         )
         results = np.empty(replicates)
         for index in range(replicates):
-            weights = _drawn(random, self.people)
-            photos = weights * sizes
-            allowed = rate * (photos.sum() ** 2 - (photos**2).sum())
-            above = np.cumsum(weights[probes] * weights[entries])
-            place = int(np.searchsorted(above, allowed, side="right"))
+            drawn = _drawn(random, self.people)
+            counts = drawn / (sizes * strangers)
+            photos = drawn * sizes
+            # A person is no stranger to the other copies of the same person in the sample.
+            possible = float((counts * sizes) @ (photos.sum() - photos))
+            above = np.cumsum(counts[probes] * drawn[entries])
+            place = int(np.searchsorted(above, rate * possible, side="right"))
             results[index] = self.tail[min(place, needed - 1)]
         return results
 
@@ -147,10 +170,10 @@ class Searches:
         """
         random = np.random.default_rng(seed)
         order = np.argsort(-self.best, kind="stable")
-        owners = self.owner[order]
+        owners, weights = self.owner[order], self.weights[order]
         results = np.empty(replicates)
         for index in range(replicates):
-            above = np.cumsum(_drawn(random, self.people)[owners])
+            above = np.cumsum(_drawn(random, self.people)[owners] * weights)
             place = int(np.searchsorted(above, rate * above[-1], side="right"))
             results[index] = self.best[order[min(place, self.photos - 1)]]
         return results
@@ -180,7 +203,7 @@ def search_all(
     floor = -np.inf
     if len(owner) > _ALL_KEPT:
         floor = float(np.quantile(sample, 1 - max(_TAIL_SHARE, tail_share)))
-    genuine, weights, tail, probes, entries, best = [], [], [], [], [], []
+    genuine, weights, tail, probes, entries, best, own_best = [], [], [], [], [], [], []
     sizes = np.bincount(owner)
     for start in range(0, len(owner), _BLOCK):
         block = vectors[start : start + _BLOCK] @ vectors.T
@@ -188,6 +211,7 @@ def search_all(
         rows, columns = np.nonzero(np.triu(own, start + 1))
         genuine.append(block[rows, columns])
         weights.append(2 / sizes[owner[columns]])
+        own_best.append(_nearest_of_own(block, own, start))
         block[own] = -np.inf
         best.append(block.max(axis=1))
         rows, columns = np.nonzero((block >= floor) & ~own)
@@ -205,7 +229,18 @@ def search_all(
         tail_probes=np.concatenate(probes)[order],
         tail_entries=np.concatenate(entries)[order],
         best=np.concatenate(best).astype(np.float64),
+        own_best=np.concatenate(own_best),
     )
+
+
+def _nearest_of_own(
+    similarities: npt.NDArray[np.float32], own: npt.NDArray[np.bool_], start: int
+) -> Scores:
+    """Each row's nearest photo of the same person but itself; rows begin at photo ``start``."""
+    others = np.where(own, similarities, -np.inf).astype(np.float64)
+    rows = np.arange(len(others))
+    others[rows, start + rows] = -np.inf
+    return np.asarray(others.max(axis=1), np.float64)
 
 
 def unit_length(embeddings: npt.ArrayLike) -> npt.NDArray[np.float32]:

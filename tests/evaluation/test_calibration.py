@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,10 @@ from face_encode.evaluation.calibration import calibrate, fit_logistic
 from face_encode.evaluation.searches import unit_length
 
 
-def invented_people(people: int, photos: int, seed: int = 0) -> tuple[Any, Any]:
+def invented_people(people: int, photos: int, seed: int = 0, noise: float = 0.6) -> tuple[Any, Any]:
     random = np.random.default_rng(seed)
     centres = np.repeat(random.normal(size=(people, 32)), photos, axis=0)
-    vectors = 0.5 + centres + 0.6 * random.normal(size=centres.shape)
+    vectors = 0.5 + centres + noise * random.normal(size=centres.shape)
     return vectors, np.repeat(np.arange(people), photos)
 
 
@@ -74,32 +73,63 @@ def test_intervals_hold_the_threshold_and_shrink_with_more_people() -> None:
     assert width(many.search_interval) < width(few.search_interval)
 
 
+@pytest.mark.parametrize(("enrolled", "noise"), [(1, 1.4), (200, 0.9)])
+def test_of_probabilities_as_many_come_true_as_they_say(enrolled: int, noise: float) -> None:
+    vectors, names = invented_people(1200, 2, seed=6, noise=noise)
+    learnt = calibrate(vectors[:800], names[:800], false_match_rate=0.01)
+    unit = unit_length(vectors[800:])
+    random = np.random.default_rng(0)
+    said, true = [], []
+    for person in range(800):
+        # Every other search is for somebody who is not enrolled.
+        others = random.choice(800, enrolled, replace=False) * 2 + 1
+        gallery = np.union1d(others[others != 2 * person + 1][: enrolled - 1], [2 * person + 1])
+        if person % 2:
+            gallery = others[others != 2 * person + 1]
+        similarities = unit[gallery] @ unit[2 * person]
+        said.append(float(learnt.probability(similarities.max(initial=-1), enrolled)))
+        true.append(len(gallery) > 0 and gallery[similarities.argmax()] == 2 * person + 1)
+    said_array, true_array = np.array(said), np.array(true)
+    for low, high in ((0.0, 0.3), (0.3, 0.7), (0.7, 1.01)):
+        inside = (said_array >= low) & (said_array < high)
+        assert inside.sum() > 30
+        assert true_array[inside].mean() == pytest.approx(said_array[inside].mean(), abs=0.12)
+
+
+def two_kinds(seed: int) -> tuple[Any, Any]:
+    random = np.random.default_rng(seed)
+    scores = np.concatenate([random.normal(0.9, 0.05, 2000), random.normal(0.8, 0.04, 5000)])
+    return scores, np.repeat([True, False], [2000, 5000])
+
+
 def test_logistic_equals_scikit_learn() -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")
-    random = np.random.default_rng(0)
-    genuine, impostor = random.normal(0.9, 0.05, 2000), random.normal(0.8, 0.04, 5000)
-    slope, intercept = fit_logistic(genuine, impostor)
+    scores, same = two_kinds(0)
+    slope, midpoint = fit_logistic(scores, same)
     theirs = linear_model.LogisticRegression(C=np.inf, class_weight="balanced", tol=1e-10)
-    scores = np.concatenate([genuine, impostor])[:, None]
-    theirs.fit((scores - 0.83) / 0.06, np.repeat([1, 0], [2000, 5000]))
-    expected = theirs.coef_[0, 0] / 0.06
+    theirs.fit((scores[:, None] - 0.83) / 0.06, same)
     # Platt's softened targets pull ours by a trace.
-    assert slope == pytest.approx(expected, rel=0.02)
-    assert -intercept / slope == pytest.approx(0.83 - theirs.intercept_[0] / expected, abs=1e-3)
+    assert slope == pytest.approx(theirs.coef_[0, 0] / 0.06, rel=0.02)
+    expected = 0.83 - 0.06 * theirs.intercept_[0] / theirs.coef_[0, 0]
+    assert midpoint == pytest.approx(expected, abs=1e-3)
 
 
 def test_logistic_weights_count_like_repeats() -> None:
-    random = np.random.default_rng(1)
-    genuine, impostor = random.normal(1, 1, 1000), random.normal(0, 1, 1000)
-    weighted = fit_logistic(genuine, impostor, np.repeat([3.0, 1.0], 500))
-    repeated = fit_logistic(np.concatenate([genuine, genuine[:500], genuine[:500]]), impostor)
-    assert weighted == pytest.approx(repeated, rel=1e-2)
+    scores, same = two_kinds(1)
+    weights = np.ones(7000)
+    weights[:500] = 3
+    repeated = fit_logistic(
+        np.concatenate([scores, scores[:500], scores[:500]]),
+        np.concatenate([same, same[:1000]]),
+        np.ones(8000),
+    )
+    assert fit_logistic(scores, same, weights) == pytest.approx(repeated, rel=1e-3)
 
 
 def test_logistic_of_separate_kinds_stays_finite() -> None:
-    slope, intercept = fit_logistic([0.9, 0.95, 0.92], [0.1, 0.2, 0.15])
+    slope, midpoint = fit_logistic([0.9, 0.95, 0.92, 0.1, 0.2, 0.15], [1, 1, 1, 0, 0, 0])
     assert 0 < slope < 1000
-    assert math.isfinite(intercept)
+    assert 0.2 < midpoint < 0.9
 
 
 @pytest.mark.parametrize(
@@ -116,7 +146,7 @@ def test_too_little_is_refused(people: int, photos: int, rate: float, message: s
 
 
 def test_similarities_the_wrong_way_round_are_refused() -> None:
-    with pytest.raises(InputError, match="higher on average"):
-        fit_logistic([0.1], [0.9])
-    with pytest.raises(InputError, match="both kinds"):
-        fit_logistic([], [0.9])
+    with pytest.raises(InputError, match="higher between"):
+        fit_logistic([0.1, 0.9], [True, False])
+    with pytest.raises(InputError, match="both"):
+        fit_logistic([0.1, 0.9], [False, False])

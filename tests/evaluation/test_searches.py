@@ -40,7 +40,13 @@ def test_five_photos_by_hand() -> None:
     np.testing.assert_allclose(np.sort(found.genuine), [cosine(30), cosine(10)], atol=1e-6)
     np.testing.assert_allclose(found.genuine_weights, [1, 1])
     np.testing.assert_allclose(found.best, [cosine(a) for a in (30, 20, 20, 30, 30)], atol=1e-6)
+    np.testing.assert_allclose(
+        found.own_best, [cosine(10), cosine(10), cosine(30), cosine(30), -np.inf], atol=1e-6
+    )
     np.testing.assert_array_equal(found.strangers, [3, 3, 3, 3, 4])
+    np.testing.assert_allclose(found.weights, [1 / 6, 1 / 6, 1 / 6, 1 / 6, 1 / 3])
+    # 1 / (4 / 36 + 1 / 9)
+    assert found.trials == round(4.5)
     assert len(found.tail) == 16
     np.testing.assert_allclose(found.tail[:2], cosine(20), atol=1e-6)
     assert sorted(found.tail_probes[:2]) == [1, 2]
@@ -51,7 +57,8 @@ def test_false_alarm_rate_of_one_photo_is_the_false_match_rate() -> None:
     found = search_all(VECTORS, NAMES)
     # At 35 degrees: ann's first photo meets 1 of 3, her second 1 of 3, bo's first 2 of 3, bo's
     # second 1 of 3 and cy 1 of 4.
-    expected = (1 / 3 + 1 / 3 + 2 / 3 + 1 / 3 + 1 / 4) / 5
+    # Each person counts a third, however many photos there are.
+    expected = ((1 / 3 + 1 / 3) / 2 + (2 / 3 + 1 / 3) / 2 + 1 / 4) / 3
     assert found.false_alarm_rate(cosine(35), 1) == pytest.approx(expected)
 
 
@@ -109,8 +116,20 @@ def test_bootstrapped_thresholds_lie_around_the_threshold() -> None:
 
 def test_the_tail_scale_is_the_mean_excess() -> None:
     found = search_all(*invented_people(100, 2))
-    largest = np.sort(found.best)[-21:]
-    assert found.tail_scale() == pytest.approx(np.mean(largest[1:]) - largest[0])
+    decile, *above = np.sort(found.best)[-21:]
+    assert found.tail_scale() == pytest.approx(np.mean(above) - decile)
+
+
+def test_a_person_with_many_photos_does_not_set_the_threshold_alone() -> None:
+    vectors, names = invented_people(200, 2)
+    even = search_all(vectors, names)
+    # One photo two hundred times over, beside a stranger's.
+    double = vectors[-1] + 0.01
+    crowd = search_all(
+        np.concatenate([vectors, np.repeat(double[None], 200, axis=0)]),
+        np.concatenate([names, np.full(200, 500)]),
+    )
+    assert crowd.threshold(1, 0.02) == pytest.approx(even.threshold(1, 0.02), abs=0.03)
 
 
 @pytest.mark.parametrize(
