@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from face_encode.errors import InputError
+from face_encode.evaluation.faces import central_face, largest_face, sharpness, similarities
+from face_encode.types import Box, Face
+
+
+def face(left: int, top: int, side: int) -> Face:
+    return Face(Box(left, top, side, side), 1.0)
+
+
+def test_a_bystander_at_the_edge_is_not_meant_although_larger() -> None:
+    faces = [face(0, 0, 100), face(80, 80, 90)]
+    assert largest_face(faces, (250, 250)) == 0
+    assert central_face(faces, (250, 250)) == 1
+
+
+def test_a_tiny_face_in_the_middle_is_not_meant() -> None:
+    assert central_face([face(30, 60, 120), face(115, 115, 20)], (250, 250)) == 0
+
+
+def test_the_weight_is_halved_a_quarter_of_the_shorter_side_away() -> None:
+    # Middles at (200, 100), the centre, and (250, 100), 50 pixels of 200 away.
+    central, aside = face(180, 80, 40), face(222, 72, 56)
+    assert central_face([aside, central], (400, 200)) == 1  # 1600 against 3136 / 2
+    assert central_face([face(221, 71, 58), central], (400, 200)) == 0  # 3364 / 2
+
+
+def test_sharpness_falls_with_blur_and_not_with_contrast() -> None:
+    crop = np.random.default_rng(0).integers(0, 256, (150, 150, 3)).astype(np.uint8)
+    blurred = np.asarray(cv2.GaussianBlur(crop, (0, 0), 3), np.uint8)
+    assert sharpness(blurred) < 0.1 * sharpness(crop)
+    assert sharpness(crop // 2) == pytest.approx(sharpness(crop), rel=0.02)
+    assert sharpness(np.full((150, 150, 3), 90, np.uint8)) == 0
+
+
+def test_similarities_by_hand() -> None:
+    first = np.array([[1, 0], [3, 4], [np.nan, 0]], np.float32)
+    second = np.array([[0, 2], [6, 8], [1, 0]], np.float32)
+    np.testing.assert_allclose(similarities(first, second), [0, 1, np.nan])
+    np.testing.assert_allclose(similarities(first, second, "euclidean"), [-np.sqrt(5), -5, np.nan])
+    with pytest.raises(InputError, match="one of"):
+        similarities(first, second, "manhattan")
+    with pytest.raises(InputError, match="one shape"):
+        similarities(first, second[:2])
