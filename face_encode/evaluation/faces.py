@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from face_encode.detectors.detector import Detector
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import InputError
+from face_encode.hygiene import sharpness
 from face_encode.pipeline import find_crops
 from face_encode.progress import tracked
 from face_encode.types import Embeddings, Face, ImageArray
@@ -57,7 +57,8 @@ class EmbeddedFaces:
         photos: P paths.
         embeddings: float32 ``(P, D)``; a row of NaN where there is no face.
         faces: The chosen face of each photo, or None.
-        sharpness: float64 ``(P,)``, see :func:`sharpness`; NaN where there is no face.
+        sharpness: float64 ``(P,)``, see :func:`face_encode.hygiene.sharpness`; NaN where there
+            is no face.
         errors: For each photo why there is no face, or None.
         seconds_a_photo: Wall-clock time, reading, detecting and encoding.
     """
@@ -137,23 +138,6 @@ def embed_faces(
             rows, crops = [], []
     seconds = (time.perf_counter() - started) / max(1, len(paths))
     return EmbeddedFaces(tuple(paths), embeddings, tuple(chosen), blur, tuple(errors), seconds)
-
-
-def sharpness(crop: ImageArray) -> float:
-    """How much fine detail a crop has: the variance of its Laplacian, relative to its contrast.
-
-    The usual measure of focus (Pech-Pacheco et al., 2000), divided by the variance of the
-    brightness, so that a dark or flat photo does not pass for a blurred one.
-
-    Args:
-        crop: RGB, uint8, ``(H, W, 3)``, of one size for all that are compared.
-
-    Returns:
-        0 or more; 0 for a crop of one colour.
-    """
-    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float64)
-    contrast = float(grey.var())
-    return float(cv2.Laplacian(grey, cv2.CV_64F).var()) / contrast if contrast > 0 else 0.0
 
 
 def similarities(

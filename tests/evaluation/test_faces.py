@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
 
 from face_encode.errors import InputError
-from face_encode.evaluation.faces import central_face, largest_face, sharpness, similarities
+from face_encode.evaluation.faces import central_face, largest_face, similarities
 from face_encode.types import Box, Face
 
 
@@ -28,14 +27,6 @@ def test_the_weight_is_halved_a_quarter_of_the_shorter_side_away() -> None:
     central, aside = face(180, 80, 40), face(222, 72, 56)
     assert central_face([aside, central], (400, 200)) == 1  # 1600 against 3136 / 2
     assert central_face([face(221, 71, 58), central], (400, 200)) == 0  # 3364 / 2
-
-
-def test_sharpness_falls_with_blur_and_not_with_contrast() -> None:
-    crop = np.random.default_rng(0).integers(0, 256, (150, 150, 3)).astype(np.uint8)
-    blurred = np.asarray(cv2.GaussianBlur(crop, (0, 0), 3), np.uint8)
-    assert sharpness(blurred) < 0.1 * sharpness(crop)
-    assert sharpness(crop // 2) == pytest.approx(sharpness(crop), rel=0.02)
-    assert sharpness(np.full((150, 150, 3), 90, np.uint8)) == 0
 
 
 def test_similarities_by_hand() -> None:

@@ -33,8 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Measure, print, and write the report where one is asked for."""
     from face_encode.evaluation.lfw import read_pairs
+    from face_encode.evaluation.page import check_report_path
     from face_encode.evaluation.pairs import evaluate_pairs
-    from face_encode.evaluation.report import check_report_path, write_pairs_report
+    from face_encode.evaluation.report import write_pairs_report
+    from face_encode.evaluation.speed import measure_speeds
 
     pairs = read_pairs(options.pairs, options.photos)
     if options.report is not None:
@@ -44,7 +46,8 @@ def run(options: argparse.Namespace) -> int:
         pairs, detector, encoder, metric=options.metric, workers=options.workers
     )
     if options.report is not None:
-        write_pairs_report(result, options.report)
+        speeds = measure_speeds(pairs.photos(), detector, encoder)
+        write_pairs_report(result, options.report, speeds)
     if options.json:
         shared.print_json(result.as_dict())
     else:
@@ -73,7 +76,7 @@ def _print(result: PairsResult) -> None:
     ]
     different = int((~result.pairs.same).sum())
     for rate, tar in numbers.tar_at_far.items():
-        value = "–" if tar is None else shared.percent(tar)
+        value = "" if tar is None else shared.percent(tar)
         note = f"needs {round(10 / rate):,} different pairs" if tar is None else ""
         interval = _interval(result, f"tar_at_far_{rate}")
         rows.append([f"TAR at FAR {rate:g}", value, interval, note])
@@ -101,5 +104,5 @@ def _interval(result: PairsResult, name: str, digits: int = 0) -> str:
     if interval is None:
         return ""
     if digits:
-        return f"{interval.lower:.{digits}f} – {interval.upper:.{digits}f}"
-    return f"{100 * interval.lower:.2f} – {shared.percent(interval.upper)}"
+        return f"{interval.lower:.{digits}f} to {interval.upper:.{digits}f}"
+    return f"{100 * interval.lower:.2f} to {shared.percent(interval.upper)}"

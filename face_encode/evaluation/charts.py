@@ -1,0 +1,176 @@
+"""Charts as SVG text: enough for a report, with nothing to install and nothing to load."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+import numpy.typing as npt
+
+from face_encode.errors import InputError
+
+WIDTH, HEIGHT = 560, 380
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 14, 50
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a chart.
+
+    Attributes:
+        label: What it shows, with the unit.
+        lower: Where it begins; above 0 for a logarithmic one.
+        upper: Where it ends, above ``lower``.
+        logarithmic: Whether equal steps are equal factors.
+    """
+
+    label: str
+    lower: float
+    upper: float
+    logarithmic: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if not self.lower < self.upper or (self.logarithmic and self.lower <= 0):
+            raise InputError(
+                "an axis rises, from above 0 where it is logarithmic. "
+                f"Received: {self.lower} to {self.upper}"
+            )
+
+    def share(self, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Where values lie between the ends, 0..1; values outside lie on the nearer end."""
+        inside = np.clip(np.asarray(values, np.float64), self.lower, self.upper)
+        if self.logarithmic:
+            span = math.log(self.upper / self.lower)
+            return np.asarray(np.log(inside / self.lower) / span, np.float64)
+        return np.asarray((inside - self.lower) / (self.upper - self.lower), np.float64)
+
+    def ticks(self) -> list[float]:
+        """Round values to mark: powers of ten, or about six steps of 1, 2 or 5."""
+        if self.logarithmic:
+            first = math.ceil(math.log10(self.lower) - 1e-9)
+            last = math.floor(math.log10(self.upper) + 1e-9)
+            return [10.0**power for power in range(first, last + 1)]
+        rough = (self.upper - self.lower) / 6
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+        first, last = math.ceil(self.lower / step - 1e-9), math.floor(self.upper / step + 1e-9)
+        return [round(number * step, 12) for number in range(first, last + 1)]
+
+
+class Chart:
+    """Lines, bands and areas over two axes.
+
+    Colours are CSS class names (``a``, ``b``, ``c``), so that the page decides how they look.
+    """
+
+    def __init__(self, title: str, x: Axis, y: Axis) -> None:
+        """Begin an empty chart.
+
+        Args:
+            title: What it shows, for readers who do not see it.
+            x: The horizontal axis.
+            y: The vertical axis.
+        """
+        self._title, self._x, self._y = title, x, y
+        self._parts: list[str] = []
+        self._legend: list[tuple[str, str]] = []
+
+    def line(self, x: npt.ArrayLike, y: npt.ArrayLike, colour: str, label: str = "") -> None:
+        """A line through points."""
+        self._parts.append(f'<polyline class="line {colour}" points="{self._points(x, y)}"/>')
+        self._remember(colour, label)
+
+    def band(
+        self, x: npt.ArrayLike, lower: npt.ArrayLike, upper: npt.ArrayLike, colour: str
+    ) -> None:
+        """The area between two lines."""
+        there = np.asarray(x, np.float64)
+        outline = self._points(
+            np.concatenate([there, there[::-1]]),
+            np.concatenate([np.asarray(upper), np.asarray(lower)[::-1]]),
+        )
+        self._parts.append(f'<polygon class="band {colour}" points="{outline}"/>')
+
+    def bars(
+        self, edges: npt.ArrayLike, heights: npt.ArrayLike, colour: str, label: str = ""
+    ) -> None:
+        """A histogram's outline, filled: B heights between B + 1 edges."""
+        x = np.repeat(np.asarray(edges, np.float64), 2)
+        y = np.concatenate([[0.0], np.repeat(np.asarray(heights, np.float64), 2), [0.0]])
+        self._parts.append(f'<polygon class="band {colour}" points="{self._points(x, y)}"/>')
+        self._parts.append(f'<polyline class="line {colour}" points="{self._points(x, y)}"/>')
+        self._remember(colour, label)
+
+    def marker(self, x: float, label: str) -> None:
+        """A vertical line across the chart."""
+        ends = self._points([x, x], [self._y.lower, self._y.upper])
+        self._parts.append(f'<polyline class="marker" points="{ends}"/>')
+        left, top = self._place(x, self._y.upper)
+        anchor, shift = ("end", -5) if left > WIDTH * 0.7 else ("start", 5)
+        self._parts.append(
+            f'<text x="{left + shift:.1f}" y="{top + 12:.1f}" text-anchor="{anchor}">'
+            f"{escape(label)}</text>"
+        )
+
+    def svg(self) -> str:
+        """The chart as an ``<svg>`` element."""
+        return (
+            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(self._title)}">'
+            f"{self._frame()}{''.join(self._parts)}{self._legend_box()}</svg>"
+        )
+
+    def _remember(self, colour: str, label: str) -> None:
+        """Put a label into the legend."""
+        if label:
+            self._legend.append((colour, label))
+
+    def _place(self, x: float, y: float) -> tuple[float, float]:
+        """A point of the data in the picture."""
+        left = _LEFT + float(self._x.share(x)) * (WIDTH - _LEFT - _RIGHT)
+        top = HEIGHT - _BOTTOM - float(self._y.share(y)) * (HEIGHT - _TOP - _BOTTOM)
+        return left, top
+
+    def _points(self, x: npt.ArrayLike, y: npt.ArrayLike) -> str:
+        """Points of the data as SVG wants them."""
+        left = _LEFT + self._x.share(x) * (WIDTH - _LEFT - _RIGHT)
+        top = HEIGHT - _BOTTOM - self._y.share(y) * (HEIGHT - _TOP - _BOTTOM)
+        return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(left, top, strict=True))
+
+    def _frame(self) -> str:
+        """Axes, ticks, grid and labels."""
+        parts = []
+        for value in self._x.ticks():
+            left, _ = self._place(value, self._y.lower)
+            parts.append(
+                f'<path class="grid" d="M{left:.1f},{_TOP}V{HEIGHT - _BOTTOM}"/>'
+                f'<text x="{left:.1f}" y="{HEIGHT - _BOTTOM + 18}" text-anchor="middle">'
+                f"{value:g}</text>"
+            )
+        for value in self._y.ticks():
+            _, top = self._place(self._x.lower, value)
+            parts.append(
+                f'<path class="grid" d="M{_LEFT},{top:.1f}H{WIDTH - _RIGHT}"/>'
+                f'<text x="{_LEFT - 8}" y="{top + 4:.1f}" text-anchor="end">{value:g}</text>'
+            )
+        middle = _TOP + (HEIGHT - _TOP - _BOTTOM) / 2
+        parts.append(
+            f'<text x="{(_LEFT + WIDTH - _RIGHT) / 2}" y="{HEIGHT - 10}" text-anchor="middle">'
+            f"{escape(self._x.label)}</text>"
+            f'<text x="16" y="{middle}" text-anchor="middle" '
+            f'transform="rotate(-90 16 {middle})">{escape(self._y.label)}</text>'
+        )
+        return "".join(parts)
+
+    def _legend_box(self) -> str:
+        """The labels, in the middle of the left side, where the curves of a report are not."""
+        parts = []
+        for row, (colour, label) in enumerate(self._legend):
+            top = HEIGHT / 2 - 20 + 20 * row
+            parts.append(
+                f'<path class="line {colour}" d="M{_LEFT + 14},{top}h22"/>'
+                f'<text x="{_LEFT + 42}" y="{top + 4}">{escape(label)}</text>'
+            )
+        return "".join(parts)

@@ -1,0 +1,312 @@
+"""Enrolment hygiene: likely mistakes in a folder of people, found from the embeddings.
+
+Every limit is taken from the folder itself, so that it fits whatever encoder made the
+embeddings: how near photos of different people come, and how near those of one person usually
+are. The limits were set on folders of real people with mistakes planted (docs/evaluation.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from face_encode.errors import InputError
+from face_encode.types import Embeddings, ImageArray
+
+Kind: TypeAlias = Literal[
+    "mislabelled", "one person twice", "same photo", "small face", "blurred face"
+]
+Similarities: TypeAlias = npt.NDArray[np.float32]
+
+# A photo that is farther from its person's others than this share of strangers is.
+_STRANGERS_FARTHER = 0.98
+# A stranger's nearness that hardly ever comes by chance.
+_STRANGERS_CERTAIN = 0.999
+# Two names are one person where their photos are as near as those of all but so many people.
+_LEAST_ALIKE = 0.25
+# Two photos this many times nearer than two of one person usually are, are one photo.
+_SAME_PHOTO = 10
+# A face of fewer pixels than this share of the encoder's crop is mostly invented by enlarging.
+_SMALL_FACE = 1 / 3
+# Gaussian blur of three pixels on a crop of 150 brings most faces below it; sharp ones stay above.
+_BLURRED = 0.0016
+_SAMPLE = 200_000
+_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """A likely mistake.
+
+    Attributes:
+        kind: What sort of mistake.
+        photos: The photos that it is about.
+        people: The people that it is about.
+        text: What was noticed, for people.
+    """
+
+    kind: Kind
+    photos: tuple[str, ...]
+    people: tuple[str, ...]
+    text: str
+
+    def __str__(self) -> str:
+        """The text."""
+        return self.text
+
+
+@dataclass(frozen=True, eq=False)
+class _Folder:
+    """The photos as arrays, and the limits that they set.
+
+    Attributes:
+        photos: N paths.
+        names: The people, in ascending order.
+        owner: ``(N,)``, which of them each photo shows.
+        units: float32 ``(N, D)``, of length 1.
+        far: Nearness to one's own person that leaves a doubt.
+        certain: Nearness to another that is hardly ever chance.
+        usual: How near two photos of one person usually are.
+        alike: How near those of all but the least alike quarter of people are.
+    """
+
+    photos: Sequence[str]
+    names: Sequence[str]
+    owner: npt.NDArray[np.intp]
+    units: Embeddings
+    far: float
+    certain: float
+    usual: float
+    alike: float
+
+
+def find_suspicions(
+    photos: Sequence[str],
+    names: Sequence[str],
+    embeddings: Embeddings,
+    *,
+    face_sides: npt.ArrayLike | None = None,
+    sharpnesses: npt.ArrayLike | None = None,
+    crop_side: int = 150,
+) -> tuple[Suspicion, ...]:
+    """Name likely mistakes among enrolled photos.
+
+    Mislabelled photos, people enrolled under two names and doubled photos are looked for where
+    there are at least three people and two photos of one of them; that they can be told from
+    chance otherwise cannot be said.
+
+    Args:
+        photos: N paths.
+        names: N people.
+        embeddings: float32 ``(N, D)``, finite and none of length zero.
+        face_sides: ``(N,)``, the shorter side of each face in pixels of its photo; NaN where
+            unknown. None looks for no small faces.
+        sharpnesses: ``(N,)`` from :func:`sharpness`; NaN where unknown. None looks for no
+            blurred faces.
+        crop_side: The side of the encoder's crop, in pixels.
+
+    Returns:
+        The gravest first: mislabelled photos, people enrolled twice, doubled photos, small
+        faces, blurred faces.
+
+    Raises:
+        InputError: Unequal lengths, or embeddings that cannot be compared.
+    """
+    found: list[Suspicion] = []
+    folder = _folder(photos, names, embeddings)
+    if folder is not None:
+        nearest, doubles, near_people = _compare_all(folder)
+        found += _mislabelled(folder, nearest)
+        found += _one_person_twice(folder, near_people)
+        found += _same_photo(folder, doubles)
+    sides = np.full(len(photos), np.nan) if face_sides is None else np.asarray(face_sides)
+    details = np.full(len(photos), np.nan) if sharpnesses is None else np.asarray(sharpnesses)
+    if sides.shape != (len(photos),) or details.shape != (len(photos),):
+        raise InputError(
+            f"each of the {len(photos)} photos has one size and one sharpness. "
+            f"Received: {sides.shape} and {details.shape}"
+        )
+    smallest = round(_SMALL_FACE * crop_side)
+    for row in np.flatnonzero(sides < smallest).tolist():
+        text = f"{photos[row]}: a face of {sides[row]:.0f} pixels; below {smallest} it tells little"
+        found.append(Suspicion("small face", (photos[row],), (names[row],), text))
+    for row in np.flatnonzero(details < _BLURRED).tolist():
+        text = f"{photos[row]}: too blurred to trust"
+        found.append(Suspicion("blurred face", (photos[row],), (names[row],), text))
+    return tuple(found)
+
+
+def sharpness(crop: ImageArray) -> float:
+    """How much fine detail a crop has: the variance of its Laplacian, relative to its contrast.
+
+    The usual measure of focus (Pech-Pacheco et al., 2000), divided by the variance of the
+    brightness, so that a dark or flat photo does not pass for a blurred one.
+
+    Args:
+        crop: RGB, uint8, ``(H, W, 3)``, of one size for all that are compared.
+
+    Returns:
+        0 or more; 0 for a crop of one colour.
+    """
+    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float64)
+    contrast = float(grey.var())
+    return float(cv2.Laplacian(grey, cv2.CV_64F).var()) / contrast if contrast > 0 else 0.0
+
+
+def _folder(photos: Sequence[str], names: Sequence[str], embeddings: Embeddings) -> _Folder | None:
+    """The folder with its limits, or None where it is too small to set any."""
+    vectors = np.asarray(embeddings, np.float32)
+    if vectors.ndim != 2 or not len(photos) == len(names) == len(vectors):
+        raise InputError(
+            "each photo has a name and an embedding. "
+            f"Received: {len(photos)} photos, {len(names)} names, embeddings {vectors.shape}"
+        )
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not (np.isfinite(lengths) & (lengths > 0)).all():
+        raise InputError("an embedding is finite and not of length zero; at least one is not")
+    people, owner = np.unique(np.asarray(names, np.str_), return_inverse=True)
+    if len(people) < 3 or len(people) == len(names):
+        return None
+    units = vectors / lengths
+    strangers = _stranger_sample(units, owner)
+    medians = _own_nearness(units, owner)
+    return _Folder(
+        photos=photos,
+        names=people.tolist(),
+        owner=owner,
+        units=units,
+        far=float(np.quantile(strangers, _STRANGERS_FARTHER)),
+        certain=float(np.quantile(strangers, _STRANGERS_CERTAIN)),
+        usual=float(np.median(medians)),
+        alike=float(np.quantile(medians, _LEAST_ALIKE)),
+    )
+
+
+def _stranger_sample(units: Embeddings, owner: npt.NDArray[np.intp]) -> Similarities:
+    """Similarities of photos of two different people, each pair of people as likely as another.
+
+    Drawn by people and not by photos: a single photo in the wrong folder makes as many false
+    "strangers" as its true person has photos.
+    """
+    random = np.random.default_rng(0)
+    order = np.argsort(owner, kind="stable")
+    sizes = np.bincount(owner)
+    starts = np.cumsum(sizes) - sizes
+    first, second = random.integers(0, len(sizes), (2, _SAMPLE))
+    first, second = first[first != second], second[first != second]
+    rows = [
+        order[starts[who] + (random.random(len(who)) * sizes[who]).astype(np.intp)]
+        for who in (first, second)
+    ]
+    return np.asarray(np.einsum("nd,nd->n", units[rows[0]], units[rows[1]]), np.float32)
+
+
+def _own_nearness(units: Embeddings, owner: npt.NDArray[np.intp]) -> list[float]:
+    """For each person with several photos the median of their similarities."""
+    medians = []
+    for rows in _people_with_several(owner):
+        mutual = units[rows] @ units[rows].T
+        medians.append(float(np.median(mutual[np.triu_indices(len(rows), 1)])))
+    return medians
+
+
+def _people_with_several(owner: npt.NDArray[np.intp]) -> Iterator[npt.NDArray[np.intp]]:
+    """The rows of each person who has at least two photos."""
+    order = np.argsort(owner, kind="stable")
+    for rows in np.split(order, np.cumsum(np.bincount(owner))[:-1]):
+        if len(rows) > 1:
+            yield rows
+
+
+def _compare_all(
+    folder: _Folder,
+) -> tuple[npt.NDArray[np.intp], list[tuple[int, int]], set[tuple[int, int]]]:
+    """Every photo with every other, in blocks.
+
+    Returns:
+        Each photo's nearest photo of another person; photos that are one and the same; pairs of
+        people of whom at least two photos are as near as one person's usually are.
+    """
+    nearest = np.empty(len(folder.owner), np.intp)
+    doubles: list[tuple[int, int]] = []
+    near_people: set[tuple[int, int]] = set()
+    same_photo = 1 - (1 - folder.usual) / _SAME_PHOTO
+    for start in range(0, len(folder.owner), _BLOCK):
+        block = folder.units[start : start + _BLOCK] @ folder.units.T
+        own = folder.owner[start : start + _BLOCK, None] == folder.owner
+        nearest[start : start + _BLOCK] = np.where(own, -np.inf, block).argmax(axis=1)
+        rows, columns = np.nonzero(np.triu(block >= same_photo, start + 1))
+        doubles += zip((rows + start).tolist(), columns.tolist(), strict=True)
+        rows, columns = np.nonzero((block >= folder.alike) & ~own)
+        pairs = np.sort(np.stack([folder.owner[rows + start], folder.owner[columns]], 1), axis=1)
+        near_people |= {(int(a), int(b)) for a, b in np.unique(pairs, axis=0)}
+    return nearest, doubles, near_people
+
+
+def _mislabelled(folder: _Folder, nearest: npt.NDArray[np.intp]) -> Iterator[Suspicion]:
+    """Photos that are as far from their person's others as strangers are."""
+    toward = np.einsum("nd,nd->n", folder.units, folder.units[nearest])
+    for rows in _people_with_several(folder.owner):
+        mutual = folder.units[rows] @ folder.units[rows].T
+        np.fill_diagonal(mutual, np.nan)
+        own = np.nanmedian(mutual, axis=1)
+        doubtful = []
+        for place in np.flatnonzero(own < folder.far).tolist():
+            others = np.delete(np.delete(mutual, place, 0), place, 1)
+            # Among two photos nobody can say which one is wrong, unless one is somebody else's.
+            if len(rows) == 2:
+                here, there = toward[rows[place]], toward[rows[1 - place]]
+                innocent = there >= folder.certain and there > here
+            else:
+                innocent = np.nanmedian(others) <= own[place]
+            if not innocent:
+                doubtful.append(place)
+        for place in doubtful:
+            yield _mislabelled_photo(folder, int(rows[place]), float(own[place]), nearest, toward)
+
+
+def _mislabelled_photo(
+    folder: _Folder,
+    row: int,
+    own: float,
+    nearest: npt.NDArray[np.intp],
+    toward: Similarities,
+) -> Suspicion:
+    """The suspicion that one photo shows somebody else."""
+    name = folder.names[folder.owner[row]]
+    text = f"{folder.photos[row]}: unlike the other photos of {name} (similarity {own:.3f})"
+    people: tuple[str, ...] = (name,)
+    if toward[row] >= folder.certain and toward[row] > own:
+        other = folder.names[folder.owner[nearest[row]]]
+        text += f"; rather {other} ({toward[row]:.3f})"
+        people = (name, other)
+    return Suspicion("mislabelled", (folder.photos[row],), people, text)
+
+
+def _one_person_twice(folder: _Folder, near_people: set[tuple[int, int]]) -> Iterator[Suspicion]:
+    """Two people whose photos are as near each other as one person's are."""
+    for first, second in sorted(near_people):
+        rows, columns = (np.flatnonzero(folder.owner == who) for who in (first, second))
+        similarities = folder.units[rows] @ folder.units[columns].T
+        middle = float(np.median(similarities))
+        if middle >= folder.alike:
+            row, column = divmod(int(similarities.argmax()), len(columns))
+            photos = (folder.photos[int(rows[row])], folder.photos[int(columns[column])])
+            people = (folder.names[first], folder.names[second])
+            text = f"{people[0]} and {people[1]} may be one person (similarity {middle:.3f})"
+            yield Suspicion("one person twice", photos, people, text)
+
+
+def _same_photo(folder: _Folder, doubles: list[tuple[int, int]]) -> Iterator[Suspicion]:
+    """Photos that are one and the same, under one name or two."""
+    for first, second in doubles:
+        photos = (folder.photos[first], folder.photos[second])
+        people = tuple(dict.fromkeys(folder.names[folder.owner[row]] for row in (first, second)))
+        under = f", under two names: {' and '.join(people)}" if len(people) > 1 else ""
+        text = f"{photos[0]} and {photos[1]}: the same photo twice{under}"
+        yield Suspicion("same photo", photos, people, text)

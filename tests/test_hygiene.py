@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from face_encode.errors import InputError
+from face_encode.hygiene import Suspicion, find_suspicions, sharpness
+
+
+def invented_folder(people: int = 40, each: int = 5) -> tuple[list[str], list[str], Any]:
+    """People a good way apart, their photos close together."""
+    random = np.random.default_rng(0)
+    centres = np.repeat(random.normal(size=(people, 64)), each, axis=0)
+    embeddings = 0.7 + centres + 0.35 * random.normal(size=centres.shape)
+    names = [f"p{number:02d}" for number in range(people) for _ in range(each)]
+    photos = [f"{name}/{number}.jpg" for number, name in enumerate(names)]
+    return photos, names, embeddings.astype(np.float32)
+
+
+def of_kind(found: tuple[Suspicion, ...], kind: str) -> list[Suspicion]:
+    return [each for each in found if each.kind == kind]
+
+
+def test_a_clean_folder_raises_no_suspicion() -> None:
+    assert find_suspicions(*invented_folder()) == ()
+
+
+def test_a_photo_in_the_wrong_folder_is_named_with_its_true_person() -> None:
+    photos, names, embeddings = invented_folder()
+    names[7] = "p30"
+    found = find_suspicions(photos, names, embeddings)
+    assert [each.photos for each in found] == [(photos[7],)]
+    assert found[0].kind == "mislabelled"
+    assert found[0].people == ("p30", "p01")
+    assert "rather p01" in str(found[0])
+
+
+def test_a_photo_of_a_stranger_is_named_without_a_true_person() -> None:
+    photos, names, embeddings = invented_folder()
+    embeddings[7] = 0.7 + np.random.default_rng(1).normal(size=64)
+    found = find_suspicions(photos, names, embeddings)
+    assert [each.photos for each in found] == [(photos[7],)]
+    assert found[0].people == ("p01",)
+
+
+def test_of_three_photos_the_one_that_differs_is_named() -> None:
+    photos, names, embeddings = invented_folder(each=3)
+    names[0] = "p20"
+    assert [each.photos for each in find_suspicions(photos, names, embeddings)] == [(photos[0],)]
+
+
+def test_of_two_photos_the_one_of_somebody_else_is_named() -> None:
+    photos, names, embeddings = invented_folder(each=2)
+    embeddings[0] = embeddings[10] + 0.2 * np.random.default_rng(2).normal(size=64)
+    found = find_suspicions(photos, names, embeddings)
+    assert [(each.photos, each.people) for each in found] == [((photos[0],), ("p00", "p05"))]
+
+
+def test_of_two_unlike_photos_of_nobody_else_both_are_named() -> None:
+    photos, names, embeddings = invented_folder(each=2)
+    embeddings[0] = 0.7 + np.random.default_rng(2).normal(size=64)
+    found = find_suspicions(photos, names, embeddings)
+    assert [each.photos for each in found] == [(photos[0],), (photos[1],)]
+
+
+def test_a_person_under_two_names_is_named_once() -> None:
+    photos, names, embeddings = invented_folder()
+    for row in (0, 1):
+        names[row] = "somebody"
+    found = find_suspicions(photos, names, embeddings)
+    assert [(each.kind, each.people) for each in found] == [
+        ("one person twice", ("p00", "somebody"))
+    ]
+
+
+def test_the_same_photo_twice_is_named() -> None:
+    photos, names, embeddings = invented_folder()
+    embeddings[1] = embeddings[0] * 1.5
+    found = find_suspicions(photos, names, embeddings)
+    assert [(each.kind, each.photos) for each in found] == [("same photo", (photos[0], photos[1]))]
+    assert "two names" not in found[0].text
+
+
+def test_the_same_photo_under_two_names_is_named_and_mislabelled_in_one_of_them() -> None:
+    photos, names, embeddings = invented_folder()
+    embeddings[12] = embeddings[0]
+    found = find_suspicions(photos, names, embeddings)
+    assert [each.kind for each in found] == ["mislabelled", "same photo"]
+    assert found[1].people == ("p00", "p02")
+    assert "under two names" in found[1].text
+
+
+def test_small_and_blurred_faces_are_named() -> None:
+    photos, names, embeddings = invented_folder()
+    sides = np.full(200, 80.0)
+    sides[3], sides[4] = 49, np.nan
+    details = np.full(200, 0.02)
+    details[5], details[6] = 0.0005, np.nan
+    found = find_suspicions(photos, names, embeddings, face_sides=sides, sharpnesses=details)
+    assert [(each.kind, each.photos) for each in found] == [
+        ("small face", (photos[3],)),
+        ("blurred face", (photos[5],)),
+    ]
+    assert "49 pixels; below 50" in found[0].text
+
+
+def test_a_folder_too_small_to_judge_is_judged_by_its_photos_only() -> None:
+    photos, names, embeddings = invented_folder(2, 2)
+    assert find_suspicions(photos, names, embeddings, face_sides=[10, 99, 99, 99]) != ()
+    assert find_suspicions(photos, names, embeddings) == ()
+    assert find_suspicions([], [], np.empty((0, 64), np.float32)) == ()
+
+
+def test_ten_photos_at_random_in_wrong_folders_of_five_hundred() -> None:
+    photos, names, embeddings = invented_folder(100, 5)
+    random = np.random.default_rng(3)
+    wrong = random.choice(500, 10, replace=False)
+    for row in wrong:
+        names[row] = f"p{(int(names[row][1:]) + 37) % 100:02d}"
+    named = of_kind(find_suspicions(photos, names, embeddings), "mislabelled")
+    right = {each.photos[0] for each in named} & {photos[row] for row in wrong}
+    assert len(right) >= 9
+    assert len(named) - len(right) <= 5
+
+
+def test_sharpness_falls_with_blur_and_not_with_contrast() -> None:
+    crop = np.random.default_rng(0).integers(0, 256, (150, 150, 3)).astype(np.uint8)
+    blurred = np.asarray(cv2.GaussianBlur(crop, (0, 0), 3), np.uint8)
+    assert sharpness(blurred) < 0.1 * sharpness(crop)
+    assert sharpness(crop // 2) == pytest.approx(sharpness(crop), rel=0.02)
+    assert sharpness(np.full((150, 150, 3), 90, np.uint8)) == 0
+
+
+def test_nonsense_is_refused() -> None:
+    photos, names, embeddings = invented_folder(3, 2)
+    with pytest.raises(InputError, match="has a name"):
+        find_suspicions(photos[:-1], names, embeddings)
+    with pytest.raises(InputError, match="length zero"):
+        find_suspicions(photos, names, embeddings * 0)
+    with pytest.raises(InputError, match="one size"):
+        find_suspicions(photos, names, embeddings, face_sides=[1.0])
