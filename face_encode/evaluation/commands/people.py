@@ -1,12 +1,84 @@
-"""x."""
+"""``face-encode evaluate people``: identification on folders of people."""
+
+from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
+
+from face_encode.evaluation.commands import shared
+
+if TYPE_CHECKING:
+    from face_encode.evaluation.people import PeopleResult
 
 
-def add_arguments(p: argparse.ArgumentParser) -> None:
-    """X."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "gallery",
+        metavar="GALLERY_DIR",
+        help="people to enrol, a sub-folder a person",
+    )
+    parser.add_argument(
+        "probes",
+        metavar="PROBE_DIR",
+        help="photos to search for: sub-folder = true name; names not enrolled are strangers",
+    )
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--threshold", type=float, metavar="X", help="similarity from which a search names someone"
+    )
+    choice.add_argument(
+        "--false-match-rate",
+        type=shared.rate,
+        metavar="R",
+        help="calibrate the threshold on the enrolled people for this rate of false alarms a search",
+    )
+    shared.add_json_option(parser)
+    shared.add_report_option(parser)
+    shared.add_model_options(parser)
 
 
-def run(o: argparse.Namespace) -> int:
-    """X."""
+def run(options: argparse.Namespace) -> int:
+    """Measure, print, and write the report where one is asked for."""
+    from face_encode.evaluation.page import check_report_path
+    from face_encode.evaluation.people import evaluate_people
+    from face_encode.evaluation.people_report import write_people_report
+
+    if options.report is not None:
+        check_report_path(options.report)
+    detector, encoder = shared.open_models(options)
+    result = evaluate_people(
+        options.gallery,
+        options.probes,
+        detector,
+        encoder,
+        threshold=options.threshold,
+        false_match_rate=options.false_match_rate,
+        workers=options.workers,
+    )
+    if options.report is not None:
+        write_people_report(result, options.report)
+    if options.json:
+        shared.print_json(result.as_dict())
+    else:
+        _print(result)
     return 0
+
+
+def _print(result: PeopleResult) -> None:
+    """The numbers for people."""
+    from face_encode.evaluation.people_report import number_rows, summary
+
+    print(summary(result))
+    shared.print_table(["measure", "value"], number_rows(result))
+    shared.print_lines(
+        "confused",
+        [
+            f"{name} was called {named}" + (f" ({count} times)" if count > 1 else "")
+            for (name, named), count in result.identification.confusions.items()
+        ],
+    )
+    shared.print_lines(
+        "photos without a face",
+        [f"{photo}: {why}" for photo, why in (*result.left_out, *result.probes.not_found())],
+    )

@@ -1,0 +1,117 @@
+"""Enrolment hygiene on a folder: likely mistakes, with their pictures."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from face_encode.detectors.detector import Detector
+from face_encode.encoders.encoder import Encoder
+from face_encode.evaluation.faces import embed_faces
+from face_encode.evaluation.page import Page, check_report_path, thumbnail
+from face_encode.hygiene import Suspicion, find_suspicions
+from face_encode.images import people_in
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What was noticed in a folder of people.
+
+    Attributes:
+        photos: Number of photos.
+        people: Number of people.
+        suspicions: Likely mistakes, the gravest first.
+        left_out: Photos without a face, with the reason.
+    """
+
+    photos: int
+    people: int
+    suspicions: tuple[Suspicion, ...]
+    left_out: tuple[tuple[str, str], ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result as plain JSON values, as ``check --json`` prints it."""
+        return {
+            "photos": self.photos,
+            "people": self.people,
+            "suspicions": [
+                {
+                    "kind": each.kind,
+                    "photos": list(each.photos),
+                    "people": list(each.people),
+                    "text": each.text,
+                }
+                for each in self.suspicions
+            ],
+            "left_out": [{"photo": photo, "reason": why} for photo, why in self.left_out],
+        }
+
+
+def check_people(
+    folder: str | os.PathLike[str],
+    detector: Detector,
+    encoder: Encoder,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+) -> CheckResult:
+    """Look for likely mistakes in a folder with one sub-folder a person.
+
+    Args:
+        folder: As for enrolment.
+        detector: Finds the faces; the largest of a photo counts.
+        encoder: Embeds them.
+        workers: Processes that read and detect; None chooses.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        DatasetError: The folder is missing or holds no people.
+    """
+    people = people_in(folder)
+    rows = [(name, photo) for name, photos in people.items() for photo in photos]
+    faces = embed_faces(
+        [photo for _, photo in rows],
+        detector,
+        encoder,
+        workers=workers,
+        progress=progress,
+        description="Checking",
+    )
+    kept = np.flatnonzero(faces.found).tolist()
+    boxes = [face.box for row in kept if (face := faces.faces[row]) is not None]
+    suspicions = find_suspicions(
+        [faces.photos[row] for row in kept],
+        [rows[row][0] for row in kept],
+        faces.embeddings[kept],
+        face_sides=[min(box.width, box.height) for box in boxes],
+        sharpnesses=faces.sharpness[kept],
+        crop_side=min(encoder.contract.crop.height, encoder.contract.crop.width),
+    )
+    return CheckResult(len(rows), len(people), suspicions, faces.not_found())
+
+
+def write_check_report(result: CheckResult, path: str | os.PathLike[str]) -> None:
+    """Show the likely mistakes with their pictures, in one HTML file that needs nothing else.
+
+    Args:
+        result: What was noticed.
+        path: Ends in ``.html``.
+
+    Raises:
+        InputError: It cannot be written there.
+    """
+    check_report_path(path)
+    page = Page(f"Likely mistakes in {result.photos:,} photos of {result.people:,} people")
+    for kind in dict.fromkeys(each.kind for each in result.suspicions):
+        of_kind = [each for each in result.suspicions if each.kind == kind]
+        page.heading(f"{kind.capitalize()} ({len(of_kind)})")
+        page.cards([([thumbnail(photo) for photo in each.photos], each.text) for each in of_kind])
+    if not result.suspicions:
+        page.text("Nothing was noticed.")
+    if result.left_out:
+        page.heading("Photos without a face")
+        page.table(["photo", "reason"], [list(row) for row in result.left_out])
+    page.write(path)
