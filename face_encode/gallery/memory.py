@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from face_encode.calibration import Calibration
 from face_encode.errors import GalleryError, InputError
 from face_encode.files import as_path, replacing
 from face_encode.gallery.gallery import EncoderIdentity, check_encoder
@@ -49,6 +50,7 @@ class MemoryGallery:
         encoder_name: The encoder that fills it.
         encoder_fingerprint: Its fingerprint.
         detector_name: The detector that found the faces, empty where unknown.
+        calibration: What ``face-encode calibrate`` learnt for this encoder, or None.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class MemoryGallery:
         self.encoder_name = encoder.name
         self.encoder_fingerprint = encoder.fingerprint
         self.detector_name = ""
+        self.calibration: Calibration | None = None
         self._path = None if path is None else as_path(path)
         self._changed = False
         self._index: _Index | None = None
@@ -206,6 +209,9 @@ class MemoryGallery:
                 names=self.names,
                 digests=self.digests,
                 embeddings=self.embeddings,
+                calibration=np.array(
+                    "" if self.calibration is None else self.calibration.to_json()
+                ),
             )
         self._changed = False
 
@@ -231,6 +237,8 @@ class MemoryGallery:
         gallery.detector_name = str(stored["detector_name"])
         try:
             gallery.add(stored["names"].tolist(), stored["embeddings"], stored["digests"].tolist())
+            if text := str(stored["calibration"]):
+                gallery.calibration = Calibration.from_json(text)
         except InputError as error:
             raise GalleryError(f"the gallery {path} is damaged: {error}") from error
         gallery._changed = False

@@ -49,10 +49,15 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
                         f"{path} was written by a later release of face_encode; this one reads "
                         f"version {FORMAT_VERSION}. Received: version {version}"
                     )
-                return {
+                arrays = {
                     field: _checked(path, archive, field, kinds, dimensions)
                     for field, (kinds, dimensions) in _FIELDS.items()
                 }
+                # Files from before there was a calibration are as good without.
+                kept = "calibration" in archive
+                none = np.array("")
+                text = _checked(path, archive, "calibration", "U", 0) if kept else none
+                return {**arrays, "calibration": text}
     except GalleryError:
         raise
     except FileNotFoundError as error:

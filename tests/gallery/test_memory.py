@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from face_encode.calibration import Calibration
 from face_encode.errors import GalleryError, InputError, WrongEncoderError
 from face_encode.gallery.memory import MemoryGallery, check_name
 from face_encode.gallery.opening import open_gallery
@@ -194,3 +195,34 @@ def test_opening_in_memory() -> None:
 def test_opening_another_kind_is_refused() -> None:
     with pytest.raises(GalleryError, match=r"\.npz file\. Received: people\.pkl"):
         open_gallery("people.pkl", encoder=Identity())
+
+
+def test_a_calibration_is_kept_and_files_without_one_are_read(
+    gallery: MemoryGallery, tmp_path: Path
+) -> None:
+    learnt = Calibration(
+        false_match_rate=0.01,
+        people=10,
+        photos=100,
+        enrolled=(1, 100),
+        thresholds=(0.5, 0.7),
+        tail_scale=0.1,
+        slopes=(20.0, 40.0),
+        midpoints=(0.5, 0.7),
+        verification_interval=(0.4, 0.6),
+        search_interval=(0.6, 0.8),
+        extrapolated=False,
+    )
+    path = tmp_path / "people.npz"
+    gallery.save(path)
+    assert MemoryGallery.load(path, Identity()).calibration is None
+    with np.load(path) as archive:
+        older = {name: archive[name] for name in archive.files if name != "calibration"}
+    np.savez(path, **older)
+    assert MemoryGallery.load(path, Identity()).calibration is None
+    gallery.calibration = learnt
+    gallery.save(path)
+    assert MemoryGallery.load(path, Identity()).calibration == learnt
+    np.savez(path, **older, calibration=np.array("{}"))
+    with pytest.raises(GalleryError, match="calibration is damaged"):
+        MemoryGallery.load(path, Identity())
