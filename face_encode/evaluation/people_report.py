@@ -104,9 +104,8 @@ def _nearest_chart(result: PeopleResult) -> str:
     )
     for (label, _, colour), height in zip(kinds, heights, strict=True):
         chart.bars(edges, height, colour, label)
-    chart.marker(
-        result.identification.threshold, f"threshold {result.identification.threshold:.3f}"
-    )
+    threshold = result.identification.threshold
+    chart.marker(threshold, f"threshold {threshold:.3f}")
     return chart.svg()
 
 

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--false-match-rate",
         type=shared.rate,
         metavar="R",
-        help="calibrate the threshold on the enrolled people for this rate of false alarms a search",
+        help="calibrate the threshold on the enrolled people for this rate a search",
     )
     shared.add_json_option(parser)
     shared.add_report_option(parser)
