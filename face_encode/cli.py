@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from face_encode.errors import FaceEncodeError, ImageError
+from face_encode.evaluation.commands import add_commands as add_evaluation_commands
 from face_encode.version import __version__
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     models.add_argument("--json", action="store_true", help="print the list as JSON")
     models.set_defaults(run=_models)
+
+    add_evaluation_commands(commands)
     return parser
 
 
@@ -323,12 +326,18 @@ def _print_matches(results: Sequence[dict[str, Any]]) -> None:
                     result["photo"],
                     face["name"] if face["is_match"] else f"unknown (nearest: {face['name']})",
                     f"{face['similarity']:.3f}",
+                    f"{face['probability']:.0%}" if "probability" in face else "",
                     f"{box['x']},{box['y']} {box['width']}x{box['height']}",
                 ]
             )
         if not result["faces"]:
-            rows.append([result["photo"], result["error"] or "no face found", "", ""])
-    _print_table(["photo", "name", "similarity", "box"], rows)
+            rows.append([result["photo"], result["error"] or "no face found", "", "", ""])
+    header = ["photo", "name", "similarity", "probability", "box"]
+    if not any(row[3] for row in rows):
+        # Only a calibrated gallery knows it.
+        header.pop(3)
+        rows = [[*row[:3], row[4]] for row in rows]
+    _print_table(header, rows)
 
 
 def _verify(options: argparse.Namespace) -> int:

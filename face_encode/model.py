@@ -39,7 +39,9 @@ class Face_Encode_Model:
     Attributes:
         encoder: Turns crops of faces into embeddings.
         detector: Finds the faces.
-        threshold: Cosine similarity from which two faces count as one person.
+        threshold: Cosine similarity from which a face counts as the person found: the one
+            given or set; else the gallery's, where it was calibrated, for as many photos as are
+            enrolled; else the encoder's.
         gallery: The enrolled people.
     """
 
@@ -76,7 +78,7 @@ class Face_Encode_Model:
                 f"Received: {detector!r}"
             )
         self.encoder = model_path if isinstance(model_path, Encoder) else load_encoder(model_path)
-        self.threshold = self.encoder.contract.threshold if threshold is None else float(threshold)
+        self._threshold: float | None = None if threshold is None else float(threshold)
         self.gallery = MemoryGallery(self.encoder)
 
     def __repr__(self) -> str:
@@ -86,6 +88,23 @@ class Face_Encode_Model:
             f"threshold={self.threshold}, {len(self.gallery)} photos of "
             f"{len(self.gallery.people())} people)"
         )
+
+    @property
+    def threshold(self) -> float:
+        """Cosine similarity from which a face counts as the person found."""
+        return self._threshold_for(max(1, len(self.gallery)))
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        self._threshold = float(value)
+
+    def _threshold_for(self, enrolled: int) -> float:
+        """The threshold of a search of so many photos; 1 for a comparison of two."""
+        if self._threshold is not None:
+            return self._threshold
+        if self.gallery.calibration is not None:
+            return self.gallery.calibration.threshold(enrolled)
+        return self.encoder.contract.threshold
 
     @property
     def verify_embeddings(self) -> Embeddings:
@@ -178,7 +197,8 @@ class Face_Encode_Model:
             A dict for each face, the largest face first: ``name``, the nearest person;
             ``similarity``, float within -1..1; ``is_match``, whether that reaches the threshold
             (below it the person is unknown); ``bounding_box``, ``x``, ``y``, ``width`` and
-            ``height`` in pixels, or None without detection. No face gives an empty list.
+            ``height`` in pixels, or None without detection. With a gallery that was calibrated
+            also ``probability``, 0..1, that the two are one person. No face gives an empty list.
 
         Raises:
             InputError: Not such an array, or fewer than one face asked for.
@@ -194,12 +214,17 @@ class Face_Encode_Model:
 
     def describe(self, match: Match, bounding_box: BoundingBox | None) -> dict[str, Any]:
         """A match as the plain dict that ``match_image`` returns for a face."""
-        return {
+        described = {
             "name": match.name,
             "similarity": match.similarity,
             "is_match": match.similarity >= self.threshold,
             "bounding_box": bounding_box,
         }
+        calibration = self.gallery.calibration
+        if calibration is not None:
+            chance = calibration.probability(match.similarity, max(1, len(self.gallery)))
+            described["probability"] = float(chance)
+        return described
 
     def compute_embeddings_image(
         self, rgb: npt.NDArray[np.uint8], n_max_faces: int | None = 1, detect_faces: bool = True
@@ -245,7 +270,7 @@ class Face_Encode_Model:
         """
         first, second = self._one_embedding(a), self._one_embedding(b)
         similarity = float(np.clip(first @ second, -1, 1))
-        return similarity, similarity >= self.threshold
+        return similarity, similarity >= self._threshold_for(1)
 
     def _one_embedding(self, embedding: Any) -> npt.NDArray[np.float64]:
         """An embedding at length 1, in double precision."""

@@ -10,12 +10,13 @@ import keras
 import numpy as np
 import pytest
 
+from face_encode.calibration import Calibration
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, GalleryError, InputError, WrongEncoderError
 from face_encode.images import read_image
 from face_encode.model import Face_Encode_Model
-from face_encode.types import ImageArray
+from face_encode.types import ImageArray, Match
 from tests.conftest import EXAMPLES, VERIFY_DATASET
 
 KNOWN_EXAMPLES = sorted(
@@ -234,3 +235,38 @@ def test_a_script_without_a_main_guard_may_use_workers(people_photos: list[Path]
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["starting", str(len(people_photos))]
+
+
+def test_a_calibrated_gallery_sets_the_threshold_and_gives_probabilities(
+    encoder: Encoder,
+) -> None:
+    model = Face_Encode_Model(encoder)
+    model.gallery.add(["Ada", "Bo"], np.eye(2, encoder.embedding_size, dtype=np.float32))
+    assert model.threshold == encoder.contract.threshold
+    assert "probability" not in model.describe(Match("Ada", 0.9), None)
+    model.gallery.calibration = Calibration(
+        false_match_rate=0.01,
+        people=10,
+        photos=100,
+        enrolled=(1, 2, 100),
+        thresholds=(0.5, 0.6, 0.7),
+        tail_scale=0.1,
+        slopes=(20.0, 40.0),
+        midpoints=(0.5, 0.7),
+        verification_interval=(0.4, 0.6),
+        search_interval=(0.6, 0.8),
+        extrapolated=False,
+    )
+    # A search of two photos; a comparison of two faces has the lower threshold.
+    assert model.threshold == pytest.approx(0.6)
+    described = model.describe(Match("Ada", 0.65), None)
+    assert described["is_match"]
+    expected = model.gallery.calibration.probability(0.65, 2)
+    assert described["probability"] == pytest.approx(float(expected))
+    face = np.zeros(encoder.embedding_size, np.float32)
+    other = face.copy()
+    face[0], other[:2] = 1, (0.55, np.sqrt(1 - 0.55**2))
+    assert model.compare_encodings(face, other)[1]
+    model.threshold = 0.95
+    assert model.threshold == 0.95
+    assert not model.compare_encodings(face, other)[1]
