@@ -55,7 +55,7 @@ class Axis:
             return [10.0**power for power in range(first, last + 1)]
         rough = (self.upper - self.lower) / 6
         power = 10.0 ** math.floor(math.log10(rough))
-        step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+        step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough - 1e-12)
         first, last = math.ceil(self.lower / step - 1e-9), math.floor(self.upper / step + 1e-9)
         return [round(number * step, 12) for number in range(first, last + 1)]
 
@@ -104,14 +104,15 @@ class Chart:
         self._parts.append(f'<polyline class="line {colour}" points="{self._points(x, y)}"/>')
         self._remember(colour, label)
 
-    def marker(self, x: float, label: str) -> None:
-        """A vertical line across the chart."""
+    def marker(self, x: float, label: str, at_top: bool = True) -> None:
+        """A vertical line across the chart, its label at the top or at the bottom."""
         ends = self._points([x, x], [self._y.lower, self._y.upper])
         self._parts.append(f'<polyline class="marker" points="{ends}"/>')
-        left, top = self._place(x, self._y.upper)
+        left, top = self._place(x, self._y.upper if at_top else self._y.lower)
+        top += 12 if at_top else -8
         anchor, shift = ("end", -5) if left > WIDTH * 0.7 else ("start", 5)
         self._parts.append(
-            f'<text x="{left + shift:.1f}" y="{top + 12:.1f}" text-anchor="{anchor}">'
+            f'<text x="{left + shift:.1f}" y="{top:.1f}" text-anchor="{anchor}">'
             f"{escape(label)}</text>"
         )
 

@@ -95,8 +95,7 @@ def roc_chart(scores: Scores, same: Flags, people: Sequence[str]) -> str:
         same: bool ``(N,)``.
         people: N people or photos, the clusters of the bootstrap.
     """
-    lowest = 10.0 ** np.floor(np.log10(1 / (~same).sum()))
-    rates = np.geomspace(lowest, 1, 121)
+    rates = np.geomspace(1 / (1 + (~same).sum()), 1, 121)
 
     def at_rates(drawn: Indices) -> Scores:
         curve = roc_curve(scores[drawn], same[drawn])
@@ -114,7 +113,7 @@ def roc_chart(scores: Scores, same: Flags, people: Sequence[str]) -> str:
     )
     chart.band(rates, lower, upper, "a")
     chart.line(rates, whole, "a")
-    chart.marker(smallest_meaningful_far(int((~same).sum())), "10 false matches")
+    chart.marker(smallest_meaningful_far(int((~same).sum())), "10 false matches", at_top=False)
     return chart.svg()
 
 

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from face_encode.detectors.dlib_hog import DlibHogDetector
+from face_encode.encoders.encoder import Encoder
+from face_encode.evaluation.speed import measure_speeds
+
+
+def test_every_part_of_real_photos_takes_time(test_data: Path, encoder: Encoder) -> None:
+    photos = sorted((test_data / "lfw-dev").glob("*/*.jpg"))[:4]
+    speeds = measure_speeds(photos, DlibHogDetector(), encoder)
+    assert 0 < speeds.reading < speeds.detection
+    # A batch takes less a face than a face by itself.
+    assert 0 < speeds.encoding_batched < speeds.encoding_one
+
+
+def test_photos_without_a_face_or_a_file_leave_encoding_unmeasured(
+    tmp_path: Path, encoder: Encoder
+) -> None:
+    photo = tmp_path / "empty.png"
+    Image.fromarray(np.full((100, 100, 3), 90, np.uint8)).save(photo)
+    speeds = measure_speeds([photo, photo, tmp_path / "none.png"], DlibHogDetector(), encoder)
+    assert speeds.detection > 0
+    assert math.isnan(speeds.encoding_one)
