@@ -49,7 +49,7 @@ def main() -> None:
     from face_encode.encoders.loading import KNOWN_ENCODERS
     from face_encode.evaluation.lfw import read_pairs
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", required=True, help="the folder with a sub-folder a person")
     parser.add_argument("--pairs", required=True, help="pairs in LFW's format, or a CSV")
     parser.add_argument("--encoders", nargs="+", default=list(KNOWN_ENCODERS))
