@@ -14,6 +14,7 @@ from face_encode.detectors.detector import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, ImageError, InputError
 from face_encode.gallery.memory import MemoryGallery, check_name
+from face_encode.hygiene import find_suspicions
 from face_encode.images import content_digest
 from face_encode.pipeline import EmbeddedPhoto, embed_photos
 from face_encode.progress import tracked
@@ -95,6 +96,7 @@ def enrol_people(
     counts = dict.fromkeys(people, 0)
     for task in enrolled:
         counts[task.name] += 1
+    suspicions = _suspicions(enrolled, results, np.stack(embeddings), encoder)
     _replace(gallery, enrolled, np.stack(embeddings), replaces)
     gallery.detector_name = detector.name
     return EnrolmentReport(
@@ -102,7 +104,8 @@ def enrol_people(
         per_person=counts,
         left_out=tuple(left_out),
         reused=len(tasks) - len(fresh),
-        notes=tuple(notes),
+        # Likely mistakes first: they are what a reader must not miss.
+        notes=(*suspicions, *notes),
     )
 
 
@@ -126,6 +129,30 @@ def _tasks(people: PeoplePhotos, left_out: list[LeftOut]) -> list[_Task]:
                 reason = str(error).removeprefix(f"{Path(label)}: ")
                 left_out.append(LeftOut(label, name, reason))
     return tasks
+
+
+def _suspicions(
+    enrolled: Sequence[_Task],
+    results: Mapping[int, EmbeddedPhoto],
+    embeddings: Embeddings,
+    encoder: Encoder,
+) -> list[str]:
+    """Likely mistakes among the photos enrolled, such as one in the wrong folder."""
+    # Of photos that were enrolled before, the size of the face is not known any more.
+    sides = [
+        min(result.faces[0].box.width, result.faces[0].box.height)
+        if (result := results.get(id(task))) is not None
+        else np.nan
+        for task in enrolled
+    ]
+    found = find_suspicions(
+        [task.label for task in enrolled],
+        [task.name for task in enrolled],
+        embeddings,
+        face_sides=sides,
+        crop_side=min(encoder.contract.crop.height, encoder.contract.crop.width),
+    )
+    return [str(each) for each in found]
 
 
 def _label(photo: Photo, index: int) -> str:

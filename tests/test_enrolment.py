@@ -15,6 +15,7 @@ from face_encode.errors import DatasetError
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.images import people_in, read_image
 from face_encode.types import EnrolmentReport, LeftOut
+from tests.conftest import VERIFY_DATASET
 
 
 @pytest.fixture
@@ -131,3 +132,16 @@ def test_arrays_and_paths_can_be_mixed(encoder: Encoder, people_photos: list[Pat
     np.testing.assert_allclose(gallery.embeddings[0], gallery.embeddings[1], atol=1e-6)
     assert [item.photo for item in report.left_out] == ["photo 2"]
     assert "uint8" in report.left_out[0].reason
+
+
+def test_a_photo_in_the_wrong_folder_is_named_first(encoder: Encoder, tmp_path: Path) -> None:
+    for person in VERIFY_DATASET.iterdir():
+        if person.is_dir():
+            shutil.copytree(person, tmp_path / person.name)
+    first, second = sorted(path for path in tmp_path.iterdir() if path.is_dir())[:2]
+    wrong = second / "wrong.jpg"
+    sorted(first.glob("*.jpg"))[0].rename(wrong)
+    report = enrol(tmp_path, MemoryGallery(encoder), encoder)
+    assert report.notes[0].startswith(f"{wrong}: unlike the other photos of {second.name}")
+    # Nothing is left out for a suspicion.
+    assert report.left_out == ()

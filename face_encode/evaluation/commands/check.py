@@ -37,6 +37,8 @@ def run(options: argparse.Namespace) -> int:
         f"{result.photos:,} photos of {result.people:,} people: "
         f"{len(result.suspicions)} likely mistakes, {len(result.left_out)} photos without a face"
     )
-    shared.print_table(["kind", "what"], [[each.kind, each.text] for each in result.suspicions])
+    if result.suspicions:
+        rows = [[each.kind, each.text] for each in result.suspicions]
+        shared.print_table(["kind", "what"], rows)
     shared.print_lines("without a face", [f"{photo}: {why}" for photo, why in result.left_out])
     return 0
