@@ -21,8 +21,11 @@ HEADER = """# Accuracy
 
 Verification on `{pairs}`: {count:,} pairs, {different:,} of them of different people. Of each
 photo the largest face nearest the middle is taken; no pair is dropped, and a photo without a face
-makes its pairs errors. {protocol} Intervals are 95 % bootstrap intervals over people. A true
-accept rate (TAR) is given where there are at least ten false accepts to count.
+makes its pairs errors.
+{protocol}
+Intervals are 95 % bootstrap intervals over people. A true accept rate (TAR) is given where there
+are at least ten false accepts to count. Euclidean thresholds are distances with a minus sign, so
+that higher is nearer.
 
 | encoder | detector | metric | accuracy | interval | equal error rate | TAR at FAR 1 % | \
 TAR at FAR 0.1 % | threshold | faces found | ms a photo |

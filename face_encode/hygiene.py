@@ -24,7 +24,7 @@ Kind: TypeAlias = Literal[
 Similarities: TypeAlias = npt.NDArray[np.float32]
 
 # A photo that is farther from its person's others than this share of strangers is.
-_STRANGERS_FARTHER = 0.98
+_STRANGERS_FARTHER = 0.97
 # A stranger's nearness that hardly ever comes by chance.
 _STRANGERS_CERTAIN = 0.999
 # Two names are one person where their photos are as near as those of all but so many people.
@@ -266,8 +266,22 @@ def _mislabelled(folder: _Folder, nearest: npt.NDArray[np.intp]) -> Iterator[Sus
                 innocent = np.nanmedian(others) <= own[place]
             if not innocent:
                 doubtful.append(place)
+        if len(rows) == 2 and len(doubtful) == 2:
+            yield _unlike_pair(folder, int(rows[0]), int(rows[1]), float(own[0]))
+            continue
         for place in doubtful:
             yield _mislabelled_photo(folder, int(rows[place]), float(own[place]), nearest, toward)
+
+
+def _unlike_pair(folder: _Folder, first: int, second: int, similarity: float) -> Suspicion:
+    """The suspicion that one of a person's only two photos shows somebody else."""
+    photos = (folder.photos[first], folder.photos[second])
+    name = folder.names[folder.owner[first]]
+    text = (
+        f"{photos[0]} and {photos[1]}: the two photos of {name} are unlike each other "
+        f"(similarity {similarity:.3f})"
+    )
+    return Suspicion("mislabelled", photos, (name,), text)
 
 
 def _mislabelled_photo(

@@ -63,7 +63,8 @@ def test_of_two_unlike_photos_of_nobody_else_both_are_named() -> None:
     photos, names, embeddings = invented_folder(each=2)
     embeddings[0] = 0.7 + np.random.default_rng(2).normal(size=64)
     found = find_suspicions(photos, names, embeddings)
-    assert [each.photos for each in found] == [(photos[0],), (photos[1],)]
+    assert [each.photos for each in found] == [(photos[0], photos[1])]
+    assert "unlike each other" in found[0].text
 
 
 def test_a_person_under_two_names_is_named_once() -> None:

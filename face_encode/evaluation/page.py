@@ -33,7 +33,7 @@ table { border-collapse: collapse; }
 th, td { text-align: left; padding: .25em 1.2em .25em 0; border-bottom: 1px solid var(--grid);
   vertical-align: top; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 1em; }
-figure { margin: 0; } figcaption { font-size: .9em; }
+figure { margin: 0; max-width: 620px; } figcaption { font-size: .9em; }
 svg { width: 100%; height: auto; } svg text { font-size: 12px; fill: var(--ink); }
 .grid { stroke: var(--grid); } .marker { stroke: var(--ink); stroke-dasharray: 4 3; }
 .line { fill: none; stroke-width: 2; }
