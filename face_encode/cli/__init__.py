@@ -1,0 +1,73 @@
+"""The command ``face-encode``: parses, calls, prints.
+
+Each module holds one command: ``add_arguments(parser)`` declares it, ``run(options)`` does it
+and returns the exit code. Nothing heavy is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from face_encode.cli import enroll, match, models, remove, verify
+from face_encode.console import printable
+from face_encode.errors import FaceEncodeError
+from face_encode.evaluation.commands import add_commands as add_evaluation_commands
+from face_encode.version import __version__
+
+_COMMANDS = {
+    "enroll": (enroll, "enrol a folder of people into a gallery file"),
+    "match": (match, "name the faces in photos"),
+    "verify": (verify, "say whether two photos show the same person"),
+    "remove": (remove, "take a person out of a gallery file"),
+    "models": (models, "list the known encoders and detectors, their sources and licences"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The words behind the command's name; None takes the program's own.
+
+    Returns:
+        0 done; 1 an error of ours, told in one line on standard error. Wrong usage ends the
+        program with 2.
+    """
+    # TensorFlow writes pages of notices to standard error; this is a program, not a library, so
+    # it may say so for the whole process.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file's name may hold bytes that are no text, and a terminal may lack its letters.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except FaceEncodeError as error:
+        print(f"face-encode: {printable(str(error))}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("face-encode: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="face-encode", description="Recognise people by their faces."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, (module, summary) in _COMMANDS.items():
+        command = commands.add_parser(name, help=summary)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    add_evaluation_commands(commands)
+    return parser

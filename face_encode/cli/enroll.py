@@ -1,0 +1,92 @@
+"""``face-encode enroll``: a folder of people into a gallery file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from face_encode.cli.opening import add_model_options, open_model
+from face_encode.console import ROWS_SHOWN, add_json_option, positive, print_json, print_table
+
+if TYPE_CHECKING:
+    from face_encode.types import EnrolmentReport
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Enrol a folder with one sub-folder a person into a gallery file. A gallery that exists "
+        "becomes what the folder holds; only photos that changed are encoded."
+    )
+    parser.add_argument("people", metavar="PEOPLE_DIR", help="a folder with a sub-folder a person")
+    parser.add_argument(
+        "-g", "--gallery", metavar="GALLERY.npz", required=True, help="the gallery file to write"
+    )
+    parser.add_argument(
+        "--add", action="store_true", help="keep the gallery's people who are not in the folder"
+    )
+    parser.add_argument("--workers", type=positive, metavar="N", help="processes that find faces")
+    add_json_option(parser)
+    add_model_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Enrol, save, and report."""
+    from face_encode.enrolment import enrol_people
+    from face_encode.files import as_path
+    from face_encode.gallery.npz_file import check_file_name
+    from face_encode.images import people_in
+
+    gallery_path = as_path(options.gallery)
+    check_file_name(gallery_path)
+    people = people_in(options.people)
+    model = open_model(options)
+    # os.path, because pathlib raises where the path cannot be looked at.
+    if os.path.exists(gallery_path):
+        model.load_gallery(gallery_path)
+    before = set(model.gallery.people())
+    report = enrol_people(
+        people,
+        model.gallery,
+        model.detector,
+        model.encoder,
+        replaces="same people" if options.add else "all",
+        workers=options.workers,
+    )
+    model.save_gallery(gallery_path)
+    gone = sorted(before - set(model.gallery.people()))
+    if options.json:
+        print_json(_report_as_dict(report) | {"no_longer_enrolled": gone})
+    else:
+        _print_report(report, gone)
+        print(f"gallery: {gallery_path}")
+    return 0
+
+
+def _report_as_dict(report: EnrolmentReport) -> dict[str, Any]:
+    """The report as plain JSON values."""
+    return {
+        "enrolled": report.enrolled,
+        "reused": report.reused,
+        "per_person": dict(report.per_person),
+        "left_out": [
+            {"photo": item.photo, "name": item.name, "reason": item.reason}
+            for item in report.left_out
+        ],
+        "notes": list(report.notes),
+    }
+
+
+def _print_report(report: EnrolmentReport, gone: Sequence[str]) -> None:
+    """The report for people: a table where it is short, and what was left out."""
+    if len(report.per_person) <= ROWS_SHOWN:
+        rows = [[name, str(count)] for name, count in report.per_person.items()]
+        print_table(["person", "photos"], rows)
+    lines = str(report).splitlines()
+    print("\n".join(lines[: ROWS_SHOWN + 1]))
+    if len(lines) > ROWS_SHOWN + 1:
+        print(f"  … and {len(lines) - ROWS_SHOWN - 1} more (--json tells all)")
+    if gone:
+        print(f"no longer enrolled: {', '.join(gone)}")

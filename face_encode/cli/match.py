@@ -1,0 +1,124 @@
+"""``face-encode match``: names for the faces in photos."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from face_encode.cli.opening import add_model_options, open_model
+from face_encode.console import add_json_option, positive, print_json, print_table, printable
+from face_encode.errors import ImageError
+
+if TYPE_CHECKING:
+    from face_encode.model import Face_Encode_Model
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = "Name the faces in photos by the people of a folder or a gallery file."
+    parser.add_argument("people", metavar="PEOPLE", help="a folder of people, or a gallery file")
+    parser.add_argument("photos", metavar="PHOTO", nargs="+", help="photos to name the faces of")
+    parser.add_argument(
+        "--max-faces",
+        type=positive,
+        metavar="N",
+        help="name the N largest faces of each photo only (default: all)",
+    )
+    parser.add_argument(
+        "--annotate", metavar="OUT_DIR", help="write the photos there, with boxes and names drawn"
+    )
+    add_json_option(parser)
+    add_model_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Match, draw where asked to, and print."""
+    from face_encode.pipeline import NO_FACE, embed_photos
+    from face_encode.progress import tracked
+
+    model = open_model(options)
+    if Path(options.people).suffix == ".npz":
+        model.load_gallery(options.people)
+    else:
+        report = model.fit_dataset(options.people)
+        for item in report.left_out:
+            row = printable(f"{item.photo}: {item.reason}")
+            print(f"face-encode: left out: {row}", file=sys.stderr)
+    embedded = embed_photos(
+        options.photos, model.detector, model.encoder, max_faces=options.max_faces
+    )
+    results: list[dict[str, Any]] = []
+    for photo in tracked(embedded, len(options.photos), "Matching"):
+        found = model.gallery.search(photo.embeddings)
+        faces = [
+            model.describe(matches[0], face.box.as_dict())
+            for matches, face in zip(found, photo.faces, strict=False)
+        ]
+        # A photo without a face is a fine photo: it has an empty list, not an error.
+        error = None if photo.error == NO_FACE else photo.error
+        results.append({"photo": photo.photo, "faces": faces, "error": error})
+    if options.annotate is not None:
+        _annotate(model, results, Path(options.annotate))
+    if options.json:
+        print_json(results)
+    else:
+        _print_matches(results)
+    # A broken photo among others is a row; only where there is nothing but those has the
+    # command failed.
+    if all(result["error"] is not None for result in results):
+        raise ImageError(f"none of the {len(results)} photos can be read")
+    return 0
+
+
+def _annotate(model: Face_Encode_Model, results: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Write the photos with boxes and names drawn; photos of the same name are numbered."""
+    from PIL import Image
+
+    from face_encode.images import read_image
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Whatever the folder, a photo is never overwritten with its own drawing.
+        taken = {os.path.realpath(result["photo"]) for result in results}
+        for result in results:
+            if result["error"] is not None:
+                continue
+            stem, number = Path(result["photo"]).stem, 1
+            target = os.path.realpath(folder / f"{stem}.png")
+            while target in taken:
+                number += 1
+                target = os.path.realpath(folder / f"{stem}-{number}.png")
+            taken.add(target)
+            drawn = model.draw_bounding_box(read_image(result["photo"]), result["faces"])
+            Image.fromarray(drawn).save(target)
+    except OSError as error:
+        raise ImageError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def _print_matches(results: Sequence[dict[str, Any]]) -> None:
+    """A row a face, and a row a photo without any."""
+    rows = []
+    for result in results:
+        for face in result["faces"]:
+            box = face["bounding_box"]
+            rows.append(
+                [
+                    result["photo"],
+                    face["name"] if face["is_match"] else f"unknown (nearest: {face['name']})",
+                    f"{face['similarity']:.3f}",
+                    f"{face['probability']:.0%}" if "probability" in face else "",
+                    f"{box['x']},{box['y']} {box['width']}x{box['height']}",
+                ]
+            )
+        if not result["faces"]:
+            rows.append([result["photo"], result["error"] or "no face found", "", "", ""])
+    header = ["photo", "name", "similarity", "probability", "box"]
+    if not any(row[3] for row in rows):
+        # Only a calibrated gallery knows it.
+        header.pop(3)
+        rows = [[*row[:3], row[4]] for row in rows]
+    print_table(header, rows)

@@ -1,0 +1,34 @@
+"""The model that a command's options describe."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from face_encode.console import without_native_notices
+
+if TYPE_CHECKING:
+    from face_encode.model import Face_Encode_Model
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """The choices that every command with a model has."""
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", metavar="MODEL", help="a known encoder or a .keras file")
+    group.add_argument("--detector", metavar="NAME", help="a known detector")
+    group.add_argument(
+        "--threshold",
+        type=float,
+        metavar="X",
+        help="cosine similarity from which two faces count as one person",
+    )
+
+
+def open_model(options: argparse.Namespace) -> Face_Encode_Model:
+    """The model that the options describe."""
+    from face_encode.model import Face_Encode_Model
+
+    with without_native_notices():
+        import keras  # noqa: F401 - imports TensorFlow, or whatever Keras runs on
+
+    return Face_Encode_Model(options.model, options.detector, options.threshold)

@@ -1,0 +1,79 @@
+"""What the commands have in common: options, tables, JSON, and a terminal kept clean."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+# A terminal gets the first so many rows of a long list; JSON gets all.
+ROWS_SHOWN = 20
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """``--json``."""
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"a whole number, at least 1, not {text!r}")
+    return number
+
+
+def printable(text: str) -> str:
+    """A text in one line, with control characters, which steer a terminal, spelt out."""
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+        else character
+        for character in text
+    )
+
+
+@contextmanager
+def without_native_notices() -> Iterator[None]:
+    """Keep what native code writes to standard error off it; Python's errors pass as ever.
+
+    TensorFlow 2.21 greets with four lines that none of its own switches turns off.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def print_json(value: Any) -> None:
+    """JSON on standard output, alone, with letters of any script as they are."""
+    ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
+    print(json.dumps(value, indent=2, ensure_ascii=ascii_only))
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table; whole lines into a pipe, as wide as the terminal on one."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*header, box=SIMPLE_HEAD)
+    for row in rows:
+        # Text, because a name with square brackets in it is no markup.
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    wide = None if sys.stdout.isatty() else 400
+    Console(width=wide, soft_wrap=False).print(table)
