@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from face_encode.console import add_json_option, print_json, print_table
 from face_encode.evaluation.commands import shared
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="R",
         help="share of searches for a stranger that may name someone (default: 0.001)",
     )
-    shared.add_json_option(parser)
+    add_json_option(parser)
     shared.add_model_options(parser)
 
 
@@ -70,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
         gallery.save()
     if options.json:
         values = json.loads(learnt.to_json())
-        shared.print_json({**values, "gallery": path, "threshold": learnt.threshold(enrolled)})
+        print_json({**values, "gallery": path, "threshold": learnt.threshold(enrolled)})
     else:
         _print(learnt, enrolled, path)
     return 0
@@ -99,9 +100,7 @@ def _print(learnt: Calibration, enrolled: int, path: str | None) -> None:
                 f"{100 * float(learnt.probability(threshold, size)):.0f} %",
             ]
         )
-    shared.print_table(
-        ["search of", "threshold", "95 % interval", "probability at the threshold"], rows
-    )
+    print_table(["search of", "threshold", "95 % interval", "probability at the threshold"], rows)
     if learnt.extrapolated:
         print(
             "so small a rate cannot be counted on so few people: the thresholds for searches "

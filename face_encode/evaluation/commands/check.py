@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 
+from face_encode.console import add_json_option, print_json, print_table
 from face_encode.evaluation.commands import shared
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("people", metavar="DIR", help="a folder with a sub-folder a person")
-    shared.add_json_option(parser)
+    add_json_option(parser)
     parser.add_argument(
         "--report",
         metavar="OUT.html",
@@ -31,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     if options.report is not None:
         write_check_report(result, options.report)
     if options.json:
-        shared.print_json(result.as_dict())
+        print_json(result.as_dict())
         return 0
     print(
         f"{result.photos:,} photos of {result.people:,} people: "
@@ -39,6 +40,6 @@ def run(options: argparse.Namespace) -> int:
     )
     if result.suspicions:
         rows = [[each.kind, each.text] for each in result.suspicions]
-        shared.print_table(["kind", "what"], rows)
+        print_table(["kind", "what"], rows)
     shared.print_lines("without a face", [f"{photo}: {why}" for photo, why in result.left_out])
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from face_encode.console import ROWS_SHOWN, add_json_option, positive, print_json, print_table
 from face_encode.evaluation.commands import shared
 
 
@@ -26,12 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--min-faces",
-        type=shared.positive,
+        type=positive,
         default=2,
         metavar="N",
         help="write groups of at least so many faces (default: 2)",
     )
-    shared.add_json_option(parser)
+    add_json_option(parser)
     shared.add_model_options(parser)
 
 
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     )
     written = write_groups(result, options.output, options.min_faces)
     if options.json:
-        shared.print_json(result.as_dict(options.min_faces))
+        print_json(result.as_dict(options.min_faces))
         return 0
     faces = sum(len(group) for group in result.groups)
     kept = sum(len(group) for group in result.groups[:written])
@@ -54,12 +55,12 @@ def run(options: argparse.Namespace) -> int:
         f"{faces:,} faces in {result.photos:,} photos: {written:,} people with at least "
         f"{options.min_faces} faces ({kept:,} faces) written to {options.output}"
     )
-    shared.print_table(
+    print_table(
         ["folder", "faces"],
         [
             [result.name_of(number), str(len(group))]
             for number, group in enumerate(result.groups[:written])
-        ][: shared.ROWS_SHOWN],
+        ][:ROWS_SHOWN],
     )
     shared.print_lines("left out", [f"{photo}: {why}" for photo, why in result.left_out])
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from face_encode.console import add_json_option, print_json, print_table
 from face_encode.evaluation.commands import shared
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metric", choices=("cosine", "euclidean"), default="cosine", help="default: cosine"
     )
-    shared.add_json_option(parser)
+    add_json_option(parser)
     shared.add_report_option(parser)
     shared.add_model_options(parser)
 
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
         speeds = measure_speeds(pairs.photos(), detector, encoder)
         write_pairs_report(result, options.report, speeds)
     if options.json:
-        shared.print_json(result.as_dict())
+        print_json(result.as_dict())
     else:
         _print(result)
     return 0
@@ -81,7 +82,7 @@ def _print(result: PairsResult) -> None:
         interval = _interval(result, f"tar_at_far_{rate}")
         rows.append([f"TAR at FAR {rate:g}", value, interval, note])
     rows.append(["threshold", f"{numbers.threshold:.4f}", "", result.metric])
-    shared.print_table(["measure", "value", "95 % interval", ""], rows)
+    print_table(["measure", "value", "95 % interval", ""], rows)
     mirrored = "mirror image averaged in" if result.mirrored else "no mirror image"
     print(
         f"{len(result.pairs):,} pairs, {different:,} of them different, {result.photos:,} photos; "

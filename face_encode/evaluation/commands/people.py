@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from face_encode.console import add_json_option, print_json, print_table
 from face_encode.evaluation.commands import shared
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="R",
         help="calibrate the threshold on the enrolled people for this rate a search",
     )
-    shared.add_json_option(parser)
+    add_json_option(parser)
     shared.add_report_option(parser)
     shared.add_model_options(parser)
 
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     if options.report is not None:
         write_people_report(result, options.report)
     if options.json:
-        shared.print_json(result.as_dict())
+        print_json(result.as_dict())
     else:
         _print(result)
     return 0
@@ -70,7 +71,7 @@ def _print(result: PeopleResult) -> None:
     from face_encode.evaluation.people_report import number_rows, summary
 
     print(summary(result))
-    shared.print_table(["measure", "value"], number_rows(result))
+    print_table(["measure", "value"], number_rows(result))
     shared.print_lines(
         "confused",
         [
