@@ -138,18 +138,15 @@ def _suspicions(
     encoder: Encoder,
 ) -> list[str]:
     """Likely mistakes among the photos enrolled, such as one in the wrong folder."""
-    # Of photos that were enrolled before, the size of the face is not known any more.
-    sides = [
-        min(result.faces[0].box.width, result.faces[0].box.height)
-        if (result := results.get(id(task))) is not None
-        else np.nan
-        for task in enrolled
-    ]
+    # Of photos that were enrolled before, size and sharpness of the face are not known any more.
+    fresh = [results.get(id(task)) for task in enrolled]
+    boxes = [None if result is None else result.faces[0].box for result in fresh]
     found = find_suspicions(
         [task.label for task in enrolled],
         [task.name for task in enrolled],
         embeddings,
-        face_sides=sides,
+        face_sides=[np.nan if box is None else min(box.width, box.height) for box in boxes],
+        sharpnesses=[np.nan if result is None else result.sharpness[0] for result in fresh],
         crop_side=min(encoder.contract.crop.height, encoder.contract.crop.width),
     )
     return [str(each) for each in found]

@@ -15,6 +15,7 @@ from face_encode.alignment import crop_faces
 from face_encode.detectors.detector import Detector
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import FaceEncodeError, ImageError, InputError
+from face_encode.hygiene import sharpness
 from face_encode.images import as_rgb, read_image
 from face_encode.types import CropRecipe, Embeddings, Face, ImageArray, Photo, check_count
 
@@ -54,6 +55,7 @@ class EmbeddedPhoto:
         photo: Its path.
         faces: All of them, the largest first.
         embeddings: float32 ``(N, D)``, of the first N faces, as many as were asked for.
+        sharpness: How much fine detail each of these crops has; see ``hygiene.sharpness``.
         size: Width and height of the photo in pixels, ``(0, 0)`` where it cannot be read.
         error: Why there are no embeddings, or None. A photo without a face is such an error.
     """
@@ -61,6 +63,7 @@ class EmbeddedPhoto:
     photo: str
     faces: tuple[Face, ...]
     embeddings: Embeddings
+    sharpness: tuple[float, ...] = ()
     size: tuple[int, int] = (0, 0)
     error: str | None = None
 
@@ -106,9 +109,11 @@ def _encode_together(items: Sequence[PhotoCrops], encoder: Encoder) -> Iterator[
     for item, end in zip(items, ends, strict=True):
         part = embeddings[end - len(item.crops) : end]
         lengths = np.linalg.norm(part, axis=1)
-        usable = np.isfinite(lengths).all() and (lengths > 0).all()
-        error = item.error if usable else NO_EMBEDDING
-        yield EmbeddedPhoto(item.photo, item.faces, part if usable else part[:0], item.size, error)
+        if not np.isfinite(lengths).all() or not (lengths > 0).all():
+            yield EmbeddedPhoto(item.photo, item.faces, part[:0], (), item.size, NO_EMBEDDING)
+            continue
+        details = tuple(sharpness(crop) for crop in item.crops)
+        yield EmbeddedPhoto(item.photo, item.faces, part, details, item.size, item.error)
 
 
 def find_crops(

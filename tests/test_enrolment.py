@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -145,3 +146,14 @@ def test_a_photo_in_the_wrong_folder_is_named_first(encoder: Encoder, tmp_path: 
     assert report.notes[0].startswith(f"{wrong}: unlike the other photos of {second.name}")
     # Nothing is left out for a suspicion.
     assert report.left_out == ()
+
+
+def test_a_blurred_face_is_remarked_on(
+    folder: Path, encoder: Encoder, people_photos: list[Path]
+) -> None:
+    blurred = cv2.GaussianBlur(read_image(people_photos[0]), (0, 0), 6)
+    Image.fromarray(blurred.astype(np.uint8)).save(folder / "person 0" / "blurred.png")
+    report = enrol(folder, MemoryGallery(encoder), encoder)
+    assert report.enrolled == 5
+    remarks = [note for note in report.notes if "too blurred" in note]
+    assert [remark.split(":")[0] for remark in remarks] == [f"{folder}/person 0/blurred.png"]

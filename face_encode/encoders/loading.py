@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +20,6 @@ from face_encode.encoders.dlib_resnet import DLIB_RESNET_CONTRACT, dlib_resnet
 from face_encode.encoders.encoder import Encoder, image_shape
 from face_encode.errors import ModelFileError
 from face_encode.files import as_path
-from face_encode.version import __version__
 from face_encode.weights import KNOWN_WEIGHTS, cache_folder, read_verified
 
 if TYPE_CHECKING:
@@ -85,8 +85,10 @@ def load_encoder(
 
 def _load_known(known: KnownEncoder, weights: str | os.PathLike[str] | None) -> Encoder:
     """Open a known encoder, from the cache where its weights were converted before."""
-    digest = KNOWN_WEIGHTS[known.weights].sha256[:8]
-    cached = cache_folder() / f"{known.contract.name}-{digest}-{__version__}.keras"
+    # A file made from other weights, or by a release that used them otherwise, is another file.
+    made_of = KNOWN_WEIGHTS[known.weights].sha256 + known.contract.to_json()
+    digest = hashlib.sha256(made_of.encode()).hexdigest()[:12]
+    cached = cache_folder() / f"{known.contract.name}-{digest}.keras"
     if weights is None and cached.is_file():
         try:
             return _load_file(cached)

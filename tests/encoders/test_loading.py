@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.loading import load_encoder
+from face_encode.encoders.loading import KNOWN_ENCODERS, load_encoder
 from face_encode.errors import ModelFileError, WeightsError
 from face_encode.types import ImageArray
 
@@ -34,6 +35,18 @@ def test_the_converted_weights_are_cached(
     np.testing.assert_allclose(
         from_file.encode(colour_crops[:4]), encoder.encode(colour_crops[:4]), atol=1e-6
     )
+
+
+def test_a_cache_from_another_calibration_is_left_alone(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACE_ENCODE_CACHE", str(tmp_path))
+    known = KNOWN_ENCODERS["dlib_resnet"]
+    former = replace(known, contract=replace(known.contract, threshold=0.5))
+    monkeypatch.setitem(KNOWN_ENCODERS, "dlib_resnet", former)
+    assert load_encoder().contract.threshold == 0.5
+    monkeypatch.setitem(KNOWN_ENCODERS, "dlib_resnet", known)
+    assert load_encoder().contract == encoder.contract
 
 
 def test_a_damaged_cache_is_made_again(
