@@ -6,6 +6,7 @@ batches of (images, people) that hold several photos of each person.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
@@ -14,7 +15,7 @@ from keras import ops
 from face_encode.errors import InputError
 from face_encode.training.mining import batch_hard, batch_semi_hard, squared_distances
 
-__all__ = ["MinedTripletLoss", "MultiSimilarityLoss"]
+__all__ = ["MinedTripletLoss", "MultiSimilarityLoss", "TeacherLoss"]
 
 _MINERS = {"semi_hard": batch_semi_hard, "hard": batch_hard}
 
@@ -158,6 +159,78 @@ class MultiSimilarityLoss(keras.losses.Loss):  # type: ignore[misc]
             "threshold": self.threshold,
             "margin": self.margin,
         }
+
+
+@keras.saving.register_keras_serializable(package="face_encode", name="TeacherLoss")
+class TeacherLoss(keras.losses.Loss):  # type: ignore[misc]
+    """Regression on a teacher's embeddings, and on how similar the teacher finds two photos.
+
+    The mean squared error, plus a weight times the mean squared difference of the batch's two
+    matrices of cosines (Park, Kim, Lu and Cho, "Relational Knowledge Distillation", 2019,
+    https://arxiv.org/abs/1904.05068, gives the idea): verification lives on the cosines.
+    Embeddings of faces share a large mean, beside which their differences are small; say it,
+    and both terms see the differences.
+    """
+
+    def __init__(
+        self,
+        mean: float | Sequence[float] = 0.0,
+        scale: float = 1.0,
+        relation_weight: float = 10.0,
+        name: str = "teacher_loss",
+        **keywords: Any,
+    ) -> None:
+        """Say what is common to the teacher's embeddings.
+
+        Args:
+            mean: Their mean, D numbers, or one for all.
+            scale: Their standard deviation about it, one number for all.
+            relation_weight: Weight of the cosines, at least 0.
+            name: As for every Keras loss.
+            **keywords: As for every Keras loss.
+
+        Raises:
+            InputError: The scale is not above 0, or the weight is below 0.
+        """
+        if not scale > 0 or not relation_weight >= 0:
+            raise InputError(
+                "the scale is a number above 0, the weight at least 0. "
+                f"Received: {scale}, {relation_weight}"
+            )
+        super().__init__(name=name, **keywords)
+        self.mean = mean
+        self.scale = scale
+        self.relation_weight = relation_weight
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """The loss of the batch.
+
+        Args:
+            y_true: float ``(N, D)``, the teacher's embeddings.
+            y_pred: float ``(N, D)``, the student's.
+        """
+        teacher = (y_true - ops.cast(self.mean, y_true.dtype)) / self.scale
+        student = (y_pred - ops.cast(self.mean, y_pred.dtype)) / self.scale
+        loss = ops.mean(ops.square(student - teacher))
+        if self.relation_weight:
+            difference = _cosines(student) - _cosines(teacher)
+            loss = loss + self.relation_weight * ops.mean(ops.square(difference))
+        return loss
+
+    def get_config(self) -> dict[str, Any]:
+        """What rebuilds the loss."""
+        return {
+            **super().get_config(),
+            "mean": self.mean,
+            "scale": self.scale,
+            "relation_weight": self.relation_weight,
+        }
+
+
+def _cosines(embeddings: Any) -> Any:
+    """Cosine similarities within a batch, ``(N, N)``."""
+    unit = ops.normalize(embeddings, axis=-1)
+    return ops.matmul(unit, ops.transpose(unit))
 
 
 def _soft_sum(exponents: Any, mask: Any) -> Any:

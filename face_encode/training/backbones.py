@@ -1,0 +1,191 @@
+"""Backbones: encoders cut in two, the features below and the projection above.
+
+Retraining a head keeps what took millions of photos, the features, and learns anew only how to
+turn them into an embedding.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+
+from face_encode.encoders.contract import EncoderContract
+from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.loading import load_encoder
+from face_encode.encoders.vgg16 import add_mlp_head, load_vggface_weights, vgg16_backbone
+from face_encode.errors import InputError
+from face_encode.types import CropRecipe, Embeddings, ImageArray
+
+_VGG16_SIDE = 150
+
+# What a head is made of; the features are what comes out of the last other layer.
+_HEAD_LAYERS = (
+    keras.layers.Activation,
+    keras.layers.BatchNormalization,
+    keras.layers.Dense,
+    keras.layers.Dropout,
+    keras.layers.ReLU,
+    keras.layers.UnitNormalization,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """An encoder in two parts.
+
+    Attributes:
+        features: Crops in, features ``(N, F)`` out.
+        projection: Features in, the encoder's own embedding out; None where it has none, and
+            the features themselves are its embedding.
+        contract: How the encoder is used.
+    """
+
+    features: keras.Model
+    projection: keras.Model | None
+    contract: EncoderContract
+
+    @property
+    def feature_count(self) -> int:
+        """Number F of features."""
+        return int(self.features.output_shape[-1])
+
+    def extract(self, crops: ImageArray) -> Embeddings:
+        """Features of uint8 crops ``(N, height, width, 3)``: float32 ``(N, F)``.
+
+        Without averaging over the mirror image: a head is not linear, so the mean is taken over
+        embeddings, behind it.
+        """
+        return self._encoder.encode(crops)
+
+    @property
+    def _encoder(self) -> Encoder:
+        if "_made" not in self.__dict__:
+            plain = EncoderContract(
+                name=self.contract.name,
+                crop=self.contract.crop,
+                threshold=0,
+                pixel_range=self.contract.pixel_range,
+            )
+            self.__dict__["_made"] = Encoder(self.features, plain)
+        made: Encoder = self.__dict__["_made"]
+        return made
+
+
+def open_backbone(
+    name_or_path: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None
+) -> Backbone:
+    """Open a backbone.
+
+    Args:
+        name_or_path: Whatever ``load_encoder`` takes; or ``vgg16``, the original project's,
+            whose VGGFace weights are then given by path.
+        weights: The weights file of a backbone known by name.
+
+    Raises:
+        InputError: ``vgg16`` without weights.
+        ModelFileError: No such encoder.
+        WeightsError: The weights are missing or not what they should be.
+    """
+    if os.fspath(name_or_path) != "vgg16":
+        encoder = load_encoder(name_or_path, weights)
+        return split_encoder(encoder)
+    if weights is None:
+        raise InputError(
+            "backbone vgg16 takes the VGGFace weights of the original project: give the path of "
+            "rcmalli_vggface_tf_notop_vgg16.h5 as weights. Received: none"
+        )
+    model = vgg16_backbone((_VGG16_SIDE, _VGG16_SIDE, 3))
+    load_vggface_weights(model, weights)
+    contract = EncoderContract(
+        name="vgg16",
+        crop=CropRecipe("dlib_chip", _VGG16_SIDE, _VGG16_SIDE, margin=0.25),
+        threshold=0.7,
+        trained_on="VGGFace, 2.6 million photos of 2,622 people, by its authors",
+        licence=f"non-commercial (Oxford VGGFace), from {Path(weights).name}",
+    )
+    return Backbone(model, None, contract)
+
+
+def split_encoder(encoder: Encoder) -> Backbone:
+    """Cut an encoder behind its last layer that is no part of a head.
+
+    dlib's network is cut between its pooling and its dense layer, the original project's VGG16
+    behind its flattening. The model itself is left as it is.
+    """
+    model = encoder.model
+    layers = list(model.layers)
+    end = len(layers)
+    while (
+        end > 1
+        and isinstance(layers[end - 1], _HEAD_LAYERS)
+        and layers[end - 1].input is layers[end - 2].output
+        and len(layers[end - 1].input.shape) == 2
+    ):
+        end -= 1
+    own_head = layers[end:]
+    # The last layer counts only if the model's output is where the walk began.
+    if not own_head or layers[-1].output is not model.output:
+        return Backbone(model, None, encoder.contract)
+    features = keras.Model(model.input, layers[end - 1].output, name=f"{model.name}_features")
+    given = keras.Input(features.output_shape[1:], name="features")
+    tensor = given
+    for layer in own_head:
+        copy = type(layer).from_config(layer.get_config())
+        tensor = copy(tensor)
+        copy.set_weights(layer.get_weights())
+    projection = keras.Model(given, tensor, name=f"{model.name}_projection")
+    return Backbone(features, projection, encoder.contract)
+
+
+def build_head(
+    backbone: Backbone,
+    mean: Embeddings,
+    scale: float,
+    *,
+    embedding_size: int = 128,
+    head_units: tuple[int, ...] = (512, 256, 128),
+    dropout: float = 0.3,
+) -> keras.Model:
+    """Build the network that is trained on a backbone's features.
+
+    It is the original project's MLP head. Where the backbone has a projection of its own, the
+    head is added to that, frozen, and begins at zero: training starts from what the encoder
+    knows, instead of learning from a few thousand photos what it took millions for.
+
+    Args:
+        backbone: Whose features.
+        mean: float32 ``(F,)``, the features' mean over the training photos.
+        scale: Their standard deviation about it, one number for all.
+        embedding_size: Length D of the embedding; a backbone's own projection rules over it.
+        head_units: Units of the hidden layers.
+        dropout: Share of units dropped.
+    """
+    given = keras.Input((backbone.feature_count,), name="features")
+    # Features of different backbones differ in size by orders of magnitude; one learning rate
+    # is to suit all.
+    standard = keras.layers.Rescaling(
+        1 / scale, offset=(-mean / scale).tolist(), name="standard_features"
+    )(given)
+    projection = backbone.projection
+    if projection is None:
+        embeddings = add_mlp_head(standard, embedding_size, head_units, dropout)
+        return keras.Model(given, embeddings, name="head")
+    learnt = add_mlp_head(
+        standard, int(projection.output_shape[-1]), head_units, dropout, output_initializer="zeros"
+    )
+    projection.trainable = False
+    embeddings = keras.layers.Add(name="projection_and_head")([projection(given), learnt])
+    return keras.Model(given, embeddings, name="head")
+
+
+def join(backbone: Backbone, head: keras.Model) -> keras.Model:
+    """The whole network, crops in, embeddings out, of a backbone and a trained head.
+
+    Returns:
+        A model of built-in layers alone, which shares its weights with both parts.
+    """
+    images = keras.Input(backbone.features.input_shape[1:], name="pixels")
+    return keras.Model(images, head(backbone.features(images)), name="face_embedding")
