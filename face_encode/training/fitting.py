@@ -75,7 +75,13 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
     """Judges each epoch, keeps the best, lowers the learning rate, writes the checkpoint."""
 
     def __init__(
-        self, judge: Judge, schedule: Schedule, checkpoint: Path, log: Path, run_key: str
+        self,
+        judge: Judge,
+        schedule: Schedule,
+        checkpoint: Path,
+        log: Path,
+        run_key: str,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Say how to judge, and where to write.
 
@@ -85,6 +91,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
             checkpoint: The ``.npz`` file to write after each epoch.
             log: The CSV file to write after each epoch.
             run_key: What the run depends on; a checkpoint of another key is not taken up.
+            say: Told of each epoch, in a line.
         """
         super().__init__()
         self.judge = judge
@@ -92,6 +99,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         self.checkpoint = checkpoint
         self.log = log
         self.run_key = run_key
+        self.say = say
         self.progress = Progress()
         self.best_weights: Weights = []
 
@@ -158,6 +166,8 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         progress.finished = stopping or epoch >= self.schedule.epochs
         self.model.stop_training = progress.finished
         self._write()
+        loss = f", loss {row['loss']:.4f}" if "loss" in row else " (untouched)"
+        self.say(f"epoch {epoch}{loss}, score {judged['score']:.4f}")
 
     def _write(self) -> None:
         with replacing(self.log, ModelFileError) as temporary:
