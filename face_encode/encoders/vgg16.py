@@ -229,7 +229,7 @@ def _read_convolutions(
     stored = {}
     try:
         with h5py.File(path, "r") as file:
-            root = file["model_weights"] if "model_weights" in file else file
+            root = file.get("model_weights", file)
             for block, (_, convolutions) in enumerate(BLOCKS, start=1):
                 for index in range(1, convolutions + 1):
                     names = (f"conv{block}_{index}", f"block{block}_conv{index}")

@@ -30,9 +30,9 @@ def small(crops: ImageArray) -> ImageArray:
     height, width = crops.shape[1:3]
     side = (_SMALL_SIDE, _SMALL_SIDE)
     reduced = (cv2.resize(crop, side, interpolation=cv2.INTER_AREA) for crop in crops)
-    return np.stack(
-        [cv2.resize(crop, (width, height), interpolation=cv2.INTER_LINEAR) for crop in reduced]
-    ).astype(np.uint8)
+    enlarged = [cv2.resize(crop, (width, height)) for crop in reduced]
+    stacked: ImageArray = np.stack(enlarged).astype(np.uint8)
+    return stacked
 
 
 def covered(crops: ImageArray) -> ImageArray:

@@ -96,7 +96,7 @@ def draw_report(
     after_axes.axvline(threshold, color="black", linestyle="--", label="threshold")
     after_axes.legend()
     with replacing(path, ModelFileError) as temporary:
-        canvas.print_png(str(temporary))
+        canvas.print_figure(str(temporary), format="png")
 
 
 def _draw_epochs(axes: Any, stages: dict[str, Progress], column: str, title: str) -> None:
@@ -113,9 +113,7 @@ def _draw_epochs(axes: Any, stages: dict[str, Progress], column: str, title: str
     axes.legend()
 
 
-def _draw_scores(
-    axes: Any, values: npt.NDArray[np.float64], same: npt.NDArray[np.bool_]
-) -> None:
+def _draw_scores(axes: Any, values: npt.NDArray[np.float64], same: npt.NDArray[np.bool_]) -> None:
     bins = np.linspace(values.min(), values.max(), 60).tolist()
     for kind, label in ((True, "one person"), (False, "two people")):
         axes.hist(values[same == kind], bins, density=True, alpha=0.6, label=label)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,7 +78,7 @@ class Retraining:
     condition: str | None = None
     loss: Literal["semi_hard", "hard", "multi_similarity", "teacher"] | None = None
     views: int = 4
-    schedule: Schedule = Schedule()
+    schedule: Schedule = field(default_factory=Schedule)
     unfreeze: bool = False
     false_match_rate: float = 1e-3
     embedding_size: int = 128
@@ -218,6 +218,8 @@ class _Trainer:
         self.progress = progress
         self.say = say
         self.degrade = CONDITIONS[work.condition] if work.condition else np.asarray
+        # Once, because training the whole network changes the backbone's weights.
+        self.key = self._key()
         self.validation_pairs = PairSet.among(data.people[split.validation], work.seed)
         loss = work.loss
         if loss is None:
@@ -287,7 +289,8 @@ class _Trainer:
         """Embeddings of crops by the encoder that the backbone came from."""
         views = [crops, crops[:, :, ::-1]] if self.backbone.contract.mirror else [crops]
         embeddings = [self._project(self.backbone.extract(view)) for view in views]
-        return np.mean(embeddings, axis=0, dtype=np.float32)
+        mean: Embeddings = np.mean(embeddings, axis=0, dtype=np.float32)
+        return mean
 
     def _project(self, features: Embeddings) -> Embeddings:
         if self.backbone.projection is None:
@@ -311,7 +314,8 @@ class _Trainer:
                 self.embed_untouched(np.asarray(crops[start : start + _CHUNK]))
                 for start in self._chunks(len(crops), "the encoder's own embeddings")
             ]
-            return np.concatenate(parts)
+            joined: npt.NDArray[np.float32] = np.concatenate(parts)
+            return joined
 
         return self._once("targets", compute)
 
@@ -331,7 +335,7 @@ class _Trainer:
 
         def compute() -> npt.NDArray[np.float32]:
             starts = self._chunks(len(self.data), "features")
-            return np.concatenate([views(start) for start in starts])
+            return np.asarray(np.concatenate([views(start) for start in starts]), np.float32)
 
         return self._once("features", compute)
 
@@ -343,7 +347,7 @@ class _Trainer:
         self, name: str, compute: Callable[[], npt.NDArray[np.float32]]
     ) -> npt.NDArray[np.float32]:
         """An array that is computed once a run, interrupted or not."""
-        path = self.work.run_folder / f"{name}-{self._key()}.npy"
+        path = self.work.run_folder / f"{name}-{self.key}.npy"
         if not path.is_file():
             array = compute()
             with replacing(path, ModelFileError) as temporary:
@@ -385,7 +389,7 @@ class _Trainer:
         model.compile(keras.optimizers.Adam(schedule.learning_rate), loss=self._loss())
         folder, name = self.work.run_folder, stage.replace(" ", "-")
         settings = [self.loss, self.work.head_units, self.work.dropout, vars(schedule)]
-        run_key = f"{self._key()} {stage} {json.dumps(settings)}"
+        run_key = f"{self.key} {stage} {json.dumps(settings)}"
         watch = Watch(
             judge, schedule, folder / f"{name}.npz", folder / f"{name}.csv", run_key, say=self.say
         )

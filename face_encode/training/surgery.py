@@ -6,6 +6,7 @@ Both operations work on chains, networks whose layers follow one another without
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import keras
@@ -71,9 +72,7 @@ def at_resolution(model: keras.Model, height: int, width: int) -> keras.Model:
     layers = _chain(model)
     names = [type(layer).__name__ for layer in layers]
     if "Flatten" not in names[:-1] or names[names.index("Flatten") + 1] != "Dense":
-        raise InputError(
-            f"the network flattens its features into a dense layer. Received: {names}"
-        )
+        raise InputError(f"the network flattens its features into a dense layer. Received: {names}")
     flatten = names.index("Flatten")
     old_map = layers[flatten].input.shape[1:]
     copies = [_copy(layer, layer.get_config()) for layer in layers]
@@ -91,7 +90,7 @@ def at_resolution(model: keras.Model, height: int, width: int) -> keras.Model:
 def _chain(model: keras.Model) -> list[keras.layers.Layer]:
     """The layers behind the input, in order."""
     layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
-    for before, layer in zip(layers, layers[1:], strict=False):
+    for before, layer in itertools.pairwise(layers):
         if layer.input is not before.output:
             raise InputError(
                 f"the network is a chain of layers. Received: {model.name!r}, in which "
@@ -141,10 +140,10 @@ def _connect(
 def _stretch(kernel: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
     """Bilinear ``(h, w, channels, units)`` to ``(height, width, channels, units)``, sum kept."""
     rows, columns = (
-        _interpolation(old, new)
-        for old, new in zip(kernel.shape[:2], (height, width), strict=True)
+        _interpolation(old, new) for old, new in zip(kernel.shape[:2], (height, width), strict=True)
     )
-    return np.einsum("yh,xw,hwcu->yxcu", rows, columns, kernel, optimize=True).astype(np.float32)
+    stretched = np.einsum("yh,xw,hwcu->yxcu", rows, columns, kernel, optimize=True)
+    return np.asarray(stretched, np.float32)
 
 
 def _interpolation(old: int, new: int) -> npt.NDArray[np.float64]:

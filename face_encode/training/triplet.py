@@ -124,9 +124,7 @@ class TripletModel(keras.Model):  # type: ignore[misc]
     ) -> Any:
         """The triplet loss of a batch, plus whatever the layers' regularizers add."""
         positive_distance, negative_distance = y_pred
-        loss = keras.ops.mean(
-            keras.ops.relu(positive_distance - negative_distance + self.margin)
-        )
+        loss = keras.ops.mean(keras.ops.relu(positive_distance - negative_distance + self.margin))
         for penalty in self.losses:
             loss = loss + keras.ops.cast(penalty, loss.dtype)
         return loss
@@ -136,9 +134,7 @@ class TripletModel(keras.Model):  # type: ignore[misc]
     ) -> dict[str, Any]:
         """Add a batch to the triplet accuracy, and report."""
         positive_distance, negative_distance = y_pred
-        self.accuracy.update_state(
-            keras.ops.cast(positive_distance < negative_distance, "float32")
-        )
+        self.accuracy.update_state(keras.ops.cast(positive_distance < negative_distance, "float32"))
         return self.get_metrics_result()  # type: ignore[no-any-return]
 
     def fit(self, x: Any = None, *arguments: Any, **keywords: Any) -> Any:

@@ -81,7 +81,8 @@ class PairSet:
         """Cosine similarity of each pair, float64 ``(M,)``, from embeddings ``(N, D)``."""
         lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
         unit = embeddings / np.maximum(lengths, np.finfo(np.float32).tiny)
-        return np.einsum("nd,nd->n", unit[self.first], unit[self.second], dtype=np.float64)
+        products = unit[self.first].astype(np.float64) * unit[self.second]
+        return np.asarray(products.sum(axis=1), np.float64)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,9 @@ from face_encode.encoders.vgg16 import (
 from face_encode.errors import InputError, WeightsError
 
 CONVOLUTIONS = [
-    (block, index) for block, count in enumerate((2, 2, 3, 3, 3), start=1) for index in range(1, count + 1)
+    (block, index)
+    for block, count in enumerate((2, 2, 3, 3, 3), start=1)
+    for index in range(1, count + 1)
 ]
 
 

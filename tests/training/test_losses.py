@@ -45,6 +45,7 @@ def test_raw_embeddings_keep_their_length() -> None:
 
 def test_multi_similarity_by_hand() -> None:
     loss = MultiSimilarityLoss(2.0, 50.0, 0.5, 0.1)
+
     # Cosines: 0-1: 0, 0-2: 1, 0-3: -1, 1-2: 0, 1-3: 0, 2-3: -1.
     # Anchor 0: its positive (0) is below its hardest negative (1) + 0.1; of its negatives only
     # the one at 1 is above its hardest positive (0) - 0.1. Anchor 2 likewise, positive at -1,
@@ -85,7 +86,8 @@ def test_solved_batches_and_single_photos_cost_nothing(loss: keras.losses.Loss) 
 
 
 @pytest.mark.parametrize(
-    "loss", [MinedTripletLoss(0.3, "hard", False), MultiSimilarityLoss(3.0), TeacherLoss([1.0, 2.0], 0.5)]
+    "loss",
+    [MinedTripletLoss(0.3, "hard", False), MultiSimilarityLoss(3.0), TeacherLoss([1.0, 2.0], 0.5)],
 )
 def test_losses_survive_saving(loss: keras.losses.Loss) -> None:
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))

@@ -38,7 +38,7 @@ def colour_triplets(count: int, seed: int = 0) -> Triplets:
     def photos(people: np.ndarray) -> np.ndarray:
         colours = np.array([[120, 90, 90], [90, 120, 90], [90, 90, 120]])[people]
         noise = random.normal(0, 30, (count, 8, 8, 1)) + random.normal(0, 60, (count, 1, 1, 1))
-        return (colours[:, None, None] + noise).clip(0, 255).astype(np.float32)
+        return np.asarray((colours[:, None, None] + noise).clip(0, 255), np.float32)
 
     anchors = random.integers(0, 3, count)
     others = (anchors + random.integers(1, 3, count)) % 3
@@ -65,7 +65,10 @@ def test_loss_and_accuracy_by_hand() -> None:
 
     # Three triplets with squared distances (0, 1), (1, 1) and (4, 1).
     result = model.evaluate(
-        [images(0, 0, 0), images(0, 1, 2), images(1, 1, 1)], batch_size=3, verbose=0, return_dict=True
+        [images(0, 0, 0), images(0, 1, 2), images(1, 1, 1)],
+        batch_size=3,
+        verbose=0,
+        return_dict=True,
     )
     assert result["loss"] == pytest.approx((0 + 0.5 + 3.5) / 3, abs=1e-6)
     # A tie is no success.
@@ -199,4 +202,4 @@ def test_margins_out_of_range_are_refused(margin: float) -> None:
 
 def test_something_else_than_a_network_is_refused() -> None:
     with pytest.raises(InputError, match="Received: str"):
-        TripletModel("model.keras")  # type: ignore[arg-type]
+        TripletModel("model.keras")
