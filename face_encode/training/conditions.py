@@ -37,7 +37,7 @@ def small(crops: ImageArray) -> ImageArray:
 
 def covered(crops: ImageArray) -> ImageArray:
     """Crops whose lower half, from the bridge of the nose, is hidden by an even grey."""
-    hidden = crops.copy()
+    hidden: ImageArray = np.array(crops)
     hidden[:, round(_MASK_TOP * crops.shape[1]) :] = _MASK_GREY
     return hidden
 

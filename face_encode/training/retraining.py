@@ -265,8 +265,9 @@ class _Trainer:
 
         def view(images: ImageArray, seed: int) -> npt.NDArray[np.float32]:
             pixels = keras.ops.convert_to_numpy(augmentation(images, seed)).round()
-            seen = np.asarray(self.degrade(pixels.astype(np.uint8)), np.float32)
-            return seen * np.float32(self.backbone.contract.pixel_range[1] / 255)
+            seen: npt.NDArray[np.float32] = self.degrade(pixels.astype(np.uint8)).astype(np.float32)
+            seen *= self.backbone.contract.pixel_range[1] / 255
+            return seen
 
         def judge() -> dict[str, float]:
             return self._judged(self.embed(model, self.validation_crops()))
