@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -113,7 +114,9 @@ def split_encoder(encoder: Encoder) -> Backbone:
     """Cut an encoder behind its last layer that is no part of a head.
 
     dlib's network is cut between its pooling and its dense layer, the original project's VGG16
-    behind its flattening. The model itself is left as it is.
+    behind its flattening. Behind these features follow the means over the feature maps of every
+    resolution: what the last layers drop, because it did not matter for the photos that they were
+    trained on, may matter for others. The model itself is left as it is.
     """
     model = encoder.model
     layers = list(model.layers)
@@ -129,9 +132,12 @@ def split_encoder(encoder: Encoder) -> Backbone:
     # The last layer counts only if the model's output is where the walk began.
     if not own_head or layers[-1].output is not model.output:
         return Backbone(model, None, encoder.contract)
-    features = keras.Model(model.input, layers[end - 1].output, name=f"{model.name}_features")
+    last = layers[end - 1].output
+    everything = [last, *_pooled_maps(model, layers[1 : end - 1])]
+    joined = keras.layers.Concatenate(name="all_features")(everything)
+    features = keras.Model(model.input, joined, name=f"{model.name}_features")
     given = keras.Input(features.output_shape[1:], name="features")
-    tensor = given
+    tensor = given[:, : last.shape[-1]]
     for layer in own_head:
         copy = type(layer).from_config(layer.get_config())
         tensor = copy(tensor)
@@ -140,10 +146,24 @@ def split_encoder(encoder: Encoder) -> Backbone:
     return Backbone(features, projection, encoder.contract)
 
 
+def _pooled_maps(model: keras.Model, layers: list[keras.layers.Layer]) -> list[Any]:
+    """The mean over the last feature map of each resolution below the image's."""
+    last_of_size: dict[tuple[int, ...], Any] = {}
+    for layer in layers:
+        output = layer.output
+        shape = getattr(output, "shape", ())
+        if len(shape) == 4 and tuple(shape[1:3]) != tuple(model.input_shape[1:3]):
+            last_of_size[tuple(shape[1:3])] = output
+    return [
+        keras.layers.GlobalAveragePooling2D(name=f"mean_of_{height}x{width}")(output)
+        for (height, width), output in last_of_size.items()
+    ]
+
+
 def build_head(
     backbone: Backbone,
     mean: Embeddings,
-    scale: float,
+    deviation: Embeddings,
     *,
     embedding_size: int = 128,
     head_units: tuple[int, ...] = (512, 256, 128),
@@ -158,16 +178,16 @@ def build_head(
     Args:
         backbone: Whose features.
         mean: float32 ``(F,)``, the features' mean over the training photos.
-        scale: Their standard deviation about it, one number for all.
+        deviation: float32 ``(F,)``, their standard deviations, above 0.
         embedding_size: Length D of the embedding; a backbone's own projection rules over it.
         head_units: Units of the hidden layers.
         dropout: Share of units dropped.
     """
     given = keras.Input((backbone.feature_count,), name="features")
-    # Features of different backbones differ in size by orders of magnitude; one learning rate
-    # is to suit all.
+    # Features of different layers differ in size by orders of magnitude; one learning rate is
+    # to suit all.
     standard = keras.layers.Rescaling(
-        1 / scale, offset=(-mean / scale).tolist(), name="standard_features"
+        (1 / deviation).tolist(), (-mean / deviation).tolist(), name="standard_features"
     )(given)
     projection = backbone.projection
     if projection is None:

@@ -236,12 +236,14 @@ class _Trainer:
         features = self._features()
         rows = self.split.train
         mean = features[rows].mean(axis=(0, 1))
-        scale = float((features[rows] - mean).std()) or 1.0
+        deviation = features[rows].std(axis=(0, 1))
+        # A feature that hardly ever differs from 0 would be blown up to noise.
+        deviation = np.maximum(deviation, 1e-2 * deviation.mean() + np.float32(1e-12))
         work = self.work
         head = build_head(
             self.backbone,
             mean,
-            scale,
+            deviation,
             embedding_size=work.embedding_size,
             head_units=work.head_units,
             dropout=work.dropout,
