@@ -194,24 +194,26 @@ def split_people(
     return PeopleSplit(*parts)
 
 
-def refuse_mixed(
-    train: FaceCrops,
-    test: FaceCrops,
-    train_folder: str | os.PathLike[str],
-    test_folder: str | os.PathLike[str],
-) -> None:
-    """Refuse a test folder that shares people or photos with the training folder.
+def refuse_overlap(train: str | os.PathLike[str], test: str | os.PathLike[str]) -> None:
+    """Refuse a test folder that is the training folder, lies in it, or holds it.
 
     Raises:
-        DatasetError: The folders are the same, one lies in the other, or they share a name or a
-            photo.
+        DatasetError: They overlap.
     """
-    one, other = Path(train_folder).resolve(), Path(test_folder).resolve()
+    one, other = Path(train).resolve(), Path(test).resolve()
     if one == other or one in other.parents or other in one.parents:
         raise DatasetError(
             "the test folder holds other people than the training folder. Received: "
-            f"{train_folder} and {test_folder}, which overlap"
+            f"{train} and {test}, which overlap"
         )
+
+
+def refuse_mixed(train: FaceCrops, test: FaceCrops) -> None:
+    """Refuse test data that shares a person's name or a photo with the training data.
+
+    Raises:
+        DatasetError: It does.
+    """
     shared = sorted(set(train.names) & set(test.names))
     if shared:
         raise DatasetError(

@@ -13,6 +13,7 @@ import csv
 import io
 import json
 import math
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -116,7 +117,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
                 best = [stored[f"best{index}"] for index in range(len(model.variables))]
         # A checkpoint cannot be half written; whatever else is wrong with it, beginning anew is
         # right, since nothing but time is lost.
-        except (OSError, KeyError, ValueError, EOFError):
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
             return False
         for variable, value in zip(_state_of(model), values, strict=True):
             variable.assign(value)

@@ -34,6 +34,7 @@ from face_encode.training.data import (
     PeopleSplit,
     crop_people,
     refuse_mixed,
+    refuse_overlap,
     split_people,
 )
 from face_encode.training.fitting import Progress, Schedule, Watch, fit_watched
@@ -156,6 +157,8 @@ def retrain(
         TrainingError: The loss is no longer a number.
         ModelFileError: A file cannot be written. The output is then as it was before.
     """
+    if work.test_data is not None:
+        refuse_overlap(work.data, work.test_data)
     keras.utils.set_random_seed(work.seed)
     recipe = backbone.contract.crop
     data = crop_people(work.data, recipe, detector, progress=progress)
@@ -164,7 +167,7 @@ def retrain(
         test = _part(data, split.test)
     else:
         test = crop_people(work.test_data, recipe, detector, progress=progress)
-        refuse_mixed(data, test, work.data, work.test_data)
+        refuse_mixed(data, test)
     say(_describe(data, split, test))
 
     trainer = _Trainer(work, backbone, data, split, progress, say)

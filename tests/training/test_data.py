@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from face_encode.errors import DatasetError, InputError
-from face_encode.training.data import FaceCrops, crop_people, refuse_mixed, split_people
+from face_encode.training.data import (
+    FaceCrops,
+    crop_people,
+    refuse_mixed,
+    refuse_overlap,
+    split_people,
+)
 from face_encode.types import CropRecipe, Face, ImageArray
 from tests.training.drawn_people import WholePhotoDetector, draw_people
 
@@ -114,12 +120,14 @@ def test_a_test_folder_that_overlaps_is_refused(tmp_path: Path) -> None:
     shutil.copy(train / "person_01" / "1.png", renamed / "new_00" / "1.png")
 
     def check(test: Path) -> None:
-        crops = [crops_of(folder, tmp_path / "cache") for folder in (train, test)]
-        refuse_mixed(*crops, train, test)
+        refuse_overlap(train, test)
+        refuse_mixed(*(crops_of(folder, tmp_path / "cache") for folder in (train, test)))
 
     check(apart)
     for folder, message in (
         (train, "overlap"),
+        (train.parent, "overlap"),
+        (train / "person_00", "overlap"),
         (namesakes, "2 in both, such as 'person_00'"),
         (renamed, "'person_01' that is also one of 'new_00'"),
     ):
