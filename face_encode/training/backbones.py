@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.encoder import Encoder
@@ -19,6 +20,9 @@ from face_encode.encoders.loading import load_encoder
 from face_encode.encoders.vgg16 import add_mlp_head, load_vggface_weights, vgg16_backbone
 from face_encode.errors import InputError
 from face_encode.types import CropRecipe, Embeddings, ImageArray
+
+LINEAR_CORRECTION = "linear_correction"
+"""Name of the layer that corrects a backbone's own projection linearly."""
 
 _VGG16_SIDE = 150
 
@@ -172,8 +176,9 @@ def build_head(
     """Build the network that is trained on a backbone's features.
 
     It is the original project's MLP head. Where the backbone has a projection of its own, the
-    head is added to that, frozen, and begins at zero: training starts from what the encoder
-    knows, instead of learning from a few thousand photos what it took millions for.
+    head and a linear map are added to that, which stays frozen, and begin at zero: training
+    starts from what the encoder knows, instead of learning from a few thousand photos what it
+    took millions for.
 
     Args:
         backbone: Whose features.
@@ -196,9 +201,44 @@ def build_head(
     learnt = add_mlp_head(
         standard, int(projection.output_shape[-1]), head_units, dropout, output_initializer="zeros"
     )
+    linear = keras.layers.Dense(
+        int(projection.output_shape[-1]), kernel_initializer="zeros", name=LINEAR_CORRECTION
+    )(standard)
     projection.trainable = False
-    embeddings = keras.layers.Add(name="projection_and_head")([projection(given), learnt])
+    embeddings = keras.layers.Add(name="projection_and_head")([projection(given), linear, learnt])
     return keras.Model(given, embeddings, name="head")
+
+
+def solve_linear_correction(
+    head: keras.Model,
+    backbone: Backbone,
+    features: Embeddings,
+    targets: Embeddings,
+    ridge: float = 0.3,
+) -> None:
+    """Set the linear map of an untrained head to the best one for given targets.
+
+    Ridge regression (Hoerl and Kennard, 1970) of what the backbone's own projection misses on
+    the standardised features, in closed form.
+
+    Args:
+        head: From :func:`build_head`, of a backbone with a projection.
+        backbone: The same.
+        features: float32 ``(N, F)``.
+        targets: float32 ``(N, D)``, what the head should give.
+        ridge: Penalty, as a share of the features' mean square.
+    """
+    assert backbone.projection is not None
+    missed = targets - backbone.projection.predict(features, batch_size=4096, verbose=0)
+    layer = head.get_layer(LINEAR_CORRECTION)
+    to_standard = keras.Model(head.input, layer.input)
+    standard = to_standard.predict(features, batch_size=4096, verbose=0).astype(np.float64)
+    mean, missed_mean = standard.mean(axis=0), missed.mean(axis=0)
+    standard -= mean
+    squares = standard.T @ standard
+    squares += ridge * np.trace(squares) / len(squares) * np.eye(len(squares))
+    kernel = np.linalg.solve(squares, standard.T @ (missed - missed_mean))
+    layer.set_weights([kernel, missed_mean - mean @ kernel])
 
 
 def join(backbone: Backbone, head: keras.Model) -> keras.Model:

@@ -184,7 +184,12 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 def fit_watched(
-    model: keras.Model, batches: keras.utils.PyDataset, watch: Watch, *, verbose: int = 0
+    model: keras.Model,
+    batches: keras.utils.PyDataset,
+    watch: Watch,
+    *,
+    solve: Callable[[], None] | None = None,
+    verbose: int = 0,
 ) -> Progress:
     """Train a compiled model, from its checkpoint where there is one; leave it at its best.
 
@@ -192,6 +197,7 @@ def fit_watched(
         model: Compiled; its optimizer's learning rate is the schedule's.
         batches: What to train on, with an ``epoch`` that its batches go by.
         watch: Judges and writes.
+        solve: Takes the model part of the way without gradients; stands for the first epoch.
         verbose: As for ``keras.Model.fit``.
 
     Raises:
@@ -200,6 +206,10 @@ def fit_watched(
     """
     if not watch.resume(model):
         watch.begin(model)
+    if solve is not None and len(watch.progress.rows) == 1:
+        solve()
+        watch.set_model(model)
+        watch.on_epoch_end(0)
     done = len(watch.progress.rows) - 1
     if not watch.progress.finished:
         batches.epoch = done

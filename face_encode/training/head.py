@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--views", metavar="N", type=int, default=4, help="views of each photo (default: 4)")
     add("--epochs", metavar="N", type=int, default=60, help="at most (default: 60)")
-    add("--learning-rate", metavar="X", type=float, default=1e-3, help="default: 0.001")
+    add("--learning-rate", metavar="X", type=float, default=1e-4, help="default: 0.0001")
     add("--far", metavar="X", type=float, default=1e-3, help="false match rate (default: 0.001)")
     add("--embedding-size", metavar="N", type=int, default=128, help="default: 128")
     add("--unfreeze", action="store_true", help="then train the whole network, slowly")

@@ -26,7 +26,12 @@ from face_encode.errors import InputError, ModelFileError
 from face_encode.files import replacing
 from face_encode.progress import tracked
 from face_encode.training.augmentation import Augmentation
-from face_encode.training.backbones import Backbone, build_head, join
+from face_encode.training.backbones import (
+    Backbone,
+    build_head,
+    join,
+    solve_linear_correction,
+)
 from face_encode.training.batches import PeopleBatches, PhotoBatches
 from face_encode.training.conditions import CONDITIONS
 from face_encode.training.data import (
@@ -259,8 +264,14 @@ class _Trainer:
             embeddings = head.predict(flat, batch_size=4096, verbose=0)
             return self._judged(embeddings.reshape(*held_out.shape[:2], -1).mean(axis=1))
 
+        def solve() -> None:
+            flat = features[rows].reshape(-1, features.shape[-1])
+            targets = np.repeat(self._teacher_targets(), features.shape[1], axis=0)
+            solve_linear_correction(head, self.backbone, flat, targets)
+
         batches = self._batches(features[rows], has_views=True)
-        return head, self._fit(head, batches, judge, "head", work.schedule)
+        solving = solve if self.loss == "teacher" else None
+        return head, self._fit(head, batches, judge, "head", work.schedule, solving)
 
     def train_whole(self, model: keras.Model) -> Progress:
         """Train the whole network, from the trained head on."""
@@ -388,6 +399,7 @@ class _Trainer:
         judge: Callable[[], dict[str, float]],
         stage: str,
         schedule: Schedule,
+        solve: Callable[[], None] | None = None,
     ) -> Progress:
         # What is known already is replaced only for a gain that chance does not give.
         if self.backbone.projection is not None or stage != "head":
@@ -399,7 +411,7 @@ class _Trainer:
         watch = Watch(
             judge, schedule, folder / f"{name}.npz", folder / f"{name}.csv", run_key, say=self.say
         )
-        return fit_watched(model, batches, watch)
+        return fit_watched(model, batches, watch, solve=solve)
 
     def _loss(self) -> keras.losses.Loss:
         match self.loss:

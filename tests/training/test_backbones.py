@@ -14,7 +14,13 @@ from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.vgg16 import vgg_embedding
 from face_encode.errors import InputError, WeightsError
-from face_encode.training.backbones import build_head, join, open_backbone, split_encoder
+from face_encode.training.backbones import (
+    build_head,
+    join,
+    open_backbone,
+    solve_linear_correction,
+    split_encoder,
+)
 from face_encode.types import CropRecipe, ImageArray
 
 
@@ -76,8 +82,24 @@ def test_only_the_new_head_is_trained() -> None:
     head = build_head(
         backbone, np.zeros(count, np.float32), np.ones(count, np.float32), head_units=(6,)
     )
-    # Kernel and bias of two dense layers, gamma and beta of one normalisation.
-    assert [weight.shape[-1] for weight in head.trainable_variables] == [6, 6, 6, 6, 16, 16]
+    # Kernel and bias of the hidden layer, its normalisation's gamma and beta; kernel and bias
+    # of the linear map and of the last layer.
+    sizes = sorted(weight.shape[-1] for weight in head.trainable_variables)
+    assert sizes == [6, 6, 6, 6, 16, 16, 16, 16]
+
+
+def test_the_linear_correction_is_solved_for_what_the_projection_misses() -> None:
+    backbone = split_encoder(small_vgg())
+    random = np.random.default_rng(0)
+    count = backbone.feature_count
+    features = random.normal(size=(4 * count, count)).astype(np.float32)
+    assert backbone.projection is not None
+    own = backbone.projection.predict(features, verbose=0)
+    missed = features @ random.normal(size=(count, 16)).astype(np.float32) + 3
+    head = build_head(backbone, features.mean(axis=0), features.std(axis=0))
+    solve_linear_correction(head, backbone, features, own + missed, ridge=1e-6)
+    received = head.predict(features, verbose=0)
+    np.testing.assert_allclose(received, own + missed, atol=0.05)
 
 
 def test_a_network_without_a_head_is_all_features() -> None:
