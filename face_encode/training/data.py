@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -243,19 +244,24 @@ def _cut_out(
     shape = (max(len(photos), 1), recipe.height, recipe.width, 3)
     rows: list[int] = []
     left_out: list[LeftOut] = []
-    with replacing(index.with_suffix(".npy"), DatasetError) as temporary:
-        # Rows of photos without a face stay behind the last crop, as a hole in the file.
-        array = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    with (
+        replacing(index.with_suffix(".npy"), DatasetError) as temporary,
+        # Not memory-mapped: there, a full disk ends the process without a word.
+        open(temporary, "wb") as file,
+    ):
+        np.lib.format.write_array_header_1_0(file, header)
+        start = file.tell()
         shown = tracked(found, len(photos), "cutting out faces", show=progress)
         for number, item in enumerate(shown):
             name, photo = photos[number]
             if item.error is None:
-                array[len(rows)] = item.crops[0]
+                file.write(item.crops[0].tobytes())
                 rows.append(number)
             else:
                 left_out.append(LeftOut(str(photo), name, item.error))
-        array.flush()
-        del array
+        # Rows of photos without a face stay behind the last crop, as a hole in the file.
+        file.truncate(start + math.prod(shape))
     with replacing(index, DatasetError) as temporary:
         content = {"rows": rows, "left_out": [asdict(item) for item in left_out]}
         temporary.write_text(json.dumps(content), "utf-8")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +86,33 @@ def test_a_damaged_cache_is_told(tmp_path: Path) -> None:
     index.write_text("{")
     with pytest.raises(DatasetError, match="delete"):
         crops_of(folder, tmp_path / "cache")
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_written_cache(tmp_path: Path) -> None:
+    """In a process of its own, whose files may not grow beyond 8 kB."""
+    draw_people(tmp_path / "people", people=4, photos=4)
+    program = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from face_encode.errors import DatasetError\n"
+        "from tests.training.test_data import crops_of\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, 8_000))\n"
+        "try:\n"
+        "    crops_of(Path(sys.argv[1]) / 'people', Path(sys.argv[1]) / 'cache')\n"
+        "except DatasetError as error:\n"
+        "    print(error)\n"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert "cannot write" in finished.stdout
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert len(crops_of(tmp_path / "people", tmp_path / "cache")) == 16
 
 
 def test_splits_are_by_person_complete_and_repeatable() -> None:
