@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from face_encode.gallery.opening import open_gallery
     from face_encode.images import read_image
     from face_encode.model import Face_Encode_Model
+    from face_encode.training.triplet import DistanceLayer, TripletModel
     from face_encode.types import EnrolmentReport, Face, Match
 
 _HOME_OF = {
+    "DistanceLayer": "face_encode.training.triplet",
     "Encoder": "face_encode.encoders.encoder",
     "EncoderContract": "face_encode.encoders.contract",
     "EnrolmentReport": "face_encode.types",
@@ -30,6 +32,7 @@ _HOME_OF = {
     "FaceEncodeError": "face_encode.errors",
     "Face_Encode_Model": "face_encode.model",
     "Match": "face_encode.types",
+    "TripletModel": "face_encode.training.triplet",
     "load_detector": "face_encode.detectors.loading",
     "load_encoder": "face_encode.encoders.loading",
     "open_gallery": "face_encode.gallery.opening",
@@ -39,6 +42,7 @@ _HOME_OF = {
 }
 
 __all__ = [
+    "DistanceLayer",
     "Encoder",
     "EncoderContract",
     "EnrolmentReport",
@@ -46,6 +50,7 @@ __all__ = [
     "FaceEncodeError",
     "Face_Encode_Model",
     "Match",
+    "TripletModel",
     "__version__",
     "load_detector",
     "load_encoder",

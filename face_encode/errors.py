@@ -8,6 +8,7 @@
     ├── DatasetError            a folder of people is missing, empty or of the wrong shape
     ├── ModelFileError          a model file cannot be used as an encoder
     ├── WeightsError            known weights are missing, damaged or not what they should be
+    ├── TrainingError           a training run cannot go on
     ├── MissingExtraError       an optional dependency is needed and not installed
     └── GalleryError            a gallery cannot be read, written or searched
         └── WrongEncoderError   a gallery was filled by another encoder
@@ -40,6 +41,10 @@ class ModelFileError(FaceEncodeError):
 
 class WeightsError(FaceEncodeError):
     """Known weights are missing, damaged or not what they should be."""
+
+
+class TrainingError(FaceEncodeError):
+    """A training run cannot go on."""
 
 
 class MissingExtraError(FaceEncodeError, ImportError):

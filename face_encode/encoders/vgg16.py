@@ -1,0 +1,265 @@
+"""VGG16 with an MLP head: the network of the original project.
+
+Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition",
+2015, https://arxiv.org/abs/1409.1556, configuration D, without its classifier. The layers bear
+the names of ``keras.applications.VGG16``. Only built-in layers are used, so that a saved file
+opens without this package.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from face_encode.errors import InputError, WeightsError
+
+BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+"""Channels and number of convolutions of each block."""
+
+HEAD_UNITS = (512, 256, 128)
+EMBEDDING_SIZE = 128
+DROPOUT = 0.3
+
+VGGFACE_MEAN_RGB = (129.1863, 104.7624, 93.5940)
+"""What the VGGFace network subtracts; published in the order blue, green, red."""
+
+_SMALLEST_SIDE = 2 ** len(BLOCKS)
+
+
+def vgg_embedding(
+    input_shape: tuple[int, int, int] = (150, 150, 3),
+    embedding_size: int = EMBEDDING_SIZE,
+    head_units: Sequence[int] = HEAD_UNITS,
+    dropout: float = DROPOUT,
+    width: float = 1.0,
+    batch_normalization: bool = False,
+    pixels: Literal["unit", "vggface"] = "unit",
+    name: str = "vgg_embedding",
+) -> keras.Model:
+    """Build VGG16 with an MLP head that ends in an embedding.
+
+    Args:
+        input_shape: Height, width and 3; sides of at least 32 pixels.
+        embedding_size: Length D of the embedding.
+        head_units: Units of the head's hidden layers.
+        dropout: Share of units dropped between the hidden layers, within 0..1 (exclusive).
+        width: Multiplies the channels of every convolution; 1.0 is VGG16.
+        batch_normalization: Whether each convolution is followed by batch normalisation. Train
+            from scratch with it, then fold it away with
+            :func:`face_encode.training.surgery.fold_batch_normalization`.
+        pixels: ``"unit"`` divides them by 255; ``"vggface"`` subtracts the VGGFace mean.
+        name: The model's name.
+
+    Returns:
+        RGB 0..255 ``(N, height, width, 3)`` in, float32 ``(N, D)`` out, not normalised.
+
+    Raises:
+        InputError: An argument out of its range.
+    """
+    if not embedding_size >= 1:
+        raise InputError(f"an embedding has at least 1 number. Received: {embedding_size}")
+    images, features = _vgg16_graph(input_shape, width, batch_normalization, pixels)
+    flat = keras.layers.Flatten(name="flatten")(features)
+    embeddings = add_mlp_head(flat, embedding_size, head_units, dropout)
+    return keras.Model(images, embeddings, name=name)
+
+
+def vgg16_backbone(
+    input_shape: tuple[int, int, int] = (150, 150, 3),
+    width: float = 1.0,
+    batch_normalization: bool = False,
+    pixels: Literal["unit", "vggface"] = "vggface",
+    name: str = "vgg16",
+) -> keras.Model:
+    """Build VGG16 up to its last pooling, flattened; arguments as for :func:`vgg_embedding`.
+
+    Returns:
+        RGB 0..255 in, the flattened features out: at 150x150, 4 * 4 * 512 of them.
+    """
+    images, features = _vgg16_graph(input_shape, width, batch_normalization, pixels)
+    return keras.Model(images, keras.layers.Flatten(name="flatten")(features), name=name)
+
+
+def add_mlp_head(
+    features: Any,
+    embedding_size: int = EMBEDDING_SIZE,
+    head_units: Sequence[int] = HEAD_UNITS,
+    dropout: float = DROPOUT,
+    output_initializer: str = "glorot_uniform",
+) -> Any:
+    """Put the original project's MLP head on features.
+
+    Each hidden layer is Dense, relu, batch normalisation; dropout stands between hidden layers,
+    and the last layer is linear.
+
+    Args:
+        features: A Keras tensor ``(N, F)``.
+        embedding_size: Length D of the embedding.
+        head_units: Units of the hidden layers.
+        dropout: Share of units dropped, within 0..1 (exclusive).
+        output_initializer: Initial weights of the last layer.
+
+    Returns:
+        A Keras tensor ``(N, D)``.
+
+    Raises:
+        InputError: An argument out of its range.
+    """
+    if not 0 <= dropout < 1:
+        raise InputError(f"dropout is a share, 0 <= dropout < 1. Received: {dropout}")
+    if any(units < 1 for units in head_units):
+        raise InputError(f"hidden layers have at least 1 unit. Received: {tuple(head_units)}")
+    for index, units in enumerate(head_units, start=1):
+        features = keras.layers.Dense(units, activation="relu", name=f"head_dense{index}")(features)
+        features = keras.layers.BatchNormalization(name=f"head_bn{index}")(features)
+        if index < len(head_units):
+            features = keras.layers.Dropout(dropout, name=f"head_dropout{index}")(features)
+    return keras.layers.Dense(
+        embedding_size, kernel_initializer=output_initializer, dtype="float32", name="embedding"
+    )(features)
+
+
+def load_vggface_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """Load the original's VGGFace weights into the convolutions of a network built here.
+
+    The file is ``rcmalli_vggface_tf_notop_vgg16.h5`` of keras-vggface: Oxford's VGGFace weights
+    (Parkhi, Vedaldi and Zisserman, "Deep Face Recognition", 2015), for non-commercial use. They
+    take blue, green, red; the first kernel is turned round here, so that the model keeps taking
+    RGB.
+
+    Args:
+        model: From :func:`vgg_embedding` or :func:`vgg16_backbone`, with ``width=1``, without
+            batch normalisation, and with ``pixels="vggface"``. Its weights are replaced only
+            when the whole file fits.
+        path: The ``.h5`` file.
+
+    Raises:
+        WeightsError: The file is missing, no HDF5, or holds other layers or shapes.
+        InputError: The model is not built as described.
+    """
+    layers = {layer.name: layer for layer in model.layers}
+    if "vggface_pixels" not in layers:
+        raise InputError(
+            'VGGFace weights belong to a network built with pixels="vggface". '
+            f"Received: model {model.name!r} with layers {list(layers)[:3]}..."
+        )
+    stored = _read_convolutions(Path(path))
+    planned = []
+    for block, (_, convolutions) in enumerate(BLOCKS, start=1):
+        for index in range(1, convolutions + 1):
+            target = layers[f"block{block}_conv{index}"]
+            kernel, bias = stored[block, index]
+            if block == index == 1:
+                kernel = kernel[:, :, ::-1, :]
+            expected = [tuple(weight.shape) for weight in target.weights]
+            if [kernel.shape, bias.shape] != expected:
+                raise WeightsError(
+                    f"{path}: {target.name} takes weights of shapes {expected}. "
+                    f"Received: {[kernel.shape, bias.shape]}"
+                )
+            planned.append((target, [kernel, bias]))
+    for target, weights in planned:
+        target.set_weights(weights)
+
+
+def _vgg16_graph(
+    input_shape: tuple[int, int, int],
+    width: float,
+    batch_normalization: bool,
+    pixels: str,
+) -> tuple[Any, Any]:
+    """Input and last pooling of VGG16."""
+    height, columns, channels = input_shape
+    if channels != 3 or min(height, columns) < _SMALLEST_SIDE:
+        raise InputError(
+            f"VGG16 takes RGB of at least {_SMALLEST_SIDE}x{_SMALLEST_SIDE} pixels. "
+            f"Received: input_shape {input_shape}"
+        )
+    if not width > 0:
+        raise InputError(f"the width is a factor above 0. Received: {width}")
+    images = keras.Input(input_shape, name="pixels")
+    if pixels == "unit":
+        tensor = keras.layers.Rescaling(1 / 255, name="unit_pixels")(images)
+    elif pixels == "vggface":
+        offset = [-mean for mean in VGGFACE_MEAN_RGB]
+        tensor = keras.layers.Rescaling(1.0, offset, name="vggface_pixels")(images)
+    else:
+        raise InputError(f"pixels is one of 'unit', 'vggface'. Received: {pixels!r}")
+    for block, (full_channels, convolutions) in enumerate(BLOCKS, start=1):
+        filters = max(1, round(full_channels * width))
+        for index in range(1, convolutions + 1):
+            tensor = _convolve(tensor, filters, f"block{block}_conv{index}", batch_normalization)
+        tensor = keras.layers.MaxPooling2D(2, 2, name=f"block{block}_pool")(tensor)
+    return images, tensor
+
+
+def _convolve(tensor: Any, filters: int, name: str, batch_normalization: bool) -> Any:
+    """One 3x3 convolution and relu."""
+    convolution = keras.layers.Conv2D(
+        filters,
+        3,
+        padding="same",
+        activation=None if batch_normalization else "relu",
+        kernel_initializer="he_normal",
+        name=name,
+    )
+    tensor = convolution(tensor)
+    if not batch_normalization:
+        return tensor
+    tensor = keras.layers.BatchNormalization(name=f"{name}_bn")(tensor)
+    return keras.layers.Activation("relu", name=f"{name}_relu")(tensor)
+
+
+def _read_convolutions(
+    path: Path,
+) -> dict[tuple[int, int], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+    """Kernel and bias of each convolution of an HDF5 file, by block and index.
+
+    Layers are named ``conv1_2`` (keras-vggface) or ``block1_conv2`` (keras.applications).
+    """
+    if not path.is_file():
+        raise WeightsError(f"no such weights file: {path}")
+    stored = {}
+    try:
+        with h5py.File(path, "r") as file:
+            root = file.get("model_weights", file)
+            for block, (_, convolutions) in enumerate(BLOCKS, start=1):
+                for index in range(1, convolutions + 1):
+                    names = (f"conv{block}_{index}", f"block{block}_conv{index}")
+                    group = next((root[name] for name in names if name in root), None)
+                    if group is None:
+                        raise WeightsError(
+                            f"{path}: VGG16 has a layer {names[0]!r} or {names[1]!r}. "
+                            f"Received: a file with {sorted(root)}"
+                        )
+                    stored[block, index] = _kernel_and_bias(group, path)
+    except OSError as error:
+        raise WeightsError(f"not an HDF5 weights file: {path} ({error})") from error
+    return stored
+
+
+def _kernel_and_bias(
+    group: h5py.Group, path: Path
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The two arrays below a layer's group, at whatever depth the writer put them."""
+    arrays: list[npt.NDArray[np.float32]] = []
+
+    def collect(_: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset):
+            arrays.append(np.asarray(item, np.float32))
+
+    group.visititems(collect)
+    arrays.sort(key=lambda array: -array.ndim)
+    if [array.ndim for array in arrays] != [4, 1]:
+        raise WeightsError(
+            f"{path}: layer {group.name!r} holds a kernel and a bias. "
+            f"Received: arrays of shapes {[array.shape for array in arrays]}"
+        )
+    return arrays[0], arrays[1]

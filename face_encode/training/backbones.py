@@ -1,0 +1,251 @@
+"""Backbones: encoders cut in two, the features below and the projection above.
+
+Retraining a head keeps what took millions of photos, the features, and learns anew only how to
+turn them into an embedding.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from face_encode.encoders.contract import EncoderContract
+from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.loading import load_encoder
+from face_encode.encoders.vgg16 import add_mlp_head, load_vggface_weights, vgg16_backbone
+from face_encode.errors import InputError
+from face_encode.types import CropRecipe, Embeddings, ImageArray
+
+LINEAR_CORRECTION = "linear_correction"
+"""Name of the layer that corrects a backbone's own projection linearly."""
+
+_VGG16_SIDE = 150
+
+# What a head is made of; the features are what comes out of the last other layer.
+_HEAD_LAYERS = (
+    keras.layers.Activation,
+    keras.layers.BatchNormalization,
+    keras.layers.Dense,
+    keras.layers.Dropout,
+    keras.layers.ReLU,
+    keras.layers.UnitNormalization,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """An encoder in two parts.
+
+    Attributes:
+        features: Crops in, features ``(N, F)`` out.
+        projection: Features in, the encoder's own embedding out; None where it has none, and
+            the features themselves are its embedding.
+        contract: How the encoder is used.
+    """
+
+    features: keras.Model
+    projection: keras.Model | None
+    contract: EncoderContract
+
+    @property
+    def feature_count(self) -> int:
+        """Number F of features."""
+        return int(self.features.output_shape[-1])
+
+    def extract(self, crops: ImageArray) -> Embeddings:
+        """Features of uint8 crops ``(N, height, width, 3)``: float32 ``(N, F)``.
+
+        Without averaging over the mirror image: a head is not linear, so the mean is taken over
+        embeddings, behind it.
+        """
+        return self._encoder.encode(crops)
+
+    @property
+    def _encoder(self) -> Encoder:
+        if "_made" not in self.__dict__:
+            plain = EncoderContract(
+                name=self.contract.name,
+                crop=self.contract.crop,
+                threshold=0,
+                pixel_range=self.contract.pixel_range,
+            )
+            self.__dict__["_made"] = Encoder(self.features, plain)
+        made: Encoder = self.__dict__["_made"]
+        return made
+
+
+def open_backbone(
+    name_or_path: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None
+) -> Backbone:
+    """Open a backbone.
+
+    Args:
+        name_or_path: Whatever ``load_encoder`` takes; or ``vgg16``, the original project's,
+            whose VGGFace weights are then given by path.
+        weights: The weights file of a backbone known by name.
+
+    Raises:
+        InputError: ``vgg16`` without weights.
+        ModelFileError: No such encoder.
+        WeightsError: The weights are missing or not what they should be.
+    """
+    if os.fspath(name_or_path) != "vgg16":
+        encoder = load_encoder(name_or_path, weights)
+        return split_encoder(encoder)
+    if weights is None:
+        raise InputError(
+            "backbone vgg16 takes the VGGFace weights of the original project: give the path of "
+            "rcmalli_vggface_tf_notop_vgg16.h5 as weights. Received: none"
+        )
+    model = vgg16_backbone((_VGG16_SIDE, _VGG16_SIDE, 3))
+    load_vggface_weights(model, weights)
+    contract = EncoderContract(
+        name="vgg16",
+        crop=CropRecipe("dlib_chip", _VGG16_SIDE, _VGG16_SIDE, margin=0.25),
+        threshold=0.7,
+        trained_on="VGGFace, 2.6 million photos of 2,622 people, by its authors",
+        licence=f"non-commercial (Oxford VGGFace), from {Path(weights).name}",
+    )
+    return Backbone(model, None, contract)
+
+
+def split_encoder(encoder: Encoder) -> Backbone:
+    """Cut an encoder behind its last layer that is no part of a head.
+
+    dlib's network is cut between its pooling and its dense layer, the original project's VGG16
+    behind its flattening. Behind these features follow the means over the feature maps of every
+    resolution: what the last layers drop, because it did not matter for the photos that they were
+    trained on, may matter for others. The model itself is left as it is.
+    """
+    model = encoder.model
+    layers = list(model.layers)
+    end = len(layers)
+    while (
+        end > 1
+        and isinstance(layers[end - 1], _HEAD_LAYERS)
+        and layers[end - 1].input is layers[end - 2].output
+        and len(layers[end - 1].input.shape) == 2
+    ):
+        end -= 1
+    own_head = layers[end:]
+    # The last layer counts only if the model's output is where the walk began.
+    if not own_head or layers[-1].output is not model.output:
+        return Backbone(model, None, encoder.contract)
+    last = layers[end - 1].output
+    everything = [last, *_pooled_maps(model, layers[1 : end - 1])]
+    joined = keras.layers.Concatenate(name="all_features")(everything)
+    features = keras.Model(model.input, joined, name=f"{model.name}_features")
+    given = keras.Input(features.output_shape[1:], name="features")
+    tensor = given[:, : last.shape[-1]]
+    for layer in own_head:
+        copy = type(layer).from_config(layer.get_config())
+        tensor = copy(tensor)
+        copy.set_weights(layer.get_weights())
+    projection = keras.Model(given, tensor, name=f"{model.name}_projection")
+    return Backbone(features, projection, encoder.contract)
+
+
+def _pooled_maps(model: keras.Model, layers: list[keras.layers.Layer]) -> list[Any]:
+    """The mean over the last feature map of each resolution below the image's."""
+    last_of_size: dict[tuple[int, ...], Any] = {}
+    for layer in layers:
+        output = layer.output
+        shape = getattr(output, "shape", ())
+        if len(shape) == 4 and tuple(shape[1:3]) != tuple(model.input_shape[1:3]):
+            last_of_size[tuple(shape[1:3])] = output
+    return [
+        keras.layers.GlobalAveragePooling2D(name=f"mean_of_{height}x{width}")(output)
+        for (height, width), output in last_of_size.items()
+    ]
+
+
+def build_head(
+    backbone: Backbone,
+    mean: Embeddings,
+    deviation: Embeddings,
+    *,
+    embedding_size: int = 128,
+    head_units: tuple[int, ...] = (512, 256, 128),
+    dropout: float = 0.3,
+) -> keras.Model:
+    """Build the network that is trained on a backbone's features.
+
+    It is the original project's MLP head. Where the backbone has a projection of its own, the
+    head and a linear map are added to that, which stays frozen, and begin at zero: training
+    starts from what the encoder knows, instead of learning from a few thousand photos what it
+    took millions for.
+
+    Args:
+        backbone: Whose features.
+        mean: float32 ``(F,)``, the features' mean over the training photos.
+        deviation: float32 ``(F,)``, their standard deviations, above 0.
+        embedding_size: Length D of the embedding; a backbone's own projection rules over it.
+        head_units: Units of the hidden layers.
+        dropout: Share of units dropped.
+    """
+    given = keras.Input((backbone.feature_count,), name="features")
+    # Features of different layers differ in size by orders of magnitude; one learning rate is
+    # to suit all.
+    standard = keras.layers.Rescaling(
+        (1 / deviation).tolist(), (-mean / deviation).tolist(), name="standard_features"
+    )(given)
+    projection = backbone.projection
+    if projection is None:
+        embeddings = add_mlp_head(standard, embedding_size, head_units, dropout)
+        return keras.Model(given, embeddings, name="head")
+    learnt = add_mlp_head(
+        standard, int(projection.output_shape[-1]), head_units, dropout, output_initializer="zeros"
+    )
+    linear = keras.layers.Dense(
+        int(projection.output_shape[-1]), kernel_initializer="zeros", name=LINEAR_CORRECTION
+    )(standard)
+    projection.trainable = False
+    embeddings = keras.layers.Add(name="projection_and_head")([projection(given), linear, learnt])
+    return keras.Model(given, embeddings, name="head")
+
+
+def solve_linear_correction(
+    head: keras.Model,
+    backbone: Backbone,
+    features: Embeddings,
+    targets: Embeddings,
+    ridge: float = 0.3,
+) -> None:
+    """Set the linear map of an untrained head to the best one for given targets.
+
+    Ridge regression (Hoerl and Kennard, 1970) of what the backbone's own projection misses on
+    the standardised features, in closed form.
+
+    Args:
+        head: From :func:`build_head`, of a backbone with a projection.
+        backbone: The same.
+        features: float32 ``(N, F)``.
+        targets: float32 ``(N, D)``, what the head should give.
+        ridge: Penalty, as a share of the features' mean square.
+    """
+    assert backbone.projection is not None
+    missed = targets - backbone.projection.predict(features, batch_size=4096, verbose=0)
+    layer = head.get_layer(LINEAR_CORRECTION)
+    to_standard = keras.Model(head.input, layer.input)
+    standard = to_standard.predict(features, batch_size=4096, verbose=0).astype(np.float64)
+    mean, missed_mean = standard.mean(axis=0), missed.mean(axis=0)
+    standard -= mean
+    squares = standard.T @ standard
+    squares += ridge * np.trace(squares) / len(squares) * np.eye(len(squares))
+    kernel = np.linalg.solve(squares, standard.T @ (missed - missed_mean))
+    layer.set_weights([kernel, missed_mean - mean @ kernel])
+
+
+def join(backbone: Backbone, head: keras.Model) -> keras.Model:
+    """The whole network, crops in, embeddings out, of a backbone and a trained head.
+
+    Returns:
+        A model of built-in layers alone, which shares its weights with both parts.
+    """
+    images = keras.Input(backbone.features.input_shape[1:], name="pixels")
+    return keras.Model(images, head(backbone.features(images)), name="face_embedding")

@@ -1,0 +1,257 @@
+"""Batches of people: several photos of each, as mining needs them, and random triplets."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from face_encode.errors import InputError
+from face_encode.training.data import Rows, check_trainable
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Augment: TypeAlias = Callable[[Any, int], Any]
+"""Takes images ``(N, height, width, 3)``, 0..255, and a seed; gives another view of each."""
+
+
+class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
+    """Batches that depend on seed, epoch and place only.
+
+    A run that goes on from a checkpoint therefore sees what it would have seen.
+
+    Attributes:
+        epoch: Counted on by Keras behind each epoch; set it to go on from a checkpoint.
+    """
+
+    def __init__(
+        self,
+        images: npt.NDArray[Any],
+        targets: npt.NDArray[Any],
+        *,
+        has_views: bool = False,
+        seed: int = 0,
+        augment: Augment | None = None,
+    ) -> None:
+        """Take photos, or features of photos, and what is to be learnt of each.
+
+        Args:
+            images: ``(N, ...)``, or with ``has_views`` ``(N, V, ...)``.
+            targets: ``(N, ...)``.
+            has_views: Whether the second axis of ``images`` is views of the same photo, of
+                which one is drawn.
+            seed: The same seed gives the same batches.
+            augment: Applied to each batch of images.
+        """
+        super().__init__()
+        self.images = images
+        self.targets = targets
+        self.has_views = has_views
+        self.seed = seed
+        self.augment = augment
+        self.epoch = 0
+
+    def __getitem__(self, index: int) -> tuple[Any, npt.NDArray[Any]]:
+        """Batch number ``index``: images and targets."""
+        random = np.random.default_rng([self.seed, self.epoch, index])
+        rows = self._rows(index, random)
+        if self.has_views:
+            batch = self.images[rows, random.integers(0, self.images.shape[1], len(rows))]
+        else:
+            batch = self.images[rows]
+        if self.augment is not None:
+            batch = self.augment(batch, int(random.integers(2**31)))
+        return batch, self.targets[rows]
+
+    def on_epoch_end(self) -> None:
+        """Go on to the next epoch's batches."""
+        self.epoch += 1
+
+    def _rows(self, index: int, random: np.random.Generator) -> Rows:
+        raise NotImplementedError
+
+    def _slice_of_epoch(self, count: int, size: int, index: int) -> Rows:
+        """Part ``index`` of a permutation of ``count`` that is new in each epoch."""
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(count)
+        # The last part is filled up from the front: batches of one size compile once.
+        places = np.arange(index * size, index * size + min(size, count)) % count
+        return order[places].astype(np.int64)
+
+
+class PhotoBatches(_Batches):
+    """Batches of photos as they come, each photo once an epoch; arguments as for PeopleBatches."""
+
+    def __init__(
+        self,
+        images: npt.NDArray[Any],
+        targets: npt.NDArray[Any],
+        *,
+        batch_size: int = 128,
+        has_views: bool = False,
+        seed: int = 0,
+        augment: Augment | None = None,
+    ) -> None:
+        """Take photos and what is to be learnt of each.
+
+        Raises:
+            InputError: No photo, or a batch size below 1.
+        """
+        super().__init__(images, targets, has_views=has_views, seed=seed, augment=augment)
+        if batch_size < 1 or len(images) < 1:
+            raise InputError(
+                f"a batch holds at least 1 photo. Received: batch size {batch_size}, "
+                f"{len(images)} photos"
+            )
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return -(-len(self.images) // self.batch_size)
+
+    def _rows(self, index: int, random: np.random.Generator) -> Rows:
+        return self._slice_of_epoch(len(self.images), self.batch_size, index)
+
+
+class PeopleBatches(_Batches):
+    """Batches of P people times up to K photos, the rest filled with people of one photo."""
+
+    def __init__(
+        self,
+        images: npt.NDArray[Any],
+        people: npt.NDArray[np.int64],
+        *,
+        people_a_batch: int = 32,
+        photos_a_person: int = 4,
+        has_views: bool = False,
+        seed: int = 0,
+        augment: Augment | None = None,
+    ) -> None:
+        """Take photos, or features of photos, and who is on them.
+
+        Args:
+            images: ``(N, ...)``, or with ``has_views`` ``(N, V, ...)``.
+            people: int ``(N,)``; the batches' targets.
+            people_a_batch: P, at least 2.
+            photos_a_person: K, at least 2.
+            has_views: Whether the second axis of ``images`` is views of the same photo, of
+                which one is drawn.
+            seed: The same seed gives the same batches.
+            augment: Applied to each batch of images.
+
+        Raises:
+            InputError: P or K below 2.
+            DatasetError: Fewer than two people, or nobody with two photos.
+        """
+        super().__init__(images, people, has_views=has_views, seed=seed, augment=augment)
+        if people_a_batch < 2 or photos_a_person < 2:
+            raise InputError(
+                "a batch holds at least 2 people with up to at least 2 photos. "
+                f"Received: {people_a_batch} people, {photos_a_person} photos"
+            )
+        check_trainable(people, len(np.unique(people)), "training photos")
+        self.people_a_batch = people_a_batch
+        self.photos_a_person = photos_a_person
+        rows = _rows_by_person(people)
+        self._several = [photos for photos in rows if len(photos) > 1]
+        self._single = np.array([photos[0] for photos in rows if len(photos) == 1], np.int64)
+
+    def __len__(self) -> int:
+        """Batches an epoch: each person with several photos comes once."""
+        return -(-len(self._several) // self.people_a_batch)
+
+    def _rows(self, index: int, random: np.random.Generator) -> Rows:
+        chosen = self._slice_of_epoch(len(self._several), self.people_a_batch, index)
+        parts = [
+            random.permutation(self._several[person])[: self.photos_a_person] for person in chosen
+        ]
+        room = self.people_a_batch * self.photos_a_person - sum(len(part) for part in parts)
+        parts.append(random.permutation(self._single)[:room])
+        return np.concatenate(parts)
+
+
+def random_triplets(
+    people: npt.NDArray[np.int64], count: int, seed: int = 0
+) -> tuple[Rows, Rows, Rows]:
+    """Draw triplets at random, as the original project does.
+
+    Args:
+        people: int ``(N,)``, who is on each photo. Who has one photo is negative only.
+        count: How many triplets.
+        seed: The same seed gives the same triplets.
+
+    Returns:
+        Rows of anchors, positives and negatives, each ``(count,)``; anchor and positive are two
+        photos of one person, the negative is someone else.
+
+    Raises:
+        DatasetError: Fewer than two people, or nobody with two photos.
+    """
+    check_trainable(people, len(np.unique(people)), "photos for triplets")
+    random = np.random.default_rng(seed)
+    several = [photos for photos in _rows_by_person(people) if len(photos) > 1]
+    triplets = np.empty((count, 3), np.int64)
+    for triplet in triplets:
+        photos = several[random.integers(len(several))]
+        triplet[:2] = random.choice(photos, 2, replace=False)
+        person = people[photos[0]]
+        triplet[2] = random.integers(len(people))
+        while people[triplet[2]] == person:
+            triplet[2] = random.integers(len(people))
+    return triplets[:, 0], triplets[:, 1], triplets[:, 2]
+
+
+def triplet_dataset(
+    crops: npt.NDArray[np.uint8],
+    people: npt.NDArray[np.int64],
+    *,
+    count: int,
+    batch_size: int = 32,
+    seed: int = 0,
+    augment: Augment | None = None,
+) -> tf.data.Dataset:
+    """Random triplets of crops as a ``tf.data`` pipeline, for ``TripletModel.fit``.
+
+    Args:
+        crops: uint8 ``(N, height, width, 3)``; may be memory-mapped.
+        people: int ``(N,)``.
+        count: Triplets an epoch; every epoch has the same ones, in the same order, in views of
+            their own.
+        batch_size: Triplets a batch.
+        seed: The same seed gives the same triplets and views.
+        augment: Applied to each batch of each of the three.
+
+    Returns:
+        Batches ``(anchor, positive, negative)``, float32 ``(batch, height, width, 3)``, 0..255.
+    """
+    import tensorflow as tf
+
+    triplets = np.stack(random_triplets(people, count, seed))
+    starts = range(0, count, batch_size)
+    epochs = itertools.count()
+
+    def batches() -> Iterator[tuple[Any, ...]]:
+        epoch = next(epochs)
+        for start in starts:
+            parts = [crops[rows] for rows in triplets[:, start : start + batch_size]]
+            if augment is not None:
+                views = np.random.default_rng([seed, epoch, start])
+                parts = [augment(part, int(views.integers(2**31))) for part in parts]
+            yield tuple(np.asarray(part, np.float32) for part in parts)
+
+    signature = tuple(tf.TensorSpec((None, *crops.shape[1:]), tf.float32) for _ in range(3))
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    # Keras then knows how long an epoch is, and shows it.
+    known = dataset.apply(tf.data.experimental.assert_cardinality(len(starts)))
+    return known.prefetch(tf.data.AUTOTUNE)
+
+
+def _rows_by_person(people: npt.NDArray[np.int64]) -> list[Rows]:
+    """The rows of each person, in the order of the people."""
+    order = np.argsort(people, kind="stable")
+    starts = np.flatnonzero(np.diff(people[order])) + 1
+    return np.split(order, starts)

@@ -1,0 +1,288 @@
+"""Data to train on: a folder of people becomes aligned crops, cut out once.
+
+The crops of a folder lie in the cache as one memory-mapped array, so that neither a second run
+nor a folder larger than memory costs anything. Splits are by person, never by photo: a network
+that saw a person in training knows that person better than it will know anyone else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from face_encode.detectors.detector import Detector
+from face_encode.errors import DatasetError, InputError
+from face_encode.files import replacing
+from face_encode.images import content_digest, people_in
+from face_encode.pipeline import find_crops
+from face_encode.progress import tracked
+from face_encode.types import CropRecipe, ImageArray, LeftOut
+from face_encode.weights import cache_folder
+
+Rows: TypeAlias = npt.NDArray[np.int64]
+"""Indices of photos within a :class:`FaceCrops`."""
+
+
+@dataclass(frozen=True, eq=False)
+class FaceCrops:
+    """The aligned crops of a folder of people, one a photo.
+
+    Attributes:
+        crops: uint8 ``(N, height, width, 3)``, RGB; may be memory-mapped and read-only.
+        people: int64 ``(N,)``, who is on each crop, as an index into ``names``.
+        names: Everyone of whom there is a crop.
+        digests: SHA-256 of each photo's file, ``(N,)``.
+        left_out: Photos without a crop, with the reason.
+    """
+
+    crops: ImageArray
+    people: npt.NDArray[np.int64]
+    names: tuple[str, ...]
+    digests: tuple[str, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit together."""
+        count = len(self.crops)
+        if self.crops.ndim != 4 or self.people.shape != (count,) or len(self.digests) != count:
+            raise InputError(
+                "crops, people and digests are one each a photo. Received: crops "
+                f"{self.crops.shape}, people {self.people.shape}, {len(self.digests)} digests"
+            )
+
+    def __len__(self) -> int:
+        """Number of crops."""
+        return len(self.crops)
+
+
+def crop_people(
+    folder: str | os.PathLike[str],
+    recipe: CropRecipe,
+    detector: Detector,
+    *,
+    cache: str | os.PathLike[str] | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> FaceCrops:
+    """Cut the largest face out of each photo of a folder of people, or take it from the cache.
+
+    The cache goes by the photos' content: a changed, added or removed photo makes a new entry.
+
+    Args:
+        folder: One sub-folder a person.
+        recipe: How faces are cut out.
+        detector: Finds the faces.
+        cache: The folder to keep crops in; None for the package's own cache.
+        workers: Processes; None chooses.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        DatasetError: The folder is no folder of people, holds fewer than two people or nobody
+            with two photos whose face was found; or the cache cannot be written.
+    """
+    photos = [(name, photo) for name, found in people_in(folder).items() for photo in found]
+    digests = [content_digest(photo) for _, photo in photos]
+    key = hashlib.sha256(
+        json.dumps(
+            [recipe.as_dict(), detector.name, [name for name, _ in photos], digests]
+        ).encode()
+    ).hexdigest()[:24]
+    index = Path(cache or cache_folder() / "crops") / f"{key}.json"
+    if not index.is_file():
+        _cut_out(photos, recipe, detector, index, workers, progress)
+    data = _read_cache(index, digests, photos)
+    check_trainable(data.people, len(data.names), folder)
+    return data
+
+
+def check_trainable(
+    people: npt.NDArray[np.int64], names: int, source: str | os.PathLike[str]
+) -> None:
+    """Refuse data that no triplet can be drawn from.
+
+    Args:
+        people: int ``(N,)``, who is on each crop.
+        names: How many people there are.
+        source: What to call the data in the error.
+
+    Raises:
+        DatasetError: Fewer than two people, or nobody with two photos.
+    """
+    if names < 2:
+        raise DatasetError(
+            f"{source}: training tells people apart, so it takes at least 2 people whose faces "
+            f"are found. Received: {names}"
+        )
+    if np.bincount(people).max() < 2:
+        raise DatasetError(
+            f"{source}: training learns from two photos of one person, so at least one person "
+            f"has two photos whose face is found. Received: {names} people with one each"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class PeopleSplit:
+    """Photos to train on, to choose by, and to report on: no person in two of them.
+
+    Attributes:
+        train: Rows to train on.
+        validation: Rows of other people, by which epochs and thresholds are chosen.
+        test: Rows of yet other people, which nothing is chosen by.
+    """
+
+    train: Rows
+    validation: Rows
+    test: Rows
+
+
+def split_people(
+    people: npt.NDArray[np.int64],
+    *,
+    validation: float = 0.15,
+    test: float = 0.2,
+    seed: int = 0,
+) -> PeopleSplit:
+    """Split photos by person, at random.
+
+    People with several photos and people with one are dealt out separately, so that each part
+    has its share of both.
+
+    Args:
+        people: int ``(N,)``, who is on each photo.
+        validation: Share of the people to choose by, within 0..1.
+        test: Share of the people to report on; 0 where there is a test folder.
+        seed: The same seed gives the same split.
+
+    Raises:
+        InputError: The shares leave nobody to train on.
+        DatasetError: A part would be without two photos of one person, or without a second one.
+    """
+    if not (0 < validation < 1 and 0 <= test < 1 and validation + test < 1):
+        raise InputError(
+            "shares lie within 0..1, with validation above 0, and leave people to train on. "
+            f"Received: validation {validation}, test {test}"
+        )
+    random = np.random.default_rng(seed)
+    part_of = np.zeros(people.max() + 1, np.int64)
+    counts = np.bincount(people)
+    for group in (np.flatnonzero(counts > 1), np.flatnonzero(counts == 1)):
+        dealt = random.permutation(group)
+        # At least one person with several photos each, where there are that many.
+        first, second = (
+            max(round(share * len(dealt)), int(share > 0 and len(dealt) > 0))
+            for share in (validation, test)
+        )
+        part_of[dealt[:first]] = 1
+        part_of[dealt[first : first + second]] = 2
+    parts = [np.flatnonzero(part_of[people] == part) for part in range(3)]
+    for rows, name in zip(parts, ("training", "validation", "test"), strict=True):
+        if name == "test" and test == 0:
+            continue
+        if len(rows) == 0 or np.bincount(people[rows]).max() < 2 or len(set(people[rows])) < 2:
+            raise DatasetError(
+                f"the {name} part needs two photos of one person and someone else beside; the "
+                f"data is too small to be split. Received: {np.sum(counts > 1)} people with "
+                f"several photos, {np.sum(counts == 1)} with one"
+            )
+    return PeopleSplit(*parts)
+
+
+def refuse_overlap(train: str | os.PathLike[str], test: str | os.PathLike[str]) -> None:
+    """Refuse a test folder that is the training folder, lies in it, or holds it.
+
+    Raises:
+        DatasetError: They overlap.
+    """
+    one, other = Path(train).resolve(), Path(test).resolve()
+    if one == other or one in other.parents or other in one.parents:
+        raise DatasetError(
+            "the test folder holds other people than the training folder. Received: "
+            f"{train} and {test}, which overlap"
+        )
+
+
+def refuse_mixed(train: FaceCrops, test: FaceCrops) -> None:
+    """Refuse test data that shares a person's name or a photo with the training data.
+
+    Raises:
+        DatasetError: It does.
+    """
+    shared = sorted(set(train.names) & set(test.names))
+    if shared:
+        raise DatasetError(
+            f"a person is in the training folder or in the test folder, never in both. Received: "
+            f"{len(shared)} in both, such as {shared[0]!r}"
+        )
+    of_train = dict(zip(train.digests, train.people, strict=True))
+    for digest, person in zip(test.digests, test.people, strict=True):
+        if digest in of_train:
+            raise DatasetError(
+                "a photo is in the training folder or in the test folder, never in both. "
+                f"Received: one of {train.names[of_train[digest]]!r} that is also one of "
+                f"{test.names[person]!r}"
+            )
+
+
+def _cut_out(
+    photos: list[tuple[str, Path]],
+    recipe: CropRecipe,
+    detector: Detector,
+    index: Path,
+    workers: int | None,
+    progress: bool,
+) -> None:
+    """Fill the cache: first the array, then the index, whose presence says that both are whole."""
+    found = find_crops([photo for _, photo in photos], detector, recipe, workers=workers)
+    shape = (max(len(photos), 1), recipe.height, recipe.width, 3)
+    rows: list[int] = []
+    left_out: list[LeftOut] = []
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    with (
+        replacing(index.with_suffix(".npy"), DatasetError) as temporary,
+        # Not memory-mapped: there, a full disk ends the process without a word.
+        open(temporary, "wb") as file,
+    ):
+        np.lib.format.write_array_header_1_0(file, header)
+        start = file.tell()
+        shown = tracked(found, len(photos), "cutting out faces", show=progress)
+        for number, item in enumerate(shown):
+            name, photo = photos[number]
+            if item.error is None:
+                file.write(item.crops[0].tobytes())
+                rows.append(number)
+            else:
+                left_out.append(LeftOut(str(photo), name, item.error))
+        # Rows of photos without a face stay behind the last crop, as a hole in the file.
+        file.truncate(start + math.prod(shape))
+    with replacing(index, DatasetError) as temporary:
+        content = {"rows": rows, "left_out": [asdict(item) for item in left_out]}
+        temporary.write_text(json.dumps(content), "utf-8")
+
+
+def _read_cache(index: Path, digests: list[str], photos: list[tuple[str, Path]]) -> FaceCrops:
+    """The crops of a filled cache."""
+    try:
+        content = json.loads(index.read_text("utf-8"))
+        crops = np.load(index.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+        rows = np.array(content["rows"], np.int64)
+        left_out = tuple(LeftOut(**item) for item in content["left_out"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f"the cache of crops is damaged; delete {index} and run again ({error})"
+        ) from error
+    names, people = np.unique([photos[row][0] for row in rows], return_inverse=True)
+    return FaceCrops(
+        crops[: len(rows)],
+        people.astype(np.int64),
+        tuple(str(name) for name in names),
+        tuple(digests[row] for row in rows),
+        left_out,
+    )

@@ -1,0 +1,376 @@
+"""Distillation: a network learns to give another one's embeddings.
+
+Teacher and student see the same augmented and mixed views, for a long time: Beyer and others,
+"Knowledge distillation: A good teacher is patient and consistent", 2021,
+https://arxiv.org/abs/2106.05237. Resolution grows from stage to stage, because most of what there
+is to learn is learnt as well, and many times faster, on small images. The student has batch
+normalisation while it learns, which is folded away at the end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import ops
+
+from face_encode.detectors.detector import Detector
+from face_encode.encoders.contract import save_encoder
+from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.vgg16 import vgg_embedding
+from face_encode.errors import InputError, ModelFileError
+from face_encode.progress import tracked
+from face_encode.training.augmentation import Augmentation
+from face_encode.training.batches import PhotoBatches
+from face_encode.training.data import FaceCrops, crop_people, split_people
+from face_encode.training.fitting import Progress, Schedule, Watch, fit_watched
+from face_encode.training.losses import TeacherLoss
+from face_encode.training.surgery import at_resolution, fold_batch_normalization
+from face_encode.training.verification import PairSet, Verification, calibrate, measure
+from face_encode.types import Embeddings, ImageArray
+from face_encode.version import __version__
+
+_WARM_UP_SHARE = 0.05
+_TEACHER_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What to do.
+
+    Attributes:
+        data: A folder of people.
+        output: The ``.keras`` file to write; checkpoints and logs lie beside it, in a folder of
+            the same name ending in ``.training``.
+        sides: Rows and columns of the student's input in each stage, growing; the last is the
+            finished student's.
+        epochs: How often each stage sees all photos, each time in new views.
+        width: Width of the student's convolutions; 1.0 is VGG16.
+        batch_size: Photos a step.
+        learning_rate: The highest, behind a warm-up; it falls to 0 by a cosine in each stage.
+        weight_decay: Of AdamW.
+        mixup: Share of the views that are mixed with another.
+        mixed_precision: Whether the student computes in bfloat16.
+        false_match_rate: What the threshold is calibrated for.
+        seed: The same seed gives the same result.
+    """
+
+    data: Path
+    output: Path
+    sides: tuple[int, ...] = (32, 48, 64, 150)
+    epochs: tuple[int, ...] = (20, 20, 20, 5)
+    width: float = 1.0
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    mixup: float = 0.4
+    mixed_precision: bool = False
+    false_match_rate: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check what can be checked before hours of work."""
+        if self.output.suffix != ".keras":
+            raise ModelFileError(f"a model file's name ends in .keras. Received: {self.output}")
+        if not self.sides or len(self.sides) != len(self.epochs) or min(self.epochs) < 1:
+            raise InputError(
+                "each stage has a side and at least 1 epoch. "
+                f"Received: sides {self.sides}, epochs {self.epochs}"
+            )
+        if list(self.sides) != sorted(set(self.sides)):
+            raise InputError(f"the sides grow from stage to stage. Received: {self.sides}")
+        if not 0 <= self.mixup <= 1:
+            raise InputError(f"the share of mixed views lies within 0..1. Received: {self.mixup}")
+
+    @property
+    def run_folder(self) -> Path:
+        """Where checkpoints and logs lie."""
+        return self.output.with_suffix(".training")
+
+
+@dataclass(frozen=True, eq=False)
+class Distilled:
+    """What came of it.
+
+    Attributes:
+        encoder: The finished student, as saved.
+        teacher: The teacher on the test people.
+        student: The student on the same.
+        stages: Each stage's epochs, by its name.
+    """
+
+    encoder: Encoder
+    teacher: Verification
+    student: Verification
+    stages: dict[str, Progress]
+
+
+class Distiller(keras.Model):  # type: ignore[misc]
+    """Shows teacher and student the same views, and tells the loss what both said."""
+
+    def __init__(
+        self,
+        student: keras.Model,
+        teacher: keras.Model,
+        *,
+        teacher_pixel_scale: float,
+        mean: Embeddings,
+        scale: float,
+        mixup: float = 0.4,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Join the two.
+
+        Args:
+            student: RGB 0..255 of its own size in, embeddings out, centred and scaled.
+            teacher: Crops in, embeddings out; is not trained.
+            teacher_pixel_scale: What the teacher's pixels are multiplied by.
+            mean: The teacher's mean embedding, ``(D,)``.
+            scale: The standard deviation about it, one number.
+            mixup: Share of views mixed with another.
+            augmentation: How views differ.
+            seed: Of the views.
+        """
+        super().__init__(name="distiller")
+        teacher.trainable = False
+        self.student = student
+        self.teacher = teacher
+        self.teacher_pixel_scale = teacher_pixel_scale
+        self.mean = np.asarray(mean, np.float32)
+        self.scale = float(scale)
+        self.mixup = mixup
+        self.augmentation = augmentation or Augmentation()
+        self.views = keras.random.SeedGenerator(seed)
+        self.teacher_loss = TeacherLoss()
+
+    def call(self, crops: Any, training: bool = False) -> tuple[Any, Any]:
+        """What the student and the teacher say of one view of each crop.
+
+        Args:
+            crops: ``(N, height, width, 3)`` of the teacher's size, 0..255.
+            training: Whether to draw views; otherwise both see the crops as they are.
+
+        Returns:
+            Both ``(N, D)``, the teacher's centred and scaled.
+        """
+        views = ops.cast(crops, "float32")
+        if training:
+            views = self._mixed(self.augmentation(views, self.views))
+        said = ops.stop_gradient(self.teacher(views * self.teacher_pixel_scale, training=False))
+        side = self.student.input_shape[1:3]
+        seen = ops.image.resize(views, side, interpolation="bilinear", antialias=True)
+        return self.student(seen, training=training), (said - self.mean) / self.scale
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """How far the student is from the teacher; the batch's targets play no part."""
+        student, teacher = y_pred
+        return self.teacher_loss(teacher, student)
+
+    def _mixed(self, views: Any) -> Any:
+        """Mix a share of the views with their neighbours in the batch (mixup, Zhang et al. 2018).
+
+        The teacher is shown the mixture too, so there is no target to be mixed.
+        """
+        draws = keras.random.uniform((ops.shape(views)[0], 2), seed=self.views)
+        share = ops.where(draws[:, 0] < self.mixup, 0.5 * draws[:, 1], 0.0)
+        share = ops.reshape(share, (-1, 1, 1, 1))
+        return views * (1 - share) + ops.roll(views, 1, axis=0) * share
+
+
+def distil(
+    work: Distillation,
+    teacher: Encoder,
+    detector: Detector,
+    *,
+    student: Callable[[int, int], keras.Model] | None = None,
+    progress: bool = True,
+    say: Callable[[str], None] = lambda _: None,
+) -> Distilled:
+    """Do it, going on from the last checkpoint of the same work where there is one.
+
+    Args:
+        work: What to do.
+        teacher: Whose embeddings are learnt.
+        detector: Finds the faces.
+        student: Builds the network for a side and an embedding size: a chain of layers that
+            flattens into a dense layer and ends in a linear one. None builds VGG16 with batch
+            normalisation.
+        progress: Whether to show progress bars.
+        say: Told what is going on, a line at a time.
+
+    Raises:
+        DatasetError: The folder is too small.
+        InputError: The last side is larger than the teacher's crop.
+        TrainingError: The loss is no longer a number.
+        ModelFileError: A file cannot be written. The output is then as it was before.
+    """
+    recipe = teacher.contract.crop
+    if work.sides[-1] > min(recipe.height, recipe.width):
+        raise InputError(
+            f"the student sees no more than the teacher, {recipe.height}x{recipe.width}. "
+            f"Received: sides {work.sides}"
+        )
+    keras.utils.set_random_seed(work.seed)
+    data = crop_people(work.data, recipe, detector, progress=progress)
+    split = split_people(data.people, seed=work.seed)
+    judged = {
+        name: (data.crops[rows], PairSet.among(data.people[rows], work.seed))
+        for name, rows in (("validation", split.validation), ("test", split.test))
+    }
+    said = _teacher_says(teacher, data, split.train, progress)
+    mean, scale = said.mean(axis=0), float((said - said.mean(axis=0)).std())
+
+    def finish(trained: keras.Model) -> Encoder:
+        """The student as an encoder of its own."""
+        folded = fold_batch_normalization(trained)
+        kernel, bias = folded.layers[-1].get_weights()
+        folded.layers[-1].set_weights([kernel * scale, bias * scale + mean])
+        side = trained.input_shape[1]
+        contract = replace(
+            teacher.contract,
+            name=work.output.stem,
+            crop=replace(recipe, height=side, width=side),
+            pixel_range=(0, 255),
+            trained_on=f"embeddings of {teacher.name} for {len(split.train)} photos in "
+            f"{work.data.name!r}; teacher: {teacher.contract.trained_on}",
+            package_version=__version__,
+        )
+        return Encoder(folded, contract)
+
+    build = student or _vgg16_student(work)
+    network, stages = build(work.sides[0], teacher.embedding_size), {}
+    crops = np.asarray(data.crops[split.train])
+    for side, epochs in zip(work.sides, work.epochs, strict=True):
+        network = at_resolution(network, side, side)
+        distiller = Distiller(
+            network,
+            teacher.model,
+            teacher_pixel_scale=teacher.contract.pixel_range[1] / 255,
+            mean=mean,
+            scale=scale,
+            mixup=work.mixup,
+            seed=work.seed,
+        )
+        batches = PhotoBatches(
+            crops, data.people[split.train], batch_size=work.batch_size, seed=work.seed
+        )
+        distiller.build(crops[:1].shape)
+        distiller.compile(_optimizer(work, epochs * len(batches)))
+
+        def judge(trained: keras.Model = network) -> dict[str, float]:
+            held_out, pairs = judged["validation"]
+            result = measure(_embed(finish(trained), held_out), pairs, work.false_match_rate)
+            return {"score": result.accuracy, "validation_auc": result.auc}
+
+        stage = f"{side}px"
+        watch = Watch(
+            judge,
+            # The learning rate falls by its own schedule, and every epoch is wanted.
+            Schedule(epochs=epochs, patience=epochs + 1),
+            work.run_folder / f"{stage}.npz",
+            work.run_folder / f"{stage}.csv",
+            run_key=f"{_key(work, teacher, data)} {stage}",
+            say=partial(_say_in, say, stage),
+        )
+        stages[stage] = fit_watched(distiller, batches, watch)
+
+    encoder = finish(network)
+    held_out, pairs = judged["validation"]
+    threshold, rate = calibrate(_embed(encoder, held_out), pairs, work.false_match_rate)
+    contract = replace(encoder.contract, threshold=threshold, false_match_rate=rate)
+    save_encoder(encoder.model, work.output, contract)
+    test, pairs = judged["test"]
+    return Distilled(
+        encoder=Encoder(encoder.model, contract),
+        teacher=measure(_embed(teacher, test), pairs, work.false_match_rate),
+        student=measure(_embed(encoder, test), pairs, work.false_match_rate, threshold),
+        stages=stages,
+    )
+
+
+def _say_in(say: Callable[[str], None], stage: str, line: str) -> None:
+    say(f"{stage}: {line}")
+
+
+def _vgg16_student(work: Distillation) -> Callable[[int, int], keras.Model]:
+    def build(side: int, embedding_size: int) -> keras.Model:
+        former = keras.config.dtype_policy()
+        if work.mixed_precision:
+            keras.config.set_dtype_policy("mixed_bfloat16")
+        try:
+            # Views and mixtures never repeat, so nothing is left for dropout to do.
+            return vgg_embedding(
+                (side, side, 3),
+                embedding_size,
+                dropout=0.0,
+                width=work.width,
+                batch_normalization=True,
+            )
+        finally:
+            keras.config.set_dtype_policy(former)
+
+    return build
+
+
+def _optimizer(work: Distillation, steps: int) -> keras.optimizers.Optimizer:
+    warm_up = max(1, round(_WARM_UP_SHARE * steps))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        work.learning_rate / 100,
+        max(1, steps - warm_up),
+        warmup_target=work.learning_rate,
+        warmup_steps=warm_up,
+    )
+    return keras.optimizers.AdamW(schedule, weight_decay=work.weight_decay)
+
+
+def _teacher_says(
+    teacher: Encoder, data: FaceCrops, rows: npt.NDArray[np.int64], progress: bool
+) -> Embeddings:
+    """The teacher's embeddings of some photos, for their mean and deviation."""
+    # A sample says as much of a mean as all, and a teacher takes its time.
+    sample = rows[: 8 * _TEACHER_CHUNK]
+    starts = range(0, len(sample), _TEACHER_CHUNK)
+    shown = tracked(starts, len(starts), "asking the teacher", show=progress)
+    parts = [teacher.encode(np.asarray(data.crops[sample[s : s + _TEACHER_CHUNK]])) for s in shown]
+    embeddings: Embeddings = np.concatenate(parts)
+    return embeddings
+
+
+def _embed(encoder: Encoder, crops: ImageArray) -> Embeddings:
+    """Embeddings of crops that may be larger than the encoder's own."""
+    size = encoder.contract.crop.height, encoder.contract.crop.width
+    parts: list[Embeddings] = []
+    for start in range(0, len(crops), _TEACHER_CHUNK):
+        part = np.asarray(crops[start : start + _TEACHER_CHUNK])
+        if part.shape[1:3] != size:
+            resized = ops.image.resize(part.astype(np.float32), size, antialias=True)
+            part = np.rint(ops.convert_to_numpy(resized)).clip(0, 255).astype(np.uint8)
+        parts.append(encoder.encode(part))
+    embeddings: Embeddings = np.concatenate(parts)
+    return embeddings
+
+
+def _key(work: Distillation, teacher: Encoder, data: FaceCrops) -> str:
+    """What a checkpoint depends on, as 16 hexadecimal digits."""
+    settings: Sequence[Any] = [
+        *(work.sides, work.epochs, work.width, work.batch_size, work.learning_rate),
+        *(work.weight_decay, work.mixup, work.mixed_precision, work.seed),
+        *(teacher.fingerprint, data.digests),
+    ]
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]

@@ -1,0 +1,175 @@
+"""The script that retrains the MLP head on a folder of people.
+
+::
+
+    python -m face_encode.training.head PEOPLE_DIR -o my_embedding.keras
+
+Also ``face-encode train head``. The file that it writes is an encoder like any other:
+``Face_Encode_Model("my_embedding.keras")``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from face_encode.errors import FaceEncodeError
+from face_encode.training.conditions import CONDITIONS
+
+if TYPE_CHECKING:
+    from face_encode.training.retraining import Retrained
+    from face_encode.training.verification import Verification
+
+DESCRIPTION = (
+    "Retrain the head of a face encoder on a folder with one sub-folder a person. The new head "
+    "is kept only where it verifies held-out people better than the untouched encoder. The same "
+    "command goes on where an interrupted run stopped."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the script.
+
+    Args:
+        arguments: The words behind the script's name; None takes the program's own.
+
+    Returns:
+        0 done; 1 an error of ours, told in one line on standard error; 130 interrupted.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    parser = argparse.ArgumentParser("python -m face_encode.training.head", description=DESCRIPTION)
+    add_arguments(parser)
+    try:
+        return run(parser.parse_args(arguments))
+    except FaceEncodeError as error:
+        print(f"face-encode: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("face-encode: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the script's arguments to a parser."""
+    add = parser.add_argument
+    add("data", metavar="PEOPLE_DIR", type=Path, help="a folder with a sub-folder a person")
+    add("-o", "--output", metavar="FILE.keras", type=Path, required=True, help="what to write")
+    add(
+        "--backbone",
+        metavar="NAME|FILE.keras",
+        default="dlib_resnet",
+        help="whose features: a known encoder, a .keras file, or vgg16 (default: dlib_resnet)",
+    )
+    add("--weights", metavar="FILE", type=Path, help="weights file of a backbone known by name")
+    add(
+        "--test-dir",
+        metavar="DIR",
+        type=Path,
+        help="other people to report on (default: a fifth of PEOPLE_DIR's people)",
+    )
+    add("--detector", metavar="NAME", help="what finds the faces (default: dlib)")
+    add(
+        "--condition",
+        choices=sorted(CONDITIONS),
+        help="train and test for a harder condition, made from the photos: without colour, from "
+        "photos of 32x32 pixels, or with the lower face covered",
+    )
+    add(
+        "--loss",
+        choices=["semi_hard", "hard", "multi_similarity", "teacher"],
+        help="what is learnt (default: teacher with --condition, else semi_hard triplets)",
+    )
+    add("--views", metavar="N", type=int, default=4, help="views of each photo (default: 4)")
+    add("--epochs", metavar="N", type=int, default=60, help="at most (default: 60)")
+    add("--learning-rate", metavar="X", type=float, default=1e-4, help="default: 0.0001")
+    add("--far", metavar="X", type=float, default=1e-3, help="false match rate (default: 0.001)")
+    add("--embedding-size", metavar="N", type=int, default=128, help="default: 128")
+    add("--unfreeze", action="store_true", help="then train the whole network, slowly")
+    add("--seed", metavar="N", type=int, default=0, help="same seed, same result (default: 0)")
+    add("--quiet", action="store_true", help="print the result only")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what the parsed arguments say; 0 when done.
+
+    Raises:
+        FaceEncodeError: Whatever stands in the way.
+    """
+    from face_encode.detectors.loading import load_detector
+    from face_encode.training.backbones import open_backbone
+    from face_encode.training.fitting import Schedule
+    from face_encode.training.report import check_extra, draw_report, write_events
+    from face_encode.training.retraining import Retraining, retrain
+
+    check_extra()
+    work = Retraining(
+        data=options.data,
+        output=options.output,
+        test_data=options.test_dir,
+        condition=options.condition,
+        loss=options.loss,
+        views=options.views,
+        schedule=Schedule(epochs=options.epochs, learning_rate=options.learning_rate),
+        unfreeze=options.unfreeze,
+        false_match_rate=options.far,
+        embedding_size=options.embedding_size,
+        seed=options.seed,
+    )
+
+    def say(line: str) -> None:
+        if not options.quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    result = retrain(
+        work,
+        open_backbone(options.backbone, options.weights),
+        load_detector(options.detector),
+        progress=not options.quiet,
+        say=say,
+    )
+    stages = {"head": result.head}
+    if result.whole is not None:
+        stages["whole-network"] = result.whole
+    write_events(work.run_folder / "events", stages)
+    threshold = result.encoder.contract.threshold
+    picture = work.run_folder / "report.png"
+    draw_report(picture, stages, result.before, result.after, result.scores, threshold)
+    print(format_result(result))
+    print(f"\nencoder:  {work.output}\npicture:  {picture}")
+    return 0
+
+
+def format_result(result: Retrained) -> str:
+    """The numbers before and after, as text."""
+
+    def row(name: str, of: Verification) -> str:
+        return f"{name:<8}{of.accuracy:>10.2%}{of.auc:>10.5f}{of.tar_at_far:>14.2%}"
+
+    before, after = result.before, result.after
+    contract = result.encoder.contract
+    header = f"{'':<8}{'accuracy':>10}{'AUC':>10}{f'TAR@FAR {after.far:.0e}':>14}"
+    lines = [
+        f"held-out people, {before.pairs:,} pairs "
+        f"(standard error of the accuracy {before.standard_error:.2%}):",
+        header,
+        row("before", before),
+        row("after", after),
+        f"threshold {contract.threshold:.4f}, calibrated for a false match rate of "
+        f"{contract.false_match_rate:.0e} on other people; accuracy here at this threshold "
+        f"{after.accuracy_at_threshold:.2%}",
+    ]
+    kept = result.head.best_epoch or (result.whole is not None and result.whole.best_epoch)
+    if not kept:
+        lines.append(
+            "no epoch verified people better than the untouched encoder beyond chance: its "
+            "embedding is kept as it was, with the new threshold"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

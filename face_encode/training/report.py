@@ -1,0 +1,122 @@
+"""What a training run leaves behind for people to look at: a picture and TensorBoard events."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from face_encode.errors import MissingExtraError, ModelFileError
+from face_encode.files import replacing
+from face_encode.training.fitting import Progress
+from face_encode.training.verification import Verification
+
+
+def check_extra() -> None:
+    """Refuse to begin a run whose report could not be written.
+
+    Raises:
+        MissingExtraError: matplotlib or tensorboard is not installed.
+    """
+    for module in ("matplotlib", "tensorboard"):
+        if find_spec(module) is None:
+            raise MissingExtraError(
+                f'training reports need {module}: pip install "face_encode[train]" brings it'
+            )
+
+
+def write_events(folder: Path, stages: dict[str, Progress]) -> None:
+    """Write the epochs of each stage as TensorBoard events.
+
+    Args:
+        folder: Where to, one sub-folder a stage; events of an earlier run there are replaced.
+        stages: Name of a stage -> its epochs.
+
+    Raises:
+        ModelFileError: They cannot be written.
+    """
+    from tensorboard.summary import Writer
+
+    try:
+        for stage, progress in stages.items():
+            logs = folder / stage
+            for earlier in logs.glob("events.out.tfevents.*"):
+                earlier.unlink()
+            writer = Writer(str(logs))
+            for row in progress.rows:
+                for name, value in row.items():
+                    if name != "epoch":
+                        writer.add_scalar(name, value, step=int(row["epoch"]))
+            writer.close()
+    except OSError as error:
+        raise ModelFileError(f"cannot write the events in {folder}: {error}") from error
+
+
+def draw_report(
+    path: Path,
+    stages: dict[str, Progress],
+    before: Verification,
+    after: Verification,
+    scores: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.bool_]],
+    threshold: float,
+) -> None:
+    """Draw the loss, the accuracy on the people chosen by, and the scores before and after.
+
+    Args:
+        path: The ``.png`` file to write.
+        stages: Name of a stage -> its epochs.
+        before: The untouched encoder on the test people.
+        after: The finished one.
+        scores: Cosine similarities before and after, ``(M,)`` each, and whether a pair is one
+            person, ``(M,)``.
+        threshold: The finished encoder's.
+
+    Raises:
+        ModelFileError: It cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # Not pyplot, which would pick a backend and keep state for the whole process.
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    (loss_axes, score_axes), (before_axes, after_axes) = figure.subplots(2, 2)
+    _draw_epochs(loss_axes, stages, "loss", "Loss, training")
+    _draw_epochs(score_axes, stages, "score", "Accuracy, people chosen by")
+    similarities_before, similarities_after, same = scores
+    for axes, title, values, result in (
+        (before_axes, "Before", similarities_before, before),
+        (after_axes, "After", similarities_after, after),
+    ):
+        _draw_scores(axes, values, same)
+        axes.set_title(f"{title}: accuracy {result.accuracy:.2%}, AUC {result.auc:.4f}")
+    after_axes.axvline(threshold, color="black", linestyle="--", label="threshold")
+    after_axes.legend()
+    with replacing(path, ModelFileError) as temporary:
+        canvas.print_figure(str(temporary), format="png")
+
+
+def _draw_epochs(axes: Any, stages: dict[str, Progress], column: str, title: str) -> None:
+    for stage, progress in stages.items():
+        rows = [row for row in progress.rows if column in row]
+        axes.plot(
+            [row["epoch"] for row in rows],
+            [row[column] for row in rows],
+            marker=".",
+            label=f"{stage} (kept: epoch {progress.best_epoch})",
+        )
+    axes.set_title(title)
+    axes.set_xlabel("epoch")
+    axes.legend()
+
+
+def _draw_scores(axes: Any, values: npt.NDArray[np.float64], same: npt.NDArray[np.bool_]) -> None:
+    bins = np.linspace(values.min(), values.max(), 60).tolist()
+    for kind, label in ((True, "one person"), (False, "two people")):
+        axes.hist(values[same == kind], bins, density=True, alpha=0.6, label=label)
+    axes.set_xlabel("cosine similarity")
+    axes.set_yticks([])
+    axes.legend()

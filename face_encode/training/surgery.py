@@ -1,0 +1,155 @@
+"""Rewriting a trained network as another one that computes the same.
+
+Both operations work on chains, networks whose layers follow one another without branches, as
+:func:`face_encode.encoders.vgg16.vgg_embedding` builds them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from face_encode.errors import InputError
+
+_BatchNormalization = keras.layers.BatchNormalization
+
+
+def fold_batch_normalization(model: keras.Model) -> keras.Model:
+    """Fold each batch normalisation into the linear convolution or dense layer before it.
+
+    At inference both are affine, so one layer computes what two did; an activation layer behind
+    them is drawn in as well. VGG16 trained with batch normalisation becomes plain VGG16 again.
+    A batch normalisation behind an activation, as in the original project's head, stays.
+
+    Args:
+        model: A chain.
+
+    Returns:
+        A new model in float32, of the same name, that gives the same embeddings up to rounding.
+
+    Raises:
+        InputError: The model is not a chain.
+    """
+    waiting = _chain(model)
+    copies, weights = [], []
+    while waiting:
+        layer = waiting.pop(0)
+        config, values = {**layer.get_config(), "dtype": "float32"}, layer.get_weights()
+        if _is_linear(layer) and waiting and isinstance(waiting[0], _BatchNormalization):
+            config["use_bias"], values = True, _folded_weights(layer, waiting.pop(0))
+            if waiting and isinstance(waiting[0], keras.layers.Activation):
+                config["activation"] = waiting.pop(0).get_config()["activation"]
+        copies.append(_copy(layer, config))
+        weights.append(values)
+    folded = _connect(copies, model.input_shape[1:], model.name)
+    for copy, values in zip(copies, weights, strict=True):
+        copy.set_weights(values)
+    return folded
+
+
+def at_resolution(model: keras.Model, height: int, width: int) -> keras.Model:
+    """Rebuild a chain for another input size, with its weights.
+
+    Convolutions take any size. The dense layer behind the flattening has a weight for each place
+    of the feature map: its kernel is stretched to the new map bilinearly and divided by the growth
+    in area, so that an even feature map gives the same answer as before.
+
+    Args:
+        model: A chain with one Flatten in it.
+        height: Rows of the new input.
+        width: Columns of the new input.
+
+    Returns:
+        A new model of the same name, layers and data types.
+
+    Raises:
+        InputError: The model is not a chain, or does not flatten straight into a dense layer.
+    """
+    layers = _chain(model)
+    names = [type(layer).__name__ for layer in layers]
+    if "Flatten" not in names[:-1] or names[names.index("Flatten") + 1] != "Dense":
+        raise InputError(f"the network flattens its features into a dense layer. Received: {names}")
+    flatten = names.index("Flatten")
+    old_map = layers[flatten].input.shape[1:]
+    copies = [_copy(layer, layer.get_config()) for layer in layers]
+    resized = _connect(copies, (height, width, 3), model.name)
+    new_map = copies[flatten].input.shape[1:]
+    for layer, copy in zip(layers, copies, strict=True):
+        weights = layer.get_weights()
+        if layer is layers[flatten + 1]:
+            stretched = _stretch(weights[0].reshape(*old_map, -1), new_map[0], new_map[1])
+            weights[0] = stretched.reshape(-1, weights[0].shape[-1])
+        copy.set_weights(weights)
+    return resized
+
+
+def _chain(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers behind the input, in order."""
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    for before, layer in itertools.pairwise(layers):
+        if layer.input is not before.output:
+            raise InputError(
+                f"the network is a chain of layers. Received: {model.name!r}, in which "
+                f"{layer.name!r} does not take the output of {before.name!r}"
+            )
+    return layers
+
+
+def _is_linear(layer: keras.layers.Layer) -> bool:
+    return (
+        isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)
+        and layer.activation is keras.activations.linear
+    )
+
+
+def _folded_weights(
+    layer: keras.layers.Layer, normalization: keras.layers.BatchNormalization
+) -> list[npt.NDArray[np.float32]]:
+    """Kernel and bias of layer and normalisation as one; both kernels end in the channels."""
+    kernel, *bias = (np.asarray(weight, np.float64) for weight in layer.get_weights())
+    mean = np.asarray(normalization.moving_mean, np.float64)
+    variance = np.asarray(normalization.moving_variance, np.float64)
+    factor = 1 / np.sqrt(variance + normalization.epsilon)
+    if normalization.scale:
+        factor = factor * np.asarray(normalization.gamma, np.float64)
+    shift = ((bias[0] if bias else 0.0) - mean) * factor
+    if normalization.center:
+        shift = shift + np.asarray(normalization.beta, np.float64)
+    return [(kernel * factor).astype(np.float32), shift.astype(np.float32)]
+
+
+def _copy(layer: keras.layers.Layer, config: dict[str, Any]) -> keras.layers.Layer:
+    return type(layer).from_config(config)
+
+
+def _connect(
+    layers: list[keras.layers.Layer], input_shape: tuple[int, ...], name: str
+) -> keras.Model:
+    """A functional model of fresh layers in a row."""
+    images = keras.Input(input_shape, name="pixels")
+    tensor = images
+    for layer in layers:
+        tensor = layer(tensor)
+    return keras.Model(images, tensor, name=name)
+
+
+def _stretch(kernel: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
+    """Bilinear ``(h, w, channels, units)`` to ``(height, width, channels, units)``, sum kept."""
+    rows, columns = (
+        _interpolation(old, new) for old, new in zip(kernel.shape[:2], (height, width), strict=True)
+    )
+    stretched = np.einsum("yh,xw,hwcu->yxcu", rows, columns, kernel, optimize=True)
+    return np.asarray(stretched, np.float32)
+
+
+def _interpolation(old: int, new: int) -> npt.NDArray[np.float64]:
+    """Matrix ``(new, old)`` of linear interpolation whose columns sum to 1."""
+    # Centres of the new cells in the coordinates of the old ones.
+    centres = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+    matrix = np.maximum(1 - np.abs(centres[:, None] - np.arange(old)), 0)
+    sums: npt.NDArray[np.float64] = matrix / matrix.sum(axis=0)
+    return sums

@@ -1,0 +1,126 @@
+"""Encoders cut in two, and put together again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from face_encode.encoders.contract import EncoderContract
+from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.vgg16 import vgg_embedding
+from face_encode.errors import InputError, WeightsError
+from face_encode.training.backbones import (
+    build_head,
+    join,
+    open_backbone,
+    solve_linear_correction,
+    split_encoder,
+)
+from face_encode.types import CropRecipe, ImageArray
+
+
+def crops_for(encoder: Encoder, count: int = 5) -> ImageArray:
+    recipe = encoder.contract.crop
+    random = np.random.default_rng(0)
+    return random.integers(0, 256, (count, recipe.height, recipe.width, 3)).astype(np.uint8)
+
+
+def small_vgg() -> Encoder:
+    keras.utils.set_random_seed(0)
+    model = vgg_embedding((40, 40, 3), 16, (24, 8), width=0.125)
+    return Encoder(model, EncoderContract("small", CropRecipe("box", 40, 40), 0.5))
+
+
+def test_dlibs_network_is_cut_behind_its_pooling(encoder: Encoder) -> None:
+    backbone = split_encoder(encoder)
+    crops = crops_for(encoder, 2)
+    features = backbone.extract(crops)
+    # The network's own 256, and one mean for each channel at each resolution.
+    assert features.shape[1] > 256
+    pooled = keras.Model(encoder.model.input, encoder.model.layers[-1].input)
+    expected = keras.ops.convert_to_numpy(pooled(crops.astype(np.float32)))
+    np.testing.assert_allclose(features[:, :256], expected, atol=1e-5)
+
+
+def test_features_and_projection_together_are_the_encoder() -> None:
+    encoder = small_vgg()
+    backbone = split_encoder(encoder)
+    crops = crops_for(encoder)
+    assert backbone.projection is not None
+    received = keras.ops.convert_to_numpy(backbone.projection(backbone.extract(crops)))
+    np.testing.assert_allclose(received, encoder.encode(crops), atol=1e-5)
+
+
+def test_a_new_head_begins_as_the_untouched_encoder(tmp_path: Path) -> None:
+    encoder = small_vgg()
+    backbone = split_encoder(encoder)
+    crops = crops_for(encoder)
+    features = backbone.extract(crops)
+    deviation = features.std(axis=0) + np.float32(0.1)
+    model = join(backbone, build_head(backbone, features.mean(axis=0), deviation))
+    expected = encoder.encode(crops)
+    assert expected.std() > 0
+    np.testing.assert_allclose(Encoder(model, encoder.contract).encode(crops), expected, atol=1e-5)
+    # Built-in layers alone: the file opens without this package.
+    model.save(tmp_path / "plain.keras")
+    program = (
+        "import sys, keras; keras.models.load_model(sys.argv[1], safe_mode=True); "
+        "assert not any(name.startswith('face_encode') for name in sys.modules)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "plain.keras")]
+    subprocess.run(command, check=True, cwd=tmp_path)
+
+
+def test_only_the_new_head_is_trained() -> None:
+    backbone = split_encoder(small_vgg())
+    count = backbone.feature_count
+    head = build_head(
+        backbone, np.zeros(count, np.float32), np.ones(count, np.float32), head_units=(6,)
+    )
+    # Kernel and bias of the hidden layer, its normalisation's gamma and beta; kernel and bias
+    # of the linear map and of the last layer.
+    sizes = sorted(weight.shape[-1] for weight in head.trainable_variables)
+    assert sizes == [6, 6, 6, 6, 16, 16, 16, 16]
+
+
+def test_the_linear_correction_is_solved_for_what_the_projection_misses() -> None:
+    backbone = split_encoder(small_vgg())
+    random = np.random.default_rng(0)
+    count = backbone.feature_count
+    features = random.normal(size=(4 * count, count)).astype(np.float32)
+    assert backbone.projection is not None
+    own = backbone.projection.predict(features, verbose=0)
+    missed = features @ random.normal(size=(count, 16)).astype(np.float32) + 3
+    head = build_head(backbone, features.mean(axis=0), features.std(axis=0))
+    solve_linear_correction(head, backbone, features, own + missed, ridge=1e-6)
+    received = head.predict(features, verbose=0)
+    np.testing.assert_allclose(received, own + missed, atol=0.05)
+
+
+def test_a_network_without_a_head_is_all_features() -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((20, 20, 3)),
+            keras.layers.Conv2D(7, 3),
+            keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+    encoder = Encoder(model, EncoderContract("pooled", CropRecipe("box", 20, 20), 0.5))
+    backbone = split_encoder(encoder)
+    assert backbone.projection is None
+    crops = crops_for(encoder)
+    np.testing.assert_allclose(backbone.extract(crops), encoder.encode(crops), atol=1e-4)
+    head = build_head(backbone, np.zeros(7, np.float32), np.ones(7, np.float32), embedding_size=5)
+    assert join(backbone, head).output_shape == (None, 5)
+
+
+def test_the_originals_backbone_takes_its_weights_by_path(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="give the path of"):
+        open_backbone("vgg16")
+    with pytest.raises(WeightsError, match="no such weights file"):
+        open_backbone("vgg16", tmp_path / "missing.h5")

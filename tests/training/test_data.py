@@ -1,0 +1,167 @@
+"""Folders of people: crops cut once, splits by person, and what cannot be trained on."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from face_encode.errors import DatasetError, InputError
+from face_encode.training.data import (
+    FaceCrops,
+    crop_people,
+    refuse_mixed,
+    refuse_overlap,
+    split_people,
+)
+from face_encode.types import CropRecipe, Face, ImageArray
+from tests.training.drawn_people import WholePhotoDetector, draw_people
+
+RECIPE = CropRecipe("box", 24, 24)
+
+
+class NeverAsked(WholePhotoDetector):
+    def detect(self, image: ImageArray) -> list[Face]:
+        raise AssertionError("the crops are in the cache")
+
+
+def crops_of(folder: Path, cache: Path, detector: WholePhotoDetector | None = None) -> FaceCrops:
+    detector = detector or WholePhotoDetector()
+    return crop_people(folder, RECIPE, detector, cache=cache, progress=False)
+
+
+def test_crops_are_cut_once_and_come_from_the_cache_again(tmp_path: Path) -> None:
+    folder = draw_people(tmp_path / "people", people=3, photos=2)
+    first = crops_of(folder, tmp_path / "cache")
+    again = crops_of(folder, tmp_path / "cache", NeverAsked())
+    assert first.crops.shape == (6, 24, 24, 3)
+    assert first.names == ("person_00", "person_01", "person_02")
+    assert first.people.tolist() == [0, 0, 1, 1, 2, 2]
+    np.testing.assert_array_equal(first.crops, again.crops)
+    assert first.digests == again.digests
+
+
+def test_a_changed_photo_is_cut_anew(tmp_path: Path) -> None:
+    folder = draw_people(tmp_path / "people", people=2, photos=2)
+    before = crops_of(folder, tmp_path / "cache")
+    shutil.copy(folder / "person_00" / "0.png", folder / "person_01" / "0.png")
+    after = crops_of(folder, tmp_path / "cache")
+    np.testing.assert_array_equal(after.crops[2], before.crops[0])
+    assert not np.array_equal(before.crops[2], before.crops[0])
+
+
+def test_photos_without_a_face_are_left_out_and_told(tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder = draw_people(tmp_path / "people", people=2, photos=2)
+    Image.new("RGB", (32, 32)).save(folder / "person_00" / "black.png")
+    (folder / "person_01" / "text.jpg").write_text("no photo")
+    for _ in range(2):
+        data = crops_of(folder, tmp_path / "cache")
+        assert len(data) == 4
+        assert data.people.tolist() == [0, 0, 1, 1]
+        assert [Path(item.photo).name for item in data.left_out] == ["black.png", "text.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("people", "photos", "message"),
+    [(1, 3, "at least 2 people.*Received: 1"), (3, 1, "two photos.*Received: 3 people")],
+)
+def test_folders_that_teach_nothing_are_refused(
+    tmp_path: Path, people: int, photos: int, message: str
+) -> None:
+    folder = draw_people(tmp_path / "people", people=people, photos=photos)
+    with pytest.raises(DatasetError, match=message):
+        crops_of(folder, tmp_path / "cache")
+
+
+def test_a_damaged_cache_is_told(tmp_path: Path) -> None:
+    folder = draw_people(tmp_path / "people", people=2, photos=2)
+    crops_of(folder, tmp_path / "cache")
+    (index,) = (tmp_path / "cache").glob("*.json")
+    index.write_text("{")
+    with pytest.raises(DatasetError, match="delete"):
+        crops_of(folder, tmp_path / "cache")
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_written_cache(tmp_path: Path) -> None:
+    """In a process of its own, whose files may not grow beyond 8 kB."""
+    draw_people(tmp_path / "people", people=4, photos=4)
+    program = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from face_encode.errors import DatasetError\n"
+        "from tests.training.test_data import crops_of\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, 8_000))\n"
+        "try:\n"
+        "    crops_of(Path(sys.argv[1]) / 'people', Path(sys.argv[1]) / 'cache')\n"
+        "except DatasetError as error:\n"
+        "    print(error)\n"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert "cannot write" in finished.stdout
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert len(crops_of(tmp_path / "people", tmp_path / "cache")) == 16
+
+
+def test_splits_are_by_person_complete_and_repeatable() -> None:
+    people = np.repeat(np.arange(100), np.tile([1, 2, 3, 1], 25))
+    split = split_people(people, validation=0.15, test=0.2, seed=3)
+    parts = [split.train, split.validation, split.test]
+    assert sorted(np.concatenate(parts)) == list(range(len(people)))
+    sets = [set(people[rows]) for rows in parts]
+    assert not (sets[0] & sets[1] or sets[0] & sets[2] or sets[1] & sets[2])
+    # Of 50 people with several photos and 50 with one: 15 % are 8 each, 20 % are 10 each.
+    assert [len(one) for one in sets] == [64, 16, 20]
+    np.testing.assert_array_equal(split.test, split_people(people, seed=3).test)
+    assert not np.array_equal(split.test, split_people(people, seed=4).test)
+
+
+def test_nobody_is_reported_on_where_there_is_a_test_folder() -> None:
+    split = split_people(np.repeat(np.arange(20), 2), test=0)
+    assert len(split.test) == 0
+    assert len(split.train) + len(split.validation) == 40
+
+
+def test_data_too_small_to_be_split_is_refused() -> None:
+    with pytest.raises(DatasetError, match="too small"):
+        split_people(np.array([0, 0, 1, 1]))
+    with pytest.raises(InputError, match="shares lie within"):
+        split_people(np.repeat(np.arange(20), 2), validation=0.5, test=0.5)
+
+
+def test_a_test_folder_that_overlaps_is_refused(tmp_path: Path) -> None:
+    train = draw_people(tmp_path / "train", people=2, photos=2)
+    apart = draw_people(tmp_path / "apart", people=2, photos=2, seed=1, prefix="other")
+    namesakes = draw_people(tmp_path / "namesakes", people=2, photos=2, seed=2)
+    renamed = draw_people(tmp_path / "renamed", people=2, photos=2, seed=3, prefix="new")
+    shutil.copy(train / "person_01" / "1.png", renamed / "new_00" / "1.png")
+
+    def check(test: Path) -> None:
+        refuse_overlap(train, test)
+        refuse_mixed(*(crops_of(folder, tmp_path / "cache") for folder in (train, test)))
+
+    check(apart)
+    for folder, message in (
+        (train, "overlap"),
+        (train.parent, "overlap"),
+        (train / "person_00", "overlap"),
+        (namesakes, "2 in both, such as 'person_00'"),
+        (renamed, "'person_01' that is also one of 'new_00'"),
+    ):
+        with pytest.raises(DatasetError, match=message):
+            check(folder)
+    (tmp_path / "link").symlink_to(train)
+    with pytest.raises(DatasetError, match="overlap"):
+        check(tmp_path / "link")

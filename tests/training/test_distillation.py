@@ -1,0 +1,176 @@
+"""Distillation end to end, on a narrow student and a small teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from face_encode.encoders.contract import EncoderContract, read_contract
+from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.loading import load_encoder
+from face_encode.encoders.vgg16 import vgg_embedding
+from face_encode.errors import InputError, ModelFileError
+from face_encode.training import distillation
+from face_encode.training.augmentation import Augmentation
+from face_encode.training.distillation import Distillation, Distiller, distil
+from face_encode.types import CropRecipe
+from tests.training.drawn_people import WholePhotoDetector, draw_people
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_people(tmp_path_factory.mktemp("people"), people=12, photos=3, side=48)
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Encoder:
+    """A teacher that tells people apart by where their colours are."""
+    keras.utils.set_random_seed(5)
+    model = keras.Sequential(
+        [
+            keras.Input((48, 48, 3)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.AveragePooling2D(12),
+            keras.layers.Flatten(),
+            keras.layers.Dense(8, bias_initializer="ones"),
+        ]
+    )
+    contract = EncoderContract("drawn", CropRecipe("box", 48, 48), threshold=0.5)
+    return Encoder(model, contract)
+
+
+def work(folder: Path, output: Path, **changes: object) -> Distillation:
+    settings: dict[str, object] = {
+        "data": folder,
+        "output": output,
+        "sides": (32, 48),
+        "epochs": (2, 2),
+        "width": 0.0625,
+        "batch_size": 16,
+        "learning_rate": 3e-3,
+        **changes,
+    }
+    return Distillation(**settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path, teacher: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("finished") / "student.keras"
+    distil(work(folder, output), teacher, WholePhotoDetector(), progress=False)
+    return output
+
+
+def test_the_student_learns_and_is_plain_vgg16(
+    finished: Path, folder: Path, teacher: Encoder
+) -> None:
+    student = load_encoder(finished)
+    plain = vgg_embedding((48, 48, 3), 8, dropout=0.0, width=0.0625)
+    assert [layer.name for layer in student.model.layers] == [each.name for each in plain.layers]
+    contract = read_contract(finished)
+    assert contract is not None
+    assert contract.crop == CropRecipe("box", 48, 48)
+    assert "drawn" in contract.trained_on
+    for stage in ("32px", "48px"):
+        rows = (finished.with_suffix(".training") / f"{stage}.csv").read_text().splitlines()
+        column = rows[0].split(",").index("loss")
+        losses = [float(row.split(",")[column]) for row in rows[2:]]
+        assert losses[-1] < losses[0]
+
+
+def test_folding_the_finished_student_changed_nothing(
+    finished: Path, folder: Path, teacher: Encoder
+) -> None:
+    # The last checkpoint holds the student as it was trained, with its normalisations.
+    keras.utils.set_random_seed(0)
+    student = vgg_embedding((48, 48, 3), 8, dropout=0.0, width=0.0625, batch_normalization=True)
+    distiller = Distiller(
+        student, teacher.model, teacher_pixel_scale=1.0, mean=np.zeros(8, np.float32), scale=1.0
+    )
+    distiller.build((1, 48, 48, 3))
+    with np.load(finished.with_suffix(".training") / "48px.npz", allow_pickle=False) as stored:
+        for index, variable in enumerate(distiller.variables):
+            variable.assign(stored[f"best{index}"])
+    crops = np.random.default_rng(0).integers(0, 256, (6, 48, 48, 3)).astype(np.uint8)
+    trained = keras.ops.convert_to_numpy(student(crops.astype(np.float32), training=False))
+    plain = load_encoder(finished).encode(crops)
+    # What is left between them is the teacher's mean and scale, the same for all.
+    trained, plain = trained - trained.mean(axis=0), plain - plain.mean(axis=0)
+    scale = plain.std() / trained.std()
+    assert plain.std() > 0.01
+    assert np.abs(trained * scale - plain).max() < 1e-4
+
+
+def test_an_interrupted_run_ends_in_the_same_student(
+    finished: Path, folder: Path, teacher: Encoder, tmp_path: Path
+) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(line: str) -> None:
+        if line.startswith("48px: epoch 1"):
+            raise Stop
+
+    output = tmp_path / "student.keras"
+    with pytest.raises(Stop):
+        distil(work(folder, output), teacher, WholePhotoDetector(), progress=False, say=stop)
+    assert not output.exists()
+    said: list[str] = []
+    distil(work(folder, output), teacher, WholePhotoDetector(), progress=False, say=said.append)
+    assert [line[:13] for line in said] == ["48px: epoch 2"]
+    crops = np.random.default_rng(1).integers(0, 256, (6, 48, 48, 3)).astype(np.uint8)
+    np.testing.assert_allclose(
+        load_encoder(output).encode(crops), load_encoder(finished).encode(crops), atol=1e-4
+    )
+
+
+def test_teacher_and_student_see_the_same_views() -> None:
+    """A student that is the teacher has no loss, whatever the views and mixtures."""
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential(
+        [keras.Input((16, 16, 3)), keras.layers.Flatten(), keras.layers.Dense(4)]
+    )
+    distiller = Distiller(
+        network,
+        keras.models.clone_model(network),
+        teacher_pixel_scale=1.0,
+        mean=np.zeros(4, np.float32),
+        scale=1.0,
+        mixup=1.0,
+        augmentation=Augmentation(),
+    )
+    distiller.teacher.set_weights(network.get_weights())
+    crops = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3)).astype(np.uint8)
+    student, teacher = distiller(crops, training=True)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(student), keras.ops.convert_to_numpy(teacher), rtol=1e-4
+    )
+    plain, _ = distiller(crops, training=False)
+    assert np.abs(keras.ops.convert_to_numpy(student - plain)).max() > 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"sides": (32,)}, InputError),
+        ({"sides": (48, 32)}, InputError),
+        ({"epochs": (1, 0)}, InputError),
+        ({"mixup": 1.5}, InputError),
+        ({"output": Path("student.h5")}, ModelFileError),
+    ],
+)
+def test_settings_out_of_range_are_refused(
+    tmp_path: Path, changes: dict[str, object], error: type[Exception]
+) -> None:
+    with pytest.raises(error, match="Received"):
+        work(tmp_path, **{"output": tmp_path / "student.keras", **changes})  # type: ignore[arg-type]
+
+
+def test_a_student_larger_than_the_teachers_crop_is_refused(
+    folder: Path, teacher: Encoder, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"48x48\. Received"):
+        settings = work(folder, tmp_path / "student.keras", sides=(32, 64))
+        distillation.distil(settings, teacher, WholePhotoDetector(), progress=False)

@@ -1,0 +1,204 @@
+"""Watched training: the best is kept, it ends in time, and it goes on where it was killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from face_encode.errors import TrainingError
+from face_encode.training.batches import PhotoBatches
+from face_encode.training.fitting import Progress, Schedule, Watch, fit_watched
+
+INPUTS = np.random.default_rng(0).normal(size=(64, 6)).astype(np.float32)
+TARGETS = INPUTS @ np.random.default_rng(1).normal(size=(6, 2)).astype(np.float32)
+
+
+def network(learning_rate: float = 0.02) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(16, activation="relu"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.2),
+            keras.layers.Dense(2),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(learning_rate), loss="mse")
+    return model
+
+
+def train(
+    folder: Path,
+    schedule: Schedule,
+    scores: list[float] | None = None,
+    stop_after: int | None = None,
+    learning_rate: float = 0.02,
+) -> tuple[keras.Model, Progress]:
+    model = network(learning_rate)
+    given = iter(scores or [])
+
+    def judge() -> dict[str, float]:
+        if scores is not None:
+            return {"score": next(given)}
+        error = keras.ops.convert_to_numpy(model(INPUTS)) - TARGETS
+        return {"score": -float(np.square(error).mean())}
+
+    def say(line: str) -> None:
+        if stop_after is not None and line.startswith(f"epoch {stop_after},"):
+            raise KeyboardInterrupt
+
+    watch = Watch(judge, schedule, folder / "state.npz", folder / "log.csv", "key", say)
+    batches = PhotoBatches(INPUTS, TARGETS, batch_size=16, seed=4)
+    return model, fit_watched(model, batches, watch)
+
+
+def weights(model: keras.Model) -> list[np.ndarray]:
+    return [keras.ops.convert_to_numpy(variable) for variable in model.variables]
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    schedule = Schedule(epochs=6)
+    whole, whole_progress = train(tmp_path / "whole", schedule)
+    for stop in (1, 4):
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "parts", schedule, stop_after=stop)
+    parts, parts_progress = train(tmp_path / "parts", schedule)
+    assert len(parts_progress.rows) == 7
+    for one, other in zip(weights(whole), weights(parts), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert whole_progress == parts_progress
+    assert (tmp_path / "whole" / "log.csv").read_text() == (
+        tmp_path / "parts" / "log.csv"
+    ).read_text()
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    first, _ = train(tmp_path, Schedule(epochs=2))
+    again, progress = train(tmp_path, Schedule(epochs=2), scores=[])
+    assert len(progress.rows) == 3
+    for one, other in zip(weights(first), weights(again), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_best_epoch_is_kept_and_the_learning_rate_falls(tmp_path: Path) -> None:
+    schedule = Schedule(epochs=20, patience=2, factor=0.5)
+    _, progress = train(tmp_path, schedule, scores=[0.5, 0.6, 0.7, 0.6, 0.6, 0.6, 0.7, 0.9])
+    assert progress.best_epoch == 2
+    assert progress.finished
+    rates = [row["learning_rate"] for row in progress.rows]
+    # Halved behind epoch 4, two epochs after the best; stopped behind epoch 6, four after it.
+    assert rates == pytest.approx([0.02] * 5 + [0.01] * 2)
+
+
+def test_the_beginning_is_kept_unless_the_gain_is_large_enough(tmp_path: Path) -> None:
+    schedule = Schedule(epochs=3, least_gain=0.1)
+    untouched = weights(network())
+    model, progress = train(tmp_path / "a", schedule, scores=[0.5, 0.55, 0.59, 0.58])
+    assert progress.best_epoch == 0
+    for one, other in zip(weights(model), untouched, strict=True):
+        np.testing.assert_array_equal(one, other)
+    _, progress = train(tmp_path / "b", schedule, scores=[0.5, 0.55, 0.61, 0.62])
+    assert progress.best_epoch == 3
+
+
+def test_a_checkpoint_of_other_work_is_not_taken_up(tmp_path: Path) -> None:
+    train(tmp_path, Schedule(epochs=1))
+    model = network()
+    watch = Watch(
+        lambda: {"score": 0.0}, Schedule(), tmp_path / "state.npz", tmp_path / "log.csv", "other"
+    )
+    assert not watch.resume(model)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"no checkpoint at all"])
+def test_a_damaged_checkpoint_begins_anew(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "state.npz").write_bytes(content)
+    _, progress = train(tmp_path, Schedule(epochs=1))
+    assert len(progress.rows) == 2
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="a lower learning rate helps"):
+        train(tmp_path, Schedule(epochs=50), learning_rate=1e38)
+    with np.load(tmp_path / "state.npz", allow_pickle=False) as stored:
+        assert all(np.isfinite(stored[name]).all() for name in stored if name.startswith("best"))
+
+
+def test_a_full_disk_is_told_and_spares_the_former_files(tmp_path: Path) -> None:
+    """In a process of its own, whose files may not grow beyond 20 kB."""
+    train(tmp_path, Schedule(epochs=1))
+    before = (tmp_path / "state.npz").read_bytes()
+    program = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "import keras\n"
+        "import numpy as np\n"
+        "from face_encode.errors import ModelFileError\n"
+        "from face_encode.training.fitting import Schedule, Watch\n"
+        "model = keras.Sequential([keras.Input((100,)), keras.layers.Dense(1000)])\n"
+        "model.compile('sgd', 'mse')\n"
+        "folder = Path(sys.argv[1])\n"
+        "watch = Watch(lambda: {'score': 0.0}, Schedule(), folder / 'state.npz',\n"
+        "    folder / 'log.csv', 'key')\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "model.optimizer.build(model.trainable_variables)\n"
+        "try:\n"
+        "    watch.begin(model)\n"
+        "except ModelFileError as error:\n"
+        "    print(error)\n"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "cannot write" in finished.stdout
+    assert (tmp_path / "state.npz").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.csv", "state.npz"]
+
+
+def test_a_killed_process_leaves_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+    whole, _ = train(tmp_path / "whole", Schedule(epochs=5))
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from tests.training import test_fitting\n"
+        "from face_encode.training.fitting import Schedule, Watch\n"
+        "def spoken(line):\n"
+        "    print(line, flush=True)\n"
+        "    if line.startswith('epoch 2,'):\n"
+        "        sys.stdin.read()\n"
+        "original = Watch.__init__\n"
+        "def patched(self, *arguments):\n"
+        "    original(self, *arguments[:5], spoken)\n"
+        "Watch.__init__ = patched\n"
+        "test_fitting.train(Path(sys.argv[1]), Schedule(epochs=5))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "killed")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 2,"):
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    gone_on, progress = train(tmp_path / "killed", Schedule(epochs=5))
+    assert len(progress.rows) == 6
+    for one, other in zip(weights(whole), weights(gone_on), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)

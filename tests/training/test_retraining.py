@@ -1,0 +1,207 @@
+"""Retraining a head, from a folder of people to a finished encoder."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from face_encode.encoders.contract import EncoderContract, read_contract
+from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.loading import load_encoder
+from face_encode.errors import DatasetError, FaceEncodeError, InputError, TrainingError
+from face_encode.training import head
+from face_encode.training.backbones import Backbone, split_encoder
+from face_encode.training.fitting import Schedule
+from face_encode.training.retraining import Retrained, Retraining, retrain
+from face_encode.types import CropRecipe
+from tests.training.drawn_people import WholePhotoDetector, draw_people
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_people(tmp_path_factory.mktemp("people"), people=60, photos=5)
+
+
+def clumsy_backbone(mirror: bool = False) -> Backbone:
+    """Features that tell people apart, and a projection that looks at brightness only."""
+    keras.utils.set_random_seed(2)
+    pixels = keras.Input((32, 32, 3))
+    tensor = keras.layers.AveragePooling2D(16)(keras.layers.Rescaling(1 / 255)(pixels))
+    features = keras.layers.Flatten()(tensor)
+    dense = keras.layers.Dense(4)
+    model = keras.Model(pixels, dense(features))
+    kernel = np.tile(np.array([[0.03, -0.02, 0.01, -0.01]], np.float32), (12, 1))
+    dense.set_weights([kernel, np.full(4, 0.1, np.float32)])
+    contract = EncoderContract("clumsy", CropRecipe("box", 32, 32), 0.5, mirror=mirror)
+    return split_encoder(Encoder(model, contract))
+
+
+def work(folder: Path, output: Path, **changes: object) -> Retraining:
+    settings = Retraining(
+        folder,
+        output,
+        views=2,
+        head_units=(32, 16),
+        schedule=Schedule(12, 1e-2, patience=12),
+        seed=1,
+    )
+    return replace(settings, **changes)  # type: ignore[arg-type]
+
+
+def do(settings: Retraining, backbone: Backbone | None = None) -> Retrained:
+    backbone = backbone or clumsy_backbone()
+    return retrain(settings, backbone, WholePhotoDetector(), progress=False)
+
+
+def test_a_clumsy_encoder_is_bettered_and_the_file_is_an_encoder(
+    folder: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "better.keras"
+    result = do(work(folder, output))
+    assert result.after.accuracy > result.before.accuracy + 0.1
+    assert result.head.best_epoch > 0
+    contract = read_contract(output)
+    assert contract is not None
+    assert contract.name == "better"
+    assert contract.crop == CropRecipe("box", 32, 32)
+    assert contract.false_match_rate is not None
+    assert "clumsy" in contract.trained_on
+    crops = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+    np.testing.assert_allclose(
+        load_encoder(output).encode(crops), result.encoder.encode(crops), atol=1e-5
+    )
+    with open(result_folder(output) / "head.csv", newline="") as log:
+        rows = list(csv.DictReader(log))
+    assert [int(float(row["epoch"])) for row in rows] == list(range(len(rows)))
+    assert all(float(row["loss"]) >= 0 for row in rows[1:])
+
+
+def result_folder(output: Path) -> Path:
+    return output.with_suffix(".training")
+
+
+def test_same_seed_same_result_and_another_seed_another(folder: Path, tmp_path: Path) -> None:
+    crops = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+    settings = work(folder, tmp_path / "a.keras", schedule=Schedule(5, 1e-2, patience=5))
+    first, second, third = (
+        do(replace(settings, output=tmp_path / name / "x.keras", seed=seed)).encoder.encode(crops)
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    np.testing.assert_array_equal(first, second)
+    assert np.abs(first - third).max() > 1e-3
+
+
+def test_a_head_that_does_not_help_is_not_used(folder: Path, tmp_path: Path) -> None:
+    # So slow that nothing can be learnt.
+    settings = work(folder, tmp_path / "same.keras", schedule=Schedule(1, 1e-9))
+    backbone = clumsy_backbone(mirror=True)
+    result = do(settings, backbone)
+    assert result.head.best_epoch == 0
+    assert result.after.accuracy == pytest.approx(result.before.accuracy, abs=0.01)
+    assert "kept as it was" in head.format_result(result)
+
+
+@pytest.mark.parametrize("loss", ["hard", "multi_similarity", "teacher"])
+def test_other_losses_train(folder: Path, tmp_path: Path, loss: str) -> None:
+    settings = work(folder, tmp_path / "x.keras", loss=loss, schedule=Schedule(2, 3e-3))
+    losses = [row["loss"] for row in do(settings).head.rows[1:]]
+    assert np.isfinite(losses).all()
+
+
+def test_training_for_a_condition_and_the_whole_network(folder: Path, tmp_path: Path) -> None:
+    settings = work(
+        folder,
+        tmp_path / "x.keras",
+        condition="covered",
+        loss="semi_hard",
+        unfreeze=True,
+        schedule=Schedule(2, 3e-3),
+    )
+    backbone = clumsy_backbone()
+    result = do(settings, backbone)
+    assert result.whole is not None
+    assert len(result.whole.rows) == 3
+    rates = [progress.rows[0]["learning_rate"] for progress in (result.head, result.whole)]
+    assert rates == pytest.approx([3e-3, 3e-4])
+
+
+def test_a_test_folder_of_other_people(folder: Path, tmp_path: Path) -> None:
+    other = draw_people(tmp_path / "other", people=8, photos=3, seed=9, prefix="other")
+    settings = work(folder, tmp_path / "x.keras", test_data=other, schedule=Schedule(1, 3e-3))
+    assert do(settings).photos[2] == 24
+
+
+@pytest.mark.parametrize("place", [".", "person_00", ".."])
+def test_the_data_folder_as_test_folder_is_refused(
+    folder: Path, tmp_path: Path, place: str
+) -> None:
+    output = tmp_path / "x.keras"
+    with pytest.raises(DatasetError, match="overlap"):
+        do(work(folder, output, test_data=folder / place))
+    assert not output.exists()
+
+
+def test_a_loss_that_is_no_number_writes_no_model(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "x.keras"
+    with pytest.raises(TrainingError, match="no longer a number"):
+        do(work(folder, output, schedule=Schedule(50, 1e30), loss="teacher"))
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"condition": "fog"},
+        {"views": 1},
+        {"false_match_rate": 0.0},
+        {"output": Path("model.h5")},
+    ],
+)
+def test_settings_out_of_range_are_refused(folder: Path, changes: dict[str, object]) -> None:
+    with pytest.raises(FaceEncodeError, match="Received"):
+        work(folder, Path("x.keras"), **changes) if "output" not in changes else work(
+            folder,
+            **changes,  # type: ignore[arg-type]
+        )
+
+
+def test_a_teacher_without_a_projection_is_refused(folder: Path, tmp_path: Path) -> None:
+    backbone = replace(clumsy_backbone(), projection=None)
+    with pytest.raises(InputError, match="features only"):
+        do(work(folder, tmp_path / "x.keras", loss="teacher"), backbone)
+
+
+def test_the_script_retrains_and_goes_on(
+    test_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    people = [f for f in sorted((test_data / "lfw-dev").iterdir()) if len(list(f.iterdir())) > 1]
+    for person in people[:24]:
+        shutil.copytree(person, tmp_path / "people" / person.name)
+    output = tmp_path / "my_embedding.keras"
+    command = [str(tmp_path / "people"), "-o", str(output), "--epochs", "2", "--views", "2"]
+    assert head.main(command) == 0
+    first = capsys.readouterr()
+    assert "before" in first.out
+    assert "epoch 2" in first.err
+    assert (tmp_path / "my_embedding.training" / "report.png").stat().st_size > 10_000
+    assert list((tmp_path / "my_embedding.training" / "events" / "head").iterdir())
+    assert load_encoder(output).name == "my_embedding"
+    # Everything is there already: nothing is trained again, and the numbers are the same.
+    assert head.main(command) == 0
+    second = capsys.readouterr()
+    assert second.out == first.out
+    assert "epoch" not in second.err
+
+
+def test_the_script_tells_what_is_wrong_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert head.main([str(tmp_path / "nowhere"), "-o", str(tmp_path / "x.keras")]) == 1
+    assert "no such folder" in capsys.readouterr().err
+    assert not (tmp_path / "x.keras").exists()

@@ -1,0 +1,137 @@
+"""Rewritten networks compute what they did before."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from face_encode.encoders.vgg16 import vgg_embedding
+from face_encode.errors import InputError
+from face_encode.training.surgery import at_resolution, fold_batch_normalization
+
+
+def embed(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
+    return np.asarray(keras.ops.convert_to_numpy(model(pixels, training=False)))
+
+
+def photos(count: int, side: int) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (count, side, side, 3)).astype(np.float32)
+
+
+def trained(side: int = 48) -> keras.Model:
+    """A network whose normalisations have seen data and whose parameters all differ."""
+    keras.utils.set_random_seed(0)
+    model = vgg_embedding((side, side, 3), width=0.125, batch_normalization=True)
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            size = layer.gamma.shape
+            layer.set_weights(
+                [
+                    random.uniform(0.5, 2, size),
+                    random.normal(0, 0.5, size),
+                    random.normal(0, 0.5, size),
+                    random.uniform(0.2, 3, size),
+                ]
+            )
+    return model
+
+
+def test_folding_changes_no_embedding() -> None:
+    model = trained()
+    folded = fold_batch_normalization(model)
+    pixels = photos(8, 48)
+    expected = embed(model, pixels)
+    assert expected.std() > 0.1
+    assert np.abs(embed(folded, pixels) - expected).max() < 1e-4
+    plain = vgg_embedding((48, 48, 3), width=0.125)
+    assert [layer.name for layer in folded.layers] == [layer.name for layer in plain.layers]
+    assert [w.shape for w in folded.get_weights()] == [w.shape for w in plain.get_weights()]
+
+
+def test_folding_gives_float32_from_mixed_precision() -> None:
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = trained()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    folded = fold_batch_normalization(model)
+    assert {layer.compute_dtype for layer in folded.layers[1:]} == {"float32"}
+    pixels = photos(4, 48)
+    full, half = embed(folded, pixels), embed(model, pixels)
+    # bfloat16 has 8 bits of fraction, rounded in each of 17 layers.
+    assert np.abs(full - half).max() < 0.1 * np.abs(full).max()
+
+
+def test_folding_into_layers_without_bias_and_without_scale() -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 3)),
+            keras.layers.Conv2D(4, 3, use_bias=False),
+            keras.layers.BatchNormalization(scale=False, center=False),
+            keras.layers.Flatten(),
+            keras.layers.Dense(5),
+            keras.layers.BatchNormalization(),
+        ]
+    )
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_mean.assign(keras.ops.ones_like(layer.moving_mean) * 0.3)
+            layer.moving_variance.assign(keras.ops.ones_like(layer.moving_variance) * 2.5)
+    folded = fold_batch_normalization(model)
+    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in folded.layers)
+    pixels = photos(3, 6) / 255
+    np.testing.assert_allclose(embed(folded, pixels), embed(model, pixels), atol=1e-5)
+
+
+def test_growing_keeps_the_answer_for_even_features() -> None:
+    def network(side: int) -> keras.Model:
+        return keras.Sequential(
+            [
+                keras.Input((side, side, 3)),
+                keras.layers.MaxPooling2D(16),
+                keras.layers.Flatten(),
+                keras.layers.Dense(7),
+            ]
+        )
+
+    model = network(32)
+    grey = np.full((1, 80, 80, 3), 117.0, np.float32)
+    expected = embed(model, grey[:, :32, :32])
+    for side in (16, 48, 64, 80):
+        received = embed(at_resolution(model, side, side), grey[:, :side, :side])
+        np.testing.assert_allclose(received, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("small", "large"), [(64, 96), (96, 128), (96, 150)])
+def test_growing_from_any_map_keeps_the_sum(small: int, large: int) -> None:
+    model = trained(small)
+    grown = at_resolution(model, large, large)
+    rows = keras.ops.convert_to_numpy(model.get_layer("head_dense1").kernel)
+    new_rows = keras.ops.convert_to_numpy(grown.get_layer("head_dense1").kernel)
+    old = rows.reshape(small // 32, small // 32, -1, 512).sum(axis=(0, 1))
+    new = new_rows.reshape(large // 32, large // 32, -1, 512).sum(axis=(0, 1))
+    np.testing.assert_allclose(new, old, atol=1e-5)
+
+
+def test_growing_to_the_same_size_changes_nothing() -> None:
+    model = trained(64)
+    pixels = photos(3, 64)
+    np.testing.assert_array_equal(embed(at_resolution(model, 64, 64), pixels), embed(model, pixels))
+
+
+def test_branched_networks_are_refused() -> None:
+    images = keras.Input((8, 8, 3))
+    left, right = keras.layers.Conv2D(4, 3)(images), keras.layers.Conv2D(4, 3)(images)
+    model = keras.Model(images, keras.layers.Add()([left, right]))
+    with pytest.raises(InputError, match="chain"):
+        fold_batch_normalization(model)
+    with pytest.raises(InputError, match="chain"):
+        at_resolution(model, 16, 16)
+
+
+def test_growing_without_a_flatten_is_refused() -> None:
+    pooled = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D()])
+    with pytest.raises(InputError, match="flattens"):
+        at_resolution(pooled, 16, 16)
