@@ -2,8 +2,8 @@
 
 A residual network of 29 convolutions with half the filters of He et al. (2016), trained by its
 author on about three million faces with a metric loss; 128 numbers a face, 99.38 % on LFW as
-published. The weights are read from dlib's own file; every normalisation is folded into the
-convolution before it, so that the graph holds convolutions, pools and additions only.
+published. The weights are read from dlib's own file; every normalisation is folded into a
+convolution, that of the pixels too, so that the graph holds convolutions, pools and additions only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from face_encode.encoders.contract import EncoderContract
-from face_encode.encoders.dlib_file import DlibLayer, read_dlib_network
+from face_encode.encoders.dlib_file import DlibLayer, FloatArray, read_dlib_network
 from face_encode.errors import WeightsError
 from face_encode.types import CropRecipe
 
@@ -55,11 +55,7 @@ def dlib_resnet(content: bytes) -> keras.Model:
     layers = read_dlib_network(content)
     first, *rest = layers
     inputs = keras.Input((*first.sizes, 3), name="rgb")
-    mean = first.weights[0].astype(np.float64)
-    x = keras.layers.Rescaling(
-        _PIXEL_SCALE, offset=(-mean * _PIXEL_SCALE).tolist(), name="normalise"
-    )(inputs)
-    shortcut = x
+    x = shortcut = inputs
     filters: list[tuple[Any, list[Any]]] = []
     for index, layer in enumerate(rest):
         following = rest[index + 1].kind if index + 1 < len(rest) else ""
@@ -91,6 +87,11 @@ def dlib_resnet(content: bytes) -> keras.Model:
         ends_block = layer.kind == "relu" and rest[index - 1].kind == "add_prev"
         if ends_block or layer.kind == "max_pool":
             shortcut = x
+    # The pixels' scaling goes into the first convolution too, which is exact as long as that
+    # one does not pad with zeros, for zero is not the colour that the mean is taken from.
+    if rest[0].sizes[4:] != (0, 0):
+        raise WeightsError("the first convolution of the dlib file pads its input")
+    filters[0][1][:] = _taking_pixels(first.weights[0], *filters[0][1])
     model = keras.Model(inputs, x, name="dlib_resnet")
     for target, weights in filters:
         target.set_weights(weights)
@@ -122,6 +123,13 @@ def _folded(pair: Sequence[DlibLayer]) -> list[Any]:
     (kernel, bias), (scale, shift) = pair[0].weights, pair[1].weights
     # dlib has (out, in, rows, columns), Keras (rows, columns, in, out).
     return [(kernel * scale[:, None, None, None]).transpose(2, 3, 1, 0), bias * scale + shift]
+
+
+def _taking_pixels(mean_colour: FloatArray, kernel: FloatArray, bias: FloatArray) -> list[Any]:
+    """The first convolution's weights for pixels of 0..255, less the mean colour and scaled."""
+    scaled = kernel.astype(np.float64) * _PIXEL_SCALE
+    offset = np.einsum("rcio,i->o", scaled, mean_colour.astype(np.float64))
+    return [scaled.astype(np.float32), (bias - offset).astype(np.float32)]
 
 
 def _add_padded(x: Any, shortcut: Any, name: str) -> Any:
