@@ -58,6 +58,10 @@ def test_the_commands_run(clone: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert len(lines) >= 8
     for line in lines:
         words = shlex.split(line, comments=True)[1:]
+        if words[0] == "train":
+            # Six people are too few to train on; tests/training runs this on more.
+            assert cli.build_parser().parse_args(words).data == Path("my_people")
+            continue
         expanded = [path for word in words for path in sorted(glob.glob(word)) or [word]]
         assert cli.main(expanded) == 0, f"{line}\n{capsys.readouterr().err}"
 

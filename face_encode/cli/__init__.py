@@ -16,6 +16,7 @@ from face_encode.cli import enroll, match, models, remove, verify
 from face_encode.console import printable
 from face_encode.errors import FaceEncodeError
 from face_encode.evaluation.commands import add_commands as add_evaluation_commands
+from face_encode.training import distill, head
 from face_encode.version import __version__
 
 _COMMANDS = {
@@ -24,6 +25,10 @@ _COMMANDS = {
     "verify": (verify, "say whether two photos show the same person"),
     "remove": (remove, "take a person out of a gallery file"),
     "models": (models, "list the known encoders and detectors, their sources and licences"),
+}
+_TRAININGS = {
+    "head": (head, "the last layers, on a folder of people"),
+    "distill": (distill, "a whole network, to give another one's embeddings"),
 }
 
 
@@ -43,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file's name may hold bytes that are no text, and a terminal may lack its letters.
         sys.stdout.reconfigure(errors="backslashreplace")
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     try:
         return int(options.run(options))
     except FaceEncodeError as error:
@@ -58,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     parser = argparse.ArgumentParser(
         prog="face-encode", description="Recognise people by their faces."
@@ -70,4 +75,10 @@ def _parser() -> argparse.ArgumentParser:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     add_evaluation_commands(commands)
+    train = commands.add_parser("train", help="train an encoder of your own")
+    trainings = train.add_subparsers(title="trainings", metavar="WHAT", required=True)
+    for name, (script, summary) in _TRAININGS.items():
+        training = trainings.add_parser(name, help=summary, description=script.DESCRIPTION)
+        script.add_arguments(training)
+        training.set_defaults(run=script.run)
     return parser
