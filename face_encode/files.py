@@ -94,6 +94,25 @@ def replacing(path: Path, error_type: type[FaceEncodeError]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: Path, error_type: type[FaceEncodeError]) -> None:
+    """Refuse a place that cannot be written to before the work whose result would go there.
+
+    Args:
+        path: The file that is going to be written.
+        error_type: What is raised.
+    """
+    # os.path, because pathlib raises where a path cannot be looked at.
+    folder = os.path.dirname(os.path.realpath(path))
+    while not os.path.exists(folder) and os.path.dirname(folder) != folder:
+        folder = os.path.dirname(folder)
+    if os.path.isdir(path):
+        raise error_type(f"cannot write {path}: it is a folder")
+    if not os.path.isdir(folder):
+        raise error_type(f"cannot write {path}: {folder} is no folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise error_type(f"cannot write {path}: no permission to write in {folder}")
+
+
 def _sync_folder(folder: Path) -> None:
     """Force the new name to disk too; not every operating and file system offers that."""
     if os.name == "posix":

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from face_encode.errors import GalleryError, InputError, ModelFileError
-from face_encode.files import as_path, open_regular, reason_of, replacing
+from face_encode.files import as_path, check_writable, open_regular, reason_of, replacing
 
 
 @pytest.mark.parametrize("value", ["a b.jpg", Path("a b.jpg")])
@@ -144,3 +144,16 @@ def test_the_longest_name_that_a_file_system_takes(tmp_path: Path) -> None:
     with replacing(path, GalleryError) as temporary:
         temporary.write_text("new")
     assert path.read_text() == "new"
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "folder.npz").mkdir()
+    for path, reason in (
+        (tmp_path / "file" / "new" / "people.npz", "is no folder"),
+        (tmp_path / "folder.npz", "it is a folder"),
+    ):
+        with pytest.raises(GalleryError, match=reason):
+            check_writable(path, GalleryError)
+    check_writable(tmp_path / "new" / "folders" / "people.npz", GalleryError)
+    assert not (tmp_path / "new").exists()

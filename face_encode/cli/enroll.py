@@ -35,12 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Enrol, save, and report."""
     from face_encode.enrolment import enrol_people
-    from face_encode.files import as_path
+    from face_encode.errors import GalleryError
+    from face_encode.files import as_path, check_writable
     from face_encode.gallery.npz_file import check_file_name
     from face_encode.images import people_in
 
     gallery_path = as_path(options.gallery)
     check_file_name(gallery_path)
+    check_writable(gallery_path, GalleryError)
     people = people_in(options.people)
     model = open_model(options)
     # os.path, because pathlib raises where the path cannot be looked at.
