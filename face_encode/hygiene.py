@@ -33,8 +33,13 @@ _LEAST_ALIKE = 0.25
 _SAME_PHOTO = 10
 # A face of fewer pixels than this share of the encoder's crop is mostly invented by enlarging.
 _SMALL_FACE = 1 / 3
-# Gaussian blur of three pixels on a crop of 150 brings most faces below it; sharp ones stay above.
+# A Gaussian blur of three pixels on a crop of 150 brings 98 % of faces below it; the least sharp
+# one of 160 photos of LFW as they are lies at 0.0044.
 _BLURRED = 0.0016
+# What rounding to whole numbers alone adds to the variance of a Laplacian: 1/12 for each of the
+# three colours, weighted as in the brightness (the squares add up to 0.447), and for the brightness
+# itself, times 20, the sum of the squares of (1, 1, -4, 1, 1).
+_ROUNDING = 20 * (0.447 + 1) / 12
 _SAMPLE = 200_000
 _BLOCK = 512
 
@@ -145,7 +150,8 @@ def sharpness(crop: ImageArray) -> float:
     """How much fine detail a crop has: the variance of its Laplacian, relative to its contrast.
 
     The usual measure of focus (Pech-Pacheco et al., 2000), divided by the variance of the
-    brightness, so that a dark or flat photo does not pass for a blurred one.
+    brightness, so that a dark or flat photo does not pass for a blurred one, and less what rounding
+    adds, so that a flat and blurred one does not pass for sharp.
 
     Args:
         crop: RGB, uint8, ``(H, W, 3)``, of one size for all that are compared.
@@ -155,7 +161,10 @@ def sharpness(crop: ImageArray) -> float:
     """
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float64)
     contrast = float(grey.var())
-    return float(cv2.Laplacian(grey, cv2.CV_64F).var()) / contrast if contrast > 0 else 0.0
+    if contrast == 0:
+        return 0.0
+    detail = float(cv2.Laplacian(grey, cv2.CV_64F).var()) - _ROUNDING
+    return max(0.0, detail) / contrast
 
 
 def _folder(photos: Sequence[str], names: Sequence[str], embeddings: Embeddings) -> _Folder | None:

@@ -11,6 +11,7 @@ import face_encode
 
 def test_public_names_are_these() -> None:
     assert sorted(face_encode.__all__) == [
+        "DistanceLayer",
         "Encoder",
         "EncoderContract",
         "EnrolmentReport",
@@ -18,6 +19,7 @@ def test_public_names_are_these() -> None:
         "FaceEncodeError",
         "Face_Encode_Model",
         "Match",
+        "TripletModel",
         "__version__",
         "load_detector",
         "load_encoder",
