@@ -1,13 +1,14 @@
 """Harder conditions, made from ordinary crops: to train for them, and to measure the gain.
 
 Who has to recognise people in masks or on poor cameras often has good photos of them only.
+
+The command line reads the names of the conditions, so OpenCV waits until one is applied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 
 from face_encode.types import ImageArray
@@ -21,12 +22,16 @@ _MASK_GREY = 128
 
 def grey(crops: ImageArray) -> ImageArray:
     """Crops ``(N, height, width, 3)`` without colour; three equal channels."""
+    import cv2
+
     light = [cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) for crop in crops]
     return np.repeat(np.stack(light)[..., np.newaxis], 3, axis=-1)
 
 
 def small(crops: ImageArray) -> ImageArray:
     """Crops as they come from photos of 32x32 pixels: 17 across the crop, enlarged again."""
+    import cv2
+
     height, width = crops.shape[1:3]
     side = (_SMALL_SIDE, _SMALL_SIDE)
     reduced = (cv2.resize(crop, side, interpolation=cv2.INTER_AREA) for crop in crops)
