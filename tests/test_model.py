@@ -234,7 +234,7 @@ def test_a_script_without_a_main_guard_may_use_workers(people_photos: list[Path]
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["starting", str(len(people_photos))]
+    assert done.stdout.split() == ["starting", str(len(people_photos))], done.stderr
 
 
 def test_a_calibrated_gallery_sets_the_threshold_and_gives_probabilities(
