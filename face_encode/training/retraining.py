@@ -175,7 +175,12 @@ def retrain(
     head, head_progress = stages.train_head()
     model, whole_progress = join(backbone, head), None
     if work.unfreeze:
-        whole_progress = stages.train_whole(model)
+        # A teacher's answers say more than a head in between could hand on, so there the whole
+        # network begins as it was.
+        whole = stages.untouched_network() if stages.loss == "teacher" else model
+        whole_progress = stages.train_whole(whole)
+        if whole_progress.best_score >= head_progress.best_score:
+            model = whole
     threshold, rate = calibrate(
         stages.embed(model, stages.validation_crops()),
         stages.validation_pairs,

@@ -17,7 +17,7 @@ from face_encode.errors import InputError, ModelFileError
 from face_encode.files import replacing
 from face_encode.progress import tracked
 from face_encode.training.augmentation import Augmentation
-from face_encode.training.backbones import Backbone, build_head, solve_linear_correction
+from face_encode.training.backbones import Backbone, build_head, join, solve_linear_correction
 from face_encode.training.batches import PeopleBatches, PhotoBatches
 from face_encode.training.conditions import CONDITIONS
 from face_encode.training.data import FaceCrops, PeopleSplit
@@ -120,7 +120,7 @@ class Stages:
         return head, self._fit(head, batches, judge, "head", work.schedule, solving)
 
     def train_whole(self, model: keras.Model) -> Progress:
-        """Train the whole network, from the trained head on, and leave it at its best."""
+        """Train a whole network, crops in, embeddings out, and leave it at its best."""
         model.trainable = True
         crops = np.asarray(self.data.crops)[self.split.train]
 
@@ -139,6 +139,15 @@ class Stages:
             size = {"people_a_batch": _PEOPLE_A_BATCH, "photos_a_person": _PHOTOS_A_PERSON}
         batches = self._batches(crops, augment=view, **size)
         return self._fit(model, batches, judge, "whole network", self.work.whole_schedule)
+
+    def untouched_network(self) -> keras.Model:
+        """The backbone and its own projection as one, with weights of its own."""
+        assert self.backbone.projection is not None
+        parts = self.backbone.features, self.backbone.projection
+        copies = [keras.models.clone_model(part) for part in parts]
+        for part, copy in zip(parts, copies, strict=True):
+            copy.set_weights(part.get_weights())
+        return join(replace(self.backbone, features=copies[0]), copies[1])
 
     def validation_crops(self) -> ImageArray:
         """The crops to choose by, in the condition."""
