@@ -153,7 +153,8 @@ def split_people(
     """Split photos by person, at random.
 
     People with several photos and people with one are dealt out separately, so that each part
-    has its share of both.
+    has its share of both. However small the shares, a part gets what verification takes: somebody
+    with several photos, and somebody else.
 
     Args:
         people: int ``(N,)``, who is on each photo.
@@ -173,11 +174,12 @@ def split_people(
     random = np.random.default_rng(seed)
     part_of = np.zeros(people.max() + 1, np.int64)
     counts = np.bincount(people)
-    for group in (np.flatnonzero(counts > 1), np.flatnonzero(counts == 1)):
+    several, single = np.flatnonzero(counts > 1), np.flatnonzero(counts == 1)
+    for group in (several, single):
         dealt = random.permutation(group)
-        # At least one person with several photos each, where there are that many.
+        least = 2 if group is several and len(single) < 3 else min(1, len(dealt))
         first, second = (
-            max(round(share * len(dealt)), int(share > 0 and len(dealt) > 0))
+            max(round(share * len(dealt)), least if share > 0 else 0)
             for share in (validation, test)
         )
         part_of[dealt[:first]] = 1

@@ -40,6 +40,8 @@ class Schedule:
             the training stops.
         factor: What the learning rate is multiplied by then.
         least_gain: By how much the score must rise above epoch 0 for an epoch to be kept.
+        cosine: Whether the learning rate falls to 0 by a cosine over all epochs instead, and
+            none is left out: for so few epochs that waiting for a plateau would waste them.
     """
 
     epochs: int = 30
@@ -47,6 +49,23 @@ class Schedule:
     patience: int = 3
     factor: float = 0.3
     least_gain: float = 0.0
+    cosine: bool = False
+
+    def rate_behind(self, epoch: int, rate: float, waited: int) -> float:
+        """The learning rate of the next epoch.
+
+        Args:
+            epoch: How many are done.
+            rate: The last one's.
+            waited: Epochs since the score last rose.
+        """
+        if self.cosine:
+            return self.learning_rate * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+        return rate * self.factor if waited and waited % self.patience == 0 else rate
+
+    def ends_behind(self, epoch: int, waited: int) -> bool:
+        """Whether that many epochs are enough."""
+        return epoch >= self.epochs or (not self.cosine and waited >= 2 * self.patience)
 
 
 @dataclass
@@ -161,13 +180,17 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
             self.best_weights = [keras.ops.convert_to_numpy(v) for v in self.model.variables]
         else:
             progress.waited += 1
-            if progress.waited % self.schedule.patience == 0:
-                optimizer.learning_rate = float(optimizer.learning_rate) * self.schedule.factor
-        stopping = progress.waited >= 2 * self.schedule.patience
-        progress.finished = stopping or epoch >= self.schedule.epochs
+        rate = float(optimizer.learning_rate)
+        next_rate = self.schedule.rate_behind(epoch, rate, progress.waited)
+        # An optimizer with a schedule of its own refuses to be told.
+        if next_rate != rate:
+            optimizer.learning_rate = next_rate
+        progress.finished = self.schedule.ends_behind(epoch, progress.waited)
         self.model.stop_training = progress.finished
         self._write()
-        loss = f", loss {row['loss']:.4f}" if "loss" in row else " (untouched)"
+        loss = f", loss {row['loss']:.4f}" if "loss" in row else ""
+        if epoch == 0:
+            loss = " (untouched)"
         self.say(f"epoch {epoch}{loss}, score {judged['score']:.4f}")
 
     def _write(self) -> None:

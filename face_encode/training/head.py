@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from face_encode.training.retraining import Retrained
     from face_encode.training.verification import Verification
 
+# With so many, the accuracy is known to about two points.
+_FEW_PEOPLE = 50
+
 DESCRIPTION = (
     "Retrain the head of a face encoder on a folder with one sub-folder a person. The new head "
     "is kept only where it verifies held-out people better than the untouched encoder. The same "
@@ -88,7 +91,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--learning-rate", metavar="X", type=float, default=1e-4, help="default: 0.0001")
     add("--far", metavar="X", type=float, default=1e-3, help="false match rate (default: 0.001)")
     add("--embedding-size", metavar="N", type=int, default=128, help="default: 128")
-    add("--unfreeze", action="store_true", help="then train the whole network, slowly")
+    add("--unfreeze", action="store_true", help="then train the whole network too")
+    add("--unfreeze-epochs", metavar="N", type=int, default=8, help="epochs of that (default: 8)")
+    add("--unfreeze-learning-rate", metavar="X", type=float, default=1e-4, help="default: 0.0001")
     add("--seed", metavar="N", type=int, default=0, help="same seed, same result (default: 0)")
     add("--quiet", action="store_true", help="print the result only")
 
@@ -115,6 +120,11 @@ def run(options: argparse.Namespace) -> int:
         views=options.views,
         schedule=Schedule(epochs=options.epochs, learning_rate=options.learning_rate),
         unfreeze=options.unfreeze,
+        whole_schedule=Schedule(
+            epochs=options.unfreeze_epochs,
+            learning_rate=options.unfreeze_learning_rate,
+            cosine=True,
+        ),
         false_match_rate=options.far,
         embedding_size=options.embedding_size,
         seed=options.seed,
@@ -162,6 +172,11 @@ def format_result(result: Retrained) -> str:
         f"{contract.false_match_rate:.0e} on other people; accuracy here at this threshold "
         f"{after.accuracy_at_threshold:.2%}",
     ]
+    if result.people[2] < _FEW_PEOPLE:
+        lines.append(
+            f"{result.people[2]} people to report on are too few to say how good the encoder is: "
+            f"take {_FEW_PEOPLE} or more"
+        )
     kept = result.head.best_epoch or (result.whole is not None and result.whole.best_epoch)
     if not kept:
         lines.append(

@@ -34,7 +34,7 @@ def fold_batch_normalization(model: keras.Model) -> keras.Model:
     Raises:
         InputError: The model is not a chain.
     """
-    waiting = _chain(model)
+    waiting = chain_of(model)
     copies, weights = [], []
     while waiting:
         layer = waiting.pop(0)
@@ -69,7 +69,7 @@ def at_resolution(model: keras.Model, height: int, width: int) -> keras.Model:
     Raises:
         InputError: The model is not a chain, or does not flatten straight into a dense layer.
     """
-    layers = _chain(model)
+    layers = chain_of(model)
     names = [type(layer).__name__ for layer in layers]
     if "Flatten" not in names[:-1] or names[names.index("Flatten") + 1] != "Dense":
         raise InputError(f"the network flattens its features into a dense layer. Received: {names}")
@@ -87,8 +87,12 @@ def at_resolution(model: keras.Model, height: int, width: int) -> keras.Model:
     return resized
 
 
-def _chain(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers behind the input, in order."""
+def chain_of(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers of a model behind its input, in order.
+
+    Raises:
+        InputError: They do not follow one another without branches.
+    """
     layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
     for before, layer in itertools.pairwise(layers):
         if layer.input is not before.output:

@@ -134,6 +134,12 @@ def test_nobody_is_reported_on_where_there_is_a_test_folder() -> None:
     assert len(split.train) + len(split.validation) == 40
 
 
+def test_six_people_are_enough_to_be_split() -> None:
+    people = np.repeat(np.arange(6), 4)
+    split = split_people(people)
+    assert [len(set(people[r])) for r in (split.train, split.validation, split.test)] == [2, 2, 2]
+
+
 def test_data_too_small_to_be_split_is_refused() -> None:
     with pytest.raises(DatasetError, match="too small"):
         split_people(np.array([0, 0, 1, 1]))

@@ -15,7 +15,8 @@ from face_encode.encoders.vgg16 import vgg_embedding
 from face_encode.errors import InputError, ModelFileError
 from face_encode.training import distillation
 from face_encode.training.augmentation import Augmentation
-from face_encode.training.distillation import Distillation, Distiller, distil
+from face_encode.training.distillation import Distillation, distil
+from face_encode.training.distiller import Distiller
 from face_encode.types import CropRecipe
 from tests.training.drawn_people import WholePhotoDetector, draw_people
 

@@ -98,6 +98,15 @@ def test_the_best_epoch_is_kept_and_the_learning_rate_falls(tmp_path: Path) -> N
     assert rates == pytest.approx([0.02] * 5 + [0.01] * 2)
 
 
+def test_by_a_cosine_no_epoch_is_left_out(tmp_path: Path) -> None:
+    schedule = Schedule(epochs=4, learning_rate=0.02, patience=1, cosine=True)
+    _, progress = train(tmp_path, schedule, scores=[0.9, 0.5, 0.5, 0.5, 0.5])
+    rates = [row["learning_rate"] for row in progress.rows]
+    # 0.02 times half of 1 + cos(0), cos(45 degrees), cos(90), cos(135).
+    assert rates == pytest.approx([0.02, 0.02, 0.0170711, 0.01, 0.0029289], rel=1e-5)
+    assert len(progress.rows) == 5
+
+
 def test_the_beginning_is_kept_unless_the_gain_is_large_enough(tmp_path: Path) -> None:
     schedule = Schedule(epochs=3, least_gain=0.1)
     untouched = weights(network())

@@ -122,6 +122,7 @@ def test_training_for_a_condition_and_the_whole_network(folder: Path, tmp_path: 
         loss="semi_hard",
         unfreeze=True,
         schedule=Schedule(2, 3e-3),
+        whole_schedule=Schedule(2, 3e-4, cosine=True),
     )
     backbone = clumsy_backbone()
     result = do(settings, backbone)
@@ -134,7 +135,9 @@ def test_training_for_a_condition_and_the_whole_network(folder: Path, tmp_path: 
 def test_a_test_folder_of_other_people(folder: Path, tmp_path: Path) -> None:
     other = draw_people(tmp_path / "other", people=8, photos=3, seed=9, prefix="other")
     settings = work(folder, tmp_path / "x.keras", test_data=other, schedule=Schedule(1, 3e-3))
-    assert do(settings).photos[2] == 24
+    result = do(settings)
+    assert (result.photos[2], result.people[2]) == (24, 8)
+    assert "8 people to report on are too few" in head.format_result(result)
 
 
 @pytest.mark.parametrize("place", [".", "person_00", ".."])
