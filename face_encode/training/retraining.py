@@ -177,6 +177,7 @@ def retrain(
     if work.unfreeze:
         # A teacher's answers say more than a head in between could hand on, so there the whole
         # network begins as it was.
+        model.trainable = True
         whole = stages.untouched_network() if stages.loss == "teacher" else model
         whole_progress = stages.train_whole(whole)
         if whole_progress.best_score >= head_progress.best_score:

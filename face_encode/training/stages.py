@@ -121,7 +121,6 @@ class Stages:
 
     def train_whole(self, model: keras.Model) -> Progress:
         """Train a whole network, crops in, embeddings out, and leave it at its best."""
-        model.trainable = True
         crops = np.asarray(self.data.crops)[self.split.train]
 
         def view(images: ImageArray, seed: int) -> npt.NDArray[np.float32]:
@@ -141,12 +140,19 @@ class Stages:
         return self._fit(model, batches, judge, "whole network", self.work.whole_schedule)
 
     def untouched_network(self) -> keras.Model:
-        """The backbone and its own projection as one, with weights of its own."""
+        """The backbone and its own projection as one, with weights of its own.
+
+        The projection stays frozen: the features are to mean to it in the condition what they
+        mean to it out of it.
+        """
         assert self.backbone.projection is not None
         parts = self.backbone.features, self.backbone.projection
         copies = [keras.models.clone_model(part) for part in parts]
         for part, copy in zip(parts, copies, strict=True):
             copy.set_weights(part.get_weights())
+        for layer in copies[0].layers:
+            layer.trainable = True
+        copies[1].trainable = False
         return join(replace(self.backbone, features=copies[0]), copies[1])
 
     def validation_crops(self) -> ImageArray:

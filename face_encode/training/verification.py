@@ -145,10 +145,11 @@ def calibrate(embeddings: Embeddings, pairs: PairSet, far: float) -> tuple[float
     Args:
         embeddings: float ``(N, D)``.
         pairs: Pairs of people that nothing was trained on.
-        far: The rate wanted; raised to the smallest that the pairs can speak about.
+        far: The rate wanted; raised to the smallest that the pairs can speak about, which for
+            fewer than 20 pairs of two people is a half.
     """
     scores = pairs.similarities(embeddings)
-    far = max(far, smallest_meaningful_far(int((~pairs.same).sum())))
+    far = max(far, min(0.5, smallest_meaningful_far(int((~pairs.same).sum()))))
     threshold = threshold_at_far(scores, pairs.same, far)
     return float(np.clip(threshold, -1, 1)), far
 

@@ -103,7 +103,7 @@ def test_by_a_cosine_no_epoch_is_left_out(tmp_path: Path) -> None:
     _, progress = train(tmp_path, schedule, scores=[0.9, 0.5, 0.5, 0.5, 0.5])
     rates = [row["learning_rate"] for row in progress.rows]
     # 0.02 times half of 1 + cos(0), cos(45 degrees), cos(90), cos(135).
-    assert rates == pytest.approx([0.02, 0.02, 0.0170711, 0.01, 0.0029289], rel=1e-5)
+    assert rates == pytest.approx([0.02, 0.02, 0.0170711, 0.01, 0.0029289], rel=1e-4)
     assert len(progress.rows) == 5
 
 

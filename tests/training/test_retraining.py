@@ -114,12 +114,15 @@ def test_other_losses_train(folder: Path, tmp_path: Path, loss: str) -> None:
     assert np.isfinite(losses).all()
 
 
-def test_training_for_a_condition_and_the_whole_network(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("loss", ["semi_hard", "teacher"])
+def test_training_for_a_condition_and_the_whole_network(
+    folder: Path, tmp_path: Path, loss: str
+) -> None:
     settings = work(
         folder,
         tmp_path / "x.keras",
         condition="covered",
-        loss="semi_hard",
+        loss=loss,
         unfreeze=True,
         schedule=Schedule(2, 3e-3),
         whole_schedule=Schedule(2, 3e-4, cosine=True),
@@ -128,6 +131,9 @@ def test_training_for_a_condition_and_the_whole_network(folder: Path, tmp_path: 
     result = do(settings, backbone)
     assert result.whole is not None
     assert len(result.whole.rows) == 3
+    # A teacher's whole network begins anew, triplets' with the trained head.
+    begun = {"semi_hard": result.head.best_score, "teacher": result.head.rows[0]["score"]}[loss]
+    assert result.whole.rows[0]["score"] == pytest.approx(begun, abs=1e-3)
     rates = [progress.rows[0]["learning_rate"] for progress in (result.head, result.whole)]
     assert rates == pytest.approx([3e-3, 3e-4])
 
