@@ -19,7 +19,6 @@ from face_encode.types import ImageArray
 REPOSITORY = Path(__file__).parent.parent
 VERIFY_DATASET = REPOSITORY / "verify_dataset"
 EXAMPLES = REPOSITORY / "examples"
-TEST_DATA_VARIABLE = "FACE_ENCODE_TEST_DATA"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -35,13 +34,24 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["FACE_ENCODE_CACHE"] = former
 
 
+def path_from(variable: str) -> Path:
+    """The path that an environment variable holds; skips where it is not set."""
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"{variable} is not set")
+    return Path(value)
+
+
 @pytest.fixture(scope="session")
-def test_data() -> Path:
-    """The folder with ``lfw-dev/`` and ``pairsDevTrain.txt``; skips where there is none."""
-    folder = os.environ.get(TEST_DATA_VARIABLE)
-    if not folder:
-        pytest.skip(f"{TEST_DATA_VARIABLE} is not set")
-    return Path(folder)
+def lfw_photos() -> Path:
+    """Photos of LFW, one sub-folder a person."""
+    return path_from("FACE_ENCODE_LFW_PHOTOS")
+
+
+@pytest.fixture(scope="session")
+def lfw_pairs() -> Path:
+    """LFW's list of pairs for View 1, training: ``pairsDevTrain.txt``."""
+    return path_from("FACE_ENCODE_LFW_PAIRS")
 
 
 @pytest.fixture(scope="session")

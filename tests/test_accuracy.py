@@ -10,9 +10,10 @@ import pytest
 from face_encode import cli
 
 
-def test_people_are_told_apart(test_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pairs = test_data / "pairsDevTrain.txt"
-    arguments = ["evaluate", "pairs", "--photos", test_data / "lfw-dev", "--pairs", pairs, "--json"]
+def test_people_are_told_apart(
+    lfw_photos: Path, lfw_pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", "pairs", "--photos", lfw_photos, "--pairs", lfw_pairs, "--json"]
     assert cli.main([str(argument) for argument in arguments]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["pairs"] == 2200

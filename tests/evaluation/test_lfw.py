@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -106,11 +105,8 @@ def test_missing_files_are_refused(photos: Path, tmp_path: Path) -> None:
         read_pairs(binary, photos)
 
 
-def test_the_development_list_of_lfw() -> None:
-    root = os.environ.get("FACE_ENCODE_TEST_DATA")
-    if root is None:
-        pytest.skip("FACE_ENCODE_TEST_DATA is not set")
-    pairs = read_pairs(Path(root) / "pairsDevTrain.txt", Path(root) / "lfw-dev")
+def test_the_development_list_of_lfw(lfw_photos: Path, lfw_pairs: Path) -> None:
+    pairs = read_pairs(lfw_pairs, lfw_photos)
     assert len(pairs) == 2200
     assert pairs.same.sum() == 1100
     assert pairs.folds is None

@@ -11,8 +11,8 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.evaluation.speed import measure_speeds
 
 
-def test_every_part_of_real_photos_takes_time(test_data: Path, encoder: Encoder) -> None:
-    photos = sorted((test_data / "lfw-dev").glob("*/*.jpg"))[:4]
+def test_every_part_of_real_photos_takes_time(lfw_photos: Path, encoder: Encoder) -> None:
+    photos = sorted((lfw_photos).glob("*/*.jpg"))[:4]
     speeds = measure_speeds(photos, DlibHogDetector(), encoder)
     assert 0 < speeds.reading < speeds.detection
     # A batch takes less a face than a face by itself.

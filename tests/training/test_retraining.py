@@ -187,9 +187,9 @@ def test_a_teacher_without_a_projection_is_refused(folder: Path, tmp_path: Path)
 
 
 def test_the_script_retrains_and_goes_on(
-    test_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lfw_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    people = [f for f in sorted((test_data / "lfw-dev").iterdir()) if len(list(f.iterdir())) > 1]
+    people = [f for f in sorted((lfw_photos).iterdir()) if len(list(f.iterdir())) > 1]
     for person in people[:24]:
         shutil.copytree(person, tmp_path / "people" / person.name)
     output = tmp_path / "my_embedding.keras"

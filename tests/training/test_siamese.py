@@ -89,8 +89,8 @@ def loads_in_a_fresh_process(folder: Path) -> None:
     )
 
 
-def test_it_learns_from_200_photos(test_data: Path, tmp_path: Path) -> None:
-    crops, people = crops_and_people(test_data / "lfw-dev", people=50, photos=4)
+def test_it_learns_from_200_photos(lfw_photos: Path, tmp_path: Path) -> None:
+    crops, people = crops_and_people(lfw_photos, people=50, photos=4)
     assert len(crops) == 200
     before, after, history = train_and_save(crops, people, triplets=200, epochs=5, folder=tmp_path)
     assert history["loss"][-1] < history["loss"][0]

@@ -32,9 +32,9 @@ def run(capsys: pytest.CaptureFixture[str], cache_folder: Path) -> Run:
 
 
 @pytest.fixture(scope="session")
-def several(test_data: Path) -> list[Path]:
+def several(lfw_photos: Path) -> list[Path]:
     """Folders of people with at least four photos."""
-    folders = [each for each in sorted((test_data / "lfw-dev").iterdir()) if each.is_dir()]
+    folders = [each for each in sorted((lfw_photos).iterdir()) if each.is_dir()]
     return [each for each in folders if len(list(each.iterdir())) >= 4][:8]
 
 

@@ -16,9 +16,9 @@ PER_KIND = 20
 
 
 @pytest.fixture
-def some_pairs(test_data: Path, tmp_path: Path) -> Path:
+def some_pairs(lfw_pairs: Path, tmp_path: Path) -> Path:
     """The first pairs of each kind of the development list."""
-    _, *lines = (test_data / "pairsDevTrain.txt").read_text().splitlines()
+    _, *lines = (lfw_pairs).read_text().splitlines()
     half = len(lines) // 2
     file = tmp_path / "pairs.txt"
     chosen = [str(PER_KIND), *lines[:PER_KIND], *lines[half : half + PER_KIND]]
@@ -27,10 +27,10 @@ def some_pairs(test_data: Path, tmp_path: Path) -> Path:
 
 
 def test_json_equals_scikit_learn_and_the_report_stands_alone(
-    run: Any, some_pairs: Path, test_data: Path, encoder: Encoder, tmp_path: Path
+    run: Any, some_pairs: Path, lfw_photos: Path, encoder: Encoder, tmp_path: Path
 ) -> None:
     sklearn_metrics = pytest.importorskip("sklearn.metrics")
-    photos, report = test_data / "lfw-dev", tmp_path / "report.html"
+    photos, report = lfw_photos, tmp_path / "report.html"
     arguments = ["--photos", photos, "--pairs", some_pairs]
     told = run("evaluate", "pairs", *arguments, "--report", report, "--json")
     pairs = read_pairs(some_pairs, photos)
