@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -231,8 +232,9 @@ def test_the_installed_command_writes_json_alone_to_standard_output(gallery: Pat
     assert done.returncode == 0, done.stderr
     (result,) = json.loads(done.stdout)
     assert len(result["faces"]) == 1
-    # Nothing but the bar on standard error: none of TensorFlow's greetings.
-    assert [line for line in done.stderr.splitlines() if not line.startswith("Matching")] == []
+    # The bar, which a narrow terminal breaks into lines, and none of TensorFlow's greetings.
+    assert "Matching" in done.stderr
+    assert not re.search("tensorflow|onednn|cuda|warning", done.stderr, re.IGNORECASE)
 
 
 def test_help_and_version_are_instant_and_load_nothing_heavy() -> None:
