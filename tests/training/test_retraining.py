@@ -110,7 +110,9 @@ def test_a_head_that_does_not_help_is_not_used(folder: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("loss", ["hard", "multi_similarity", "teacher"])
 def test_other_losses_train(folder: Path, tmp_path: Path, loss: str) -> None:
     settings = work(folder, tmp_path / "x.keras", loss=loss, schedule=Schedule(2, 3e-3))
-    losses = [row["loss"] for row in do(settings).head.rows[1:]]
+    # The epoch that is solved in closed form has none.
+    losses = [row["loss"] for row in do(settings).head.rows if "loss" in row]
+    assert losses
     assert np.isfinite(losses).all()
 
 
