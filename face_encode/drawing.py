@@ -45,9 +45,11 @@ def draw_boxes(
         colour = KNOWN_COLOUR if colours is None else colours[index]
         right, bottom = box.left + box.width - 1, box.top + box.height - 1
         draw.rectangle((box.left, box.top, right, bottom), outline=colour, width=line)
-        if labels is None or not labels[index]:
+        # A label is one line, whatever white space a name holds.
+        label = "" if labels is None else " ".join(labels[index].split())
+        if not label:
             continue
-        text_width = draw.textlength(labels[index], font=font)
+        text_width = draw.textlength(label, font=font)
         # Of tall and hanging letters, so that every label is as high as the next one.
         text_height = round(draw.textbbox((0, 0), "Ágj", font=font)[3]) + 1
         # Above the box where there is room, otherwise inside it; never off the photo.
@@ -55,7 +57,7 @@ def draw_boxes(
         at_x = max(0, min(box.left, width - round(text_width) - 2 * line))
         background = (at_x, at_y, at_x + text_width + 2 * line, at_y + text_height)
         draw.rectangle(background, fill=colour)
-        draw.text((at_x + line, at_y), labels[index], fill="white", font=font)
+        draw.text((at_x + line, at_y), label, fill="white", font=font)
     return np.array(picture, np.uint8)
 
 

@@ -30,7 +30,7 @@ def test_a_label_stays_on_the_photo() -> None:
 
 def test_any_text_can_be_drawn() -> None:
     image = np.zeros((50, 50, 3), np.uint8)
-    assert draw_boxes(image, [Box(5, 20, 20, 20)], ["王 Élodie سارا"]).any()
+    assert draw_boxes(image, [Box(5, 20, 20, 20)], ["王 Élodie\nسارا"]).any()
     assert draw_boxes(np.zeros((1, 1, 3), np.uint8), [Box(0, 0, 1, 1)], ["x"]).shape == (1, 1, 3)
 
 
