@@ -7,12 +7,38 @@ import json
 import os
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from face_encode.errors import FaceEncodeError
+
 # A terminal gets the first so many rows of a long list; JSON gets all.
 ROWS_SHOWN = 20
+
+
+def exit_code_of(action: Callable[[], int], interrupted: str = "interrupted") -> int:
+    """Run a program's work, and tell its errors as a program does.
+
+    Args:
+        action: What to do; gives the exit code.
+        interrupted: What to say after Ctrl-C.
+
+    Returns:
+        What the action gave; 1 for an error of ours, told in one line on standard error; 130
+        after Ctrl-C.
+    """
+    # TensorFlow writes pages of notices to standard error; this is a program, not a library, so
+    # it may say so for the whole process.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        return action()
+    except FaceEncodeError as error:
+        print(f"face-encode: {printable(str(error))}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"face-encode: {interrupted}", file=sys.stderr)
+        return 130
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:

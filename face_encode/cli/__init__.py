@@ -13,8 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from face_encode.cli import enroll, match, models, remove, verify
-from face_encode.console import printable
-from face_encode.errors import FaceEncodeError
+from face_encode.console import exit_code_of
 from face_encode.evaluation.commands import add_commands as add_evaluation_commands
 from face_encode.training import distill, head
 from face_encode.version import __version__
@@ -42,21 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 done; 1 an error of ours, told in one line on standard error. Wrong usage ends the
         program with 2.
     """
-    # TensorFlow writes pages of notices to standard error; this is a program, not a library, so
-    # it may say so for the whole process.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file's name may hold bytes that are no text, and a terminal may lack its letters.
         sys.stdout.reconfigure(errors="backslashreplace")
     options = build_parser().parse_args(arguments)
     try:
-        return int(options.run(options))
-    except FaceEncodeError as error:
-        print(f"face-encode: {printable(str(error))}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("face-encode: interrupted", file=sys.stderr)
-        return 130
+        return exit_code_of(lambda: int(options.run(options)))
     except BrokenPipeError:
         # The reader of our output went away, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

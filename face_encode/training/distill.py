@@ -12,12 +12,11 @@ any other.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from face_encode.errors import FaceEncodeError
+from face_encode.console import exit_code_of
 
 DESCRIPTION = (
     "Teach VGG16 with an MLP head to give another encoder's embeddings. The same command goes "
@@ -34,19 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 done; 1 an error of ours, told in one line on standard error; 130 interrupted.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     parser = argparse.ArgumentParser(
         "python -m face_encode.training.distill", description=DESCRIPTION
     )
     add_arguments(parser)
-    try:
-        return run(parser.parse_args(arguments))
-    except FaceEncodeError as error:
-        print(f"face-encode: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("face-encode: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    options = parser.parse_args(arguments)
+    return exit_code_of(
+        lambda: run(options), interrupted="interrupted; the same command goes on from here"
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,13 +11,12 @@ Also ``face-encode train head``. The file that it writes is an encoder like any 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from face_encode.errors import FaceEncodeError
+from face_encode.console import exit_code_of
 from face_encode.training.conditions import CONDITIONS
 
 if TYPE_CHECKING:
@@ -43,17 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 done; 1 an error of ours, told in one line on standard error; 130 interrupted.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     parser = argparse.ArgumentParser("python -m face_encode.training.head", description=DESCRIPTION)
     add_arguments(parser)
-    try:
-        return run(parser.parse_args(arguments))
-    except FaceEncodeError as error:
-        print(f"face-encode: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("face-encode: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    options = parser.parse_args(arguments)
+    return exit_code_of(
+        lambda: run(options), interrupted="interrupted; the same command goes on from here"
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
