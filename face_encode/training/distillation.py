@@ -2,9 +2,10 @@
 
 Teacher and student see the same augmented and mixed views, for a long time: Beyer and others,
 "Knowledge distillation: A good teacher is patient and consistent", 2021,
-https://arxiv.org/abs/2106.05237. Resolution grows from stage to stage, because most of what there
-is to learn is learnt as well, and many times faster, on small images. The student has batch
-normalisation while it learns, which is folded away at the end.
+https://arxiv.org/abs/2106.05237. The teacher is asked about each view once, and its answers are
+kept. Resolution grows from stage to stage, because most of what there is to learn is learnt as
+well, and many times faster, on small images. The student has batch normalisation while it learns,
+which is folded away at the end.
 """
 
 from __future__ import annotations
@@ -15,30 +16,37 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
-import numpy.typing as npt
-from keras import ops
 
 from face_encode.detectors.detector import Detector
 from face_encode.encoders.contract import save_encoder
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.vgg16 import vgg_embedding
 from face_encode.errors import InputError, ModelFileError
-from face_encode.progress import tracked
 from face_encode.training.batches import PhotoBatches
-from face_encode.training.data import FaceCrops, crop_people, split_people
-from face_encode.training.distiller import Distiller
+from face_encode.training.data import FaceCrops, PeopleSplit, crop_people, split_people
 from face_encode.training.fitting import Progress, Schedule, Watch, fit_watched
+from face_encode.training.losses import TeacherLoss
+from face_encode.training.muon import Muon
+from face_encode.training.rate import OneCosine
 from face_encode.training.surgery import at_resolution, fold_batch_normalization
 from face_encode.training.verification import PairSet, Verification, calibrate, measure
+from face_encode.training.views import make_views, middle_of, mirror_half
 from face_encode.types import Embeddings, ImageArray
 from face_encode.version import __version__
 
-_WARM_UP_SHARE = 0.05
-_TEACHER_CHUNK = 256
+_CHUNK = 256
+# Of a dlib chip's 150 pixels hardly any student sees more.
+_VIEW_SIDE = 96
+_OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
+    "adamw": keras.optimizers.AdamW,
+    "muon": Muon,
+}
+# Of the settings, what a checkpoint does not depend on.
+_WITHOUT_EFFECT = ("data", "output", "false_match_rate")
 
 
 @dataclass(frozen=True)
@@ -47,17 +55,24 @@ class Distillation:
 
     Attributes:
         data: A folder of people.
-        output: The ``.keras`` file to write; checkpoints and logs lie beside it, in a folder of
-            the same name ending in ``.training``.
+        output: The ``.keras`` file to write; views, checkpoints and logs lie beside it, in a
+            folder of the same name ending in ``.training``.
         sides: Rows and columns of the student's input in each stage, growing; the last is the
             finished student's.
-        epochs: How often each stage sees all photos, each time in new views.
+        epochs: How often each stage sees all views.
+        views: Views of each photo that are made, and that the teacher is asked about.
+        margin: The margin of the student's crop, at most the teacher's; None for the same. Of a
+            tighter crop, more of few pixels is face.
         width: Width of the student's convolutions; 1.0 is VGG16.
         batch_size: Photos a step.
-        learning_rate: The highest, behind a warm-up; it falls to 0 by a cosine in each stage.
-        weight_decay: Of AdamW.
+        optimizer: ``"muon"`` or ``"adamw"``.
+        learning_rate: The highest, behind a warm-up; it falls to 0 by one cosine over all stages.
+        weight_decay: Of the optimizer.
         mixup: Share of the views that are mixed with another.
-        mixed_precision: Whether the student computes in bfloat16.
+        mixed_precision: Whether the student computes in bfloat16, and on a CPU the teacher's
+            answers about views too.
+        validation: Share of the people to choose the best epoch and the threshold by.
+        test: Share of the people to report on.
         false_match_rate: What the threshold is calibrated for.
         seed: The same seed gives the same result.
     """
@@ -65,13 +80,18 @@ class Distillation:
     data: Path
     output: Path
     sides: tuple[int, ...] = (32, 48, 64, 150)
-    epochs: tuple[int, ...] = (20, 20, 20, 5)
+    epochs: tuple[int, ...] = (20, 10, 5, 1)
+    views: int = 8
+    margin: float | None = None
     width: float = 1.0
     batch_size: int = 128
-    learning_rate: float = 1e-3
+    optimizer: Literal["muon", "adamw"] = "muon"
+    learning_rate: float = 2e-3
     weight_decay: float = 1e-4
     mixup: float = 0.4
     mixed_precision: bool = False
+    validation: float = 0.15
+    test: float = 0.2
     false_match_rate: float = 1e-3
     seed: int = 0
 
@@ -88,6 +108,10 @@ class Distillation:
             raise InputError(f"the sides grow from stage to stage. Received: {self.sides}")
         if not 0 <= self.mixup <= 1:
             raise InputError(f"the share of mixed views lies within 0..1. Received: {self.mixup}")
+        if self.optimizer not in _OPTIMIZERS:
+            raise InputError(
+                f"the optimizer is one of {', '.join(_OPTIMIZERS)}. Received: {self.optimizer!r}"
+            )
 
     @property
     def run_folder(self) -> Path:
@@ -140,19 +164,32 @@ def distil(
         ModelFileError: A file cannot be written. The output is then as it was before.
     """
     recipe = teacher.contract.crop
-    if work.sides[-1] > min(recipe.height, recipe.width):
+    margin = recipe.margin if work.margin is None else work.margin
+    share = (1 + 2 * margin) / (1 + 2 * recipe.margin)
+    if recipe.height != recipe.width or margin > recipe.margin or work.sides[-1] > recipe.height:
         raise InputError(
-            f"the student sees no more than the teacher, {recipe.height}x{recipe.width}. "
-            f"Received: sides {work.sides}"
+            f"the student sees no more than the teacher, {recipe.height}x{recipe.width} with a "
+            f"margin of {recipe.margin}. Received: sides {work.sides}, margin {margin}"
         )
     keras.utils.set_random_seed(work.seed)
     data = crop_people(work.data, recipe, detector, progress=progress)
-    split = split_people(data.people, seed=work.seed)
+    split = split_people(data.people, validation=work.validation, test=work.test, seed=work.seed)
     judged = {
         name: (data.crops[rows], PairSet.among(data.people[rows], work.seed))
         for name, rows in (("validation", split.validation), ("test", split.test))
     }
-    said = _teacher_says(teacher, data, split.train, progress)
+    views = make_views(
+        data.crops[split.train],
+        teacher,
+        work.run_folder / f"views-{_views_key(work, teacher, data, split)}",
+        rounds=work.views,
+        side=min(_VIEW_SIDE, recipe.height),
+        mixup=work.mixup,
+        seed=work.seed,
+        fast=work.mixed_precision,
+        progress=progress,
+    )
+    said = np.concatenate(views.answers)
     mean, scale = said.mean(axis=0), float((said - said.mean(axis=0)).std())
 
     def finish(trained: keras.Model) -> Encoder:
@@ -164,7 +201,7 @@ def distil(
         contract = replace(
             teacher.contract,
             name=work.output.stem,
-            crop=replace(recipe, height=side, width=side),
+            crop=replace(recipe, height=side, width=side, margin=margin),
             pixel_range=(0, 255),
             trained_on=f"embeddings of {teacher.name} for {len(split.train)} photos in "
             f"{work.data.name!r}; teacher: {teacher.contract.trained_on}",
@@ -174,51 +211,57 @@ def distil(
 
     build = student or _vgg16_student(work)
     network, stages = build(work.sides[0], teacher.embedding_size), {}
-    crops = np.asarray(data.crops[split.train])
+    steps_done, steps_an_epoch = 0, -(-len(said) // work.batch_size)
     for side, epochs in zip(work.sides, work.epochs, strict=True):
         network = at_resolution(network, side, side)
-        distiller = Distiller(
-            network,
-            teacher.model,
-            teacher_pixel_scale=teacher.contract.pixel_range[1] / 255,
-            mean=mean,
-            scale=scale,
-            mixup=work.mixup,
-            seed=work.seed,
-        )
+        seen = views.prepared(side, share)
         batches = PhotoBatches(
-            crops, data.people[split.train], batch_size=work.batch_size, seed=work.seed
+            seen,
+            (said - mean) / scale,
+            batch_size=work.batch_size,
+            seed=work.seed,
+            augment=mirror_half,
         )
-        distiller.build(crops[:1].shape)
-        distiller.compile(_optimizer(work, epochs * len(batches)))
+        schedule = OneCosine(work.learning_rate, steps_an_epoch * sum(work.epochs), steps_done)
+        steps_done += steps_an_epoch * epochs
+        network.compile(
+            _OPTIMIZERS[work.optimizer](schedule, weight_decay=work.weight_decay),
+            loss=TeacherLoss(),
+            # XLA does without oneDNN, and on a CPU everything is slower for it.
+            jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
+        )
 
         def judge(trained: keras.Model = network) -> dict[str, float]:
             held_out, pairs = judged["validation"]
-            result = measure(_embed(finish(trained), held_out), pairs, work.false_match_rate)
-            return {"score": result.accuracy, "validation_auc": result.auc}
+            result = measure(_embed(finish(trained), held_out, share), pairs, work.false_match_rate)
+            return {
+                "score": result.accuracy,
+                "validation_auc": result.auc,
+                "validation_tar": result.tar_at_far,
+            }
 
         stage = f"{side}px"
         watch = Watch(
             judge,
             # The learning rate falls by its own schedule, and every epoch is wanted.
-            Schedule(epochs=epochs, patience=epochs + 1),
+            Schedule(epochs=epochs, patience=epochs + 1, keep_last=True),
             work.run_folder / f"{stage}.npz",
             work.run_folder / f"{stage}.csv",
             run_key=f"{_key(work, teacher, data)} {stage}",
             say=partial(_say_in, say, stage),
         )
-        stages[stage] = fit_watched(distiller, batches, watch)
+        stages[stage] = fit_watched(network, batches, watch)
 
     encoder = finish(network)
     held_out, pairs = judged["validation"]
-    threshold, rate = calibrate(_embed(encoder, held_out), pairs, work.false_match_rate)
+    threshold, rate = calibrate(_embed(encoder, held_out, share), pairs, work.false_match_rate)
     contract = replace(encoder.contract, threshold=threshold, false_match_rate=rate)
     save_encoder(encoder.model, work.output, contract)
     test, pairs = judged["test"]
     return Distilled(
         encoder=Encoder(encoder.model, contract),
         teacher=measure(_embed(teacher, test), pairs, work.false_match_rate),
-        student=measure(_embed(encoder, test), pairs, work.false_match_rate, threshold),
+        student=measure(_embed(encoder, test, share), pairs, work.false_match_rate, threshold),
         stages=stages,
     )
 
@@ -247,49 +290,30 @@ def _vgg16_student(work: Distillation) -> Callable[[int, int], keras.Model]:
     return build
 
 
-def _optimizer(work: Distillation, steps: int) -> keras.optimizers.Optimizer:
-    warm_up = max(1, round(_WARM_UP_SHARE * steps))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        work.learning_rate / 100,
-        max(1, steps - warm_up),
-        warmup_target=work.learning_rate,
-        warmup_steps=warm_up,
-    )
-    return keras.optimizers.AdamW(schedule, weight_decay=work.weight_decay)
-
-
-def _teacher_says(
-    teacher: Encoder, data: FaceCrops, rows: npt.NDArray[np.int64], progress: bool
-) -> Embeddings:
-    """The teacher's embeddings of some photos, for their mean and deviation."""
-    # A sample says as much of a mean as all, and a teacher takes its time.
-    sample = rows[: 8 * _TEACHER_CHUNK]
-    starts = range(0, len(sample), _TEACHER_CHUNK)
-    shown = tracked(starts, len(starts), "asking the teacher", show=progress)
-    parts = [teacher.encode(np.asarray(data.crops[sample[s : s + _TEACHER_CHUNK]])) for s in shown]
-    embeddings: Embeddings = np.concatenate(parts)
-    return embeddings
-
-
-def _embed(encoder: Encoder, crops: ImageArray) -> Embeddings:
-    """Embeddings of crops that may be larger than the encoder's own."""
-    size = encoder.contract.crop.height, encoder.contract.crop.width
+def _embed(encoder: Encoder, crops: ImageArray, share: float = 1.0) -> Embeddings:
+    """Embeddings of crops that may show more than the encoder's own, and in more pixels."""
     parts: list[Embeddings] = []
-    for start in range(0, len(crops), _TEACHER_CHUNK):
-        part = np.asarray(crops[start : start + _TEACHER_CHUNK])
-        if part.shape[1:3] != size:
-            resized = ops.image.resize(part.astype(np.float32), size, antialias=True)
-            part = np.rint(ops.convert_to_numpy(resized)).clip(0, 255).astype(np.uint8)
+    for start in range(0, len(crops), _CHUNK):
+        part = np.asarray(crops[start : start + _CHUNK])
+        if share < 1 or part.shape[1] != encoder.contract.crop.height:
+            part = middle_of(part, encoder.contract.crop.height, share)
         parts.append(encoder.encode(part))
     embeddings: Embeddings = np.concatenate(parts)
     return embeddings
 
 
+def _views_key(work: Distillation, teacher: Encoder, data: FaceCrops, split: PeopleSplit) -> str:
+    """What views and answers depend on, as 16 hexadecimal digits."""
+    photos = [data.digests[row] for row in split.train]
+    settings: Sequence[Any] = [work.mixup, work.mixed_precision, work.seed]
+    return _digest([*settings, teacher.fingerprint, photos])
+
+
 def _key(work: Distillation, teacher: Encoder, data: FaceCrops) -> str:
     """What a checkpoint depends on, as 16 hexadecimal digits."""
-    settings: Sequence[Any] = [
-        *(work.sides, work.epochs, work.width, work.batch_size, work.learning_rate),
-        *(work.weight_decay, work.mixup, work.mixed_precision, work.seed),
-        *(teacher.fingerprint, data.digests),
-    ]
+    settings = {name: value for name, value in vars(work).items() if name not in _WITHOUT_EFFECT}
+    return _digest([settings, teacher.fingerprint, data.digests])
+
+
+def _digest(settings: Any) -> str:
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]

@@ -14,9 +14,7 @@ from face_encode.encoders.loading import load_encoder
 from face_encode.encoders.vgg16 import vgg_embedding
 from face_encode.errors import InputError, ModelFileError
 from face_encode.training import distillation
-from face_encode.training.augmentation import Augmentation
 from face_encode.training.distillation import Distillation, distil
-from face_encode.training.distiller import Distiller
 from face_encode.types import CropRecipe
 from tests.training.drawn_people import WholePhotoDetector, draw_people
 
@@ -87,12 +85,8 @@ def test_folding_the_finished_student_changed_nothing(
     # The last checkpoint holds the student as it was trained, with its normalisations.
     keras.utils.set_random_seed(0)
     student = vgg_embedding((48, 48, 3), 8, dropout=0.0, width=0.0625, batch_normalization=True)
-    distiller = Distiller(
-        student, teacher.model, teacher_pixel_scale=1.0, mean=np.zeros(8, np.float32), scale=1.0
-    )
-    distiller.build((1, 48, 48, 3))
     with np.load(finished.with_suffix(".training") / "48px.npz", allow_pickle=False) as stored:
-        for index, variable in enumerate(distiller.variables):
+        for index, variable in enumerate(student.variables):
             variable.assign(stored[f"best{index}"])
     crops = np.random.default_rng(0).integers(0, 256, (6, 48, 48, 3)).astype(np.uint8)
     trained = keras.ops.convert_to_numpy(student(crops.astype(np.float32), training=False))
@@ -127,31 +121,6 @@ def test_an_interrupted_run_ends_in_the_same_student(
     )
 
 
-def test_teacher_and_student_see_the_same_views() -> None:
-    """A student that is the teacher has no loss, whatever the views and mixtures."""
-    keras.utils.set_random_seed(0)
-    network = keras.Sequential(
-        [keras.Input((16, 16, 3)), keras.layers.Flatten(), keras.layers.Dense(4)]
-    )
-    distiller = Distiller(
-        network,
-        keras.models.clone_model(network),
-        teacher_pixel_scale=1.0,
-        mean=np.zeros(4, np.float32),
-        scale=1.0,
-        mixup=1.0,
-        augmentation=Augmentation(),
-    )
-    distiller.teacher.set_weights(network.get_weights())
-    crops = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3)).astype(np.uint8)
-    student, teacher = distiller(crops, training=True)
-    np.testing.assert_allclose(
-        keras.ops.convert_to_numpy(student), keras.ops.convert_to_numpy(teacher), rtol=1e-4
-    )
-    plain, _ = distiller(crops, training=False)
-    assert np.abs(keras.ops.convert_to_numpy(student - plain)).max() > 1
-
-
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
@@ -172,6 +141,6 @@ def test_settings_out_of_range_are_refused(
 def test_a_student_larger_than_the_teachers_crop_is_refused(
     folder: Path, teacher: Encoder, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=r"48x48\. Received"):
+    with pytest.raises(InputError, match="48x48 .*Received"):
         settings = work(folder, tmp_path / "student.keras", sides=(32, 64))
         distillation.distil(settings, teacher, WholePhotoDetector(), progress=False)
