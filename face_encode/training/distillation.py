@@ -24,21 +24,21 @@ import numpy as np
 from face_encode.detectors.detector import Detector
 from face_encode.encoders.contract import save_encoder
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.vgg16 import vgg_embedding
+from face_encode.encoders.loading import load_encoder
 from face_encode.errors import InputError, ModelFileError
 from face_encode.training.batches import PhotoBatches
 from face_encode.training.data import FaceCrops, PeopleSplit, crop_people, split_people
 from face_encode.training.fitting import Progress, Schedule, Watch, fit_watched
 from face_encode.training.losses import TeacherLoss
 from face_encode.training.muon import Muon
+from face_encode.training.people_stage import train_on_people
 from face_encode.training.rate import OneCosine
-from face_encode.training.surgery import at_resolution, fold_batch_normalization
+from face_encode.training.student import StudentFrame, vgg16_student
+from face_encode.training.surgery import at_resolution
 from face_encode.training.verification import PairSet, Verification, calibrate, measure
-from face_encode.training.views import make_views, middle_of, mirror_half
-from face_encode.types import Embeddings, ImageArray
+from face_encode.training.views import jittered, make_views
 from face_encode.version import __version__
 
-_CHUNK = 256
 # Of a dlib chip's 150 pixels hardly any student sees more.
 _VIEW_SIDE = 96
 _OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
@@ -46,7 +46,10 @@ _OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
     "muon": Muon,
 }
 # Of the settings, what a checkpoint does not depend on.
-_WITHOUT_EFFECT = ("data", "output", "false_match_rate")
+_WITHOUT_EFFECT = (
+    *("data", "output", "false_match_rate"),
+    *("people_epochs", "people_learning_rate"),
+)
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,9 @@ class Distillation:
             folder of the same name ending in ``.training``.
         sides: Rows and columns of the student's input in each stage, growing; the last is the
             finished student's.
-        epochs: How often each stage sees all views.
-        views: Views of each photo that are made, and that the teacher is asked about.
+        epochs: How often each stage sees all its views.
+        views: Views of each photo in each stage, not falling: the first so many of those that the
+            teacher is asked about.
         margin: The margin of the student's crop, at most the teacher's; None for the same. Of a
             tighter crop, more of few pixels is face.
         width: Width of the student's convolutions; 1.0 is VGG16.
@@ -69,6 +73,9 @@ class Distillation:
         learning_rate: The highest, behind a warm-up; it falls to 0 by one cosine over all stages.
         weight_decay: Of the optimizer.
         mixup: Share of the views that are mixed with another.
+        people_epochs: Epochs of the last stage, on triplets of the people themselves, which is
+            kept only if it helps; 0 for none.
+        people_learning_rate: The highest of that stage, by Adam.
         mixed_precision: Whether the student computes in bfloat16, and on a CPU the teacher's
             answers about views too.
         validation: Share of the people to choose the best epoch and the threshold by.
@@ -81,7 +88,7 @@ class Distillation:
     output: Path
     sides: tuple[int, ...] = (32, 48, 64, 150)
     epochs: tuple[int, ...] = (20, 10, 5, 1)
-    views: int = 8
+    views: tuple[int, ...] = (8, 8, 8, 8)
     margin: float | None = None
     width: float = 1.0
     batch_size: int = 128
@@ -89,6 +96,8 @@ class Distillation:
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
     mixup: float = 0.4
+    people_epochs: int = 0
+    people_learning_rate: float = 1e-4
     mixed_precision: bool = False
     validation: float = 0.15
     test: float = 0.2
@@ -99,10 +108,11 @@ class Distillation:
         """Check what can be checked before hours of work."""
         if self.output.suffix != ".keras":
             raise ModelFileError(f"a model file's name ends in .keras. Received: {self.output}")
-        if not self.sides or len(self.sides) != len(self.epochs) or min(self.epochs) < 1:
+        stages = {len(self.sides), len(self.epochs), len(self.views)}
+        if len(stages) > 1 or not self.sides or min(*self.epochs, *self.views) < 1:
             raise InputError(
-                "each stage has a side and at least 1 epoch. "
-                f"Received: sides {self.sides}, epochs {self.epochs}"
+                "each stage has a side, at least 1 epoch and at least 1 view of each photo. "
+                f"Received: sides {self.sides}, epochs {self.epochs}, views {self.views}"
             )
         if list(self.sides) != sorted(set(self.sides)):
             raise InputError(f"the sides grow from stage to stage. Received: {self.sides}")
@@ -174,56 +184,63 @@ def distil(
     keras.utils.set_random_seed(work.seed)
     data = crop_people(work.data, recipe, detector, progress=progress)
     split = split_people(data.people, validation=work.validation, test=work.test, seed=work.seed)
-    judged = {
-        name: (data.crops[rows], PairSet.among(data.people[rows], work.seed))
-        for name, rows in (("validation", split.validation), ("test", split.test))
-    }
-    views = make_views(
+    validation_pairs = PairSet.among(data.people[split.validation], work.seed)
+    views_of = partial(
+        make_views,
         data.crops[split.train],
         teacher,
         work.run_folder / f"views-{_views_key(work, teacher, data, split)}",
-        rounds=work.views,
         side=min(_VIEW_SIDE, recipe.height),
         mixup=work.mixup,
         seed=work.seed,
         fast=work.mixed_precision,
         progress=progress,
     )
-    said = np.concatenate(views.answers)
-    mean, scale = said.mean(axis=0), float((said - said.mean(axis=0)).std())
-
-    def finish(trained: keras.Model) -> Encoder:
-        """The student as an encoder of its own."""
-        folded = fold_batch_normalization(trained)
-        kernel, bias = folded.layers[-1].get_weights()
-        folded.layers[-1].set_weights([kernel * scale, bias * scale + mean])
-        side = trained.input_shape[1]
-        contract = replace(
+    said = np.concatenate(views_of(rounds=work.views[0]).answers)
+    frame = StudentFrame(
+        contract=replace(
             teacher.contract,
             name=work.output.stem,
-            crop=replace(recipe, height=side, width=side, margin=margin),
+            crop=replace(recipe, margin=margin),
             pixel_range=(0, 255),
             trained_on=f"embeddings of {teacher.name} for {len(split.train)} photos in "
             f"{work.data.name!r}; teacher: {teacher.contract.trained_on}",
             package_version=__version__,
-        )
-        return Encoder(folded, contract)
+        ),
+        share=share,
+        mean=said.mean(axis=0),
+        scale=float((said - said.mean(axis=0)).std()),
+    )
 
-    build = student or _vgg16_student(work)
+    def judge(as_encoder: Callable[[], Encoder]) -> dict[str, float]:
+        """How well a student tells people apart that are not trained on."""
+        encoder = as_encoder()
+        seen = frame.seen(data.crops[split.validation], encoder.contract.crop.height)
+        result = measure(encoder.encode(seen), validation_pairs, work.false_match_rate)
+        return {
+            "score": result.accuracy,
+            "validation_auc": result.auc,
+            "validation_tar": result.tar_at_far,
+            "standard_error": result.standard_error,
+        }
+
+    build = student or partial(vgg16_student, work.width, work.mixed_precision)
     network, stages = build(work.sides[0], teacher.embedding_size), {}
-    steps_done, steps_an_epoch = 0, -(-len(said) // work.batch_size)
-    for side, epochs in zip(work.sides, work.epochs, strict=True):
+    steps = [
+        epochs * -(-rounds * len(split.train) // work.batch_size)
+        for epochs, rounds in zip(work.epochs, work.views, strict=True)
+    ]
+    for number, (side, epochs) in enumerate(zip(work.sides, work.epochs, strict=True)):
         network = at_resolution(network, side, side)
-        seen = views.prepared(side, share)
+        views = views_of(rounds=work.views[number])
         batches = PhotoBatches(
-            seen,
-            (said - mean) / scale,
+            views.prepared(side, share),
+            frame.centred(np.concatenate(views.answers)),
             batch_size=work.batch_size,
             seed=work.seed,
-            augment=mirror_half,
+            augment=jittered,
         )
-        schedule = OneCosine(work.learning_rate, steps_an_epoch * sum(work.epochs), steps_done)
-        steps_done += steps_an_epoch * epochs
+        schedule = OneCosine(work.learning_rate, sum(steps), sum(steps[:number]))
         network.compile(
             _OPTIMIZERS[work.optimizer](schedule, weight_decay=work.weight_decay),
             loss=TeacherLoss(),
@@ -231,18 +248,9 @@ def distil(
             jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
         )
 
-        def judge(trained: keras.Model = network) -> dict[str, float]:
-            held_out, pairs = judged["validation"]
-            result = measure(_embed(finish(trained), held_out, share), pairs, work.false_match_rate)
-            return {
-                "score": result.accuracy,
-                "validation_auc": result.auc,
-                "validation_tar": result.tar_at_far,
-            }
-
         stage = f"{side}px"
         watch = Watch(
-            judge,
+            partial(judge, partial(frame.finish, network)),
             # The learning rate falls by its own schedule, and every epoch is wanted.
             Schedule(epochs=epochs, patience=epochs + 1, keep_last=True),
             work.run_folder / f"{stage}.npz",
@@ -252,54 +260,42 @@ def distil(
         )
         stages[stage] = fit_watched(network, batches, watch)
 
-    encoder = finish(network)
-    held_out, pairs = judged["validation"]
-    threshold, rate = calibrate(_embed(encoder, held_out, share), pairs, work.false_match_rate)
+    encoder = frame.finish(network)
+    if work.people_epochs:
+        rows = split.train
+        stages["people"] = train_on_people(
+            encoder.model,
+            frame.seen(data.crops[rows], encoder.contract.crop.height),
+            data.people[rows],
+            partial(judge, partial(Encoder, encoder.model, encoder.contract)),
+            epochs=work.people_epochs,
+            learning_rate=work.people_learning_rate,
+            folder=work.run_folder,
+            run_key=f"{_key(work, teacher, data)} {work.people_epochs} {work.people_learning_rate}",
+            seed=work.seed,
+            say=partial(_say_in, say, "people"),
+        )
+        encoder = Encoder(encoder.model, encoder.contract)
+    # Until here, crops were the teacher's, made smaller. What counts is what a user will see.
+    exact = crop_people(work.data, encoder.contract.crop, detector, progress=progress)
+    embeddings, pairs = encoder.encode(np.asarray(exact.crops[split.validation])), validation_pairs
+    threshold, rate = calibrate(embeddings, pairs, work.false_match_rate)
     contract = replace(encoder.contract, threshold=threshold, false_match_rate=rate)
-    save_encoder(encoder.model, work.output, contract)
-    test, pairs = judged["test"]
+    save_encoder(encoder.model, work.output, contract, half_precision=True)
+    finished = load_encoder(work.output)
+    test, pairs = split.test, PairSet.among(data.people[split.test], work.seed)
+    teachers = teacher.encode(np.asarray(data.crops[test]))
+    students = finished.encode(np.asarray(exact.crops[test]))
     return Distilled(
-        encoder=Encoder(encoder.model, contract),
-        teacher=measure(_embed(teacher, test), pairs, work.false_match_rate),
-        student=measure(_embed(encoder, test, share), pairs, work.false_match_rate, threshold),
+        encoder=finished,
+        teacher=measure(teachers, pairs, work.false_match_rate),
+        student=measure(students, pairs, work.false_match_rate, threshold),
         stages=stages,
     )
 
 
 def _say_in(say: Callable[[str], None], stage: str, line: str) -> None:
     say(f"{stage}: {line}")
-
-
-def _vgg16_student(work: Distillation) -> Callable[[int, int], keras.Model]:
-    def build(side: int, embedding_size: int) -> keras.Model:
-        former = keras.config.dtype_policy()
-        if work.mixed_precision:
-            keras.config.set_dtype_policy("mixed_bfloat16")
-        try:
-            # Views and mixtures never repeat, so nothing is left for dropout to do.
-            return vgg_embedding(
-                (side, side, 3),
-                embedding_size,
-                dropout=0.0,
-                width=work.width,
-                batch_normalization=True,
-            )
-        finally:
-            keras.config.set_dtype_policy(former)
-
-    return build
-
-
-def _embed(encoder: Encoder, crops: ImageArray, share: float = 1.0) -> Embeddings:
-    """Embeddings of crops that may show more than the encoder's own, and in more pixels."""
-    parts: list[Embeddings] = []
-    for start in range(0, len(crops), _CHUNK):
-        part = np.asarray(crops[start : start + _CHUNK])
-        if share < 1 or part.shape[1] != encoder.contract.crop.height:
-            part = middle_of(part, encoder.contract.crop.height, share)
-        parts.append(encoder.encode(part))
-    embeddings: Embeddings = np.concatenate(parts)
-    return embeddings
 
 
 def _views_key(work: Distillation, teacher: Encoder, data: FaceCrops, split: PeopleSplit) -> str:

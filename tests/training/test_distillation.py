@@ -47,6 +47,7 @@ def work(folder: Path, output: Path, **changes: object) -> Distillation:
         "output": output,
         "sides": (32, 48),
         "epochs": (2, 2),
+        "views": (1, 2),
         "width": 0.0625,
         "batch_size": 16,
         "learning_rate": 3e-3,
@@ -87,7 +88,7 @@ def test_folding_the_finished_student_changed_nothing(
     student = vgg_embedding((48, 48, 3), 8, dropout=0.0, width=0.0625, batch_normalization=True)
     with np.load(finished.with_suffix(".training") / "48px.npz", allow_pickle=False) as stored:
         for index, variable in enumerate(student.variables):
-            variable.assign(stored[f"best{index}"])
+            variable.assign(stored[f"value{index}"])
     crops = np.random.default_rng(0).integers(0, 256, (6, 48, 48, 3)).astype(np.uint8)
     trained = keras.ops.convert_to_numpy(student(crops.astype(np.float32), training=False))
     plain = load_encoder(finished).encode(crops)
@@ -95,7 +96,8 @@ def test_folding_the_finished_student_changed_nothing(
     trained, plain = trained - trained.mean(axis=0), plain - plain.mean(axis=0)
     scale = plain.std() / trained.std()
     assert plain.std() > 0.01
-    assert np.abs(trained * scale - plain).max() < 1e-4
+    # float16 has 11 binary digits.
+    assert np.abs(trained * scale - plain).max() < 2e-3
 
 
 def test_an_interrupted_run_ends_in_the_same_student(
@@ -127,6 +129,7 @@ def test_an_interrupted_run_ends_in_the_same_student(
         ({"sides": (32,)}, InputError),
         ({"sides": (48, 32)}, InputError),
         ({"epochs": (1, 0)}, InputError),
+        ({"views": (1,)}, InputError),
         ({"mixup": 1.5}, InputError),
         ({"output": Path("student.h5")}, ModelFileError),
     ],
@@ -141,6 +144,6 @@ def test_settings_out_of_range_are_refused(
 def test_a_student_larger_than_the_teachers_crop_is_refused(
     folder: Path, teacher: Encoder, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="48x48 .*Received"):
+    with pytest.raises(InputError, match=r"48x48 .*Received"):
         settings = work(folder, tmp_path / "student.keras", sides=(32, 64))
         distillation.distil(settings, teacher, WholePhotoDetector(), progress=False)
