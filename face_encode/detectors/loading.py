@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from face_encode.detectors.detector import Detector
 from face_encode.detectors.dlib_cnn import DlibCnnDetector
 from face_encode.detectors.dlib_hog import DlibHogDetector
+from face_encode.detectors.haar import HaarDetector
 from face_encode.detectors.thorough import ThoroughDetector
 from face_encode.errors import InputError
 
@@ -51,6 +52,11 @@ KNOWN_DETECTORS = {
         DlibHogDetector, "fast, faces from the front", "part of dlib (Boost)"
     ),
     "dlib_cnn": KnownDetector(DlibCnnDetector, "slow, faces at any angle", "public domain (CC0)"),
+    "haar": KnownDetector(
+        HaarDetector,
+        "fastest, for webcams: faces from the front, mistakes now and then",
+        "part of OpenCV (Intel, BSD-like)",
+    ),
 }
 
 
