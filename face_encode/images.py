@@ -91,34 +91,68 @@ def read_image(path: str | os.PathLike[str]) -> ImageArray:
     """
     path = as_path(path)
     with _opened(path) as file:
-        try:
-            with warnings.catch_warnings():
-                # Our own limit stands in for this warning, which comes at half of it.
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                # Pillow warns of damaged metadata; the photo itself is what counts here.
-                warnings.simplefilter("ignore", UserWarning)
-                with Image.open(file) as photo:
-                    if photo.width * photo.height > MAX_PIXELS:
-                        raise Image.DecompressionBombError(f"{photo.width}x{photo.height} pixels")
-                    if photo.format == "EPS":
-                        # Pillow would start Ghostscript on a stranger's program.
-                        raise ImageError(f"{path}: a PostScript file, not a photo")
-                    return _to_rgb(photo, path)
-        except ImageError:
-            raise
-        except UnidentifiedImageError as error:
-            raise ImageError(f"{path}: not a photo in a known format") from error
-        except Image.DecompressionBombError as error:
-            raise ImageError(
-                f"{path}: too large to be read safely; at most {MAX_PIXELS:,} pixels are "
-                f"allowed ({error})"
-            ) from error
-        except MemoryError as error:
-            raise ImageError(f"{path}: not enough memory to decode it") from error
-        # Pillow's decoders raise whatever a damaged file trips over: struct.error, SyntaxError,
-        # IndexError … A photo from outside must never end the program.
-        except Exception as error:
-            raise ImageError(f"{path}: damaged or cut off ({error})") from error
+        return decode_image(file, str(path))
+
+
+def decode_image(file: BinaryIO, name: str) -> ImageArray:
+    """Decode the content of a photo's file, as ``read_image`` does.
+
+    Args:
+        file: The content, from where it stands.
+        name: What to call the photo in an error.
+
+    Returns:
+        uint8 ``(H, W, 3)``.
+
+    Raises:
+        ImageError: As for ``read_image``.
+    """
+    with _telling_damage(name), Image.open(file) as photo:
+        return _to_rgb(photo, name)
+
+
+def rgb_of(photo: Image.Image, name: str) -> ImageArray:
+    """Turn Pillow's image into an array, upright and RGB, as ``read_image`` does with a file.
+
+    Args:
+        photo: Of any mode; it may come from a file that is not decoded yet.
+        name: What to call the photo in an error.
+
+    Returns:
+        uint8 ``(H, W, 3)``.
+
+    Raises:
+        ImageError: As for ``read_image``.
+    """
+    with _telling_damage(name):
+        return _to_rgb(photo, name)
+
+
+@contextmanager
+def _telling_damage(name: str) -> Iterator[None]:
+    """Make whatever Pillow raises while it decodes an error of ours."""
+    try:
+        with warnings.catch_warnings():
+            # Our own limit stands in for this warning, which comes at half of it.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns of damaged metadata; the photo itself is what counts here.
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name}: not a photo in a known format") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{name}: too large to be read safely; at most {MAX_PIXELS:,} pixels are "
+            f"allowed ({error})"
+        ) from error
+    except MemoryError as error:
+        raise ImageError(f"{name}: not enough memory to decode it") from error
+    # Pillow's decoders raise whatever a damaged file trips over: struct.error, SyntaxError,
+    # IndexError … A photo from outside must never end the program.
+    except Exception as error:
+        raise ImageError(f"{name}: damaged or cut off ({error})") from error
 
 
 @contextmanager
@@ -149,8 +183,13 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _to_rgb(photo: Image.Image, path: Path) -> ImageArray:
+def _to_rgb(photo: Image.Image, name: str) -> ImageArray:
     """Decode, turn upright, and bring to 8-bit RGB."""
+    if photo.width * photo.height > MAX_PIXELS:
+        raise Image.DecompressionBombError(f"{photo.width}x{photo.height} pixels")
+    if photo.format == "EPS":
+        # Pillow would start Ghostscript on a stranger's program.
+        raise ImageError(f"{name}: a PostScript file, not a photo")
     # A photo of plain RGB without an orientation takes the first two steps only.
     photo.load()
     upright = _upright(photo)
@@ -159,11 +198,11 @@ def _to_rgb(photo: Image.Image, path: Path) -> ImageArray:
         return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
     if upright.mode == "F":
         # No agreed range: taken as 0..255, a photo of 0..1 would silently be black.
-        raise ImageError(f"{path}: floating-point pixels; save it with 8 or 16 bits")
+        raise ImageError(f"{name}: floating-point pixels; save it with 8 or 16 bits")
     if upright.mode == "I":  # how some 16-bit files arrive
         values = np.asarray(upright)
         if values.min() < 0 or values.max() > 65535:
-            raise ImageError(f"{path}: values outside 0..65535 in a photo of 32 bits")
+            raise ImageError(f"{name}: values outside 0..65535 in a photo of 32 bits")
         grey = (values / 257).round().astype(np.uint8)
         return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
     if upright.mode != "RGB":
