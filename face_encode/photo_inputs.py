@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import os
 import queue
 import threading
@@ -93,11 +92,11 @@ def local_photo(photo: PhotoInput, *, urls: bool = True) -> Photo:
     if isinstance(photo, str):
         return _photo_of_text(photo, urls)
     if isinstance(photo, bytes | bytearray | memoryview):
-        return _decoded(bytes(photo), "the bytes received")
+        return decode_image(bytes(photo), "the bytes received")
     if isinstance(photo, Image.Image):
         return rgb_of(photo, "the image received")
     if callable(getattr(photo, "read", None)):
-        return _decoded(_content_of(photo), "the file received")
+        return decode_image(_content_of(photo), "the file received")
     raise InputError(
         "a photo is the path of a file, an http or https address, base64, bytes, a binary file, "
         f"an image of Pillow's or a numpy array. Received: {type(photo).__name__}"
@@ -134,9 +133,9 @@ def _photo_of_text(text: str, urls: bool) -> Photo:
         if not urls:
             raise InputError(f"photos are not fetched here. Received: {_shown(text)!r}")
         name = _without_password(text)
-        return _decoded(_fetched(text, name), name)
+        return decode_image(_fetched(text, name), name)
     if text[:5].lower() == "data:":
-        return _decoded(decode_base64(text), "the data address received")
+        return decode_image(decode_base64(text), "the data address received")
     if len(text) < _FEWEST_BASE64_CHARACTERS or os.path.exists(text):
         return as_path(text)
     try:
@@ -145,16 +144,7 @@ def _photo_of_text(text: str, urls: bool) -> Photo:
         if len(text) > _LONGEST_PATH_CHARACTERS:
             raise InputError(f"neither a file's path nor a photo in base64: {error}") from error
         return as_path(text)
-    return _decoded(content, "the base64 received")
-
-
-def _decoded(content: bytes, name: str) -> ImageArray:
-    """The photo that bytes hold."""
-    if not content:
-        raise ImageError(f"{name}: no bytes at all")
-    if len(content) > MAX_BYTES:
-        raise ImageError(f"{name}: too large to be a photo; at most {MAX_BYTES:,} bytes")
-    return decode_image(io.BytesIO(content), name)
+    return decode_image(content, "the base64 received")
 
 
 def _content_of(file: Any) -> bytes:
