@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.calibration import Calibration
+from face_encode.distances import Metric, check_metric, distances
 from face_encode.errors import GalleryError, InputError
 from face_encode.files import as_path, replacing
 from face_encode.gallery.gallery import EncoderIdentity, check_encoder
@@ -20,6 +21,9 @@ from face_encode.gallery.npz_file import FORMAT_VERSION, check_file_name, read_a
 from face_encode.types import Embeddings, Match, check_count
 
 NameArray = npt.NDArray[np.str_]
+
+# On the unit sphere Euclidean distances rank as cosine does, and need no search of their own.
+GALLERY_METRICS: tuple[Metric, ...] = ("cosine", "euclidean")
 
 # Similarities held at once during a search: 64 MB, whatever the number of probes.
 _BLOCK = 16_000_000
@@ -30,12 +34,12 @@ class _Index:
     """The embeddings as a search wants them.
 
     Attributes:
-        units: float32 ``(n, D)``, of length 1, one person's behind each other.
+        rows: float32 ``(n, D)``, one person's behind each other; of length 1 for cosine.
         starts: First row of each person.
         names: The person of each start.
     """
 
-    units: Embeddings
+    rows: Embeddings
     starts: npt.NDArray[np.intp]
     names: list[str]
 
@@ -44,6 +48,8 @@ class MemoryGallery:
     """Embeddings and names as two arrays; exact search by one matrix product.
 
     Attributes:
+        metric: What a search compares by: ``"cosine"``, or ``"euclidean"``, where a similarity
+            is the distance of the embeddings as they are, below 0.
         embeddings: float32 ``(n, D)``, as the encoder gave them, in the order of enrolment.
         names: n names, str array.
         digests: n content digests of photos, empty where unknown, str array.
@@ -54,14 +60,23 @@ class MemoryGallery:
     """
 
     def __init__(
-        self, encoder: EncoderIdentity, path: str | os.PathLike[str] | None = None
+        self,
+        encoder: EncoderIdentity,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        metric: Metric = "cosine",
     ) -> None:
         """Make an empty gallery.
 
         Args:
             encoder: Whose embeddings it takes.
             path: Where ``close`` and ``save`` without a path write it, or None.
+            metric: One of ``GALLERY_METRICS``.
+
+        Raises:
+            InputError: No such metric.
         """
+        self.metric = check_metric(metric, GALLERY_METRICS)
         self.encoder_name = encoder.name
         self.encoder_fingerprint = encoder.fingerprint
         self.detector_name = ""
@@ -127,7 +142,7 @@ class MemoryGallery:
             raise
 
     def search(self, embeddings: Embeddings, k: int = 1) -> list[list[Match]]:
-        """Find the nearest people by cosine similarity; see ``Gallery.search``.
+        """Find the nearest people by the gallery's metric; see ``Gallery.search``.
 
         Raises:
             InputError: Another length of embedding, one that is not finite, or k below 1.
@@ -149,18 +164,27 @@ class MemoryGallery:
         found: list[list[Match]] = []
         block = max(1, _BLOCK // len(self))
         for start in range(0, len(probes), block):
-            similarities = _units(probes[start : start + block]) @ index.units.T
-            # Rounding can lead out of the range that people are promised.
-            best = np.clip(np.maximum.reduceat(similarities, index.starts, axis=1), -1, 1)
+            similarities = self._similarities(probes[start : start + block], index.rows)
+            best = np.maximum.reduceat(similarities, index.starts, axis=1)
+            if self.metric == "cosine":
+                # Rounding can lead out of the range that people are promised.
+                best = np.clip(best, -1, 1)
             found += [_nearest(row, index.names, k) for row in best]
         return found
+
+    def _similarities(self, probes: Embeddings, rows: Embeddings) -> npt.NDArray[np.float32]:
+        """Of each probe to each row of the index, higher is nearer."""
+        if self.metric == "euclidean":
+            return np.asarray(-distances(probes, rows, "euclidean"), np.float32)
+        return np.asarray(_units(probes) @ rows.T, np.float32)
 
     def _make_index(self) -> _Index:
         """Sort by person, so that a person's best is the maximum over a run of rows."""
         people, person = np.unique(self.names, return_inverse=True)
         order = np.argsort(person, kind="stable")
         starts = np.searchsorted(person[order], np.arange(len(people)))
-        return _Index(_units(self.embeddings[order]), starts, people.tolist())
+        rows = self.embeddings[order]
+        return _Index(_units(rows) if self.metric == "cosine" else rows, starts, people.tolist())
 
     def remove(self, name: str) -> int:
         """Take a person out without touching the others.
@@ -206,6 +230,7 @@ class MemoryGallery:
                 encoder_name=np.array(self.encoder_name),
                 encoder_fingerprint=np.array(self.encoder_fingerprint),
                 detector_name=np.array(self.detector_name),
+                metric=np.array(self.metric),
                 names=self.names,
                 digests=self.digests,
                 embeddings=self.embeddings,
@@ -221,21 +246,39 @@ class MemoryGallery:
             self.save()
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], encoder: EncoderIdentity) -> MemoryGallery:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        encoder: EncoderIdentity,
+        *,
+        metric: Metric | None = "cosine",
+    ) -> MemoryGallery:
         """Read a gallery from an ``.npz`` file.
 
+        Args:
+            path: The file.
+            encoder: The encoder that filled it.
+            metric: The metric that it has to be searched by; None takes the file's.
+
         Raises:
-            GalleryError: Missing, damaged, or written by a later release.
+            GalleryError: Missing, damaged, searched by another metric, or written by a later
+                release.
             WrongEncoderError: Another encoder filled it.
         """
         path = as_path(path)
         check_file_name(path)
         stored = read_arrays(path)
-        gallery = cls(encoder, path)
         name, fingerprint = str(stored["encoder_name"]), str(stored["encoder_fingerprint"])
         check_encoder(str(path), name, fingerprint, encoder)
-        gallery.detector_name = str(stored["detector_name"])
+        kept = str(stored["metric"])
+        if metric not in (None, kept):
+            raise GalleryError(
+                f"{path} is searched by the metric {kept!r}, here it is {metric!r}: open it with "
+                "face_encode.ReferenceEmbeddings.load"
+            )
         try:
+            gallery = cls(encoder, path, metric=check_metric(kept))
+            gallery.detector_name = str(stored["detector_name"])
             gallery.add(stored["names"].tolist(), stored["embeddings"], stored["digests"].tolist())
             if text := str(stored["calibration"]):
                 gallery.calibration = Calibration.from_json(text)

@@ -1,4 +1,4 @@
-"""The file of a gallery: an ``.npz`` archive of seven arrays, none of them pickled."""
+"""The file of a gallery: an ``.npz`` archive of arrays, none of them pickled."""
 
 from __future__ import annotations
 
@@ -25,14 +25,18 @@ _FIELDS = {
     "embeddings": ("f", 2),
 }
 
+# Files from before there were these are as good without: texts without a dimension.
+_DEFAULTS = {"calibration": "", "metric": "cosine"}
+
 
 def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     """Read the arrays; numpy refuses whatever would have to be unpickled.
 
     Returns:
-        ``encoder_name``, ``encoder_fingerprint`` and ``detector_name``, texts without a
-        dimension; ``names`` and ``digests``, text arrays of one dimension, and ``embeddings``,
-        floating-point of two. Whether they fit together is for the caller to check.
+        ``encoder_name``, ``encoder_fingerprint``, ``detector_name``, ``metric`` and
+        ``calibration``, texts without a dimension; ``names`` and ``digests``, text arrays of one
+        dimension, and ``embeddings``, floating-point of two. Whether they fit together is for
+        the caller to check.
 
     Raises:
         GalleryError: Missing, damaged, or written by a later release.
@@ -53,11 +57,11 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
                     field: _checked(path, archive, field, kinds, dimensions)
                     for field, (kinds, dimensions) in _FIELDS.items()
                 }
-                # Files from before there was a calibration are as good without.
-                kept = "calibration" in archive
-                none = np.array("")
-                text = _checked(path, archive, "calibration", "U", 0) if kept else none
-                return {**arrays, "calibration": text}
+                for field, without in _DEFAULTS.items():
+                    there = field in archive
+                    text = _checked(path, archive, field, "U", 0) if there else np.array(without)
+                    arrays[field] = text
+                return arrays
     except GalleryError:
         raise
     except FileNotFoundError as error:
