@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the two tables."""
     from face_encode.detectors.loading import DEFAULT_DETECTOR, KNOWN_DETECTORS
+    from face_encode.encoders.contract import read_contract
     from face_encode.encoders.loading import DEFAULT_ENCODER, KNOWN_ENCODERS
+    from face_encode.encoders.shipped import SHIPPED_ENCODERS, shipped_path
     from face_encode.weights import KNOWN_WEIGHTS
 
     encoders = []
@@ -32,6 +34,19 @@ def run(options: argparse.Namespace) -> int:
                 "threshold": known.contract.threshold,
                 "weights": f"package {weights.package} ({weights.source})",
                 "licence": weights.licence,
+            }
+        )
+    for name in SHIPPED_ENCODERS:
+        contract = read_contract(shipped_path(name))
+        assert contract is not None
+        encoders.append(
+            {
+                "name": name,
+                "default": name == DEFAULT_ENCODER,
+                "crop": f"{contract.crop.method} {contract.crop.height}x{contract.crop.width}",
+                "threshold": round(contract.threshold, 3),
+                "weights": "this package (trained by this project, see weights/README.md)",
+                "licence": contract.licence,
             }
         )
     detectors = [
