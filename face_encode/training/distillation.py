@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -48,7 +49,7 @@ _OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
 # Of the settings, what a checkpoint does not depend on.
 _WITHOUT_EFFECT = (
     *("data", "output", "false_match_rate"),
-    *("people_epochs", "people_learning_rate"),
+    *("people_epochs", "people_learning_rate", "data_name", "licence"),
 )
 
 
@@ -82,6 +83,8 @@ class Distillation:
         test: Share of the people to report on.
         false_match_rate: What the threshold is calibrated for.
         seed: The same seed gives the same result.
+        data_name: What the file calls the photos; None for the folder's name.
+        licence: The licence that the file gives itself; None for the teacher's.
     """
 
     data: Path
@@ -103,6 +106,8 @@ class Distillation:
     test: float = 0.2
     false_match_rate: float = 1e-3
     seed: int = 0
+    data_name: str | None = None
+    licence: str | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked before hours of work."""
@@ -203,8 +208,10 @@ def distil(
             name=work.output.stem,
             crop=replace(recipe, margin=margin),
             pixel_range=(0, 255),
-            trained_on=f"embeddings of {teacher.name} for {len(split.train)} photos in "
-            f"{work.data.name!r}; teacher: {teacher.contract.trained_on}",
+            trained_on=f"embeddings of {teacher.name} for {len(split.train):,} photos of "
+            f"{len(set(data.people[split.train])):,} people of {work.data_name or work.data.name}, "
+            f"{date.today().isoformat()}; teacher: {teacher.contract.trained_on}",
+            licence=work.licence or teacher.contract.licence,
             package_version=__version__,
         ),
         share=share,

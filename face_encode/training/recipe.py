@@ -20,6 +20,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (int, float),
     "float | None": (int, float),
+    "str | None": (str,),
     "bool": (bool,),
     "tuple[int, ...]": (list,),
     "Literal['muon', 'adamw']": (str,),

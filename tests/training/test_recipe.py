@@ -44,7 +44,7 @@ def test_every_setting_can_be_checked(tmp_path: Path) -> None:
     [
         ({"side": [32]}, "Received: 'side'"),
         ({"sides": [32, "48"]}, "'sides' is tuple"),
-        ({"views": True}, "'views' is int"),
+        ({"batch_size": True}, "'batch_size' is int"),
         ({"mixed_precision": 1}, "'mixed_precision' is bool"),
         ({"teacher": 3}, "'teacher' is a name"),
         ({"data": "elsewhere"}, "Received: 'data'"),
