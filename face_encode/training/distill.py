@@ -77,8 +77,9 @@ def run(options: argparse.Namespace) -> int:
     """
     from face_encode.detectors.loading import load_detector
     from face_encode.encoders.loading import load_encoder
-    from face_encode.training.distillation import Distillation, distil
+    from face_encode.training.distillation import distil
     from face_encode.training.recipe import SETTINGS, Recipe, read_recipe
+    from face_encode.training.settings import Distillation
 
     recipe = read_recipe(options.recipe) if options.recipe else Recipe()
     given = {name: getattr(options, name, None) for name in SETTINGS}

@@ -9,7 +9,7 @@ from typing import Any
 
 from face_encode.errors import InputError
 from face_encode.files import as_path, open_regular, reason_of
-from face_encode.training.distillation import Distillation
+from face_encode.training.settings import Distillation
 
 SETTINGS = {
     one.name: one.type for one in fields(Distillation) if one.name not in ("data", "output")

@@ -12,9 +12,10 @@ from face_encode.encoders.contract import EncoderContract, read_contract
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.loading import load_encoder
 from face_encode.encoders.vgg16 import vgg_embedding
-from face_encode.errors import InputError, ModelFileError
+from face_encode.errors import InputError
 from face_encode.training import distillation
-from face_encode.training.distillation import Distillation, distil
+from face_encode.training.distillation import distil
+from face_encode.training.settings import Distillation
 from face_encode.types import CropRecipe
 from tests.training.drawn_people import WholePhotoDetector, draw_people
 
@@ -122,24 +123,6 @@ def test_an_interrupted_run_ends_in_the_same_student(
     np.testing.assert_allclose(
         load_encoder(output).encode(crops), load_encoder(finished).encode(crops), atol=1e-4
     )
-
-
-@pytest.mark.parametrize(
-    ("changes", "error"),
-    [
-        ({"sides": (32,)}, InputError),
-        ({"sides": (48, 32)}, InputError),
-        ({"epochs": (1, 0)}, InputError),
-        ({"views": (1,)}, InputError),
-        ({"mixup": 1.5}, InputError),
-        ({"output": Path("student.h5")}, ModelFileError),
-    ],
-)
-def test_settings_out_of_range_are_refused(
-    tmp_path: Path, changes: dict[str, object], error: type[Exception]
-) -> None:
-    with pytest.raises(error, match="Received"):
-        work(tmp_path, **{"output": tmp_path / "student.keras", **changes})  # type: ignore[arg-type]
 
 
 def test_a_student_larger_than_the_teachers_crop_is_refused(
