@@ -1,4 +1,4 @@
-"""OpenCV's Haar cascade (Viola and Jones, 2001; Lienhart and Maydt, 2002): fast, for webcams."""
+"""OpenCV's Haar cascade (Viola and Jones, 2001; Lienhart and Maydt, 2002), for webcams."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _local = threading.local()
 
 @dataclass(frozen=True)
 class HaarDetector:
-    """Finds faces seen from the front, several times as fast as the other detectors.
+    """Finds faces seen from the front, small ones too, in little time.
 
     Attributes:
         max_pixels: Larger photos are shrunk to this many pixels before looking.
