@@ -31,7 +31,7 @@ def test_without_the_extra_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.usefixtures("nothing_loaded")
 def test_a_package_that_cannot_be_imported_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     detector = load_detector("mtcnn")
-    monkeypatch.setitem(sys.modules, "mtcnn", None)
+    monkeypatch.setitem(sys.modules, "mtcnn.stages", None)
     with pytest.raises(MissingExtraError, match="cannot be imported"):
         detector.detect(np.zeros((99, 99, 3), np.uint8))
 
