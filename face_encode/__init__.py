@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from face_encode.model import Face_Encode_Model
     from face_encode.training.triplet import DistanceLayer, TripletModel
     from face_encode.types import EnrolmentReport, Face, Match
+    from face_encode.watching.watch import watch
 
 _HOME_OF = {
     "DistanceLayer": "face_encode.training.triplet",
@@ -39,6 +40,7 @@ _HOME_OF = {
     "read_contract": "face_encode.encoders.contract",
     "read_image": "face_encode.images",
     "save_encoder": "face_encode.encoders.contract",
+    "watch": "face_encode.watching.watch",
 }
 
 __all__ = [
@@ -58,6 +60,7 @@ __all__ = [
     "read_contract",
     "read_image",
     "save_encoder",
+    "watch",
 ]
 
 
