@@ -10,7 +10,6 @@ from face_encode.detectors.detector import SMALLEST_SIDE, Found, faces_of, scale
 from face_encode.types import Face, ImageArray
 from face_encode.weights import installed_path
 
-
 _of_thread = threading.local()
 
 

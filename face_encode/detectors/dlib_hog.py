@@ -9,7 +9,6 @@ from typing import Any
 from face_encode.detectors.detector import SMALLEST_SIDE, Found, faces_of, scaled
 from face_encode.types import Face, ImageArray
 
-
 _of_thread = threading.local()
 
 
@@ -42,8 +41,10 @@ class DlibHogDetector:
 
 
 def _detector() -> Any:
-    """A detector of the thread's own: dlib lets go of Python's lock, and one detector used by two
-    threads at once corrupts its memory."""
+    """A detector of the thread's own.
+
+    dlib lets go of Python's lock, and one detector used by two threads corrupts its memory.
+    """
     import dlib
 
     if not hasattr(_of_thread, "detector"):
