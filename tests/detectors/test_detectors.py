@@ -239,3 +239,12 @@ def test_scaled(shape: tuple[int, int], max_pixels: int, enlarge: float, scale: 
     image, received = scaled(np.zeros((*shape, 3), np.uint8), max_pixels, enlarge)
     assert received == pytest.approx(scale)
     assert image.shape[:2] == (round(shape[0] * scale), round(shape[1] * scale))
+
+
+def test_threads_find_the_same_faces_as_one(detector: Detector, people_photos: list[Path]) -> None:
+    # A library that lets go of Python's lock and keeps what it calculates ends the process here.
+    photos = [read_image(path) for path in people_photos[:2]]
+    alone = [[face.box for face in detector.detect(photo)] for photo in photos]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(detector.detect, photos * 3))
+    assert [[face.box for face in faces] for faces in together] == alone * 3
