@@ -13,7 +13,8 @@ import numpy as np
 from face_encode.detectors.detector import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, ImageError, InputError
-from face_encode.gallery.memory import MemoryGallery, check_name
+from face_encode.gallery.memory import MemoryGallery
+from face_encode.gallery.names import check_name
 from face_encode.hygiene import find_suspicions
 from face_encode.images import content_digest
 from face_encode.pipeline import EmbeddedPhoto, embed_photos
