@@ -353,7 +353,7 @@ class Face_Encode_Model:
         """Read the enrolled people from an ``.npz`` file, in the place of whoever was enrolled.
 
         Raises:
-            GalleryError: Missing or damaged.
+            GalleryError: Missing, damaged, or searched by another metric than cosine.
             WrongEncoderError: Another encoder filled it.
         """
         self.gallery = MemoryGallery.load(path, self.encoder)

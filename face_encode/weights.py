@@ -21,7 +21,7 @@ import platformdirs
 
 from face_encode.downloads import download
 from face_encode.errors import WeightsError
-from face_encode.files import replacing
+from face_encode.files import open_regular, replacing
 
 CACHE_VARIABLE = "FACE_ENCODE_CACHE"
 
@@ -185,7 +185,8 @@ def read_verified(name: str, path: str | os.PathLike[str] | None = None) -> byte
         path = _at_hand(name, expected)
     path = Path(path)
     try:
-        content = path.read_bytes()
+        with open_regular(path) as file:
+            content = file.read()
     except OSError as error:
         raise WeightsError(f"cannot read the weights {name!r} from {path}: {error}") from error
     received = hashlib.sha256(content).hexdigest()

@@ -26,6 +26,7 @@ from face_encode.encoders.inception_resnet import (
 from face_encode.encoders.torch_file import read_state_dict
 from face_encode.errors import WeightsError
 from face_encode.types import CropRecipe
+from face_encode.weights import KNOWN_WEIGHTS
 
 if TYPE_CHECKING:
     import keras
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
 Weights = dict[str, tuple[FloatArray, ...]]
 
 # The weights cannot be had where this package is made, so nothing could be calibrated. Strangers
-# lay beyond a squared distance of 1.1 in the FaceNet paper (figure 1), which is a cosine of
-# 1 - 1.1 / 2. A false match rate is not known for it.
-_BORROWED_THRESHOLD = 0.45
+# lay beyond a squared distance of 1.1 in the FaceNet paper (figure 1); between embeddings of length
+# 1 that is a cosine of 1 - 1.1 / 2. A false match rate is not known for it.
+_BORROWED_SQUARED_DISTANCE = 1.1
 
 # The models were trained on boxes of MTCNN with a margin. By the margins that the two projects
 # evaluate with, these are 0.96 to 1.18 times as wide and 1.30 to 1.49 times as high as the boxes of
@@ -48,13 +49,12 @@ def _contract(name: str, trained_on: str) -> EncoderContract:
     return EncoderContract(
         name=name,
         crop=_CROP,
-        threshold=_BORROWED_THRESHOLD,
+        threshold=round(1 - _BORROWED_SQUARED_DISTANCE / 2, 3),
+        euclidean_threshold=round(_BORROWED_SQUARED_DISTANCE**0.5, 3),
         trained_on=trained_on,
-        licence=FACENET_LICENCE,
+        licence=KNOWN_WEIGHTS[name].licence,
     )
 
-
-FACENET_LICENCE = "MIT (the project's); the training photos had terms of their own"
 
 FACENET_VGGFACE2_CONTRACT = _contract(
     "facenet_vggface2", "VGGFace2: 3.3 million photos of 9,131 people (20180402-114759)"

@@ -29,6 +29,7 @@ from face_encode.encoders.facenet import (
 from face_encode.errors import ModelFileError, WeightsError
 from face_encode.files import as_path
 from face_encode.weights import (
+    KNOWN_WEIGHTS,
     cache_folder,
     expected_digest,
     installed_path,
@@ -119,8 +120,8 @@ def is_at_hand(name: str) -> bool:
 
 def _load_known(known: KnownEncoder, weights: str | os.PathLike[str] | None) -> Encoder:
     """Open a known encoder, from the cache where its weights were converted before."""
-    expected = expected_digest(known.weights)
-    if weights is None and expected is not None:
+    expected = None if weights is not None else expected_digest(known.weights)
+    if expected is not None:
         cached = _converted_path(known, expected)
         if cached.is_file():
             try:
@@ -138,8 +139,8 @@ def _load_known(known: KnownEncoder, weights: str | os.PathLike[str] | None) -> 
     digest = hashlib.sha256(content).hexdigest()
     if weights is None:
         pin_digest(known.weights, digest)
-    # What cannot be told apart from other files next time is not worth keeping.
-    if digest == expected_digest(known.weights):
+    # A file from anywhere would not be found again in the cache.
+    if weights is None or KNOWN_WEIGHTS[known.weights].sha256 is not None:
         # A read-only home costs the conversion at each start, nothing else.
         with suppress(ModelFileError):
             save_encoder(model, _converted_path(known, digest), known.contract)

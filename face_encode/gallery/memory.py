@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from face_encode.archives import read_archive, write_archive
 from face_encode.calibration import Calibration
+from face_encode.distances import Metric, check_metric
 from face_encode.errors import GalleryError, InputError
 from face_encode.files import as_path, replacing
 from face_encode.gallery.gallery import EncoderIdentity, check_encoder
@@ -26,11 +27,16 @@ from face_encode.gallery.search_index import SearchIndex
 from face_encode.quantization import Codes, Quantizer
 from face_encode.types import Embeddings, Match, check_count
 
+# On the unit sphere Euclidean distances rank as cosine does, and need no search of their own.
+GALLERY_METRICS: tuple[Metric, ...] = ("cosine", "euclidean")
+
 
 class MemoryGallery:
     """Embeddings and names as two arrays; exact search by one matrix product.
 
     Attributes:
+        metric: What a search compares by: ``"cosine"``, or ``"euclidean"``, where a similarity
+            is the distance of the embeddings as they are, below 0.
         kept: The embeddings as they are kept, in the order of enrolment: float32 ``(n, D)`` as
             the encoder gave them; or int8 ``(n, D)``, a byte a number, by ``quantizer``.
         quantizer: What int8 embeddings stand for; None before the first of them, which sets it,
@@ -49,6 +55,7 @@ class MemoryGallery:
         path: str | os.PathLike[str] | None = None,
         *,
         int8: bool = False,
+        metric: Metric = "cosine",
     ) -> None:
         """Make an empty gallery.
 
@@ -56,8 +63,13 @@ class MemoryGallery:
             encoder: Whose embeddings it takes.
             path: Where ``close`` and ``save`` without a path write it, or None.
             int8: Whether to keep a quarter of the bytes, and of each embedding the direction
-                only, which is all that a search looks at.
+                only, which is all that a search by cosine looks at.
+            metric: One of ``GALLERY_METRICS``.
+
+        Raises:
+            InputError: No such metric, or int8 for one that looks at lengths.
         """
+        self.metric = check_metric(metric, GALLERY_METRICS)
         self.encoder_name = encoder.name
         self.encoder_fingerprint = encoder.fingerprint
         self.detector_name = ""
@@ -66,11 +78,9 @@ class MemoryGallery:
         self._changed = False
         self._index: SearchIndex | None = None
         self.quantizer: Quantizer | None = None
-        self._set(
-            np.empty((0, encoder.embedding_size), np.int8 if int8 else np.float32),
-            text_array([]),
-            text_array([]),
-        )
+        self._set(np.empty((0, encoder.embedding_size), np.float32), text_array([]), text_array([]))
+        if int8:
+            self.quantize()
 
     def _set(self, kept: Embeddings | Codes, names: TextArray, digests: TextArray) -> None:
         """Take new arrays; the former ones are never written into, so views stay valid."""
@@ -98,7 +108,15 @@ class MemoryGallery:
         """Go over to int8 for good: what is enrolled, and whatever will be.
 
         From then on ``embeddings`` has rows of length 1. Once is enough: again changes nothing.
+
+        Raises:
+            InputError: The gallery is searched by Euclidean distance, which looks at lengths.
         """
+        if self.metric != "cosine":
+            raise InputError(
+                "int8 keeps the direction of an embedding only, which is enough for the metric "
+                f"'cosine'. Received: a gallery of the metric {self.metric!r}"
+            )
         if self.precision == "float32":
             former = self.embeddings
             self._set(np.empty(former.shape, np.int8), self.names, self.digests)
@@ -172,7 +190,7 @@ class MemoryGallery:
             raise
 
     def search(self, embeddings: Embeddings, k: int = 1) -> list[list[Match]]:
-        """Find the nearest people by cosine similarity; see ``Gallery.search``.
+        """Find the nearest people by the gallery's metric; see ``Gallery.search``.
 
         Raises:
             InputError: Another length of embedding, one that is not finite, or k below 1.
@@ -189,7 +207,7 @@ class MemoryGallery:
         if not len(self):
             return [[] for _ in probes]
         if self._index is None:
-            self._index = SearchIndex.of(self.kept, self.quantizer, self.names)
+            self._index = SearchIndex.of(self.kept, self.quantizer, self.names, self.metric)
         return self._index.search(probes, k)
 
     def remove(self, name: str) -> int:
@@ -235,6 +253,7 @@ class MemoryGallery:
             "encoder_name": np.array(self.encoder_name),
             "encoder_fingerprint": np.array(self.encoder_fingerprint),
             "detector_name": np.array(self.detector_name),
+            "metric": np.array(self.metric),
             "names": self.names,
             "digests": self.digests,
             "embeddings": self.kept,
@@ -252,21 +271,40 @@ class MemoryGallery:
             self.save()
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], encoder: EncoderIdentity) -> MemoryGallery:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        encoder: EncoderIdentity,
+        *,
+        metric: Metric | None = "cosine",
+    ) -> MemoryGallery:
         """Read a gallery from an ``.npz`` file.
 
+        Args:
+            path: The file.
+            encoder: The encoder that filled it.
+            metric: The metric that it has to be searched by; None takes the file's.
+
         Raises:
-            GalleryError: Missing, damaged, or written by a later release.
+            GalleryError: Missing, damaged, searched by another metric, or written by a later
+                release.
             WrongEncoderError: Another encoder filled it.
         """
         path = as_path(path)
         check_file_name(path)
         stored = read_archive(path, GALLERY_FORM)
-        gallery = cls(encoder, path)
         name, fingerprint = str(stored["encoder_name"]), str(stored["encoder_fingerprint"])
         check_encoder(str(path), name, fingerprint, encoder)
-        gallery.detector_name = str(stored["detector_name"])
+        # Files from before there was a choice are searched by cosine.
+        kept = str(stored.get("metric", "cosine"))
+        if metric not in (None, kept):
+            raise GalleryError(
+                f"{path} is searched by the metric {kept!r}, here it is {metric!r}: open it with "
+                "face_encode.ReferenceEmbeddings.load"
+            )
         try:
+            gallery = cls(encoder, path, metric=check_metric(kept))
+            gallery.detector_name = str(stored["detector_name"])
             names, digests = stored["names"].tolist(), stored["digests"].tolist()
             if stored["embeddings"].dtype.kind == "i":
                 gallery._take_codes(names, stored["embeddings"], digests, stored.get("centre"))
