@@ -27,7 +27,8 @@ MOST_BYTES = 1024**3
 TIMEOUT_SECONDS = 30.0
 ATTEMPTS = 4
 
-_BLOCK_BYTES = 256 * 1024
+# What has come of a block when the connection breaks is lost, so blocks are small.
+_BLOCK_BYTES = 16 * 1024
 _LONGEST_WAIT_SECONDS = 8.0
 _TRY_AGAIN = (408, 425, 429)
 
