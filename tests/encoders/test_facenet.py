@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ import pytest
 from face_encode.encoders import facenet
 from face_encode.encoders.contract import EncoderContract, save_encoder
 from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.loading import load_encoder
 from face_encode.errors import WeightsError
+from face_encode.weights import KNOWN_WEIGHTS
 from tests.encoders import torch_writing
 from tests.encoders.facenet_originals import (
     deepface_network,
@@ -30,6 +33,7 @@ from tests.encoders.facenet_originals import (
     read_record,
     whitened,
 )
+from tests.loopback import Served, serving
 
 CROPS = draw_crops(3)
 
@@ -44,9 +48,13 @@ def torch_arrays() -> dict[str, npt.NDArray[Any]]:
 
 
 @pytest.fixture(scope="module")
-def torch_encoder(torch_arrays: Mapping[str, npt.NDArray[Any]]) -> Encoder:
-    content = torch_writing.state_dict(torch_arrays)
-    return Encoder(facenet.facenet_vggface2(content), facenet.FACENET_VGGFACE2_CONTRACT)
+def torch_encoder(
+    torch_arrays: Mapping[str, npt.NDArray[Any]], tmp_path_factory: pytest.TempPathFactory
+) -> Encoder:
+    """From a file anywhere."""
+    path = tmp_path_factory.mktemp("anywhere") / "state.pt"
+    path.write_bytes(torch_writing.state_dict(torch_arrays))
+    return load_encoder("facenet_vggface2", weights=path)
 
 
 def write_h5(weights: list[tuple[str, str, list[int]]]) -> bytes:
@@ -66,8 +74,16 @@ def write_h5(weights: list[tuple[str, str, list[int]]]) -> bytes:
 
 @pytest.fixture(scope="module")
 def h5_encoder() -> Encoder:
+    """From a server, as a user gets it the first time, by a connection that breaks."""
     content = write_h5(read_record("deepface_facenet")["weights"])
-    return Encoder(facenet.facenet128(content), facenet.FACENET128_CONTRACT)
+    known = KNOWN_WEIGHTS["facenet128"]
+    served = Served(content, cut_after=[len(content) // 2])
+    with serving(served), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        patch.setitem(KNOWN_WEIGHTS, "facenet128", replace(known, url=served.url))
+        encoder = load_encoder("facenet128")
+    assert len(served.asked) == 2
+    return encoder
 
 
 def assert_equal_embeddings(received: npt.NDArray[Any], expected: npt.NDArray[Any]) -> None:
