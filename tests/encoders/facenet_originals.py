@@ -5,9 +5,9 @@ wherever these tests run. What they said is written down beside this file: every
 shape in the file that they wrote, and the embeddings that they gave. The weights themselves, drawn
 from each one's name, are drawn again. Where the packages are there,
 
-    python -m tests.encoders.facenet_originals
+    python -m tests.encoders.facenet_originals facenet_pytorch|deepface|vggface
 
-writes it down anew; DeepFace's part takes ``TF_USE_LEGACY_KERAS=1`` and tf-keras.
+writes it down anew; DeepFace's parts take ``TF_USE_LEGACY_KERAS=1`` and tf-keras.
 """
 
 from __future__ import annotations
@@ -119,10 +119,7 @@ def deepface_network(module_name: str, builder: str, *arguments: Any) -> Any:
     sys.modules.setdefault("gdown", types.ModuleType("gdown"))
     module: Any = importlib.import_module(f"deepface.models.facial_recognition.tf.{module_name}")
     network = getattr(module, builder)(*arguments)
-    for layer in network.layers:
-        layer.set_weights(
-            [draw_weight(weight.name, tuple(weight.shape)) for weight in layer.weights]
-        )
+    _draw_weights(network)
     return network
 
 
@@ -158,6 +155,42 @@ def _record_deepface() -> None:
     _write("deepface_facenet", "DeepFace 0.0.103, tf-keras 2.21.0", weights, embeddings)
 
 
+def vggface_network() -> Any:
+    """DeepFace's VGG-Face up to its last pooling, with drawn weights."""
+    sys.modules.setdefault("gdown", types.ModuleType("gdown"))
+    module: Any = importlib.import_module("deepface.models.facial_recognition.tf.VGGFace")
+    whole = module.base_model()
+    pools = [layer for layer in whole.layers if type(layer).__name__ == "MaxPooling2D"]
+    network = module.Model(inputs=whole.layers[0].input, outputs=pools[-1].output)
+    _draw_weights(network)
+    return network
+
+
+def vggface_pixels(crops: ImageArray) -> Array:
+    """As VGGFace was fed: blue, green, red, less the mean of each."""
+    means = np.array([93.5940, 104.7624, 129.1863], np.float32)
+    return crops[..., ::-1].astype(np.float32) - means
+
+
+def _draw_weights(network: Any) -> None:
+    for layer in network.layers:
+        layer.set_weights(
+            [draw_weight(weight.name, tuple(weight.shape)) for weight in layer.weights]
+        )
+
+
+def _record_vggface() -> None:
+    network = vggface_network()
+    weights = [
+        [layer.name, weight.name, list(weight.shape)]
+        for layer in network.layers
+        for weight in layer.weights
+    ]
+    features = network(vggface_pixels(draw_crops(2, 224))).numpy()
+    # The mean over the map: 25,088 numbers a picture are too many to write down.
+    _write("deepface_vggface", "DeepFace 0.0.103, tf-keras 2.21.0", weights, features.mean((1, 2)))
+
+
 def _write(name: str, made_by: str, shapes: list[Any], embeddings: Array) -> None:
     RECORDS.mkdir(exist_ok=True)
     lines = ",\n".join(f"  {json.dumps(entry)}" for entry in shapes)
@@ -170,4 +203,8 @@ def _write(name: str, made_by: str, shapes: list[Any], embeddings: Array) -> Non
 
 
 if __name__ == "__main__":
-    {"facenet_pytorch": _record_facenet_pytorch, "deepface": _record_deepface}[sys.argv[1]]()
+    {
+        "facenet_pytorch": _record_facenet_pytorch,
+        "deepface": _record_deepface,
+        "vggface": _record_vggface,
+    }[sys.argv[1]]()
