@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.archives import read_archive, write_archive
+from face_encode.archives import Arrays, read_archive, read_open_archive, write_archive
 from face_encode.calibration import Calibration
 from face_encode.distances import Metric, check_metric
 from face_encode.errors import GalleryError, InputError
@@ -223,6 +225,32 @@ class MemoryGallery:
         self._set(self.kept[keep], self.names[keep], self.digests[keep])
         return removed
 
+    def rename(self, name: str, new_name: str) -> int:
+        """Call a person otherwise; returns how many embeddings that were.
+
+        Raises:
+            InputError: The new name is none.
+            GalleryError: No such person, or the new name is another person's.
+        """
+        check_name(new_name)
+        hers = self.names == name
+        count = int(hers.sum())
+        if not count:
+            raise GalleryError(f"nobody named {name!r} is enrolled")
+        if new_name != name and (self.names == new_name).any():
+            raise GalleryError(f"somebody named {new_name!r} is enrolled already")
+        names = self.names.astype(np.result_type(self.names, np.str_(new_name)))
+        names[hers] = new_name
+        self._set(self.kept, names, self.digests)
+        return count
+
+    def copy(self) -> MemoryGallery:
+        """The same people in a gallery that changes apart from this one.
+
+        The arrays, which are never written into, are shared until then.
+        """
+        return copy.copy(self)
+
     def people(self) -> dict[str, int]:
         """How many embeddings each person has, in the order of enrolment."""
         return dict(Counter(self.names.tolist()))
@@ -247,8 +275,14 @@ class MemoryGallery:
         if target is None:
             raise GalleryError("this gallery was not opened from a file; save it to a path")
         check_file_name(target)
+        with replacing(target, GalleryError) as temporary:
+            self.write(temporary)
+        self._changed = False
+
+    def write(self, file: Path | BinaryIO) -> None:
+        """Write the ``.npz`` archive as it is, to a path or into an open file."""
         quantised = self.precision == "int8"
-        arrays: dict[str, npt.NDArray[Any]] = {
+        arrays: Arrays = {
             "format_version": np.array(INT8_VERSION if quantised else FLOAT32_VERSION),
             "encoder_name": np.array(self.encoder_name),
             "encoder_fingerprint": np.array(self.encoder_fingerprint),
@@ -261,9 +295,7 @@ class MemoryGallery:
         }
         if self.quantizer is not None:
             arrays["centre"] = self.quantizer.centre
-        with replacing(target, GalleryError) as temporary:
-            write_archive(temporary, arrays)
-        self._changed = False
+        write_archive(file, arrays)
 
     def close(self) -> None:
         """Save what has changed, where the gallery was opened from a file."""
@@ -293,13 +325,37 @@ class MemoryGallery:
         path = as_path(path)
         check_file_name(path)
         stored = read_archive(path, GALLERY_FORM)
+        return cls._of(stored, str(path), encoder, metric, path)
+
+    @classmethod
+    def read(cls, file: BinaryIO, encoder: EncoderIdentity, label: str) -> MemoryGallery:
+        """Read a gallery from an open ``.npz`` archive; ``label`` is what it is called in errors.
+
+        Raises:
+            GalleryError: Damaged, searched by another metric than cosine, or written by a later
+                release.
+            WrongEncoderError: Another encoder filled it.
+            OSError: The file cannot be read.
+        """
+        return cls._of(read_open_archive(file, label, GALLERY_FORM), label, encoder, "cosine")
+
+    @classmethod
+    def _of(
+        cls,
+        stored: Arrays,
+        label: str,
+        encoder: EncoderIdentity,
+        metric: Metric | None,
+        path: Path | None = None,
+    ) -> MemoryGallery:
+        """The gallery whose arrays a file holds."""
         name, fingerprint = str(stored["encoder_name"]), str(stored["encoder_fingerprint"])
-        check_encoder(str(path), name, fingerprint, encoder)
+        check_encoder(label, name, fingerprint, encoder)
         # Files from before there was a choice are searched by cosine.
         kept = str(stored.get("metric", "cosine"))
         if metric not in (None, kept):
             raise GalleryError(
-                f"{path} is searched by the metric {kept!r}, here it is {metric!r}: open it with "
+                f"{label} is searched by the metric {kept!r}, here it is {metric!r}: open it with "
                 "face_encode.ReferenceEmbeddings.load"
             )
         try:
@@ -313,7 +369,7 @@ class MemoryGallery:
             if text := str(stored.get("calibration", "")):
                 gallery.calibration = Calibration.from_json(text)
         except InputError as error:
-            raise GalleryError(f"the gallery {path} is damaged: {error}") from error
+            raise GalleryError(f"the gallery {label} is damaged: {error}") from error
         gallery._changed = False
         return gallery
 
