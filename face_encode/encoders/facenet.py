@@ -62,7 +62,7 @@ FACENET_VGGFACE2_CONTRACT = _contract(
 FACENET_CASIA_CONTRACT = _contract(
     "facenet_casia", "CASIA-WebFace: 490,000 photos of 10,575 people (20180408-102900)"
 )
-FACENET128_CONTRACT = _contract("facenet128", "MS-Celeb-1M, as far as its makers tell (a model of 2017)")
+FACENET128_CONTRACT = _contract("facenet128", "MS-Celeb-1M, as far as is known (a model of 2017)")
 
 
 def facenet_vggface2(content: bytes) -> keras.Model:

@@ -119,7 +119,7 @@ def test_vggface_weights_take_the_published_preprocessing(tmp_path: Path, names:
 def test_features_equal_those_of_deepface(tmp_path: Path) -> None:
     record = read_record("deepface_vggface")
     with h5py.File(tmp_path / "vgg_face_weights.h5", "w") as file:
-        layers = {}
+        layers: dict[str, list[str]] = {}
         # The dense layers, convolutions too in DeepFace, follow; these are no part of a backbone.
         rest = [["conv2d_13", "conv2d_13/kernel:0", [7, 7, 512, 2]]]
         for layer, weight, shape in record["weights"] + rest:
