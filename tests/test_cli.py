@@ -175,8 +175,12 @@ def test_the_models_are_listed_with_their_licences(capsys: pytest.CaptureFixture
     assert all(encoder["licence"] for encoder in listed["encoders"])
     assert [encoder["name"] for encoder in listed["encoders"] if encoder["default"]]
     assert {detector["name"] for detector in listed["detectors"]} >= {"dlib", "dlib_hog"}
+    present = {encoder["name"]: encoder["present"] for encoder in listed["encoders"]}
+    assert present["dlib_resnet"] and not present["facenet_casia"]
     assert cli.main(["models"]) == 0
-    assert "public domain" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    assert "public domain" in table
+    assert "20180408-102900-casia-webface.pt" in table
 
 
 DETECTING = [
@@ -231,6 +235,7 @@ def test_people_found_by_one_detector_are_matched_by_another(
         (["match", str(VERIFY_DATASET), "x.jpg", "--detector", "eyes"], "'eyes'"),
         (["verify", "none.jpg", "none.jpg"], "no such file"),
         (["verify", "a.jpg", "b.jpg", "--threshold", "7"], "-1..1"),
+        (["models", "--download", "nothing"], "one of dlib_resnet, facenet_vggface2"),
     ],
 )
 def test_an_error_of_ours_is_one_line_and_code_1(
