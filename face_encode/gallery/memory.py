@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,8 @@ from face_encode.calibration import Calibration
 from face_encode.errors import GalleryError, InputError
 from face_encode.files import as_path, replacing
 from face_encode.gallery.gallery import EncoderIdentity, check_encoder
-from face_encode.gallery.npz_file import FORMAT_VERSION, check_file_name, read_arrays
+from face_encode.gallery.names import check_name
+from face_encode.gallery.npz_file import FORMAT_VERSION, arrays_in, check_file_name, read_arrays
 from face_encode.types import Embeddings, Match, check_count
 
 NameArray = npt.NDArray[np.str_]
@@ -175,6 +177,32 @@ class MemoryGallery:
         self._set(self.embeddings[keep], self.names[keep], self.digests[keep])
         return removed
 
+    def rename(self, name: str, new_name: str) -> int:
+        """Call a person otherwise; returns how many embeddings that were.
+
+        Raises:
+            InputError: The new name is none.
+            GalleryError: No such person, or the new name is another person's.
+        """
+        check_name(new_name)
+        hers = self.names == name
+        count = int(hers.sum())
+        if not count:
+            raise GalleryError(f"nobody named {name!r} is enrolled")
+        if new_name != name and (self.names == new_name).any():
+            raise GalleryError(f"somebody named {new_name!r} is enrolled already")
+        names = self.names.astype(np.result_type(self.names, np.str_(new_name)))
+        names[hers] = new_name
+        self._set(self.embeddings, names, self.digests)
+        return count
+
+    def copy(self) -> MemoryGallery:
+        """The same people in a gallery that changes apart from this one.
+
+        The arrays, which are never written into, are shared until then.
+        """
+        return copy.copy(self)
+
     def people(self) -> dict[str, int]:
         """How many embeddings each person has, in the order of enrolment."""
         return dict(Counter(self.names.tolist()))
@@ -200,20 +228,22 @@ class MemoryGallery:
             raise GalleryError("this gallery was not opened from a file; save it to a path")
         check_file_name(target)
         with replacing(target, GalleryError) as temporary:
-            np.savez(
-                temporary,
-                format_version=np.array(FORMAT_VERSION),
-                encoder_name=np.array(self.encoder_name),
-                encoder_fingerprint=np.array(self.encoder_fingerprint),
-                detector_name=np.array(self.detector_name),
-                names=self.names,
-                digests=self.digests,
-                embeddings=self.embeddings,
-                calibration=np.array(
-                    "" if self.calibration is None else self.calibration.to_json()
-                ),
-            )
+            self.write(temporary)
         self._changed = False
+
+    def write(self, file: Path | BinaryIO) -> None:
+        """Write the ``.npz`` archive as it is, to a path or into an open file."""
+        np.savez(
+            file,
+            format_version=np.array(FORMAT_VERSION),
+            encoder_name=np.array(self.encoder_name),
+            encoder_fingerprint=np.array(self.encoder_fingerprint),
+            detector_name=np.array(self.detector_name),
+            names=self.names,
+            digests=self.digests,
+            embeddings=self.embeddings,
+            calibration=np.array("" if self.calibration is None else self.calibration.to_json()),
+        )
 
     def close(self) -> None:
         """Save what has changed, where the gallery was opened from a file."""
@@ -230,36 +260,33 @@ class MemoryGallery:
         """
         path = as_path(path)
         check_file_name(path)
-        stored = read_arrays(path)
-        gallery = cls(encoder, path)
+        return cls(encoder, path)._filled(read_arrays(path), str(path), encoder)
+
+    @classmethod
+    def read(cls, file: BinaryIO, encoder: EncoderIdentity, label: str) -> MemoryGallery:
+        """Read a gallery from an open ``.npz`` archive; ``label`` is what it is called in errors.
+
+        Raises:
+            GalleryError: Damaged, or written by a later release.
+            WrongEncoderError: Another encoder filled it.
+        """
+        return cls(encoder)._filled(arrays_in(file, label), label, encoder)
+
+    def _filled(
+        self, stored: dict[str, npt.NDArray[Any]], label: str, encoder: EncoderIdentity
+    ) -> MemoryGallery:
+        """Take what a file holds."""
         name, fingerprint = str(stored["encoder_name"]), str(stored["encoder_fingerprint"])
-        check_encoder(str(path), name, fingerprint, encoder)
-        gallery.detector_name = str(stored["detector_name"])
+        check_encoder(label, name, fingerprint, encoder)
+        self.detector_name = str(stored["detector_name"])
         try:
-            gallery.add(stored["names"].tolist(), stored["embeddings"], stored["digests"].tolist())
+            self.add(stored["names"].tolist(), stored["embeddings"], stored["digests"].tolist())
             if text := str(stored["calibration"]):
-                gallery.calibration = Calibration.from_json(text)
+                self.calibration = Calibration.from_json(text)
         except InputError as error:
-            raise GalleryError(f"the gallery {path} is damaged: {error}") from error
-        gallery._changed = False
-        return gallery
-
-
-def check_name(name: str) -> None:
-    """Refuse what is no person's name.
-
-    Raises:
-        InputError: No text, empty, or with control characters or broken encoding in it. Joiners
-            without a width are allowed: Persian and Hindi names are written with them.
-    """
-    if (
-        not isinstance(name, str)
-        or not name.strip()
-        or any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
-    ):
-        raise InputError(
-            f"a person's name is text without control characters, not empty. Received: {name!r}"
-        )
+            raise GalleryError(f"the gallery {label} is damaged: {error}") from error
+        self._changed = False
+        return self
 
 
 def _texts(values: Sequence[str]) -> NameArray:

@@ -9,7 +9,8 @@ import pytest
 
 from face_encode.calibration import Calibration
 from face_encode.errors import GalleryError, InputError, WrongEncoderError
-from face_encode.gallery.memory import MemoryGallery, check_name
+from face_encode.gallery.memory import MemoryGallery
+from face_encode.gallery.names import check_name
 from face_encode.gallery.opening import open_gallery
 
 
