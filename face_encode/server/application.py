@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -60,7 +61,7 @@ def make_application(
             metrics.saved,
         )
         try:
-            recogniser.pool.start()
+            await asyncio.to_thread(recogniser.load)
             recogniser.start()
             application.state.service = Service(recogniser, store, settings, metrics)
             metrics.watch("people", "People enrolled.", lambda: len(store.people.photos))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,8 @@ def run(options: argparse.Namespace) -> int:
     tokens = tokens_from(options.token_file)
     settings = settings_from(options)
     check_exposure(settings, tokens)
+    # Before seconds go by on loading: a port that is taken is the likeliest mistake.
+    listener = bound(settings.host, settings.port)
     cipher = cipher_from_environment()
     file = GalleryFile(settings.gallery, cipher)
     model = _open_model(options, settings, file)
@@ -108,10 +111,20 @@ def run(options: argparse.Namespace) -> int:
     from face_encode.server.application import make_application
     from face_encode.server.protocol import limited_protocol
 
+    class AnnouncedServer(uvicorn.Server):
+        """Says where it listens, once it does."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                host, port = listener.getsockname()[:2]
+                place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+                people = len(model.gallery.people())
+                text = f"serving {people} people of {settings.gallery} at http://{place}"
+                print(printable(text), flush=True)
+
     configuration = uvicorn.Config(
         make_application(model, settings, tokens, cipher),
-        host=settings.host,
-        port=settings.port,
         http=limited_protocol(settings.limits),
         ws="none",
         # Paths hold people's names; the audit log says who changed what, the metrics how much.
@@ -120,15 +133,9 @@ def run(options: argparse.Namespace) -> int:
         log_level="warning",
         timeout_graceful_shutdown=settings.limits.request_seconds,
     )
-    server = uvicorn.Server(configuration)
-    print(
-        printable(
-            f"serving {len(model.gallery.people())} people of {settings.gallery} at "
-            f"http://{settings.host}:{settings.port}"
-        ),
-        flush=True,
-    )
-    server.run()
+    server = AnnouncedServer(configuration)
+    with listener:
+        server.run([listener])
     return 0 if server.started else 1
 
 
@@ -183,6 +190,25 @@ def check_exposure(settings: ServerSettings, tokens: Tokens) -> None:
             "set FACE_ENCODE_TOKEN and FACE_ENCODE_WRITE_TOKEN, or give --token-file. "
             "Received: neither"
         )
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket at an address, not listening yet: nobody is kept waiting while models load.
+
+    Raises:
+        InputError: There is no such address here, or it is taken.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"cannot serve at {host}, port {port}: {reason}") from error
+    return listener
 
 
 def _open_model(
