@@ -75,7 +75,7 @@ async function identifyPhoto(original) {
   setState("loading");
   announce("Looking at the photo.");
   try {
-    const found = await match(photo, own.signal, true);
+    const found = leftToRight(await match(photo, own.signal, true));
     const shown = image.naturalWidth > 0 ? image : null;
     showAnswers(found, shown, "There is no face in this photo, or none that is large and clear enough.");
     setState("photo");
@@ -121,8 +121,7 @@ function setState(state) {
 }
 
 function showAnswers(found, source, emptyText) {
-  // As they stand in the picture, so that the list can be read beside it.
-  faces = [...found].sort((a, b) => centreOf(a) - centreOf(b));
+  faces = found;
   showFaces(byId("faces"), faces, source, threshold);
   const empty = byId("faces-empty");
   empty.hidden = faces.length > 0;
@@ -133,8 +132,10 @@ function showAnswers(found, source, emptyText) {
   draw();
 }
 
-function centreOf({ bounding_box: box }) {
-  return box.x + box.width / 2;
+/** The faces as they stand in the picture, so that the list can be read beside it. */
+function leftToRight(found) {
+  const centre = ({ bounding_box: box }) => box.x + box.width / 2;
+  return [...found].sort((a, b) => centre(a) - centre(b));
 }
 
 function draw(shown = faces) {
@@ -230,7 +231,7 @@ async function look(session) {
       if (document.hidden) await shownAgain();
       const frame = await session.camera.takeFrame(LIVE_FRAME_SIDE_PIXELS);
       request = new AbortController();
-      const found = await match(frame.blob, request.signal, false);
+      const found = leftToRight(await match(frame.blob, request.signal, false));
       if (!session.running) return;
       const now = performance.now();
       picture = { width: frame.canvas.width, height: frame.canvas.height };
