@@ -11,8 +11,9 @@ const FONT_FAMILY = "system-ui, -apple-system, 'Segoe UI', sans-serif";
  * @param {HTMLCanvasElement} canvas Lies over the picture, transparent.
  * @param {{width: number, height: number}} picture The pixels that the boxes are given in.
  * @param {Array<object>} faces As the service names them.
+ * @param {boolean} withNames
  */
-export function drawFaces(canvas, picture, faces) {
+export function drawFaces(canvas, picture, faces, withNames = true) {
   const { clientWidth, clientHeight } = canvas;
   const density = window.devicePixelRatio || 1;
   canvas.width = Math.round(clientWidth * density);
@@ -31,6 +32,7 @@ export function drawFaces(canvas, picture, faces) {
     height: face.bounding_box.height * scale,
   }));
   for (const box of shown) drawBox(context, box);
+  if (!withNames) return;
   const plates = [];
   for (const box of shown) {
     const others = shown.filter((each) => each !== box);

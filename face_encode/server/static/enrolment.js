@@ -23,7 +23,7 @@ export function start(onEnrolled) {
     zone: byId("enrol-drop"),
     button: byId("enrol-choose"),
     input: byId("enrol-files"),
-    wantsPaste: () => !byId("people-view").hidden,
+    wantsPaste: () => !byId("people-view").hidden && !byId("enrol-form").hidden,
     onPhotos: addPhotos,
     onRefusal: (reason) => showFieldError("enrol-photos-error", reason),
   });

@@ -80,6 +80,7 @@ async function identifyPhoto(original) {
     showAnswers(found, shown, "There is no face in this photo, or none that is large and clear enough.");
     setState("photo");
     announce(inWords(found));
+    if (shown !== null) image.alt = `The photo. ${inWords(found)}`;
     if (shown === null) {
       showMessage(messages, "info", "This browser cannot show this kind of photo; the answers are right all the same.");
     }

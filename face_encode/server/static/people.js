@@ -12,6 +12,15 @@ import { showFailure } from "./failures.js";
 // A short list is read faster than searched.
 const SEARCH_FROM_PEOPLE = 9;
 
+// A picture is fetched when its row is looked at: there may be thousands.
+const inSight = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    if (!isIntersecting) continue;
+    inSight.unobserve(target);
+    showThumbnail(target);
+  }
+}, { rootMargin: "200px" });
+
 let enrolled = [];
 let mayWrite = true;
 
@@ -66,6 +75,7 @@ function showPeople() {
     .filter((person) => folded(person.name).includes(wanted))
     .sort((a, b) => a.name.localeCompare(b.name));
   const list = byId("people");
+  inSight.disconnect();
   for (const image of list.querySelectorAll("img")) showPicture(image, null);
   list.replaceChildren(...shown.map(personCard));
   byId("list-heading").textContent =
@@ -98,19 +108,27 @@ function personCard(person) {
 
 /** The thumbnail where one is kept, and the first letter until then. */
 function portrait(person) {
-  const letter = [...new Intl.Segmenter().segment(person.name)][0]?.segment ?? "";
+  const letter = new Intl.Segmenter().segment(person.name).containing(0)?.segment ?? "";
   const frame = element("div", { className: "portrait", "aria-hidden": "true", textContent: letter });
   if (person.thumbnail) {
-    thumbnail(person.name).then((blob) => {
-      const image = element("img", { alt: "" });
-      showPicture(image, blob);
-      frame.replaceChildren(image);
-    }).catch((error) => {
-      // The letter stays: a missing picture keeps nobody from managing people.
-      if (!(error instanceof ServiceError)) throw error;
-    });
+    frame.dataset.of = person.name;
+    inSight.observe(frame);
   }
   return frame;
+}
+
+async function showThumbnail(frame) {
+  try {
+    const blob = await thumbnail(frame.dataset.of);
+    // Meanwhile the list may have been drawn anew.
+    if (!frame.isConnected) return;
+    const image = element("img", { alt: "" });
+    showPicture(image, blob);
+    frame.replaceChildren(image);
+  } catch (error) {
+    // The letter stays: a missing picture keeps nobody from managing people.
+    if (!(error instanceof ServiceError)) throw error;
+  }
 }
 
 async function renamePerson(name) {

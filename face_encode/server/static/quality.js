@@ -4,6 +4,12 @@ import { matchTimes, settings } from "./api.js";
 import { announce, byId, clearMessages, counted, element } from "./dom.js";
 import { showFailure } from "./failures.js";
 
+const SOURCES = {
+  set: "Set when the service was started.",
+  calibration: "Learnt from people of your own.",
+  encoder: "The encoder's own.",
+};
+
 /** Prepare the view. */
 export function start() {
   byId("quality-refresh").addEventListener("click", async () => {
@@ -35,7 +41,7 @@ function tilesOf(known) {
   const { threshold, calibration, latency } = known;
   const matches = latency["POST /v1/match"];
   return [
-    tile("Threshold", threshold.toFixed(3), "From this similarity on, a face is given a name; below it, the person is unknown."),
+    tile("Threshold", threshold.toFixed(3), `From this similarity on, a face is given a name. ${SOURCES[known.threshold_from]}`),
     calibrationTile(calibration),
     tile("Answers in the service", times(matches), latencyNote(matches)),
     tile("Answers in this tab", times(ownLatency()),
@@ -43,6 +49,10 @@ function tilesOf(known) {
         ? `Of the last ${counted(matchTimes.length, "match", "matches")} from here, the way over the network included.`
         : "Nothing was matched in this tab yet."),
     tile("Enrolled", String(known.people), `${known.people === 1 ? "person" : "people"}, by ${counted(known.photos, "photo")}.`),
+    ...(known.verification_threshold === threshold ? [] : [
+      tile("Threshold of two photos", known.verification_threshold.toFixed(3),
+        "From this similarity on, Verify says: the same person."),
+    ]),
     tile("Encoder", known.encoder, "The network that turns a face into numbers.", "text"),
     tile("Detector", known.detector, "What finds the faces in a photo.", "text"),
   ];

@@ -53,7 +53,14 @@ export async function takeShots({ title, hint, several }) {
     }
   };
   shoot.onclick = async () => {
-    const { blob } = await camera.takeFrame(SHOT_SIDE_PIXELS);
+    let blob;
+    try {
+      ({ blob } = await camera.takeFrame(SHOT_SIDE_PIXELS));
+    } catch (error) {
+      if (!(error instanceof CameraError)) throw error;
+      showMessage(messages, "error", error.message);
+      return;
+    }
     shots = [...shots, new File([blob], `camera ${shots.length + 1}.jpg`, { type: blob.type })];
     if (!several) {
       dialog.close("confirm");

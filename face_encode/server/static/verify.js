@@ -4,6 +4,7 @@ import { verify } from "./api.js";
 import {
   announce, byId, clearMessages, element, icon, iconButton, setLabel, showMessage, showPicture,
 } from "./dom.js";
+import { drawFaces } from "./drawing.js";
 import { similarityBar } from "./faces.js";
 import { showFailure } from "./failures.js";
 import { acceptPhotos, shrunk } from "./photos.js";
@@ -11,12 +12,15 @@ import { takeShots } from "./shots.js";
 
 const PHOTO_SIDE_PIXELS = 2000;
 
-const slots = ["a", "b"].map((letter) => ({ letter, photo: null }));
+// `box` is the face that was compared, once the service has told.
+const slots = ["a", "b"].map((letter) => ({ letter, photo: null, box: null }));
+let isSame = false;
 let request = null;
 
 /** Prepare the view. */
 export function start() {
   for (const slot of slots) build(slot);
+  new ResizeObserver(drawBoxes).observe(byId("slot-a"));
 }
 
 /** The view is shown. */
@@ -31,8 +35,9 @@ function build(slot) {
   const place = byId(`slot-${slot.letter}`);
   const which = slot.letter === "a" ? "First photo" : "Second photo";
   slot.image = element("img", { className: "slot-photo", alt: "", hidden: true });
-  slot.invitation = element("div", { className: "stage-invitation" }, element("p", { className: "stage-lead", textContent: which }),
-    element("p", { className: "hint", textContent: "drop it here, or choose" }));
+  slot.overlay = element("canvas", { className: "stage-overlay", "aria-hidden": "true" });
+  slot.invitation = element("div", { className: "stage-invitation" },
+    element("p", { className: "stage-lead", textContent: which }), element("p", { className: "hint", textContent: "drop it here, or choose" }));
   slot.choose = iconButton("photo", "Choose", () => {}, { "aria-label": `Choose the ${which.toLowerCase()}` });
   const input = element("input", { className: "file-input", type: "file", accept: "image/*",
     id: `verify-file-${slot.letter}`, tabIndex: -1, "aria-hidden": "true" });
@@ -41,7 +46,7 @@ function build(slot) {
     if (photo !== undefined) setPhoto(slot, photo);
   }, { "aria-label": `Take the ${which.toLowerCase()} with the camera` });
   place.append(
-    element("div", { className: "stage slot-stage" }, slot.image, slot.invitation),
+    element("div", { className: "stage slot-stage" }, slot.image, slot.overlay, slot.invitation),
     element("div", { className: "toolbar" }, slot.choose, input, camera),
   );
   acceptPhotos({
@@ -60,7 +65,8 @@ function build(slot) {
   });
 }
 
-function setPhoto(slot, photo) {
+async function setPhoto(slot, original) {
+  const photo = await shrunk(original, PHOTO_SIDE_PIXELS);
   slot.photo = photo;
   showPicture(slot.image, photo);
   slot.image.hidden = false;
@@ -69,6 +75,7 @@ function setPhoto(slot, photo) {
   setLabel(slot.choose, "Another");
   clearMessages(byId("verify-messages"));
   byId("verdict").hidden = true;
+  forgetBoxes();
   if (slots.every((each) => each.photo !== null)) compare();
 }
 
@@ -81,9 +88,11 @@ async function compare() {
   place.dataset.verdict = "busy";
   place.replaceChildren(element("p", { className: "verdict-word", textContent: "Comparing…" }));
   try {
-    const [a, b] = await Promise.all(slots.map(({ photo }) => shrunk(photo, PHOTO_SIDE_PIXELS)));
-    const answer = await verify(a, b, own.signal);
+    const answer = await verify(slots[0].photo, slots[1].photo, own.signal);
+    isSame = answer.is_match;
+    [slots[0].box, slots[1].box] = [answer.bounding_box_a, answer.bounding_box_b];
     showVerdict(place, answer);
+    drawBoxes();
   } catch (error) {
     if (error.name === "AbortError") return;
     place.hidden = true;
@@ -91,10 +100,22 @@ async function compare() {
   }
 }
 
+function forgetBoxes() {
+  for (const slot of slots) slot.box = null;
+  drawBoxes();
+}
+
+function drawBoxes() {
+  for (const { image, overlay, box } of slots) {
+    const picture = { width: image.naturalWidth, height: image.naturalHeight };
+    drawFaces(overlay, picture, box === null ? [] : [{ is_match: isSame, bounding_box: box }], false);
+  }
+}
+
 function showVerdict(place, { similarity, threshold, is_match: isMatch }) {
   const word = isMatch ? "The same person" : "Not the same person";
   const relation = isMatch ? "at or above" : "below";
-  const detail = `Similarity ${similarity.toFixed(3)}, ${relation} the threshold of ${threshold.toFixed(3)}.`;
+  const detail = `Similarity ${similarity.toFixed(3)}, ${relation} the threshold of ${threshold.toFixed(3)}, which the mark shows.`;
   place.dataset.verdict = isMatch ? "same" : "different";
   place.replaceChildren(
     element("p", { className: "verdict-word" }, icon(isMatch ? "known" : "close"), element("span", { textContent: word })),
