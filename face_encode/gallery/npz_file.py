@@ -14,6 +14,8 @@ from face_encode.errors import GalleryError
 from face_encode.files import open_regular, reason_of
 
 FORMAT_VERSION = 1
+# What a file begins with that ``face-encode serve`` keeps under a key.
+ENCRYPTED_HEADER = b"face_encode encrypted 1\n"
 
 # The arrays of the file: numpy's kinds of type, and the number of dimensions.
 _FIELDS = {
@@ -58,6 +60,8 @@ def arrays_in(file: BinaryIO, label: str) -> dict[str, npt.NDArray[Any]]:
         OSError: The file cannot be read.
     """
     try:
+        if file.read(len(ENCRYPTED_HEADER)) == ENCRYPTED_HEADER:
+            raise GalleryError(f"{label} is encrypted; face-encode serve reads it with its key")
         if not zipfile.is_zipfile(file):
             raise GalleryError(f"{label} is no gallery, or is cut off: no .npz archive")
         file.seek(0)

@@ -93,6 +93,7 @@ def run(options: argparse.Namespace) -> int:
         raise MissingExtraError(
             'serving needs FastAPI and Uvicorn: pip install "face_encode[server]"'
         ) from error
+    from face_encode.server.audit import AuditLog
     from face_encode.server.encryption import cipher_from_environment
     from face_encode.server.gallery_file import GalleryFile
     from face_encode.server.security import tokens_from
@@ -103,6 +104,8 @@ def run(options: argparse.Namespace) -> int:
     # Before seconds go by on loading: a port that is taken is the likeliest mistake.
     listener = bound(settings.host, settings.port)
     cipher = cipher_from_environment()
+    # Now and in one line, rather than when the service is up and the first change fails.
+    AuditLog(settings.audit_log).close()
     file = GalleryFile(settings.gallery, cipher)
     model = _open_model(options, settings, file)
     if tokens and not tokens.can_write:

@@ -9,9 +9,8 @@ import re
 from collections.abc import Sequence
 
 from face_encode.errors import GalleryError, InputError, MissingExtraError
+from face_encode.gallery.npz_file import ENCRYPTED_HEADER as HEADER
 
-# The file begins with this, then a nonce, then the ciphertext and its tag.
-HEADER = b"face_encode encrypted 1\n"
 KEY_VARIABLE = "FACE_ENCODE_GALLERY_KEY"
 
 _KEY_BYTES = 32
