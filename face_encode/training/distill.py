@@ -50,7 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", metavar="FILE.keras", type=Path, required=True, help="what to write")
     add("--recipe", metavar="FILE.json", type=Path, help="settings; options below rule over it")
     add("--teacher", metavar="NAME|FILE.keras", help="whose embeddings (default: dlib_resnet)")
-    add("--detector", metavar="NAME", help="what finds the faces (default: dlib)")
+    add(
+        "--detector",
+        metavar="NAME",
+        help="what finds the faces, as face-encode models lists (default: dlib)",
+    )
     add("--sides", metavar="N", type=int, nargs="+", help="a stage each (default: 32 48 64 150)")
     add("--epochs", metavar="N", type=int, nargs="+", help="a stage each (default: 20 10 5 1)")
     add("--views", metavar="N", type=int, nargs="+", help="of each photo (default: 8 8 8 8)")
