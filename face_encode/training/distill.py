@@ -60,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--views", metavar="N", type=int, nargs="+", help="of each photo (default: 8 8 8 8)")
     add("--margin", metavar="X", type=float, help="of the student's crop (default: the teacher's)")
     add("--width", metavar="X", type=float, help="1.0 is VGG16 (default)")
+    add("--begin", metavar="FILE.keras", type=Path, help="an earlier run's student.keras")
     add("--batch-size", metavar="N", type=int, help="default: 128")
     add("--optimizer", choices=["muon", "adamw"], help="default: muon")
     add("--learning-rate", metavar="X", type=float, help="default: 0.002")
@@ -88,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
     recipe = read_recipe(options.recipe) if options.recipe else Recipe()
     given = {name: getattr(options, name, None) for name in SETTINGS}
     settings = recipe.settings | {name: value for name, value in given.items() if value is not None}
-    work = Distillation(options.data, options.output, **settings)
+    work = Distillation(options.data, options.output, begin=options.begin, **settings)
 
     def say(line: str) -> None:
         if not options.quiet:

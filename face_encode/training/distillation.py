@@ -25,7 +25,9 @@ from face_encode.detectors.detector import Detector
 from face_encode.encoders.contract import save_encoder
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.loading import load_encoder
-from face_encode.errors import InputError
+from face_encode.errors import InputError, ModelFileError
+from face_encode.files import replacing
+from face_encode.images import content_digest
 from face_encode.training.batches import PhotoBatches
 from face_encode.training.data import FaceCrops, PeopleSplit, crop_people, split_people
 from face_encode.training.fitting import Progress, Schedule, Watch, fit_watched
@@ -34,7 +36,7 @@ from face_encode.training.muon import Muon
 from face_encode.training.people_stage import train_on_people
 from face_encode.training.rate import OneCosine
 from face_encode.training.settings import Distillation
-from face_encode.training.student import StudentFrame, vgg16_student
+from face_encode.training.student import StudentFrame, earlier_student, vgg16_student
 from face_encode.training.surgery import at_resolution
 from face_encode.training.verification import PairSet, Verification, calibrate, measure
 from face_encode.training.views import jittered, make_views
@@ -48,7 +50,7 @@ _OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
 }
 # Of the settings, what a checkpoint does not depend on.
 _WITHOUT_EFFECT = (
-    *("data", "output", "false_match_rate"),
+    *("data", "output", "begin", "false_match_rate"),
     *("people_epochs", "people_learning_rate", "data_name", "licence"),
 )
 
@@ -151,7 +153,11 @@ def distil(
         }
 
     build = student or partial(vgg16_student, work.width, work.mixed_precision)
-    network, stages = build(work.sides[0], teacher.embedding_size), {}
+    if work.begin is None:
+        network = build(work.sides[0], teacher.embedding_size)
+    else:
+        network = earlier_student(work.begin, work.width, teacher.embedding_size)
+    stages: dict[str, Progress] = {}
     steps = [
         epochs * -(-rounds * len(split.train) // work.batch_size)
         for epochs, rounds in zip(work.epochs, work.views, strict=True)
@@ -186,6 +192,9 @@ def distil(
         )
         stages[stage] = fit_watched(network, batches, watch)
 
+    with replacing(work.run_folder / "student.keras", ModelFileError) as temporary:
+        # A copy, without the optimizer.
+        at_resolution(network, side, side).save(temporary)
     encoder = frame.finish(network)
     if work.people_epochs:
         rows = split.train
@@ -234,7 +243,8 @@ def _views_key(work: Distillation, teacher: Encoder, data: FaceCrops, split: Peo
 def _key(work: Distillation, teacher: Encoder, data: FaceCrops) -> str:
     """What a checkpoint depends on, as 16 hexadecimal digits."""
     settings = {name: value for name, value in vars(work).items() if name not in _WITHOUT_EFFECT}
-    return _digest([settings, teacher.fingerprint, data.digests])
+    begun = [] if work.begin is None else [content_digest(work.begin)]
+    return _digest([settings, teacher.fingerprint, data.digests, *begun])
 
 
 def _digest(settings: Any) -> str:

@@ -12,7 +12,9 @@ from face_encode.files import as_path, open_regular, reason_of
 from face_encode.training.settings import Distillation
 
 SETTINGS = {
-    one.name: one.type for one in fields(Distillation) if one.name not in ("data", "output")
+    one.name: one.type
+    for one in fields(Distillation)
+    if one.name not in ("data", "output", "begin")
 }
 """What a recipe may set, with the type of each."""
 

@@ -28,6 +28,8 @@ class Distillation:
         margin: The margin of the student's crop, at most the teacher's; None for the same. Of a
             tighter crop, more of few pixels is face.
         width: Width of the student's convolutions; 1.0 is VGG16.
+        begin: A student to go on from, ``student.keras`` in the folder of an earlier run; it is
+            widened first where the width is twice its own, or three times. None begins anew.
         batch_size: Photos a step.
         optimizer: ``"muon"`` or ``"adamw"``.
         learning_rate: The highest, behind a warm-up; it falls to 0 by one cosine over all stages.
@@ -53,6 +55,7 @@ class Distillation:
     views: tuple[int, ...] = (8, 8, 8, 8)
     margin: float | None = None
     width: float = 1.0
+    begin: Path | None = None
     batch_size: int = 128
     optimizer: Literal["muon", "adamw"] = "muon"
     learning_rate: float = 2e-3

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import keras
 import numpy as np
 
 from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.vgg16 import vgg_embedding
-from face_encode.training.surgery import fold_batch_normalization
+from face_encode.encoders.vgg16 import BLOCKS, vgg_embedding
+from face_encode.errors import InputError, ModelFileError
+from face_encode.training.surgery import fold_batch_normalization, widened
 from face_encode.training.views import middle_of
 from face_encode.types import Embeddings, ImageArray
 
@@ -36,6 +38,36 @@ def vgg16_student(
         )
     finally:
         keras.config.set_dtype_policy(former)
+
+
+def earlier_student(path: Path, width: float, embedding_size: int) -> keras.Model:
+    """Open the student of an earlier run, widened where more width is wanted.
+
+    Args:
+        path: Its ``student.keras``.
+        width: The width wanted, a whole multiple of its own.
+        embedding_size: Length D of its embedding.
+
+    Raises:
+        ModelFileError: The file is missing, or no Keras model.
+        InputError: It has another embedding, or a width that widening does not lead to.
+    """
+    try:
+        student = keras.saving.load_model(path, compile=False, safe_mode=True)
+    # Keras raises whatever a foreign file trips over, from KeyError to its own types.
+    except Exception as error:
+        raise ModelFileError(f"Keras cannot load {path}: {error}") from error
+    wanted = round(BLOCKS[0][0] * width)
+    own = next(
+        (layer.filters for layer in student.layers if isinstance(layer, keras.layers.Conv2D)), 0
+    )
+    if not own or wanted % own or student.output_shape[-1] != embedding_size:
+        raise InputError(
+            f"{path}: a student to go on from has embeddings of {embedding_size} numbers, and a "
+            f"first convolution of {wanted} channels or a whole part of that. "
+            f"Received: {student.output_shape[-1]} numbers, {own} channels"
+        )
+    return widened(student, wanted // own) if wanted > own else student
 
 
 @dataclass(frozen=True, eq=False)

@@ -131,3 +131,25 @@ def test_a_student_larger_than_the_teachers_crop_is_refused(
     with pytest.raises(InputError, match=r"48x48 .*Received"):
         settings = work(folder, tmp_path / "student.keras", sides=(32, 64))
         distillation.distil(settings, teacher, WholePhotoDetector(), progress=False)
+
+
+def test_a_wider_student_goes_on_from_a_finished_one(
+    finished: Path, folder: Path, teacher: Encoder, tmp_path: Path
+) -> None:
+    begin = finished.with_suffix(".training") / "student.keras"
+    said: list[str] = []
+    wider = work(
+        folder,
+        tmp_path / "wider.keras",
+        begin=begin,
+        width=0.125,
+        sides=(48,),
+        epochs=(1,),
+        views=(1,),
+    )
+    result = distil(wider, teacher, WholePhotoDetector(), progress=False, say=said.append)
+    assert load_encoder(wider.output).model.get_layer("block1_conv1").filters == 8
+    rows = (finished.with_suffix(".training") / "48px.csv").read_text().splitlines()
+    last_score = rows[-1].split(",")[rows[0].split(",").index("score")]
+    # Before the first step it tells people apart exactly as the one that it came from.
+    assert result.stages["48px"].rows[0]["score"] == pytest.approx(float(last_score), abs=1e-6)

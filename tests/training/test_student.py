@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
+import pytest
 
 from face_encode.encoders.contract import EncoderContract
-from face_encode.training.student import StudentFrame, vgg16_student
+from face_encode.errors import InputError, ModelFileError
+from face_encode.training.student import StudentFrame, earlier_student, vgg16_student
 from face_encode.types import CropRecipe
 
 FRAME = StudentFrame(
@@ -48,3 +51,27 @@ def test_mixed_precision_is_the_students_alone() -> None:
     assert student.get_layer("block1_conv1").compute_dtype == "bfloat16"
     assert student.get_layer("embedding").compute_dtype == "float32"
     assert keras.config.dtype_policy().name == "float32"
+
+
+def test_an_earlier_student_is_opened_and_widened(tmp_path: Path) -> None:
+    path = tmp_path / "student.keras"
+    student = vgg16_student(0.0625, False, 32, 3)
+    student.save(path)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.float32)
+    answers = keras.ops.convert_to_numpy(student(pixels))
+    for width in (0.0625, 0.125):
+        again = earlier_student(path, width, 3)
+        assert again.get_layer("block1_conv1").filters == 64 * width
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(again(pixels)), answers, rtol=1e-3, atol=1e-4
+        )
+
+
+def test_a_student_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "student.keras"
+    vgg16_student(0.125, False, 32, 3).save(path)
+    for width, size in ((0.1875, 3), (0.0625, 3), (0.125, 4)):
+        with pytest.raises(InputError, match="Received: 3 numbers, 8 channels"):
+            earlier_student(path, width, size)
+    with pytest.raises(ModelFileError, match="cannot load"):
+        earlier_student(tmp_path / "none.keras", 0.125, 3)
