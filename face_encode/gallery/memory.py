@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.archives import read_archive, write_archive
+from face_encode.archives import TextArray, read_archive, text_array, write_archive
 from face_encode.calibration import Calibration
 from face_encode.errors import GalleryError, InputError
 from face_encode.files import as_path, replacing
 from face_encode.gallery.gallery import EncoderIdentity, check_encoder
-from face_encode.gallery.names import TextArray, check_name, text_array
+from face_encode.gallery.names import check_name
 from face_encode.gallery.npz_file import (
     FLOAT32_VERSION,
     GALLERY_FORM,
@@ -66,11 +66,8 @@ class MemoryGallery:
         self._changed = False
         self._index: SearchIndex | None = None
         self.quantizer: Quantizer | None = None
-        self._set(
-            np.empty((0, encoder.embedding_size), np.int8 if int8 else np.float32),
-            text_array([]),
-            text_array([]),
-        )
+        none = np.empty((0, encoder.embedding_size), np.float32)
+        self._set(none.astype(np.int8) if int8 else none, text_array([]), text_array([]))
 
     def _set(self, kept: Embeddings | Codes, names: TextArray, digests: TextArray) -> None:
         """Take new arrays; the former ones are never written into, so views stay valid."""
@@ -112,7 +109,7 @@ class MemoryGallery:
             return np.empty(embeddings.shape, np.int8)
         if self.quantizer is None:
             # Of the first that come; a later mean would round all of them once more.
-            self.quantizer = Quantizer.fitted_to(embeddings)
+            self.quantizer = Quantizer.fitted_to([embeddings])
         return self.quantizer.quantize(embeddings)
 
     def __len__(self) -> int:
