@@ -21,10 +21,12 @@ def test_public_names_are_these() -> None:
         "Match",
         "TripletModel",
         "__version__",
+        "embed_folder",
         "load_detector",
         "load_encoder",
         "open_gallery",
         "read_contract",
+        "read_embeddings",
         "read_image",
         "save_encoder",
     ]
