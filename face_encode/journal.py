@@ -73,6 +73,9 @@ class Journal:
                     f"{path} was begun by a run with other settings: {former.decode()}. Go on "
                     f"with those, or begin anew (--restart). Received: {heading.decode()}"
                 )
+            # Anew, for what was read ahead before the cut is no longer in the file.
+            self._reading.close()
+            self._reading = open_regular(path)
         except OSError as error:
             self._file.close()
             raise error_type(f"cannot write {path}: {error.strerror or error}") from error
