@@ -130,14 +130,21 @@ def embed_batches(
         crops += len(item.crops)
         # Photos without faces must not pile up either.
         if crops >= BATCH_SIZE or len(waiting) >= _MOST_WAITING:
-            yield list(_encode_together(waiting, encoder))
+            yield list(encode_together(waiting, encoder))
             waiting, crops = [], 0
     if waiting:
-        yield list(_encode_together(waiting, encoder))
+        yield list(encode_together(waiting, encoder))
 
 
-def _encode_together(items: Sequence[PhotoCrops], encoder: Encoder) -> Iterator[EmbeddedPhoto]:
-    """Encode the crops of several photos in one batch."""
+def encode_together(items: Sequence[PhotoCrops], encoder: Encoder) -> Iterator[EmbeddedPhoto]:
+    """Encode the crops of several photos in one call of the encoder.
+
+    Args:
+        items: What ``find_crops`` gave, or ``find_in_photo``.
+        encoder: Embeds them.
+    """
+    if not items:
+        return
     embeddings = encoder.encode(np.concatenate([item.crops for item in items]))
     ends = list(itertools.accumulate(len(item.crops) for item in items))
     for item, end in zip(items, ends, strict=True):
@@ -179,7 +186,7 @@ def find_crops(
         workers, todo = _sensible_workers(len(first)), itertools.chain(first, todo)
     if check_count(workers, "workers") == 1:
         for photo in todo:
-            yield _find_in_one(photo, detector, recipe, max_faces, digests)
+            yield find_in_photo(photo, detector, recipe, max_faces, digests)
         return
     # loky starts clean processes: forking one in which TensorFlow runs can deadlock, and the
     # standard library's clean start would run the user's own script again in each.
@@ -229,13 +236,28 @@ def _find_in_chunk(
     import cv2
 
     cv2.setNumThreads(1)
-    return [_find_in_one(photo, detector, recipe, max_faces, digests) for photo in photos]
+    return [find_in_photo(photo, detector, recipe, max_faces, digests) for photo in photos]
 
 
-def _find_in_one(
-    photo: Photo, detector: Detector, recipe: CropRecipe, max_faces: int | None, digests: bool
+def find_in_photo(
+    photo: Photo,
+    detector: Detector,
+    recipe: CropRecipe,
+    max_faces: int | None,
+    digests: bool = False,
 ) -> PhotoCrops:
-    """Read, detect and cut out; whatever is wrong with the photo becomes its error."""
+    """Read one photo, find the faces and cut them out, in this process.
+
+    Args:
+        photo: A path or an array.
+        detector: Finds the faces.
+        recipe: How they are cut out.
+        max_faces: The largest so many; None for all.
+        digests: Whether to make the digest of the file's content too.
+
+    Returns:
+        Whatever is wrong with the photo is its ``error``.
+    """
     label = "array" if isinstance(photo, np.ndarray) else os.fspath(photo)
     nothing = PhotoCrops(label, (), np.empty((0, recipe.height, recipe.width, 3), np.uint8))
     try:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.archives import TextArray, read_archive, text_array, write_archive
+from face_encode.archives import (
+    Arrays,
+    TextArray,
+    read_archive,
+    read_open_archive,
+    text_array,
+    write_archive,
+)
 from face_encode.calibration import Calibration
+from face_encode.distances import Metric, check_metric
 from face_encode.errors import GalleryError, InputError
 from face_encode.files import as_path, replacing
 from face_encode.gallery.gallery import EncoderIdentity, check_encoder
@@ -26,11 +36,16 @@ from face_encode.gallery.search_index import SearchIndex
 from face_encode.quantization import Codes, Quantizer
 from face_encode.types import Embeddings, Match, check_count
 
+# On the unit sphere Euclidean distances rank as cosine does, and need no search of their own.
+GALLERY_METRICS: tuple[Metric, ...] = ("cosine", "euclidean")
+
 
 class MemoryGallery:
     """Embeddings and names as two arrays; exact search by one matrix product.
 
     Attributes:
+        metric: What a search compares by: ``"cosine"``, or ``"euclidean"``, where a similarity
+            is the distance of the embeddings as they are, below 0.
         kept: The embeddings as they are kept, in the order of enrolment: float32 ``(n, D)`` as
             the encoder gave them; or int8 ``(n, D)``, a byte a number, by ``quantizer``.
         quantizer: What int8 embeddings stand for; None before the first of them, which sets it,
@@ -49,6 +64,7 @@ class MemoryGallery:
         path: str | os.PathLike[str] | None = None,
         *,
         int8: bool = False,
+        metric: Metric = "cosine",
     ) -> None:
         """Make an empty gallery.
 
@@ -56,8 +72,13 @@ class MemoryGallery:
             encoder: Whose embeddings it takes.
             path: Where ``close`` and ``save`` without a path write it, or None.
             int8: Whether to keep a quarter of the bytes, and of each embedding the direction
-                only, which is all that a search looks at.
+                only, which is all that a search by cosine looks at.
+            metric: One of ``GALLERY_METRICS``.
+
+        Raises:
+            InputError: No such metric, or int8 for one that looks at lengths.
         """
+        self.metric = check_metric(metric, GALLERY_METRICS)
         self.encoder_name = encoder.name
         self.encoder_fingerprint = encoder.fingerprint
         self.detector_name = ""
@@ -66,8 +87,9 @@ class MemoryGallery:
         self._changed = False
         self._index: SearchIndex | None = None
         self.quantizer: Quantizer | None = None
-        none = np.empty((0, encoder.embedding_size), np.float32)
-        self._set(none.astype(np.int8) if int8 else none, text_array([]), text_array([]))
+        self._set(np.empty((0, encoder.embedding_size), np.float32), text_array([]), text_array([]))
+        if int8:
+            self.quantize()
 
     def _set(self, kept: Embeddings | Codes, names: TextArray, digests: TextArray) -> None:
         """Take new arrays; the former ones are never written into, so views stay valid."""
@@ -95,7 +117,15 @@ class MemoryGallery:
         """Go over to int8 for good: what is enrolled, and whatever will be.
 
         From then on ``embeddings`` has rows of length 1. Once is enough: again changes nothing.
+
+        Raises:
+            InputError: The gallery is searched by Euclidean distance, which looks at lengths.
         """
+        if self.metric != "cosine":
+            raise InputError(
+                "int8 keeps the direction of an embedding only, which is enough for the metric "
+                f"'cosine'. Received: a gallery of the metric {self.metric!r}"
+            )
         if self.precision == "float32":
             former = self.embeddings
             self._set(np.empty(former.shape, np.int8), self.names, self.digests)
@@ -169,7 +199,7 @@ class MemoryGallery:
             raise
 
     def search(self, embeddings: Embeddings, k: int = 1) -> list[list[Match]]:
-        """Find the nearest people by cosine similarity; see ``Gallery.search``.
+        """Find the nearest people by the gallery's metric; see ``Gallery.search``.
 
         Raises:
             InputError: Another length of embedding, one that is not finite, or k below 1.
@@ -186,7 +216,7 @@ class MemoryGallery:
         if not len(self):
             return [[] for _ in probes]
         if self._index is None:
-            self._index = SearchIndex.of(self.kept, self.quantizer, self.names)
+            self._index = SearchIndex.of(self.kept, self.quantizer, self.names, self.metric)
         return self._index.search(probes, k)
 
     def remove(self, name: str) -> int:
@@ -201,6 +231,32 @@ class MemoryGallery:
             raise GalleryError(f"nobody named {name!r} is enrolled")
         self._set(self.kept[keep], self.names[keep], self.digests[keep])
         return removed
+
+    def rename(self, name: str, new_name: str) -> int:
+        """Call a person otherwise; returns how many embeddings that were.
+
+        Raises:
+            InputError: The new name is none.
+            GalleryError: No such person, or the new name is another person's.
+        """
+        check_name(new_name)
+        hers = self.names == name
+        count = int(hers.sum())
+        if not count:
+            raise GalleryError(f"nobody named {name!r} is enrolled")
+        if new_name != name and (self.names == new_name).any():
+            raise GalleryError(f"somebody named {new_name!r} is enrolled already")
+        names = self.names.astype(np.result_type(self.names, np.str_(new_name)))
+        names[hers] = new_name
+        self._set(self.kept, names, self.digests)
+        return count
+
+    def copy(self) -> MemoryGallery:
+        """The same people in a gallery that changes apart from this one.
+
+        The arrays, which are never written into, are shared until then.
+        """
+        return copy.copy(self)
 
     def people(self) -> dict[str, int]:
         """How many embeddings each person has, in the order of enrolment."""
@@ -226,12 +282,19 @@ class MemoryGallery:
         if target is None:
             raise GalleryError("this gallery was not opened from a file; save it to a path")
         check_file_name(target)
+        with replacing(target, GalleryError) as temporary:
+            self.write(temporary)
+        self._changed = False
+
+    def write(self, file: Path | BinaryIO) -> None:
+        """Write the ``.npz`` archive as it is, to a path or into an open file."""
         quantised = self.precision == "int8"
-        arrays: dict[str, npt.NDArray[Any]] = {
+        arrays: Arrays = {
             "format_version": np.array(INT8_VERSION if quantised else FLOAT32_VERSION),
             "encoder_name": np.array(self.encoder_name),
             "encoder_fingerprint": np.array(self.encoder_fingerprint),
             "detector_name": np.array(self.detector_name),
+            "metric": np.array(self.metric),
             "names": self.names,
             "digests": self.digests,
             "embeddings": self.kept,
@@ -239,9 +302,7 @@ class MemoryGallery:
         }
         if self.quantizer is not None:
             arrays["centre"] = self.quantizer.centre
-        with replacing(target, GalleryError) as temporary:
-            write_archive(temporary, arrays)
-        self._changed = False
+        write_archive(file, arrays)
 
     def close(self) -> None:
         """Save what has changed, where the gallery was opened from a file."""
@@ -249,21 +310,64 @@ class MemoryGallery:
             self.save()
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], encoder: EncoderIdentity) -> MemoryGallery:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        encoder: EncoderIdentity,
+        *,
+        metric: Metric | None = "cosine",
+    ) -> MemoryGallery:
         """Read a gallery from an ``.npz`` file.
 
+        Args:
+            path: The file.
+            encoder: The encoder that filled it.
+            metric: The metric that it has to be searched by; None takes the file's.
+
         Raises:
-            GalleryError: Missing, damaged, or written by a later release.
+            GalleryError: Missing, damaged, searched by another metric, or written by a later
+                release.
             WrongEncoderError: Another encoder filled it.
         """
         path = as_path(path)
         check_file_name(path)
         stored = read_archive(path, GALLERY_FORM)
-        gallery = cls(encoder, path)
+        return cls._of(stored, str(path), encoder, metric, path)
+
+    @classmethod
+    def read(cls, file: BinaryIO, encoder: EncoderIdentity, label: str) -> MemoryGallery:
+        """Read a gallery from an open ``.npz`` archive; ``label`` is what it is called in errors.
+
+        Raises:
+            GalleryError: Damaged, searched by another metric than cosine, or written by a later
+                release.
+            WrongEncoderError: Another encoder filled it.
+            OSError: The file cannot be read.
+        """
+        return cls._of(read_open_archive(file, label, GALLERY_FORM), label, encoder, "cosine")
+
+    @classmethod
+    def _of(
+        cls,
+        stored: Arrays,
+        label: str,
+        encoder: EncoderIdentity,
+        metric: Metric | None,
+        path: Path | None = None,
+    ) -> MemoryGallery:
+        """The gallery whose arrays a file holds."""
         name, fingerprint = str(stored["encoder_name"]), str(stored["encoder_fingerprint"])
-        check_encoder(str(path), name, fingerprint, encoder)
-        gallery.detector_name = str(stored["detector_name"])
+        check_encoder(label, name, fingerprint, encoder)
+        # Files from before there was a choice are searched by cosine.
+        kept = str(stored.get("metric", "cosine"))
+        if metric not in (None, kept):
+            raise GalleryError(
+                f"{label} is searched by the metric {kept!r}, here it is {metric!r}: open it with "
+                "face_encode.ReferenceEmbeddings.load"
+            )
         try:
+            gallery = cls(encoder, path, metric=check_metric(kept))
+            gallery.detector_name = str(stored["detector_name"])
             names, digests = stored["names"].tolist(), stored["digests"].tolist()
             if stored["embeddings"].dtype.kind == "i":
                 gallery._take_codes(names, stored["embeddings"], digests, stored.get("centre"))
@@ -272,7 +376,7 @@ class MemoryGallery:
             if text := str(stored.get("calibration", "")):
                 gallery.calibration = Calibration.from_json(text)
         except InputError as error:
-            raise GalleryError(f"the gallery {path} is damaged: {error}") from error
+            raise GalleryError(f"the gallery {label} is damaged: {error}") from error
         gallery._changed = False
         return gallery
 

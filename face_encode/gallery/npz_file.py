@@ -23,8 +23,8 @@ GALLERY_FORM = ArchiveForm(
         "digests": ("U", 1),
         "embeddings": ("fi", 2),
     },
-    # Files from before there was a calibration are as good without.
-    optional={"calibration": ("U", 0), "centre": ("f", 1)},
+    # Files from before there were these are as good without.
+    optional={"calibration": ("U", 0), "centre": ("f", 1), "metric": ("U", 0)},
     error_type=GalleryError,
 )
 

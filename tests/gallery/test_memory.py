@@ -321,3 +321,46 @@ def test_a_damaged_int8_gallery_is_refused(
     np.savez(path, **{name: array for name, array in whole.items() if array is not None})
     with pytest.raises(GalleryError, match=message):
         MemoryGallery.load(path, SIXTEEN)
+
+
+def test_a_search_by_euclidean_distance_minds_the_lengths(tmp_path: Path) -> None:
+    gallery = MemoryGallery(Identity(), metric="euclidean")
+    gallery.add(["Ada", "Bo", "Ada"], vectors((1, 0), (0, 2), (3, 3)))
+    # (0, 5) is 3 from Bo's, sqrt(13) from Ada's nearer one; (2, 2) is sqrt(2) from Ada's.
+    found = gallery.search(vectors((0, 5), (2, 2), (1, 0)), k=2)
+    assert [[match.name for match in row] for row in found] == [
+        ["Bo", "Ada"],
+        ["Ada", "Bo"],
+        ["Ada", "Bo"],
+    ]
+    values = [[match.similarity for match in row] for row in found]
+    expected = -np.sqrt([[9, 13], [2, 4], [0, 5]])
+    np.testing.assert_allclose(values, expected, atol=1e-6)
+    # By the angle alone it would be the other way round.
+    gallery.add(["Cy"], vectors((0, 100)))
+    assert gallery.search(vectors((0, 5)))[0][0].name == "Bo"
+
+    gallery.save(tmp_path / "people.npz")
+    read = MemoryGallery.load(tmp_path / "people.npz", Identity(), metric=None)
+    assert read.metric == "euclidean"
+    assert read.search(vectors((0, 5), (2, 2)), k=3) == gallery.search(vectors((0, 5), (2, 2)), k=3)
+
+
+def test_a_file_for_another_metric_is_refused(gallery: MemoryGallery, tmp_path: Path) -> None:
+    by_distance = MemoryGallery(Identity(), tmp_path / "people.npz", metric="euclidean")
+    by_distance.add(["Ada"], vectors((1, 0)))
+    by_distance.close()
+    refused = pytest.raises(GalleryError, match=r"'euclidean', here it is 'cosine'")
+    with refused:
+        MemoryGallery.load(tmp_path / "people.npz", Identity())
+    with refused:
+        open_gallery(tmp_path / "people.npz", encoder=Identity())
+    with pytest.raises(InputError, match="one of cosine, euclidean"):
+        MemoryGallery(Identity(), metric="euclidean_l2")
+    with pytest.raises(InputError, match="direction of an embedding only"):
+        MemoryGallery(Identity(), metric="euclidean", int8=True)
+    # Files from before there was a choice are searched by cosine.
+    with np.load(tmp_path / "people.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files if name != "metric"}
+    np.savez(tmp_path / "old.npz", allow_pickle=False, **arrays)
+    assert MemoryGallery.load(tmp_path / "old.npz", Identity()).metric == "cosine"
