@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from face_encode.training.triplet import DistanceLayer, TripletModel
     from face_encode.types import EnrolmentReport, Face, Match
     from face_encode.verbs import extract_faces, represent, verify
+    from face_encode.watching.watch import watch
 
 _HOME_OF = {
     "DistanceLayer": "face_encode.training.triplet",
@@ -49,6 +50,7 @@ _HOME_OF = {
     "represent": "face_encode.verbs",
     "save_encoder": "face_encode.encoders.contract",
     "verify": "face_encode.verbs",
+    "watch": "face_encode.watching.watch",
 }
 
 __all__ = [
@@ -74,6 +76,7 @@ __all__ = [
     "represent",
     "save_encoder",
     "verify",
+    "watch",
 ]
 
 

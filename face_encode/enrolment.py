@@ -147,7 +147,10 @@ def enrol_embedded(
         )
     suspicions = _suspicions(enrolled, fresh, np.stack(embeddings), encoder)
     _replace(gallery, enrolled, np.stack(embeddings), replaces)
-    gallery.detector_name = detector.name
+    # Where people stay whom another detector found, none can be named for all: nothing is then
+    # taken for unchanged later.
+    mixed = len(gallery) > len(enrolled) and gallery.detector_name != detector.name
+    gallery.detector_name = "" if mixed else detector.name
     return EnrolmentReport(
         enrolled=len(enrolled),
         per_person=Counter(task.name for task in enrolled),

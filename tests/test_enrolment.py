@@ -101,6 +101,20 @@ def test_another_detector_encodes_again(folder: Path, encoder: Encoder) -> None:
     assert report.reused == 0
 
 
+def test_people_of_another_detector_who_stay_are_not_taken_for_unchanged(
+    folder: Path, encoder: Encoder
+) -> None:
+    gallery = MemoryGallery(encoder)
+    enrol(folder, gallery, encoder)
+    hog = load_detector("dlib_hog")
+    some = dict(list(people_in(folder).items())[:1])
+    enrol_people(some, gallery, hog, encoder, replaces="same people", progress=False)
+    assert gallery.detector_name == ""
+    report = enrol_people(people_in(folder), gallery, hog, encoder, progress=False)
+    assert report.reused == 0
+    assert gallery.detector_name == "dlib_hog"
+
+
 def test_where_nothing_can_be_enrolled_the_gallery_stays(
     folder: Path, encoder: Encoder, tmp_path: Path
 ) -> None:
