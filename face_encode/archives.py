@@ -28,6 +28,8 @@ class ArchiveForm:
             dimensions.
         optional: The arrays that it may hold.
         error_type: What is raised.
+        refused: What another kind of file begins with that may stand in its place, and what is
+            said of that.
     """
 
     what: str
@@ -35,6 +37,7 @@ class ArchiveForm:
     arrays: Mapping[str, tuple[str, int]]
     error_type: type[FaceEncodeError]
     optional: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    refused: Mapping[bytes, str] = field(default_factory=dict)
 
 
 def write_archive(file: Path | BinaryIO, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -92,6 +95,10 @@ def read_open_archive(file: BinaryIO, label: str, form: ArchiveForm) -> Arrays:
     """
     raising, what = form.error_type, form.what
     try:
+        for beginning, words in form.refused.items():
+            file.seek(0)
+            if file.read(len(beginning)) == beginning:
+                raise raising(f"{label} {words}")
         if not zipfile.is_zipfile(file):
             raise raising(f"{label} is no {what}, or is cut off: no .npz archive")
         file.seek(0)

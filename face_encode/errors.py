@@ -5,6 +5,7 @@
     FaceEncodeError
     ├── InputError              an argument is of the wrong kind, shape or range
     ├── ImageError              a photo cannot be read, or is too large to be read safely
+    ├── VideoError              a video or camera cannot be read, or a video not be written or shown
     ├── DatasetError            a folder of people is missing, empty or of the wrong shape
     ├── ModelFileError          a model file cannot be used as an encoder
     ├── WeightsError            known weights are missing, damaged or not what they should be
@@ -29,6 +30,10 @@ class InputError(FaceEncodeError, ValueError):
 
 class ImageError(FaceEncodeError):
     """A photo cannot be read, or is too large to be read safely."""
+
+
+class VideoError(FaceEncodeError):
+    """A video or camera cannot be read, or a video not be written or shown."""
 
 
 class DatasetError(FaceEncodeError):

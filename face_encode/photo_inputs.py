@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
 import os
 import queue
 import threading
@@ -103,6 +104,25 @@ def local_photo(photo: PhotoInput, *, urls: bool = True) -> Photo:
     )
 
 
+def is_one_photo(value: object) -> bool:
+    """Whether something that can be gone through is one photo rather than a list of them."""
+    return isinstance(value, str | bytes | bytearray | memoryview | np.ndarray | io.IOBase)
+
+
+def place_of(photo: PhotoInput) -> str | None:
+    """Where a photo comes from, as it may be shown: its path or address, without a password.
+
+    Returns:
+        None for a photo that has no place of its own: pixels, bytes, base64.
+    """
+    if not isinstance(photo, str | os.PathLike):
+        return None
+    text = os.fspath(photo)
+    if isinstance(text, str) and text.lower().startswith(("http://", "https://")):
+        return _without_password(text)
+    return text if isinstance(text, str) and not _is_base64(text) else None
+
+
 def decode_base64(text: str) -> bytes:
     """The bytes of plain base64, or of a ``data:`` address in base64 (RFC 2397).
 
@@ -134,17 +154,25 @@ def _photo_of_text(text: str, urls: bool) -> Photo:
             raise InputError(f"photos are not fetched here. Received: {_shown(text)!r}")
         name = _without_password(text)
         return decode_image(_fetched(text, name), name)
-    if text[:5].lower() == "data:":
-        return decode_image(decode_base64(text), "the data address received")
+    if not _is_base64(text):
+        return as_path(text)
+    return decode_image(decode_base64(text), "the base64 received")
+
+
+def _is_base64(text: str) -> bool:
+    """Whether a text without an address is meant as base64 rather than as a path.
+
+    A text that no path can be as long as is, right or wrong.
+    """
+    if text[:5].lower() == "data:" or len(text) > _LONGEST_PATH_CHARACTERS:
+        return True
     if len(text) < _FEWEST_BASE64_CHARACTERS or os.path.exists(text):
-        return as_path(text)
+        return False
     try:
-        content = decode_base64(text)
-    except InputError as error:
-        if len(text) > _LONGEST_PATH_CHARACTERS:
-            raise InputError(f"neither a file's path nor a photo in base64: {error}") from error
-        return as_path(text)
-    return decode_image(content, "the base64 received")
+        decode_base64(text)
+    except InputError:
+        return False
+    return True
 
 
 def _content_of(file: Any) -> bytes:

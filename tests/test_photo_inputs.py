@@ -179,7 +179,7 @@ def test_pillows_images_are_turned_upright_and_not_changed(tmp_path: Path) -> No
         (PNG[:-40], ImageError, "the bytes received: damaged or cut off"),
         (base64.b64encode(b"no photo" * 20).decode(), ImageError, "the base64 received: not a ph"),
         ("no-such-file.jpg", ImageError, "no-such-file.jpg: no such file"),
-        ("x" * 5_000_000 + "!", InputError, "neither a file's path nor a photo in base64"),
+        ("x" * 5_000_000 + "!", InputError, "not base64"),
         ("data:image/png,abc", InputError, "in base64"),
         ("data:image/png;base64,a!", InputError, "not base64"),
         ("file:///etc/hostname", InputError, "http and https alone"),

@@ -55,7 +55,7 @@ KNOWN_DETECTORS = {
     "dlib_cnn": KnownDetector(DlibCnnDetector, "slow, faces at any angle", "public domain (CC0)"),
     "haar": KnownDetector(
         HaarDetector,
-        "fastest, for webcams: faces from the front, mistakes now and then",
+        "for webcams: little time whatever the size, faces from the front",
         "part of OpenCV (Intel, BSD-like)",
     ),
     "mtcnn": KnownDetector(

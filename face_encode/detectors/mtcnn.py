@@ -13,7 +13,7 @@ from face_encode.types import Face, ImageArray
 from face_encode.weights import installed_path, read_verified
 
 # From MTCNN's frame to dlib's, the medians over faces that both found; docs/detectors.md.
-_RIGHT, _DOWN, _SIZE = 0.052, 0.078, 0.962
+_RIGHT, _DOWN, _SIZE = 0.05, 0.06, 0.97
 
 
 @dataclass(frozen=True)

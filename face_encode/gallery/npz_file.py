@@ -12,6 +12,9 @@ from face_encode.errors import GalleryError
 FLOAT32_VERSION = 1
 INT8_VERSION = 2
 
+# What a file begins with that ``face-encode serve`` keeps under a key.
+ENCRYPTED_HEADER = b"face_encode encrypted 1\n"
+
 GALLERY_FORM = ArchiveForm(
     what="gallery",
     newest=INT8_VERSION,
@@ -26,6 +29,7 @@ GALLERY_FORM = ArchiveForm(
     # Files from before there were these are as good without.
     optional={"calibration": ("U", 0), "centre": ("f", 1), "metric": ("U", 0)},
     error_type=GalleryError,
+    refused={ENCRYPTED_HEADER: "is encrypted; face-encode serve reads it with its key"},
 )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 
@@ -20,7 +22,7 @@ from face_encode.server.limits import RequestLimits
 from face_encode.server.metrics import Metrics, RequestMeter
 from face_encode.server.origins import OriginGuard
 from face_encode.server.people_store import PeopleStore
-from face_encode.server.problems import add_handlers
+from face_encode.server.problems import add_handlers, allowed_methods
 from face_encode.server.recognition import Recogniser
 from face_encode.server.schemas import ProblemAnswer
 from face_encode.server.security import Tokens
@@ -36,6 +38,8 @@ def make_application(
     settings: ServerSettings,
     tokens: Tokens,
     cipher: Cipher | None = None,
+    *,
+    warm_up: bool = True,
 ) -> FastAPI:
     """Put a service together; its processes and threads live as long as it is served.
 
@@ -44,6 +48,7 @@ def make_application(
         settings: How it is started.
         tokens: Who is let in.
         cipher: Encrypts the gallery file and the crops, if that is wanted.
+        warm_up: Whether everything that photos need is loaded before the first one comes.
     """
     metrics = Metrics()
 
@@ -60,7 +65,8 @@ def make_application(
             metrics.saved,
         )
         try:
-            recogniser.pool.start()
+            if warm_up:
+                await asyncio.to_thread(recogniser.load)
             recogniser.start()
             application.state.service = Service(recogniser, store, settings, metrics)
             metrics.watch("people", "People enrolled.", lambda: len(store.people.photos))
@@ -96,9 +102,19 @@ def make_application(
     application.include_router(people_routes.router)
     application.include_router(operation_routes.router)
     _describe_problems(application)
-    if _PAGE.is_dir():
-        application.mount("/", StaticFiles(directory=_PAGE, html=True), name="page")
+    _add_page(application)
     return application
+
+
+def _add_page(application: FastAPI) -> None:
+    """Serve the page's files, and tell wrong methods from wrong addresses."""
+    files = StaticFiles(directory=_PAGE, html=True, check_dir=False)
+
+    @application.get("/{path:path}", include_in_schema=False)
+    async def page(path: str, request: Request) -> Response:
+        if allowed_methods(application, request.url.path):
+            raise HTTPException(405)
+        return await files.get_response(path or ".", request.scope)
 
 
 def _describe_problems(application: FastAPI) -> None:

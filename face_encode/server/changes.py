@@ -78,9 +78,10 @@ class Enrol:
         """Add the embeddings of the photos that are usable and not enrolled under the name yet."""
         gallery = model.gallery
         owners: dict[str, str] = {}
-        for digest, owner in zip(gallery.digests.tolist(), gallery.names.tolist(), strict=True):
-            if digest:
-                owners[digest] = self.name if owner == self.name else owners.get(digest, owner)
+        known = np.isin(gallery.digests, self.digests)
+        hits = zip(gallery.digests[known].tolist(), gallery.names[known].tolist(), strict=True)
+        for digest, owner in hits:
+            owners[digest] = self.name if owner == self.name else owners.get(digest, owner)
         fresh, again, notes = [], 0, []
         seen: set[str] = set()
         for photo, digest in zip(self.photos, self.digests, strict=True):

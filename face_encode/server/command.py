@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,7 @@ _LIMITS = {
     "photos": ("of one enrolment", ("photos", 1)),
     "faces": ("of one photo", ("faces", 1)),
     "body-seconds": ("until a request has arrived", ("body_seconds", 1)),
+    "header-seconds": ("until a request's headers have arrived", ("header_seconds", 1)),
     "request-seconds": ("until it is answered", ("request_seconds", 1)),
     "requests": ("answered at once", ("requests_in_flight", 1)),
     "connections": ("open at once", ("connections", 1)),
@@ -92,6 +94,7 @@ def run(options: argparse.Namespace) -> int:
         raise MissingExtraError(
             'serving needs FastAPI and Uvicorn: pip install "face_encode[server]"'
         ) from error
+    from face_encode.server.audit import AuditLog
     from face_encode.server.encryption import cipher_from_environment
     from face_encode.server.gallery_file import GalleryFile
     from face_encode.server.security import tokens_from
@@ -99,7 +102,11 @@ def run(options: argparse.Namespace) -> int:
     tokens = tokens_from(options.token_file)
     settings = settings_from(options)
     check_exposure(settings, tokens)
+    # Before seconds go by on loading: a port that is taken is the likeliest mistake.
+    listener = bound(settings.host, settings.port)
     cipher = cipher_from_environment()
+    # Now and in one line, rather than when the service is up and the first change fails.
+    AuditLog(settings.audit_log).close()
     file = GalleryFile(settings.gallery, cipher)
     model = _open_model(options, settings, file)
     if tokens and not tokens.can_write:
@@ -108,10 +115,20 @@ def run(options: argparse.Namespace) -> int:
     from face_encode.server.application import make_application
     from face_encode.server.protocol import limited_protocol
 
+    class AnnouncedServer(uvicorn.Server):
+        """Says where it listens, once it does."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                host, port = listener.getsockname()[:2]
+                place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+                people = len(model.gallery.people())
+                text = f"serving {people} people of {settings.gallery} at http://{place}"
+                print(printable(text), flush=True)
+
     configuration = uvicorn.Config(
         make_application(model, settings, tokens, cipher),
-        host=settings.host,
-        port=settings.port,
         http=limited_protocol(settings.limits),
         ws="none",
         # Paths hold people's names; the audit log says who changed what, the metrics how much.
@@ -120,15 +137,9 @@ def run(options: argparse.Namespace) -> int:
         log_level="warning",
         timeout_graceful_shutdown=settings.limits.request_seconds,
     )
-    server = uvicorn.Server(configuration)
-    print(
-        printable(
-            f"serving {len(model.gallery.people())} people of {settings.gallery} at "
-            f"http://{settings.host}:{settings.port}"
-        ),
-        flush=True,
-    )
-    server.run()
+    server = AnnouncedServer(configuration)
+    with listener:
+        server.run([listener])
     return 0 if server.started else 1
 
 
@@ -183,6 +194,25 @@ def check_exposure(settings: ServerSettings, tokens: Tokens) -> None:
             "set FACE_ENCODE_TOKEN and FACE_ENCODE_WRITE_TOKEN, or give --token-file. "
             "Received: neither"
         )
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket at an address, not listening yet: nobody is kept waiting while models load.
+
+    Raises:
+        InputError: There is no such address here, or it is taken.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"cannot serve at {host}, port {port}: {reason}") from error
+    return listener
 
 
 def _open_model(

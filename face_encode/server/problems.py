@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -61,6 +62,16 @@ def too_busy(detail: str, seconds: int = 1) -> Problem:
     return Problem(429, "too-busy", detail, headers={"Retry-After": str(seconds)})
 
 
+def allowed_methods(application: FastAPI, path: str) -> list[str]:
+    """The methods that operations at an address know; none where there is no operation."""
+    return sorted(
+        method.upper()
+        for template, operations in application.openapi()["paths"].items()
+        if compile_path(template)[0].match(path)
+        for method in operations
+    )
+
+
 def add_handlers(application: FastAPI) -> None:
     """Answer every error of the application as a problem."""
 
@@ -73,7 +84,10 @@ def add_handlers(application: FastAPI) -> None:
         status = HTTPStatus(error.status_code)
         kind = status.phrase.lower().replace(" ", "-")
         detail = _WORDS.get(error.status_code, f"{status.description or status.phrase}.")
-        return Problem(error.status_code, kind, detail, headers=error.headers).response()
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(allowed_methods(application, request.url.path)) or "GET"
+        return Problem(error.status_code, kind, detail, headers=headers).response()
 
     @application.exception_handler(RequestValidationError)
     async def not_valid(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -9,7 +9,7 @@ import numpy as np
 
 from face_encode.detectors.detector import Detector
 from face_encode.detectors.thorough import ThoroughDetector
-from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.pipeline import NO_EMBEDDING, NO_FACE, EmbeddedPhoto, PhotoCrops
 from face_encode.server.batching import EncodingBatcher
 from face_encode.server.bodies import SentPhoto
@@ -31,8 +31,9 @@ class Recogniser:
     def __init__(
         self, encoder: Encoder, detector: Detector, settings: ServerSettings, metrics: Metrics
     ) -> None:
-        """Take an encoder and a detector; see ``start``."""
+        """Take an encoder and a detector; see ``load`` and ``start``."""
         limits = settings.limits
+        self._encoder = encoder
         self._detector = detector
         first = detector.steps[0] if isinstance(detector, ThoroughDetector) else detector
         self._quick_detector = first
@@ -41,6 +42,13 @@ class Recogniser:
         waiting = limits.requests_in_flight + 4 * limits.photos
         self.pool = DetectionPool(settings.workers, encoder.contract.crop, waiting)
         self._batcher = EncodingBatcher(encoder, metrics.encoded)
+
+    def load(self) -> None:
+        """Start the processes and compile the network: seconds that no request has to wait."""
+        self.pool.start()
+        crop = self._encoder.contract.crop
+        for faces in (1, BATCH_SIZE):
+            self._encoder.encode(np.zeros((faces, crop.height, crop.width, 3), np.uint8))
 
     def start(self) -> None:
         """Begin to encode; called within the event loop."""

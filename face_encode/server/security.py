@@ -115,6 +115,8 @@ def tokens_from(file: str | os.PathLike[str] | None) -> Tokens:
             )
     if len({token.digest for token in tokens}) < len(tokens):
         raise InputError("two clients have the same token; give each its own")
+    if len({token.name for token in tokens}) < len(tokens):
+        raise InputError("two tokens have the same client's name; the audit log tells them by it")
     return Tokens(tokens)
 
 

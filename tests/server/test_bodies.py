@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import base64
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.conftest import EXAMPLES
+
+ADA = (EXAMPLES / "ada_mirova.jpg").read_bytes()
+BASE64 = base64.b64encode(ADA).decode()
+FORM = "multipart/form-data; boundary=x"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "content", "status", "kind"),
+    [
+        (None, ADA, 415, "media-type"),
+        ("image/jpeg", ADA, 415, "media-type"),
+        ("application/x-www-form-urlencoded", b"photo=abc", 415, "media-type"),
+        ("text/json", b"{}", 415, "media-type"),
+        ("application/json", b"", 422, "not-json"),
+        ("application/json", b"{", 422, "not-json"),
+        ("application/json", b"[]", 422, "not-json"),
+        ("application/json", b"\xff\xfe\x00", 422, "not-json"),
+        ("application/json", b"[" * 100_000, 422, "not-json"),
+        ("application/json", b"{}", 422, "photo-missing"),
+        ("application/json", b'{"photo": null}', 422, "not-base64"),
+        ("application/json", b'{"photo": 7}', 422, "not-base64"),
+        ("application/json", b'{"photo": ["YQ=="]}', 422, "not-base64"),
+        ("application/json", b'{"photo": "a!b"}', 422, "not-base64"),
+        ("application/json", b'{"photo": "/etc/passwd"}', 422, "not-base64"),
+        ("application/json", b'{"photo": "file:///etc/passwd"}', 422, "not-base64"),
+        ("application/json", b'{"photo": "https://a.example/b.jpg"}', 422, "not-base64"),
+        ("application/json", b'{"photo": "data:image/png;base64,YQ=="}', 422, "not-base64"),
+        ("application/json", b'{"photo": "YQ==", "path": "/x"}', 422, "unknown-field"),
+        ("application/json", b'{"url": "http://a.example"}', 422, "unknown-field"),
+        ("application/json", '{"photo": "ä"}'.encode(), 422, "not-base64"),
+        ("multipart/form-data", b"", 422, "not-multipart"),
+        (FORM, b"", 422, "photo-missing"),
+        (FORM, b"nonsense", 422, "not-multipart"),
+        (FORM, b"--x\r\n\r\nno name\r\n--x--\r\n", 422, "not-multipart"),
+        (
+            FORM,
+            b'--x\r\nContent-Disposition: form-data; name="photo"\r\n\r\n/etc/passwd\r\n--x--\r\n',
+            422,
+            "unknown-field",
+        ),
+        (
+            FORM,
+            b'--x\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\na\r\n--x--\r\n',
+            422,
+            "unknown-field",
+        ),
+    ],
+)
+def test_a_body_that_is_none_is_told(
+    client: TestClient, content_type: str | None, content: bytes, status: int, kind: str
+) -> None:
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    answer = client.post("/v1/match", content=content, headers=headers)
+    assert (answer.status_code, answer.json()["type"]) == (
+        status,
+        f"urn:face-encode:problem:{kind}",
+    )
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_two_photos_where_one_is_asked_for(client: TestClient) -> None:
+    answer = client.post("/v1/match", files=[("photo", ADA), ("photo", ADA)])
+    assert answer.json()["detail"] == "The field 'photo' holds one photo. Received: 2."
+
+
+def test_too_many_photos(client: TestClient) -> None:
+    for sent in (
+        {"files": [("photos", b"a")] * 21, "data": {"name": "A"}},
+        {"files": [("photos", b"a")] * 100, "data": {"name": "A"}},
+        {"json": {"name": "A", "photos": ["YQ=="] * 21}},
+    ):
+        answer = client.post("/v1/people", **sent)
+        assert answer.status_code == 422
+        assert "20 photos" in answer.json()["detail"] or "files" in answer.json()["detail"]
+
+
+def test_a_file_may_be_called_anything(client: TestClient) -> None:
+    """A file's name is a label: it is shown, cut short, and never opened."""
+    path = "../../etc/passwd\x1b[31m" + "x" * 500
+    answer = client.post("/v1/match", files={"photo": (path, b"no photo")})
+    assert answer.status_code == 422
+    assert len(answer.json()["detail"]) < 200
+    assert "\x1b" not in answer.json()["detail"]
+
+
+def test_a_photo_may_be_sent_in_json_or_under_another_type(client: TestClient) -> None:
+    for sent in ({"json": {"photo": BASE64}}, {"files": {"photo": ("a", ADA, "text/plain")}}):
+        answer = client.post("/v1/match", **sent)
+        assert len(answer.json()["faces"]) == 1

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import base64
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("cryptography")
+
+from face_encode.encoders.encoder import Encoder
+from face_encode.errors import GalleryError, InputError
+from face_encode.gallery.memory import MemoryGallery
+from face_encode.server.encryption import Cipher, cipher_from_environment, is_encrypted
+from tests.conftest import EXAMPLES
+from tests.server.conftest import Serve
+
+STRANGER = (EXAMPLES / "stranger.jpg").read_bytes()
+
+
+@pytest.fixture
+def key() -> Iterator[bytes]:
+    yield secrets.token_bytes(32)
+
+
+def test_what_was_encrypted_comes_back(key: bytes) -> None:
+    cipher = Cipher([key])
+    one, two = cipher.encrypt(b"a secret"), cipher.encrypt(b"a secret")
+    assert is_encrypted(one) and b"secret" not in one
+    assert one != two  # a nonce of its own
+    assert cipher.decrypt(one, "x") == b"a secret"
+    assert cipher.decrypt(cipher.encrypt(b""), "x") == b""
+
+
+def test_a_changed_cut_or_foreign_file_is_refused(key: bytes) -> None:
+    encrypted = Cipher([key]).encrypt(b"a secret")
+    changed = encrypted[:-1] + bytes([encrypted[-1] ^ 1])
+    for content in (changed, encrypted[:-1], encrypted[:30], encrypted[:24]):
+        with pytest.raises(GalleryError, match=r"people.npz cannot be decrypted"):
+            Cipher([key]).decrypt(content, "people.npz")
+    with pytest.raises(GalleryError, match="none of the keys"):
+        Cipher([secrets.token_bytes(32)]).decrypt(encrypted, "people.npz")
+
+
+def test_a_new_key_in_front_of_the_former(key: bytes) -> None:
+    former, both = Cipher([key]), Cipher([secrets.token_bytes(32), key])
+    assert both.decrypt(former.encrypt(b"a"), "x") == b"a"
+    with pytest.raises(GalleryError):
+        former.decrypt(both.encrypt(b"a"), "x")
+
+
+def test_keys_come_from_the_environment(key: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FACE_ENCODE_GALLERY_KEY", raising=False)
+    assert cipher_from_environment() is None
+    encrypted = Cipher([key]).encrypt(b"a")
+    spellings = [
+        key.hex(),
+        base64.b64encode(key).decode(),
+        base64.urlsafe_b64encode(key).decode(),
+        f" {secrets.token_hex(32)} , {key.hex()} ",
+    ]
+    for text in spellings:
+        monkeypatch.setenv("FACE_ENCODE_GALLERY_KEY", text)
+        cipher = cipher_from_environment()
+        assert cipher is not None and cipher.decrypt(encrypted, "x") == b"a"
+
+
+@pytest.mark.parametrize("text", ["password", "ab" * 31, "ab" * 33, "ab" * 32 + ",", "ä" * 64])
+def test_a_key_that_is_none_is_told_without_it(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACE_ENCODE_GALLERY_KEY", text)
+    with pytest.raises(InputError, match="32 random bytes") as told:
+        cipher_from_environment()
+    assert text not in str(told.value)
+
+
+def test_everything_that_a_service_keeps_is_encrypted(
+    serve: Serve, key: bytes, tmp_path: Path, encoder: Encoder
+) -> None:
+    cipher = Cipher([key])
+    with serve(cipher=cipher, keep_crops=True) as client:
+        answer = client.post("/v1/people", data={"name": "Zoe"}, files={"photos": STRANGER})
+        assert answer.status_code == 200
+        picture = client.get("/v1/people/Zoe/thumbnail").content
+    assert picture.startswith(b"\xff\xd8")
+    (crop,) = (tmp_path / "people.crops").iterdir()
+    for path in (crop, tmp_path / "people.npz"):
+        assert is_encrypted(path.read_bytes())
+    with pytest.raises(GalleryError, match="is encrypted; face-encode serve reads it"):
+        MemoryGallery.load(tmp_path / "people.npz", encoder)

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from face_encode.errors import InputError
+from face_encode.server.security import Tokens, tokens_from
+from tests.server.conftest import Serve
+
+READ, WRITE = "reader-0123456789abcdef", "writer-0123456789abcdef"
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Tokens:
+    file = tmp_path / "tokens"
+    file.write_text(f"# who may do what\n\nhall read {READ}\nfront-desk  write\t{WRITE}\n")
+    return tokens_from(file)
+
+
+@pytest.fixture
+def guarded(serve: Serve, tokens: Tokens) -> Iterator[TestClient]:
+    with serve(tokens=tokens) as client:
+        yield client
+
+
+def bearing(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/match"),
+        ("POST", "/v1/verify"),
+        ("POST", "/v1/embed"),
+        ("GET", "/v1/people"),
+        ("POST", "/v1/people"),
+        ("GET", "/v1/people/A"),
+        ("PATCH", "/v1/people/A"),
+        ("DELETE", "/v1/people/A"),
+        ("GET", "/v1/people/A/thumbnail"),
+        ("GET", "/v1/settings"),
+        ("GET", "/metrics"),
+    ],
+)
+def test_nobody_gets_in_without_a_token(guarded: TestClient, method: str, path: str) -> None:
+    kinds = {
+        "": "token-missing",
+        "Basic abc": "token-missing",
+        "Bearer ": "token-missing",
+        f"Bearer {READ}x": "token-unknown",
+        f"Bearer {READ[:-1]}": "token-unknown",
+        f"bearer {READ.upper()}": "token-unknown",
+    }
+    for header, kind in kinds.items():
+        headers = {"Authorization": header} if header else {}
+        answer = guarded.request(method, path, headers=headers)
+        assert answer.status_code == 401, header
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+        assert answer.json()["type"].endswith(kind)
+
+
+def test_every_operation_asks_for_a_token(guarded: TestClient) -> None:
+    """A route that is added without a guard fails here."""
+    open_to_all = {"/healthz", "/readyz"}
+    for path, operations in guarded.get("/openapi.json").json()["paths"].items():
+        for method, operation in operations.items():
+            answer = guarded.request(method, path.replace("{name}", "A"))
+            assert answer.status_code == (200 if path in open_to_all else 401), (method, path)
+            assert ("security" in operation) == (path not in open_to_all)
+
+
+def test_a_read_token_reads_and_changes_nothing(guarded: TestClient) -> None:
+    assert guarded.get("/v1/people", headers=bearing(READ)).status_code == 200
+    assert guarded.get("/metrics", headers=bearing(READ)).status_code == 200
+    assert guarded.get("/v1/settings", headers=bearing(READ)).json()["may_write"] is False
+    for method, path in [
+        ("POST", "/v1/people"),
+        ("PATCH", "/v1/people/A"),
+        ("DELETE", "/v1/people/A"),
+    ]:
+        answer = guarded.request(method, path, headers=bearing(READ))
+        assert answer.status_code == 403
+        assert answer.json()["type"].endswith(":read-only-token")
+
+
+def test_a_write_token_does_both(guarded: TestClient) -> None:
+    assert guarded.get("/v1/settings", headers=bearing(WRITE)).json()["may_write"] is True
+    assert guarded.delete("/v1/people/A", headers=bearing(WRITE)).status_code == 404
+
+
+def test_without_a_write_token_nobody_changes_anything(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACE_ENCODE_TOKEN", READ)
+    tokens = tokens_from(None)
+    assert not tokens.can_write
+    with serve(tokens=tokens) as client:
+        answer = client.delete("/v1/people/A", headers=bearing(READ))
+        assert "without a write token" in answer.json()["detail"]
+
+
+def test_the_environment_holds_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not tokens_from(None)
+    monkeypatch.setenv("FACE_ENCODE_TOKEN", READ)
+    monkeypatch.setenv("FACE_ENCODE_WRITE_TOKEN", WRITE)
+    tokens = tokens_from(None)
+    reader, writer = tokens.find(READ), tokens.find(WRITE)
+    assert reader is not None and (reader.name, reader.role) == ("read", "read")
+    assert writer is not None and (writer.name, writer.role) == ("write", "write")
+    assert tokens.find("") is None
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("hall read short", "at least 16"),
+        ("hall read", "a line is"),
+        (f"hall admin {READ}", "a line is"),
+        (f"a read {READ}\nb write {READ}", "the same token"),
+        (f"a read {READ}\na write {WRITE}", "the same client's name"),
+        ("hall read ääääääääääääääääääää", "at least 16 letters"),
+    ],
+)
+def test_a_wrong_token_file_is_told_without_the_token(
+    content: str, words: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(content)
+    with pytest.raises(InputError, match=words) as told:
+        tokens_from(file)
+    assert READ not in str(told.value) and "short" not in str(told.value)
+
+
+def test_a_missing_token_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        tokens_from(tmp_path / "none")
+    (tmp_path / "photo").write_bytes(b"\xff\xd8")
+    with pytest.raises(InputError, match="no text"):
+        tokens_from(tmp_path / "photo")
