@@ -7,7 +7,8 @@ from each one's name, are drawn again. Where the packages are there,
 
     python -m tests.encoders.facenet_originals NAME
 
-writes it down anew, for each name at the end of this file; DeepFace's parts take ``TF_USE_LEGACY_KERAS=1`` and tf-keras.
+writes it down anew, for each name at the end of this file; all but the first take
+``TF_USE_LEGACY_KERAS=1`` and tf-keras.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import sys
 import types
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +190,7 @@ def keras_vggface_network() -> Any:
     }
     keras.utils.layer_utils = types.SimpleNamespace()
     former = {name: sys.modules.get(name) for name in stand_ins}
-    sys.modules.update(stand_ins)  # type: ignore[arg-type]
+    sys.modules.update(stand_ins)
     try:
         module: Any = importlib.import_module("keras_vggface.models")
         network = module.VGG16(include_top=False, weights=None, input_shape=(224, 224, 3))
@@ -237,7 +239,7 @@ def _write(name: str, made_by: str, shapes: list[Any], embeddings: Array) -> Non
 
 
 if __name__ == "__main__":
-    {
+    recordings: dict[str, Callable[[], None]] = {
         "facenet_pytorch": _record_facenet_pytorch,
         "deepface": _record_deepface,
         "deepface_vggface": lambda: _record_vggface(
@@ -246,4 +248,5 @@ if __name__ == "__main__":
         "keras_vggface": lambda: _record_vggface(
             "keras_vggface", "keras-vggface 0.6, tf-keras 2.21.0", keras_vggface_network()
         ),
-    }[sys.argv[1]]()
+    }
+    recordings[sys.argv[1]]()
