@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from face_encode.detectors.detector import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, ImageError, InputError
-from face_encode.gallery.memory import MemoryGallery, check_name
+from face_encode.gallery.memory import MemoryGallery
+from face_encode.gallery.names import check_name
 from face_encode.hygiene import find_suspicions
 from face_encode.images import content_digest
 from face_encode.pipeline import EmbeddedPhoto, embed_photos
@@ -25,8 +28,15 @@ Replaces: TypeAlias = Literal["all", "same people", "nothing"]
 
 
 @dataclass(frozen=True, eq=False)
-class _Task:
-    """A photo to be enrolled, what it is called, and the digest of its content."""
+class EnrolmentTask:
+    """A photo to be enrolled.
+
+    Attributes:
+        name: The person.
+        photo: Its path or pixels.
+        label: What it is called in the report.
+        digest: Of its content; see ``images.content_digest``.
+    """
 
     name: str
     photo: Photo
@@ -72,44 +82,83 @@ def enrol_people(
     embedded = embed_photos([task.photo for task in fresh], detector, encoder, workers=workers)
     shown = tracked(embedded, len(fresh), "Enrolling", show=progress)
     results = dict(zip(map(id, fresh), shown, strict=True))
+    report = enrol_embedded(
+        tasks,
+        [results[id(task)] if id(task) in results else known[task.digest] for task in tasks],
+        gallery,
+        detector,
+        encoder,
+        replaces=replaces,
+        left_out=left_out,
+    )
+    empty = [f"{name}: no photo in the folder" for name, photos in people.items() if not photos]
+    counts = {name: report.per_person.get(name, 0) for name in people}
+    return replace(report, per_person=counts, notes=(*report.notes, *empty))
 
-    enrolled: list[_Task] = []
-    embeddings = []
-    notes = [f"{name}: no photo in the folder" for name, photos in people.items() if not photos]
-    for task in tasks:
-        result: EmbeddedPhoto | None = results.get(id(task))
-        if result is None:
-            embeddings.append(known[task.digest])
+
+def enrol_embedded(
+    tasks: Sequence[EnrolmentTask],
+    results: Sequence[EmbeddedPhoto | npt.NDArray[np.float32]],
+    gallery: MemoryGallery,
+    detector: Detector,
+    encoder: Encoder,
+    *,
+    replaces: Replaces = "all",
+    left_out: Sequence[LeftOut] = (),
+) -> EnrolmentReport:
+    """Make a gallery hold people whose photos were embedded already.
+
+    Args:
+        tasks: The photos.
+        results: What became of each: embedded or its error; or, for a photo known from before,
+            its embedding alone, float32 ``(D,)``.
+        gallery: Where to; it changes in one step at the end.
+        detector: Found the faces.
+        encoder: Embedded them.
+        replaces: As for ``enrol_people``.
+        left_out: Photos that could not even be opened, for the report.
+
+    Returns:
+        What became of each photo.
+
+    Raises:
+        DatasetError: Not one photo could be enrolled.
+    """
+    refused = list(left_out)
+    enrolled: list[EnrolmentTask] = []
+    fresh: list[EmbeddedPhoto | None] = []
+    embeddings, notes = [], []
+    for task, result in zip(tasks, results, strict=True):
+        if not isinstance(result, EmbeddedPhoto):
+            embeddings.append(result)
         elif result.error is not None:
-            left_out.append(LeftOut(task.label, task.name, result.error))
+            refused.append(LeftOut(task.label, task.name, result.error))
             continue
         else:
             embeddings.append(result.embeddings[0])
             if len(result.faces) > 1:
                 notes.append(f"{task.label}: {len(result.faces)} faces, the largest is enrolled")
         enrolled.append(task)
+        fresh.append(result if isinstance(result, EmbeddedPhoto) else None)
     if not enrolled:
         raise DatasetError(
-            f"none of the {len(left_out)} photos can be enrolled"
-            + (f"; the first: {left_out[0].photo}: {left_out[0].reason}" if left_out else "")
+            f"none of the {len(refused)} photos can be enrolled"
+            + (f"; the first: {refused[0].photo}: {refused[0].reason}" if refused else "")
         )
-    counts = dict.fromkeys(people, 0)
-    for task in enrolled:
-        counts[task.name] += 1
-    suspicions = _suspicions(enrolled, results, np.stack(embeddings), encoder)
+    suspicions = _suspicions(enrolled, fresh, np.stack(embeddings), encoder)
     _replace(gallery, enrolled, np.stack(embeddings), replaces)
     gallery.detector_name = detector.name
     return EnrolmentReport(
         enrolled=len(enrolled),
-        per_person=counts,
-        left_out=tuple(left_out),
-        reused=len(tasks) - len(fresh),
+        per_person=Counter(task.name for task in enrolled),
+        left_out=tuple(refused),
+        reused=sum(result is None for result in fresh),
         # Likely mistakes first: they are what a reader must not miss.
         notes=(*suspicions, *notes),
     )
 
 
-def _tasks(people: PeoplePhotos, left_out: list[LeftOut]) -> list[_Task]:
+def _tasks(people: PeoplePhotos, left_out: list[LeftOut]) -> list[EnrolmentTask]:
     """A task for each photo that can be opened at all; the others are told."""
     tasks = []
     for name, photos in people.items():
@@ -124,7 +173,7 @@ def _tasks(people: PeoplePhotos, left_out: list[LeftOut]) -> list[_Task]:
         for index, photo in enumerate(photos):
             label = _label(photo, index)
             try:
-                tasks.append(_Task(name, photo, label, content_digest(photo)))
+                tasks.append(EnrolmentTask(name, photo, label, content_digest(photo)))
             except (ImageError, InputError) as error:
                 reason = str(error).removeprefix(f"{Path(label)}: ")
                 left_out.append(LeftOut(label, name, reason))
@@ -132,14 +181,13 @@ def _tasks(people: PeoplePhotos, left_out: list[LeftOut]) -> list[_Task]:
 
 
 def _suspicions(
-    enrolled: Sequence[_Task],
-    results: Mapping[int, EmbeddedPhoto],
+    enrolled: Sequence[EnrolmentTask],
+    fresh: Sequence[EmbeddedPhoto | None],
     embeddings: Embeddings,
     encoder: Encoder,
 ) -> list[str]:
     """Likely mistakes among the photos enrolled, such as one in the wrong folder."""
     # Of photos that were enrolled before, size and sharpness of the face are not known any more.
-    fresh = [results.get(id(task)) for task in enrolled]
     boxes = [None if result is None else result.faces[0].box for result in fresh]
     found = find_suspicions(
         [task.label for task in enrolled],
@@ -159,7 +207,7 @@ def _label(photo: Photo, index: int) -> str:
 
 def _replace(
     gallery: MemoryGallery,
-    enrolled: Sequence[_Task],
+    enrolled: Sequence[EnrolmentTask],
     embeddings: Embeddings,
     replaces: Replaces,
 ) -> None:

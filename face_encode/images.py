@@ -7,6 +7,7 @@ is refused in time) and reports a truncated file instead of filling the rest wit
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -32,6 +33,8 @@ MAX_PIXELS = 178_956_970
 # The most that these pixels take, uncompressed in RGBA at 16 bits; what is larger is no photo,
 # and would be read to its end for nothing.
 MAX_BYTES = 8 * MAX_PIXELS
+# What is read of bytes whose sender is not known: every decoder more is one more to trust.
+_FORMATS_FROM_OUTSIDE = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 # Read at once while a file's digest is made.
 _BLOCK = 1 << 20
 
@@ -90,35 +93,85 @@ def read_image(path: str | os.PathLike[str]) -> ImageArray:
         InputError: The path is none.
     """
     path = as_path(path)
-    with _opened(path) as file:
-        try:
-            with warnings.catch_warnings():
-                # Our own limit stands in for this warning, which comes at half of it.
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                # Pillow warns of damaged metadata; the photo itself is what counts here.
-                warnings.simplefilter("ignore", UserWarning)
-                with Image.open(file) as photo:
-                    if photo.width * photo.height > MAX_PIXELS:
-                        raise Image.DecompressionBombError(f"{photo.width}x{photo.height} pixels")
-                    if photo.format == "EPS":
-                        # Pillow would start Ghostscript on a stranger's program.
-                        raise ImageError(f"{path}: a PostScript file, not a photo")
-                    return _to_rgb(photo, path)
-        except ImageError:
-            raise
-        except UnidentifiedImageError as error:
-            raise ImageError(f"{path}: not a photo in a known format") from error
-        except Image.DecompressionBombError as error:
-            raise ImageError(
-                f"{path}: too large to be read safely; at most {MAX_PIXELS:,} pixels are "
-                f"allowed ({error})"
-            ) from error
-        except MemoryError as error:
-            raise ImageError(f"{path}: not enough memory to decode it") from error
-        # Pillow's decoders raise whatever a damaged file trips over: struct.error, SyntaxError,
-        # IndexError … A photo from outside must never end the program.
-        except Exception as error:
-            raise ImageError(f"{path}: damaged or cut off ({error})") from error
+    label = str(path)
+    with (
+        _opened(path) as file,
+        _telling_damage(label, MAX_PIXELS),
+        Image.open(file) as photo,
+    ):
+        return _to_rgb(photo, label, MAX_PIXELS)
+
+
+def decode_image(
+    content: bytes, label: str = "the photo", *, max_pixels: int | None = None
+) -> ImageArray:
+    """Read a photo's bytes, whose sender may be unknown, as ``read_image`` reads a file.
+
+    Args:
+        content: A photo as AVIF, BMP, GIF, JPEG, PNG, PPM, TIFF or WebP; a HEIC one is refused.
+        label: What it is called in an error.
+        max_pixels: The most that are decoded; None for ``MAX_PIXELS``.
+
+    Returns:
+        uint8 ``(H, W, 3)``.
+
+    Raises:
+        ImageError: Another format, damaged, truncated, or of more pixels or bytes.
+    """
+    if not content:
+        raise ImageError(f"{label}: an empty file")
+    if len(content) > MAX_BYTES:
+        raise ImageError(f"{label}: too large to be a photo; at most {MAX_BYTES:,} bytes")
+    most = MAX_PIXELS if max_pixels is None else max_pixels
+    with (
+        _telling_damage(label, most),
+        Image.open(io.BytesIO(content), formats=_FORMATS_FROM_OUTSIDE) as photo,
+    ):
+        return _to_rgb(photo, label, most)
+
+
+def rgb_of(photo: Image.Image, label: str = "the photo") -> ImageArray:
+    """Turn Pillow's image into an array, upright and RGB, as ``read_image`` does with a file.
+
+    Args:
+        photo: Of any mode; it may come from a file that is not decoded yet.
+        label: What it is called in an error.
+
+    Returns:
+        uint8 ``(H, W, 3)``.
+
+    Raises:
+        ImageError: As for ``read_image``.
+    """
+    with _telling_damage(label, MAX_PIXELS):
+        return _to_rgb(photo, label, MAX_PIXELS)
+
+
+@contextmanager
+def _telling_damage(label: str, max_pixels: int) -> Iterator[None]:
+    """Make whatever Pillow raises while it decodes an error of ours."""
+    try:
+        with warnings.catch_warnings():
+            # Our own limit stands in for this warning, which comes at half of it.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns of damaged metadata; the photo itself is what counts here.
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{label}: not a photo in a known format") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{label}: too large to be read safely; at most {max_pixels:,} pixels are "
+            f"allowed ({error})"
+        ) from error
+    except MemoryError as error:
+        raise ImageError(f"{label}: not enough memory to decode it") from error
+    # Pillow's decoders raise whatever a damaged file trips over: struct.error, SyntaxError,
+    # IndexError … A photo from outside must never end the program.
+    except Exception as error:
+        raise ImageError(f"{label}: damaged or cut off ({error})") from error
 
 
 @contextmanager
@@ -149,8 +202,13 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _to_rgb(photo: Image.Image, path: Path) -> ImageArray:
+def _to_rgb(photo: Image.Image, label: str, max_pixels: int) -> ImageArray:
     """Decode, turn upright, and bring to 8-bit RGB."""
+    if photo.width * photo.height > max_pixels:
+        raise Image.DecompressionBombError(f"{photo.width}x{photo.height} pixels")
+    if photo.format == "EPS":
+        # Pillow would start Ghostscript on a stranger's program.
+        raise ImageError(f"{label}: a PostScript file, not a photo")
     # A photo of plain RGB without an orientation takes the first two steps only.
     photo.load()
     upright = _upright(photo)
@@ -159,11 +217,11 @@ def _to_rgb(photo: Image.Image, path: Path) -> ImageArray:
         return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
     if upright.mode == "F":
         # No agreed range: taken as 0..255, a photo of 0..1 would silently be black.
-        raise ImageError(f"{path}: floating-point pixels; save it with 8 or 16 bits")
+        raise ImageError(f"{label}: floating-point pixels; save it with 8 or 16 bits")
     if upright.mode == "I":  # how some 16-bit files arrive
         values = np.asarray(upright)
         if values.min() < 0 or values.max() > 65535:
-            raise ImageError(f"{path}: values outside 0..65535 in a photo of 32 bits")
+            raise ImageError(f"{label}: values outside 0..65535 in a photo of 32 bits")
         grey = (values / 257).round().astype(np.uint8)
         return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
     if upright.mode != "RGB":

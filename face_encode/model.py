@@ -98,6 +98,18 @@ class Face_Encode_Model:
     def threshold(self, value: float) -> None:
         self._threshold = float(value)
 
+    @property
+    def verification_threshold(self) -> float:
+        """Cosine similarity from which two photos count as of one person."""
+        return self._threshold_for(1)
+
+    @property
+    def threshold_source(self) -> str:
+        """Where the threshold comes from: ``"set"``, ``"calibration"`` or ``"encoder"``."""
+        if self._threshold is not None:
+            return "set"
+        return "encoder" if self.gallery.calibration is None else "calibration"
+
     def _threshold_for(self, enrolled: int) -> float:
         """The threshold of a search of so many photos; 1 for a comparison of two."""
         if self._threshold is not None:
@@ -353,7 +365,7 @@ class Face_Encode_Model:
         """Read the enrolled people from an ``.npz`` file, in the place of whoever was enrolled.
 
         Raises:
-            GalleryError: Missing or damaged.
+            GalleryError: Missing, damaged, or searched by another metric than cosine.
             WrongEncoderError: Another encoder filled it.
         """
         self.gallery = MemoryGallery.load(path, self.encoder)

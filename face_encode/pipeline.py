@@ -95,13 +95,18 @@ def embed_photos(
     for item in found:
         waiting.append(item)
         if sum(len(each.crops) for each in waiting) >= BATCH_SIZE:
-            yield from _encode_together(waiting, encoder)
+            yield from encode_together(waiting, encoder)
             waiting = []
-    yield from _encode_together(waiting, encoder)
+    yield from encode_together(waiting, encoder)
 
 
-def _encode_together(items: Sequence[PhotoCrops], encoder: Encoder) -> Iterator[EmbeddedPhoto]:
-    """Encode the crops of several photos in one batch."""
+def encode_together(items: Sequence[PhotoCrops], encoder: Encoder) -> Iterator[EmbeddedPhoto]:
+    """Encode the crops of several photos in one call of the encoder.
+
+    Args:
+        items: What ``find_crops`` gave, or ``find_in_photo``.
+        encoder: Embeds them.
+    """
     if not items:
         return
     embeddings = encoder.encode(np.concatenate([item.crops for item in items]))
@@ -138,7 +143,7 @@ def find_crops(
     chunks = (todo[start : start + _CHUNK] for start in range(0, len(todo), _CHUNK))
     if workers <= 1:
         for photo in todo:
-            yield _find_in_one(photo, detector, recipe, max_faces)
+            yield find_in_photo(photo, detector, recipe, max_faces)
         return
     # loky starts clean processes: forking one in which TensorFlow runs can deadlock, and the
     # standard library's clean start would run the user's own script again in each.
@@ -183,13 +188,23 @@ def _find_in_chunk(
     import cv2
 
     cv2.setNumThreads(1)
-    return [_find_in_one(photo, detector, recipe, max_faces) for photo in photos]
+    return [find_in_photo(photo, detector, recipe, max_faces) for photo in photos]
 
 
-def _find_in_one(
+def find_in_photo(
     photo: Photo, detector: Detector, recipe: CropRecipe, max_faces: int | None
 ) -> PhotoCrops:
-    """Read, detect and cut out; whatever is wrong with the photo becomes its error."""
+    """Read one photo, find the faces and cut them out, in this process.
+
+    Args:
+        photo: A path or an array.
+        detector: Finds the faces.
+        recipe: How they are cut out.
+        max_faces: The largest so many; None for all.
+
+    Returns:
+        Whatever is wrong with the photo is its ``error``.
+    """
     label = "array" if isinstance(photo, np.ndarray) else os.fspath(photo)
     nothing = PhotoCrops(label, (), np.empty((0, recipe.height, recipe.width, 3), np.uint8))
     try:

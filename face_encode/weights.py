@@ -36,6 +36,7 @@ class KnownWeights:
 
 _CC0 = "public domain (CC0)"
 _DLIB_MODELS = "Davis King, github.com/davisking/dlib-models"
+_MTCNN = "Iván de Paz Centeno, github.com/ipazc/mtcnn, after Zhang et al., 2016"
 
 # dlib's 68-point landmark model lies beside these and is left alone on purpose: its licence
 # excludes commercial use.
@@ -60,6 +61,27 @@ KNOWN_WEIGHTS = {
         sha256="4cb19393e2fbaf2b1609a9319ad5386618c886a6234ec1b971f3e87c85d87fe6",
         licence=_CC0,
         source=_DLIB_MODELS,
+    ),
+    "mtcnn_pnet": KnownWeights(
+        package="mtcnn",
+        file="assets/weights/pnet.lz4",
+        sha256="ea6b0c3e685ebee3165326ad6484acc95f2ef78f1c94fbf40a55704fa989f7b5",
+        licence="MIT",
+        source=_MTCNN,
+    ),
+    "mtcnn_rnet": KnownWeights(
+        package="mtcnn",
+        file="assets/weights/rnet.lz4",
+        sha256="cb00e6460f3c98b0bfafaba3c0a0ded4bdf6e62cee7174d969e8670d7e757fee",
+        licence="MIT",
+        source=_MTCNN,
+    ),
+    "mtcnn_onet": KnownWeights(
+        package="mtcnn",
+        file="assets/weights/onet.lz4",
+        sha256="94f6ea2f4cf985275ee958cdd762d17b6009348a4fb9d8c6be39ba73ffd22ca3",
+        licence="MIT",
+        source=_MTCNN,
     ),
 }
 

@@ -55,6 +55,12 @@ def lfw_pairs() -> Path:
 
 
 @pytest.fixture(scope="session")
+def samples() -> Path:
+    """A folder with ``multiface.jpg``, a group photo, and ``faces.mp4``, a short video."""
+    return path_from("FACE_ENCODE_SAMPLES")
+
+
+@pytest.fixture(scope="session")
 def encoder(cache_folder: Path) -> Encoder:
     """The default encoder."""
     return load_encoder()

@@ -27,6 +27,7 @@ def test_public_names_are_these() -> None:
         "read_contract",
         "read_image",
         "save_encoder",
+        "watch",
     ]
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from face_encode.cli import enroll, match, models, remove, verify, watch
 from face_encode.console import exit_code_of
 from face_encode.evaluation.commands import add_commands as add_evaluation_commands
+from face_encode.server import command as serve
 from face_encode.training import distill, head
 from face_encode.version import __version__
 
@@ -66,6 +67,9 @@ def build_parser() -> argparse.ArgumentParser:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     add_evaluation_commands(commands)
+    service = commands.add_parser("serve", help=serve.SUMMARY)
+    serve.add_arguments(service)
+    service.set_defaults(run=serve.run)
     train = commands.add_parser("train", help="train an encoder of your own")
     trainings = train.add_subparsers(title="trainings", metavar="WHAT", required=True)
     for name, (script, summary) in _TRAININGS.items():

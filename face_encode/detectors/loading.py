@@ -9,6 +9,7 @@ from face_encode.detectors.detector import Detector
 from face_encode.detectors.dlib_cnn import DlibCnnDetector
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.detectors.haar import HaarDetector
+from face_encode.detectors.mtcnn import MtcnnDetector
 from face_encode.detectors.thorough import ThoroughDetector
 from face_encode.errors import InputError
 
@@ -57,6 +58,9 @@ KNOWN_DETECTORS = {
         "fastest, for webcams: faces from the front, mistakes now and then",
         "part of OpenCV (Intel, BSD-like)",
     ),
+    "mtcnn": KnownDetector(
+        MtcnnDetector, "slow, few misses, small and turned faces; extra mtcnn", "MIT"
+    ),
 }
 
 
@@ -68,6 +72,7 @@ def load_detector(name: str | None = None) -> Detector:
 
     Raises:
         InputError: No such detector.
+        MissingExtraError: It needs an extra that is not installed.
     """
     name = DEFAULT_DETECTOR if name is None else name
     if not isinstance(name, str) or name not in KNOWN_DETECTORS:

@@ -61,6 +61,9 @@ class Gallery(Protocol):
     def remove(self, name: str) -> int:
         """Take a person out; returns how many embeddings that were."""
 
+    def rename(self, name: str, new_name: str) -> int:
+        """Call a person otherwise; returns how many embeddings that were."""
+
     def people(self) -> dict[str, int]:
         """How many embeddings each person has, in the order of enrolment."""
 

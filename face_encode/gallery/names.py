@@ -1,0 +1,36 @@
+"""Names of people and other texts, as galleries keep them."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from face_encode.errors import InputError
+
+TextArray: TypeAlias = npt.NDArray[np.str_]
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no person's name.
+
+    Raises:
+        InputError: No text, empty, or with control characters or broken encoding in it. Joiners
+            without a width are allowed: Persian and Hindi names are written with them.
+    """
+    if (
+        not isinstance(name, str)
+        or not name.strip()
+        or any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
+    ):
+        raise InputError(
+            f"a person's name is text without control characters, not empty. Received: {name!r}"
+        )
+
+
+def text_array(values: Sequence[str]) -> TextArray:
+    """A text array, also of nothing."""
+    return np.array(values, dtype=np.str_).reshape(len(values))

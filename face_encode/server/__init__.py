@@ -1,0 +1,1 @@
+"""The HTTP service: the recognition of this package for programs and browsers."""

@@ -1,0 +1,137 @@
+"""What Prometheus is told, and what the page's quality panel shows of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# The quality panel tells of so many requests of each kind.
+_REMEMBERED = 1_000
+_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+
+
+class Metrics:
+    """The numbers of one service."""
+
+    def __init__(self) -> None:
+        """Begin at zero."""
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._requests = Counter(
+            "face_encode_requests_total",
+            "Requests answered.",
+            ("method", "route", "status"),
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "face_encode_request_seconds",
+            "From a request's headers to the end of its answer.",
+            ("method", "route"),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        sizes = (1, 2, 4, 8, 16, 32, 64)
+        self._batches = Histogram(
+            "face_encode_batch_faces",
+            "Faces that were encoded in one call of the network.",
+            buckets=sizes,
+            registry=self.registry,
+        )
+        self._saves = Histogram(
+            "face_encode_save_changes",
+            "Changes of the people that were saved in one step.",
+            buckets=sizes,
+            registry=self.registry,
+        )
+        self._recent: defaultdict[str, deque[float]] = defaultdict(
+            lambda: deque(maxlen=_REMEMBERED)
+        )
+        self._lock = threading.Lock()
+
+    def watch(self, name: str, description: str, value: Callable[[], float]) -> None:
+        """Tell a number that is looked up when it is asked for."""
+        gauge = Gauge(f"face_encode_{name}", description, registry=self.registry)
+        gauge.set_function(value)
+
+    def encoded(self, photos: int, faces: int) -> None:
+        """A batch went through the network."""
+        self._batches.observe(faces)
+
+    def saved(self, changes: int) -> None:
+        """Changes were saved together."""
+        self._saves.observe(changes)
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """A request was answered."""
+        self._requests.labels(method, route, str(status)).inc()
+        self._seconds.labels(method, route).observe(seconds)
+        if status < 400:
+            with self._lock:
+                self._recent[f"{method} {route}"].append(seconds)
+
+    def latency(self) -> dict[str, dict[str, Any]]:
+        """Median and 99th percentile of recent requests that went well, by kind."""
+        with self._lock:
+            recent = {kind: list(seconds) for kind, seconds in self._recent.items()}
+        return {
+            kind: {
+                "requests": len(seconds),
+                "p50_milliseconds": round(1000 * float(np.percentile(seconds, 50)), 1),
+                "p99_milliseconds": round(1000 * float(np.percentile(seconds, 99)), 1),
+            }
+            for kind, seconds in recent.items()
+            if kind.partition(" ")[2].startswith("/v1")
+        }
+
+    def text(self) -> bytes:
+        """Everything in Prometheus' format."""
+        return generate_latest(self.registry)
+
+
+class RequestMeter:
+    """Times requests and counts their answers."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        """Wrap an application."""
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand on, and note what comes back."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        # Of a client that hung up before it was answered.
+        status = 499
+
+        async def send_noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noting)
+        finally:
+            # The pattern, not the path: paths hold names of people, and there are endlessly many.
+            route = getattr(scope.get("route"), "path", "other")
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._metrics.answered(method, route, status, time.perf_counter() - start)
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
