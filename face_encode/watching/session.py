@@ -102,7 +102,7 @@ class Session:
         self._watcher = watcher
         self._outlets = Outlets() if outlets is None else outlets
         self._max_seconds = float("inf") if max_seconds is None else max_seconds
-        self._log = AppearanceLog(watcher.model.threshold, merge_seconds)
+        self._log = AppearanceLog(watcher.model.verification_threshold, merge_seconds)
         self._report = SessionReport(source.name)
         self._began_at: datetime | None = None
 
