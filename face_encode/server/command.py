@@ -76,6 +76,7 @@ _LIMITS = {
     "photos": ("of one enrolment", ("photos", 1)),
     "faces": ("of one photo", ("faces", 1)),
     "body-seconds": ("until a request has arrived", ("body_seconds", 1)),
+    "header-seconds": ("until a request's headers have arrived", ("header_seconds", 1)),
     "request-seconds": ("until it is answered", ("request_seconds", 1)),
     "requests": ("answered at once", ("requests_in_flight", 1)),
     "connections": ("open at once", ("connections", 1)),

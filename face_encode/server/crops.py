@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
@@ -80,15 +79,26 @@ class CropFolder:
             self._write(new_name, content)
         self.forget(name)
 
-    def keep_only(self, names: Iterable[str]) -> None:
-        """Delete the crops of everybody else, such as one that a crash left behind."""
+    def tidy(self, names: Iterable[str]) -> None:
+        """Delete the crops of all but these people, and encrypt theirs under the first key.
+
+        Raises:
+            GalleryError: The folder cannot be written to.
+        """
         if not self.path.is_dir():
             return
-        wanted = {self._path_of(name) for name in names}
-        for path in self.path.iterdir():
-            if path.suffix == ".jpg" and path not in wanted:
-                with suppress(OSError):
+        wanted = {self._path_of(name): name for name in names}
+        try:
+            for path in self.path.iterdir():
+                if path not in wanted:
+                    # A crash left it behind.
                     path.unlink()
+                elif self._cipher is not None and not self._cipher.is_current(path.read_bytes()):
+                    content = self.of(wanted[path])
+                    if content is not None:
+                        self._write(wanted[path], content)
+        except OSError as error:
+            raise GalleryError(f"cannot tidy up {self.path}: {error.strerror}") from error
 
     def _write(self, name: str, content: bytes) -> None:
         if self._cipher is not None:

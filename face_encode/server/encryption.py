@@ -22,8 +22,8 @@ _MOST_BYTES = 2**31 - 1
 class Cipher:
     """Encrypts under the first key, and decrypts what any of the keys encrypted.
 
-    So a key is replaced by putting the new one in front: the next change of the gallery writes
-    it under that.
+    So a key is replaced by putting the new one in front: what is found under another is written
+    anew under that.
     """
 
     def __init__(self, keys: Sequence[bytes]) -> None:
@@ -58,6 +58,19 @@ class Cipher:
         # written as often.
         nonce = os.urandom(_NONCE_BYTES)
         return HEADER + nonce + self._ciphers[0].encrypt(nonce, content, HEADER)
+
+    def is_current(self, content: bytes) -> bool:
+        """Whether a file is encrypted, and under the first key."""
+        from cryptography.exceptions import InvalidTag
+
+        if not is_encrypted(content):
+            return False
+        start = len(HEADER) + _NONCE_BYTES
+        try:
+            self._ciphers[0].decrypt(content[len(HEADER) : start], content[start:], HEADER)
+        except (InvalidTag, ValueError):
+            return False
+        return True
 
     def decrypt(self, encrypted: bytes, label: str) -> bytes:
         """The content; ``label`` is what the file is called in an error.

@@ -16,8 +16,8 @@ from face_encode.server.encryption import KEY_VARIABLE, Cipher, is_encrypted
 class GalleryFile:
     """Reads and writes one gallery file.
 
-    With a cipher it is always written encrypted, and a plain one that is found is read; without
-    one it is plain, and an encrypted one is refused.
+    With a cipher it is always encrypted under the first key: what is found otherwise is written
+    anew as soon as it is read. Without one it is plain, and an encrypted one is refused.
 
     Attributes:
         path: The file.
@@ -45,16 +45,15 @@ class GalleryFile:
         try:
             with open_regular(self.path) as file:
                 content = file.read()
+            is_current = self._cipher is None or self._cipher.is_current(content)
             if is_encrypted(content):
                 if self._cipher is None:
                     raise GalleryError(f"{label} is encrypted: its key belongs in {KEY_VARIABLE}")
                 content = self._cipher.decrypt(content, label)
-            elif self._cipher is not None:
-                # From now on nobody reads it without the key, not only from the next change on.
-                gallery = MemoryGallery.read(io.BytesIO(content), encoder, label)
+            gallery = MemoryGallery.read(io.BytesIO(content), encoder, label)
+            if not is_current:
                 self.write(gallery)
-                return gallery
-            return MemoryGallery.read(io.BytesIO(content), encoder, label)
+            return gallery
         except FileNotFoundError:
             return MemoryGallery(encoder)
         except OSError as error:

@@ -81,7 +81,7 @@ class PeopleStore:
         self._people = _frozen(model, model.gallery)
         self._waiting: queue.Queue[_Waiting | None] = queue.Queue()
         if crops is not None:
-            crops.keep_only(self._people.photos)
+            crops.tidy(self._people.photos)
         self._writer = threading.Thread(target=self._write_on, name="people-writer")
         self._writer.start()
 
@@ -101,7 +101,7 @@ class PeopleStore:
         return future
 
     def close(self) -> None:
-        """Save what was asked for, and end the writer."""
+        """Save what was asked for, and end the writer; a second time does nothing."""
         self._waiting.put(None)
         self._writer.join()
 

@@ -48,6 +48,18 @@ def test_a_plain_file_is_encrypted_as_soon_as_there_is_a_key(
         GalleryFile(path).read(encoder)
 
 
+def test_a_new_key_takes_over_at_the_next_start(
+    tmp_path: Path, fitted_model: Face_Encode_Model
+) -> None:
+    path, encoder = tmp_path / "people.npz", fitted_model.encoder
+    old, new = secrets.token_bytes(32), secrets.token_bytes(32)
+    GalleryFile(path, Cipher([old])).write(fitted_model.gallery)
+    GalleryFile(path, Cipher([new, old])).read(encoder)
+    assert len(GalleryFile(path, Cipher([new])).read(encoder)) == len(fitted_model.gallery)
+    with pytest.raises(GalleryError, match="none of the keys"):
+        GalleryFile(path, Cipher([old])).read(encoder)
+
+
 def test_a_damaged_file_is_told(tmp_path: Path, cipher: Cipher, encoder: Encoder) -> None:
     path = tmp_path / "people.npz"
     for content in (b"", b"nonsense", cipher.encrypt(b"nonsense"), cipher.encrypt(b"")[:-1]):

@@ -98,7 +98,7 @@ def test_report_row_by_row(new_page: NewPage) -> None:
     page.get_by_role("button", name="Enrol 1 photo").click()
     rows = page.locator("#enrol-report .row")
     # Nothing is lost where nothing could be enrolled: the photos stay, to be mended.
-    expect(page.locator("#enrol-messages").get_by_role("alert")).to_contain_text("none of the 1")
+    expect(page.locator("#enrol-messages").get_by_role("alert")).to_contain_text("None of the 1")
     expect(rows).to_contain_text(["half.jpg"])
     expect(page.locator("#enrol-shots .shot")).to_have_count(1)
 

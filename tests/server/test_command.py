@@ -1,0 +1,142 @@
+"""The service as it is started: a process of its own, spoken to over the wire."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.serving import Client, RunningService
+from face_encode.cli import main
+from face_encode.encoders.encoder import Encoder
+from tests.conftest import EXAMPLES, VERIFY_DATASET
+from tests.server import hostile
+from tests.server.killing import kill_while_enrolling
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="speaks of processes the POSIX way")
+
+PHOTO = (EXAMPLES / "ada_mirova.jpg").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    shutil.copytree(VERIFY_DATASET, folder / "people")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path) -> Iterator[RunningService]:
+    """On a folder of people, with tokens, and with little patience."""
+    people = str(folder / "people")
+    options = ("--people", people, "--detector", "dlib_hog", "--workers", "1", *hostile.OPTIONS)
+    with RunningService(*options, environment=hostile.TOKENS) as service:
+        yield service
+
+
+def test_a_folder_is_enrolled_into_a_file_beside_it(service: RunningService, folder: Path) -> None:
+    assert "24 photos of 6 people enrolled" in service.lines
+    assert service.lines[-1].startswith(f"serving 6 people of {folder / 'people.npz'} at http://")
+    assert (folder / "people.npz").is_file()
+    client = Client(service.port, hostile.READ)
+    (face,) = client.post("/v1/match", [("photo", PHOTO)]).json["faces"]
+    assert (face["name"], face["is_match"]) == ("Ada_Mirova", True)
+    log = folder / "people.audit.jsonl"
+    assert log.stat().st_mode & 0o077 == 0
+
+
+def test_every_hostile_request_is_refused_and_the_next_good_one_answered(
+    service: RunningService,
+) -> None:
+    kinds = {each.kind for each in hostile.hostile_requests(100)}
+    outcomes = list(hostile.play(service.port, len(kinds)))
+    assert {each.kind for each in outcomes} == kinds
+    assert [each for each in outcomes if each.status not in range(400, 500)] == []
+    assert [each for each in outcomes if not each.problem] == []
+    assert {each.good_status for each in outcomes} == {200}
+    statuses = {each.kind: each.status for each in outcomes}
+    assert statuses["slow body"] == statuses["slow headers"] == 408
+    assert statuses["announced too large"] == statuses["too large unannounced"] == 413
+    assert statuses["wrong token"] == 401
+    people = Client(service.port, hostile.READ).request("GET", "/v1/people").json["people"]
+    assert len(people) == 6
+
+
+def test_a_connection_that_says_nothing_is_closed(service: RunningService) -> None:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as silent:
+        assert b" 408 " in silent.recv(1_000)
+
+
+def test_killed_while_enrolling_it_loses_nothing_acknowledged(
+    tmp_path: Path, encoder: Encoder
+) -> None:
+    names = [f"Person {number}" for number in range(200)]
+    done = kill_while_enrolling(tmp_path, encoder, names, 0.3)
+    assert done.acknowledged and len(done.asked) < 200
+    assert set(done.acknowledged) <= set(done.on_disk) <= set(done.asked)
+    assert set(done.on_disk) <= set(done.audited)
+    assert done.orphans == []
+    with RunningService("--people", str(tmp_path / "people.npz"), "--workers", "1") as again:
+        people = Client(again.port).request("GET", "/v1/people").json["people"]
+        assert set(done.acknowledged) <= {person["name"] for person in people}
+        assert again.stop() in (0, -15)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    """What a service says that does not start."""
+    assert main(["serve", *options]) == 1
+    return capsys.readouterr().err
+
+
+def test_elsewhere_it_does_not_start_without_a_token(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    people = ("--people", str(tmp_path / "people.npz"))
+    for host in ("0.0.0.0", "::", "192.0.2.1", "hall.example"):
+        assert "takes a token" in refused(capsys, *people, "--host", host)
+    told = refused(capsys, *people, "--allowed-host", "face.example")
+    assert "through a proxy" in told
+
+
+def test_a_port_that_is_taken_is_told_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        told = refused(capsys, "--people", str(tmp_path / "people.npz"), "--port", port)
+    assert "cannot serve at 127.0.0.1" in told and "in use" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--people", "people.db"), "ends in .npz"),
+        (("--people", ""), "a path is text"),
+        (("--people", "a.npz", "--token-file", "nowhere"), "token file nowhere cannot be read"),
+        (("--people", "a.npz", "--audit-log", "no/such/folder/a"), "cannot write the audit log"),
+    ],
+)
+def test_wrong_options_are_told_in_one_line(
+    options: tuple[str, ...],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = refused(capsys, "--port", "0", *options)
+    assert words in told and told.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_gallery_is_told_and_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "people.npz"
+    path.write_bytes(b"damaged")
+    assert "no gallery" in refused(capsys, "--port", "0", "--people", str(path))
+    assert path.read_bytes() == b"damaged"

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+import anyio
+import pytest
+from fastapi.testclient import TestClient
+from starlette.types import Message, Receive, Scope, Send
+
+from face_encode.errors import InputError
+from face_encode.server.limits import RequestLimits
+from face_encode.server.problems import Problem
+from face_encode.server.settings import Limits
+from tests.conftest import EXAMPLES
+from tests.server.conftest import Serve
+
+ADA = (EXAMPLES / "ada_mirova.jpg").read_bytes()
+
+
+class Exchange:
+    """A request played to an application, and what came back."""
+
+    def __init__(
+        self,
+        parts: list[bytes],
+        headers: dict[str, str] | None = None,
+        *,
+        pause: float = 0,
+        ends: bool = True,
+    ) -> None:
+        self._parts, self._pause, self._ends = list(parts), pause, ends
+        self.sent: list[Message] = []
+        self.scope: Scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/match",
+            "headers": [
+                (name.lower().encode(), value.encode())
+                for name, value in (headers or {"Transfer-Encoding": "chunked"}).items()
+            ],
+        }
+
+    async def receive(self) -> Message:
+        await anyio.sleep(self._pause)
+        if not self._parts and not self._ends:
+            await anyio.sleep_forever()
+        body = self._parts.pop(0) if self._parts else b""
+        return {
+            "type": "http.request",
+            "body": body,
+            "more_body": bool(self._parts) or not self._ends,
+        }
+
+    async def send(self, message: Message) -> None:
+        self.sent.append(message)
+
+    @property
+    def status(self) -> int:
+        return int(self.sent[0]["status"])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {name.decode(): value.decode() for name, value in self.sent[0]["headers"]}
+
+    @property
+    def is_over(self) -> bool:
+        return not self.sent[-1].get("more_body", False)
+
+
+async def reading(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application that reads the body, and answers how long it was."""
+    length, more = 0, True
+    while more:
+        try:
+            message = await receive()
+        except Problem as problem:
+            await problem.response()(scope, receive, send)
+            return
+        length += len(message["body"])
+        more = message["more_body"]
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": str(length).encode()})
+
+
+def play(
+    limits: Limits, exchange: Exchange, app: Callable[..., Awaitable[None]] = reading
+) -> Exchange:
+    guarded = RequestLimits(app, limits)
+    anyio.run(guarded, exchange.scope, exchange.receive, exchange.send)
+    assert guarded.in_flight == 0
+    assert exchange.is_over
+    return exchange
+
+
+def test_a_body_within_the_limits_passes() -> None:
+    done = play(Limits(body_bytes=10), Exchange([b"12345", b"67890"]))
+    assert (done.status, done.sent[1]["body"]) == (200, b"10")
+    assert "connection" not in done.headers
+
+
+def test_a_body_announced_too_large_is_refused_unread() -> None:
+    exchange = Exchange([b"x"] * 5, {"Content-Length": "11"})
+    done = play(Limits(body_bytes=10), exchange)
+    assert (done.status, done.headers["connection"]) == (413, "close")
+
+
+def test_a_body_is_counted_where_nothing_was_announced() -> None:
+    assert play(Limits(body_bytes=10), Exchange([b"1234"] * 3)).status == 413
+
+
+def test_a_refused_client_is_listened_to_but_not_for_ever() -> None:
+    endless = Exchange([b"x"] * 3, {"Content-Length": "999"}, ends=False)
+    start = time.perf_counter()
+    assert play(Limits(body_bytes=10), endless).status == 413
+    assert 1.5 < time.perf_counter() - start < 10
+    # The answer was on its way before the listening began.
+    assert endless.sent[1]["body"] and endless.sent[1]["more_body"]
+
+
+def test_a_slow_body_is_refused() -> None:
+    done = play(Limits(body_seconds=1), Exchange([b"x"] * 100, pause=0.1))
+    assert (done.status, done.headers["connection"]) == (408, "close")
+
+
+def test_work_that_takes_too_long_is_given_up() -> None:
+    async def thinking(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await anyio.sleep_forever()
+
+    done = play(Limits(request_seconds=1), Exchange([b"x"]), thinking)
+    assert (done.status, done.headers["retry-after"]) == (503, "5")
+
+
+def test_more_than_so_many_at_once_come_back_later() -> None:
+    async def both() -> tuple[Exchange, Exchange]:
+        first, second = Exchange([b"x"], pause=0.3), Exchange([b"x"])
+        guarded = RequestLimits(reading, Limits(requests_in_flight=1))
+        async with anyio.create_task_group() as group:
+            group.start_soon(guarded, first.scope, first.receive, first.send)
+            await anyio.sleep(0.1)
+            await guarded(second.scope, second.receive, second.send)
+        return first, second
+
+    first, second = anyio.run(both)
+    assert (first.status, second.status) == (200, 429)
+    assert second.headers["retry-after"] == "1"
+
+
+def test_the_service_refuses_large_bodies(serve: Serve) -> None:
+    with serve(limits=Limits(body_bytes=len(ADA) - 1)) as client:
+        answer = client.post("/v1/match", files={"photo": ADA})
+        assert answer.status_code == 413
+        assert answer.json()["type"].endswith(":body-too-large")
+        in_parts = (ADA[start : start + 1000] for start in range(0, len(ADA), 1000))
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        assert client.post("/v1/match", content=in_parts, headers=headers).status_code == 413
+
+
+def test_the_service_names_no_more_faces_than_allowed(client: TestClient, serve: Serve) -> None:
+    group = (EXAMPLES / "group.jpg").read_bytes()
+    with serve(limits=Limits(faces=2)) as limited:
+        assert len(limited.post("/v1/match", files={"photo": group}).json()["faces"]) == 2
+        assert (
+            len(limited.post("/v1/embed?max_faces=9", files={"photo": group}).json()["faces"]) == 2
+        )
+
+
+def test_a_limit_of_nothing_is_none() -> None:
+    with pytest.raises(InputError, match="'faces' is at least 1"):
+        Limits(faces=0)
