@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from face_encode.version import __version__
 
 if TYPE_CHECKING:
+    from face_encode.bulk import embed_folder
     from face_encode.detectors.loading import load_detector
+    from face_encode.embedding_files.opening import read_embeddings
     from face_encode.encoders.contract import EncoderContract, read_contract, save_encoder
     from face_encode.encoders.encoder import Encoder
     from face_encode.encoders.loading import load_encoder
@@ -39,12 +41,14 @@ _HOME_OF = {
     "Match": "face_encode.types",
     "ReferenceEmbeddings": "face_encode.references",
     "TripletModel": "face_encode.training.triplet",
+    "embed_folder": "face_encode.bulk",
     "extract_faces": "face_encode.verbs",
     "find": "face_encode.finding",
     "load_detector": "face_encode.detectors.loading",
     "load_encoder": "face_encode.encoders.loading",
     "open_gallery": "face_encode.gallery.opening",
     "read_contract": "face_encode.encoders.contract",
+    "read_embeddings": "face_encode.embedding_files.opening",
     "read_image": "face_encode.images",
     "read_photo": "face_encode.photo_inputs",
     "represent": "face_encode.verbs",
@@ -65,12 +69,14 @@ __all__ = [
     "ReferenceEmbeddings",
     "TripletModel",
     "__version__",
+    "embed_folder",
     "extract_faces",
     "find",
     "load_detector",
     "load_encoder",
     "open_gallery",
     "read_contract",
+    "read_embeddings",
     "read_image",
     "read_photo",
     "represent",

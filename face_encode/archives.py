@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -15,6 +15,7 @@ from face_encode.errors import FaceEncodeError
 from face_encode.files import open_regular, reason_of
 
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
+TextArray: TypeAlias = npt.NDArray[np.str_]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class ArchiveForm:
     error_type: type[FaceEncodeError]
     optional: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     refused: Mapping[bytes, str] = field(default_factory=dict)
+
+
+def text_array(values: Sequence[str]) -> TextArray:
+    """A text array of one dimension, also of nothing."""
+    return np.array(values, dtype=np.str_).reshape(len(values))
 
 
 def write_archive(file: Path | BinaryIO, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -247,5 +247,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, requests.exceptions.ChunkedEncodingError) or "IncompleteRead" in text:
         return "the connection breaks again and again"
     if isinstance(error, requests.ConnectionError):
-        return "the server cannot be reached; is this machine online?"
+        return "the server cannot be reached (is this machine online?)"
     return f"{type(error).__name__}: {text}"

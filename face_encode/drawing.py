@@ -45,7 +45,7 @@ def draw_boxes(
     draw = ImageDraw.Draw(picture)
     # Lines and letters that can be seen on a thumbnail of a large photo too.
     line = max(1, round(min(height, width) / 200))
-    font = _font(max(11, round(min(height, width) / 28)))
+    font = label_font(max(11, round(min(height, width) / 28)))
     for index, box in enumerate(boxes):
         colour = KNOWN_COLOUR if colours is None else colours[index]
         right, bottom = box.left + box.width - 1, box.top + box.height - 1
@@ -107,8 +107,12 @@ def blur_boxes(image: ImageArray, boxes: Sequence[Box]) -> ImageArray:
 
 
 @lru_cache(maxsize=32)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The first of the fonts that the system has."""
+def label_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The first of the fonts with many scripts that the system has.
+
+    Args:
+        size: Height of the letters, in pixels.
+    """
     for name in _FONTS:
         try:
             return ImageFont.truetype(name, size)

@@ -10,6 +10,7 @@
     ├── ModelFileError          a model file cannot be used as an encoder
     ├── WeightsError            known weights are missing, damaged or not what they should be
     ├── TrainingError           a training run cannot go on
+    ├── EmbeddingFileError      embeddings cannot be written to, or read from, a file
     ├── MissingExtraError       an optional dependency is needed and not installed
     └── GalleryError            a gallery cannot be read, written or searched
         └── WrongEncoderError   a gallery was filled by another encoder
@@ -50,6 +51,10 @@ class WeightsError(FaceEncodeError):
 
 class TrainingError(FaceEncodeError):
     """A training run cannot go on."""
+
+
+class EmbeddingFileError(FaceEncodeError):
+    """Embeddings cannot be written to, or read from, a file."""
 
 
 class MissingExtraError(FaceEncodeError, ImportError):

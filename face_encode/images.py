@@ -275,6 +275,41 @@ def photos_in(folder: str | os.PathLike[str]) -> list[Path]:
     )
 
 
+def photos_below(
+    folder: str | os.PathLike[str],
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """The photos in a folder and all folders below it, by suffix.
+
+    Hidden files and folders are passed over, and links to folders are not followed.
+
+    Returns:
+        The photos' paths relative to the folder, with ``/`` between the parts, sorted; and each
+        folder below that cannot be listed, with the reason.
+
+    Raises:
+        DatasetError: The folder is missing, is no folder, or cannot be listed.
+    """
+    top = os.fspath(as_path(folder))
+    _visible(top)  # told in the same words as for other folders
+    photos: list[str] = []
+    unlisted: list[tuple[str, str]] = []
+
+    def skip(error: OSError) -> None:
+        where = os.path.relpath(error.filename, top).replace(os.sep, "/")
+        unlisted.append((where, reason_of(error)))
+
+    for path, folders, files in os.walk(top, onerror=skip):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = os.path.relpath(path, top).replace(os.sep, "/")
+        start = "" if inside == "." else f"{inside}/"
+        photos += [
+            start + name
+            for name in files
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES
+        ]
+    return sorted(photos), sorted(unlisted)
+
+
 def people_in(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
     """The photos of a folder with one sub-folder a person.
 

@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 
 
 def tracked(
-    items: Iterable[Item], total: int, description: str, *, show: bool = True
+    items: Iterable[Item], total: int, description: str, *, show: bool = True, done: int = 0
 ) -> Iterator[Item]:
     """Pass items on, and show how many of them there were, how fast, and the time left.
 
@@ -19,6 +19,7 @@ def tracked(
         total: How many there will be.
         description: What is being done.
         show: False for silence.
+        done: How many of the total were done before.
     """
     if not show or total == 0:
         yield from items
@@ -50,7 +51,10 @@ def tracked(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        yield from bar.track(items, total=total, description=description)
+        task = bar.add_task(description, total=total, completed=done)
+        for item in items:
+            yield item
+            bar.advance(task)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ errors. With the centre at zero this is the usual symmetric quantisation with a 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -68,21 +69,24 @@ class Quantizer:
             )
 
     @classmethod
-    def fitted_to(cls, embeddings: Embeddings) -> Quantizer:
+    def fitted_to(cls, batches: Iterable[Embeddings]) -> Quantizer:
         """The quantizer that is finest for such embeddings: centred on their mean direction.
 
         Args:
-            embeddings: float32 ``(N, D)``, N at least 1, of any length.
+            batches: Each float32 ``(N, D)``, of any length; at least one embedding in all.
 
         Raises:
             InputError: None at all.
         """
-        if embeddings.ndim != 2 or not len(embeddings):
-            raise InputError(f"embeddings have shape (N, D), N > 0. Received: {embeddings.shape}")
-        total = np.zeros(embeddings.shape[1], np.float64)
-        for start in range(0, len(embeddings), _BLOCK):
-            total += unit_length(embeddings[start : start + _BLOCK]).sum(axis=0, dtype=np.float64)
-        return cls((total / len(embeddings)).astype(np.float32))
+        total, count = np.zeros(1, np.float64), 0
+        for batch in batches:
+            for start in range(0, len(batch), _BLOCK):
+                units = unit_length(batch[start : start + _BLOCK])
+                total = total + units.sum(axis=0, dtype=np.float64)
+            count += len(batch)
+        if not count:
+            raise InputError("a mean direction takes at least one embedding. Received: none")
+        return cls((total / count).astype(np.float32))
 
     def quantize(self, embeddings: Embeddings) -> Codes:
         """Give the codes; of what ``dequantize`` gave, the same codes again.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from face_encode.archives import ArchiveForm, read_archive, write_archive
+from face_encode.archives import ArchiveForm, read_archive, text_array, write_archive
 from face_encode.errors import FaceEncodeError, InputError
 
 FORM = ArchiveForm(
@@ -74,3 +74,9 @@ def test_nothing_is_pickled_and_a_missing_file_is_told(tmp_path: Path) -> None:
         write_archive(tmp_path / "x.npz", {"a": np.array([object()])})
     with pytest.raises(FaceEncodeError, match="no such herbarium"):
         read_archive(tmp_path / "none.npz", FORM)
+
+
+def test_an_array_of_no_text_is_one_of_texts() -> None:
+    assert text_array([]).shape == (0,)
+    assert text_array([]).dtype.kind == "U"
+    assert np.concatenate([text_array([]), text_array(["Ada"])]).tolist() == ["Ada"]

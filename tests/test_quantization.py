@@ -34,7 +34,9 @@ def test_the_codes_of_a_plane_worked_out_by_hand() -> None:
 @pytest.mark.parametrize("centred", [True, False])
 def test_similarities_stay_and_a_second_time_nothing_changes(centred: bool) -> None:
     embeddings, probes = faces(500), unit_length(faces(40, seed=1))
-    quantizer = Quantizer.fitted_to(embeddings) if centred else Quantizer(np.zeros(128, np.float32))
+    quantizer = (
+        Quantizer.fitted_to([embeddings]) if centred else Quantizer(np.zeros(128, np.float32))
+    )
     codes = quantizer.quantize(embeddings)
     assert codes.nbytes == 500 * 128
     assert np.abs(codes).max() == 127
@@ -55,19 +57,21 @@ def test_the_mean_as_centre_makes_the_smaller_error() -> None:
         kept = quantizer.dequantize(quantizer.quantize(embeddings))
         return float((kept @ kept.T - units @ units.T).std())
 
-    assert error(Quantizer.fitted_to(embeddings)) < 0.8 * error(
+    assert error(Quantizer.fitted_to([embeddings])) < 0.8 * error(
         Quantizer(np.zeros(128, np.float32))
     )
 
 
 def test_many_rows_are_done_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     embeddings, probes = faces(100), unit_length(faces(3, seed=1))
-    quantizer = Quantizer.fitted_to(embeddings)
+    quantizer = Quantizer.fitted_to([embeddings])
     codes = quantizer.quantize(embeddings)
     steps = quantizer.steps(codes)
     found = quantizer.similarities(probes, codes, steps)
     monkeypatch.setattr("face_encode.quantization._BLOCK", 7)
-    np.testing.assert_allclose(Quantizer.fitted_to(embeddings).centre, quantizer.centre, atol=1e-7)
+    np.testing.assert_allclose(
+        Quantizer.fitted_to([embeddings]).centre, quantizer.centre, atol=1e-7
+    )
     np.testing.assert_array_equal(quantizer.quantize(embeddings), codes)
     np.testing.assert_allclose(quantizer.steps(codes), steps, rtol=1e-6)
     np.testing.assert_allclose(quantizer.similarities(probes, codes, steps), found, atol=1e-6)
@@ -75,7 +79,7 @@ def test_many_rows_are_done_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_centre_of_one_embedding_serves_others_too() -> None:
     embeddings = faces(200)
-    quantizer = Quantizer.fitted_to(embeddings[:1])
+    quantizer = Quantizer.fitted_to([embeddings[:1]])
     kept = quantizer.dequantize(quantizer.quantize(embeddings))
     np.testing.assert_allclose(kept, unit_length(embeddings), atol=5e-3)
     # The embedding on the centre itself.
@@ -89,5 +93,5 @@ def test_what_is_no_centre_is_refused() -> None:
         Quantizer(np.full(2, np.nan, np.float32))
     with pytest.raises(InputError, match=r"shape \(D,\)"):
         Quantizer(np.zeros((1, 2), np.float32))
-    with pytest.raises(InputError, match="N > 0"):
-        Quantizer.fitted_to(np.empty((0, 2), np.float32))
+    with pytest.raises(InputError, match="at least one"):
+        Quantizer.fitted_to([np.empty((0, 2), np.float32)])

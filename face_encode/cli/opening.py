@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from face_encode.model import Face_Encode_Model
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """The choices that every command with a model has."""
+def add_model_options(parser: argparse.ArgumentParser, *, threshold: bool = True) -> None:
+    """The choices that every command with a model has, and those that compare faces."""
     group = parser.add_argument_group("model")
     group.add_argument("--model", metavar="MODEL", help="a known encoder or a .keras file")
     group.add_argument(
@@ -22,12 +22,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="what finds the faces: dlib (the default), haar, mtcnn … as face-encode models lists",
     )
-    group.add_argument(
-        "--threshold",
-        type=float,
-        metavar="X",
-        help="cosine similarity from which two faces count as one person",
-    )
+    if threshold:
+        group.add_argument(
+            "--threshold",
+            type=float,
+            metavar="X",
+            help="cosine similarity from which two faces count as one person",
+        )
 
 
 def add_people(model: Face_Encode_Model, people: str) -> None:
@@ -52,4 +53,5 @@ def open_model(options: argparse.Namespace) -> Face_Encode_Model:
     with without_native_notices():
         import keras  # noqa: F401 - imports TensorFlow, or whatever Keras runs on
 
-    return Face_Encode_Model(options.model, options.detector, options.threshold)
+    threshold = getattr(options, "threshold", None)
+    return Face_Encode_Model(options.model, options.detector, threshold)

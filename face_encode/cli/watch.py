@@ -186,8 +186,8 @@ def _signals_as_wish() -> Iterator[Callable[[], bool]]:
     try:
         yield wished.is_set
     finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
+        for former_number, handler in former.items():
+            signal.signal(former_number, handler)
 
 
 def _tell(text: str) -> None:

@@ -12,13 +12,20 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.archives import Arrays, read_archive, read_open_archive, write_archive
+from face_encode.archives import (
+    Arrays,
+    TextArray,
+    read_archive,
+    read_open_archive,
+    text_array,
+    write_archive,
+)
 from face_encode.calibration import Calibration
 from face_encode.distances import Metric, check_metric
 from face_encode.errors import GalleryError, InputError
 from face_encode.files import as_path, replacing
 from face_encode.gallery.gallery import EncoderIdentity, check_encoder
-from face_encode.gallery.names import TextArray, check_name, text_array
+from face_encode.gallery.names import check_name
 from face_encode.gallery.npz_file import (
     FLOAT32_VERSION,
     GALLERY_FORM,
@@ -132,7 +139,7 @@ class MemoryGallery:
             return np.empty(embeddings.shape, np.int8)
         if self.quantizer is None:
             # Of the first that come; a later mean would round all of them once more.
-            self.quantizer = Quantizer.fitted_to(embeddings)
+            self.quantizer = Quantizer.fitted_to([embeddings])
         return self.quantizer.quantize(embeddings)
 
     def __len__(self) -> int:

@@ -1,17 +1,10 @@
-"""Names of people and other texts, as galleries keep them."""
+"""Names of people."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
-from typing import TypeAlias
-
-import numpy as np
-import numpy.typing as npt
 
 from face_encode.errors import InputError
-
-TextArray: TypeAlias = npt.NDArray[np.str_]
 
 
 def check_name(name: str) -> None:
@@ -29,8 +22,3 @@ def check_name(name: str) -> None:
         raise InputError(
             f"a person's name is text without control characters, not empty. Received: {name!r}"
         )
-
-
-def text_array(values: Sequence[str]) -> TextArray:
-    """A text array, also of nothing."""
-    return np.array(values, dtype=np.str_).reshape(len(values))

@@ -102,7 +102,7 @@ class Session:
         self._watcher = watcher
         self._outlets = Outlets() if outlets is None else outlets
         self._max_seconds = float("inf") if max_seconds is None else max_seconds
-        self._log = AppearanceLog(watcher.model.threshold, merge_seconds)
+        self._log = AppearanceLog(watcher.model.verification_threshold, merge_seconds)
         self._report = SessionReport(source.name)
         self._began_at: datetime | None = None
 
@@ -147,9 +147,10 @@ class Session:
                 # A camera that is gone has no time of its own.
                 passed += time.monotonic() - last
             else:
-                last, passed = time.monotonic(), frame.seconds
+                passed = frame.seconds
                 if passed <= self._max_seconds:
                     self._take(frame)
+                last = time.monotonic()
             asked = window is not None and window.is_to_end()
             if asked or is_to_end() or passed > self._max_seconds:
                 return

@@ -159,16 +159,6 @@ def test_a_panorama_is_looked_at_whole(name: str, photo: ImageArray) -> None:
     assert faces[0].box.width > width
 
 
-@pytest.mark.parametrize("name", ["dlib_hog", "haar"])
-def test_threads_do_not_disturb_each_other(name: str, people_photos: list[Path]) -> None:
-    detector = load_detector(name)
-    images = [read_image(path) for path in people_photos[:6]] * 4
-    expected = [[face.box for face in detector.detect(image)] for image in images]
-    with ThreadPoolExecutor(4) as pool:
-        received = [[face.box for face in faces] for faces in pool.map(detector.detect, images)]
-    assert received == expected
-
-
 def test_reframed_by_hand() -> None:
     found = Found(10, 20, 40, 60, 1.5).reframed(right=0.25, down=0.5, size=0.8)
     # Centre (30, 50), moved by 10 and 30; side 0.8 times the mean of 40 and 60.

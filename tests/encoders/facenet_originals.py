@@ -5,9 +5,10 @@ wherever these tests run. What they said is written down beside this file: every
 shape in the file that they wrote, and the embeddings that they gave. The weights themselves, drawn
 from each one's name, are drawn again. Where the packages are there,
 
-    python -m tests.encoders.facenet_originals facenet_pytorch|deepface|vggface
+    python -m tests.encoders.facenet_originals NAME
 
-writes it down anew; DeepFace's parts take ``TF_USE_LEGACY_KERAS=1`` and tf-keras.
+writes it down anew, for each name at the end of this file; all but the first take
+``TF_USE_LEGACY_KERAS=1`` and tf-keras.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import sys
 import types
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +168,41 @@ def vggface_network() -> Any:
     return network
 
 
+def keras_vggface_network() -> Any:
+    """keras-vggface's VGG16 without top, with drawn weights.
+
+    The package is from the time of Keras 2.2: the modules that it imports and that are gone since
+    are stood in for, and its network is built by tf-keras.
+    """
+    keras: Any = importlib.import_module("tf_keras")
+    stand_ins = {
+        "keras": keras,
+        "keras.layers": keras.layers,
+        "keras.models": keras.models,
+        "keras.backend": keras.backend,
+        "keras.utils": keras.utils,
+        "keras.utils.layer_utils": types.SimpleNamespace(),
+        "keras.utils.data_utils": types.SimpleNamespace(get_file=None),
+        "keras.engine.topology": types.SimpleNamespace(get_source_inputs=None),
+        "keras_applications.imagenet_utils": types.SimpleNamespace(
+            _obtain_input_shape=lambda shape, **_: shape
+        ),
+    }
+    keras.utils.layer_utils = types.SimpleNamespace()
+    former = {name: sys.modules.get(name) for name in stand_ins}
+    sys.modules.update(stand_ins)
+    try:
+        module: Any = importlib.import_module("keras_vggface.models")
+        network = module.VGG16(include_top=False, weights=None, input_shape=(224, 224, 3))
+    finally:
+        for name, kept in former.items():
+            sys.modules.pop(name)
+            if kept is not None:
+                sys.modules[name] = kept
+    _draw_weights(network)
+    return network
+
+
 def vggface_pixels(crops: ImageArray) -> Array:
     """As VGGFace was fed: blue, green, red, less the mean of each."""
     means = np.array([93.5940, 104.7624, 129.1863], np.float32)
@@ -179,8 +216,7 @@ def _draw_weights(network: Any) -> None:
         )
 
 
-def _record_vggface() -> None:
-    network = vggface_network()
+def _record_vggface(name: str, made_by: str, network: Any) -> None:
     weights = [
         [layer.name, weight.name, list(weight.shape)]
         for layer in network.layers
@@ -188,7 +224,7 @@ def _record_vggface() -> None:
     ]
     features = network(vggface_pixels(draw_crops(2, 224))).numpy()
     # The mean over the map: 25,088 numbers a picture are too many to write down.
-    _write("deepface_vggface", "DeepFace 0.0.103, tf-keras 2.21.0", weights, features.mean((1, 2)))
+    _write(name, made_by, weights, features.mean((1, 2)))
 
 
 def _write(name: str, made_by: str, shapes: list[Any], embeddings: Array) -> None:
@@ -203,8 +239,14 @@ def _write(name: str, made_by: str, shapes: list[Any], embeddings: Array) -> Non
 
 
 if __name__ == "__main__":
-    {
+    recordings: dict[str, Callable[[], None]] = {
         "facenet_pytorch": _record_facenet_pytorch,
         "deepface": _record_deepface,
-        "vggface": _record_vggface,
-    }[sys.argv[1]]()
+        "deepface_vggface": lambda: _record_vggface(
+            "deepface_vggface", "DeepFace 0.0.103, tf-keras 2.21.0", vggface_network()
+        ),
+        "keras_vggface": lambda: _record_vggface(
+            "keras_vggface", "keras-vggface 0.6, tf-keras 2.21.0", keras_vggface_network()
+        ),
+    }
+    recordings[sys.argv[1]]()

@@ -116,18 +116,21 @@ def test_vggface_weights_take_the_published_preprocessing(tmp_path: Path, names:
     assert VGGFACE_MEAN_RGB == (129.1863, 104.7624, 93.5940)
 
 
-def test_features_equal_those_of_deepface(tmp_path: Path) -> None:
-    record = read_record("deepface_vggface")
-    with h5py.File(tmp_path / "vgg_face_weights.h5", "w") as file:
+@pytest.mark.parametrize("original", ["keras_vggface", "deepface_vggface"])
+def test_features_equal_those_of_the_originals(tmp_path: Path, original: str) -> None:
+    record = read_record(original)
+    with h5py.File(tmp_path / "weights.h5", "w") as file:
         layers: dict[str, list[str]] = {}
-        # The dense layers, convolutions too in DeepFace, follow; these are no part of a backbone.
+        # DeepFace's dense layers, which are convolutions too, are no part of a backbone.
         rest = [["conv2d_13", "conv2d_13/kernel:0", [7, 7, 512, 2]]]
+        if original == "keras_vggface":
+            rest = []
         for layer, weight, shape in record["weights"] + rest:
             layers.setdefault(layer, []).append(weight)
             file[f"{layer}/{weight}"] = draw_weight(weight, tuple(shape))
         file.attrs["layer_names"] = ["zero_padding2d", *layers]
     model = vgg16_backbone((224, 224, 3))
-    load_vggface_weights(model, tmp_path / "vgg_face_weights.h5")
+    load_vggface_weights(model, tmp_path / "weights.h5")
     maps = keras.ops.convert_to_numpy(model(draw_crops(2, 224).astype(np.float32)))
     received = maps.reshape(2, 49, 512).mean(axis=1)
     expected = np.array(record["embeddings"])

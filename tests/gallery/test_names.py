@@ -2,26 +2,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from face_encode.errors import InputError
-from face_encode.gallery.names import check_name, text_array
+from face_encode.gallery.names import check_name
 
 
 @pytest.mark.parametrize("name", ["Ada", "Ada Lovelace", "王小明", "O'Brien-Ñ", "نیم\u200cفاصله"])
 def test_names_of_any_script_are_allowed(name: str) -> None:
     check_name(name)
-    assert text_array([name]).tolist() == [name]
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb", "\x1b[2J", "\ud800", None, 3])
 def test_what_is_no_name_is_refused(name: Any) -> None:
     with pytest.raises(InputError, match="a person's name is text"):
         check_name(name)
-
-
-def test_an_array_of_no_text_is_one_of_texts() -> None:
-    assert text_array([]).shape == (0,)
-    assert text_array([]).dtype.kind == "U"
-    assert np.concatenate([text_array([]), text_array(["Ada"])]).tolist() == ["Ada"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,7 @@ from face_encode.watching.results import Frame, WatchedFrame
 from face_encode.watching.session import Session
 from face_encode.watching.watch import video_detector
 from face_encode.watching.watcher import Watcher, WatchSettings
-from tests.conftest import VERIFY_DATASET, path_from
+from tests.conftest import VERIFY_DATASET
 from tests.watching.conftest import FRAMES, FRAMES_PER_SECOND
 
 
@@ -55,7 +56,7 @@ def test_names_do_not_flicker(watched: list[WatchedFrame]) -> None:
         for face in frame.faces:
             names.setdefault(face.track, []).append(face.name)
     for track in names.values():
-        changes = sum(a != b for a, b in zip(track, track[1:], strict=False))
+        changes = sum(a != b for a, b in pairwise(track))
         assert changes <= 1  # from not yet known to known
     assert len(names) <= 4  # the stranger may be followed anew after Ada passed in front
 
@@ -163,8 +164,8 @@ SAMPLE_FACES = {
 }
 
 
-def test_people_in_a_street(fitted_model: Face_Encode_Model) -> None:
-    video = path_from("FACE_ENCODE_SAMPLES") / "faces.mp4"
+def test_people_in_a_street(fitted_model: Face_Encode_Model, samples: Path) -> None:
+    video = samples / "faces.mp4"
     model = Face_Encode_Model(fitted_model.encoder)
     frames = [frame.image for frame in open_source(video).frames() if frame is not None]
     for name, places in SAMPLE_FACES.items():

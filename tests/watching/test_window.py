@@ -17,5 +17,5 @@ def test_without_a_screen_the_error_says_what_to_do(
         monkeypatch.delenv(variable, raising=False)
     if display is not None:
         monkeypatch.setenv("DISPLAY", display)
-    with pytest.raises(VideoError, match="no screen .* use --headless"):
+    with pytest.raises(VideoError, match=r"no screen .* use --headless"):
         Window("nowhere")

@@ -1,0 +1,52 @@
+"""The interface against its own description: whatever schemathesis makes up from it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from benchmarks.serving import RunningService
+from tests.server.hostile import READ, TOKENS, WRITE
+
+schemathesis = pytest.importorskip("schemathesis")
+hypothesis = pytest.importorskip("hypothesis")
+checks = pytest.importorskip("schemathesis.specs.openapi.checks")
+
+if TYPE_CHECKING:
+    from schemathesis import Case
+
+# A few minutes by hand with FACE_ENCODE_FUZZ_EXAMPLES=200.
+EXAMPLES = int(os.environ.get("FACE_ENCODE_FUZZ_EXAMPLES", "5"))
+
+
+@pytest.fixture(scope="module")
+def schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    folder: Path = tmp_path_factory.mktemp("fuzzed")
+    options = ("--people", str(folder / "people.npz"), "--detector", "dlib_hog", "--workers", "1")
+    with RunningService(*options, environment=TOKENS) as service:
+        yield schemathesis.openapi.from_url(f"http://127.0.0.1:{service.port}/openapi.json")
+    # Not one request brought the service to write of an error.
+    assert [line for line in service.lines if "Traceback" in line or "ERROR" in line] == []
+
+
+described = schemathesis.pytest.from_fixture("schema")
+
+
+@described.parametrize()
+@hypothesis.settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+def test_every_operation_answers_as_it_is_described(case: Case) -> None:
+    token = WRITE if case.method in ("PATCH", "DELETE") or case.path == "/v1/people" else READ
+    case.call_and_validate(
+        headers={"Authorization": f"Bearer {token}"},
+        # Random bytes are what the description allows, and no photo all the same.
+        excluded_checks=[checks.positive_data_acceptance],
+    )
