@@ -30,7 +30,7 @@ from face_encode.files import replacing
 from face_encode.images import content_digest
 from face_encode.training.batches import PhotoBatches
 from face_encode.training.data import FaceCrops, PeopleSplit, crop_people, split_people
-from face_encode.training.fitting import Progress, Schedule, Watch, fit_watched
+from face_encode.training.fitting import Progress, Schedule, Watch, fit_watched, without_xla
 from face_encode.training.losses import TeacherLoss
 from face_encode.training.muon import Muon
 from face_encode.training.people_stage import train_on_people
@@ -129,6 +129,8 @@ def distil(
             name=work.output.stem,
             crop=replace(recipe, margin=margin),
             pixel_range=(0, 255),
+            # Measured for the teacher's embeddings.
+            euclidean_threshold=None,
             trained_on=f"embeddings of {teacher.name} for {len(split.train):,} photos of "
             f"{len(set(data.people[split.train])):,} people of {work.data_name or work.data.name}, "
             f"{date.today().isoformat()}; teacher: {teacher.contract.trained_on}",
@@ -176,8 +178,7 @@ def distil(
         network.compile(
             _OPTIMIZERS[work.optimizer](schedule, weight_decay=work.weight_decay),
             loss=TeacherLoss(),
-            # XLA does without oneDNN, and on a CPU everything is slower for it.
-            jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
+            jit_compile=without_xla(),
         )
 
         stage = f"{side}px"

@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -253,6 +253,14 @@ def fit_watched(
     if not watch.schedule.keep_last:
         watch.restore_best(model)
     return watch.progress
+
+
+def without_xla() -> bool | Literal["auto"]:
+    """What ``compile`` is to be told of ``jit_compile``: on TensorFlow, to do without XLA.
+
+    XLA does without oneDNN, which makes convolutions slower on a CPU.
+    """
+    return False if keras.backend.backend() == "tensorflow" else "auto"
 
 
 def _state_of(model: keras.Model) -> list[Any]:

@@ -16,7 +16,14 @@ import numpy.typing as npt
 
 from face_encode.training.augmentation import Augmentation
 from face_encode.training.batches import PeopleBatches
-from face_encode.training.fitting import Judge, Progress, Schedule, Watch, fit_watched
+from face_encode.training.fitting import (
+    Judge,
+    Progress,
+    Schedule,
+    Watch,
+    fit_watched,
+    without_xla,
+)
 from face_encode.training.losses import MinedTripletLoss
 from face_encode.types import ImageArray
 
@@ -70,7 +77,9 @@ def train_on_people(
         seed=seed,
         augment=view,
     )
-    model.compile(keras.optimizers.Adam(learning_rate), loss=MinedTripletLoss())
+    model.compile(
+        keras.optimizers.Adam(learning_rate), loss=MinedTripletLoss(), jit_compile=without_xla()
+    )
     schedule = Schedule(
         epochs=epochs,
         learning_rate=learning_rate,

@@ -23,6 +23,7 @@ def test_a_shipped_encoder_is_calibrated_and_open_to_keras_alone(name: str) -> N
     assert contract.name == name
     assert contract.false_match_rate == 1e-3
     assert contract.licence != "unknown"
+    assert contract.euclidean_threshold is None
     assert "dlib_resnet" in contract.trained_on
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
     side = contract.crop.height

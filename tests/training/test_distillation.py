@@ -38,7 +38,9 @@ def teacher() -> Encoder:
             keras.layers.Dense(8, bias_initializer="ones"),
         ]
     )
-    contract = EncoderContract("drawn", CropRecipe("box", 48, 48), threshold=0.5)
+    contract = EncoderContract(
+        "drawn", CropRecipe("box", 48, 48), threshold=0.5, euclidean_threshold=0.7
+    )
     return Encoder(model, contract)
 
 
@@ -74,6 +76,7 @@ def test_the_student_learns_and_is_plain_vgg16(
     assert contract is not None
     assert contract.crop == CropRecipe("box", 48, 48)
     assert "drawn" in contract.trained_on
+    assert contract.euclidean_threshold is None
     losses = []
     for stage in ("32px", "48px"):
         rows = (finished.with_suffix(".training") / f"{stage}.csv").read_text().splitlines()
