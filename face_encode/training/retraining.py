@@ -240,6 +240,8 @@ def _contract(
     return replace(
         backbone.contract,
         name=work.output.stem,
+        # Measured for the backbone's own embeddings.
+        euclidean_threshold=None,
         package_version=__version__,
         trained_on=(
             f"head: {len(split.train)} photos of {people} people in {work.data.name!r}{condition}; "
