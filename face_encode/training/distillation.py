@@ -211,7 +211,12 @@ def distil(
             seed=work.seed,
             say=partial(_say_in, say, "people"),
         )
-        encoder = Encoder(encoder.model, encoder.contract)
+        contract = encoder.contract
+        if stages["people"].best_epoch:
+            contract = replace(
+                contract, trained_on=f"triplets of people, after {contract.trained_on}"
+            )
+        encoder = Encoder(encoder.model, contract)
     # Until here, crops were the teacher's, made smaller. What counts is what a user will see.
     exact = crop_people(work.data, encoder.contract.crop, detector, progress=progress)
     embeddings, pairs = encoder.encode(np.asarray(exact.crops[split.validation])), validation_pairs
