@@ -33,20 +33,30 @@ def schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     assert [line for line in service.lines if "Traceback" in line or "ERROR" in line] == []
 
 
-described = schemathesis.pytest.from_fixture("schema")
+def test_every_operation_answers_as_it_is_described(schema: Any) -> None:
+    operations = [each.ok() for each in schema.get_all_operations()]
+    assert len(operations) >= 12
+    for operation in operations:
+        changes = operation.method in ("patch", "delete") or operation.path == "/v1/people"
+        headers = {"Authorization": f"Bearer {WRITE if changes else READ}"}
+        # Not by schemathesis' own plugin, which pytest's latest release does not load.
+        for mode in schemathesis.GenerationMode:
+            ask(operation.as_strategy(generation_mode=mode), headers)
 
 
-@described.parametrize()
-@hypothesis.settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(hypothesis.HealthCheck),
-)
-def test_every_operation_answers_as_it_is_described(case: Case) -> None:
-    token = WRITE if case.method in ("PATCH", "DELETE") or case.path == "/v1/people" else READ
-    case.call_and_validate(
-        headers={"Authorization": f"Bearer {token}"},
-        # Random bytes are what the description allows, and no photo all the same.
-        excluded_checks=[checks.positive_data_acceptance],
+def ask(cases: Any, headers: dict[str, str]) -> None:
+    """Make up requests for one operation, valid ones or not, and check the answers."""
+
+    @hypothesis.settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
     )
+    @hypothesis.given(case=cases)
+    def answers(case: Case) -> None:
+        # Random bytes are what the description allows, and no photo all the same.
+        case.call_and_validate(headers=headers, excluded_checks=[checks.positive_data_acceptance])
+
+    answers()
