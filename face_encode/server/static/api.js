@@ -1,0 +1,171 @@
+/** The service's interface: one function a request, one kind of error. */
+
+import { ask, byId } from "./dom.js";
+
+const TOKEN_KEY = "face_encode.token";
+const KEPT_TIMES = 200;
+
+/** What the service, or the way to it, has to say about a request that failed. */
+export class ServiceError extends Error {
+  /**
+   * @param {string} detail In words for people.
+   * @param {number} status HTTP status; 0 where there was no answer at all.
+   * @param {number} retryAfterSeconds How long the service asks to wait; 0 where it does not.
+   * @param {Array<object>} leftOut Of an enrolment: `photo` and `reason`, a row each.
+   */
+  constructor(detail, status, retryAfterSeconds = 0, leftOut = []) {
+    super(detail);
+    this.status = status;
+    this.retryAfterSeconds = retryAfterSeconds;
+    this.leftOut = leftOut;
+  }
+}
+
+/** Milliseconds from asking to the answer, of the last matches in this tab. */
+export const matchTimes = [];
+
+let asking = null;
+
+/**
+ * Name the faces in a photo.
+ *
+ * @param {Blob} photo
+ * @param {AbortSignal} signal
+ * @param {boolean} thorough Whether a slower detector looks where the fast one finds nobody.
+ */
+export async function match(photo, signal, thorough) {
+  const begun = performance.now();
+  const address = `v1/match?thorough=${thorough}`;
+  const answer = await request("POST", address, { body: form({ photo }), signal });
+  matchTimes.push(performance.now() - begun);
+  if (matchTimes.length > KEPT_TIMES) matchTimes.shift();
+  return answer.faces;
+}
+
+/** Compare the largest faces of two photos. */
+export function verify(photoA, photoB, signal) {
+  return request("POST", "v1/verify", { body: form({ photo_a: photoA, photo_b: photoB }), signal });
+}
+
+/** Enrol photos under a name; gives the report. */
+export function enrol(name, photos) {
+  const body = new FormData();
+  body.append("name", name);
+  for (const photo of photos) body.append("photos", photo, photo.name);
+  return request("POST", "v1/people", { body });
+}
+
+/** Everybody enrolled: `name`, `photos` (how many), `thumbnail` (whether there is one). */
+export async function people() {
+  return (await request("GET", "v1/people")).people;
+}
+
+/** A person's thumbnail. */
+export function thumbnail(name) {
+  return request("GET", `${personAddress(name)}/thumbnail`, { expects: "blob" });
+}
+
+/** Give a person another name. */
+export function rename(name, newName) {
+  return request("PATCH", personAddress(name), { json: { name: newName } });
+}
+
+/** Delete a person. */
+export function remove(name) {
+  return request("DELETE", personAddress(name));
+}
+
+/** What stands behind the answers. */
+export function settings() {
+  return request("GET", "v1/settings");
+}
+
+/** Whether this tab holds a token. */
+export function hasToken() {
+  return sessionStorage.getItem(TOKEN_KEY) !== null;
+}
+
+/** Forget the token. */
+export function forgetToken() {
+  sessionStorage.removeItem(TOKEN_KEY);
+  document.dispatchEvent(new Event("tokenchange"));
+}
+
+function personAddress(name) {
+  return `v1/people/${encodeURIComponent(name)}`;
+}
+
+function form(fields) {
+  const body = new FormData();
+  for (const [name, photo] of Object.entries(fields)) {
+    body.append(name, photo, photo.name ?? "photo.jpg");
+  }
+  return body;
+}
+
+/** Send a request; asks for a token, and sends it again, for as long as one is missing. */
+async function request(method, address, { body, json, signal, expects = "json" } = {}) {
+  for (;;) {
+    const token = sessionStorage.getItem(TOKEN_KEY);
+    const headers = {};
+    if (token !== null) headers.Authorization = `Bearer ${token}`;
+    if (json !== undefined) headers["Content-Type"] = "application/json";
+    let response;
+    try {
+      response = await fetch(address, {
+        method, headers, signal, cache: "no-store",
+        body: json === undefined ? body : JSON.stringify(json),
+      });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new ServiceError("The service does not answer. Is it still running?", 0);
+    }
+    if (response.ok) {
+      if (response.status === 204) return null;
+      return expects === "blob" ? response.blob() : response.json();
+    }
+    if (response.status !== 401) throw await errorOf(response);
+    // Another request may have got a new token while this one was on its way.
+    if (sessionStorage.getItem(TOKEN_KEY) === token && !(await askForToken(token !== null))) {
+      throw new ServiceError("The service answers only those who hold its token.", 401);
+    }
+  }
+}
+
+async function errorOf(response) {
+  let [detail, leftOut] = [`The service answered ${response.status} ${response.statusText}.`, []];
+  try {
+    const problem = await response.json();
+    if (typeof problem.detail === "string" && problem.detail !== "") detail = sentence(problem.detail);
+    else if (typeof problem.title === "string") detail = sentence(problem.title);
+    leftOut = problem.left_out ?? [];
+  } catch {
+    // A proxy in between answers in its own way; the status has to do.
+  }
+  const seconds = Number(response.headers.get("Retry-After")) || 0;
+  return new ServiceError(detail, response.status, seconds, leftOut);
+}
+
+function sentence(text) {
+  const trimmed = text.trim();
+  return trimmed[0].toUpperCase() + trimmed.slice(1) + (/[.!?'")\]]$/u.test(trimmed) ? "" : ".");
+}
+
+/** One dialog, however many requests are waiting for it. */
+function askForToken(hadOne) {
+  asking ??= (async () => {
+    const input = byId("token-input");
+    byId("token-reason").textContent = hadOne
+      ? "The service does not take this token. Is it complete?"
+      : "This service answers only those who hold its token.";
+    input.value = "";
+    const confirmed = await ask(byId("token-dialog"));
+    const token = input.value.trim();
+    input.value = "";
+    if (!confirmed || token === "") return false;
+    sessionStorage.setItem(TOKEN_KEY, token);
+    document.dispatchEvent(new Event("tokenchange"));
+    return true;
+  })().finally(() => { asking = null; });
+  return asking;
+}

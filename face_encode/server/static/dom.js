@@ -1,0 +1,114 @@
+/** Small helpers for the document. Text goes in as text, never as markup. */
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** The element with this id. */
+export function byId(id) {
+  return document.getElementById(id);
+}
+
+/**
+ * Make an element.
+ *
+ * @param {string} tag
+ * @param {object} properties Set as properties where the element has them ("className",
+ *   "textContent", "onclick"), as attributes otherwise ("aria-label").
+ * @param {...(Node|string|null)} children
+ */
+export function element(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name === "dataset") Object.assign(made.dataset, value);
+    else if (name in made) made[name] = value;
+    else made.setAttribute(name, value);
+  }
+  made.append(...children.filter((child) => child !== null));
+  return made;
+}
+
+/** One of the icons of index.html. */
+export function icon(name) {
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("class", "icon");
+  svg.setAttribute("aria-hidden", "true");
+  const use = document.createElementNS(SVG, "use");
+  use.setAttribute("href", `#icon-${name}`);
+  svg.append(use);
+  return svg;
+}
+
+/** A button with an icon and a text. */
+export function iconButton(iconName, text, onclick, properties = {}) {
+  const label = element("span", { textContent: text });
+  return element("button", { type: "button", className: "button", onclick, ...properties },
+    icon(iconName), label);
+}
+
+/** A person's name: set apart, so that one written from right to left disturbs no text around it. */
+export function nameOf(name) {
+  return element("bdi", { className: "name", textContent: name });
+}
+
+/** Change the text of a button that has an icon before it. */
+export function setLabel(button, text) {
+  button.querySelector("span").textContent = text;
+}
+
+/** Say something to those who listen rather than look. */
+export function announce(text) {
+  byId("announcer").textContent = text;
+}
+
+/**
+ * Show messages in a place kept for them, instead of those before.
+ *
+ * @param {Element} place
+ * @param {"error"|"warning"|"info"} kind
+ * @param {string} text
+ * @param {?{label: string, act: function}} action What the reader can do about it.
+ */
+export function showMessage(place, kind, text, action = null) {
+  const message = element(
+    "div", { className: `message ${kind}`, role: kind === "error" ? "alert" : "status" },
+    icon(kind === "info" ? "known" : "warning"), element("p", { textContent: text }),
+  );
+  if (action !== null) {
+    message.append(element("button", {
+      type: "button", className: "button small", textContent: action.label,
+      onclick: () => { clearMessages(place); action.act(); },
+    }));
+  }
+  place.replaceChildren(message);
+}
+
+/** Take the messages away. */
+export function clearMessages(place) {
+  place.replaceChildren();
+}
+
+/**
+ * Open one of the dialogs of index.html and wait for its end.
+ *
+ * @returns {Promise<boolean>} Whether it was confirmed.
+ */
+export function ask(dialog) {
+  return new Promise((resolve) => {
+    const cancel = dialog.querySelector("[data-cancel]");
+    cancel.onclick = () => dialog.close("cancel");
+    dialog.returnValue = "";
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "confirm"), { once: true });
+    dialog.showModal();
+  });
+}
+
+/** "1 photo", "2 photos". */
+export function counted(count, singular, plural = `${singular}s`) {
+  return `${count} ${count === 1 ? singular : plural}`;
+}
+
+/** The address of a picture in memory, given back when the picture leaves. */
+export function showPicture(image, blob) {
+  if (image.src.startsWith("blob:")) URL.revokeObjectURL(image.src);
+  if (blob === null) image.removeAttribute("src");
+  else image.src = URL.createObjectURL(blob);
+}

@@ -1,0 +1,20 @@
+/** Failures of the service, shown where they matter, with what can be done about them. */
+
+import { ServiceError, forgetToken, hasToken } from "./api.js";
+import { showMessage } from "./dom.js";
+
+/**
+ * Show a failure.
+ *
+ * @param {Element} place Kept for messages.
+ * @param {Error} error Thrown again where it is none of the service's.
+ * @param {?function()} retry Does what failed once more; null where that is another button's.
+ */
+export function showFailure(place, error, retry = null) {
+  if (!(error instanceof ServiceError)) throw error;
+  let action = retry === null ? null : { label: "Try again", act: retry };
+  if (error.status === 403 && hasToken()) {
+    action = { label: "Use another token", act: () => { forgetToken(); retry?.(); } };
+  }
+  showMessage(place, "error", error.message, action);
+}

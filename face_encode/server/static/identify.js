@@ -1,0 +1,287 @@
+/** Identify: a photo, or what the camera sees. */
+
+import { match, settings } from "./api.js";
+import { Camera, CameraError, listCameras } from "./camera.js";
+import { announce, byId, clearMessages, element, setLabel, showMessage, showPicture } from "./dom.js";
+import { drawFaces } from "./drawing.js";
+import { inWords, showFaces } from "./faces.js";
+import { showFailure } from "./failures.js";
+import { GlidingFaces } from "./gliding.js";
+import { acceptPhotos, shrunk } from "./photos.js";
+
+// Enough for the faces of a large group.
+const PHOTO_SIDE_PIXELS = 4000;
+const LIVE_FRAME_SIDE_PIXELS = 640;
+// No more frames than this a second, however fast the service: others want answers too.
+const LEAST_MILLISECONDS_BETWEEN_FRAMES = 100;
+// So long has somebody to be in sight before it is said aloud.
+const ANNOUNCE_AFTER_MILLISECONDS = 800;
+const WAIT_WHEN_BUSY_SECONDS = 1;
+
+let threshold = null;
+let picture = { width: 0, height: 0 };
+let faces = [];
+let request = null;
+let live = null;
+
+/** Prepare the view. */
+export function start() {
+  acceptPhotos({
+    zone: byId("stage"),
+    button: byId("choose-photo"),
+    input: byId("identify-file"),
+    wantsPaste: () => !byId("identify-view").hidden,
+    onPhotos: ([photo, ...others]) => {
+      identifyPhoto(photo);
+      if (others.length > 0) {
+        showMessage(byId("identify-messages"), "info", "One photo at a time: this is the first of them.");
+      }
+    },
+    onRefusal: (reason) => showMessage(byId("identify-messages"), "error", reason),
+  });
+  byId("toggle-camera").addEventListener("click", () => (live === null ? startLive() : stopLive()));
+  byId("camera-select").addEventListener("change", (event) => {
+    stopLive();
+    startLive(event.target.value);
+  });
+  new ResizeObserver(() => { if (live === null) draw(); }).observe(byId("stage"));
+}
+
+/** The view is shown. */
+export async function enter() {
+  try {
+    threshold = (await settings()).threshold;
+  } catch (error) {
+    showFailure(byId("identify-messages"), error, enter);
+  }
+}
+
+/** The view is hidden: the camera goes off. */
+export function leave() {
+  stopLive();
+}
+
+async function identifyPhoto(original) {
+  stopLive();
+  request?.abort();
+  const own = new AbortController();
+  request = own;
+  const messages = byId("identify-messages");
+  clearMessages(messages);
+  showAnswers([], null, "Looking…");
+  const photo = await shrunk(original, PHOTO_SIDE_PIXELS);
+  const image = await showPhoto(photo);
+  if (own.signal.aborted) return;
+  setState("loading");
+  announce("Looking at the photo.");
+  try {
+    const found = leftToRight(await match(photo, own.signal, true));
+    const shown = image.naturalWidth > 0 ? image : null;
+    showAnswers(found, shown, "There is no face in this photo, or none that is large and clear enough.");
+    setState("photo");
+    announce(inWords(found));
+    if (shown !== null) image.alt = `The photo. ${inWords(found)}`;
+    if (shown === null) {
+      showMessage(messages, "info", "This browser cannot show this kind of photo; the answers are right all the same.");
+    }
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    setState("photo");
+    showAnswers([], null, "No answer for this photo.");
+    showFailure(messages, error, () => identifyPhoto(photo));
+  }
+}
+
+/** Show a photo on the stage; resolves once its size is known, or it is known to be beyond the browser. */
+async function showPhoto(photo) {
+  const image = byId("stage-photo");
+  showPicture(image, photo);
+  byId("stage-video").hidden = true;
+  image.hidden = false;
+  try {
+    await image.decode();
+    picture = { width: image.naturalWidth, height: image.naturalHeight };
+    image.alt = "The photo";
+  } catch {
+    picture = { width: 0, height: 0 };
+    image.alt = "A photo that this browser cannot show";
+  }
+  fitStage();
+  return image;
+}
+
+/** Give the stage the shape of the picture, within what a screen can hold. */
+function fitStage() {
+  const shape = picture.width > 0 ? picture.width / picture.height : 1.5;
+  byId("stage").style.setProperty("--shape", String(shape));
+}
+
+function setState(state) {
+  byId("stage").dataset.state = state;
+  byId("stage-invitation").hidden = state !== "empty";
+}
+
+function showAnswers(found, source, emptyText) {
+  faces = found;
+  showFaces(byId("faces"), faces, source, threshold);
+  const empty = byId("faces-empty");
+  empty.hidden = faces.length > 0;
+  empty.textContent = emptyText;
+  const legend = byId("faces-legend");
+  legend.hidden = faces.length === 0 || threshold === null;
+  legend.textContent = threshold === null ? "" : `where a name begins: similarity ${threshold.toFixed(3)}`;
+  draw();
+}
+
+/** The faces as they stand in the picture, so that the list can be read beside it. */
+function leftToRight(found) {
+  const centre = ({ bounding_box: box }) => box.x + box.width / 2;
+  return [...found].sort((a, b) => centre(a) - centre(b));
+}
+
+function draw(shown = faces) {
+  drawFaces(byId("stage-overlay"), picture, shown);
+}
+
+async function startLive(deviceId = null) {
+  request?.abort();
+  clearMessages(byId("identify-messages"));
+  const button = byId("toggle-camera");
+  // Taken now, so that a second press while the browser asks for permission stops it.
+  const session = { camera: null, running: true };
+  live = session;
+  button.setAttribute("aria-pressed", "true");
+  setLabel(button, "Stop the camera");
+  const video = byId("stage-video");
+  try {
+    const camera = await Camera.open(video, deviceId, () => {
+      if (live !== session) return;
+      stopLive();
+      showCameraTrouble("The camera went away.");
+    });
+    if (!session.running) {
+      camera.close();
+      return;
+    }
+    session.camera = camera;
+  } catch (error) {
+    if (!(error instanceof CameraError)) throw error;
+    if (live !== session) return;
+    stopLive();
+    showCameraTrouble(error.message);
+    return;
+  }
+  showPicture(byId("stage-photo"), null);
+  byId("stage-photo").hidden = true;
+  video.hidden = false;
+  picture = { width: video.videoWidth, height: video.videoHeight };
+  fitStage();
+  setState("live");
+  showAnswers([], null, "Looking…");
+  await offerCameras(session.camera.deviceId);
+  await look(session);
+}
+
+function showCameraTrouble(text) {
+  showMessage(byId("identify-messages"), "error", text, { label: "Try again", act: startLive });
+}
+
+function stopLive() {
+  if (live === null) return;
+  live.running = false;
+  request?.abort();
+  live.camera?.close();
+  live = null;
+  const button = byId("toggle-camera");
+  button.setAttribute("aria-pressed", "false");
+  setLabel(button, "Use the camera");
+  byId("stage-video").hidden = true;
+  byId("live-rate").hidden = true;
+  byId("camera-choice").hidden = true;
+  // Where the camera never opened, what was on the stage before is still there.
+  if (byId("stage").dataset.state === "live") {
+    setState("empty");
+    picture = { width: 0, height: 0 };
+    fitStage();
+    showAnswers([], null, "The camera is off.");
+  }
+}
+
+async function offerCameras(current) {
+  const cameras = await listCameras();
+  byId("camera-choice").hidden = cameras.length < 2 || live === null;
+  byId("camera-select").replaceChildren(...cameras.map(({ deviceId, label }) => element(
+    "option", { value: deviceId, textContent: label, selected: deviceId === current },
+  )));
+}
+
+/** One frame after the other, each sent when the answer to the one before has come. */
+async function look(session) {
+  const gliding = new GlidingFaces();
+  const spoken = speaker();
+  const paint = (now) => {
+    if (!session.running) return;
+    draw(gliding.at(now));
+    requestAnimationFrame(paint);
+  };
+  requestAnimationFrame(paint);
+  while (session.running) {
+    const begun = performance.now();
+    try {
+      // A page that nobody sees has nothing to look at.
+      if (document.hidden) await shownAgain();
+      const frame = await session.camera.takeFrame(LIVE_FRAME_SIDE_PIXELS);
+      request = new AbortController();
+      const found = leftToRight(await match(frame.blob, request.signal, false));
+      if (!session.running) return;
+      const now = performance.now();
+      picture = { width: frame.canvas.width, height: frame.canvas.height };
+      gliding.set(found, now);
+      showAnswers(found, frame.canvas, "No face in sight.");
+      spoken(inWords(found), now);
+      showRate(now - begun);
+      clearMessages(byId("identify-messages"));
+    } catch (error) {
+      if (!session.running || error.name === "AbortError") return;
+      if (error.status === 429) {
+        const seconds = error.retryAfterSeconds || WAIT_WHEN_BUSY_SECONDS;
+        showMessage(byId("identify-messages"), "warning", "The service is busy. The camera goes on in a moment.");
+        await pause(seconds * 1000);
+        continue;
+      }
+      stopLive();
+      if (error instanceof CameraError) showCameraTrouble(error.message);
+      else showFailure(byId("identify-messages"), error, startLive);
+      return;
+    }
+    await pause(LEAST_MILLISECONDS_BETWEEN_FRAMES - (performance.now() - begun));
+  }
+}
+
+/** Says who is there when that has changed and lasted, not with every frame. */
+function speaker() {
+  let [said, seen, since] = ["", "", 0];
+  return (text, now) => {
+    if (text !== seen) [seen, since] = [text, now];
+    if (seen !== said && now - since >= ANNOUNCE_AFTER_MILLISECONDS) {
+      said = seen;
+      announce(said);
+    }
+  };
+}
+
+function showRate(milliseconds) {
+  const rate = byId("live-rate");
+  rate.hidden = false;
+  rate.textContent = `an answer in ${Math.round(milliseconds)} ms`;
+}
+
+function pause(milliseconds) {
+  return new Promise((resolve) => { setTimeout(resolve, Math.max(0, milliseconds)); });
+}
+
+function shownAgain() {
+  return new Promise((resolve) => {
+    document.addEventListener("visibilitychange", resolve, { once: true });
+  });
+}

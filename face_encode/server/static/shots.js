@@ -1,0 +1,110 @@
+/** Photos taken by the camera, in a dialog; and photos in a row, each with a way to leave it out. */
+
+import { Camera, CameraError } from "./camera.js";
+import { byId, clearMessages, counted, element, icon, showMessage, showPicture } from "./dom.js";
+
+// What an enrolment gains from more pixels than these is less than what sending them costs.
+const SHOT_SIDE_PIXELS = 1280;
+
+/**
+ * Take photos in a dialog.
+ *
+ * @param {object} wish
+ * @param {string} wish.title
+ * @param {string} wish.hint
+ * @param {boolean} wish.several Whether more than one is wanted; one closes the dialog.
+ * @returns {Promise<File[]>} Empty where it was called off.
+ */
+export async function takeShots({ title, hint, several }) {
+  const dialog = byId("camera-dialog");
+  const [shoot, done] = [byId("camera-shoot"), byId("camera-done")];
+  const list = byId("camera-shots");
+  const messages = byId("camera-messages");
+  byId("camera-heading").textContent = title;
+  byId("camera-hint").textContent = hint;
+  let [shots, camera, open] = [[], null, true];
+
+  const refresh = () => {
+    showShots(list, shots, (index) => {
+      shots = shots.filter((_, each) => each !== index);
+      refresh();
+      shoot.focus();
+    });
+    done.hidden = !several;
+    done.disabled = shots.length === 0;
+    done.textContent = shots.length > 0 ? `Use ${counted(shots.length, "photo")}` : "Use these";
+  };
+  const begin = async () => {
+    shoot.disabled = true;
+    try {
+      const opened = await Camera.open(byId("camera-video"));
+      if (!open) {
+        opened.close();
+        return;
+      }
+      camera = opened;
+      const video = byId("camera-video");
+      byId("camera-stage").style.setProperty("--shape", String(video.videoWidth / video.videoHeight));
+      shoot.disabled = false;
+      shoot.focus();
+    } catch (error) {
+      if (!(error instanceof CameraError)) throw error;
+      showMessage(messages, "error", error.message, { label: "Try again", act: begin });
+    }
+  };
+  shoot.onclick = async () => {
+    let blob;
+    try {
+      ({ blob } = await camera.takeFrame(SHOT_SIDE_PIXELS));
+    } catch (error) {
+      if (!(error instanceof CameraError)) throw error;
+      showMessage(messages, "error", error.message);
+      return;
+    }
+    shots = [...shots, new File([blob], `camera ${shots.length + 1}.jpg`, { type: blob.type })];
+    if (!several) {
+      dialog.close("confirm");
+      return;
+    }
+    refresh();
+    // Inside the dialog: what lies behind an open one is silent.
+    byId("camera-status").textContent = `${counted(shots.length, "photo")} taken.`;
+  };
+  done.onclick = () => dialog.close("confirm");
+  byId("camera-cancel").onclick = () => dialog.close("cancel");
+
+  clearMessages(messages);
+  byId("camera-status").textContent = "";
+  refresh();
+  dialog.returnValue = "";
+  dialog.showModal();
+  begin();
+  await new Promise((resolve) => { dialog.addEventListener("close", resolve, { once: true }); });
+  open = false;
+  camera?.close();
+  const taken = dialog.returnValue === "confirm" ? shots : [];
+  shots = [];
+  refresh();
+  return taken;
+}
+
+/**
+ * Show photos in a row.
+ *
+ * @param {Element} list
+ * @param {File[]} photos
+ * @param {function(number)} onRemove Called with the position of the one to leave out.
+ */
+export function showShots(list, photos, onRemove) {
+  for (const image of list.querySelectorAll("img")) showPicture(image, null);
+  list.replaceChildren(...photos.map((photo, index) => {
+    const image = element("img", { alt: photo.name });
+    showPicture(image, photo);
+    const remove = element("button", {
+      type: "button", className: "shot-remove", title: `Leave out ${photo.name}`,
+      "aria-label": `Leave out ${photo.name}`, onclick: () => onRemove(index),
+    }, icon("close"));
+    return element("li", { className: "shot" }, image, remove);
+  }));
+  list.hidden = photos.length === 0;
+}

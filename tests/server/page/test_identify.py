@@ -1,0 +1,186 @@
+"""The page's first view: photos and the camera."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+from tests.conftest import EXAMPLES, VERIFY_DATASET
+from tests.server.page.conftest import NewBrowser, NewPage
+
+# As drawing.js fills the plates of names.
+KNOWN_PLATE = (13, 116, 87)
+UNKNOWN_PLATE = (245, 176, 79)
+
+_CENTRES = """([canvas, colours]) => {
+  const { width, height } = canvas;
+  const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
+  return colours.map(([red, green, blue]) => {
+    let [count, across] = [0, 0];
+    for (let at = 0; at < pixels.length; at += 4) {
+      if (pixels[at] === red && pixels[at + 1] === green && pixels[at + 2] === blue) {
+        count += 1;
+        across += (at / 4) % width;
+      }
+    }
+    return count < 200 ? null : across / count / width;
+  });
+}"""
+
+
+def plates(page: Page) -> list[float | None]:
+    """Where the plates of known and of unknown people lie, from 0, left, to 1; None: nowhere."""
+    canvas = page.locator("#stage-overlay").element_handle()
+    found: list[float | None] = page.evaluate(_CENTRES, [canvas, [KNOWN_PLATE, UNKNOWN_PLATE]])
+    return found
+
+
+def test_photo(new_page: NewPage) -> None:
+    page = new_page()
+    expect(page.get_by_text("Drop a photo here")).to_be_visible()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose a photo").click()
+    chooser.value.set_files(EXAMPLES / "group.jpg")
+    faces = page.locator("#faces .face")
+    # From left to right, whoever is enrolled by name and whoever is not as unknown.
+    expect(faces.locator(".face-name")).to_have_text(
+        ["Ada_Mirova", "Bruno_Castell", "unknown", "unknown", "unknown"]
+    )
+    expect(faces.nth(0)).to_contain_text(re.compile(r"similarity 0\.9\d\d"))
+    expect(faces.nth(4)).to_contain_text("nearest is")
+    expect(page.get_by_role("status").first).to_have_text(
+        "Ada_Mirova, Bruno_Castell, and 3 unknown people."
+    )
+    known, unknown = plates(page)
+    assert known is not None and unknown is not None
+    assert known < 0.4 < 0.5 < unknown
+    # Not by colour alone.
+    icons = faces.locator(".face-name use")
+    assert icons.first.get_attribute("href") != icons.last.get_attribute("href")
+
+
+def test_photos_that_hold_nothing(new_page: NewPage, tmp_path: Path) -> None:
+    page = new_page()
+    photo = page.locator("#identify-file")
+    message = page.locator("#identify-messages")
+
+    photo.set_input_files({"name": "notes.txt", "mimeType": "text/plain", "buffer": b"hello"})
+    expect(message.get_by_role("alert")).to_contain_text("That is no photo: notes.txt")
+
+    broken = (EXAMPLES / "stranger.jpg").read_bytes()[:2_000]
+    photo.set_input_files({"name": "half.jpg", "mimeType": "image/jpeg", "buffer": broken})
+    # In the service's own words, with a way to go on.
+    expect(message.get_by_role("alert")).to_contain_text(re.compile("cannot be read|truncated"))
+    expect(message.get_by_role("button", name="Try again")).to_be_visible()
+
+    with page.expect_response("**/v1/match*"):
+        meadow = tmp_path / "meadow.png"
+        page.screenshot(path=meadow, clip={"x": 0, "y": 0, "width": 200, "height": 150})
+        photo.set_input_files(meadow)
+    expect(page.locator("#faces-empty")).to_contain_text("There is no face in this photo")
+    expect(message).to_be_empty()
+    expect(page.locator("#faces .face")).to_have_count(0)
+
+
+def test_dropped_and_pasted(new_page: NewPage) -> None:
+    page = new_page()
+    transfer = """async ([kind, place, bytes, name]) => {
+      const data = new DataTransfer();
+      data.items.add(new File([new Uint8Array(bytes)], name, { type: "image/jpeg" }));
+      const event = kind === "drop"
+        ? new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true })
+        : new ClipboardEvent(kind, { clipboardData: data, bubbles: true, cancelable: true });
+      document.querySelector(place).dispatchEvent(event);
+    }"""
+    for kind, place, photo, name in (
+        ("drop", "#stage", EXAMPLES / "ada_mirova.jpg", "Ada_Mirova"),
+        ("paste", "body", EXAMPLES / "bruno_castell.jpg", "Bruno_Castell"),
+    ):
+        page.evaluate(transfer, [kind, place, list(photo.read_bytes()), photo.name])
+        expect(page.locator("#faces .face-name")).to_have_text([name])
+
+
+def test_large_photo_is_shrunk_before_it_is_sent(new_page: NewPage, tmp_path: Path) -> None:
+    from PIL import Image
+
+    large = tmp_path / "large.jpg"
+    with Image.open(EXAMPLES / "group.jpg") as group:
+        # More pixels than the service reads.
+        group.resize((9_000, 4_000)).save(large, quality=70)
+    page = new_page()
+    page.locator("#identify-file").set_input_files(large)
+    expect(page.locator("#faces .face")).to_have_count(5)
+    expect(page.locator("#faces .face-name").first).to_have_text("Ada_Mirova")
+
+
+def test_camera_refused(new_page: NewPage) -> None:
+    page = new_page(permissions=[])
+    button = page.get_by_role("button", name="Use the camera")
+    button.click()
+    alert = page.locator("#identify-messages").get_by_role("alert")
+    expect(alert).to_contain_text("does not let this page use the camera")
+    expect(button).to_have_attribute("aria-pressed", "false")
+    # What was refused can be allowed later, and a photo works without.
+    page.context.grant_permissions(["camera"])
+    alert.get_by_role("button", name="Try again").click()
+    expect(page.locator("#stage")).to_have_attribute("data-state", "live")
+    page.locator("#identify-file").set_input_files(EXAMPLES / "ada_mirova.jpg")
+    expect(page.locator("#faces .face-name")).to_have_text(["Ada_Mirova"])
+    expect(page.get_by_role("button", name="Use the camera")).to_be_visible()
+
+
+def test_camera_missing(new_page: NewPage, new_browser: NewBrowser) -> None:
+    without = new_browser("--use-fake-device-for-media-stream=device-count=0")
+    page = new_page(by=without)
+    page.get_by_role("button", name="Use the camera").click()
+    alert = page.locator("#identify-messages").get_by_role("alert")
+    expect(alert).to_contain_text("No camera was found")
+    without.close()
+
+
+def test_camera_goes_off_with_the_view(new_page: NewPage) -> None:
+    page = new_page()
+    page.get_by_role("button", name="Use the camera").click()
+    expect(page.locator("#faces .face")).to_have_count(2)
+    expect(page.locator("#live-rate")).to_contain_text("ms")
+    page.evaluate("window.stream = document.getElementById('stage-video').srcObject")
+    page.get_by_role("link", name="Verify").click()
+    assert page.evaluate("window.stream.getTracks().map((track) => track.readyState)") == ["ended"]
+    page.get_by_role("link", name="Identify").click()
+    expect(page.locator("#faces-empty")).to_have_text("The camera is off.")
+
+
+def test_service_out_of_reach(new_page: NewPage) -> None:
+    page = new_page()
+    page.context.set_offline(True)
+    page.locator("#identify-file").set_input_files(EXAMPLES / "ada_mirova.jpg")
+    alert = page.locator("#identify-messages").get_by_role("alert")
+    expect(alert).to_contain_text("The service does not answer")
+    page.context.set_offline(False)
+    alert.get_by_role("button", name="Try again").click()
+    expect(page.locator("#faces .face-name")).to_have_text(["Ada_Mirova"])
+    expect(page.locator("#identify-messages")).to_be_empty()
+
+
+def test_verify(new_page: NewPage) -> None:
+    page = new_page(view="verify")
+    verdict = page.locator("#verdict .verdict-word")
+    page.locator("#verify-file-a").set_input_files(EXAMPLES / "ada_mirova.jpg")
+    expect(page.get_by_alt_text("ada_mirova.jpg")).to_be_visible()
+    expect(verdict).to_be_hidden()
+    for second, word in (
+        (VERIFY_DATASET / "Ada_Mirova" / "4.jpg", "The same person"),
+        (EXAMPLES / "stranger.jpg", "Not the same person"),
+    ):
+        page.locator("#verify-file-b").set_input_files(second)
+        expect(verdict).to_have_text(word)
+        expect(page.locator("#announcer")).to_contain_text(f"{word}. Similarity 0.")
+    # A photo without a face is the service's to refuse.
+    blank = page.locator(".masthead").screenshot()
+    page.locator("#verify-file-b").set_input_files(
+        {"name": "blank.png", "mimeType": "image/png", "buffer": blank}
+    )
+    expect(page.locator("#verify-messages").get_by_role("alert")).to_contain_text("face")
+    expect(verdict).to_be_hidden()

@@ -1,0 +1,198 @@
+"""The page's view of the people: enrol, rename, delete, and see it by the camera."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.conftest import VERIFY_DATASET
+from tests.server.page.conftest import ENROLLED, NewPage
+from tests.server.page.running import RunningService
+from tests.server.page.test_identify import plates
+
+ELIN = [VERIFY_DATASET / "Elin_Sorrel" / f"{number}.jpg" for number in (1, 2)]
+
+
+@pytest.fixture(autouse=True)
+def leave_it_as_it_was(service: RunningService) -> Iterator[None]:
+    """Delete whoever a test has enrolled."""
+    yield
+    for name in service.names():
+        if name not in ENROLLED:
+            service.remove(name)
+
+
+def row(page: Page, name: str) -> Locator:
+    return page.locator("#people .person").filter(has=page.get_by_text(name, exact=True))
+
+
+def enrol(page: Page, name: str) -> None:
+    page.get_by_label("Name", exact=True).fill(name)
+    page.locator("#enrol-files").set_input_files(ELIN)
+    page.get_by_role("button", name="Enrol 2 photos").click()
+    expect(page.locator("#enrol-report h3")).to_have_text(f"{name} · 2 photos enrolled")
+
+
+def test_enrol_identify_live_rename_delete(new_page: NewPage, service: RunningService) -> None:
+    page = new_page(view="people")
+    names = page.locator("#people .person .name")
+    expect(names).to_have_text([*ENROLLED])
+    enrol(page, "Elin Sorrel")
+    expect(names).to_have_text([*ENROLLED, "Elin Sorrel"])
+    expect(row(page, "Elin Sorrel")).to_contain_text("2 photos")
+    # The service keeps a small picture here; the others were enrolled from a folder.
+    expect(row(page, "Elin Sorrel").locator(".portrait img")).to_be_visible()
+    assert service.names() == [*ENROLLED, "Elin Sorrel"]
+
+    faces = page.locator("#faces .face-name")
+    page.get_by_role("link", name="Identify").click()
+    page.get_by_role("button", name="Use the camera").click()
+    expect(faces).to_have_text(["Elin Sorrel", "unknown"])
+    expect(page.locator("#announcer")).to_have_text("Elin Sorrel and one unknown person.")
+    known, unknown = plates(page)
+    assert known is not None and unknown is not None
+    assert known < 0.5 < unknown
+
+    page.get_by_role("link", name="People").click()
+    row(page, "Elin Sorrel").get_by_role("button", name="Rename").click()
+    dialog = page.get_by_role("dialog")
+    # A name that is taken is told in the dialog, which stays.
+    dialog.get_by_label("New name").fill("Ada_Mirova")
+    dialog.get_by_role("button", name="Rename").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("enrolled already")
+    dialog.get_by_label("New name").fill("Elin of the North")
+    dialog.get_by_role("button", name="Rename").click()
+    expect(names).to_have_text([*ENROLLED, "Elin of the North"])
+    expect(row(page, "Elin of the North").get_by_role("button", name="Rename")).to_be_focused()
+
+    page.get_by_role("link", name="Identify").click()
+    page.get_by_role("button", name="Use the camera").click()
+    expect(faces).to_have_text(["Elin of the North", "unknown"])
+
+    page.get_by_role("link", name="People").click()
+    delete = row(page, "Elin of the North").get_by_role("button", name="Delete")
+    delete.click()
+    expect(dialog).to_contain_text("learnt from 2 photos. This cannot be undone.")
+    dialog.get_by_role("button", name="Keep").click()
+    expect(delete).to_be_focused()
+    assert "Elin of the North" in service.names()
+    delete.click()
+    dialog.get_by_role("button", name="Delete").click()
+    expect(names).to_have_text([*ENROLLED])
+    assert service.names() == [*ENROLLED]
+
+    page.get_by_role("link", name="Identify").click()
+    page.get_by_role("button", name="Use the camera").click()
+    expect(faces).to_have_text(["unknown", "unknown"])
+    assert plates(page)[0] is None
+
+
+def test_report_row_by_row(new_page: NewPage) -> None:
+    page = new_page(view="people")
+    broken = {"name": "half.jpg", "mimeType": "image/jpeg", "buffer": ELIN[0].read_bytes()[:900]}
+    page.get_by_label("Name", exact=True).fill("Elin")
+    files = page.locator("#enrol-files")
+    files.set_input_files(broken)  # type: ignore[arg-type]
+    page.get_by_role("button", name="Enrol 1 photo").click()
+    rows = page.locator("#enrol-report .row")
+    # Nothing is lost where nothing could be enrolled: the photos stay, to be mended.
+    expect(page.locator("#enrol-messages").get_by_role("alert")).to_contain_text("none of the 1")
+    expect(rows).to_contain_text(["half.jpg"])
+    expect(page.locator("#enrol-shots .shot")).to_have_count(1)
+
+    files.set_input_files([*ELIN, VERIFY_DATASET / "Ada_Mirova" / "1.jpg"])
+    page.get_by_role("button", name="Enrol 4 photos").click()
+    expect(page.locator("#enrol-report h3")).to_have_text("Elin · 3 photos enrolled")
+    # Two photos of one name are told apart.
+    expect(rows.locator(".row-photo")).to_have_text(["half.jpg", "1.jpg", "2.jpg", "1 (2).jpg"])
+    expect(page.locator("#enrol-report .row.bad")).to_contain_text(["half.jpg"])
+    expect(page.locator("#enrol-report .row.note").first).to_contain_text("Ada_Mirova")
+    expect(page.locator("#enrol-report")).to_be_focused()
+
+
+def test_enrol_from_the_camera(new_page: NewPage, service: RunningService) -> None:
+    page = new_page(view="people")
+    page.get_by_role("button", name="Take photos").click()
+    dialog = page.get_by_role("dialog", name="Take photos")
+    shoot = dialog.get_by_role("button", name="Take a photo")
+    for count in (1, 2, 3):
+        shoot.click()
+        expect(dialog.locator(".shot")).to_have_count(count)
+    dialog.get_by_role("button", name="Leave out camera 2.jpg").click()
+    dialog.get_by_role("button", name="Use 2 photos").click()
+    expect(page.locator("#enrol-shots .shot")).to_have_count(2)
+    assert page.evaluate("document.getElementById('camera-video').srcObject") is None
+    page.get_by_role("button", name="Enrol 2 photos").click()
+    expect(page.locator("#enrol-name-error")).to_have_text("A name is needed.")
+    expect(page.get_by_label("Name", exact=True)).to_be_focused()
+    page.keyboard.type("Of the camera")
+    page.keyboard.press("Enter")
+    # Two people are in the picture, which the report says.
+    expect(page.locator("#enrol-report .row.note").first).to_contain_text("2 faces")
+    assert "Of the camera" in service.names()
+
+
+def test_names_of_every_kind(new_page: NewPage) -> None:
+    page = new_page(view="people")
+    names = page.locator("#people .person .name")
+    for name in ("<img src=x onerror=alert(1)>", "مريم بنت علي", "王小明 & Ωmega?#%"):
+        enrol(page, name)
+        expect(names.filter(has_text=name)).to_have_text([name])
+        assert page.locator("#people .person .name *").count() == 0
+        row(page, name).get_by_role("button", name="Delete").click()
+        page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+        expect(names).to_have_text([*ENROLLED])
+    page.get_by_label("Name", exact=True).fill("../etc/passwd")
+    page.locator("#enrol-files").set_input_files(ELIN[0])
+    page.get_by_role("button", name="Enrol 1 photo").click()
+    expect(page.locator("#enrol-messages").get_by_role("alert")).to_contain_text("slash")
+
+
+def test_by_keyboard_alone(new_page: NewPage, service: RunningService) -> None:
+    page = new_page()
+    press = page.keyboard.press
+
+    def tab_to(target: Locator) -> None:
+        for _ in range(40):
+            if target.evaluate("(element) => element === document.activeElement"):
+                break
+            press("Tab")
+        expect(target).to_be_focused()
+        # Whoever works by keyboard sees where they are.
+        outline = target.evaluate("(element) => getComputedStyle(element).outlineStyle")
+        assert outline != "none" or target.get_attribute("id") == "main"
+
+    press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    tab_to(page.get_by_role("link", name="People"))
+    press("Enter")
+    expect(page.get_by_role("heading", name="People", level=1)).to_be_focused()
+    tab_to(page.get_by_label("Name", exact=True))
+    page.keyboard.type("Elin")
+    choose = page.get_by_role("button", name="Choose photos")
+    tab_to(choose)
+    with page.expect_file_chooser() as chooser:
+        press("Enter")
+    chooser.value.set_files(ELIN[:1])
+    tab_to(page.get_by_role("button", name="Enrol 1 photo"))
+    press("Enter")
+    expect(page.locator("#enrol-report")).to_be_focused()
+    assert "Elin" in service.names()
+
+    delete = page.get_by_role("button", name="Delete Elin")
+    for _ in range(40):
+        if delete.evaluate("(element) => element === document.activeElement"):
+            break
+        press("Shift+Tab")
+    press("Enter")
+    # The harmless answer has the focus, and Escape is it too.
+    expect(page.get_by_role("dialog").get_by_role("button", name="Keep")).to_be_focused()
+    press("Escape")
+    expect(delete).to_be_focused()
+    press("Space")
+    press("Tab")
+    press("Enter")
+    expect(page.get_by_role("button", name="Delete Bruno_Castell")).to_be_focused()
+    assert service.names() == [*ENROLLED]
