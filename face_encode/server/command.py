@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import socket
 from pathlib import Path
@@ -112,6 +113,8 @@ def run(options: argparse.Namespace) -> int:
     if tokens and not tokens.can_write:
         print("no write token is set: nobody can change the people")
 
+    # It would write a line for each broken body; the client is told.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     from face_encode.server.application import make_application
     from face_encode.server.protocol import limited_protocol
 

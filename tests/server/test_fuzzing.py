@@ -12,9 +12,12 @@ import pytest
 from benchmarks.serving import RunningService
 from tests.server.hostile import READ, TOKENS, WRITE
 
-schemathesis = pytest.importorskip("schemathesis")
-hypothesis = pytest.importorskip("hypothesis")
-checks = pytest.importorskip("schemathesis.specs.openapi.checks")
+pytest.importorskip("schemathesis")
+
+import hypothesis
+import schemathesis
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi import checks
 
 if TYPE_CHECKING:
     from schemathesis import Case
@@ -40,7 +43,7 @@ def test_every_operation_answers_as_it_is_described(schema: Any) -> None:
         changes = operation.method in ("patch", "delete") or operation.path == "/v1/people"
         headers = {"Authorization": f"Bearer {WRITE if changes else READ}"}
         # Not by schemathesis' own plugin, which pytest's latest release does not load.
-        for mode in schemathesis.GenerationMode:
+        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
             ask(operation.as_strategy(generation_mode=mode), headers)
 
 
@@ -55,7 +58,7 @@ def ask(cases: Any, headers: dict[str, str]) -> None:
         suppress_health_check=list(hypothesis.HealthCheck),
     )
     @hypothesis.given(case=cases)
-    def answers(case: Case) -> None:
+    def answers(case: Case[Any]) -> None:
         # Random bytes are what the description allows, and no photo all the same.
         case.call_and_validate(headers=headers, excluded_checks=[checks.positive_data_acceptance])
 
