@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,12 +44,13 @@ def test_every_operation_answers_as_it_is_described(schema: Any) -> None:
         changes = operation.method in ("patch", "delete") or operation.path == "/v1/people"
         headers = {"Authorization": f"Bearer {WRITE if changes else READ}"}
         # Not by schemathesis' own plugin, which pytest's latest release does not load.
-        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
-            ask(operation.as_strategy(generation_mode=mode), headers)
+        assert ask(operation.as_strategy(generation_mode=GenerationMode.POSITIVE), headers)
+        ask(operation.as_strategy(generation_mode=GenerationMode.NEGATIVE), headers)
 
 
-def ask(cases: Any, headers: dict[str, str]) -> None:
-    """Make up requests for one operation, valid ones or not, and check the answers."""
+def ask(cases: Any, headers: dict[str, str]) -> int:
+    """Make up requests for one operation, and check the answers; gives how many they were."""
+    asked = 0
 
     @hypothesis.settings(
         max_examples=EXAMPLES,
@@ -59,7 +61,12 @@ def ask(cases: Any, headers: dict[str, str]) -> None:
     )
     @hypothesis.given(case=cases)
     def answers(case: Case[Any]) -> None:
+        nonlocal asked
+        asked += 1
         # Random bytes are what the description allows, and no photo all the same.
         case.call_and_validate(headers=headers, excluded_checks=[checks.positive_data_acceptance])
 
-    answers()
+    # An operation that takes nothing has no wrong requests.
+    with suppress(hypothesis.errors.Unsatisfiable):
+        answers()
+    return asked
