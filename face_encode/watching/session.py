@@ -147,9 +147,10 @@ class Session:
                 # A camera that is gone has no time of its own.
                 passed += time.monotonic() - last
             else:
-                last, passed = time.monotonic(), frame.seconds
+                passed = frame.seconds
                 if passed <= self._max_seconds:
                     self._take(frame)
+                last = time.monotonic()
             asked = window is not None and window.is_to_end()
             if asked or is_to_end() or passed > self._max_seconds:
                 return

@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    expect,
+    sync_playwright,
+)
 
 from tests.conftest import EXAMPLES, VERIFY_DATASET
 from tests.server.page.running import WRITE_TOKEN, RunningService, film, running_service
@@ -92,7 +99,7 @@ def new_page(service: RunningService, browser: Browser) -> Iterator[NewPage]:
         context.on("weberror", lambda error: faults.append(str(error.error)))
         context.on(
             "console",
-            lambda message: faults.append(message.text) if _is_fault(message.text) else None,
+            lambda message: faults.append(message.text) if _is_fault(message) else None,
         )
         if token is not None:
             context.add_init_script(
@@ -113,6 +120,6 @@ def new_page(service: RunningService, browser: Browser) -> Iterator[NewPage]:
     assert faults == []
 
 
-def _is_fault(text: str) -> bool:
+def _is_fault(message: ConsoleMessage) -> bool:
     # The browser reports every answer that is an error; the tests look at those themselves.
-    return not text.startswith("Failed to load resource")
+    return message.type == "error" and not message.text.startswith("Failed to load resource")
