@@ -12,16 +12,23 @@ from typing import TYPE_CHECKING
 from face_encode.version import __version__
 
 if TYPE_CHECKING:
+    from face_encode.bulk import embed_folder
     from face_encode.detectors.loading import load_detector
+    from face_encode.embedding_files.opening import read_embeddings
     from face_encode.encoders.contract import EncoderContract, read_contract, save_encoder
     from face_encode.encoders.encoder import Encoder
     from face_encode.encoders.loading import load_encoder
     from face_encode.errors import FaceEncodeError
+    from face_encode.finding import find
     from face_encode.gallery.opening import open_gallery
     from face_encode.images import read_image
     from face_encode.model import Face_Encode_Model
+    from face_encode.photo_inputs import read_photo
+    from face_encode.references import ReferenceEmbeddings
     from face_encode.training.triplet import DistanceLayer, TripletModel
     from face_encode.types import EnrolmentReport, Face, Match
+    from face_encode.verbs import extract_faces, represent, verify
+    from face_encode.watching.watch import watch
 
 _HOME_OF = {
     "DistanceLayer": "face_encode.training.triplet",
@@ -32,13 +39,22 @@ _HOME_OF = {
     "FaceEncodeError": "face_encode.errors",
     "Face_Encode_Model": "face_encode.model",
     "Match": "face_encode.types",
+    "ReferenceEmbeddings": "face_encode.references",
     "TripletModel": "face_encode.training.triplet",
+    "embed_folder": "face_encode.bulk",
+    "extract_faces": "face_encode.verbs",
+    "find": "face_encode.finding",
     "load_detector": "face_encode.detectors.loading",
     "load_encoder": "face_encode.encoders.loading",
     "open_gallery": "face_encode.gallery.opening",
     "read_contract": "face_encode.encoders.contract",
+    "read_embeddings": "face_encode.embedding_files.opening",
     "read_image": "face_encode.images",
+    "read_photo": "face_encode.photo_inputs",
+    "represent": "face_encode.verbs",
     "save_encoder": "face_encode.encoders.contract",
+    "verify": "face_encode.verbs",
+    "watch": "face_encode.watching.watch",
 }
 
 __all__ = [
@@ -50,14 +66,23 @@ __all__ = [
     "FaceEncodeError",
     "Face_Encode_Model",
     "Match",
+    "ReferenceEmbeddings",
     "TripletModel",
     "__version__",
+    "embed_folder",
+    "extract_faces",
+    "find",
     "load_detector",
     "load_encoder",
     "open_gallery",
     "read_contract",
+    "read_embeddings",
     "read_image",
+    "read_photo",
+    "represent",
     "save_encoder",
+    "verify",
+    "watch",
 ]
 
 

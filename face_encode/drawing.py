@@ -1,10 +1,11 @@
-"""Draws boxes and names on photos."""
+"""Draws boxes and names on photos, and makes faces unrecognisable."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -16,6 +17,10 @@ UNKNOWN_COLOUR = (186, 48, 40)
 # Fonts with many scripts, where the system has one; Pillow's own knows Latin letters only, and
 # OpenCV's draws ASCII alone.
 _FONTS = ("NotoSans-Regular.ttf", "DejaVuSans.ttf", "Arial Unicode.ttf", "arial.ttf")
+
+# What is blurred reaches so far out of a face's box, as a share of its sides.
+_BLUR_MARGIN = 0.3
+_BLUR_LATTICE = 6
 
 
 def draw_boxes(
@@ -40,7 +45,7 @@ def draw_boxes(
     draw = ImageDraw.Draw(picture)
     # Lines and letters that can be seen on a thumbnail of a large photo too.
     line = max(1, round(min(height, width) / 200))
-    font = _font(max(11, round(min(height, width) / 28)))
+    font = label_font(max(11, round(min(height, width) / 28)))
     for index, box in enumerate(boxes):
         colour = KNOWN_COLOUR if colours is None else colours[index]
         right, bottom = box.left + box.width - 1, box.top + box.height - 1
@@ -61,9 +66,53 @@ def draw_boxes(
     return np.array(picture, np.uint8)
 
 
+def blur_boxes(image: ImageArray, boxes: Sequence[Box]) -> ImageArray:
+    """Make faces unrecognisable on a copy of a photo.
+
+    A face is reduced to a few averages, a lattice of six by six, and these are smoothed: what
+    a blur alone leaves could be sharpened again, what was averaged away is gone.
+
+    Args:
+        image: RGB, uint8, ``(H, W, 3)``; not changed.
+        boxes: In pixels of this photo. The ellipse around each is blurred, since a detector's
+            box cuts off chin and forehead.
+
+    Returns:
+        uint8 ``(H, W, 3)``.
+    """
+    picture: ImageArray = image.copy()
+    height, width = image.shape[:2]
+    for box in boxes:
+        around = Box(
+            box.left - round(box.width * _BLUR_MARGIN),
+            box.top - round(box.height * _BLUR_MARGIN),
+            box.width + 2 * round(box.width * _BLUR_MARGIN),
+            box.height + 2 * round(box.height * _BLUR_MARGIN),
+        )
+        inside = around.clamped(width, height)
+        rows = slice(inside.top, inside.top + inside.height)
+        columns = slice(inside.left, inside.left + inside.width)
+        part = picture[rows, columns]
+        few = cv2.resize(part, (_BLUR_LATTICE, _BLUR_LATTICE), interpolation=cv2.INTER_AREA)
+        blurred = cv2.resize(few, (inside.width, inside.height), interpolation=cv2.INTER_LINEAR)
+        centre = (
+            around.left - inside.left + around.width // 2,
+            around.top - inside.top + around.height // 2,
+        )
+        mask = np.zeros(part.shape[:2], np.uint8)
+        axes = (around.width // 2, around.height // 2)
+        cv2.ellipse(mask, centre, axes, 0, 0, 360, 1, thickness=cv2.FILLED)
+        part[mask == 1] = blurred[mask == 1]
+    return picture
+
+
 @lru_cache(maxsize=32)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The first of the fonts that the system has."""
+def label_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The first of the fonts with many scripts that the system has.
+
+    Args:
+        size: Height of the letters, in pixels.
+    """
     for name in _FONTS:
         try:
             return ImageFont.truetype(name, size)

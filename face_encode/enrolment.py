@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,11 +18,12 @@ from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.names import check_name
 from face_encode.hygiene import find_suspicions
 from face_encode.images import content_digest
+from face_encode.photo_inputs import PhotoInput, local_photo, place_of
 from face_encode.pipeline import EmbeddedPhoto, embed_photos
 from face_encode.progress import tracked
 from face_encode.types import Embeddings, EnrolmentReport, LeftOut, Photo
 
-PeoplePhotos: TypeAlias = Mapping[str, Sequence[Photo]]
+PeoplePhotos: TypeAlias = Mapping[str, Sequence[PhotoInput]]
 Replaces: TypeAlias = Literal["all", "same people", "nothing"]
 
 
@@ -60,7 +60,7 @@ def enrol_people(
     gallery changes in one step at the end: whatever happens before leaves it as it was.
 
     Args:
-        people: Name -> photos.
+        people: Name -> photos, in any form.
         gallery: Where to.
         detector: Finds the faces.
         encoder: Embeds them.
@@ -147,7 +147,10 @@ def enrol_embedded(
         )
     suspicions = _suspicions(enrolled, fresh, np.stack(embeddings), encoder)
     _replace(gallery, enrolled, np.stack(embeddings), replaces)
-    gallery.detector_name = detector.name
+    # Where people stay whom another detector found, none can be named for all: nothing is then
+    # taken for unchanged later.
+    mixed = len(gallery) > len(enrolled) and gallery.detector_name != detector.name
+    gallery.detector_name = "" if mixed else detector.name
     return EnrolmentReport(
         enrolled=len(enrolled),
         per_person=Counter(task.name for task in enrolled),
@@ -173,7 +176,8 @@ def _tasks(people: PeoplePhotos, left_out: list[LeftOut]) -> list[EnrolmentTask]
         for index, photo in enumerate(photos):
             label = _label(photo, index)
             try:
-                tasks.append(EnrolmentTask(name, photo, label, content_digest(photo)))
+                local = local_photo(photo)
+                tasks.append(EnrolmentTask(name, local, label, content_digest(local)))
             except (ImageError, InputError) as error:
                 reason = str(error).removeprefix(f"{Path(label)}: ")
                 left_out.append(LeftOut(label, name, reason))
@@ -200,9 +204,10 @@ def _suspicions(
     return [str(each) for each in found]
 
 
-def _label(photo: Photo, index: int) -> str:
+def _label(photo: PhotoInput, index: int) -> str:
     """What a photo is called in the report."""
-    return os.fspath(photo) if isinstance(photo, str | os.PathLike) else f"photo {index}"
+    place = place_of(photo)
+    return f"photo {index}" if place is None else place
 
 
 def _replace(

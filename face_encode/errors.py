@@ -5,10 +5,12 @@
     FaceEncodeError
     ├── InputError              an argument is of the wrong kind, shape or range
     ├── ImageError              a photo cannot be read, or is too large to be read safely
+    ├── VideoError              a video or camera cannot be read, or a video not be written or shown
     ├── DatasetError            a folder of people is missing, empty or of the wrong shape
     ├── ModelFileError          a model file cannot be used as an encoder
     ├── WeightsError            known weights are missing, damaged or not what they should be
     ├── TrainingError           a training run cannot go on
+    ├── EmbeddingFileError      embeddings cannot be written to, or read from, a file
     ├── MissingExtraError       an optional dependency is needed and not installed
     └── GalleryError            a gallery cannot be read, written or searched
         └── WrongEncoderError   a gallery was filled by another encoder
@@ -31,6 +33,10 @@ class ImageError(FaceEncodeError):
     """A photo cannot be read, or is too large to be read safely."""
 
 
+class VideoError(FaceEncodeError):
+    """A video or camera cannot be read, or a video not be written or shown."""
+
+
 class DatasetError(FaceEncodeError):
     """A folder of people is missing, empty or of the wrong shape."""
 
@@ -45,6 +51,10 @@ class WeightsError(FaceEncodeError):
 
 class TrainingError(FaceEncodeError):
     """A training run cannot go on."""
+
+
+class EmbeddingFileError(FaceEncodeError):
+    """Embeddings cannot be written to, or read from, a file."""
 
 
 class MissingExtraError(FaceEncodeError, ImportError):

@@ -80,18 +80,31 @@ def replacing(path: Path, error_type: type[FaceEncodeError]) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with open(temporary, "rb+") as written:
-            os.fsync(written.fileno())
-        with suppress(FileNotFoundError):
-            shutil.copymode(target, temporary)
-        os.replace(temporary, target)
-        _sync_folder(target.parent)
+        settle(temporary, target)
     except OSError as error:
         raise error_type(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         # What stood in the way of writing stands in the way of tidying up too.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def settle(temporary: Path, target: Path) -> None:
+    """Force a finished file to disk and put it in the place of another in one step.
+
+    Args:
+        temporary: The file, in the target's folder.
+        target: Its place. A former file's permissions are kept.
+
+    Raises:
+        OSError: The operating system refuses.
+    """
+    with open(temporary, "rb+") as written:
+        os.fsync(written.fileno())
+    with suppress(FileNotFoundError):
+        shutil.copymode(target, temporary)
+    os.replace(temporary, target)
+    _sync_folder(target.parent)
 
 
 def check_writable(path: Path, error_type: type[FaceEncodeError]) -> None:

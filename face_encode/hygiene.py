@@ -167,6 +167,15 @@ def sharpness(crop: ImageArray) -> float:
     return max(0.0, detail) / contrast
 
 
+def is_blurred(crop: ImageArray) -> bool:
+    """Whether a crop is too blurred to trust what an encoder makes of it.
+
+    Args:
+        crop: RGB, uint8, ``(H, W, 3)``.
+    """
+    return sharpness(crop) < _BLURRED
+
+
 def _folder(photos: Sequence[str], names: Sequence[str], embeddings: Embeddings) -> _Folder | None:
     """The folder with its limits, or None where it is too small to set any."""
     vectors = np.asarray(embeddings, np.float32)

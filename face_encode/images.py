@@ -93,45 +93,70 @@ def read_image(path: str | os.PathLike[str]) -> ImageArray:
         InputError: The path is none.
     """
     path = as_path(path)
-    with _opened(path) as file:
-        return _decoded(file, str(path), MAX_PIXELS)
+    label = str(path)
+    with (
+        _opened(path) as file,
+        _telling_damage(label, MAX_PIXELS),
+        Image.open(file) as photo,
+    ):
+        return _to_rgb(photo, label, MAX_PIXELS)
 
 
-def decode_image(content: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageArray:
-    """Read a photo's bytes from an unknown sender, as ``read_image`` reads a file.
+def decode_image(
+    content: bytes, label: str = "the photo", *, max_pixels: int | None = None
+) -> ImageArray:
+    """Read a photo's bytes, whose sender may be unknown, as ``read_image`` reads a file.
 
     Args:
         content: A photo as AVIF, BMP, GIF, JPEG, PNG, PPM, TIFF or WebP; a HEIC one is refused.
-        max_pixels: The most that are decoded.
+        label: What it is called in an error.
+        max_pixels: The most that are decoded; None for ``MAX_PIXELS``.
 
     Returns:
         uint8 ``(H, W, 3)``.
 
     Raises:
-        ImageError: Another format, damaged, truncated, or of more pixels.
+        ImageError: Another format, damaged, truncated, or of more pixels or bytes.
     """
     if not content:
-        raise ImageError("the photo: an empty file")
-    return _decoded(io.BytesIO(content), "the photo", max_pixels, _FORMATS_FROM_OUTSIDE)
+        raise ImageError(f"{label}: an empty file")
+    if len(content) > MAX_BYTES:
+        raise ImageError(f"{label}: too large to be a photo; at most {MAX_BYTES:,} bytes")
+    most = MAX_PIXELS if max_pixels is None else max_pixels
+    with (
+        _telling_damage(label, most),
+        Image.open(io.BytesIO(content), formats=_FORMATS_FROM_OUTSIDE) as photo,
+    ):
+        return _to_rgb(photo, label, most)
 
 
-def _decoded(
-    file: BinaryIO, label: str, max_pixels: int, formats: tuple[str, ...] | None = None
-) -> ImageArray:
-    """Decode an open file; ``label`` is what it is called in an error."""
+def rgb_of(photo: Image.Image, label: str = "the photo") -> ImageArray:
+    """Turn Pillow's image into an array, upright and RGB, as ``read_image`` does with a file.
+
+    Args:
+        photo: Of any mode; it may come from a file that is not decoded yet.
+        label: What it is called in an error.
+
+    Returns:
+        uint8 ``(H, W, 3)``.
+
+    Raises:
+        ImageError: As for ``read_image``.
+    """
+    with _telling_damage(label, MAX_PIXELS):
+        return _to_rgb(photo, label, MAX_PIXELS)
+
+
+@contextmanager
+def _telling_damage(label: str, max_pixels: int) -> Iterator[None]:
+    """Make whatever Pillow raises while it decodes an error of ours."""
     try:
         with warnings.catch_warnings():
-            # Our own limit stands in for this warning, which comes at half of Pillow's.
+            # Our own limit stands in for this warning, which comes at half of it.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             # Pillow warns of damaged metadata; the photo itself is what counts here.
             warnings.simplefilter("ignore", UserWarning)
-            with Image.open(file, formats=formats) as photo:
-                if photo.width * photo.height > max_pixels:
-                    raise Image.DecompressionBombError(f"{photo.width}x{photo.height} pixels")
-                if photo.format == "EPS":
-                    # Pillow would start Ghostscript on a stranger's program.
-                    raise ImageError(f"{label}: a PostScript file, not a photo")
-                return _to_rgb(photo, label)
+            yield
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -177,8 +202,13 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _to_rgb(photo: Image.Image, label: str) -> ImageArray:
+def _to_rgb(photo: Image.Image, label: str, max_pixels: int) -> ImageArray:
     """Decode, turn upright, and bring to 8-bit RGB."""
+    if photo.width * photo.height > max_pixels:
+        raise Image.DecompressionBombError(f"{photo.width}x{photo.height} pixels")
+    if photo.format == "EPS":
+        # Pillow would start Ghostscript on a stranger's program.
+        raise ImageError(f"{label}: a PostScript file, not a photo")
     # A photo of plain RGB without an orientation takes the first two steps only.
     photo.load()
     upright = _upright(photo)
@@ -243,6 +273,41 @@ def photos_in(folder: str | os.PathLike[str]) -> list[Path]:
         for path in _visible(folder)
         if path.suffix.lower() in PHOTO_SUFFIXES and not os.path.isdir(path)
     )
+
+
+def photos_below(
+    folder: str | os.PathLike[str],
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """The photos in a folder and all folders below it, by suffix.
+
+    Hidden files and folders are passed over, and links to folders are not followed.
+
+    Returns:
+        The photos' paths relative to the folder, with ``/`` between the parts, sorted; and each
+        folder below that cannot be listed, with the reason.
+
+    Raises:
+        DatasetError: The folder is missing, is no folder, or cannot be listed.
+    """
+    top = os.fspath(as_path(folder))
+    _visible(top)  # told in the same words as for other folders
+    photos: list[str] = []
+    unlisted: list[tuple[str, str]] = []
+
+    def skip(error: OSError) -> None:
+        where = os.path.relpath(error.filename, top).replace(os.sep, "/")
+        unlisted.append((where, reason_of(error)))
+
+    for path, folders, files in os.walk(top, onerror=skip):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = os.path.relpath(path, top).replace(os.sep, "/")
+        start = "" if inside == "." else f"{inside}/"
+        photos += [
+            start + name
+            for name in files
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES
+        ]
+    return sorted(photos), sorted(unlisted)
 
 
 def people_in(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:

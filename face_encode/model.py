@@ -20,7 +20,8 @@ from face_encode.enrolment import enrol_people
 from face_encode.errors import GalleryError, InputError
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.images import as_rgb, people_in
-from face_encode.types import Box, Embeddings, EnrolmentReport, Face, Match, Photo, check_count
+from face_encode.photo_inputs import PhotoInput, is_one_photo
+from face_encode.types import Box, Embeddings, EnrolmentReport, Face, Match, check_count
 
 BoundingBox: TypeAlias = dict[str, int]
 """``x`` and ``y`` of the upper left corner, ``width`` and ``height``, in pixels."""
@@ -156,21 +157,21 @@ class Face_Encode_Model:
             people, self.gallery, self.detector, self.encoder, progress=progress, workers=workers
         )
 
-    def add_person(self, name: str, photos: Sequence[Photo]) -> EnrolmentReport:
+    def add_person(self, name: str, photos: Sequence[PhotoInput]) -> EnrolmentReport:
         """Enrol further photos of a person, new or known, without touching the others.
 
         Args:
             name: The person.
-            photos: Paths, or RGB arrays, uint8 ``(H, W, 3)``.
+            photos: In any form that ``read_photo`` takes: paths, addresses, arrays …
 
         Returns:
-            What became of each photo; an array is called by its place, ``photo 0``.
+            What became of each photo; one without a path is called by its place, ``photo 0``.
 
         Raises:
             DatasetError: No photo can be enrolled, or the name is none.
             InputError: One photo instead of a list of them.
         """
-        if not isinstance(photos, Iterable) or isinstance(photos, str | bytes | np.ndarray):
+        if not isinstance(photos, Iterable) or is_one_photo(photos):
             raise InputError(
                 "photos is a list of paths or arrays, also for one photo. "
                 f"Received: {type(photos).__name__}"
@@ -365,7 +366,7 @@ class Face_Encode_Model:
         """Read the enrolled people from an ``.npz`` file, in the place of whoever was enrolled.
 
         Raises:
-            GalleryError: Missing or damaged.
+            GalleryError: Missing, damaged, or searched by another metric than cosine.
             WrongEncoderError: Another encoder filled it.
         """
         self.gallery = MemoryGallery.load(path, self.encoder)

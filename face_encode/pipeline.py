@@ -16,13 +16,15 @@ from face_encode.detectors.detector import Detector
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import FaceEncodeError, ImageError, InputError
 from face_encode.hygiene import sharpness
-from face_encode.images import as_rgb, read_image
+from face_encode.images import as_rgb, content_digest, read_image
 from face_encode.types import CropRecipe, Embeddings, Face, ImageArray, Photo, check_count
 
 # Photos that travel to a worker together: enough to hide the trip, few enough for little memory.
 _CHUNK = 16
 # Below this many photos, starting processes takes longer than they save.
 _ENOUGH_FOR_WORKERS = 200
+# Photos that wait for their faces to fill a batch, at the most.
+_MOST_WAITING = 256
 
 NO_FACE = "no face found"
 NO_EMBEDDING = "the encoder gives no usable embedding: not finite, or all zeros"
@@ -38,6 +40,7 @@ class PhotoCrops:
         crops: uint8 ``(N, height, width, 3)``, of the first N faces, as many as were asked for.
         size: Width and height of the photo in pixels, ``(0, 0)`` where it cannot be read.
         error: Why there are no crops, or None.
+        digest: Of the file's content, where asked for and readable; else empty.
     """
 
     photo: str
@@ -45,6 +48,7 @@ class PhotoCrops:
     crops: ImageArray
     size: tuple[int, int] = (0, 0)
     error: str | None = None
+    digest: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +62,7 @@ class EmbeddedPhoto:
         sharpness: How much fine detail each of these crops has; see ``hygiene.sharpness``.
         size: Width and height of the photo in pixels, ``(0, 0)`` where it cannot be read.
         error: Why there are no embeddings, or None. A photo without a face is such an error.
+        digest: Of the file's content, where asked for and readable; else empty.
     """
 
     photo: str
@@ -66,6 +71,7 @@ class EmbeddedPhoto:
     sharpness: tuple[float, ...] = ()
     size: tuple[int, int] = (0, 0)
     error: str | None = None
+    digest: str = ""
 
 
 def embed_photos(
@@ -88,16 +94,46 @@ def embed_photos(
         workers: Processes that read and detect; None chooses by the number of photos and cores,
             1 stays in this process.
     """
-    found = find_crops(
-        photos, detector, encoder.contract.crop, max_faces=max_faces, workers=workers
-    )
+    for batch in embed_batches(photos, detector, encoder, max_faces=max_faces, workers=workers):
+        yield from batch
+
+
+def embed_batches(
+    photos: Iterable[Photo],
+    detector: Detector,
+    encoder: Encoder,
+    *,
+    max_faces: int | None = 1,
+    workers: int | None = None,
+    digests: bool = False,
+) -> Iterator[list[EmbeddedPhoto]]:
+    """Embed the faces of many photos; each list is what went through the encoder together.
+
+    A run that begins behind such a list makes the same lists from there on, and so, to the last
+    bit, the same embeddings.
+
+    Args:
+        photos: Paths or arrays; taken as they are needed.
+        detector: Finds the faces.
+        encoder: Embeds them.
+        max_faces: The largest so many of each photo; None for all.
+        workers: As for ``embed_photos``.
+        digests: Whether to make the digest of each file's content too.
+    """
+    recipe = encoder.contract.crop
     waiting: list[PhotoCrops] = []
-    for item in found:
+    crops = 0
+    for item in find_crops(
+        photos, detector, recipe, max_faces=max_faces, workers=workers, digests=digests
+    ):
         waiting.append(item)
-        if sum(len(each.crops) for each in waiting) >= BATCH_SIZE:
-            yield from encode_together(waiting, encoder)
-            waiting = []
-    yield from encode_together(waiting, encoder)
+        crops += len(item.crops)
+        # Photos without faces must not pile up either.
+        if crops >= BATCH_SIZE or len(waiting) >= _MOST_WAITING:
+            yield list(encode_together(waiting, encoder))
+            waiting, crops = [], 0
+    if waiting:
+        yield list(encode_together(waiting, encoder))
 
 
 def encode_together(items: Sequence[PhotoCrops], encoder: Encoder) -> Iterator[EmbeddedPhoto]:
@@ -115,10 +151,14 @@ def encode_together(items: Sequence[PhotoCrops], encoder: Encoder) -> Iterator[E
         part = embeddings[end - len(item.crops) : end]
         lengths = np.linalg.norm(part, axis=1)
         if not np.isfinite(lengths).all() or not (lengths > 0).all():
-            yield EmbeddedPhoto(item.photo, item.faces, part[:0], (), item.size, NO_EMBEDDING)
+            yield EmbeddedPhoto(
+                item.photo, item.faces, part[:0], (), item.size, NO_EMBEDDING, item.digest
+            )
             continue
         details = tuple(sharpness(crop) for crop in item.crops)
-        yield EmbeddedPhoto(item.photo, item.faces, part, details, item.size, item.error)
+        yield EmbeddedPhoto(
+            item.photo, item.faces, part, details, item.size, item.error, item.digest
+        )
 
 
 def find_crops(
@@ -128,22 +168,25 @@ def find_crops(
     *,
     max_faces: int | None = 1,
     workers: int | None = None,
+    digests: bool = False,
 ) -> Iterator[PhotoCrops]:
     """Read many photos, find the faces and cut them out, in their order, with bounded memory.
 
     Args:
-        photos: Paths or arrays.
+        photos: Paths or arrays; taken as they are needed.
         detector: Finds the faces.
         recipe: How they are cut out.
         max_faces: The largest so many of each photo; None for all.
         workers: As for ``embed_photos``.
+        digests: Whether to make the digest of each file's content too.
     """
-    todo = list(photos)
-    workers = _sensible_workers(len(todo)) if workers is None else check_count(workers, "workers")
-    chunks = (todo[start : start + _CHUNK] for start in range(0, len(todo), _CHUNK))
-    if workers <= 1:
+    todo = iter(photos)
+    if workers is None:
+        first = list(itertools.islice(todo, _ENOUGH_FOR_WORKERS))
+        workers, todo = _sensible_workers(len(first)), itertools.chain(first, todo)
+    if check_count(workers, "workers") == 1:
         for photo in todo:
-            yield find_in_photo(photo, detector, recipe, max_faces)
+            yield find_in_photo(photo, detector, recipe, max_faces, digests)
         return
     # loky starts clean processes: forking one in which TensorFlow runs can deadlock, and the
     # standard library's clean start would run the user's own script again in each.
@@ -152,8 +195,9 @@ def find_crops(
     executor = loky.get_reusable_executor(max_workers=workers, timeout=60, env=_ONE_THREAD)
     pending: deque[loky.Future] = deque()
     try:
-        for chunk in chunks:
-            pending.append(executor.submit(_find_in_chunk, chunk, detector, recipe, max_faces))
+        while chunk := list(itertools.islice(todo, _CHUNK)):
+            work = chunk, detector, recipe, max_faces, digests
+            pending.append(executor.submit(_find_in_chunk, *work))
             if len(pending) > 2 * workers:
                 yield from pending.popleft().result()
         while pending:
@@ -182,17 +226,25 @@ def _sensible_workers(photos: int) -> int:
 
 
 def _find_in_chunk(
-    photos: Sequence[Photo], detector: Detector, recipe: CropRecipe, max_faces: int | None
+    photos: Sequence[Photo],
+    detector: Detector,
+    recipe: CropRecipe,
+    max_faces: int | None,
+    digests: bool,
 ) -> list[PhotoCrops]:
     """What a worker does."""
     import cv2
 
     cv2.setNumThreads(1)
-    return [find_in_photo(photo, detector, recipe, max_faces) for photo in photos]
+    return [find_in_photo(photo, detector, recipe, max_faces, digests) for photo in photos]
 
 
 def find_in_photo(
-    photo: Photo, detector: Detector, recipe: CropRecipe, max_faces: int | None
+    photo: Photo,
+    detector: Detector,
+    recipe: CropRecipe,
+    max_faces: int | None,
+    digests: bool = False,
 ) -> PhotoCrops:
     """Read one photo, find the faces and cut them out, in this process.
 
@@ -201,6 +253,7 @@ def find_in_photo(
         detector: Finds the faces.
         recipe: How they are cut out.
         max_faces: The largest so many; None for all.
+        digests: Whether to make the digest of the file's content too.
 
     Returns:
         Whatever is wrong with the photo is its ``error``.
@@ -208,6 +261,8 @@ def find_in_photo(
     label = "array" if isinstance(photo, np.ndarray) else os.fspath(photo)
     nothing = PhotoCrops(label, (), np.empty((0, recipe.height, recipe.width, 3), np.uint8))
     try:
+        if digests:
+            nothing = replace(nothing, digest=content_digest(photo))
         image = as_rgb(photo) if isinstance(photo, np.ndarray) else read_image(photo)
     except (ImageError, InputError) as error:
         # The photo is named beside the reason wherever this is shown.
@@ -218,4 +273,4 @@ def find_in_photo(
     if not faces:
         return replace(nothing, size=size, error=NO_FACE)
     crops = crop_faces(image, faces[:max_faces], recipe)
-    return PhotoCrops(label, faces, crops, size)
+    return replace(nothing, faces=faces, crops=crops, size=size)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
 
 def tracked(
-    items: Iterable[Item], total: int, description: str, *, show: bool = True
+    items: Iterable[Item], total: int, description: str, *, show: bool = True, done: int = 0
 ) -> Iterator[Item]:
     """Pass items on, and show how many of them there were, how fast, and the time left.
 
@@ -18,6 +19,7 @@ def tracked(
         total: How many there will be.
         description: What is being done.
         show: False for silence.
+        done: How many of the total were done before.
     """
     if not show or total == 0:
         yield from items
@@ -49,4 +51,46 @@ def tracked(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        yield from bar.track(items, total=total, description=description)
+        task = bar.add_task(description, total=total, completed=done)
+        for item in items:
+            yield item
+            bar.advance(task)
+
+
+@contextmanager
+def counted_bytes(
+    total: int | None, start: int, description: str, *, show: bool = True
+) -> Iterator[Callable[[int], None]]:
+    """Show how many bytes have come, how fast, and the time left.
+
+    Gives a function that takes the number of bytes that have just come.
+
+    Args:
+        total: How many there will be; None where that is not known.
+        start: How many were there before.
+        description: What is coming.
+        show: False for silence.
+    """
+    if not show:
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(description, total=total, completed=start)
+        yield lambda count: bar.advance(task, count)

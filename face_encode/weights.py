@@ -1,41 +1,62 @@
-"""Known weights: where they come from, their SHA-256 and licence, and the cache for made files."""
+"""Known weights: where they come from, their SHA-256 and licence, and the cache for them.
+
+Some lie in an installed package. Others are downloaded from their original place when they are
+first used, into the cache; a file put there by hand does as well. Where their makers publish no
+SHA-256, it is taken from the first file that proved to hold the network, and kept beside the file:
+from then on no other file passes.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
+from face_encode.downloads import download
 from face_encode.errors import WeightsError
+from face_encode.files import open_regular, replacing
 
 CACHE_VARIABLE = "FACE_ENCODE_CACHE"
 
 
 @dataclass(frozen=True)
 class KnownWeights:
-    """A weights file that an installed package carries.
+    """A weights file that an installed package carries, or that is downloaded.
 
     Attributes:
-        package: Import name of the package; it is located, never imported.
-        file: Path inside the package.
-        sha256: 64 hexadecimal digits of the file's content.
+        package: Import name of the package; it is located, never imported. None where the file
+            is downloaded.
+        file: Path inside the package, or the file's name in the cache.
+        sha256: 64 hexadecimal digits of the file's content; None where none is published.
         licence: Its licence, in words.
         source: Who made it and where it is described.
+        url: Its original place, where it is downloaded.
     """
 
-    package: str
+    package: str | None
     file: str
-    sha256: str
+    sha256: str | None
     licence: str
     source: str
+    url: str | None = None
 
 
 _CC0 = "public domain (CC0)"
 _DLIB_MODELS = "Davis King, github.com/davisking/dlib-models"
+_GITHUB = "https://github.com"
+_FACENET_PYTORCH = f"{_GITHUB}/timesler/facenet-pytorch/releases/download/v2.2.9"
+_DEEPFACE_MODELS = f"{_GITHUB}/serengil/deepface_models/releases/download/v1.0"
+_RCMALLI = f"{_GITHUB}/rcmalli/keras-vggface/releases/download/v2.0"
+_SANDBERG = "David Sandberg, github.com/davidsandberg/facenet"
+_MIT_BUT_PHOTOS = "MIT (the project's); the photos of the training had terms of their own"
+_MTCNN = "Iván de Paz Centeno, github.com/ipazc/mtcnn, after Zhang et al., 2016"
 
 # dlib's 68-point landmark model lies beside these and is left alone on purpose: its licence
 # excludes commercial use.
@@ -61,19 +82,75 @@ KNOWN_WEIGHTS = {
         licence=_CC0,
         source=_DLIB_MODELS,
     ),
+    "mtcnn_pnet": KnownWeights(
+        package="mtcnn",
+        file="assets/weights/pnet.lz4",
+        sha256="ea6b0c3e685ebee3165326ad6484acc95f2ef78f1c94fbf40a55704fa989f7b5",
+        licence="MIT",
+        source=_MTCNN,
+    ),
+    "mtcnn_rnet": KnownWeights(
+        package="mtcnn",
+        file="assets/weights/rnet.lz4",
+        sha256="cb00e6460f3c98b0bfafaba3c0a0ded4bdf6e62cee7174d969e8670d7e757fee",
+        licence="MIT",
+        source=_MTCNN,
+    ),
+    "mtcnn_onet": KnownWeights(
+        package="mtcnn",
+        file="assets/weights/onet.lz4",
+        sha256="94f6ea2f4cf985275ee958cdd762d17b6009348a4fb9d8c6be39ba73ffd22ca3",
+        licence="MIT",
+        source=_MTCNN,
+    ),
+    "facenet_vggface2": KnownWeights(
+        package=None,
+        file="20180402-114759-vggface2.pt",
+        sha256=None,
+        licence=_MIT_BUT_PHOTOS,
+        source=f"{_SANDBERG}, in the form of github.com/timesler/facenet-pytorch",
+        url=f"{_FACENET_PYTORCH}/20180402-114759-vggface2.pt",
+    ),
+    "facenet_casia": KnownWeights(
+        package=None,
+        file="20180408-102900-casia-webface.pt",
+        sha256=None,
+        licence=_MIT_BUT_PHOTOS,
+        source=f"{_SANDBERG}, in the form of github.com/timesler/facenet-pytorch",
+        url=f"{_FACENET_PYTORCH}/20180408-102900-casia-webface.pt",
+    ),
+    "facenet128": KnownWeights(
+        package=None,
+        file="facenet_weights.h5",
+        sha256=None,
+        licence=_MIT_BUT_PHOTOS,
+        source=f"{_SANDBERG}, in the form of github.com/serengil/deepface_models",
+        url=f"{_DEEPFACE_MODELS}/facenet_weights.h5",
+    ),
+    "vggface_vgg16": KnownWeights(
+        package=None,
+        file="rcmalli_vggface_tf_notop_vgg16.h5",
+        sha256=None,
+        licence="non-commercial use only (University of Oxford)",
+        source="Parkhi et al., 2015, in the form of github.com/rcmalli/keras-vggface",
+        url=f"{_RCMALLI}/rcmalli_vggface_tf_notop_vgg16.h5",
+    ),
 }
 
 
 def installed_path(name: str) -> Path:
-    """Where the known weights lie on this machine.
+    """Where the known weights lie, or would lie, on this machine.
 
-    The package that carries them is located without being imported: importing it needs
-    ``pkg_resources``, which newer releases of setuptools no longer bring.
+    A package that carries them is located without being imported: importing it may need
+    ``pkg_resources``, which newer releases of setuptools no longer bring. What is downloaded lies
+    in the cache, once it is there; nothing is downloaded here.
 
     Raises:
         WeightsError: The package is not installed, or the file is missing from it.
     """
     known = KNOWN_WEIGHTS[name]
+    if known.package is None:
+        return cache_folder() / known.file
     spec = importlib.util.find_spec(known.package)
     folders = spec.submodule_search_locations if spec else None
     if not folders:
@@ -90,26 +167,106 @@ def installed_path(name: str) -> Path:
 def read_verified(name: str, path: str | os.PathLike[str] | None = None) -> bytes:
     """The content of a weights file, checked against the known SHA-256.
 
+    Weights that are neither installed nor in the cache are downloaded, after their licence was
+    shown on standard error.
+
     Args:
         name: One of ``KNOWN_WEIGHTS``.
-        path: The file, where it is not the installed one.
+        path: The file, where it is not the expected one. Where no SHA-256 is published, such a
+            file is taken as it is.
 
     Raises:
-        WeightsError: Missing, unreadable, or with another SHA-256 than the known one.
+        WeightsError: Missing, not to be had, unreadable, or with another SHA-256 than the known
+            one.
     """
-    path = installed_path(name) if path is None else Path(path)
+    known = KNOWN_WEIGHTS[name]
+    expected = known.sha256 if path is not None else expected_digest(name)
+    if path is None:
+        path = _at_hand(name, expected)
+    path = Path(path)
     try:
-        content = path.read_bytes()
+        with open_regular(path) as file:
+            content = file.read()
     except OSError as error:
         raise WeightsError(f"cannot read the weights {name!r} from {path}: {error}") from error
     received = hashlib.sha256(content).hexdigest()
-    expected = KNOWN_WEIGHTS[name].sha256
-    if received != expected:
+    if expected is not None and received != expected:
+        advice = ""
+        if known.sha256 is None:
+            advice = (
+                f", which the first file had that was used here; where the new one is meant, "
+                f"delete {_pin_path(known)}"
+            )
         raise WeightsError(
-            f"{path} is not the known file {name!r}: expected SHA-256 {expected}. "
+            f"{path} is not the known file {name!r}: expected SHA-256 {expected}{advice}. "
             f"Received: {received}"
         )
     return content
+
+
+def expected_digest(name: str) -> str | None:
+    """The SHA-256 that the weights have to have: published, or taken at the first use.
+
+    Returns:
+        64 hexadecimal digits; None where none is published and the weights were never used.
+
+    Raises:
+        WeightsError: The note of the first use is damaged.
+    """
+    known = KNOWN_WEIGHTS[name]
+    path = _pin_path(known)
+    if known.sha256 is not None or not path.is_file():
+        return known.sha256
+    try:
+        digest = json.loads(path.read_text(encoding="utf-8"))["sha256"]
+        if len(bytes.fromhex(digest)) == hashlib.sha256().digest_size:
+            return str(digest)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise WeightsError(
+        f"{path} holds the SHA-256 of {known.file} and is damaged; delete it, if you trust the "
+        "file that is there now"
+    )
+
+
+def pin_digest(name: str, digest: str) -> None:
+    """Keep the SHA-256 of weights that proved to be right, unless one is known already.
+
+    A cache that cannot be written to keeps none.
+    """
+    known = KNOWN_WEIGHTS[name]
+    if known.sha256 is None and expected_digest(name) is None:
+        note = {"file": known.file, "sha256": digest, "url": known.url}
+        with suppress(WeightsError), replacing(_pin_path(known), WeightsError) as temporary:
+            temporary.write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+
+
+def _at_hand(name: str, expected: str | None) -> Path:
+    """The path of the weights, downloaded where that is their way and they are not there."""
+    known, path = KNOWN_WEIGHTS[name], installed_path(name)
+    if known.url is None:
+        return path
+    if expected is None:
+        print(
+            f"face_encode: the weights {name!r} are used for the first time\n"
+            f"  from:    {known.url}\n  by:      {known.source}\n  licence: {known.licence}",
+            file=sys.stderr,
+        )
+    if not path.is_file():
+        try:
+            download(known.url, path, sha256=expected)
+        except WeightsError as error:
+            raise WeightsError(
+                f"the weights {name!r} could not be downloaded from {known.url}: {error}. By "
+                f"hand: fetch that address on any machine and put the file at {path}, or say "
+                "where it is, as in load_encoder(name, weights=PATH)"
+            ) from error
+    return path
+
+
+def _pin_path(known: KnownWeights) -> Path:
+    """The note of the first use."""
+    return cache_folder() / f"{Path(known.file).name}.sha256.json"
 
 
 def cache_folder() -> Path:

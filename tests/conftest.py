@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,22 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["FACE_ENCODE_CACHE"] = former
 
 
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a reader has in front of them: a clone, and photos of their own."""
+    (tmp_path / "verify_dataset").symlink_to(VERIFY_DATASET)
+    (tmp_path / "examples").symlink_to(EXAMPLES)
+    shutil.copytree(VERIFY_DATASET, tmp_path / "people")
+    first, *_ = sorted((tmp_path / "people").iterdir())
+    first.rename(first.with_name("Ada Lovelace"))
+    shutil.copytree(EXAMPLES, tmp_path / "party", ignore=shutil.ignore_patterns("*.py", "*.npz"))
+    passport, selfie, *_ = sorted((tmp_path / "people" / "Ada Lovelace").iterdir())
+    shutil.copy(passport, tmp_path / "passport.jpg")
+    shutil.copy(selfie, tmp_path / "selfie.jpg")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 def path_from(variable: str) -> Path:
     """The path that an environment variable holds; skips where it is not set."""
     value = os.environ.get(variable)
@@ -52,6 +69,12 @@ def lfw_photos() -> Path:
 def lfw_pairs() -> Path:
     """LFW's list of pairs for View 1, training: ``pairsDevTrain.txt``."""
     return path_from("FACE_ENCODE_LFW_PAIRS")
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """A folder with ``multiface.jpg``, a group photo, and ``faces.mp4``, a short video."""
+    return path_from("FACE_ENCODE_SAMPLES")
 
 
 @pytest.fixture(scope="session")

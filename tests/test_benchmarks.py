@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.detectors import count_group
+from benchmarks.detectors import main as detectors_main
 from benchmarks.speed import compared, copy_photos, number_of, take_turns
+from face_encode.types import Box, Face
+from tests.conftest import EXAMPLES, VERIFY_DATASET
 
 SPEED = Path(__file__).parent.parent / "benchmarks" / "speed.py"
 
@@ -65,3 +69,43 @@ def test_says_in_one_line_how_to_get_what_is_missing(tmp_path: Path) -> None:
     (line,) = done.stderr.splitlines()
     assert line.startswith("face_recognition is missing")
     assert "pip install --no-deps face_recognition" in line
+
+
+def face_at(left: int, top: int, side: int) -> Face:
+    return Face(Box(left, top, side, side), 1.0)
+
+
+def test_faces_of_a_group_are_counted_once_each() -> None:
+    marks = [(15.0, 15.0), (50.0, 50.0), (90.0, 90.0)]
+    faces = [face_at(10, 10, 10), face_at(12, 12, 10), face_at(45, 45, 10), face_at(0, 80, 10)]
+    # The second box is on the first face once more, the fourth on none; the third face has none.
+    assert count_group(faces, marks) == (2, 2)
+
+
+def test_detectors_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    marks = tmp_path / "faces.csv"
+    marks.write_text("photo,x,y\nstranger.jpg,1,1\n", encoding="utf-8")
+    assert (
+        detectors_main(
+            [
+                str(VERIFY_DATASET),
+                "--count",
+                "2",
+                "--detectors",
+                "haar",
+                "dlib_hog",
+                "--groups",
+                str(EXAMPLES),
+                "--faces",
+                str(marks),
+            ]
+        )
+        == 0
+    )
+    printed = capsys.readouterr().out
+    assert printed.count("100.0 %") == 4
+    assert printed.count("0 of 1") == 2
+    assert detectors_main([str(tmp_path)]) == 1
+    marks.write_text("face\n1\n", encoding="utf-8")
+    assert detectors_main([str(VERIFY_DATASET), "--groups", ".", "--faces", str(marks)]) == 1
+    assert "columns photo, x and y" in capsys.readouterr().err

@@ -175,8 +175,54 @@ def test_the_models_are_listed_with_their_licences(capsys: pytest.CaptureFixture
     assert all(encoder["licence"] for encoder in listed["encoders"])
     assert [encoder["name"] for encoder in listed["encoders"] if encoder["default"]]
     assert {detector["name"] for detector in listed["detectors"]} >= {"dlib", "dlib_hog"}
+    present = {encoder["name"]: encoder["present"] for encoder in listed["encoders"]}
+    assert present["dlib_resnet"] and not present["facenet_casia"]
     assert cli.main(["models"]) == 0
-    assert "public domain" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    assert "public domain" in table
+    assert "20180408-102900-casia-webface.pt" in table
+
+
+DETECTING = [
+    ["enroll", "PEOPLE", "-g", "OUT.npz"],
+    ["match", "PEOPLE", "PHOTO"],
+    ["verify", "PHOTO", "PHOTO"],
+    ["evaluate", "pairs", "--photos", "PEOPLE", "--pairs", "PAIRS"],
+    ["evaluate", "people", "PEOPLE", "PEOPLE"],
+    ["calibrate", "GALLERY", "--pairs", "PAIRS", "--photos", "PEOPLE"],
+    ["check", "PEOPLE"],
+    ["cluster", "PEOPLE", "-o", "OUT"],
+    ["train", "head", "PEOPLE", "-o", "OUT.keras"],
+    ["train", "distill", "PEOPLE", "-o", "OUT.keras"],
+]
+
+
+@pytest.mark.parametrize("arguments", DETECTING, ids=lambda words: " ".join(words[:2]))
+def test_every_command_that_looks_for_faces_takes_a_detector(
+    arguments: list[str], tmp_path: Path, gallery: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = tmp_path / "pairs.csv"
+    photo = next(VERIFY_DATASET.glob("*/*.jpg"))
+    pairs.write_text(f"photo_a,photo_b,same\n{photo},{photo},1\n", encoding="utf-8")
+    places = {"PEOPLE": VERIFY_DATASET, "PHOTO": photo, "PAIRS": pairs, "GALLERY": gallery}
+    places |= {name: tmp_path / name for name in ("OUT", "OUT.npz", "OUT.keras")}
+    words = [str(places.get(word, word)) for word in arguments]
+    capsys.readouterr()
+    assert cli.main([*words, "--detector", "eyes"]) == 1
+    assert "a detector is one of" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_people_found_by_one_detector_are_matched_by_another(
+    tmp_path: Path, people_photos: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tmp_path / "people.npz")
+    assert cli.main(["enroll", str(VERIFY_DATASET), "-g", path, "--detector", "haar"]) == 0
+    photo = people_photos[0]
+    for detector in ("haar", "dlib_hog"):
+        (result,) = run_json(capsys, "match", path, str(photo), "--detector", detector, "--json")
+        (face,) = result["faces"]
+        assert face["name"] == photo.parent.name
+        assert face["similarity"] > 0.98
 
 
 @pytest.mark.parametrize(
@@ -189,6 +235,7 @@ def test_the_models_are_listed_with_their_licences(capsys: pytest.CaptureFixture
         (["match", str(VERIFY_DATASET), "x.jpg", "--detector", "eyes"], "'eyes'"),
         (["verify", "none.jpg", "none.jpg"], "no such file"),
         (["verify", "a.jpg", "b.jpg", "--threshold", "7"], "-1..1"),
+        (["models", "--download", "nothing"], "one of dlib_resnet, facenet_vggface2"),
     ],
 )
 def test_an_error_of_ours_is_one_line_and_code_1(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import shutil
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,20 @@ def test_another_detector_encodes_again(folder: Path, encoder: Encoder) -> None:
     assert report.reused == 0
 
 
+def test_people_of_another_detector_who_stay_are_not_taken_for_unchanged(
+    folder: Path, encoder: Encoder
+) -> None:
+    gallery = MemoryGallery(encoder)
+    enrol(folder, gallery, encoder)
+    hog = load_detector("dlib_hog")
+    some = dict(list(people_in(folder).items())[:1])
+    enrol_people(some, gallery, hog, encoder, replaces="same people", progress=False)
+    assert gallery.detector_name == ""
+    report = enrol_people(people_in(folder), gallery, hog, encoder, progress=False)
+    assert report.reused == 0
+    assert gallery.detector_name == "dlib_hog"
+
+
 def test_where_nothing_can_be_enrolled_the_gallery_stays(
     folder: Path, encoder: Encoder, tmp_path: Path
 ) -> None:
@@ -133,6 +148,34 @@ def test_arrays_and_paths_can_be_mixed(encoder: Encoder, people_photos: list[Pat
     np.testing.assert_allclose(gallery.embeddings[0], gallery.embeddings[1], atol=1e-6)
     assert [item.photo for item in report.left_out] == ["photo 2"]
     assert "uint8" in report.left_out[0].reason
+
+
+def test_photos_in_any_form_are_enrolled_alike(encoder: Encoder, people_photos: list[Path]) -> None:
+    path = people_photos[0]
+    content = path.read_bytes()
+    forms: list[Any] = [
+        path,
+        content,
+        base64.b64encode(content).decode(),
+        Image.open(path),
+        read_image(path),
+    ]
+    gallery = MemoryGallery(encoder)
+    report = enrol_people(
+        {"Ada": [*forms, b"no photo", "http://127.0.0.1:1/a.png?secret"]},
+        gallery,
+        load_detector(),
+        encoder,
+        progress=False,
+    )
+    assert report.enrolled == len(forms)
+    for row in gallery.embeddings:
+        np.testing.assert_allclose(row, gallery.embeddings[0], atol=1e-5)
+    assert report.left_out[0] == LeftOut(
+        "photo 5", "Ada", "the bytes received: not a photo in a known format"
+    )
+    assert report.left_out[1].photo == "http://127.0.0.1:1/a.png"
+    assert "cannot be fetched" in report.left_out[1].reason
 
 
 def test_a_photo_in_the_wrong_folder_is_named_first(encoder: Encoder, tmp_path: Path) -> None:

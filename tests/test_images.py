@@ -17,9 +17,11 @@ from face_encode.images import (
     PHOTO_SUFFIXES,
     as_rgb,
     content_digest,
+    decode_image,
     people_in,
     photos_in,
     read_image,
+    rgb_of,
 )
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
@@ -153,3 +155,28 @@ def test_no_people_and_no_photos_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "Ada").mkdir()
     with pytest.raises(DatasetError, match=r"no photo in any of its 1 sub-folders.*\.jpg"):
         people_in(tmp_path)
+
+
+def test_bytes_are_decoded_like_files(tmp_path: Path) -> None:
+    Image.fromarray(PHOTO).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    np.testing.assert_array_equal(decode_image(content), PHOTO)
+    with pytest.raises(ImageError, match=r"hers: too large .* at most 47 pixels"):
+        decode_image(content, "hers", max_pixels=47)
+    with pytest.raises(ImageError, match="the photo: an empty file"):
+        decode_image(b"")
+
+
+def test_bytes_from_outside_reach_few_decoders(tmp_path: Path) -> None:
+    # Read from a file of one's own, refused from a stranger.
+    Image.fromarray(PHOTO).save(tmp_path / "a.pcx")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.pcx"), PHOTO)
+    with pytest.raises(ImageError, match="not a photo in a known format"):
+        decode_image((tmp_path / "a.pcx").read_bytes())
+
+
+def test_pillows_images_become_rgb() -> None:
+    np.testing.assert_array_equal(rgb_of(Image.fromarray(PHOTO)), PHOTO)
+    grey = rgb_of(Image.fromarray(PHOTO).convert("L"))
+    assert grey.shape == PHOTO.shape
+    assert grey.dtype == np.uint8

@@ -19,14 +19,23 @@ def test_public_names_are_these() -> None:
         "FaceEncodeError",
         "Face_Encode_Model",
         "Match",
+        "ReferenceEmbeddings",
         "TripletModel",
         "__version__",
+        "embed_folder",
+        "extract_faces",
+        "find",
         "load_detector",
         "load_encoder",
         "open_gallery",
         "read_contract",
+        "read_embeddings",
         "read_image",
+        "read_photo",
+        "represent",
         "save_encoder",
+        "verify",
+        "watch",
     ]
 
 

@@ -27,6 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--add", action="store_true", help="keep the gallery's people who are not in the folder"
     )
+    parser.add_argument(
+        "--int8",
+        action="store_true",
+        help="keep a byte a number of each embedding instead of four; a gallery stays so",
+    )
     parser.add_argument("--workers", type=positive, metavar="N", help="processes that find faces")
     add_json_option(parser)
     add_model_options(parser)
@@ -48,6 +53,8 @@ def run(options: argparse.Namespace) -> int:
     # os.path, because pathlib raises where the path cannot be looked at.
     if os.path.exists(gallery_path):
         model.load_gallery(gallery_path)
+    if options.int8:
+        model.gallery.quantize()
     before = set(model.gallery.people())
     report = enrol_people(
         people,
@@ -60,7 +67,8 @@ def run(options: argparse.Namespace) -> int:
     model.save_gallery(gallery_path)
     gone = sorted(before - set(model.gallery.people()))
     if options.json:
-        print_json(_report_as_dict(report) | {"no_longer_enrolled": gone})
+        precision = model.gallery.precision
+        print_json(_report_as_dict(report) | {"no_longer_enrolled": gone, "precision": precision})
     else:
         _print_report(report, gone)
         print(f"gallery: {gallery_path}")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from face_encode.cli.opening import add_model_options, open_model
-from face_encode.console import add_json_option, positive, print_json, print_table, printable
+from face_encode.cli.opening import add_model_options, add_people, open_model
+from face_encode.console import add_json_option, positive, print_json, print_table
 from face_encode.errors import ImageError
 
 if TYPE_CHECKING:
@@ -41,13 +40,7 @@ def run(options: argparse.Namespace) -> int:
     from face_encode.progress import tracked
 
     model = open_model(options)
-    if Path(options.people).suffix == ".npz":
-        model.load_gallery(options.people)
-    else:
-        report = model.fit_dataset(options.people)
-        for item in report.left_out:
-            row = printable(f"{item.photo}: {item.reason}")
-            print(f"face-encode: left out: {row}", file=sys.stderr)
+    add_people(model, options.people)
     embedded = embed_photos(
         options.photos, model.detector, model.encoder, max_faces=options.max_faces
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from face_encode.console import add_json_option, print_json, print_table
+from face_encode.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,15 +14,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "List the known encoders and detectors, where their weights come from, and licences."
     )
+    parser.add_argument(
+        "--download",
+        metavar="NAME",
+        help="get the weights of this encoder now, check and convert them, instead of at first use",
+    )
     add_json_option(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the two tables."""
+    """Print the two tables, or get one encoder's weights."""
     from face_encode.detectors.loading import DEFAULT_DETECTOR, KNOWN_DETECTORS
-    from face_encode.encoders.loading import DEFAULT_ENCODER, KNOWN_ENCODERS
+    from face_encode.encoders.loading import DEFAULT_ENCODER, KNOWN_ENCODERS, is_at_hand
     from face_encode.weights import KNOWN_WEIGHTS
 
+    if options.download is not None:
+        return _download(options.download, as_json=options.json)
     encoders = []
     for name, known in KNOWN_ENCODERS.items():
         weights, crop = KNOWN_WEIGHTS[known.weights], known.contract.crop
@@ -30,7 +39,9 @@ def run(options: argparse.Namespace) -> int:
                 "default": name == DEFAULT_ENCODER,
                 "crop": f"{crop.method} {crop.height}x{crop.width}",
                 "threshold": known.contract.threshold,
-                "weights": f"package {weights.package} ({weights.source})",
+                "false_match_rate": known.contract.false_match_rate,
+                "present": is_at_hand(name),
+                "weights": weights.url or f"package {weights.package} ({weights.source})",
                 "licence": weights.licence,
             }
         )
@@ -54,10 +65,43 @@ def run(options: argparse.Namespace) -> int:
         )
         columns = [key for key in rows[0] if key != "default"]
         print_table(
-            columns,
+            [column.replace("_", " ") for column in columns],
             [
-                [f"{row[key]}{' *' if key == 'name' and row['default'] else ''}" for key in columns]
+                [
+                    _cell(row[key]) + (" *" if key == "name" and row["default"] else "")
+                    for key in columns
+                ]
                 for row in rows
             ],
         )
     return 0
+
+
+def _download(name: str, *, as_json: bool) -> int:
+    """Get an encoder's weights and say what they are."""
+    from face_encode.encoders.loading import KNOWN_ENCODERS, load_encoder
+    from face_encode.weights import expected_digest, installed_path
+
+    if name not in KNOWN_ENCODERS:
+        raise InputError(f"--download takes one of {', '.join(KNOWN_ENCODERS)}. Received: {name!r}")
+    encoder = load_encoder(name)
+    weights = KNOWN_ENCODERS[name].weights
+    result = {
+        "name": name,
+        "embedding_size": encoder.embedding_size,
+        "path": str(installed_path(weights)),
+        "sha256": expected_digest(weights),
+        "licence": encoder.contract.licence,
+    }
+    if as_json:
+        print_json(result)
+    else:
+        print_table(list(result), [[str(value) for value in result.values()]])
+    return 0
+
+
+def _cell(value: Any) -> str:
+    """A value in the table."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "unknown" if value is None else str(value)

@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from face_encode.console import without_native_notices
+from face_encode.console import printable, without_native_notices
 
 if TYPE_CHECKING:
     from face_encode.model import Face_Encode_Model
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """The choices that every command with a model has."""
+def add_model_options(parser: argparse.ArgumentParser, *, threshold: bool = True) -> None:
+    """The choices that every command with a model has, and those that compare faces."""
     group = parser.add_argument_group("model")
     group.add_argument("--model", metavar="MODEL", help="a known encoder or a .keras file")
-    group.add_argument("--detector", metavar="NAME", help="a known detector")
     group.add_argument(
-        "--threshold",
-        type=float,
-        metavar="X",
-        help="cosine similarity from which two faces count as one person",
+        "--detector",
+        metavar="NAME",
+        help="what finds the faces: dlib (the default), haar, mtcnn … as face-encode models lists",
     )
+    if threshold:
+        group.add_argument(
+            "--threshold",
+            type=float,
+            metavar="X",
+            help="cosine similarity from which two faces count as one person",
+        )
+
+
+def add_people(model: Face_Encode_Model, people: str) -> None:
+    """Enrol a folder of people, or load a gallery file; photos left out are told of.
+
+    Args:
+        model: Takes them in the place of whoever was enrolled.
+        people: A folder with a sub-folder a person, or an ``.npz`` file.
+    """
+    if Path(people).suffix == ".npz":
+        model.load_gallery(people)
+        return
+    for item in model.fit_dataset(people).left_out:
+        row = printable(f"{item.photo}: {item.reason}")
+        print(f"face-encode: left out: {row}", file=sys.stderr)
 
 
 def open_model(options: argparse.Namespace) -> Face_Encode_Model:
@@ -31,4 +53,5 @@ def open_model(options: argparse.Namespace) -> Face_Encode_Model:
     with without_native_notices():
         import keras  # noqa: F401 - imports TensorFlow, or whatever Keras runs on
 
-    return Face_Encode_Model(options.model, options.detector, options.threshold)
+    threshold = getattr(options, "threshold", None)
+    return Face_Encode_Model(options.model, options.detector, threshold)

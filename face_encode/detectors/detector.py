@@ -48,6 +48,23 @@ class Found:
     height: float
     score: float
 
+    def reframed(self, right: float, down: float, size: float) -> Found:
+        """The square that dlib's detectors would draw around the same face.
+
+        Detectors frame a face differently, one with the forehead, another down to the chin. The
+        landmark model, and every crop taken from the box itself, expect dlib's frame: with one
+        frame for all, a box means the same whichever detector drew it.
+
+        Args:
+            right: How far the centre moves to the right, as a share of the width.
+            down: How far it moves down, as a share of the height.
+            size: The side of the square, as a share of the mean of width and height.
+        """
+        side = size * (self.width + self.height) / 2
+        centre_x = self.left + self.width * (0.5 + right)
+        centre_y = self.top + self.height * (0.5 + down)
+        return Found(centre_x - side / 2, centre_y - side / 2, side, side, self.score)
+
 
 def scaled(image: ImageArray, max_pixels: int, enlarge: float) -> tuple[ImageArray, float]:
     """Bring a photo to the size at which faces are looked for.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from face_encode.detectors.detector import SMALLEST_SIDE, Found, faces_of, scaled
 from face_encode.types import Face, ImageArray
 from face_encode.weights import installed_path
+
+_of_thread = threading.local()
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,11 @@ class DlibCnnDetector:
         return faces_of(image, found, scale)
 
 
-@lru_cache(maxsize=1)
 def _detector() -> Any:
+    """A network of the thread's own: it keeps what it calculates inside it."""
     import dlib
 
-    return dlib.cnn_face_detection_model_v1(str(installed_path("dlib_cnn")))
+    if not hasattr(_of_thread, "detector"):
+        path = str(installed_path("dlib_cnn"))
+        _of_thread.detector = dlib.cnn_face_detection_model_v1(path)
+    return _of_thread.detector

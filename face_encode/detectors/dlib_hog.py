@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from face_encode.detectors.detector import SMALLEST_SIDE, Found, faces_of, scaled
 from face_encode.types import Face, ImageArray
+
+_of_thread = threading.local()
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,13 @@ class DlibHogDetector:
         return faces_of(image, found, scale)
 
 
-@lru_cache(maxsize=1)
 def _detector() -> Any:
+    """A detector of the thread's own.
+
+    dlib lets go of Python's lock, and one detector used by two threads corrupts its memory.
+    """
     import dlib
 
-    return dlib.get_frontal_face_detector()
+    if not hasattr(_of_thread, "detector"):
+        _of_thread.detector = dlib.get_frontal_face_detector()
+    return _of_thread.detector

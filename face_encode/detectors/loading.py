@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from face_encode.detectors.detector import Detector
 from face_encode.detectors.dlib_cnn import DlibCnnDetector
 from face_encode.detectors.dlib_hog import DlibHogDetector
+from face_encode.detectors.haar import HaarDetector
+from face_encode.detectors.mtcnn import MtcnnDetector
 from face_encode.detectors.thorough import ThoroughDetector
 from face_encode.errors import InputError
 
@@ -51,6 +53,14 @@ KNOWN_DETECTORS = {
         DlibHogDetector, "fast, faces from the front", "part of dlib (Boost)"
     ),
     "dlib_cnn": KnownDetector(DlibCnnDetector, "slow, faces at any angle", "public domain (CC0)"),
+    "haar": KnownDetector(
+        HaarDetector,
+        "for webcams: little time whatever the size, faces from the front",
+        "part of OpenCV (Intel, BSD-like)",
+    ),
+    "mtcnn": KnownDetector(
+        MtcnnDetector, "slow, few misses, small and turned faces; extra mtcnn", "MIT"
+    ),
 }
 
 
@@ -62,6 +72,7 @@ def load_detector(name: str | None = None) -> Detector:
 
     Raises:
         InputError: No such detector.
+        MissingExtraError: It needs an extra that is not installed.
     """
     name = DEFAULT_DETECTOR if name is None else name
     if not isinstance(name, str) or name not in KNOWN_DETECTORS:

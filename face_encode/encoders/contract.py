@@ -9,6 +9,7 @@ right use of the model depends on.
 from __future__ import annotations
 
 import json
+import math
 import os
 import zipfile
 from dataclasses import asdict, dataclass
@@ -41,6 +42,9 @@ class EncoderContract:
             of the graph; ``(0, 1)`` for files of the original project.
         mirror: Whether the embedding is the mean over the crop and its mirror image.
         metric: How two embeddings are compared.
+        euclidean_threshold: Euclidean distance of two embeddings as the encoder gives them, up
+            to which two faces count as one person, at the same false match rate; None where it
+            was not measured.
         trained_on: The data it was trained on, in words.
         licence: The licence of the weights.
         package_version: Version of this package that wrote the file.
@@ -53,6 +57,7 @@ class EncoderContract:
     pixel_range: tuple[int, int] = (0, 255)
     mirror: bool = False
     metric: Literal["cosine"] = "cosine"
+    euclidean_threshold: float | None = None
     trained_on: str = "unknown"
     licence: str = "unknown"
     package_version: str = __version__
@@ -73,6 +78,10 @@ class EncoderContract:
             raise InputError(f"the pixel range is (0, 255) or (0, 1). Received: {self.pixel_range}")
         if self.metric != "cosine":
             raise InputError(f"the metric is 'cosine'. Received: {self.metric!r}")
+        if self.euclidean_threshold is not None and not 0 < self.euclidean_threshold < math.inf:
+            raise InputError(
+                f"a Euclidean threshold lies above 0. Received: {self.euclidean_threshold}"
+            )
 
     def to_json(self) -> str:
         """The contract as the text of the archive member."""

@@ -18,9 +18,24 @@ from face_encode.encoders.contract import (
 )
 from face_encode.encoders.dlib_resnet import DLIB_RESNET_CONTRACT, dlib_resnet
 from face_encode.encoders.encoder import Encoder, image_shape
-from face_encode.errors import ModelFileError
+from face_encode.encoders.facenet import (
+    FACENET128_CONTRACT,
+    FACENET_CASIA_CONTRACT,
+    FACENET_VGGFACE2_CONTRACT,
+    facenet128,
+    facenet_casia,
+    facenet_vggface2,
+)
+from face_encode.errors import ModelFileError, WeightsError
 from face_encode.files import as_path
-from face_encode.weights import KNOWN_WEIGHTS, cache_folder, read_verified
+from face_encode.weights import (
+    KNOWN_WEIGHTS,
+    cache_folder,
+    expected_digest,
+    installed_path,
+    pin_digest,
+    read_verified,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -45,6 +60,11 @@ class KnownEncoder:
 
 KNOWN_ENCODERS = {
     "dlib_resnet": KnownEncoder(DLIB_RESNET_CONTRACT, dlib_resnet, "dlib_resnet"),
+    "facenet_vggface2": KnownEncoder(
+        FACENET_VGGFACE2_CONTRACT, facenet_vggface2, "facenet_vggface2"
+    ),
+    "facenet_casia": KnownEncoder(FACENET_CASIA_CONTRACT, facenet_casia, "facenet_casia"),
+    "facenet128": KnownEncoder(FACENET128_CONTRACT, facenet128, "facenet128"),
 }
 
 
@@ -59,7 +79,7 @@ def load_encoder(
             contract inside or else used by the original project's conventions; or None for the
             most accurate encoder that needs no download.
         weights: For a known name, its original weights file where that lies elsewhere than
-            expected.
+            expected. It is checked against the SHA-256 where its makers publish one.
 
     Raises:
         ModelFileError: No such name or file, or the file holds no encoder.
@@ -83,23 +103,57 @@ def load_encoder(
     return _load_file(path)
 
 
+def is_at_hand(name: str) -> bool:
+    """Whether a known encoder can be opened without a download.
+
+    Args:
+        name: One of ``KNOWN_ENCODERS``.
+    """
+    known = KNOWN_ENCODERS[name]
+    try:
+        digest = expected_digest(known.weights)
+        converted = digest is not None and _converted_path(known, digest).is_file()
+        return converted or installed_path(known.weights).is_file()
+    except WeightsError:
+        return False
+
+
 def _load_known(known: KnownEncoder, weights: str | os.PathLike[str] | None) -> Encoder:
     """Open a known encoder, from the cache where its weights were converted before."""
-    # A file made from other weights, or by a release that used them otherwise, is another file.
-    made_of = KNOWN_WEIGHTS[known.weights].sha256 + known.contract.to_json()
-    digest = hashlib.sha256(made_of.encode()).hexdigest()[:12]
-    cached = cache_folder() / f"{known.contract.name}-{digest}.keras"
-    if weights is None and cached.is_file():
-        try:
-            return _load_file(cached)
-        except ModelFileError:
-            # The cache is no place for anything that cannot be made again.
-            cached.unlink(missing_ok=True)
-    model = known.build(read_verified(known.weights, weights))
-    # A read-only home costs the conversion at each start, nothing else.
-    with suppress(ModelFileError):
-        save_encoder(model, cached, known.contract)
+    expected = None if weights is not None else expected_digest(known.weights)
+    if expected is not None:
+        cached = _converted_path(known, expected)
+        if cached.is_file():
+            try:
+                return _load_file(cached)
+            except ModelFileError:
+                # The cache is no place for anything that cannot be made again.
+                cached.unlink(missing_ok=True)
+    content = read_verified(known.weights, weights)
+    try:
+        model = known.build(content)
+    except WeightsError as error:
+        path = weights if weights is not None else installed_path(known.weights)
+        advice = "; delete it to have it downloaded again" if expected is None else ""
+        raise WeightsError(f"{path}: {error}{advice if weights is None else ''}") from error
+    digest = hashlib.sha256(content).hexdigest()
+    if weights is None:
+        pin_digest(known.weights, digest)
+    # A file from anywhere would not be found again in the cache.
+    if weights is None or KNOWN_WEIGHTS[known.weights].sha256 is not None:
+        # A read-only home costs the conversion at each start, nothing else.
+        with suppress(ModelFileError):
+            save_encoder(model, _converted_path(known, digest), known.contract)
     return Encoder(model, known.contract)
+
+
+def _converted_path(known: KnownEncoder, digest: str) -> Path:
+    """Where the converted weights are kept.
+
+    A file made from other weights, or by a release that used them otherwise, is another file.
+    """
+    made_of = hashlib.sha256((digest + known.contract.to_json()).encode()).hexdigest()[:12]
+    return cache_folder() / f"{known.contract.name}-{made_of}.keras"
 
 
 def _load_file(path: Path) -> Encoder:

@@ -8,7 +8,10 @@ opens without this package.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import InputError, WeightsError
+from face_encode.weights import installed_path, pin_digest, read_verified
 
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 """Channels and number of convolutions of each block."""
@@ -29,6 +33,9 @@ DROPOUT = 0.3
 
 VGGFACE_MEAN_RGB = (129.1863, 104.7624, 93.5940)
 """What the VGGFace network subtracts; published in the order blue, green, red."""
+
+VGGFACE_WEIGHTS = "vggface_vgg16"
+"""Their name among the known weights."""
 
 # Keras' 0.99 takes hundreds of steps to forget that mean 0 and variance 1 were mere guesses; a few
 # hundred photos end before that, with a network that works in training only.
@@ -134,22 +141,23 @@ def add_mlp_head(
     )(features)
 
 
-def load_vggface_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
+def load_vggface_weights(model: keras.Model, path: str | os.PathLike[str] | None = None) -> None:
     """Load the original's VGGFace weights into the convolutions of a network built here.
 
-    The file is ``rcmalli_vggface_tf_notop_vgg16.h5`` of keras-vggface: Oxford's VGGFace weights
-    (Parkhi, Vedaldi and Zisserman, "Deep Face Recognition", 2015), for non-commercial use. They
-    take blue, green, red; the first kernel is turned round here, so that the model keeps taking
-    RGB.
+    They are Oxford's (Parkhi, Vedaldi and Zisserman, "Deep Face Recognition", 2015), for
+    non-commercial use, as keras-vggface or DeepFace keeps them. The files take blue, green, red;
+    the first kernel is turned round here, so that the model keeps taking RGB.
 
     Args:
         model: From :func:`vgg_embedding` or :func:`vgg16_backbone`, with ``width=1``, without
             batch normalisation, and with ``pixels="vggface"``. Its weights are replaced only
             when the whole file fits.
-        path: The ``.h5`` file.
+        path: The ``.h5`` file: ``rcmalli_vggface_tf_notop_vgg16.h5`` of keras-vggface, which is
+            downloaded where none is given, or ``vgg_face_weights.h5`` of DeepFace, whose dense
+            layers are passed over.
 
     Raises:
-        WeightsError: The file is missing, no HDF5, or holds other layers or shapes.
+        WeightsError: The file is missing, not to be had, no HDF5, or holds other layers or shapes.
         InputError: The model is not built as described.
     """
     layers = {layer.name: layer for layer in model.layers}
@@ -158,7 +166,15 @@ def load_vggface_weights(model: keras.Model, path: str | os.PathLike[str]) -> No
             'VGGFace weights belong to a network built with pixels="vggface". '
             f"Received: model {model.name!r} with layers {list(layers)[:3]}..."
         )
-    stored = _read_convolutions(Path(path))
+    digest = None
+    source: Path | io.BytesIO
+    if path is None:
+        content = read_verified(VGGFACE_WEIGHTS)
+        digest = hashlib.sha256(content).hexdigest()
+        source, path = io.BytesIO(content), installed_path(VGGFACE_WEIGHTS)
+    else:
+        source = path = Path(path)
+    stored = _read_convolutions(source, Path(path))
     planned = []
     for block, (_, convolutions) in enumerate(BLOCKS, start=1):
         for index in range(1, convolutions + 1):
@@ -175,6 +191,8 @@ def load_vggface_weights(model: keras.Model, path: str | os.PathLike[str]) -> No
             planned.append((target, [kernel, bias]))
     for target, weights in planned:
         target.set_weights(weights)
+    if digest is not None:
+        pin_digest(VGGFACE_WEIGHTS, digest)
 
 
 def _vgg16_graph(
@@ -226,31 +244,53 @@ def _convolve(tensor: Any, filters: int, name: str, batch_normalization: bool) -
 
 
 def _read_convolutions(
-    path: Path,
+    source: Path | io.BytesIO, path: Path
 ) -> dict[tuple[int, int], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
     """Kernel and bias of each convolution of an HDF5 file, by block and index.
 
-    Layers are named ``conv1_2`` (keras-vggface) or ``block1_conv2`` (keras.applications).
+    Layers are named ``conv1_2`` (keras-vggface) or ``block1_conv2`` (keras.applications). DeepFace
+    leaves the names to Keras, which counts on from network to network: there the order tells.
     """
-    if not path.is_file():
+    if isinstance(source, Path) and not source.is_file():
         raise WeightsError(f"no such weights file: {path}")
-    stored = {}
+    places = [
+        (block, index)
+        for block, (_, convolutions) in enumerate(BLOCKS, start=1)
+        for index in range(1, convolutions + 1)
+    ]
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(source, "r") as file:
             root = file.get("model_weights", file)
-            for block, (_, convolutions) in enumerate(BLOCKS, start=1):
-                for index in range(1, convolutions + 1):
-                    names = (f"conv{block}_{index}", f"block{block}_conv{index}")
-                    group = next((root[name] for name in names if name in root), None)
-                    if group is None:
-                        raise WeightsError(
-                            f"{path}: VGG16 has a layer {names[0]!r} or {names[1]!r}. "
-                            f"Received: a file with {sorted(root)}"
-                        )
-                    stored[block, index] = _kernel_and_bias(group, path)
+            groups = _numbered_convolutions(root)
+            if len(groups) < len(places):
+                groups = [_named_convolution(root, *place, path) for place in places]
+            return {
+                place: _kernel_and_bias(group, path)
+                for place, group in zip(places, groups, strict=False)
+            }
     except OSError as error:
         raise WeightsError(f"not an HDF5 weights file: {path} ({error})") from error
-    return stored
+
+
+def _numbered_convolutions(root: h5py.Group) -> list[h5py.Group]:
+    """The layers that Keras named ``conv2d``, ``conv2d_1`` …, in the file's order."""
+    names = [
+        name.decode() if isinstance(name, bytes) else str(name)
+        for name in root.attrs.get("layer_names", [])
+    ]
+    return [root[name] for name in names if re.fullmatch(r"conv(olution)?2d(_\d+)?", name)]
+
+
+def _named_convolution(root: h5py.Group, block: int, index: int, path: Path) -> h5py.Group:
+    """The layer of a convolution by either of its names."""
+    names = (f"conv{block}_{index}", f"block{block}_conv{index}")
+    group = next((root[name] for name in names if name in root), None)
+    if group is None:
+        raise WeightsError(
+            f"{path}: VGG16 has a layer {names[0]!r} or {names[1]!r}. "
+            f"Received: a file with {sorted(root)}"
+        )
+    return group
 
 
 def _kernel_and_bias(

@@ -128,10 +128,30 @@ def thumbnail(photo: str | os.PathLike[str], face: Face | None = None) -> str:
         face: Where given, the part around it.
     """
     name = escape(Path(photo).name)
+    image = picture_of(photo, face, _THUMBNAIL)
+    if image is None:
+        return f'<img alt="{name}: cannot be read" title="{name}">'
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=85)
+    pixels = base64.b64encode(content.getvalue()).decode()
+    return f'<img alt="{name}" title="{name}" src="data:image/jpeg;base64,{pixels}">'
+
+
+def picture_of(photo: str | os.PathLike[str], face: Face | None, side: int) -> Image.Image | None:
+    """A photo, or the part around a face, small.
+
+    Args:
+        photo: Its path.
+        face: Where given, the part around it.
+        side: Width and height at the most, in pixels.
+
+    Returns:
+        None where it cannot be read.
+    """
     try:
         image = Image.fromarray(read_image(photo))
     except ImageError:
-        return f'<img alt="{name}: cannot be read" title="{name}">'
+        return None
     if face is not None:
         box, margin = face.box, round(_SURROUNDINGS * max(face.box.width, face.box.height))
         image = image.crop(
@@ -142,8 +162,5 @@ def thumbnail(photo: str | os.PathLike[str], face: Face | None = None) -> str:
                 min(image.height, box.top + box.height + margin),
             )
         )
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    content = io.BytesIO()
-    image.save(content, "JPEG", quality=85)
-    pixels = base64.b64encode(content.getvalue()).decode()
-    return f'<img alt="{name}" title="{name}" src="data:image/jpeg;base64,{pixels}">'
+    image.thumbnail((side, side))
+    return image

@@ -6,47 +6,50 @@ import copy
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from face_encode.archives import (
+    Arrays,
+    TextArray,
+    read_archive,
+    read_open_archive,
+    text_array,
+    write_archive,
+)
 from face_encode.calibration import Calibration
+from face_encode.distances import Metric, check_metric
 from face_encode.errors import GalleryError, InputError
 from face_encode.files import as_path, replacing
 from face_encode.gallery.gallery import EncoderIdentity, check_encoder
 from face_encode.gallery.names import check_name
-from face_encode.gallery.npz_file import FORMAT_VERSION, arrays_in, check_file_name, read_arrays
+from face_encode.gallery.npz_file import (
+    GALLERY_FORM,
+    NEWEST_VERSION,
+    PLAIN_VERSION,
+    check_file_name,
+)
+from face_encode.gallery.search_index import SearchIndex
+from face_encode.quantization import Codes, Quantizer
 from face_encode.types import Embeddings, Match, check_count
 
-NameArray = npt.NDArray[np.str_]
-
-# Similarities held at once during a search: 64 MB, whatever the number of probes.
-_BLOCK = 16_000_000
-
-
-@dataclass(frozen=True, eq=False)
-class _Index:
-    """The embeddings as a search wants them.
-
-    Attributes:
-        units: float32 ``(n, D)``, of length 1, one person's behind each other.
-        starts: First row of each person.
-        names: The person of each start.
-    """
-
-    units: Embeddings
-    starts: npt.NDArray[np.intp]
-    names: list[str]
+# On the unit sphere Euclidean distances rank as cosine does, and need no search of their own.
+GALLERY_METRICS: tuple[Metric, ...] = ("cosine", "euclidean")
 
 
 class MemoryGallery:
     """Embeddings and names as two arrays; exact search by one matrix product.
 
     Attributes:
-        embeddings: float32 ``(n, D)``, as the encoder gave them, in the order of enrolment.
+        metric: What a search compares by: ``"cosine"``, or ``"euclidean"``, where a similarity
+            is the distance of the embeddings as they are, below 0.
+        kept: The embeddings as they are kept, in the order of enrolment: float32 ``(n, D)`` as
+            the encoder gave them; or int8 ``(n, D)``, a byte a number, by ``quantizer``.
+        quantizer: What int8 embeddings stand for; None before the first of them, which sets it,
+            and for float32.
         names: n names, str array.
         digests: n content digests of photos, empty where unknown, str array.
         encoder_name: The encoder that fills it.
@@ -56,28 +59,88 @@ class MemoryGallery:
     """
 
     def __init__(
-        self, encoder: EncoderIdentity, path: str | os.PathLike[str] | None = None
+        self,
+        encoder: EncoderIdentity,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        int8: bool = False,
+        metric: Metric = "cosine",
     ) -> None:
         """Make an empty gallery.
 
         Args:
             encoder: Whose embeddings it takes.
             path: Where ``close`` and ``save`` without a path write it, or None.
+            int8: Whether to keep a quarter of the bytes, and of each embedding the direction
+                only, which is all that a search by cosine looks at.
+            metric: One of ``GALLERY_METRICS``.
+
+        Raises:
+            InputError: No such metric, or int8 for one that looks at lengths.
         """
+        self.metric = check_metric(metric, GALLERY_METRICS)
         self.encoder_name = encoder.name
         self.encoder_fingerprint = encoder.fingerprint
         self.detector_name = ""
         self.calibration: Calibration | None = None
         self._path = None if path is None else as_path(path)
         self._changed = False
-        self._index: _Index | None = None
-        self._set(np.empty((0, encoder.embedding_size), np.float32), _texts([]), _texts([]))
+        self._index: SearchIndex | None = None
+        self.quantizer: Quantizer | None = None
+        self._set(np.empty((0, encoder.embedding_size), np.float32), text_array([]), text_array([]))
+        if int8:
+            self.quantize()
 
-    def _set(self, embeddings: Embeddings, names: NameArray, digests: NameArray) -> None:
+    def _set(self, kept: Embeddings | Codes, names: TextArray, digests: TextArray) -> None:
         """Take new arrays; the former ones are never written into, so views stay valid."""
-        self.embeddings, self.names, self.digests = embeddings, names, digests
+        self.kept, self.names, self.digests = kept, names, digests
         self._index = None
         self._changed = True
+
+    @property
+    def precision(self) -> Literal["float32", "int8"]:
+        """``"float32"``, or ``"int8"`` where the embeddings are kept as a byte a number."""
+        return "int8" if self.kept.dtype == np.int8 else "float32"
+
+    @property
+    def embeddings(self) -> Embeddings:
+        """float32 ``(n, D)``, in the order of enrolment; from int8 widened anew, of length 1."""
+        return self._widened(self.kept)
+
+    def _widened(self, kept: npt.NDArray[Any]) -> Embeddings:
+        """Rows as float32, in whatever precision they are kept."""
+        if kept.dtype == np.int8 and len(kept) and self.quantizer is not None:
+            return self.quantizer.dequantize(kept)
+        return np.asarray(kept, np.float32)
+
+    def quantize(self) -> None:
+        """Go over to int8 for good: what is enrolled, and whatever will be.
+
+        From then on ``embeddings`` has rows of length 1. Once is enough: again changes nothing.
+
+        Raises:
+            InputError: The gallery is searched by Euclidean distance, which looks at lengths.
+        """
+        if self.metric != "cosine":
+            raise InputError(
+                "int8 keeps the direction of an embedding only, which is enough for the metric "
+                f"'cosine'. Received: a gallery of the metric {self.metric!r}"
+            )
+        if self.precision == "float32":
+            former = self.embeddings
+            self._set(np.empty(former.shape, np.int8), self.names, self.digests)
+            self.kept = self._as_kept(former)
+
+    def _as_kept(self, embeddings: Embeddings) -> Embeddings | Codes:
+        """Embeddings in the precision of this gallery."""
+        if self.precision == "float32":
+            return embeddings
+        if not len(embeddings):
+            return np.empty(embeddings.shape, np.int8)
+        if self.quantizer is None:
+            # Of the first that come; a later mean would round all of them once more.
+            self.quantizer = Quantizer.fitted_to([embeddings])
+        return self.quantizer.quantize(embeddings)
 
     def __len__(self) -> int:
         """Number of embeddings enrolled."""
@@ -96,32 +159,39 @@ class MemoryGallery:
                 all zeros, or a name that is empty.
         """
         added = _float32(embeddings)
-        size = self.embeddings.shape[1]
-        if added.ndim != 2 or added.shape != (len(names), size):
-            raise InputError(
-                f"{len(names)} names take embeddings of shape ({len(names)}, {size}). "
-                f"Received: shape {added.shape}"
-            )
+        new_names, new_digests = self._checked(names, added.shape, digests)
         lengths = np.linalg.norm(added, axis=1)
         if not np.isfinite(lengths).all() or not (lengths > 0).all():
             raise InputError("an embedding is finite and not all zeros; at least one is not")
+        self._set(
+            np.concatenate([self.kept, self._as_kept(added)]),
+            np.concatenate([self.names, new_names]),
+            np.concatenate([self.digests, new_digests]),
+        )
+
+    def _checked(
+        self, names: Sequence[str], shape: tuple[int, ...], digests: Sequence[str] | None
+    ) -> tuple[TextArray, TextArray]:
+        """Names and digests as arrays, checked, also against the shape of the embeddings."""
+        size = self.kept.shape[1]
+        if shape != (len(names), size):
+            raise InputError(
+                f"{len(names)} names take embeddings of shape ({len(names)}, {size}). "
+                f"Received: shape {shape}"
+            )
         for name in names:
             check_name(name)
         digests = [""] * len(names) if digests is None else digests
         if len(digests) != len(names):
             raise InputError(f"{len(names)} names take as many digests. Received: {len(digests)}")
-        self._set(
-            np.concatenate([self.embeddings, added]),
-            np.concatenate([self.names, _texts(names)]),
-            np.concatenate([self.digests, _texts(digests)]),
-        )
+        return text_array(names), text_array(digests)
 
     def replace_all(
         self, names: Sequence[str], embeddings: Embeddings, digests: Sequence[str]
     ) -> None:
         """Enrol these in the place of all others, or, where they are refused, change nothing."""
-        former = self.embeddings, self.names, self.digests
-        self._set(self.embeddings[:0], self.names[:0], self.digests[:0])
+        former = self.kept, self.names, self.digests
+        self._set(self.kept[:0], self.names[:0], self.digests[:0])
         try:
             self.add(names, embeddings, digests)
         except InputError:
@@ -129,15 +199,15 @@ class MemoryGallery:
             raise
 
     def search(self, embeddings: Embeddings, k: int = 1) -> list[list[Match]]:
-        """Find the nearest people by cosine similarity; see ``Gallery.search``.
+        """Find the nearest people by the gallery's metric; see ``Gallery.search``.
 
         Raises:
             InputError: Another length of embedding, one that is not finite, or k below 1.
         """
         probes = _float32(embeddings)
-        if probes.ndim != 2 or probes.shape[1] != self.embeddings.shape[1]:
+        if probes.ndim != 2 or probes.shape[1] != self.kept.shape[1]:
             raise InputError(
-                f"this gallery takes embeddings of shape (m, {self.embeddings.shape[1]}). "
+                f"this gallery takes embeddings of shape (m, {self.kept.shape[1]}). "
                 f"Received: shape {probes.shape}"
             )
         if not np.isfinite(probes).all():
@@ -146,23 +216,8 @@ class MemoryGallery:
         if not len(self):
             return [[] for _ in probes]
         if self._index is None:
-            self._index = self._make_index()
-        index = self._index
-        found: list[list[Match]] = []
-        block = max(1, _BLOCK // len(self))
-        for start in range(0, len(probes), block):
-            similarities = _units(probes[start : start + block]) @ index.units.T
-            # Rounding can lead out of the range that people are promised.
-            best = np.clip(np.maximum.reduceat(similarities, index.starts, axis=1), -1, 1)
-            found += [_nearest(row, index.names, k) for row in best]
-        return found
-
-    def _make_index(self) -> _Index:
-        """Sort by person, so that a person's best is the maximum over a run of rows."""
-        people, person = np.unique(self.names, return_inverse=True)
-        order = np.argsort(person, kind="stable")
-        starts = np.searchsorted(person[order], np.arange(len(people)))
-        return _Index(_units(self.embeddings[order]), starts, people.tolist())
+            self._index = SearchIndex.of(self.kept, self.quantizer, self.names, self.metric)
+        return self._index.search(probes, k)
 
     def remove(self, name: str) -> int:
         """Take a person out without touching the others.
@@ -174,7 +229,7 @@ class MemoryGallery:
         removed = len(self) - int(keep.sum())
         if not removed:
             raise GalleryError(f"nobody named {name!r} is enrolled")
-        self._set(self.embeddings[keep], self.names[keep], self.digests[keep])
+        self._set(self.kept[keep], self.names[keep], self.digests[keep])
         return removed
 
     def rename(self, name: str, new_name: str) -> int:
@@ -193,7 +248,7 @@ class MemoryGallery:
             raise GalleryError(f"somebody named {new_name!r} is enrolled already")
         names = self.names.astype(np.result_type(self.names, np.str_(new_name)))
         names[hers] = new_name
-        self._set(self.embeddings, names, self.digests)
+        self._set(self.kept, names, self.digests)
         return count
 
     def copy(self) -> MemoryGallery:
@@ -233,17 +288,21 @@ class MemoryGallery:
 
     def write(self, file: Path | BinaryIO) -> None:
         """Write the ``.npz`` archive as it is, to a path or into an open file."""
-        np.savez(
-            file,
-            format_version=np.array(FORMAT_VERSION),
-            encoder_name=np.array(self.encoder_name),
-            encoder_fingerprint=np.array(self.encoder_fingerprint),
-            detector_name=np.array(self.detector_name),
-            names=self.names,
-            digests=self.digests,
-            embeddings=self.embeddings,
-            calibration=np.array("" if self.calibration is None else self.calibration.to_json()),
-        )
+        plain = self.precision == "float32" and self.metric == "cosine"
+        arrays: Arrays = {
+            "format_version": np.array(PLAIN_VERSION if plain else NEWEST_VERSION),
+            "encoder_name": np.array(self.encoder_name),
+            "encoder_fingerprint": np.array(self.encoder_fingerprint),
+            "detector_name": np.array(self.detector_name),
+            "metric": np.array(self.metric),
+            "names": self.names,
+            "digests": self.digests,
+            "embeddings": self.kept,
+            "calibration": np.array("" if self.calibration is None else self.calibration.to_json()),
+        }
+        if self.quantizer is not None:
+            arrays["centre"] = self.quantizer.centre
+        write_archive(file, arrays)
 
     def close(self) -> None:
         """Save what has changed, where the gallery was opened from a file."""
@@ -251,47 +310,95 @@ class MemoryGallery:
             self.save()
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], encoder: EncoderIdentity) -> MemoryGallery:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        encoder: EncoderIdentity,
+        *,
+        metric: Metric | None = "cosine",
+    ) -> MemoryGallery:
         """Read a gallery from an ``.npz`` file.
 
+        Args:
+            path: The file.
+            encoder: The encoder that filled it.
+            metric: The metric that it has to be searched by; None takes the file's.
+
         Raises:
-            GalleryError: Missing, damaged, or written by a later release.
+            GalleryError: Missing, damaged, searched by another metric, or written by a later
+                release.
             WrongEncoderError: Another encoder filled it.
         """
         path = as_path(path)
         check_file_name(path)
-        return cls(encoder, path)._filled(read_arrays(path), str(path), encoder)
+        stored = read_archive(path, GALLERY_FORM)
+        return cls._of(stored, str(path), encoder, metric, path)
 
     @classmethod
     def read(cls, file: BinaryIO, encoder: EncoderIdentity, label: str) -> MemoryGallery:
         """Read a gallery from an open ``.npz`` archive; ``label`` is what it is called in errors.
 
         Raises:
-            GalleryError: Damaged, or written by a later release.
+            GalleryError: Damaged, searched by another metric than cosine, or written by a later
+                release.
             WrongEncoderError: Another encoder filled it.
+            OSError: The file cannot be read.
         """
-        return cls(encoder)._filled(arrays_in(file, label), label, encoder)
+        return cls._of(read_open_archive(file, label, GALLERY_FORM), label, encoder, "cosine")
 
-    def _filled(
-        self, stored: dict[str, npt.NDArray[Any]], label: str, encoder: EncoderIdentity
+    @classmethod
+    def _of(
+        cls,
+        stored: Arrays,
+        label: str,
+        encoder: EncoderIdentity,
+        metric: Metric | None,
+        path: Path | None = None,
     ) -> MemoryGallery:
-        """Take what a file holds."""
+        """The gallery whose arrays a file holds."""
         name, fingerprint = str(stored["encoder_name"]), str(stored["encoder_fingerprint"])
         check_encoder(label, name, fingerprint, encoder)
-        self.detector_name = str(stored["detector_name"])
+        # Files from before there was a choice are searched by cosine.
+        kept = str(stored.get("metric", "cosine"))
+        if metric not in (None, kept):
+            raise GalleryError(
+                f"{label} is searched by the metric {kept!r}, here it is {metric!r}: open it with "
+                "face_encode.ReferenceEmbeddings.load"
+            )
         try:
-            self.add(stored["names"].tolist(), stored["embeddings"], stored["digests"].tolist())
-            if text := str(stored["calibration"]):
-                self.calibration = Calibration.from_json(text)
+            gallery = cls(encoder, path, metric=check_metric(kept))
+            gallery.detector_name = str(stored["detector_name"])
+            names, digests = stored["names"].tolist(), stored["digests"].tolist()
+            if stored["embeddings"].dtype.kind == "i":
+                gallery._take_codes(names, stored["embeddings"], digests, stored.get("centre"))
+            else:
+                gallery.add(names, stored["embeddings"], digests)
+            if text := str(stored.get("calibration", "")):
+                gallery.calibration = Calibration.from_json(text)
         except InputError as error:
             raise GalleryError(f"the gallery {label} is damaged: {error}") from error
-        self._changed = False
-        return self
+        gallery._changed = False
+        return gallery
 
-
-def _texts(values: Sequence[str]) -> NameArray:
-    """A text array, also of nothing."""
-    return np.array(values, dtype=np.str_).reshape(len(values))
+    def _take_codes(
+        self,
+        names: Sequence[str],
+        codes: npt.NDArray[Any],
+        digests: Sequence[str],
+        centre: npt.NDArray[Any] | None,
+    ) -> None:
+        """Enrol what a file holds as int8, without widening it."""
+        new_names, new_digests = self._checked(names, codes.shape, digests)
+        if codes.dtype != np.int8:
+            raise InputError(f"whole numbers as embeddings are int8. Received: {codes.dtype}")
+        if centre is not None:
+            self.quantizer = Quantizer(np.asarray(centre, np.float32))
+        if len(codes) and (centre is None or centre.shape != codes.shape[1:]):
+            received = "none" if centre is None else f"shape {centre.shape}"
+            raise InputError(
+                f"int8 embeddings have a 'centre' of shape {codes.shape[1:]}. Received: {received}"
+            )
+        self._set(codes, new_names, new_digests)
 
 
 def _float32(embeddings: Any) -> Embeddings:
@@ -302,20 +409,3 @@ def _float32(embeddings: Any) -> Embeddings:
             return np.asarray(embeddings, np.float32)
     except (TypeError, ValueError) as error:
         raise InputError(f"embeddings are an array of numbers: {error}") from error
-
-
-def _units(embeddings: Embeddings) -> Embeddings:
-    """The rows brought to length 1."""
-    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return np.asarray(embeddings / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
-
-
-def _nearest(similarities: npt.NDArray[np.float32], names: list[str], k: int) -> list[Match]:
-    """The k nearest people, best first; the first by name where two are equally near."""
-    if k == 1:
-        best = int(similarities.argmax())
-        return [Match(names[best], float(similarities[best]))]
-    k = min(k, len(names))
-    candidates = np.argpartition(-similarities, k - 1)[:k]
-    order = candidates[np.lexsort((candidates, -similarities[candidates]))]
-    return [Match(names[index], float(similarities[index])) for index in order]

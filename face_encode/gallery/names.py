@@ -1,4 +1,4 @@
-"""The names of people: what may be one."""
+"""Names of people."""
 
 from __future__ import annotations
 

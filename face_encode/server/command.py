@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import socket
 from pathlib import Path
@@ -105,13 +106,15 @@ def run(options: argparse.Namespace) -> int:
     # Before seconds go by on loading: a port that is taken is the likeliest mistake.
     listener = bound(settings.host, settings.port)
     cipher = cipher_from_environment()
+    file = GalleryFile(settings.gallery, cipher)
     # Now and in one line, rather than when the service is up and the first change fails.
     AuditLog(settings.audit_log).close()
-    file = GalleryFile(settings.gallery, cipher)
     model = _open_model(options, settings, file)
     if tokens and not tokens.can_write:
         print("no write token is set: nobody can change the people")
 
+    # It would write a line for each broken body; the client is told.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     from face_encode.server.application import make_application
     from face_encode.server.protocol import limited_protocol
 

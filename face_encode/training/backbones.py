@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -18,7 +17,6 @@ from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.loading import load_encoder
 from face_encode.encoders.vgg16 import add_mlp_head, load_vggface_weights, vgg16_backbone
-from face_encode.errors import InputError
 from face_encode.types import CropRecipe, Embeddings, ImageArray
 
 LINEAR_CORRECTION = "linear_correction"
@@ -85,23 +83,17 @@ def open_backbone(
     """Open a backbone.
 
     Args:
-        name_or_path: Whatever ``load_encoder`` takes; or ``vgg16``, the original project's,
-            whose VGGFace weights are then given by path.
-        weights: The weights file of a backbone known by name.
+        name_or_path: Whatever ``load_encoder`` takes; or ``vgg16``, the original project's with
+            its VGGFace weights, which are downloaded at their first use.
+        weights: The weights file of a backbone known by name, where it lies elsewhere.
 
     Raises:
-        InputError: ``vgg16`` without weights.
         ModelFileError: No such encoder.
         WeightsError: The weights are missing or not what they should be.
     """
     if os.fspath(name_or_path) != "vgg16":
         encoder = load_encoder(name_or_path, weights)
         return split_encoder(encoder)
-    if weights is None:
-        raise InputError(
-            "backbone vgg16 takes the VGGFace weights of the original project: give the path of "
-            "rcmalli_vggface_tf_notop_vgg16.h5 as weights. Received: none"
-        )
     model = vgg16_backbone((_VGG16_SIDE, _VGG16_SIDE, 3))
     load_vggface_weights(model, weights)
     contract = EncoderContract(
@@ -109,7 +101,7 @@ def open_backbone(
         crop=CropRecipe("dlib_chip", _VGG16_SIDE, _VGG16_SIDE, margin=0.25),
         threshold=0.7,
         trained_on="VGGFace, 2.6 million photos of 2,622 people, by its authors",
-        licence=f"non-commercial (Oxford VGGFace), from {Path(weights).name}",
+        licence="non-commercial (University of Oxford, VGGFace)",
     )
     return Backbone(model, None, contract)
 

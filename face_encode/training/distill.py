@@ -49,7 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("data", metavar="PEOPLE_DIR", type=Path, help="a folder with a sub-folder a person")
     add("-o", "--output", metavar="FILE.keras", type=Path, required=True, help="what to write")
     add("--teacher", metavar="NAME|FILE.keras", help="whose embeddings (default: dlib_resnet)")
-    add("--detector", metavar="NAME", help="what finds the faces (default: dlib)")
+    add(
+        "--detector",
+        metavar="NAME",
+        help="what finds the faces, as face-encode models lists (default: dlib)",
+    )
     add("--sides", metavar="N", type=int, nargs="+", default=[32, 48, 64, 150])
     add("--epochs", metavar="N", type=int, nargs="+", default=[20, 20, 20, 5], help="a stage each")
     add("--width", metavar="X", type=float, default=1.0, help="1.0 is VGG16 (default)")

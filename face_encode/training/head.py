@@ -68,7 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="other people to report on (default: a fifth of PEOPLE_DIR's people)",
     )
-    add("--detector", metavar="NAME", help="what finds the faces (default: dlib)")
+    add(
+        "--detector",
+        metavar="NAME",
+        help="what finds the faces, as face-encode models lists (default: dlib)",
+    )
     add(
         "--condition",
         choices=sorted(CONDITIONS),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pickle
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from face_encode.detectors.detector import Detector, scaled
+from face_encode.detectors.detector import Detector, Found, scaled
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.detectors.loading import DEFAULT_DETECTOR, KNOWN_DETECTORS, load_detector
 from face_encode.detectors.thorough import ThoroughDetector
@@ -85,6 +87,84 @@ def test_travels_to_another_process(detector: Detector, photo: ImageArray) -> No
     ]
 
 
+def test_faces_are_what_the_types_promise(detector: Detector, photo: ImageArray) -> None:
+    (face,) = detector.detect(photo)
+    assert all(type(side) is int for side in vars(face.box).values())
+    assert type(face.score) is float
+    assert np.isfinite(face.score)
+    assert face.landmarks is not None
+    assert face.landmarks.shape == (5, 2)
+    assert face.landmarks.dtype == np.float32
+
+
+def test_frames_and_landmarks_are_those_of_dlib(
+    detector: Detector, people_photos: list[Path]
+) -> None:
+    hog = DlibHogDetector()
+    sizes, moves, misplaced = [], [], []
+    for path in people_photos[:4]:
+        image = read_image(path)
+        (expected,), (face,) = hog.detect(image), detector.detect(image)
+        side = expected.box.width
+        sizes.append(face.box.width / side)
+        moves.append((face.box.left + face.box.width / 2 - expected.box.left - side / 2) / side)
+        assert face.landmarks is not None
+        assert expected.landmarks is not None
+        apart = np.linalg.norm(face.landmarks - expected.landmarks, axis=1).mean()
+        between_eyes = np.linalg.norm(expected.landmarks[0] - expected.landmarks[2])
+        misplaced.append(apart / between_eyes)
+    assert 0.75 < np.mean(sizes) < 1.25
+    assert abs(np.mean(moves)) < 0.1
+    assert np.mean(misplaced) < 0.04
+
+
+def test_a_grey_photo_does_as_well(detector: Detector, photo: ImageArray) -> None:
+    grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
+    (face,) = detector.detect(np.repeat(grey[:, :, np.newaxis], 3, axis=2))
+    (expected,) = detector.detect(photo)
+    assert overlap(face, expected) > 0.6
+
+
+def test_a_photo_that_was_turned_by_its_camera(
+    detector: Detector, photo: ImageArray, tmp_path: Path
+) -> None:
+    turned = Image.fromarray(np.ascontiguousarray(np.rot90(photo)))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # "turn by 90 degrees clockwise to show"
+    path = tmp_path / "turned.png"
+    turned.save(path, exif=exif)
+    (face,) = detector.detect(read_image(path))
+    (expected,) = detector.detect(photo)
+    assert face.box == expected.box
+
+
+def test_any_memory_layout_gives_the_same(detector: Detector, photo: ImageArray) -> None:
+    view = np.asfortranarray(photo)
+    view.setflags(write=False)
+    assert [face.box for face in detector.detect(view)] == [
+        face.box for face in detector.detect(photo)
+    ]
+
+
+@pytest.mark.parametrize("name", ["dlib_hog", "haar", "mtcnn"])
+def test_a_panorama_is_looked_at_whole(name: str, photo: ImageArray) -> None:
+    # 24 megapixels; the others share the bound on the pixels, and would take seconds.
+    height, width = photo.shape[:2]
+    panorama = np.full((3000, 8000, 3), 128, np.uint8)
+    panorama[-height * 6 :, -width * 6 :] = cv2.resize(photo, (width * 6, height * 6))
+    start = time.perf_counter()
+    faces = load_detector(name).detect(panorama)
+    assert time.perf_counter() - start < 60
+    assert faces[0].box.left > 8000 - width * 6
+    assert faces[0].box.width > width
+
+
+def test_reframed_by_hand() -> None:
+    found = Found(10, 20, 40, 60, 1.5).reframed(right=0.25, down=0.5, size=0.8)
+    # Centre (30, 50), moved by 10 and 30; side 0.8 times the mean of 40 and 60.
+    assert found == Found(20, 60, 40, 40, 1.5)
+
+
 def test_a_large_photo_takes_bounded_time_and_gives_boxes_of_the_original(
     photo: ImageArray,
 ) -> None:
@@ -149,3 +229,12 @@ def test_scaled(shape: tuple[int, int], max_pixels: int, enlarge: float, scale: 
     image, received = scaled(np.zeros((*shape, 3), np.uint8), max_pixels, enlarge)
     assert received == pytest.approx(scale)
     assert image.shape[:2] == (round(shape[0] * scale), round(shape[1] * scale))
+
+
+def test_threads_find_the_same_faces_as_one(detector: Detector, people_photos: list[Path]) -> None:
+    # A library that lets go of Python's lock and keeps what it calculates ends the process here.
+    photos = [read_image(path) for path in people_photos[:2]]
+    alone = [[face.box for face in detector.detect(photo)] for photo in photos]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(detector.detect, photos * 3))
+    assert [[face.box for face in faces] for faces in together] == alone * 3

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,10 +8,13 @@ import keras
 import numpy as np
 import pytest
 
+from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.loading import KNOWN_ENCODERS, load_encoder
+from face_encode.encoders.loading import KNOWN_ENCODERS, KnownEncoder, is_at_hand, load_encoder
 from face_encode.errors import ModelFileError, WeightsError
-from face_encode.types import ImageArray
+from face_encode.types import CropRecipe, ImageArray
+from face_encode.weights import KNOWN_WEIGHTS, KnownWeights
+from tests.loopback import Served, serving
 
 
 def plain_model(height: int | None = 16, channels: int = 3) -> keras.Model:
@@ -135,3 +139,61 @@ def test_code_in_a_model_file_is_not_run(tmp_path: Path) -> None:
     keras.Model(inputs, keras.layers.Flatten()(hidden)).save(path)
     with pytest.raises(ModelFileError, match="Keras cannot load"):
         load_encoder(path)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Served]:
+    """An encoder "far" whose weights are one number, on a server of this machine."""
+
+    def build(content: bytes) -> keras.Model:
+        if not content.startswith(b"weights "):
+            raise WeightsError("no weights")
+        model = plain_model()
+        model.set_weights([np.full(each.shape, int(content[8:])) for each in model.weights])
+        return model
+
+    monkeypatch.setenv("FACE_ENCODE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with serving(Served(b"weights 3")) as served:
+        weights = KnownWeights(None, "far.bin", None, "for tests only", "the tests", served.url)
+        contract = EncoderContract("far", CropRecipe("box", 16, 16), 0.5)
+        monkeypatch.setitem(KNOWN_WEIGHTS, "far", weights)
+        monkeypatch.setitem(KNOWN_ENCODERS, "far", KnownEncoder(contract, build, "far"))
+        yield served
+
+
+def test_an_encoder_is_downloaded_once(server: Served, tmp_path: Path) -> None:
+    assert not is_at_hand("far")
+    first = load_encoder("far")
+    assert is_at_hand("far")
+    assert load_encoder("far").fingerprint == first.fingerprint
+    assert len(server.asked) == 1
+    names = sorted({path.suffix for path in (tmp_path / "cache").iterdir()} - {".lock"})
+    assert names == [".bin", ".json", ".keras"]
+    # The converted one does without the original.
+    (tmp_path / "cache" / "far.bin").unlink()
+    assert is_at_hand("far")
+    assert load_encoder("far").fingerprint == first.fingerprint
+    assert len(server.asked) == 1
+
+
+def test_a_download_that_is_no_network_is_told_and_not_ruled_by(
+    server: Served, tmp_path: Path
+) -> None:
+    server.content = b"<html>Please log in to this hotel</html>"
+    with pytest.raises(WeightsError, match=r"far\.bin: no weights; delete it"):
+        load_encoder("far")
+    (tmp_path / "cache" / "far.bin").unlink()
+    server.content = b"weights 3"
+    assert float(load_encoder("far").model.get_weights()[0].max()) == 3
+
+
+def test_weights_from_anywhere_leave_no_trace(server: Served, tmp_path: Path) -> None:
+    (tmp_path / "mine.bin").write_bytes(b"weights 5")
+    mine = load_encoder("far", weights=tmp_path / "mine.bin")
+    assert float(mine.model.get_weights()[0].max()) == 5
+    assert server.asked == []
+    assert float(load_encoder("far").model.get_weights()[0].max()) == 3
+    (tmp_path / "mine.bin").write_bytes(b"something else")
+    with pytest.raises(WeightsError, match=r"mine\.bin: no weights$"):
+        load_encoder("far", weights=tmp_path / "mine.bin")

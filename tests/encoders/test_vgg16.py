@@ -18,6 +18,7 @@ from face_encode.encoders.vgg16 import (
     vgg_embedding,
 )
 from face_encode.errors import InputError, WeightsError
+from tests.encoders.facenet_originals import draw_crops, draw_weight, read_record
 
 CONVOLUTIONS = [
     (block, index)
@@ -113,6 +114,28 @@ def test_vggface_weights_take_the_published_preprocessing(tmp_path: Path, names:
     )
     assert received.std() > 0.01
     assert VGGFACE_MEAN_RGB == (129.1863, 104.7624, 93.5940)
+
+
+@pytest.mark.parametrize("original", ["keras_vggface", "deepface_vggface"])
+def test_features_equal_those_of_the_originals(tmp_path: Path, original: str) -> None:
+    record = read_record(original)
+    with h5py.File(tmp_path / "weights.h5", "w") as file:
+        layers: dict[str, list[str]] = {}
+        # DeepFace's dense layers, which are convolutions too, are no part of a backbone.
+        rest = [["conv2d_13", "conv2d_13/kernel:0", [7, 7, 512, 2]]]
+        if original == "keras_vggface":
+            rest = []
+        for layer, weight, shape in record["weights"] + rest:
+            layers.setdefault(layer, []).append(weight)
+            file[f"{layer}/{weight}"] = draw_weight(weight, tuple(shape))
+        file.attrs["layer_names"] = ["zero_padding2d", *layers]
+    model = vgg16_backbone((224, 224, 3))
+    load_vggface_weights(model, tmp_path / "weights.h5")
+    maps = keras.ops.convert_to_numpy(model(draw_crops(2, 224).astype(np.float32)))
+    received = maps.reshape(2, 49, 512).mean(axis=1)
+    expected = np.array(record["embeddings"])
+    assert np.abs(expected[0] - expected[1]).max() > 1
+    np.testing.assert_allclose(received, expected, rtol=1e-3, atol=1e-3 * expected.std())
 
 
 @pytest.mark.parametrize(

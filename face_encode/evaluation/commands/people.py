@@ -34,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="R",
         help="calibrate the threshold on the enrolled people for this rate a search",
     )
+    parser.add_argument(
+        "--contact-sheet",
+        metavar="OUT.png",
+        help="draw each probe's face with its true name, the name given and the similarity; "
+        "further pages are OUT-2.png and so on",
+    )
     add_json_option(parser)
     shared.add_report_option(parser)
     shared.add_model_options(parser)
@@ -41,12 +47,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure, print, and write the report where one is asked for."""
+    from face_encode.evaluation.contact_sheet import check_sheet_path, write_contact_sheet
     from face_encode.evaluation.page import check_report_path
     from face_encode.evaluation.people import evaluate_people
     from face_encode.evaluation.people_report import write_people_report
 
     if options.report is not None:
         check_report_path(options.report)
+    if options.contact_sheet is not None:
+        check_sheet_path(options.contact_sheet)
     detector, encoder = shared.open_models(options)
     result = evaluate_people(
         options.gallery,
@@ -59,10 +68,18 @@ def run(options: argparse.Namespace) -> int:
     )
     if options.report is not None:
         write_people_report(result, options.report)
+    sheets = (
+        []
+        if options.contact_sheet is None
+        else [str(page) for page in write_contact_sheet(result, options.contact_sheet)]
+    )
     if options.json:
-        print_json(result.as_dict())
+        print_json(result.as_dict() | ({"contact_sheets": sheets} if sheets else {}))
     else:
         _print(result)
+        if sheets:
+            more = f" to {sheets[-1]}" if len(sheets) > 1 else ""
+            print(f"\ncontact sheet: {sheets[0]}{more}")
     return 0
 
 

@@ -17,7 +17,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     """The choices that every command with an encoder and a detector has."""
     group = parser.add_argument_group("model")
     group.add_argument("--model", metavar="MODEL", help="a known encoder or a .keras file")
-    group.add_argument("--detector", metavar="NAME", help="a known detector")
+    group.add_argument(
+        "--detector",
+        metavar="NAME",
+        help="what finds the faces: dlib (the default), haar, mtcnn … as face-encode models lists",
+    )
     group.add_argument(
         "--workers", type=positive, metavar="N", help="processes that read photos and find faces"
     )

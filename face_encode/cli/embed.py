@@ -1,0 +1,86 @@
+"""``face-encode embed``: the embeddings of a folder of photos, in a file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from face_encode.cli.opening import add_model_options, open_model
+from face_encode.console import ROWS_SHOWN, add_json_option, positive, print_json, printable
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Embed the faces of all photos in a folder and below it. A run that was interrupted or "
+        "killed is continued by the same command."
+    )
+    parser.add_argument("folder", metavar="DIR", help="photos, in sub-folders too")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        required=True,
+        help="the file to write: .npz, or .parquet (pip install 'face_encode[parquet]')",
+    )
+    parser.add_argument(
+        "--faces",
+        choices=("all", "largest"),
+        default="all",
+        help="all faces of a photo, or its largest (default: all)",
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--raw",
+        action="store_true",
+        help="embeddings as the network gives them (default: brought to length 1)",
+    )
+    form.add_argument(
+        "--int8", action="store_true", help="a byte a number instead of four, of length 1"
+    )
+    parser.add_argument(
+        "--restart", action="store_true", help="begin anew where an interrupted run could go on"
+    )
+    parser.add_argument("--workers", type=positive, metavar="N", help="processes that find faces")
+    add_json_option(parser)
+    add_model_options(parser, threshold=False)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Embed, write, and report."""
+    from face_encode.bulk import embed_folder
+    from face_encode.embedding_files.opening import check_embeddings_path
+    from face_encode.files import as_path
+
+    # Before the seconds that loading a model takes.
+    check_embeddings_path(as_path(options.output))
+    model = open_model(options)
+    try:
+        report = embed_folder(
+            options.folder,
+            options.output,
+            model.detector,
+            model.encoder,
+            faces=options.faces,
+            raw=options.raw,
+            int8=options.int8,
+            restart=options.restart,
+            workers=options.workers,
+        )
+    except KeyboardInterrupt:
+        print("face-encode: the same command goes on from here", file=sys.stderr)
+        raise
+    if options.json:
+        left_out = [{"photo": photo, "reason": reason} for photo, reason in report.left_out]
+        counts = {"photos": report.photos, "faces": report.faces, "resumed": report.resumed}
+        print_json({**counts, "left_out": left_out, "output": options.output})
+    else:
+        print(report)
+        for photo, reason in report.left_out[:ROWS_SHOWN]:
+            print(printable(f"  left out: {photo}: {reason}"))
+        if len(report.left_out) > ROWS_SHOWN:
+            more = len(report.left_out) - ROWS_SHOWN
+            print(f"  … and {more:,} more (--json tells all, and so does the file)")
+        print(f"embeddings: {options.output}")
+    # The file is there all the same, and tells of every photo why.
+    return 0 if report.faces else 1

@@ -1,0 +1,87 @@
+"""MTCNN (Zhang et al., 2016) by the package ``mtcnn``: slow, for faces of any size, few misses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any
+
+from face_encode.detectors.detector import SMALLEST_SIDE, Found, faces_of, scaled
+from face_encode.errors import InputError, MissingExtraError
+from face_encode.types import Face, ImageArray
+from face_encode.weights import installed_path, read_verified
+
+# From MTCNN's frame to dlib's, the medians over faces that both found; docs/detectors.md.
+_RIGHT, _DOWN, _SIZE = 0.05, 0.06, 0.97
+
+
+@dataclass(frozen=True)
+class MtcnnDetector:
+    """Finds faces from 20 pixels on, also turned ones, by three small networks in a row.
+
+    Attributes:
+        max_pixels: Larger photos are shrunk to this many pixels before looking; on one core the
+            networks take about 2 seconds a million pixels.
+        enlarge: Smaller ones are enlarged by up to this factor on a side.
+        name: What the detector is called.
+    """
+
+    max_pixels: int = 400_000
+    enlarge: float = 1.0
+    name: str = "mtcnn"
+
+    def __post_init__(self) -> None:
+        """Check that the extra is there."""
+        _check_extra()
+
+    def detect(self, image: ImageArray) -> list[Face]:
+        """Find the faces; see ``Detector.detect``."""
+        smaller, scale = scaled(image, self.max_pixels, self.enlarge)
+        if min(smaller.shape[:2]) < SMALLEST_SIDE:
+            return []
+        # As numbers with fractions, and not cut off at the photo's edge: both would move the
+        # frame. Its own five points are left aside: they are the eyes' centres and the corners
+        # of the mouth, where a ``Face`` has the corners of the eyes.
+        rows = _detector().detect_faces(
+            smaller, fit_to_image=False, box_format="xyxy", output_type="numpy"
+        )
+        found = [
+            Found(left, top, right - left, bottom - top, score).reframed(_RIGHT, _DOWN, _SIZE)
+            for left, top, right, bottom, score in rows[:, 1:6].astype(float).tolist()
+        ]
+        return faces_of(image, found, scale)
+
+
+def _check_extra() -> None:
+    if find_spec("mtcnn") is None:
+        raise MissingExtraError(
+            'the detector "mtcnn" needs the package mtcnn: pip install "face_encode[mtcnn]"'
+        )
+
+
+@lru_cache(maxsize=1)
+def _detector() -> Any:
+    """The networks; one for all threads, they keep nothing of a photo."""
+    _check_extra()
+    import keras
+
+    if keras.config.backend() != "tensorflow":
+        raise InputError(
+            'the detector "mtcnn" runs with Keras on TensorFlow only (KERAS_BACKEND=tensorflow). '
+            f"Received: {keras.config.backend()!r}"
+        )
+    try:
+        from mtcnn import MTCNN
+        from mtcnn.stages import StageONet, StagePNet, StageRNet
+    except ImportError as error:
+        raise MissingExtraError(
+            f'the package mtcnn cannot be imported ({error}): pip install "face_encode[mtcnn]"'
+        ) from error
+    # Their library unpickles these files, and by their bare names it would take files of the
+    # working folder first: it gets whole paths, of files that were checked.
+    stages = []
+    for stage, weights in ((StagePNet, "pnet"), (StageRNet, "rnet"), (StageONet, "onet")):
+        read_verified(f"mtcnn_{weights}")
+        stages.append(stage(weights=str(installed_path(f"mtcnn_{weights}"))))
+    return MTCNN(stages=stages)

@@ -1,0 +1,148 @@
+"""Distances between embeddings, and the thresholds that belong to them.
+
+Inside this package a comparison is a similarity, higher is nearer. Distances are for those who
+come from a library that speaks of them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from face_encode.errors import InputError
+
+Metric: TypeAlias = Literal["cosine", "euclidean", "euclidean_l2"]
+"""``"cosine"``: 1 minus the cosine similarity, 0..2. ``"euclidean"``: the length of the difference
+of the embeddings as the encoder gives them, 0 and up. ``"euclidean_l2"``: the same of embeddings
+brought to length 1, 0..2; it ranks as cosine does."""
+
+METRICS: tuple[Metric, ...] = get_args(Metric)
+
+# Embeddings taken to double precision at once: 64 MB of 128 numbers each.
+_BLOCK_ROWS = 65_536
+
+
+def check_metric(metric: object, allowed: tuple[Metric, ...] = METRICS) -> Metric:
+    """Check an argument that names a metric.
+
+    Raises:
+        InputError: None of those allowed.
+    """
+    if not isinstance(metric, str) or metric not in allowed:
+        raise InputError(f"a metric is one of {', '.join(allowed)}. Received: {metric!r}")
+    return metric
+
+
+def distances(a: npt.ArrayLike, b: npt.ArrayLike, metric: Metric) -> npt.NDArray[np.float64]:
+    """Distances between each embedding of one array and each of another.
+
+    In double precision, because the difference of two nearly equal faces drowns in single.
+
+    Args:
+        a: ``(m, D)``.
+        b: ``(n, D)``.
+        metric: See ``Metric``.
+
+    Returns:
+        float64 ``(m, n)``, lower is nearer.
+
+    Raises:
+        InputError: Not such arrays, not finite, or no such metric; for ``"cosine"`` and
+            ``"euclidean_l2"`` also an embedding of zeros, which has no direction.
+    """
+    check_metric(metric)
+    first, second = np.asarray(a), np.asarray(b)
+    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
+        raise InputError(
+            "embeddings are two arrays of shape (m, D) and (n, D). "
+            f"Received: {first.shape} and {second.shape}"
+        )
+    probes = _prepared(first, metric)
+    result = np.empty((len(first), len(second)))
+    for start in range(0, len(second), _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        others = _prepared(second[rows], metric)
+        products = probes @ others.T
+        if metric == "cosine":
+            result[:, rows] = 1 - np.clip(products, -1, 1)
+        else:
+            squares = (probes**2).sum(axis=1)[:, np.newaxis] + (others**2).sum(axis=1)
+            # Rounding makes the square of a tiny distance negative now and then.
+            result[:, rows] = np.sqrt(np.maximum(squares - 2 * products, 0))
+    return result
+
+
+def _prepared(embeddings: npt.NDArray[np.generic], metric: Metric) -> npt.NDArray[np.float64]:
+    """Embeddings in double precision, and brought to length 1 where the metric asks for it."""
+    try:
+        values = np.asarray(embeddings, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"embeddings are arrays of numbers: {error}") from error
+    if not np.isfinite(values).all():
+        raise InputError("an embedding is finite; at least one is not")
+    if metric == "euclidean":
+        return values
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    if not lengths.all():
+        raise InputError("an embedding is not all zeros; at least one is")
+    return np.asarray(values / lengths, np.float64)
+
+
+def similarity_of(distance: float, metric: Metric) -> float:
+    """The similarity of a distance, higher is nearer.
+
+    The cosine for ``"cosine"`` and ``"euclidean_l2"``, where it is ``1 - d`` and
+    ``1 - d² / 2``; for ``"euclidean"``, which says nothing of the angle, ``-d``.
+    """
+    if metric == "cosine":
+        return 1 - distance
+    return 1 - distance**2 / 2 if metric == "euclidean_l2" else -distance
+
+
+def threshold_distance(
+    metric: Metric,
+    cosine_threshold: float,
+    euclidean_threshold: float | None,
+    encoder_name: str,
+) -> float:
+    """The distance up to which two faces count as one person.
+
+    Args:
+        metric: See ``Metric``.
+        cosine_threshold: The cosine similarity from which they do, within -1..1. On the unit
+            sphere it stands for the Euclidean distance ``sqrt(2 - 2 t)``.
+        euclidean_threshold: What was measured for the encoder's raw embeddings, if anything: no
+            formula leads to it, because lengths differ from face to face.
+        encoder_name: For the error.
+
+    Raises:
+        InputError: A threshold for raw Euclidean distances, and none was measured.
+    """
+    if metric == "cosine":
+        return 1 - cosine_threshold
+    if metric == "euclidean_l2":
+        return math.sqrt(2 - 2 * cosine_threshold)
+    if euclidean_threshold is None:
+        raise InputError(
+            f"no threshold was measured for raw Euclidean distances of {encoder_name!r}: give "
+            "one of your own, or use the metric 'euclidean_l2' or 'cosine'"
+        )
+    return euclidean_threshold
+
+
+def check_distance_threshold(value: object) -> float:
+    """Check an argument that is the largest distance of one person's faces.
+
+    Raises:
+        InputError: No number, negative, or not finite.
+    """
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float | np.number)
+        or not 0 <= value < math.inf
+    ):
+        raise InputError(f"a distance threshold is a number, at least 0. Received: {value!r}")
+    return float(value)

@@ -1,0 +1,347 @@
+"""Reference embeddings: labelled photos in, labels out; kept in one file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import platformdirs
+
+from face_encode.detectors.detector import Detector
+from face_encode.distances import (
+    Metric,
+    check_distance_threshold,
+    distances,
+    similarity_of,
+    threshold_distance,
+)
+from face_encode.encoders.encoder import Encoder
+from face_encode.enrolment import enrol_people
+from face_encode.errors import GalleryError, ImageError, InputError
+from face_encode.files import as_path
+from face_encode.gallery.memory import MemoryGallery
+from face_encode.images import photos_in
+from face_encode.model import BoundingBox, Face_Encode_Model
+from face_encode.photo_inputs import PhotoInput, is_one_photo, place_of, read_photo
+from face_encode.pipeline import NO_FACE
+from face_encode.types import Embeddings, EnrolmentReport, Match
+
+
+@dataclass(frozen=True)
+class Identification:
+    """Whom a face looks most like.
+
+    Attributes:
+        matched: Whether the nearest label is near enough; if not, the face is unknown.
+        label: The nearest label.
+        distance: To the label's nearest embedding, by the metric of the references.
+        similarity: The same with higher for nearer; for cosine within -1..1.
+        bounding_box: ``x``, ``y``, ``width`` and ``height`` in pixels, or None where the whole
+            photo was taken as the face.
+    """
+
+    matched: bool
+    label: str
+    distance: float
+    similarity: float
+    bounding_box: BoundingBox | None
+
+
+class Comparison(NamedTuple):
+    """A photo beside reference embeddings: ``matched, label, distance``.
+
+    Attributes:
+        matched: Whether the nearest embedding is near enough.
+        label: Whose it is.
+        distance: How far it is, by the metric of the references.
+    """
+
+    matched: bool
+    label: str
+    distance: float
+
+
+class ReferenceEmbeddings:
+    """Embeddings with labels, to identify faces by.
+
+    A label may have several embeddings; the nearest counts. The file that ``save`` writes is a
+    gallery: with the metric ``"cosine"`` every command takes it.
+
+    Example:
+        >>> from face_encode import ReferenceEmbeddings, read_image
+        >>> references = ReferenceEmbeddings()
+        >>> ada = read_image("verify_dataset/Ada_Mirova/1.jpg")
+        >>> report = references.enrol([("Ada", ada)])
+        >>> [face.label for face in references.identify("examples/ada_mirova.jpg")]
+        ['Ada']
+
+    Attributes:
+        gallery: The embeddings and labels.
+        metric: ``"cosine"`` or ``"euclidean"``.
+        distance_threshold: Distance up to which a face counts as the label found: the one
+            given; else, for cosine, the gallery's where it was calibrated; else the encoder's.
+        labels: The labels.
+        records: The embeddings with their labels.
+    """
+
+    def __init__(
+        self,
+        encoder: str | os.PathLike[str] | Encoder | None = None,
+        detector: str | Detector | None = None,
+        metric: Metric = "cosine",
+        distance_threshold: float | None = None,
+    ) -> None:
+        """Open an encoder and a detector.
+
+        Args:
+            encoder: A known encoder's name, a ``.keras`` file, an encoder, or None for the
+                default.
+            detector: A known detector's name, a detector, or None for the default.
+            metric: ``"cosine"``, or ``"euclidean"``, between the embeddings as they are.
+            distance_threshold: Distance up to which a face counts as the label found; None
+                takes the encoder's own for this metric.
+
+        Raises:
+            InputError: No such metric or detector, a threshold out of range, or none given for
+                Euclidean distances of an encoder for which none was measured.
+            ModelFileError: No such encoder.
+            WeightsError: The encoder's weights are missing or damaged.
+        """
+        self._model = Face_Encode_Model(encoder, detector)
+        self._model.gallery = MemoryGallery(self._model.encoder, metric=metric)
+        self._threshold = (
+            None if distance_threshold is None else check_distance_threshold(distance_threshold)
+        )
+        # Asked for now, so that a missing one is told before anything is enrolled.
+        _ = self.distance_threshold
+
+    def __repr__(self) -> str:
+        """Encoder, detector, metric and how many are enrolled."""
+        return (
+            f"ReferenceEmbeddings(encoder={self._model.encoder.name!r}, "
+            f"detector={self._model.detector.name!r}, metric={self.metric!r}, "
+            f"distance_threshold={self.distance_threshold:.4g}, "
+            f"{len(self)} embeddings of {len(self.gallery.people())} labels)"
+        )
+
+    def __len__(self) -> int:
+        """Number of embeddings."""
+        return len(self.gallery)
+
+    @property
+    def gallery(self) -> MemoryGallery:
+        """The embeddings and labels."""
+        return self._model.gallery
+
+    @property
+    def distance_threshold(self) -> float:
+        """Distance up to which a face counts as the label found."""
+        if self._threshold is not None:
+            return self._threshold
+        contract = self._model.encoder.contract
+        return threshold_distance(
+            self.metric, self._model.threshold, contract.euclidean_threshold, contract.name
+        )
+
+    @property
+    def metric(self) -> Metric:
+        """``"cosine"`` or ``"euclidean"``."""
+        return self.gallery.metric
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels, each once, in the order of enrolment."""
+        return list(self.gallery.people())
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """Every embedding as ``{"label": str, "embedding": float32 (D,)}``, in that order."""
+        rows = zip(self.gallery.names.tolist(), self.gallery.embeddings, strict=True)
+        return [{"label": label, "embedding": embedding} for label, embedding in rows]
+
+    def enrol(self, photos: Iterable[tuple[str, PhotoInput]]) -> EnrolmentReport:
+        """Add labelled photos to whoever is enrolled; of each, the largest face.
+
+        Args:
+            photos: Pairs of a label and a photo in any form that ``read_photo`` takes. A label
+                may come several times.
+
+        Returns:
+            What became of each photo; one that cannot be used is a row with its reason.
+
+        Raises:
+            InputError: Not such pairs.
+            DatasetError: Not one photo can be enrolled; whoever was enrolled stays.
+        """
+        people: dict[str, list[PhotoInput]] = {}
+        if not isinstance(photos, Iterable) or is_one_photo(photos):
+            raise InputError(
+                f"photos are a list of pairs (label, photo). Received: {type(photos).__name__}"
+            )
+        for pair in photos:
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise InputError(
+                    "photos are a list of pairs (label, photo). "
+                    f"Received: {type(pair).__name__} in it"
+                )
+            label, photo = pair
+            if not isinstance(label, str):
+                raise InputError(f"a label is text. Received: {label!r}")
+            people.setdefault(label, []).append(photo)
+        return enrol_people(
+            people,
+            self.gallery,
+            self._model.detector,
+            self._model.encoder,
+            replaces="nothing",
+            progress=False,
+        )
+
+    def enrol_folder(self, folder: str | os.PathLike[str]) -> EnrolmentReport:
+        """Add the photos directly in a folder, each labelled with its file name.
+
+        Args:
+            folder: ``Ada Lovelace.jpg`` in it is enrolled as ``Ada Lovelace``. Folders in it are
+                passed over; for one sub-folder a person there is ``Face_Encode_Model``.
+
+        Returns:
+            What became of each photo.
+
+        Raises:
+            DatasetError: No such folder, or not one photo of it can be enrolled.
+        """
+        return self.enrol([(path.stem, path) for path in photos_in(folder)])
+
+    def remove(self, label: str) -> int:
+        """Take a label out without touching the others; returns how many embeddings it had.
+
+        Raises:
+            GalleryError: No such label.
+        """
+        return self.gallery.remove(label)
+
+    def identify(
+        self, photo: PhotoInput, *, max_faces: int | None = 1, detect_faces: bool = True
+    ) -> list[Identification]:
+        """Name the faces in a photo.
+
+        Args:
+            photo: In any form that ``read_photo`` takes.
+            max_faces: The largest so many faces; None for all.
+            detect_faces: False where the photo is the crop of a face already.
+
+        Returns:
+            One for each face, the largest face first; an empty list where there is none.
+
+        Raises:
+            ImageError: The photo cannot be read.
+            InputError: It is none, or fewer than one face is asked for.
+            GalleryError: Nobody is enrolled.
+        """
+        self._check_enrolled()
+        embeddings, boxes = self._embed(photo, max_faces, detect_faces)
+        nearest = [self._judged(matches[0]) for matches in self.gallery.search(embeddings)]
+        return [
+            Identification(*comparison, similarity_of(comparison.distance, self.metric), box)
+            for comparison, box in zip(nearest, boxes, strict=True)
+        ]
+
+    def compare(
+        self, photo: PhotoInput, label: str | None = None, *, detect_faces: bool = True
+    ) -> Comparison:
+        """Compare the largest face of a photo with a label's embeddings, or with all.
+
+        Args:
+            photo: In any form that ``read_photo`` takes.
+            label: Whose embeddings; None for everybody's.
+            detect_faces: False where the photo is the crop of a face already.
+
+        Returns:
+            ``(matched, label, distance)`` of the nearest embedding.
+
+        Raises:
+            ImageError: The photo cannot be read, or there is no face in it.
+            InputError: It is no photo.
+            GalleryError: Nobody is enrolled, or nobody under this label.
+        """
+        self._check_enrolled()
+        names, embeddings = self.gallery.names, self.gallery.embeddings
+        if label is not None and label not in names:
+            raise GalleryError(f"nobody labelled {label!r} is enrolled")
+        found, _ = self._embed(photo, 1, detect_faces)
+        if not len(found):
+            raise ImageError(f"{place_of(photo) or 'the photo'}: {NO_FACE}")
+        if label is None:
+            ((nearest,),) = self.gallery.search(found)
+            return self._judged(nearest)
+        distance = float(distances(found, embeddings[names == label], self.metric).min())
+        return Comparison(distance <= self.distance_threshold, label, distance)
+
+    def save(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Write the embeddings, the labels and the metric to an ``.npz`` file, atomically.
+
+        Args:
+            path: Where to; None for ``default_path()``. A file already there is replaced.
+
+        Returns:
+            Where they are.
+
+        Raises:
+            GalleryError: The name does not end in ``.npz``, or it cannot be written; a file
+                already there then stays whole.
+        """
+        target = default_path() if path is None else as_path(path)
+        self.gallery.save(target)
+        return target
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        encoder: str | os.PathLike[str] | Encoder | None = None,
+        detector: str | Detector | None = None,
+        distance_threshold: float | None = None,
+    ) -> ReferenceEmbeddings:
+        """Read what ``save`` wrote, or any other gallery file.
+
+        Args:
+            path: None for ``default_path()``.
+            encoder: The one that the embeddings come from.
+            detector: As for making new ones.
+            distance_threshold: As for making new ones.
+
+        Raises:
+            GalleryError: Missing, damaged, or written by a later release.
+            WrongEncoderError: The embeddings come from another encoder.
+        """
+        model = Face_Encode_Model(encoder, detector)
+        source = default_path() if path is None else path
+        gallery = MemoryGallery.load(source, model.encoder, metric=None)
+        references = cls(model.encoder, model.detector, gallery.metric, distance_threshold)
+        references._model.gallery = gallery
+        return references
+
+    def _check_enrolled(self) -> None:
+        """Refuse to search among nobody."""
+        if not len(self):
+            raise GalleryError("nobody is enrolled yet: call enrol, enrol_folder or load first")
+
+    def _embed(
+        self, photo: PhotoInput, max_faces: int | None, detect_faces: bool
+    ) -> tuple[Embeddings, list[BoundingBox | None]]:
+        """The largest faces of a photo."""
+        return self._model.compute_embeddings_image(read_photo(photo), max_faces, detect_faces)
+
+    def _judged(self, match: Match) -> Comparison:
+        """What the gallery found, as a distance beside the threshold."""
+        # The gallery's similarity is the cosine, or the distance below 0.
+        distance = 1 - match.similarity if self.metric == "cosine" else -match.similarity
+        return Comparison(distance <= self.distance_threshold, match.name, distance)
+
+
+def default_path() -> Path:
+    """Where references are kept by default: ``references.npz`` in the user's data folder."""
+    return platformdirs.user_data_path("face_encode", appauthor=False) / "references.npz"

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from face_encode.cli import main
+from face_encode.images import read_image
+from face_encode.model import Face_Encode_Model
+from face_encode.types import ImageArray
+from face_encode.watching.recording import Recorder
+from face_encode.watching.sources import RecordedVideo
+from tests.conftest import VERIFY_DATASET
+from tests.watching.streaming import streaming
+
+
+@pytest.fixture(scope="module")
+def ada() -> ImageArray:
+    photo = read_image(VERIFY_DATASET / "Ada_Mirova" / "1.jpg")
+    return np.ascontiguousarray(photo[:, :392])
+
+
+@pytest.fixture(scope="module")
+def gallery(fitted_model: Face_Encode_Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("gallery") / "people.npz"
+    fitted_model.save_gallery(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def video(ada: ImageArray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("video") / "ada.mp4"
+    with Recorder(path, 10.0) as recorder:
+        for number in range(20):
+            recorder.write(ada, number / 10)
+    return path
+
+
+def test_a_file_is_watched_recorded_and_told_of(
+    video: Path, gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, events = tmp_path / "out.mp4", tmp_path / "events.jsonl"
+    arguments = ["watch", str(video), "--people", str(gallery), "--headless", "--json"]
+    arguments += ["--detector", "dlib_hog", "--every", "2", "--max-seconds", "1.5"]
+    assert main([*arguments, "--output", str(output), "--events", str(events)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["frames"] == 16
+    (appearance,) = told["appearances"]
+    assert (appearance["name"], appearance["from"]) == ("Ada_Mirova", 0.0)
+    (line,) = events.read_text().splitlines()
+    assert json.loads(line) == {"source": str(video), **appearance}
+    frames = [frame for frame in RecordedVideo.of_file(output).frames() if frame is not None]
+    original = next(iter(RecordedVideo.of_file(video).frames()))
+    assert len(frames) == 16 and original is not None
+    # A box and a name are drawn on the last frame.
+    assert (np.abs(frames[-1].image.astype(int) - original.image) > 60).sum() > 500
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_and_keeps_what_was_recorded(
+    number: int, ada: ImageArray, gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, events = tmp_path / "out.mp4", tmp_path / "events.jsonl"
+    before = signal.getsignal(number)
+
+    def send() -> None:
+        # Recording has begun where its temporary file has something in it.
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            if any(path.stat().st_size for path in tmp_path.glob(".out-*.mp4")):
+                break
+            time.sleep(0.05)
+        time.sleep(2)
+        os.kill(os.getpid(), number)
+
+    with streaming(lambda _: ada, 10) as server:
+        thread = threading.Thread(target=send)
+        thread.start()
+        arguments = ["watch", server.address, "--people", str(gallery), "--headless"]
+        arguments += ["--detector", "dlib_hog", "--every", "1"]
+        assert main([*arguments, "--output", str(output), "--events", str(events)]) == 0
+        thread.join()
+    assert signal.getsignal(number) == before
+    assert "Ada_Mirova" in capsys.readouterr().out
+    (event,) = (json.loads(line) for line in events.read_text().splitlines())
+    assert event["name"] == "Ada_Mirova"
+    assert event["from_time"] < event["to_time"]
+    frames = sum(1 for _ in RecordedVideo.of_file(output).frames())
+    assert frames >= 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["events.jsonl", "out.mp4"]
+
+
+def test_errors_are_one_line(
+    video: Path, gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    people = ["--people", str(gallery), "--headless"]
+    for arguments, said in (
+        ([str(tmp_path / "none.mp4"), *people], "none.mp4: no such file"),
+        (["http://127.0.0.1:9/", *people], "does not answer"),
+        ([str(video), *people, "--detector", "eyes"], "a detector is one of"),
+        ([str(video), *people, "--output", "out.avi"], "is an .mp4 file"),
+        ([str(video), *people, "--events", str(tmp_path)], "it is a folder"),
+        ([str(video), *people, "--smallest-face", "5"], "smallest_face"),
+        ([str(video), "--headless", "--people", str(tmp_path / "none.npz")], "none.npz"),
+    ):
+        assert main(["watch", *arguments]) == 1
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1 and error.startswith("face-encode: ")
+
+
+@pytest.mark.parametrize("wrong", [["--every", "0"], ["--max-seconds", "nan"], []])
+def test_wrong_usage(video: Path, wrong: list[str]) -> None:
+    people = ["--people", "p.npz"] if wrong else []
+    with pytest.raises(SystemExit) as error:
+        main(["watch", str(video), *people, *wrong])
+    assert error.value.code == 2

@@ -1,0 +1,252 @@
+"""The original FaceNet networks, for the tests that compare with them.
+
+``facenet-pytorch`` and DeepFace need PyTorch and an older Keras, so their networks cannot be run
+wherever these tests run. What they said is written down beside this file: every weight's name and
+shape in the file that they wrote, and the embeddings that they gave. The weights themselves, drawn
+from each one's name, are drawn again. Where the packages are there,
+
+    python -m tests.encoders.facenet_originals NAME
+
+writes it down anew, for each name at the end of this file; all but the first take
+``TF_USE_LEGACY_KERAS=1`` and tf-keras.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import types
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from face_encode.types import ImageArray
+
+RECORDS = Path(__file__).parent / "facenet_records"
+Array = npt.NDArray[np.float32]
+
+
+def draw_weight(name: str, shape: tuple[int, ...]) -> Array:
+    """A weight, always the same for its name: RandomState's stream is frozen for good.
+
+    Normalisations get statistics that are far from 0 and 1, which would hide a mistake.
+    """
+    random = np.random.RandomState(zlib.crc32(name.encode()))
+    part = name.rpartition("/")[2].rpartition(".")[2].partition(":")[0]
+    if part in ("running_var", "moving_variance") or (part == "weight" and len(shape) == 1):
+        return random.uniform(0.5, 1.5, shape).astype(np.float32)
+    if len(shape) == 1:
+        return random.normal(0, 0.2, shape).astype(np.float32)
+    # PyTorch has the outputs first, Keras last; either way this keeps the signal's strength.
+    outputs = shape[0] if part == "weight" else shape[-1]
+    inputs = np.prod(shape) / outputs
+    return random.normal(0, (2 / inputs) ** 0.5, shape).astype(np.float32)
+
+
+def draw_crops(count: int, side: int = 160) -> ImageArray:
+    """Coloured pictures of large patches, of unlike brightness and contrast, some nearly flat."""
+    random = np.random.RandomState(5)
+    crops = []
+    for index in range(count):
+        patches = random.uniform(0, 255, (5, 5, 3))
+        patches = 128 + (patches - 128) * (0.3 if index % 2 else 1.0) + random.uniform(-60, 60, 3)
+        picture = np.kron(patches, np.ones((side // 5 + 1, side // 5 + 1, 1)))[:side, :side]
+        picture = picture + random.normal(0, 12, picture.shape)
+        crops.append(np.clip(picture, 0, 255).astype(np.uint8))
+    return np.stack(crops)
+
+
+def read_record(name: str) -> dict[str, Any]:
+    """What an original said."""
+    record: dict[str, Any] = json.loads((RECORDS / f"{name}.json").read_text())
+    return record
+
+
+def whitened(crops: ImageArray) -> Array:
+    """As the models of 2017 were fed: each picture less its mean, over its deviation."""
+    pixels = crops.astype(np.float64)
+    mean = pixels.mean(axis=(1, 2, 3), keepdims=True)
+    deviation = pixels.std(axis=(1, 2, 3), keepdims=True)
+    least: float = pixels[0].size ** -0.5
+    return np.asarray((pixels - mean) / np.maximum(deviation, least), np.float32)
+
+
+def normalized(embeddings: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Of length 1."""
+    return np.asarray(embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True))
+
+
+def facenet_pytorch_network() -> Any:
+    """``InceptionResnetV1`` of facenet-pytorch, with drawn weights, ready to embed.
+
+    Its module is loaded by its path, since the package itself wants torchvision.
+    """
+    import torch
+
+    spec = importlib.util.find_spec("facenet_pytorch")
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError("facenet_pytorch is not installed")
+    folder = Path(spec.submodule_search_locations[0], "models")
+    package = types.ModuleType("facenet_pytorch_models")
+    package.__path__ = [str(folder)]
+    sys.modules["facenet_pytorch_models"] = package
+    module: Any = importlib.import_module("facenet_pytorch_models.inception_resnet_v1")
+    network = module.InceptionResnetV1(pretrained=None, classify=False).eval()
+    state = network.state_dict()
+    for name, tensor in state.items():
+        if tensor.ndim:
+            state[name] = torch.from_numpy(draw_weight(name, tuple(tensor.shape)))
+    network.load_state_dict(state)
+    return network
+
+
+def embed_by_pytorch(network: Any, crops: ImageArray) -> Array:
+    """As facenet-pytorch does it: ``(x - 127.5) / 128``, channels first."""
+    import torch
+
+    pixels = torch.from_numpy((crops.astype(np.float32) - 127.5) / 128).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        embeddings: Array = network(pixels.contiguous()).numpy()
+    return embeddings
+
+
+def deepface_network(module_name: str, builder: str, *arguments: Any) -> Any:
+    """A network of DeepFace, with drawn weights."""
+    # Its downloads, which are not used here, want this package.
+    sys.modules.setdefault("gdown", types.ModuleType("gdown"))
+    module: Any = importlib.import_module(f"deepface.models.facial_recognition.tf.{module_name}")
+    network = getattr(module, builder)(*arguments)
+    _draw_weights(network)
+    return network
+
+
+def _record_facenet_pytorch() -> None:
+    import torch
+
+    network = facenet_pytorch_network()
+    shapes = [[name, list(tensor.shape)] for name, tensor in network.state_dict().items()]
+    _write(
+        "facenet_pytorch",
+        f"facenet-pytorch 2.6.0, torch {torch.__version__}",
+        shapes,
+        embed_by_pytorch(network, draw_crops(3)),
+    )
+
+
+def _record_deepface() -> None:
+    import tempfile
+
+    import h5py
+
+    network = deepface_network("Facenet", "InceptionResNetV1", 128)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "weights.h5")
+        network.save_weights(path)
+        with h5py.File(path) as file:
+            weights = [
+                [layer, weight, list(file[layer][weight].shape)]
+                for layer in file.attrs["layer_names"]
+                for weight in file[layer].attrs["weight_names"]
+            ]
+    embeddings = network(whitened(draw_crops(3)), training=False).numpy()
+    _write("deepface_facenet", "DeepFace 0.0.103, tf-keras 2.21.0", weights, embeddings)
+
+
+def vggface_network() -> Any:
+    """DeepFace's VGG-Face up to its last pooling, with drawn weights."""
+    sys.modules.setdefault("gdown", types.ModuleType("gdown"))
+    module: Any = importlib.import_module("deepface.models.facial_recognition.tf.VGGFace")
+    whole = module.base_model()
+    pools = [layer for layer in whole.layers if type(layer).__name__ == "MaxPooling2D"]
+    network = module.Model(inputs=whole.layers[0].input, outputs=pools[-1].output)
+    _draw_weights(network)
+    return network
+
+
+def keras_vggface_network() -> Any:
+    """keras-vggface's VGG16 without top, with drawn weights.
+
+    The package is from the time of Keras 2.2: the modules that it imports and that are gone since
+    are stood in for, and its network is built by tf-keras.
+    """
+    keras: Any = importlib.import_module("tf_keras")
+    stand_ins = {
+        "keras": keras,
+        "keras.layers": keras.layers,
+        "keras.models": keras.models,
+        "keras.backend": keras.backend,
+        "keras.utils": keras.utils,
+        "keras.utils.layer_utils": types.SimpleNamespace(),
+        "keras.utils.data_utils": types.SimpleNamespace(get_file=None),
+        "keras.engine.topology": types.SimpleNamespace(get_source_inputs=None),
+        "keras_applications.imagenet_utils": types.SimpleNamespace(
+            _obtain_input_shape=lambda shape, **_: shape
+        ),
+    }
+    keras.utils.layer_utils = types.SimpleNamespace()
+    former = {name: sys.modules.get(name) for name in stand_ins}
+    sys.modules.update(stand_ins)
+    try:
+        module: Any = importlib.import_module("keras_vggface.models")
+        network = module.VGG16(include_top=False, weights=None, input_shape=(224, 224, 3))
+    finally:
+        for name, kept in former.items():
+            sys.modules.pop(name)
+            if kept is not None:
+                sys.modules[name] = kept
+    _draw_weights(network)
+    return network
+
+
+def vggface_pixels(crops: ImageArray) -> Array:
+    """As VGGFace was fed: blue, green, red, less the mean of each."""
+    means = np.array([93.5940, 104.7624, 129.1863], np.float32)
+    return crops[..., ::-1].astype(np.float32) - means
+
+
+def _draw_weights(network: Any) -> None:
+    for layer in network.layers:
+        layer.set_weights(
+            [draw_weight(weight.name, tuple(weight.shape)) for weight in layer.weights]
+        )
+
+
+def _record_vggface(name: str, made_by: str, network: Any) -> None:
+    weights = [
+        [layer.name, weight.name, list(weight.shape)]
+        for layer in network.layers
+        for weight in layer.weights
+    ]
+    features = network(vggface_pixels(draw_crops(2, 224))).numpy()
+    # The mean over the map: 25,088 numbers a picture are too many to write down.
+    _write(name, made_by, weights, features.mean((1, 2)))
+
+
+def _write(name: str, made_by: str, shapes: list[Any], embeddings: Array) -> None:
+    RECORDS.mkdir(exist_ok=True)
+    lines = ",\n".join(f"  {json.dumps(entry)}" for entry in shapes)
+    numbers = ",\n".join(
+        "  [" + ", ".join(f"{value:.7g}" for value in row) + "]" for row in embeddings
+    )
+    (RECORDS / f"{name}.json").write_text(
+        f'{{"made_by": "{made_by}",\n"weights": [\n{lines}\n],\n"embeddings": [\n{numbers}\n]}}\n'
+    )
+
+
+if __name__ == "__main__":
+    recordings: dict[str, Callable[[], None]] = {
+        "facenet_pytorch": _record_facenet_pytorch,
+        "deepface": _record_deepface,
+        "deepface_vggface": lambda: _record_vggface(
+            "deepface_vggface", "DeepFace 0.0.103, tf-keras 2.21.0", vggface_network()
+        ),
+        "keras_vggface": lambda: _record_vggface(
+            "keras_vggface", "keras-vggface 0.6, tf-keras 2.21.0", keras_vggface_network()
+        ),
+    }
+    recordings[sys.argv[1]]()

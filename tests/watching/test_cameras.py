@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from face_encode.errors import VideoError
+from face_encode.types import ImageArray
+from face_encode.watching.cameras import Camera, Patience
+from face_encode.watching.opening import open_source
+from face_encode.watching.results import Frame
+from tests.watching.streaming import streaming
+
+QUICK = Patience(first=0.02, longest=0.05, in_all=0.5)
+
+
+class Plug:
+    """A camera that can be pulled out: what is opened while it is out is not there."""
+
+    def __init__(self, frames_per_second: float = 200.0) -> None:
+        self.is_in = True
+        self.opened = 0
+        self.released = 0
+        self.given = 0
+        self._wait = 1 / frames_per_second
+
+    def open(self) -> PluggedCapture:
+        self.opened += 1
+        return PluggedCapture(self)
+
+    def next(self) -> tuple[bool, Any]:
+        time.sleep(self._wait)
+        if not self.is_in:
+            return False, None
+        self.given += 1
+        return True, np.full((4, 6, 3), self.given % 256, np.uint8)
+
+
+class PluggedCapture:
+    def __init__(self, plug: Plug) -> None:
+        self._plug = plug
+        self._is_open = plug.is_in
+
+    def isOpened(self) -> bool:
+        return self._is_open
+
+    def read(self) -> tuple[bool, Any]:
+        found, image = self._plug.next() if self._is_open else (False, None)
+        self._is_open = found
+        return found, image
+
+    def get(self, property_number: int) -> float:
+        return 30.0 if property_number == cv2.CAP_PROP_FPS else 0.0
+
+    def release(self) -> None:
+        self._plug.released += 1
+
+
+def take(frames: Iterator[Frame | None], wanted: Callable[[Frame | None], bool]) -> Frame | None:
+    """The first of the frames that is wanted; fails after a time."""
+    deadline = time.monotonic() + 30
+    for frame in frames:
+        if wanted(frame):
+            return frame
+        assert time.monotonic() < deadline
+    raise AssertionError("the frames ended")
+
+
+def test_a_camera_that_is_pulled_out_and_put_back_goes_on() -> None:
+    plug, said = Plug(), list[str]()
+    camera = Camera(plug.open, "camera 0", patience=QUICK, report=said.append)
+    frames = camera.frames()
+    before = take(frames, lambda frame: frame is not None)
+    plug.is_in = False
+    take(frames, lambda _: plug.opened >= 2)
+    plug.is_in = True
+    given = plug.given
+    after = take(frames, lambda frame: frame is not None and plug.given > given)
+    camera.close()
+    assert camera.is_live and camera.frames_per_second == 30
+    assert before is not None and after is not None
+    assert after.number > before.number and after.seconds > before.seconds
+    assert camera.losses == 1
+    assert said[0] == "camera 0: lost; trying again"
+    assert said[1].startswith("camera 0: back after 0.")
+    assert plug.released == plug.opened  # nothing is left open
+
+
+def test_a_camera_that_stays_away_is_given_up() -> None:
+    plug = Plug()
+    camera = Camera(plug.open, "camera 0", patience=QUICK)
+    frames = camera.frames()
+    take(frames, lambda frame: frame is not None)
+    plug.is_in = False
+    with pytest.raises(VideoError, match=r"camera 0: lost, and not back after 0\.5 seconds"):
+        take(frames, lambda _: False)
+    camera.close()
+    assert plug.opened > 3
+
+
+def test_none_comes_while_nothing_comes() -> None:
+    plug = Plug()
+    camera = Camera(plug.open, "camera 0", patience=Patience(in_all=60))
+    frames = camera.frames()
+    take(frames, lambda frame: frame is not None)
+    plug.is_in = False
+    assert take(frames, lambda frame: frame is None) is None
+    began = time.monotonic()
+    camera.close()  # also while it is waited for
+    assert time.monotonic() - began < 1.5
+    assert list(frames) == []
+
+
+def test_frames_that_are_not_taken_in_time_are_passed_over() -> None:
+    plug = Plug(frames_per_second=500)
+    camera = Camera(plug.open, "camera 0", patience=QUICK)
+    frames = camera.frames()
+    take(frames, lambda frame: frame is not None)
+    time.sleep(0.3)
+    plug_now = plug.given
+    late = next(frames)
+    camera.close()
+    assert late is not None
+    # What comes is what the camera gave just now, not what it gave when the last one was taken.
+    assert late.number >= plug_now - 2
+    assert late.number > 10
+    assert late.image[0, 0, 0] == (late.number + 1) % 256
+
+
+def test_a_camera_that_is_not_there_is_an_error_at_once() -> None:
+    plug = Plug()
+    plug.is_in = False
+    with pytest.raises(VideoError, match="camera 3: no such camera or stream"):
+        Camera(plug.open, "camera 3")
+    assert threading.active_count() < 50
+    assert plug.released == 1
+
+
+def bright(number: int) -> ImageArray:
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[..., 0] = 220
+    return image
+
+
+def test_a_real_stream_that_breaks_off_comes_back() -> None:
+    with streaming(bright, 50) as server:
+        said: list[str] = []
+        camera = open_source(server.address, patience=Patience(0.05, 0.2, 30), report=said.append)
+        assert isinstance(camera, Camera)
+        frames = camera.frames()
+        first = take(frames, lambda frame: frame is not None)
+        assert first is not None
+        assert first.image[..., 0].mean() > 180 > 40 > first.image[..., 2].mean()
+        server.refuses = True
+        server.cut_off()
+        take(frames, lambda _: camera.losses == 1)
+        server.refuses = False
+        connections = server.connections
+        again = take(frames, lambda frame: frame is not None and server.connections > connections)
+        camera.close()
+    assert again is not None and again.number > first.number
+    assert said[0] == f"{server.address}: lost; trying again"
+    assert "back after" in said[1]
+
+
+def test_a_port_where_nobody_listens_is_an_error() -> None:
+    with streaming(bright) as server:
+        address = server.address.replace("http://", "http://ada:secret@")
+    with pytest.raises(VideoError, match=r"http://ada:\*\*\*@127.*does not answer"):
+        open_source(address)
