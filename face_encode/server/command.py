@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
         "Serve recognition over HTTP, and a page on it. Tokens come from the environment, "
-        "FACE_ENCODE_TOKEN to read and FACE_ENCODE_WRITE_TOKEN to change people, or from a file."
+        "FACE_ENCODE_TOKEN and, to tell reading from changing people, FACE_ENCODE_WRITE_TOKEN, or "
+        "from a file."
     )
     parser.add_argument(
         "--people",
@@ -188,8 +189,8 @@ def check_exposure(settings: ServerSettings, tokens: Tokens) -> None:
     if not settings.is_loopback:
         raise InputError(
             f"at {settings.host} other machines reach the service, so it takes a token: set "
-            "FACE_ENCODE_TOKEN (to read) and FACE_ENCODE_WRITE_TOKEN (to change people), or give "
-            "--token-file. Received: neither"
+            "FACE_ENCODE_TOKEN, and FACE_ENCODE_WRITE_TOKEN where not everybody may change people, "
+            "or give --token-file. Received: neither"
         )
     if settings.allowed_hosts:
         raise InputError(
