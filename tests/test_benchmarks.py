@@ -12,6 +12,7 @@ from PIL import Image
 from benchmarks.detectors import count_group
 from benchmarks.detectors import main as detectors_main
 from benchmarks.speed import compared, copy_photos, number_of, take_turns
+from benchmarks.vgg_embedding import accuracy_of, pairs_of
 from face_encode.types import Box, Face
 from tests.conftest import EXAMPLES, VERIFY_DATASET
 
@@ -109,3 +110,24 @@ def test_detectors_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[st
     marks.write_text("face\n1\n", encoding="utf-8")
     assert detectors_main([str(VERIFY_DATASET), "--groups", ".", "--faces", str(marks)]) == 1
     assert "columns photo, x and y" in capsys.readouterr().err
+
+
+def test_all_pairs_of_one_person_come_first() -> None:
+    people = np.array([0, 1, 0, 2, 0])
+    first, second = pairs_of(people)
+    assert [(int(a), int(b)) for a, b in zip(first[:3], second[:3], strict=True)] == [
+        (0, 2),
+        (0, 4),
+        (2, 4),
+    ]
+    assert len(first) == 10
+    assert (people[first[3:]] != people[second[3:]]).all()
+
+
+def test_accuracy_is_that_of_the_best_threshold_with_an_interval_over_people() -> None:
+    scores = np.array([0.9, 0.8, 0.3, 0.4, 0.2, 0.1] * 20)
+    same = np.array([True, True, True, False, False, False] * 20)
+    accuracy, low, high = accuracy_of(scores, same, np.repeat(np.arange(20), 6))
+    assert accuracy == pytest.approx(5 / 6)
+    # All people are alike, so there is no doubt.
+    assert (low, high) == (pytest.approx(5 / 6), pytest.approx(5 / 6))

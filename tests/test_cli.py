@@ -171,12 +171,13 @@ def test_verifying_needs_a_face_in_each(
 
 def test_the_models_are_listed_with_their_licences(capsys: pytest.CaptureFixture[str]) -> None:
     listed = run_json(capsys, "models", "--json")
-    assert {encoder["name"] for encoder in listed["encoders"]} >= {"dlib_resnet"}
+    names = {encoder["name"] for encoder in listed["encoders"]}
+    assert names >= {"dlib_resnet", "vgg_embedding"}
     assert all(encoder["licence"] for encoder in listed["encoders"])
     assert [encoder["name"] for encoder in listed["encoders"] if encoder["default"]]
     assert {detector["name"] for detector in listed["detectors"]} >= {"dlib", "dlib_hog"}
     present = {encoder["name"]: encoder["present"] for encoder in listed["encoders"]}
-    assert present["dlib_resnet"] and not present["facenet_casia"]
+    assert present["dlib_resnet"] and present["vgg_embedding"] and not present["facenet_casia"]
     assert cli.main(["models"]) == 0
     table = capsys.readouterr().out
     assert "public domain" in table

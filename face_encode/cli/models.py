@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the two tables, or get one encoder's weights."""
     from face_encode.detectors.loading import DEFAULT_DETECTOR, KNOWN_DETECTORS
+    from face_encode.encoders.contract import read_contract
     from face_encode.encoders.loading import DEFAULT_ENCODER, KNOWN_ENCODERS, is_at_hand
+    from face_encode.encoders.shipped import SHIPPED_ENCODERS, shipped_path
     from face_encode.weights import KNOWN_WEIGHTS
 
     if options.download is not None:
@@ -43,6 +45,21 @@ def run(options: argparse.Namespace) -> int:
                 "present": is_at_hand(name),
                 "weights": weights.url or f"package {weights.package} ({weights.source})",
                 "licence": weights.licence,
+            }
+        )
+    for name in SHIPPED_ENCODERS:
+        contract = read_contract(shipped_path(name))
+        assert contract is not None
+        encoders.append(
+            {
+                "name": name,
+                "default": name == DEFAULT_ENCODER,
+                "crop": f"{contract.crop.method} {contract.crop.height}x{contract.crop.width}",
+                "threshold": round(contract.threshold, 3),
+                "false_match_rate": contract.false_match_rate,
+                "present": True,
+                "weights": "this package (trained by this project, see weights/README.md)",
+                "licence": contract.licence,
             }
         )
     detectors = [

@@ -26,6 +26,7 @@ from face_encode.encoders.facenet import (
     facenet_casia,
     facenet_vggface2,
 )
+from face_encode.encoders.shipped import SHIPPED_ENCODERS, shipped_path
 from face_encode.errors import ModelFileError, WeightsError
 from face_encode.files import as_path
 from face_encode.weights import (
@@ -75,7 +76,7 @@ def load_encoder(
     """Open an encoder.
 
     Args:
-        name_or_path: A name of ``KNOWN_ENCODERS``; or the path of a ``.keras`` file, with a
+        name_or_path: One of :func:`encoder_names`; or the path of a ``.keras`` file, with a
             contract inside or else used by the original project's conventions; or None for the
             most accurate encoder that needs no download.
         weights: For a known name, its original weights file where that lies elsewhere than
@@ -87,20 +88,32 @@ def load_encoder(
     """
     if name_or_path is None:
         name_or_path = DEFAULT_ENCODER
+    if isinstance(name_or_path, str) and name_or_path in SHIPPED_ENCODERS:
+        _refuse_weights(name_or_path, weights)
+        return _load_file(shipped_path(name_or_path))
     if isinstance(name_or_path, str) and name_or_path in KNOWN_ENCODERS:
         return _load_known(KNOWN_ENCODERS[name_or_path], weights)
     is_path = isinstance(name_or_path, str | os.PathLike)
     if not is_path or Path(name_or_path).suffix != ".keras":
         raise ModelFileError(
-            f"an encoder is one of {', '.join(KNOWN_ENCODERS)}, or the path of a .keras file. "
+            f"an encoder is one of {', '.join(encoder_names())}, or the path of a .keras file. "
             f"Received: {name_or_path!r}"
         )
     path = as_path(name_or_path)
+    _refuse_weights(path, weights)
+    return _load_file(path)
+
+
+def encoder_names() -> tuple[str, ...]:
+    """The names that :func:`load_encoder` takes: encoders shipped and encoders converted."""
+    return (*KNOWN_ENCODERS, *SHIPPED_ENCODERS)
+
+
+def _refuse_weights(what: str | Path, weights: str | os.PathLike[str] | None) -> None:
     if weights is not None:
         raise ModelFileError(
-            f"{path} carries its own weights; 'weights' is for encoders known by name"
+            f"{what} carries its own weights; 'weights' is for encoders that are converted"
         )
-    return _load_file(path)
 
 
 def is_at_hand(name: str) -> bool:

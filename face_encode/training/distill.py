@@ -48,21 +48,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("data", metavar="PEOPLE_DIR", type=Path, help="a folder with a sub-folder a person")
     add("-o", "--output", metavar="FILE.keras", type=Path, required=True, help="what to write")
+    add("--recipe", metavar="FILE.json", type=Path, help="settings; options below rule over it")
     add("--teacher", metavar="NAME|FILE.keras", help="whose embeddings (default: dlib_resnet)")
     add(
         "--detector",
         metavar="NAME",
         help="what finds the faces, as face-encode models lists (default: dlib)",
     )
-    add("--sides", metavar="N", type=int, nargs="+", default=[32, 48, 64, 150])
-    add("--epochs", metavar="N", type=int, nargs="+", default=[20, 20, 20, 5], help="a stage each")
-    add("--width", metavar="X", type=float, default=1.0, help="1.0 is VGG16 (default)")
-    add("--batch-size", metavar="N", type=int, default=128, help="default: 128")
-    add("--learning-rate", metavar="X", type=float, default=1e-3, help="default: 0.001")
-    add("--mixup", metavar="X", type=float, default=0.4, help="share of views (default: 0.4)")
-    add("--mixed-precision", action="store_true", help="compute in bfloat16")
-    add("--far", metavar="X", type=float, default=1e-3, help="false match rate (default: 0.001)")
-    add("--seed", metavar="N", type=int, default=0, help="same seed, same result (default: 0)")
+    add("--sides", metavar="N", type=int, nargs="+", help="a stage each (default: 32 48 64 150)")
+    add("--epochs", metavar="N", type=int, nargs="+", help="a stage each (default: 20 10 5 1)")
+    add("--views", metavar="N", type=int, nargs="+", help="of each photo (default: 8 8 8 8)")
+    add("--margin", metavar="X", type=float, help="of the student's crop (default: the teacher's)")
+    add("--width", metavar="X", type=float, help="1.0 is VGG16 (default)")
+    add("--begin", metavar="FILE.keras", type=Path, help="an earlier run's student.keras")
+    add("--batch-size", metavar="N", type=int, help="default: 128")
+    add("--optimizer", choices=["muon", "adamw"], help="default: muon")
+    add("--learning-rate", metavar="X", type=float, help="default: 0.002")
+    add("--mixup", metavar="X", type=float, help="share of views (default: 0.4)")
+    add("--people-epochs", metavar="N", type=int, help="with people as labels (default: 0)")
+    add("--mixed-precision", action="store_true", default=None, help="compute in bfloat16")
+    add("--validation", metavar="X", type=float, help="share of people (default: 0.15)")
+    add("--test", metavar="X", type=float, help="share of people (default: 0.2)")
+    add("--false-match-rate", metavar="X", type=float, help="for the threshold (default: 0.001)")
+    add("--seed", metavar="N", type=int, help="same seed, same result (default: 0)")
     add("--quiet", action="store_true", help="print the result only")
 
 
@@ -74,21 +82,14 @@ def run(options: argparse.Namespace) -> int:
     """
     from face_encode.detectors.loading import load_detector
     from face_encode.encoders.loading import load_encoder
-    from face_encode.training.distillation import Distillation, distil
+    from face_encode.training.distillation import distil
+    from face_encode.training.recipe import SETTINGS, Recipe, read_recipe
+    from face_encode.training.settings import Distillation
 
-    work = Distillation(
-        data=options.data,
-        output=options.output,
-        sides=tuple(options.sides),
-        epochs=tuple(options.epochs),
-        width=options.width,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        mixup=options.mixup,
-        mixed_precision=options.mixed_precision,
-        false_match_rate=options.far,
-        seed=options.seed,
-    )
+    recipe = read_recipe(options.recipe) if options.recipe else Recipe()
+    given = {name: getattr(options, name, None) for name in SETTINGS}
+    settings = recipe.settings | {name: value for name, value in given.items() if value is not None}
+    work = Distillation(options.data, options.output, begin=options.begin, **settings)
 
     def say(line: str) -> None:
         if not options.quiet:
@@ -96,8 +97,8 @@ def run(options: argparse.Namespace) -> int:
 
     result = distil(
         work,
-        load_encoder(options.teacher),
-        load_detector(options.detector),
+        load_encoder(options.teacher or recipe.teacher),
+        load_detector(options.detector or recipe.detector),
         progress=not options.quiet,
         say=say,
     )

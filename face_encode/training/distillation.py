@@ -2,9 +2,10 @@
 
 Teacher and student see the same augmented and mixed views, for a long time: Beyer and others,
 "Knowledge distillation: A good teacher is patient and consistent", 2021,
-https://arxiv.org/abs/2106.05237. Resolution grows from stage to stage, because most of what there
-is to learn is learnt as well, and many times faster, on small images. The student has batch
-normalisation while it learns, which is folded away at the end.
+https://arxiv.org/abs/2106.05237. The teacher is asked about each view once, and its answers are
+kept. Resolution grows from stage to stage, because most of what there is to learn is learnt as
+well, and many times faster, on small images. The student has batch normalisation while it learns,
+which is folded away at the end.
 """
 
 from __future__ import annotations
@@ -13,86 +14,45 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
-from keras import ops
 
 from face_encode.detectors.detector import Detector
 from face_encode.encoders.contract import save_encoder
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.vgg16 import vgg_embedding
+from face_encode.encoders.loading import load_encoder
 from face_encode.errors import InputError, ModelFileError
-from face_encode.progress import tracked
+from face_encode.files import replacing
+from face_encode.images import content_digest
 from face_encode.training.batches import PhotoBatches
-from face_encode.training.data import FaceCrops, crop_people, split_people
-from face_encode.training.distiller import Distiller
-from face_encode.training.fitting import Progress, Schedule, Watch, fit_watched
-from face_encode.training.surgery import at_resolution, fold_batch_normalization
+from face_encode.training.data import FaceCrops, PeopleSplit, crop_people, split_people
+from face_encode.training.fitting import Progress, Schedule, Watch, fit_watched, without_xla
+from face_encode.training.losses import TeacherLoss
+from face_encode.training.muon import Muon
+from face_encode.training.people_stage import train_on_people
+from face_encode.training.rate import OneCosine
+from face_encode.training.settings import Distillation
+from face_encode.training.student import StudentFrame, earlier_student, vgg16_student
+from face_encode.training.surgery import at_resolution
 from face_encode.training.verification import PairSet, Verification, calibrate, measure
-from face_encode.types import Embeddings, ImageArray
+from face_encode.training.views import jittered, make_views
 from face_encode.version import __version__
 
-_WARM_UP_SHARE = 0.05
-_TEACHER_CHUNK = 256
-
-
-@dataclass(frozen=True)
-class Distillation:
-    """What to do.
-
-    Attributes:
-        data: A folder of people.
-        output: The ``.keras`` file to write; checkpoints and logs lie beside it, in a folder of
-            the same name ending in ``.training``.
-        sides: Rows and columns of the student's input in each stage, growing; the last is the
-            finished student's.
-        epochs: How often each stage sees all photos, each time in new views.
-        width: Width of the student's convolutions; 1.0 is VGG16.
-        batch_size: Photos a step.
-        learning_rate: The highest, behind a warm-up; it falls to 0 by a cosine in each stage.
-        weight_decay: Of AdamW.
-        mixup: Share of the views that are mixed with another.
-        mixed_precision: Whether the student computes in bfloat16.
-        false_match_rate: What the threshold is calibrated for.
-        seed: The same seed gives the same result.
-    """
-
-    data: Path
-    output: Path
-    sides: tuple[int, ...] = (32, 48, 64, 150)
-    epochs: tuple[int, ...] = (20, 20, 20, 5)
-    width: float = 1.0
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    mixup: float = 0.4
-    mixed_precision: bool = False
-    false_match_rate: float = 1e-3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check what can be checked before hours of work."""
-        if self.output.suffix != ".keras":
-            raise ModelFileError(f"a model file's name ends in .keras. Received: {self.output}")
-        if not self.sides or len(self.sides) != len(self.epochs) or min(self.epochs) < 1:
-            raise InputError(
-                "each stage has a side and at least 1 epoch. "
-                f"Received: sides {self.sides}, epochs {self.epochs}"
-            )
-        if list(self.sides) != sorted(set(self.sides)):
-            raise InputError(f"the sides grow from stage to stage. Received: {self.sides}")
-        if not 0 <= self.mixup <= 1:
-            raise InputError(f"the share of mixed views lies within 0..1. Received: {self.mixup}")
-
-    @property
-    def run_folder(self) -> Path:
-        """Where checkpoints and logs lie."""
-        return self.output.with_suffix(".training")
+# Of a dlib chip's 150 pixels hardly any student sees more.
+_VIEW_SIDE = 96
+_OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
+    "adamw": keras.optimizers.AdamW,
+    "muon": Muon,
+}
+# Of the settings, what a checkpoint does not depend on.
+_WITHOUT_EFFECT = (
+    *("data", "output", "begin", "false_match_rate"),
+    *("people_epochs", "people_learning_rate", "data_name", "licence"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,85 +100,132 @@ def distil(
         ModelFileError: A file cannot be written. The output is then as it was before.
     """
     recipe = teacher.contract.crop
-    if work.sides[-1] > min(recipe.height, recipe.width):
+    margin = recipe.margin if work.margin is None else work.margin
+    share = (1 + 2 * margin) / (1 + 2 * recipe.margin)
+    if recipe.height != recipe.width or margin > recipe.margin or work.sides[-1] > recipe.height:
         raise InputError(
-            f"the student sees no more than the teacher, {recipe.height}x{recipe.width}. "
-            f"Received: sides {work.sides}"
+            f"the student sees no more than the teacher, {recipe.height}x{recipe.width} with a "
+            f"margin of {recipe.margin}. Received: sides {work.sides}, margin {margin}"
         )
     keras.utils.set_random_seed(work.seed)
     data = crop_people(work.data, recipe, detector, progress=progress)
-    split = split_people(data.people, seed=work.seed)
-    judged = {
-        name: (data.crops[rows], PairSet.among(data.people[rows], work.seed))
-        for name, rows in (("validation", split.validation), ("test", split.test))
-    }
-    said = _teacher_says(teacher, data, split.train, progress)
-    mean, scale = said.mean(axis=0), float((said - said.mean(axis=0)).std())
-
-    def finish(trained: keras.Model) -> Encoder:
-        """The student as an encoder of its own."""
-        folded = fold_batch_normalization(trained)
-        kernel, bias = folded.layers[-1].get_weights()
-        folded.layers[-1].set_weights([kernel * scale, bias * scale + mean])
-        side = trained.input_shape[1]
-        contract = replace(
+    split = split_people(data.people, validation=work.validation, test=work.test, seed=work.seed)
+    validation_pairs = PairSet.among(data.people[split.validation], work.seed)
+    views_of = partial(
+        make_views,
+        data.crops[split.train],
+        teacher,
+        work.run_folder / f"views-{_views_key(work, teacher, data, split)}",
+        side=min(_VIEW_SIDE, recipe.height),
+        mixup=work.mixup,
+        seed=work.seed,
+        fast=work.mixed_precision,
+        progress=progress,
+    )
+    said = np.concatenate(views_of(rounds=work.views[0]).answers)
+    frame = StudentFrame(
+        contract=replace(
             teacher.contract,
             name=work.output.stem,
-            crop=replace(recipe, height=side, width=side),
+            crop=replace(recipe, margin=margin),
             pixel_range=(0, 255),
-            trained_on=f"embeddings of {teacher.name} for {len(split.train)} photos in "
-            f"{work.data.name!r}; teacher: {teacher.contract.trained_on}",
+            # Measured for the teacher's embeddings.
+            euclidean_threshold=None,
+            trained_on=f"embeddings of {teacher.name} for {len(split.train):,} photos of "
+            f"{len(set(data.people[split.train])):,} people of {work.data_name or work.data.name}, "
+            f"{date.today().isoformat()}; teacher: {teacher.contract.trained_on}",
+            licence=work.licence or teacher.contract.licence,
             package_version=__version__,
-        )
-        return Encoder(folded, contract)
+        ),
+        share=share,
+        mean=said.mean(axis=0),
+        scale=float((said - said.mean(axis=0)).std()),
+    )
 
-    build = student or _vgg16_student(work)
-    network, stages = build(work.sides[0], teacher.embedding_size), {}
-    crops = np.asarray(data.crops[split.train])
-    for side, epochs in zip(work.sides, work.epochs, strict=True):
+    def judge(as_encoder: Callable[[], Encoder]) -> dict[str, float]:
+        """How well a student tells people apart that are not trained on."""
+        encoder = as_encoder()
+        seen = frame.seen(data.crops[split.validation], encoder.contract.crop.height)
+        result = measure(encoder.encode(seen), validation_pairs, work.false_match_rate)
+        return {
+            "score": result.accuracy,
+            "validation_auc": result.auc,
+            "validation_tar": result.tar_at_far,
+            "standard_error": result.standard_error,
+        }
+
+    build = student or partial(vgg16_student, work.width, work.mixed_precision)
+    if work.begin is None:
+        network = build(work.sides[0], teacher.embedding_size)
+    else:
+        network = earlier_student(work.begin, work.width, teacher.embedding_size)
+    stages: dict[str, Progress] = {}
+    steps = [
+        epochs * -(-rounds * len(split.train) // work.batch_size)
+        for epochs, rounds in zip(work.epochs, work.views, strict=True)
+    ]
+    for number, (side, epochs) in enumerate(zip(work.sides, work.epochs, strict=True)):
         network = at_resolution(network, side, side)
-        distiller = Distiller(
-            network,
-            teacher.model,
-            teacher_pixel_scale=teacher.contract.pixel_range[1] / 255,
-            mean=mean,
-            scale=scale,
-            mixup=work.mixup,
-            seed=work.seed,
-        )
+        views = views_of(rounds=work.views[number])
         batches = PhotoBatches(
-            crops, data.people[split.train], batch_size=work.batch_size, seed=work.seed
+            views.prepared(side, share),
+            frame.centred(np.concatenate(views.answers)),
+            batch_size=work.batch_size,
+            seed=work.seed,
+            augment=jittered,
         )
-        distiller.build(crops[:1].shape)
-        distiller.compile(_optimizer(work, epochs * len(batches)))
-
-        def judge(trained: keras.Model = network) -> dict[str, float]:
-            held_out, pairs = judged["validation"]
-            result = measure(_embed(finish(trained), held_out), pairs, work.false_match_rate)
-            return {"score": result.accuracy, "validation_auc": result.auc}
+        schedule = OneCosine(work.learning_rate, sum(steps), sum(steps[:number]))
+        network.compile(
+            _OPTIMIZERS[work.optimizer](schedule, weight_decay=work.weight_decay),
+            loss=TeacherLoss(),
+            jit_compile=without_xla(),
+        )
 
         stage = f"{side}px"
         watch = Watch(
-            judge,
+            partial(judge, partial(frame.finish, network)),
             # The learning rate falls by its own schedule, and every epoch is wanted.
-            Schedule(epochs=epochs, patience=epochs + 1),
+            Schedule(epochs=epochs, patience=epochs + 1, keep_last=True),
             work.run_folder / f"{stage}.npz",
             work.run_folder / f"{stage}.csv",
             run_key=f"{_key(work, teacher, data)} {stage}",
             say=partial(_say_in, say, stage),
         )
-        stages[stage] = fit_watched(distiller, batches, watch)
+        stages[stage] = fit_watched(network, batches, watch)
 
-    encoder = finish(network)
-    held_out, pairs = judged["validation"]
-    threshold, rate = calibrate(_embed(encoder, held_out), pairs, work.false_match_rate)
+    with replacing(work.run_folder / "student.keras", ModelFileError) as temporary:
+        # A copy, without the optimizer.
+        at_resolution(network, side, side).save(temporary)
+    encoder = frame.finish(network)
+    if work.people_epochs:
+        rows = split.train
+        stages["people"] = train_on_people(
+            encoder.model,
+            frame.seen(data.crops[rows], encoder.contract.crop.height),
+            data.people[rows],
+            partial(judge, partial(Encoder, encoder.model, encoder.contract)),
+            epochs=work.people_epochs,
+            learning_rate=work.people_learning_rate,
+            folder=work.run_folder,
+            run_key=f"{_key(work, teacher, data)} {work.people_epochs} {work.people_learning_rate}",
+            seed=work.seed,
+            say=partial(_say_in, say, "people"),
+        )
+        encoder = Encoder(encoder.model, encoder.contract)
+    # Until here, crops were the teacher's, made smaller. What counts is what a user will see.
+    exact = crop_people(work.data, encoder.contract.crop, detector, progress=progress)
+    embeddings, pairs = encoder.encode(np.asarray(exact.crops[split.validation])), validation_pairs
+    threshold, rate = calibrate(embeddings, pairs, work.false_match_rate)
     contract = replace(encoder.contract, threshold=threshold, false_match_rate=rate)
-    save_encoder(encoder.model, work.output, contract)
-    test, pairs = judged["test"]
+    save_encoder(encoder.model, work.output, contract, half_precision=True)
+    finished = load_encoder(work.output)
+    test, pairs = split.test, PairSet.among(data.people[split.test], work.seed)
+    teachers = teacher.encode(np.asarray(data.crops[test]))
+    students = finished.encode(np.asarray(exact.crops[test]))
     return Distilled(
-        encoder=Encoder(encoder.model, contract),
-        teacher=measure(_embed(teacher, test), pairs, work.false_match_rate),
-        student=measure(_embed(encoder, test), pairs, work.false_match_rate, threshold),
+        encoder=finished,
+        teacher=measure(teachers, pairs, work.false_match_rate),
+        student=measure(students, pairs, work.false_match_rate, threshold),
         stages=stages,
     )
 
@@ -227,69 +234,19 @@ def _say_in(say: Callable[[str], None], stage: str, line: str) -> None:
     say(f"{stage}: {line}")
 
 
-def _vgg16_student(work: Distillation) -> Callable[[int, int], keras.Model]:
-    def build(side: int, embedding_size: int) -> keras.Model:
-        former = keras.config.dtype_policy()
-        if work.mixed_precision:
-            keras.config.set_dtype_policy("mixed_bfloat16")
-        try:
-            # Views and mixtures never repeat, so nothing is left for dropout to do.
-            return vgg_embedding(
-                (side, side, 3),
-                embedding_size,
-                dropout=0.0,
-                width=work.width,
-                batch_normalization=True,
-            )
-        finally:
-            keras.config.set_dtype_policy(former)
-
-    return build
-
-
-def _optimizer(work: Distillation, steps: int) -> keras.optimizers.Optimizer:
-    warm_up = max(1, round(_WARM_UP_SHARE * steps))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        work.learning_rate / 100,
-        max(1, steps - warm_up),
-        warmup_target=work.learning_rate,
-        warmup_steps=warm_up,
-    )
-    return keras.optimizers.AdamW(schedule, weight_decay=work.weight_decay)
-
-
-def _teacher_says(
-    teacher: Encoder, data: FaceCrops, rows: npt.NDArray[np.int64], progress: bool
-) -> Embeddings:
-    """The teacher's embeddings of some photos, for their mean and deviation."""
-    # A sample says as much of a mean as all, and a teacher takes its time.
-    sample = rows[: 8 * _TEACHER_CHUNK]
-    starts = range(0, len(sample), _TEACHER_CHUNK)
-    shown = tracked(starts, len(starts), "asking the teacher", show=progress)
-    parts = [teacher.encode(np.asarray(data.crops[sample[s : s + _TEACHER_CHUNK]])) for s in shown]
-    embeddings: Embeddings = np.concatenate(parts)
-    return embeddings
-
-
-def _embed(encoder: Encoder, crops: ImageArray) -> Embeddings:
-    """Embeddings of crops that may be larger than the encoder's own."""
-    size = encoder.contract.crop.height, encoder.contract.crop.width
-    parts: list[Embeddings] = []
-    for start in range(0, len(crops), _TEACHER_CHUNK):
-        part = np.asarray(crops[start : start + _TEACHER_CHUNK])
-        if part.shape[1:3] != size:
-            resized = ops.image.resize(part.astype(np.float32), size, antialias=True)
-            part = np.rint(ops.convert_to_numpy(resized)).clip(0, 255).astype(np.uint8)
-        parts.append(encoder.encode(part))
-    embeddings: Embeddings = np.concatenate(parts)
-    return embeddings
+def _views_key(work: Distillation, teacher: Encoder, data: FaceCrops, split: PeopleSplit) -> str:
+    """What views and answers depend on, as 16 hexadecimal digits."""
+    photos = [data.digests[row] for row in split.train]
+    settings: Sequence[Any] = [work.mixup, work.mixed_precision, work.seed]
+    return _digest([*settings, teacher.fingerprint, photos])
 
 
 def _key(work: Distillation, teacher: Encoder, data: FaceCrops) -> str:
     """What a checkpoint depends on, as 16 hexadecimal digits."""
-    settings: Sequence[Any] = [
-        *(work.sides, work.epochs, work.width, work.batch_size, work.learning_rate),
-        *(work.weight_decay, work.mixup, work.mixed_precision, work.seed),
-        *(teacher.fingerprint, data.digests),
-    ]
+    settings = {name: value for name, value in vars(work).items() if name not in _WITHOUT_EFFECT}
+    begun = [] if work.begin is None else [content_digest(work.begin)]
+    return _digest([settings, teacher.fingerprint, data.digests, *begun])
+
+
+def _digest(settings: Any) -> str:
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]

@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -42,6 +42,8 @@ class Schedule:
         least_gain: By how much the score must rise above epoch 0 for an epoch to be kept.
         cosine: Whether the learning rate falls to 0 by a cosine over all epochs instead, and
             none is left out: for so few epochs that waiting for a plateau would waste them.
+        keep_last: Whether the last epoch is kept, however it was judged: where the learning rate
+            falls to 0 anyway, an earlier epoch that was judged better was lucky.
     """
 
     epochs: int = 30
@@ -50,6 +52,7 @@ class Schedule:
     factor: float = 0.3
     least_gain: float = 0.0
     cosine: bool = False
+    keep_last: bool = False
 
     def rate_behind(self, epoch: int, rate: float, waited: int) -> float:
         """The learning rate of the next epoch.
@@ -216,6 +219,8 @@ def fit_watched(
 ) -> Progress:
     """Train a compiled model, from its checkpoint where there is one; leave it at its best.
 
+    Or at its last, where the schedule says so.
+
     Args:
         model: Compiled; its optimizer's learning rate is the schedule's.
         batches: What to train on, with an ``epoch`` that its batches go by.
@@ -245,8 +250,17 @@ def fit_watched(
             callbacks=[watch],
             verbose=verbose,
         )
-    watch.restore_best(model)
+    if not watch.schedule.keep_last:
+        watch.restore_best(model)
     return watch.progress
+
+
+def without_xla() -> bool | Literal["auto"]:
+    """What ``compile`` is to be told of ``jit_compile``: on TensorFlow, to do without XLA.
+
+    XLA does without oneDNN, which makes convolutions slower on a CPU.
+    """
+    return False if keras.backend.backend() == "tensorflow" else "auto"
 
 
 def _state_of(model: keras.Model) -> list[Any]:

@@ -1,6 +1,6 @@
 """Rewriting a trained network as another one that computes the same.
 
-Both operations work on chains, networks whose layers follow one another without branches, as
+All operations work on chains, networks whose layers follow one another without branches, as
 :func:`face_encode.encoders.vgg16.vgg_embedding` builds them.
 """
 
@@ -85,6 +85,74 @@ def at_resolution(model: keras.Model, height: int, width: int) -> keras.Model:
             weights[0] = stretched.reshape(-1, weights[0].shape[-1])
         copy.set_weights(weights)
     return resized
+
+
+def widened(model: keras.Model, factor: int, seed: int = 0) -> keras.Model:
+    """Multiply the channels of every convolution of a chain, without changing what it computes.
+
+    Net2Net (Chen, Goodfellow and Shlens, 2016, https://arxiv.org/abs/1511.05641): each channel is
+    copied, and what the next layer takes from it is divided among the copies. It is divided
+    unevenly, by chance, because equal copies would learn the same for ever.
+
+    Args:
+        model: A chain of convolutions, normalisations and poolings that flattens into a dense
+            layer; the layers from there on keep their size.
+        factor: How many times as wide, at least 1.
+        seed: The same seed gives the same division.
+
+    Returns:
+        A new model of the same name, data types and answers.
+
+    Raises:
+        InputError: The factor is below 1, or the model is not such a chain.
+    """
+    if factor < 1:
+        raise InputError(f"a network is widened by a factor of 1 or more. Received: {factor}")
+    random = np.random.default_rng(seed)
+    layers = chain_of(model)
+    copies, weights = [], []
+    is_wide = False
+    for layer in layers:
+        config, values = layer.get_config(), layer.get_weights()
+        if isinstance(layer, keras.layers.Conv2D):
+            if is_wide:
+                values[0] = _divided(values[0], factor, random)
+            config["filters"] *= factor
+            values = [np.tile(value, factor) for value in values]
+            is_wide = True
+        elif isinstance(layer, keras.layers.Dense) and is_wide:
+            # Behind the flattening, the channels are the innermost of the inputs.
+            places = values[0].reshape(-1, _channels_before(layers, layer), values[0].shape[-1])
+            values[0] = _divided(places, factor, random).reshape(-1, values[0].shape[-1])
+            is_wide = False
+        elif is_wide:
+            values = [np.tile(value, factor) for value in values]
+        copies.append(_copy(layer, config))
+        weights.append(values)
+    wide = _connect(copies, model.input_shape[1:], model.name)
+    for copy, values in zip(copies, weights, strict=True):
+        copy.set_weights(values)
+    return wide
+
+
+def _divided(
+    kernel: npt.NDArray[np.float32], factor: int, random: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """A kernel ``(..., inputs, outputs)`` for copied inputs, whose copies' weights sum to it."""
+    shares = random.uniform(0.5, 1.5, (factor, *kernel.shape[-2:])).astype(np.float32)
+    shares /= shares.sum(axis=0)
+    return np.concatenate([kernel * share for share in shares], axis=-2)
+
+
+def _channels_before(layers: list[keras.layers.Layer], dense: keras.layers.Layer) -> int:
+    """Channels of the feature map that is flattened into a dense layer."""
+    before = layers[layers.index(dense) - 1]
+    if not isinstance(before, keras.layers.Flatten):
+        raise InputError(
+            "the network flattens its features into a dense layer. Received: a dense layer "
+            f"behind {before.name!r}"
+        )
+    return int(before.input.shape[-1])
 
 
 def chain_of(model: keras.Model) -> list[keras.layers.Layer]:

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from face_encode.detectors.detector import Detector
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.loading import DEFAULT_ENCODER, KNOWN_ENCODERS, load_encoder
+from face_encode.encoders.loading import DEFAULT_ENCODER, encoder_names, load_encoder
 from face_encode.enrolment import enrol_people
 from face_encode.errors import GalleryError, ImageError, InputError
 from face_encode.files import as_path
@@ -74,7 +74,7 @@ def kept_encoder(encoder: str | os.PathLike[str] | Encoder | None) -> Encoder:
     # What is neither is refused by load_encoder, with the words for it.
     name = chosen if isinstance(chosen, str) else os.fspath(as_path(chosen))
     signature = None
-    if name not in KNOWN_ENCODERS:
+    if name not in encoder_names():
         name = os.path.realpath(name)
         signature = _signature(name)
     with _encoders_lock:

@@ -51,6 +51,27 @@ def test_a_saved_file_carries_its_contract(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.keras"]
 
 
+def test_half_precision_halves_the_file_and_leaves_the_model_alone(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(400))
+    kernel = np.random.default_rng(0).normal(0, 0.05, (192, 400)).astype(np.float32)
+    # Larger than float16 goes: it stays as it is.
+    kernel[0, 0] = 1e6
+    model.set_weights([kernel, np.zeros(400)])
+    save_encoder(model, tmp_path / "whole.keras", CONTRACT)
+    save_encoder(model, tmp_path / "half.keras", CONTRACT, half_precision=True)
+    sizes = [(tmp_path / f"{name}.keras").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    np.testing.assert_array_equal(model.get_weights()[0], kernel)
+    assert read_contract(tmp_path / "half.keras") == CONTRACT
+    opened = keras.saving.load_model(tmp_path / "half.keras", compile=False)
+    rounded = opened.get_weights()[0]
+    assert rounded.dtype == np.float32
+    assert rounded[0, 0] == 1e6
+    np.testing.assert_allclose(rounded, kernel, rtol=1e-3, atol=1e-7)
+    np.testing.assert_array_equal(rounded[1:], kernel[1:].astype(np.float16))
+
+
 def test_a_saved_file_opens_without_this_package(tmp_path: Path) -> None:
     model, path = tiny_model(), tmp_path / "tiny.keras"
     save_encoder(model, path, CONTRACT)

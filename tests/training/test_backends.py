@@ -12,7 +12,15 @@ import keras
 import pytest
 
 HERE = Path(__file__).parent
-BACKEND_FREE = ["test_triplet.py", "test_mining.py", "test_losses.py", "test_initialization.py"]
+BACKEND_FREE = [
+    "test_triplet.py",
+    "test_mining.py",
+    "test_losses.py",
+    "test_initialization.py",
+    "test_muon.py",
+    "test_rate.py",
+    "test_views.py",
+]
 
 
 @pytest.mark.skipif(find_spec("jax") is None, reason="jax is not installed")

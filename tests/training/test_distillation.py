@@ -12,11 +12,10 @@ from face_encode.encoders.contract import EncoderContract, read_contract
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.loading import load_encoder
 from face_encode.encoders.vgg16 import vgg_embedding
-from face_encode.errors import InputError, ModelFileError
+from face_encode.errors import InputError
 from face_encode.training import distillation
-from face_encode.training.augmentation import Augmentation
-from face_encode.training.distillation import Distillation, distil
-from face_encode.training.distiller import Distiller
+from face_encode.training.distillation import distil
+from face_encode.training.settings import Distillation
 from face_encode.types import CropRecipe
 from tests.training.drawn_people import WholePhotoDetector, draw_people
 
@@ -39,7 +38,9 @@ def teacher() -> Encoder:
             keras.layers.Dense(8, bias_initializer="ones"),
         ]
     )
-    contract = EncoderContract("drawn", CropRecipe("box", 48, 48), threshold=0.5)
+    contract = EncoderContract(
+        "drawn", CropRecipe("box", 48, 48), threshold=0.5, euclidean_threshold=0.7
+    )
     return Encoder(model, contract)
 
 
@@ -49,9 +50,10 @@ def work(folder: Path, output: Path, **changes: object) -> Distillation:
         "output": output,
         "sides": (32, 48),
         "epochs": (2, 2),
+        "views": (3, 4),
         "width": 0.0625,
-        "batch_size": 16,
-        "learning_rate": 3e-3,
+        "batch_size": 8,
+        "learning_rate": 5e-3,
         **changes,
     }
     return Distillation(**settings)  # type: ignore[arg-type]
@@ -74,11 +76,13 @@ def test_the_student_learns_and_is_plain_vgg16(
     assert contract is not None
     assert contract.crop == CropRecipe("box", 48, 48)
     assert "drawn" in contract.trained_on
+    assert contract.euclidean_threshold is None
+    losses = []
     for stage in ("32px", "48px"):
         rows = (finished.with_suffix(".training") / f"{stage}.csv").read_text().splitlines()
         column = rows[0].split(",").index("loss")
-        losses = [float(row.split(",")[column]) for row in rows[2:]]
-        assert losses[-1] < losses[0]
+        losses += [float(row.split(",")[column]) for row in rows[2:]]
+    assert losses[-1] < losses[0], losses
 
 
 def test_folding_the_finished_student_changed_nothing(
@@ -87,13 +91,9 @@ def test_folding_the_finished_student_changed_nothing(
     # The last checkpoint holds the student as it was trained, with its normalisations.
     keras.utils.set_random_seed(0)
     student = vgg_embedding((48, 48, 3), 8, dropout=0.0, width=0.0625, batch_normalization=True)
-    distiller = Distiller(
-        student, teacher.model, teacher_pixel_scale=1.0, mean=np.zeros(8, np.float32), scale=1.0
-    )
-    distiller.build((1, 48, 48, 3))
     with np.load(finished.with_suffix(".training") / "48px.npz", allow_pickle=False) as stored:
-        for index, variable in enumerate(distiller.variables):
-            variable.assign(stored[f"best{index}"])
+        for index, variable in enumerate(student.variables):
+            variable.assign(stored[f"value{index}"])
     crops = np.random.default_rng(0).integers(0, 256, (6, 48, 48, 3)).astype(np.uint8)
     trained = keras.ops.convert_to_numpy(student(crops.astype(np.float32), training=False))
     plain = load_encoder(finished).encode(crops)
@@ -101,7 +101,8 @@ def test_folding_the_finished_student_changed_nothing(
     trained, plain = trained - trained.mean(axis=0), plain - plain.mean(axis=0)
     scale = plain.std() / trained.std()
     assert plain.std() > 0.01
-    assert np.abs(trained * scale - plain).max() < 1e-4
+    # float16 has 11 binary digits.
+    assert np.abs(trained * scale - plain).max() < 2e-3
 
 
 def test_an_interrupted_run_ends_in_the_same_student(
@@ -127,51 +128,31 @@ def test_an_interrupted_run_ends_in_the_same_student(
     )
 
 
-def test_teacher_and_student_see_the_same_views() -> None:
-    """A student that is the teacher has no loss, whatever the views and mixtures."""
-    keras.utils.set_random_seed(0)
-    network = keras.Sequential(
-        [keras.Input((16, 16, 3)), keras.layers.Flatten(), keras.layers.Dense(4)]
-    )
-    distiller = Distiller(
-        network,
-        keras.models.clone_model(network),
-        teacher_pixel_scale=1.0,
-        mean=np.zeros(4, np.float32),
-        scale=1.0,
-        mixup=1.0,
-        augmentation=Augmentation(),
-    )
-    distiller.teacher.set_weights(network.get_weights())
-    crops = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3)).astype(np.uint8)
-    student, teacher = distiller(crops, training=True)
-    np.testing.assert_allclose(
-        keras.ops.convert_to_numpy(student), keras.ops.convert_to_numpy(teacher), rtol=1e-4
-    )
-    plain, _ = distiller(crops, training=False)
-    assert np.abs(keras.ops.convert_to_numpy(student - plain)).max() > 1
-
-
-@pytest.mark.parametrize(
-    ("changes", "error"),
-    [
-        ({"sides": (32,)}, InputError),
-        ({"sides": (48, 32)}, InputError),
-        ({"epochs": (1, 0)}, InputError),
-        ({"mixup": 1.5}, InputError),
-        ({"output": Path("student.h5")}, ModelFileError),
-    ],
-)
-def test_settings_out_of_range_are_refused(
-    tmp_path: Path, changes: dict[str, object], error: type[Exception]
-) -> None:
-    with pytest.raises(error, match="Received"):
-        work(tmp_path, **{"output": tmp_path / "student.keras", **changes})  # type: ignore[arg-type]
-
-
 def test_a_student_larger_than_the_teachers_crop_is_refused(
     folder: Path, teacher: Encoder, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=r"48x48\. Received"):
+    with pytest.raises(InputError, match=r"48x48 .*Received"):
         settings = work(folder, tmp_path / "student.keras", sides=(32, 64))
         distillation.distil(settings, teacher, WholePhotoDetector(), progress=False)
+
+
+def test_a_wider_student_goes_on_from_a_finished_one(
+    finished: Path, folder: Path, teacher: Encoder, tmp_path: Path
+) -> None:
+    begin = finished.with_suffix(".training") / "student.keras"
+    said: list[str] = []
+    wider = work(
+        folder,
+        tmp_path / "wider.keras",
+        begin=begin,
+        width=0.125,
+        sides=(48,),
+        epochs=(1,),
+        views=(1,),
+    )
+    result = distil(wider, teacher, WholePhotoDetector(), progress=False, say=said.append)
+    assert load_encoder(wider.output).model.get_layer("block1_conv1").filters == 8
+    rows = (finished.with_suffix(".training") / "48px.csv").read_text().splitlines()
+    last_score = rows[-1].split(",")[rows[0].split(",").index("score")]
+    # Before the first step it tells people apart exactly as the one that it came from.
+    assert result.stages["48px"].rows[0]["score"] == pytest.approx(float(last_score), abs=1e-6)

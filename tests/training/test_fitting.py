@@ -107,6 +107,21 @@ def test_by_a_cosine_no_epoch_is_left_out(tmp_path: Path) -> None:
     assert len(progress.rows) == 5
 
 
+def test_the_last_epoch_is_kept_where_the_schedule_says_so(tmp_path: Path) -> None:
+    scores = [0.1, 0.9, 0.2, 0.3]
+    schedule = Schedule(epochs=3, patience=5)
+    best, _ = train(tmp_path / "best", schedule, list(scores))
+    kept_last = Schedule(epochs=3, patience=5, keep_last=True)
+    last, progress = train(tmp_path / "last", kept_last, list(scores))
+    assert progress.best_epoch == 1
+    first_epoch, _ = train(tmp_path / "one", Schedule(epochs=1), scores[:2])
+    np.testing.assert_array_equal(weights(best)[0], weights(first_epoch)[0])
+    assert np.abs(weights(last)[0] - weights(best)[0]).max() > 0.01
+    # What was finished before is taken up at its last epoch too.
+    again, _ = train(tmp_path / "last", kept_last, [])
+    np.testing.assert_array_equal(weights(again)[0], weights(last)[0])
+
+
 def test_the_beginning_is_kept_unless_the_gain_is_large_enough(tmp_path: Path) -> None:
     schedule = Schedule(epochs=3, least_gain=0.1)
     untouched = weights(network())

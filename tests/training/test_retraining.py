@@ -20,6 +20,7 @@ from face_encode.training.backbones import Backbone, split_encoder
 from face_encode.training.fitting import Schedule
 from face_encode.training.retraining import Retrained, Retraining, retrain
 from face_encode.types import CropRecipe
+from tests.conftest import VERIFY_DATASET
 from tests.training.drawn_people import WholePhotoDetector, draw_people
 
 
@@ -208,6 +209,21 @@ def test_the_script_retrains_and_goes_on(
     second = capsys.readouterr()
     assert second.out == first.out
     assert "epoch" not in second.err
+
+
+def test_the_shipped_vgg_embedding_gets_a_new_head(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "my_embedding.keras"
+    command = [str(VERIFY_DATASET), "-o", str(output), "--backbone", "vgg_embedding"]
+    assert head.main([*command, "--epochs", "2", "--views", "2", "--loss", "semi_hard"]) == 0
+    assert "before" in capsys.readouterr().out
+    before, after = load_encoder("vgg_embedding"), load_encoder(output)
+    assert after.contract.crop == before.contract.crop
+    assert after.embedding_size == before.embedding_size
+    side = before.contract.crop.height
+    crops = np.random.default_rng(0).integers(0, 256, (2, side, side, 3)).astype(np.uint8)
+    assert np.isfinite(after.encode(crops)).all()
 
 
 def test_the_script_tells_what_is_wrong_in_a_line(

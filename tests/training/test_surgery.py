@@ -8,7 +8,7 @@ import pytest
 
 from face_encode.encoders.vgg16 import vgg_embedding
 from face_encode.errors import InputError
-from face_encode.training.surgery import at_resolution, fold_batch_normalization
+from face_encode.training.surgery import at_resolution, fold_batch_normalization, widened
 
 
 def embed(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
@@ -138,3 +138,40 @@ def test_growing_without_a_flatten_is_refused() -> None:
     pooled = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D()])
     with pytest.raises(InputError, match="flattens"):
         at_resolution(pooled, 16, 16)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_widening_changes_no_embedding_and_no_two_copies_are_used_alike(factor: int) -> None:
+    model = trained(64)
+    pixels = photos(4, 64)
+    wide = widened(model, factor)
+    expected = vgg_embedding((64, 64, 3), width=0.125 * factor, batch_normalization=True)
+    assert [w.shape for w in wide.get_weights()] == [w.shape for w in expected.get_weights()]
+    answers = embed(model, pixels)
+    np.testing.assert_allclose(embed(wide, pixels), answers, atol=2e-4 * np.abs(answers).max())
+    kernel = wide.get_layer("block3_conv2").get_weights()[0]
+    half = kernel.shape[2] // factor
+    if factor > 1:
+        # The copies see the same, and tell the next layer unlike shares of it.
+        assert np.abs(kernel[:, :, :half] - kernel[:, :, half : 2 * half]).max() > 0.01
+
+
+def test_widening_keeps_mixed_precision_and_refuses_what_it_cannot_do() -> None:
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = trained()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert widened(model, 2).get_layer("block1_conv1").compute_dtype == "bfloat16"
+    with pytest.raises(InputError, match="factor of 1 or more"):
+        widened(model, 0)
+    pooled = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Conv2D(2, 3),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(2),
+        ]
+    )
+    with pytest.raises(InputError, match="flattens its features"):
+        widened(pooled, 2)

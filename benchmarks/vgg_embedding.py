@@ -1,0 +1,117 @@
+"""Measure ``vgg_embedding`` beside its teacher on people that it was not trained on.
+
+Takes the photos and the recipe that it was trained with, of which the split into people follows::
+
+    python benchmarks/vgg_embedding.py --photos LFW_DIR
+
+Every pair of one person and as many of two are compared, and in a larger set of pairs of two the
+false accepts are counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from face_encode.encoders.encoder import Encoder
+from face_encode.evaluation.intervals import bootstrap, percentile_interval
+from face_encode.metrics import Flags, Scores, tar_at_far, verification_accuracy
+from face_encode.training.data import Rows
+from face_encode.types import ImageArray
+
+HERE = Path(__file__).parent
+DIFFERENT_PAIRS = 500_000
+TEACHER = "dlib_resnet"
+
+
+def main() -> None:
+    """Measure and print a table in Markdown."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from face_encode.detectors.loading import load_detector
+    from face_encode.encoders.loading import load_encoder
+    from face_encode.training.data import crop_people, split_people
+    from face_encode.training.recipe import read_recipe
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", required=True, help="the folder with a sub-folder a person")
+    parser.add_argument("--model", default="vgg_embedding")
+    parser.add_argument(
+        "--recipe", type=Path, default=HERE.parent / "weights" / "vgg_embedding.json"
+    )
+    parser.add_argument("--part", default="test", choices=["test", "validation"])
+    options = parser.parse_args()
+    recipe = read_recipe(options.recipe)
+    shares = {part: recipe.settings[part] for part in ("validation", "test")}
+    detector = load_detector(recipe.detector)
+    scores: dict[str, Scores] = {}
+    times: dict[str, str] = {}
+    for name in (TEACHER, options.model):
+        encoder = load_encoder(name)
+        data = crop_people(options.photos, encoder.contract.crop, detector)
+        rows = getattr(
+            split_people(data.people, **shares, seed=recipe.settings["seed"]), options.part
+        )
+        crops = np.asarray(data.crops[rows])
+        people = data.people[rows]
+        first, second = pairs_of(people)
+        embeddings = encoder.encode(crops)
+        unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+        scores[name] = np.einsum("nd,nd->n", unit[first], unit[second]).astype(np.float64)
+        times[name] = f"{milliseconds(encoder, crops[:1]):.1f} / "
+        times[name] += f"{milliseconds(encoder, crops[:32]):.1f}"
+    same = people[first] == people[second]
+    # Cosines of different encoders spread differently: each counts by its strangers' spread.
+    standard = [(one - one[~same].mean()) / one[~same].std() for one in scores.values()]
+    scores["both, averaged"] = np.mean(standard, axis=0)
+    count = int(same.sum())
+    print(
+        f"{len(rows):,} photos of {len(np.unique(people)):,} people: {count:,} pairs of one "
+        f"person, {count:,} of two for the accuracy, {len(same) - count:,} for the rates\n"
+    )
+    print("| encoder | accuracy | 95 % interval | TAR at FAR 1 % | at 0.1 % | ms a face, 1 / 32 |")
+    print("|---|---|---|---|---|---|")
+    for name, one in scores.items():
+        accuracy, low, high = accuracy_of(one[: 2 * count], same[: 2 * count], people[first])
+        rates = [tar_at_far(one, same, far) for far in (1e-2, 1e-3)]
+        print(
+            f"| {name} | {accuracy:.2%} | {low:.2%} to {high:.2%} | {rates[0]:.1%} | "
+            f"{rates[1]:.1%} | {times.get(name, '')} |"
+        )
+
+
+def pairs_of(people: Rows) -> tuple[Rows, Rows]:
+    """All pairs of one person, first, and many of two, at random: the rows of both photos."""
+    random = np.random.default_rng(0)
+    first, second = np.triu_indices(len(people), 1)
+    same = people[first] == people[second]
+    drawn = random.permutation(np.flatnonzero(~same))[:DIFFERENT_PAIRS]
+    chosen = np.concatenate([np.flatnonzero(same), drawn])
+    return first[chosen], second[chosen]
+
+
+def accuracy_of(scores: Scores, same: Flags, people: Rows) -> tuple[float, float, float]:
+    """Accuracy at the best single threshold, and its 95 % bootstrap interval over people."""
+    best = verification_accuracy(scores, same)
+    right = (scores >= best.threshold) == same
+    replicates = bootstrap(lambda drawn: right[drawn].mean(), people[: len(right)])
+    interval = percentile_interval(replicates[:, 0])
+    return best.accuracy, interval.lower, interval.upper
+
+
+def milliseconds(encoder: Encoder, crops: ImageArray) -> float:
+    """Median time a face, mirror image included, of a batch of crops."""
+    encoder.encode(crops)
+    times = []
+    for _ in range(15):
+        start = time.perf_counter()
+        encoder.encode(crops)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times)) / len(crops) * 1000
+
+
+if __name__ == "__main__":
+    main()
