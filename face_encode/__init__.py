@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from face_encode.encoders.encoder import Encoder
     from face_encode.encoders.loading import load_encoder
     from face_encode.errors import FaceEncodeError
-    from face_encode.finding import find
     from face_encode.gallery.opening import open_gallery
     from face_encode.images import read_image
     from face_encode.model import Face_Encode_Model
@@ -27,7 +26,8 @@ if TYPE_CHECKING:
     from face_encode.references import ReferenceEmbeddings
     from face_encode.training.triplet import DistanceLayer, TripletModel
     from face_encode.types import EnrolmentReport, Face, Match
-    from face_encode.verbs import extract_faces, represent, verify
+    from face_encode.verbs.finding import find
+    from face_encode.verbs.photos import extract_faces, represent, verify
     from face_encode.watching.watch import watch
 
 _HOME_OF = {
@@ -42,8 +42,8 @@ _HOME_OF = {
     "ReferenceEmbeddings": "face_encode.references",
     "TripletModel": "face_encode.training.triplet",
     "embed_folder": "face_encode.bulk",
-    "extract_faces": "face_encode.verbs",
-    "find": "face_encode.finding",
+    "extract_faces": "face_encode.verbs.photos",
+    "find": "face_encode.verbs.finding",
     "load_detector": "face_encode.detectors.loading",
     "load_encoder": "face_encode.encoders.loading",
     "open_gallery": "face_encode.gallery.opening",
@@ -51,9 +51,9 @@ _HOME_OF = {
     "read_embeddings": "face_encode.embedding_files.opening",
     "read_image": "face_encode.images",
     "read_photo": "face_encode.photo_inputs",
-    "represent": "face_encode.verbs",
+    "represent": "face_encode.verbs.photos",
     "save_encoder": "face_encode.encoders.contract",
-    "verify": "face_encode.verbs",
+    "verify": "face_encode.verbs.photos",
     "watch": "face_encode.watching.watch",
 }
 

@@ -40,8 +40,10 @@ def tracked(
         """Items a second."""
 
         def render(self, task: Task) -> Text:
-            """The rate, once there is one."""
-            return Text(f"{task.speed:.0f}/s" if task.speed else "", style="progress.data.speed")
+            """The mean rate: items that come in batches would seem to come in no time."""
+            rate = (task.completed - done) / task.elapsed if task.elapsed else 0.0
+            text = f"{rate:.0f}/s" if rate >= 10 else f"{rate:.1f}/s"
+            return Text(text if rate else "", style="progress.data.speed")
 
     columns = (
         TextColumn("{task.description}"),

@@ -190,7 +190,6 @@ DETECTING = [
     ["verify", "PHOTO", "PHOTO"],
     ["evaluate", "pairs", "--photos", "PEOPLE", "--pairs", "PAIRS"],
     ["evaluate", "people", "PEOPLE", "PEOPLE"],
-    ["calibrate", "GALLERY", "--pairs", "PAIRS", "--photos", "PEOPLE"],
     ["check", "PEOPLE"],
     ["cluster", "PEOPLE", "-o", "OUT"],
     ["train", "head", "PEOPLE", "-o", "OUT.keras"],

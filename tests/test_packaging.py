@@ -54,5 +54,7 @@ def test_an_installation_carries_the_shipped_files(tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stderr
     found = dict(line.split("=", 1) for line in finished.stdout.splitlines())
     assert set(found) == set(SHIPPED_ENCODERS)
+    if any(Path(path).parent.name == "weights" for path in found.values()):
+        pytest.skip("what is installed here is a link to a clone")
     for name, path in found.items():
         assert Path(path).read_bytes() == (ROOT / "weights" / f"{name}.keras").read_bytes()

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import re
+import time
+from collections.abc import Iterator
+
 import pytest
 
 from face_encode.progress import tracked
@@ -19,3 +23,15 @@ def test_silence_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(tracked(iter("abc"), 3, "Working", show=False)) == ["a", "b", "c"]
     assert list(tracked(iter(""), 0, "Working")) == []
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_rate_is_that_of_the_whole_also_where_items_come_in_batches(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def batches() -> Iterator[int]:
+        time.sleep(0.5)
+        yield from range(20)
+
+    list(tracked(batches(), 20, "Working"))
+    (rate,) = re.findall(r"([\d.]+)/s", capsys.readouterr().err.splitlines()[-1])
+    assert 10 < float(rate) <= 40

@@ -7,6 +7,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
+from face_encode.console import without_native_notices
 from face_encode.detectors.detector import SMALLEST_SIDE, Found, faces_of, scaled
 from face_encode.errors import InputError, MissingExtraError
 from face_encode.types import Face, ImageArray
@@ -64,7 +65,9 @@ def _check_extra() -> None:
 def _detector() -> Any:
     """The networks; one for all threads, they keep nothing of a photo."""
     _check_extra()
-    import keras
+    # In each worker process TensorFlow would greet anew, amid the progress bar.
+    with without_native_notices():
+        import keras
 
     if keras.config.backend() != "tensorflow":
         raise InputError(
@@ -72,8 +75,9 @@ def _detector() -> Any:
             f"Received: {keras.config.backend()!r}"
         )
     try:
-        from mtcnn import MTCNN
-        from mtcnn.stages import StageONet, StagePNet, StageRNet
+        with without_native_notices():
+            from mtcnn import MTCNN
+            from mtcnn.stages import StageONet, StagePNet, StageRNet
     except ImportError as error:
         raise MissingExtraError(
             f'the package mtcnn cannot be imported ({error}): pip install "face_encode[mtcnn]"'
@@ -83,5 +87,6 @@ def _detector() -> Any:
     stages = []
     for stage, weights in ((StagePNet, "pnet"), (StageRNet, "rnet"), (StageONet, "onet")):
         read_verified(f"mtcnn_{weights}")
-        stages.append(stage(weights=str(installed_path(f"mtcnn_{weights}"))))
+        with without_native_notices():
+            stages.append(stage(weights=str(installed_path(f"mtcnn_{weights}"))))
     return MTCNN(stages=stages)

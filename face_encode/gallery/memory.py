@@ -27,9 +27,9 @@ from face_encode.files import as_path, replacing
 from face_encode.gallery.gallery import EncoderIdentity, check_encoder
 from face_encode.gallery.names import check_name
 from face_encode.gallery.npz_file import (
-    FLOAT32_VERSION,
     GALLERY_FORM,
-    INT8_VERSION,
+    NEWEST_VERSION,
+    PLAIN_VERSION,
     check_file_name,
 )
 from face_encode.gallery.search_index import SearchIndex
@@ -288,9 +288,9 @@ class MemoryGallery:
 
     def write(self, file: Path | BinaryIO) -> None:
         """Write the ``.npz`` archive as it is, to a path or into an open file."""
-        quantised = self.precision == "int8"
+        plain = self.precision == "float32" and self.metric == "cosine"
         arrays: Arrays = {
-            "format_version": np.array(INT8_VERSION if quantised else FLOAT32_VERSION),
+            "format_version": np.array(PLAIN_VERSION if plain else NEWEST_VERSION),
             "encoder_name": np.array(self.encoder_name),
             "encoder_fingerprint": np.array(self.encoder_fingerprint),
             "detector_name": np.array(self.detector_name),

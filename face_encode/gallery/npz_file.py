@@ -7,17 +7,17 @@ from pathlib import Path
 from face_encode.archives import ArchiveForm
 from face_encode.errors import GalleryError
 
-# Version 1 holds float32 embeddings. Version 2 may hold int8 ones with their ``centre``, which a
-# release that knows version 1 only has to refuse.
-FLOAT32_VERSION = 1
-INT8_VERSION = 2
+# Version 1 holds float32 embeddings that are searched by cosine. Version 2 may hold int8 ones with
+# their ``centre``, or another metric, which a release that knows version 1 only has to refuse.
+PLAIN_VERSION = 1
+NEWEST_VERSION = 2
 
 # What a file begins with that ``face-encode serve`` keeps under a key.
 ENCRYPTED_HEADER = b"face_encode encrypted 1\n"
 
 GALLERY_FORM = ArchiveForm(
     what="gallery",
-    newest=INT8_VERSION,
+    newest=NEWEST_VERSION,
     arrays={
         "encoder_name": ("U", 0),
         "encoder_fingerprint": ("U", 0),

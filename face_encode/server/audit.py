@@ -37,10 +37,13 @@ class AuditLog:
     """Appends lines to a file, forced to disk before the change is answered."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, which only its owner may read.
+        """Open the file, which only its owner may read, and keep other services off it.
+
+        Two services on one gallery would each write over what the other has changed; the log
+        lies beside the gallery, and its lock tells the second one.
 
         Raises:
-            AuditError: It cannot be opened for writing.
+            AuditError: It cannot be opened for writing, or another service writes to it.
         """
         self._path = path
         try:
@@ -48,6 +51,17 @@ class AuditLog:
             self._handle = os.open(path, flags, 0o600)
         except OSError as error:
             raise AuditError(f"cannot write the audit log {path}: {reason_of(error)}") from error
+        try:
+            import fcntl
+        except ImportError:  # Windows has no such lock
+            return
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._handle)
+            raise AuditError(
+                f"another service writes to {path} and its gallery; run one service a gallery"
+            ) from error
 
     def close(self) -> None:
         """Let go of the file."""

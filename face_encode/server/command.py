@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import socket
 from pathlib import Path
@@ -24,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
         "Serve recognition over HTTP, and a page on it. Tokens come from the environment, "
-        "FACE_ENCODE_TOKEN to read and FACE_ENCODE_WRITE_TOKEN to change people, or from a file."
+        "FACE_ENCODE_TOKEN and, to tell reading from changing people, FACE_ENCODE_WRITE_TOKEN, or "
+        "from a file."
     )
     parser.add_argument(
         "--people",
@@ -105,13 +107,15 @@ def run(options: argparse.Namespace) -> int:
     # Before seconds go by on loading: a port that is taken is the likeliest mistake.
     listener = bound(settings.host, settings.port)
     cipher = cipher_from_environment()
+    file = GalleryFile(settings.gallery, cipher)
     # Now and in one line, rather than when the service is up and the first change fails.
     AuditLog(settings.audit_log).close()
-    file = GalleryFile(settings.gallery, cipher)
     model = _open_model(options, settings, file)
     if tokens and not tokens.can_write:
         print("no write token is set: nobody can change the people")
 
+    # It would write a line for each broken body; the client is told.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     from face_encode.server.application import make_application
     from face_encode.server.protocol import limited_protocol
 
@@ -185,8 +189,8 @@ def check_exposure(settings: ServerSettings, tokens: Tokens) -> None:
     if not settings.is_loopback:
         raise InputError(
             f"at {settings.host} other machines reach the service, so it takes a token: set "
-            "FACE_ENCODE_TOKEN (to read) and FACE_ENCODE_WRITE_TOKEN (to change people), or give "
-            "--token-file. Received: neither"
+            "FACE_ENCODE_TOKEN, and FACE_ENCODE_WRITE_TOKEN where not everybody may change people, "
+            "or give --token-file. Received: neither"
         )
     if settings.allowed_hosts:
         raise InputError(

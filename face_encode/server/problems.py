@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import compile_path
 
 MEDIA_TYPE = "application/problem+json"
@@ -98,6 +99,11 @@ def add_handlers(application: FastAPI) -> None:
         ]
         listed = "; ".join(f"{each['where']}: {each['reason']}" for each in wrong)
         return Problem(422, "not-valid", f"The request is not valid: {listed}.").response()
+
+    @application.exception_handler(ClientDisconnect)
+    async def hung_up(request: Request, error: ClientDisconnect) -> JSONResponse:
+        # Nobody reads it, and nothing went wrong that the log should tell of.
+        return Problem(400, "hung-up", "The client hung up before its body had arrived.").response()
 
     @application.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -6,6 +6,7 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
 
 from face_encode.server.bodies import read_body
 from face_encode.server.recognition import readable, with_face
@@ -21,13 +22,22 @@ from face_encode.server.service import TheService
 
 router = APIRouter(prefix="/v1", tags=["recognition"], responses=PHOTO_PROBLEMS)
 
-MaxFaces = Annotated[
-    int | None, Query(ge=1, le=1000, description="The largest so many faces only.")
-]
-Thorough = Annotated[
-    bool,
-    Query(description="False: no slower detector looks where the fast one finds nothing."),
-]
+
+class Search(BaseModel):
+    """How faces are looked for; an option that is misspelt is refused, not passed over."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_faces: int | None = Field(
+        default=None, ge=1, le=1000, description="The largest so many faces only."
+    )
+    thorough: bool = Field(
+        default=True,
+        description="False: no slower detector looks where the fast one finds nothing.",
+    )
+
+
+SearchQuery = Annotated[Search, Query()]
 
 
 @router.post(
@@ -37,17 +47,13 @@ Thorough = Annotated[
     openapi_extra=photo_body("photo"),
 )
 async def match(
-    request: Request,
-    service: TheService,
-    author: Reader,
-    max_faces: MaxFaces = None,
-    thorough: Thorough = True,
+    request: Request, service: TheService, author: Reader, search: SearchQuery
 ) -> dict[str, Any]:
     """Name the faces in a photo; a photo without a face has an empty list."""
     limits = service.settings.limits
     body = await read_body(request, ["photo"], [], limits)
-    most = min(max_faces or limits.faces, limits.faces)
-    _, photo = await service.recogniser.embed(body.photo("photo"), most, thorough=thorough)
+    most = min(search.max_faces or limits.faces, limits.faces)
+    _, photo = await service.recogniser.embed(body.photo("photo"), most, thorough=search.thorough)
     faces = readable(photo).faces[: len(photo.embeddings)]
     people = service.store.people
     if not people.photos:
@@ -88,17 +94,13 @@ async def verify(request: Request, service: TheService, author: Reader) -> dict[
 
 @router.post("/embed", response_model=EmbedAnswer, openapi_extra=photo_body("photo"))
 async def embed(
-    request: Request,
-    service: TheService,
-    author: Reader,
-    max_faces: MaxFaces = None,
-    thorough: Thorough = True,
+    request: Request, service: TheService, author: Reader, search: SearchQuery
 ) -> dict[str, Any]:
     """Give the embeddings of the faces in a photo."""
     limits = service.settings.limits
     body = await read_body(request, ["photo"], [], limits)
-    most = min(max_faces or limits.faces, limits.faces)
-    _, photo = await service.recogniser.embed(body.photo("photo"), most, thorough=thorough)
+    most = min(search.max_faces or limits.faces, limits.faces)
+    _, photo = await service.recogniser.embed(body.photo("photo"), most, thorough=search.thorough)
     faces = readable(photo).faces[: len(photo.embeddings)]
     encoder = service.store.people.model.encoder
     return {

@@ -80,6 +80,9 @@ class Tokens:
 def tokens_from(file: str | os.PathLike[str] | None) -> Tokens:
     """The tokens of the environment and of a file.
 
+    ``FACE_ENCODE_TOKEN`` may do everything where it is the only one; beside a token that may
+    write, from ``FACE_ENCODE_WRITE_TOKEN`` or a file, it may only read.
+
     Args:
         file: Lines of a client's name, ``read`` or ``write``, and the token, separated by blanks;
             or None. Empty lines and those that begin with ``#`` are passed over.
@@ -88,10 +91,17 @@ def tokens_from(file: str | os.PathLike[str] | None) -> Tokens:
         InputError: The file cannot be read, a line is none of these, or a token is too short.
     """
     tokens = []
-    variables: tuple[tuple[str, Role], ...] = ((READ_VARIABLE, "read"), (WRITE_VARIABLE, "write"))
-    for variable, role in variables:
-        if secret := os.environ.get(variable, "").strip():
-            tokens.append(_token(role, role, secret, f"the token in {variable}"))
+    secrets = {name: os.environ.get(name, "").strip() for name in (READ_VARIABLE, WRITE_VARIABLE)}
+    if secret := secrets[READ_VARIABLE]:
+        alone = not secrets[WRITE_VARIABLE] and file is None
+        named = f"the token in {READ_VARIABLE}"
+        tokens.append(
+            _token("all", "write", secret, named)
+            if alone
+            else _token("read", "read", secret, named)
+        )
+    if secret := secrets[WRITE_VARIABLE]:
+        tokens.append(_token("write", "write", secret, f"the token in {WRITE_VARIABLE}"))
     if file is not None:
         try:
             with open_regular(file) as opened:

@@ -189,7 +189,7 @@ def framings(chance: random.Random) -> Iterator[Hostile]:
     noise = chance.randbytes(chance.randrange(1, 5_000)).replace(b"\n", b" ")
     announced = str(chance.randrange(BODY_BYTES + 1, 10**15))
     chunk = b"fa00\r\n" + chance.randbytes(64_000) + b"\r\n"
-    chunked = head("POST", "/v1/match", Transfer_Encoding="chunked", Content_Type=FORM)
+    chunked = head("POST", "/v1/match", Transfer_Encoding="chunked", Content_Type=JSON)
     slow = head("POST", "/v1/match", Content_Length="900", Content_Type=JSON)
     begun = b"POST /v1/match HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     yield Hostile("announced too large", (head("POST", "/v1/match", Content_Length=announced),))

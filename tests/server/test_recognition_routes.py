@@ -132,7 +132,7 @@ def test_too_many_pixels_are_told(client: TestClient) -> None:
     assert "at most 25,000,000 pixels" in answer.json()["detail"]
 
 
-@pytest.mark.parametrize("query", ["max_faces=0", "max_faces=x", "thorough=perhaps"])
+@pytest.mark.parametrize("query", ["max_faces=0", "max_faces=x", "thorough=perhaps", "maxfaces=2"])
 def test_what_is_no_option_is_told(client: TestClient, query: str) -> None:
     answer = client.post(f"/v1/match?{query}", files={"photo": ADA})
     assert answer.status_code == 422

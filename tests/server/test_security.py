@@ -92,11 +92,17 @@ def test_a_write_token_does_both(guarded: TestClient) -> None:
     assert guarded.delete("/v1/people/A", headers=bearing(WRITE)).status_code == 404
 
 
-def test_without_a_write_token_nobody_changes_anything(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lone_token_does_everything(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACE_ENCODE_TOKEN", READ)
-    tokens = tokens_from(None)
+    with serve(tokens=tokens_from(None)) as client:
+        assert client.get("/v1/people", headers=bearing(READ)).status_code == 200
+        assert client.delete("/v1/people/A", headers=bearing(READ)).status_code == 404
+        assert client.delete("/v1/people/A", headers=bearing(WRITE)).status_code == 401
+
+
+def test_without_a_write_token_nobody_changes_anything(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text(f"hall read {READ}")
+    tokens = tokens_from(tmp_path / "tokens")
     assert not tokens.can_write
     with serve(tokens=tokens) as client:
         answer = client.delete("/v1/people/A", headers=bearing(READ))

@@ -113,7 +113,7 @@ async function showPhoto(photo) {
 /** Give the stage the shape of the picture, within what a screen can hold. */
 function fitStage() {
   const shape = picture.width > 0 ? picture.width / picture.height : 1.5;
-  byId("stage").style.setProperty("--shape", String(shape));
+  byId("stage").parentElement.style.setProperty("--shape", String(shape));
 }
 
 function setState(state) {
@@ -128,7 +128,7 @@ function showAnswers(found, source, emptyText) {
   empty.hidden = faces.length > 0;
   empty.textContent = emptyText;
   const legend = byId("faces-legend");
-  legend.hidden = faces.length === 0 || threshold === null;
+  legend.hidden = threshold === null || !faces.some((face) => face.name !== null);
   legend.textContent = threshold === null ? "" : `where a name begins: similarity ${threshold.toFixed(3)}`;
   draw();
 }

@@ -176,7 +176,7 @@ def test_by_keyboard_alone(new_page: NewPage, service: RunningService) -> None:
     choose = page.get_by_role("button", name="Choose photos")
     tab_to(choose)
     with page.expect_file_chooser() as chooser:
-        press("Enter")
+        press("Space")
     chooser.value.set_files(ELIN[:1])
     tab_to(page.get_by_role("button", name="Enrol 1 photo"))
     press("Enter")

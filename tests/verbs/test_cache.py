@@ -9,17 +9,17 @@ from typing import Any
 import keras
 import pytest
 
-from face_encode import kept
 from face_encode.encoders.contract import EncoderContract, save_encoder
 from face_encode.encoders.loading import load_encoder
 from face_encode.errors import ModelFileError
-from face_encode.kept import kept_encoder
 from face_encode.types import CropRecipe
+from face_encode.verbs import cache
+from face_encode.verbs.cache import kept_encoder
 
 
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "_encoders", type(kept._encoders)())
+    monkeypatch.setattr(cache, "_encoders", type(cache._encoders)())
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
         loaded.append(name_or_path)
         return load_encoder(name_or_path)
 
-    monkeypatch.setattr(kept, "load_encoder", counted)
+    monkeypatch.setattr(cache, "load_encoder", counted)
     yield loaded
 
 
@@ -68,7 +68,7 @@ def test_a_file_that_changed_is_loaded_again(tmp_path: Path, loads: list[Any]) -
 def test_only_the_ones_used_last_are_kept(
     tmp_path: Path, loads: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept, "_MOST_ENCODERS", 1)
+    monkeypatch.setattr(cache, "_MOST_ENCODERS", 1)
     paths = [save(tmp_path / f"{name}.keras", 0) for name in "ab"]
     for path in (*paths, *paths):
         kept_encoder(path)

@@ -1,6 +1,6 @@
 """Verify, represent and extract: what is most often wanted, as one call each.
 
-:mod:`face_encode.finding` has the fourth, ``find``.
+:mod:`face_encode.verbs.finding` has the fourth, ``find``.
 
 Photos come in any form that :func:`face_encode.photo_inputs.read_photo` takes; to keep addresses
 from being fetched, read them with it. Answers are plain dicts with a ``similarity``, higher is
@@ -28,11 +28,11 @@ from face_encode.distances import (
 )
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import ImageError
-from face_encode.kept import kept_encoder
 from face_encode.model import Face_Encode_Model
 from face_encode.photo_inputs import PhotoInput, place_of, read_photo
 from face_encode.pipeline import NO_FACE
 from face_encode.types import Embeddings, Face, ImageArray, check_count
+from face_encode.verbs.cache import kept_encoder
 
 
 def verify(

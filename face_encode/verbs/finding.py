@@ -14,11 +14,11 @@ from face_encode.distances import Metric, check_metric, distances, similarity_of
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import MissingExtraError
 from face_encode.gallery.memory import MemoryGallery
-from face_encode.kept import Searched, searched_people
 from face_encode.model import Face_Encode_Model
 from face_encode.photo_inputs import PhotoInput, read_photo
 from face_encode.types import Box, check_count
-from face_encode.verbs import embed_faces, limit_of
+from face_encode.verbs.cache import Searched, searched_people
+from face_encode.verbs.photos import embed_faces, limit_of
 
 if TYPE_CHECKING:
     import pandas
