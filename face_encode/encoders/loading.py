@@ -29,6 +29,7 @@ from face_encode.encoders.facenet import (
 from face_encode.encoders.shipped import SHIPPED_ENCODERS, shipped_path
 from face_encode.errors import ModelFileError, WeightsError
 from face_encode.files import as_path
+from face_encode.version import __version__
 from face_encode.weights import (
     KNOWN_WEIGHTS,
     cache_folder,
@@ -165,8 +166,9 @@ def _converted_path(known: KnownEncoder, digest: str) -> Path:
 
     A file made from other weights, or by a release that used them otherwise, is another file.
     """
-    made_of = hashlib.sha256((digest + known.contract.to_json()).encode()).hexdigest()[:12]
-    return cache_folder() / f"{known.contract.name}-{made_of}.keras"
+    made_of = digest + known.contract.to_json() + __version__
+    name = hashlib.sha256(made_of.encode()).hexdigest()[:12]
+    return cache_folder() / f"{known.contract.name}-{name}.keras"
 
 
 def _load_file(path: Path) -> Encoder:
