@@ -77,7 +77,9 @@ class Phase:
             kind: {f"p{percent}": self.percentile(kind, percent) for percent in (50, 99)}
             for kind in self.latencies
         }
-        return asdict(self) | {"rate": self.rate, "latencies": latencies}
+        # asdict would count the pairs of the counter anew.
+        statuses = dict(self.statuses)
+        return asdict(self) | {"rate": self.rate, "statuses": statuses, "latencies": latencies}
 
     def percentile(self, kind: str, percent: float) -> float:
         """Milliseconds within which so many per cent of a kind of request were answered."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ from PIL import Image
 
 from benchmarks.detectors import count_group
 from benchmarks.detectors import main as detectors_main
+from benchmarks.serve_load import Phase
 from benchmarks.speed import compared, copy_photos, number_of, take_turns
 from benchmarks.vgg_embedding import accuracy_of, pairs_of
 from face_encode.types import Box, Face
@@ -131,3 +133,13 @@ def test_accuracy_is_that_of_the_best_threshold_with_an_interval_over_people() -
     assert accuracy == pytest.approx(5 / 6)
     # All people are alike, so there is no doubt.
     assert [low, high] == pytest.approx([5 / 6, 5 / 6])
+
+
+def test_a_phase_of_load_is_kept_as_json() -> None:
+    phase = Phase("one client", 1, seconds=2.0)
+    phase.statuses["match 200"] += 3
+    phase.latencies["match"] = [0.01, 0.02, 0.03]
+    kept = json.loads(json.dumps(phase.as_dict()))
+    assert kept["statuses"] == {"match 200": 3}
+    assert kept["rate"] == pytest.approx(1.5)
+    assert kept["latencies"]["match"]["p50"] == pytest.approx(20)
