@@ -16,6 +16,10 @@ from face_encode.errors import FaceEncodeError
 # A terminal gets the first so many rows of a long list; JSON gets all.
 ROWS_SHOWN = 20
 
+_DETECTOR_HELP = (
+    "what finds the faces: dlib (the default), haar, mtcnn … as face-encode models lists"
+)
+
 
 def exit_code_of(action: Callable[[], int], interrupted: str = "interrupted") -> int:
     """Run a program's work, and tell its errors as a program does.
@@ -44,6 +48,29 @@ def exit_code_of(action: Callable[[], int], interrupted: str = "interrupted") ->
 def add_json_option(parser: argparse.ArgumentParser) -> None:
     """``--json``."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def add_encoder_option(parser: argparse._ActionsContainer) -> None:
+    """``--model``."""
+    parser.add_argument("--model", metavar="MODEL", help="a known encoder or a .keras file")
+
+
+def add_detector_option(
+    parser: argparse._ActionsContainer,
+    help_text: str = _DETECTOR_HELP,
+) -> None:
+    """``--detector``."""
+    parser.add_argument("--detector", metavar="NAME", help=help_text)
+
+
+def add_threshold_option(parser: argparse._ActionsContainer) -> None:
+    """``--threshold``."""
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="X",
+        help="cosine similarity from which two faces count as one person",
+    )
 
 
 def positive(text: str) -> int:
@@ -82,6 +109,12 @@ def without_native_notices() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def import_keras_quietly() -> None:
+    """Import Keras, and with it TensorFlow or whatever it runs on, without their greetings."""
+    with without_native_notices():
+        import keras  # noqa: F401
 
 
 def print_json(value: Any) -> None:

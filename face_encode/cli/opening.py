@@ -7,7 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from face_encode.console import printable, without_native_notices
+from face_encode.console import (
+    add_detector_option,
+    add_encoder_option,
+    add_threshold_option,
+    import_keras_quietly,
+    printable,
+)
 
 if TYPE_CHECKING:
     from face_encode.model import Face_Encode_Model
@@ -16,19 +22,10 @@ if TYPE_CHECKING:
 def add_model_options(parser: argparse.ArgumentParser, *, threshold: bool = True) -> None:
     """The choices that every command with a model has, and those that compare faces."""
     group = parser.add_argument_group("model")
-    group.add_argument("--model", metavar="MODEL", help="a known encoder or a .keras file")
-    group.add_argument(
-        "--detector",
-        metavar="NAME",
-        help="what finds the faces: dlib (the default), haar, mtcnn … as face-encode models lists",
-    )
+    add_encoder_option(group)
+    add_detector_option(group)
     if threshold:
-        group.add_argument(
-            "--threshold",
-            type=float,
-            metavar="X",
-            help="cosine similarity from which two faces count as one person",
-        )
+        add_threshold_option(group)
 
 
 def add_people(model: Face_Encode_Model, people: str) -> None:
@@ -50,8 +47,6 @@ def open_model(options: argparse.Namespace) -> Face_Encode_Model:
     """The model that the options describe."""
     from face_encode.model import Face_Encode_Model
 
-    with without_native_notices():
-        import keras  # noqa: F401 - imports TensorFlow, or whatever Keras runs on
-
+    import_keras_quietly()
     threshold = getattr(options, "threshold", None)
     return Face_Encode_Model(options.model, options.detector, threshold)

@@ -13,7 +13,15 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from face_encode.cli.opening import add_people, open_model
-from face_encode.console import add_json_option, positive, print_json, printable
+from face_encode.console import (
+    add_detector_option,
+    add_encoder_option,
+    add_json_option,
+    add_threshold_option,
+    positive,
+    print_json,
+    printable,
+)
 
 if TYPE_CHECKING:
     from face_encode.watching.appearances import Appearance
@@ -51,18 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_json_option(parser)
     looking = parser.add_argument_group("looking")
-    looking.add_argument("--model", metavar="MODEL", help="a known encoder or a .keras file")
-    looking.add_argument(
-        "--detector",
-        metavar="NAME",
-        help="a known detector, for the faces in the video (default: haar, the fastest)",
+    add_encoder_option(looking)
+    add_detector_option(
+        looking, "a known detector, for the faces in the video (default: haar, the fastest)"
     )
-    looking.add_argument(
-        "--threshold",
-        type=float,
-        metavar="X",
-        help="cosine similarity from which two faces count as one person",
-    )
+    add_threshold_option(looking)
     looking.add_argument(
         "--every",
         type=positive,

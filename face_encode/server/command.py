@@ -9,7 +9,14 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from face_encode.console import positive, printable, without_native_notices
+from face_encode.console import (
+    add_detector_option,
+    add_encoder_option,
+    add_threshold_option,
+    import_keras_quietly,
+    positive,
+    printable,
+)
 from face_encode.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -59,14 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers", type=positive, metavar="N", help="processes that find faces (default: cores)"
     )
     model = parser.add_argument_group("model")
-    model.add_argument("--model", metavar="MODEL", help="a known encoder or a .keras file")
-    model.add_argument("--detector", metavar="NAME", help="a known detector")
-    model.add_argument(
-        "--threshold",
-        type=float,
-        metavar="X",
-        help="cosine similarity from which two faces count as one person",
-    )
+    add_encoder_option(model)
+    add_detector_option(model)
+    add_threshold_option(model)
     limits = parser.add_argument_group("limits")
     for option, (help_text, _) in _LIMITS.items():
         limits.add_argument(f"--max-{option}", type=positive, metavar="N", help=help_text)
@@ -225,9 +227,7 @@ def _open_model(
     """The model, with the people of the gallery file, or of the folder where there is none yet."""
     from face_encode.model import Face_Encode_Model
 
-    with without_native_notices():
-        import keras  # noqa: F401 - imports TensorFlow, or whatever Keras runs on
-
+    import_keras_quietly()
     model = Face_Encode_Model(options.model, options.detector, options.threshold)
     exists = os.path.exists(settings.gallery)
     model.gallery = file.read(model.encoder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -18,7 +19,8 @@ from face_encode.server.schemas import (
     photo_body,
 )
 from face_encode.server.security import Reader
-from face_encode.server.service import TheService
+from face_encode.server.service import Service, TheService
+from face_encode.types import Embeddings, Face
 
 router = APIRouter(prefix="/v1", tags=["recognition"], responses=PHOTO_PROBLEMS)
 
@@ -40,6 +42,17 @@ class Search(BaseModel):
 SearchQuery = Annotated[Search, Query()]
 
 
+async def _faces_in(
+    request: Request, service: Service, search: Search
+) -> tuple[Sequence[Face], Embeddings]:
+    """The faces of the photo sent, and their embeddings."""
+    limits = service.settings.limits
+    body = await read_body(request, ["photo"], [], limits)
+    most = min(search.max_faces or limits.faces, limits.faces)
+    _, photo = await service.recogniser.embed(body.photo("photo"), most, thorough=search.thorough)
+    return readable(photo).faces[: len(photo.embeddings)], photo.embeddings
+
+
 @router.post(
     "/match",
     response_model=MatchAnswer,
@@ -50,11 +63,7 @@ async def match(
     request: Request, service: TheService, author: Reader, search: SearchQuery
 ) -> dict[str, Any]:
     """Name the faces in a photo; a photo without a face has an empty list."""
-    limits = service.settings.limits
-    body = await read_body(request, ["photo"], [], limits)
-    most = min(search.max_faces or limits.faces, limits.faces)
-    _, photo = await service.recogniser.embed(body.photo("photo"), most, thorough=search.thorough)
-    faces = readable(photo).faces[: len(photo.embeddings)]
+    faces, embeddings = await _faces_in(request, service, search)
     people = service.store.people
     if not people.photos:
         unknown = {"name": None, "similarity": None, "is_match": False}
@@ -62,7 +71,7 @@ async def match(
     if not faces:
         return {"faces": []}
     # Off the event loop: among many thousand people a search takes milliseconds.
-    found = await asyncio.to_thread(people.model.gallery.search, photo.embeddings)
+    found = await asyncio.to_thread(people.model.gallery.search, embeddings)
     return {
         "faces": [
             people.model.describe(matches[0], face.box.as_dict())
@@ -97,17 +106,13 @@ async def embed(
     request: Request, service: TheService, author: Reader, search: SearchQuery
 ) -> dict[str, Any]:
     """Give the embeddings of the faces in a photo."""
-    limits = service.settings.limits
-    body = await read_body(request, ["photo"], [], limits)
-    most = min(search.max_faces or limits.faces, limits.faces)
-    _, photo = await service.recogniser.embed(body.photo("photo"), most, thorough=search.thorough)
-    faces = readable(photo).faces[: len(photo.embeddings)]
+    faces, embeddings = await _faces_in(request, service, search)
     encoder = service.store.people.model.encoder
     return {
         "encoder": encoder.name,
         "fingerprint": encoder.fingerprint,
         "faces": [
             {"embedding": embedding.tolist(), "bounding_box": face.box.as_dict()}
-            for embedding, face in zip(photo.embeddings, faces, strict=True)
+            for embedding, face in zip(embeddings, faces, strict=True)
         ],
     }

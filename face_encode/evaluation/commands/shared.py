@@ -6,7 +6,14 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from face_encode.console import ROWS_SHOWN, positive, printable, without_native_notices
+from face_encode.console import (
+    ROWS_SHOWN,
+    add_detector_option,
+    add_encoder_option,
+    import_keras_quietly,
+    positive,
+    printable,
+)
 
 if TYPE_CHECKING:
     from face_encode.detectors.detector import Detector
@@ -16,12 +23,8 @@ if TYPE_CHECKING:
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """The choices that every command with an encoder and a detector has."""
     group = parser.add_argument_group("model")
-    group.add_argument("--model", metavar="MODEL", help="a known encoder or a .keras file")
-    group.add_argument(
-        "--detector",
-        metavar="NAME",
-        help="what finds the faces: dlib (the default), haar, mtcnn … as face-encode models lists",
-    )
+    add_encoder_option(group)
+    add_detector_option(group)
     group.add_argument(
         "--workers", type=positive, metavar="N", help="processes that read photos and find faces"
     )
@@ -50,9 +53,7 @@ def open_models(options: argparse.Namespace) -> tuple[Detector, Encoder]:
     from face_encode.detectors.loading import load_detector
     from face_encode.encoders.loading import load_encoder
 
-    with without_native_notices():
-        import keras  # noqa: F401 - imports TensorFlow, or whatever Keras runs on
-
+    import_keras_quietly()
     return load_detector(options.detector), load_encoder(options.model)
 
 
