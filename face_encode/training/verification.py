@@ -16,6 +16,7 @@ from face_encode.metrics import (
     threshold_at_far,
     verification_accuracy,
 )
+from face_encode.quantization import unit_length
 from face_encode.types import Embeddings
 
 # A few people with hundreds of photos would otherwise make up most pairs.
@@ -79,8 +80,7 @@ class PairSet:
 
     def similarities(self, embeddings: Embeddings) -> npt.NDArray[np.float64]:
         """Cosine similarity of each pair, float64 ``(M,)``, from embeddings ``(N, D)``."""
-        lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-        unit = embeddings / np.maximum(lengths, np.finfo(np.float32).tiny)
+        unit = unit_length(embeddings)
         products = unit[self.first].astype(np.float64) * unit[self.second]
         return np.asarray(products.sum(axis=1), np.float64)
 

@@ -31,6 +31,7 @@ from face_encode.errors import ImageError
 from face_encode.model import Face_Encode_Model
 from face_encode.photo_inputs import PhotoInput, place_of, read_photo
 from face_encode.pipeline import NO_FACE
+from face_encode.quantization import unit_length
 from face_encode.types import Embeddings, Face, ImageArray, check_count
 from face_encode.verbs.cache import kept_encoder
 
@@ -124,9 +125,7 @@ def represent(
     model = Face_Encode_Model(kept_encoder(encoder), detector)
     embeddings, faces = embed_faces(read_photo(photo), model, max_faces, detect_faces)
     if normalize:
-        lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-        tiny = np.finfo(np.float32).tiny
-        embeddings = np.asarray(embeddings / np.maximum(lengths, tiny), np.float32)
+        embeddings = unit_length(embeddings)
     return [
         {
             "embedding": embedding,
