@@ -162,8 +162,8 @@ def test_a_real_stream_that_breaks_off_comes_back() -> None:
         server.refuses = True
         server.cut_off()
         take(frames, lambda _: camera.losses == 1)
-        server.refuses = False
         connections = server.connections
+        server.refuses = False
         again = take(frames, lambda frame: frame is not None and server.connections > connections)
         camera.close()
     assert again is not None and again.number > first.number
