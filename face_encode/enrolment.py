@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from face_encode.detectors.detector import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, ImageError, InputError
-from face_encode.gallery.memory import MemoryGallery
+from face_encode.gallery.gallery import Gallery, Replaces
 from face_encode.gallery.names import check_name
 from face_encode.hygiene import find_suspicions
 from face_encode.images import content_digest
@@ -24,7 +24,6 @@ from face_encode.progress import tracked
 from face_encode.types import Embeddings, EnrolmentReport, LeftOut, Photo
 
 PeoplePhotos: TypeAlias = Mapping[str, Sequence[PhotoInput]]
-Replaces: TypeAlias = Literal["all", "same people", "nothing"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +45,7 @@ class EnrolmentTask:
 
 def enrol_people(
     people: PeoplePhotos,
-    gallery: MemoryGallery,
+    gallery: Gallery,
     detector: Detector,
     encoder: Encoder,
     *,
@@ -99,7 +98,7 @@ def enrol_people(
 def enrol_embedded(
     tasks: Sequence[EnrolmentTask],
     results: Sequence[EmbeddedPhoto | npt.NDArray[np.float32]],
-    gallery: MemoryGallery,
+    gallery: Gallery,
     detector: Detector,
     encoder: Encoder,
     *,
@@ -146,7 +145,8 @@ def enrol_embedded(
             + (f"; the first: {refused[0].photo}: {refused[0].reason}" if refused else "")
         )
     suspicions = _suspicions(enrolled, fresh, np.stack(embeddings), encoder)
-    _replace(gallery, enrolled, np.stack(embeddings), replaces)
+    names, digests = [task.name for task in enrolled], [task.digest for task in enrolled]
+    gallery.replace(names, np.stack(embeddings), digests, replaces)
     # Where people stay whom another detector found, none can be named for all: nothing is then
     # taken for unchanged later.
     mixed = len(gallery) > len(enrolled) and gallery.detector_name != detector.name
@@ -208,21 +208,3 @@ def _label(photo: PhotoInput, index: int) -> str:
     """What a photo is called in the report."""
     place = place_of(photo)
     return f"photo {index}" if place is None else place
-
-
-def _replace(
-    gallery: MemoryGallery,
-    enrolled: Sequence[EnrolmentTask],
-    embeddings: Embeddings,
-    replaces: Replaces,
-) -> None:
-    """Put the new embeddings in the place of those that they replace."""
-    names = [task.name for task in enrolled]
-    digests = [task.digest for task in enrolled]
-    if replaces != "all":
-        same_people = replaces == "same people"
-        stay = ~np.isin(gallery.names, names if same_people else [])
-        names = [*gallery.names[stay].tolist(), *names]
-        digests = [*gallery.digests[stay].tolist(), *digests]
-        embeddings = np.concatenate([gallery.embeddings[stay], embeddings])
-    gallery.replace_all(names, embeddings, digests)

@@ -12,8 +12,9 @@ from PIL import Image
 
 from face_encode.detectors.loading import load_detector
 from face_encode.encoders.encoder import Encoder
-from face_encode.enrolment import Replaces, enrol_people
+from face_encode.enrolment import enrol_people
 from face_encode.errors import DatasetError
+from face_encode.gallery.gallery import Replaces
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.images import people_in, read_image
 from face_encode.types import EnrolmentReport, LeftOut

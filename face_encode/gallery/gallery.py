@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
+from face_encode.calibration import Calibration
+from face_encode.distances import Metric
 from face_encode.errors import WrongEncoderError
 from face_encode.types import Embeddings, Match
+
+Replaces: TypeAlias = Literal["all", "same people", "nothing"]
+"""Which of a gallery's embeddings new ones take the place of."""
 
 
 class EncoderIdentity(Protocol):
@@ -26,7 +34,31 @@ class EncoderIdentity(Protocol):
 
 
 class Gallery(Protocol):
-    """The enrolled people: their embeddings and names, and the search in them."""
+    """The enrolled people: their embeddings and names, and the search in them.
+
+    Attributes:
+        detector_name: The detector that found the faces, empty where unknown.
+        calibration: What ``face-encode calibrate`` learnt for this encoder, or None.
+    """
+
+    detector_name: str
+    calibration: Calibration | None
+
+    @property
+    def metric(self) -> Metric:
+        """What a search compares by."""
+
+    @property
+    def precision(self) -> Literal["float32", "int8"]:
+        """How the embeddings are kept."""
+
+    @property
+    def embeddings(self) -> Embeddings:
+        """All of them, float32 ``(n, D)``, in the order of enrolment."""
+
+    @property
+    def names(self) -> npt.NDArray[np.str_]:
+        """The person of each, str array of n."""
 
     def __len__(self) -> int:
         """Number of embeddings enrolled."""
@@ -45,6 +77,25 @@ class Gallery(Protocol):
             digests: n content digests of the photos they come from, if known, so that the same
                 photo need not be encoded again.
         """
+
+    def replace(
+        self,
+        names: Sequence[str],
+        embeddings: Embeddings,
+        digests: Sequence[str],
+        replaces: Replaces = "all",
+    ) -> None:
+        """Enrol embeddings in the place of others; where they are refused, nothing changes.
+
+        Args:
+            names: As for ``add``.
+            embeddings: As for ``add``.
+            digests: As for ``add``.
+            replaces: Whose place they take: everybody's, that of the same people, or nobody's.
+        """
+
+    def known_photos(self, detector_name: str) -> Mapping[str, npt.NDArray[np.float32]]:
+        """Content digest -> embedding of the photos enrolled with the help of this detector."""
 
     def search(self, embeddings: Embeddings, k: int = 1) -> list[list[Match]]:
         """Find the nearest people.

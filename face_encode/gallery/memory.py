@@ -24,7 +24,7 @@ from face_encode.calibration import Calibration
 from face_encode.distances import Metric, check_metric
 from face_encode.errors import GalleryError, InputError
 from face_encode.files import as_path, replacing
-from face_encode.gallery.gallery import EncoderIdentity, check_encoder
+from face_encode.gallery.gallery import EncoderIdentity, Replaces, check_encoder
 from face_encode.gallery.names import check_name
 from face_encode.gallery.npz_file import (
     GALLERY_FORM,
@@ -186,12 +186,23 @@ class MemoryGallery:
             raise InputError(f"{len(names)} names take as many digests. Received: {len(digests)}")
         return text_array(names), text_array(digests)
 
-    def replace_all(
-        self, names: Sequence[str], embeddings: Embeddings, digests: Sequence[str]
+    def replace(
+        self,
+        names: Sequence[str],
+        embeddings: Embeddings,
+        digests: Sequence[str],
+        replaces: Replaces = "all",
     ) -> None:
-        """Enrol these in the place of all others, or, where they are refused, change nothing."""
+        """Enrol embeddings in the place of others; see ``Gallery.replace``.
+
+        Raises:
+            InputError: As for ``add``; then nothing has changed.
+        """
         former = self.kept, self.names, self.digests
-        self._set(self.kept[:0], self.names[:0], self.digests[:0])
+        stay = np.full(len(self), replaces == "nothing")
+        if replaces == "same people":
+            stay = ~np.isin(self.names, text_array(names))
+        self._set(self.kept[stay], self.names[stay], self.digests[stay])
         try:
             self.add(names, embeddings, digests)
         except InputError:

@@ -103,10 +103,18 @@ def test_removing_a_person_leaves_the_others_as_they_are(gallery: MemoryGallery)
 
 def test_replacing_all_is_one_step(gallery: MemoryGallery) -> None:
     with pytest.raises(InputError):
-        gallery.replace_all(["Cy"], vectors((np.nan, 0)), ["x"])
+        gallery.replace(["Cy"], vectors((np.nan, 0)), ["x"])
     assert gallery.people() == {"Ada": 2, "Bo": 1}
-    gallery.replace_all(["Cy"], vectors((1, 0)), ["x"])
+    gallery.replace(["Cy"], vectors((1, 0)), ["x"])
     assert gallery.people() == {"Cy": 1}
+
+
+def test_replacing_some_leaves_the_others_as_they_are(gallery: MemoryGallery) -> None:
+    gallery.replace(["Ada"], vectors((5, 5)), ["d"], "same people")
+    assert gallery.names.tolist() == ["Bo", "Ada"]
+    np.testing.assert_array_equal(gallery.embeddings, vectors((0, 2), (5, 5)))
+    gallery.replace(["Ada"], vectors((6, 5)), ["e"], "nothing")
+    assert gallery.digests.tolist() == ["b", "d", "e"]
 
 
 def test_a_saved_gallery_is_read_as_it_was(gallery: MemoryGallery, tmp_path: Path) -> None:
@@ -263,10 +271,10 @@ def test_an_int8_gallery_does_all_that_others_do(tmp_path: Path) -> None:
     known = loaded.known_photos("eyes")
     assert sorted(known) == ["a", "b", "c"]
     # Photos that have not changed are enrolled again from what is kept: nothing is rounded twice.
-    loaded.replace_all(["Ada", "Bo"], np.stack([known["a"], known["b"]]), ["a", "b"])
+    loaded.replace(["Ada", "Bo"], np.stack([known["a"], known["b"]]), ["a", "b"])
     np.testing.assert_array_equal(loaded.kept, gallery.kept[:2])
     with pytest.raises(InputError):
-        loaded.replace_all(["Cy"], np.zeros((1, 16), np.float32), [""])
+        loaded.replace(["Cy"], np.zeros((1, 16), np.float32), [""])
     assert loaded.people() == {"Ada": 1, "Bo": 1}
     assert loaded.remove("Ada") == 1
     np.testing.assert_array_equal(loaded.kept, gallery.kept[1:2])
