@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -98,6 +98,7 @@ def find_suspicions(
     face_sides: npt.ArrayLike | None = None,
     sharpnesses: npt.ArrayLike | None = None,
     crop_side: int = 150,
+    compare: bool = True,
 ) -> tuple[Suspicion, ...]:
     """Name likely mistakes among enrolled photos.
 
@@ -114,6 +115,8 @@ def find_suspicions(
         sharpnesses: ``(N,)`` from :func:`sharpness`; NaN where unknown. None looks for no
             blurred faces.
         crop_side: The side of the encoder's crop, in pixels.
+        compare: Whether to compare each photo with each other, in time that grows with the
+            square of their number; without, only small and blurred faces are looked for.
 
     Returns:
         The gravest first: mislabelled photos, people enrolled twice, doubled photos, small
@@ -123,7 +126,7 @@ def find_suspicions(
         InputError: Unequal lengths, or embeddings that cannot be compared.
     """
     found: list[Suspicion] = []
-    folder = _folder(photos, names, embeddings)
+    folder = _folder(photos, names, embeddings) if compare else None
     if folder is not None:
         nearest, doubles, near_people = _compare_all(folder)
         found += _mislabelled(folder, nearest)
@@ -159,12 +162,19 @@ def sharpness(crop: ImageArray) -> float:
     Returns:
         0 or more; 0 for a crop of one colour.
     """
-    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float64)
-    contrast = float(grey.var())
+    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
+    contrast = _variance(grey)
     if contrast == 0:
         return 0.0
-    detail = float(cv2.Laplacian(grey, cv2.CV_64F).var()) - _ROUNDING
+    # Whole numbers, which 16 bits hold, in a fraction of the time that floating point takes.
+    detail = _variance(cv2.Laplacian(grey, cv2.CV_16S)) - _ROUNDING
     return max(0.0, detail) / contrast
+
+
+def _variance(pixels: npt.NDArray[Any]) -> float:
+    """The variance of the values of one channel."""
+    _, deviation = cv2.meanStdDev(pixels)
+    return float(deviation[0, 0]) ** 2
 
 
 def is_blurred(crop: ImageArray) -> bool:
