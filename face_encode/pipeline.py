@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from face_encode.hygiene import sharpness
 from face_encode.images import as_rgb, content_digest, read_image
 from face_encode.prefetching import prefetched
 from face_encode.types import CropRecipe, Embeddings, Face, ImageArray, Photo, check_count
+
+if TYPE_CHECKING:
+    import loky
 
 # Photos that travel to a worker together: enough to hide the trip, few enough that the first
 # faces come soon and no worker is left with much when the others are done.
@@ -221,22 +225,35 @@ def find_crops(
         digests: Whether to make the digest of each file's content too.
     """
     workers, photos = _settled(workers, photos)
-    todo = iter(photos)
     if workers == 1:
-        for photo in todo:
-            yield find_in_photo(photo, detector, recipe, max_faces, digests)
-        return
+        return (find_in_photo(photo, detector, recipe, max_faces, digests) for photo in photos)
     # loky starts clean processes: forking one in which TensorFlow runs can deadlock, and the
     # standard library's clean start would run the user's own script again in each.
     import loky
 
+    # Here and not where the photos are gone through: loky keeps workers for further calls from the
+    # same thread only.
     executor = loky.get_reusable_executor(max_workers=workers, timeout=60, env=_ONE_THREAD)
+    most_pending = _CHUNKS_AHEAD * workers
+    return _find_in_processes(
+        executor, most_pending, iter(photos), (detector, recipe, max_faces, digests)
+    )
+
+
+def _find_in_processes(
+    executor: loky.ProcessPoolExecutor,
+    most_pending: int,
+    photos: Iterator[Photo],
+    how: tuple[Detector, CropRecipe, int | None, bool],
+) -> Iterator[PhotoCrops]:
+    """Let workers find the crops of chunks of photos, a few chunks ahead."""
+    import loky
+
     pending: deque[loky.Future] = deque()
     try:
-        while chunk := list(itertools.islice(todo, _CHUNK)):
-            work = chunk, detector, recipe, max_faces, digests
-            pending.append(executor.submit(_find_in_chunk, *work))
-            if len(pending) > _CHUNKS_AHEAD * workers:
+        while chunk := list(itertools.islice(photos, _CHUNK)):
+            pending.append(executor.submit(_find_in_chunk, chunk, *how))
+            if len(pending) > most_pending:
                 yield from pending.popleft().result()
         while pending:
             yield from pending.popleft().result()
