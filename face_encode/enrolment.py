@@ -22,7 +22,7 @@ from face_encode.gallery.names import check_name
 from face_encode.hygiene import find_suspicions
 from face_encode.images import content_digest
 from face_encode.photo_inputs import PhotoInput, local_photo, path_of, place_of
-from face_encode.pipeline import EmbeddedPhoto, embed_batches
+from face_encode.pipeline import EmbeddedPhoto, embed_batches, sensible_workers
 from face_encode.progress import tracked
 from face_encode.resuming import UNFINISHED_SUFFIX, UnfinishedRun
 from face_encode.types import EnrolmentReport, LeftOut, Photo
@@ -155,6 +155,9 @@ def enrol_people(
     """
     work = _Work(people, gallery.known_photos(detector.name), unfinished)
     resumed = len(work.tasks) - len(work.waiting)
+    if workers is None and not work.only_files:
+        # Otherwise it is told by looking ahead, which opens photos that are no files: too early.
+        workers = sensible_workers(len(work.waiting))
     batches = embed_batches(
         work.todo(), detector, encoder, workers=workers, batch_size=batch_size, digests=True
     )
@@ -212,6 +215,7 @@ class _Work:
     Attributes:
         tasks: All photos.
         waiting: The rows of those that were not embedded before.
+        only_files: Whether all photos are given by their paths.
     """
 
     def __init__(
@@ -231,8 +235,10 @@ class _Work:
         self._refused = {name: _reason_against(name) for name in people}
         self._outcomes: list[_Outcome | None] = [None] * len(self.tasks)
         self._begun: deque[int] = deque()
+        paths = [path_of(photo) or "" for photo in self._photos]
+        self.only_files = all(paths)
         if unfinished is not None:
-            unfinished.resume([path_of(photo) or "" for photo in self._photos])
+            unfinished.resume(paths)
             for row in range(len(self.tasks)):
                 if unfinished.is_done(row):
                     self._outcomes[row] = _outcome_of(unfinished.result(row))

@@ -280,7 +280,7 @@ def _compare_all(
         tile = folder.units[rows] @ folder.units[columns].T
         if len(doubles) < _MOST_PAIRS:
             alike = np.triu(tile >= same_photo, 1) if start == other else tile >= same_photo
-            found = np.argwhere(alike) + (start, other)
+            found = np.argwhere(alike) + np.array([start, other])
             doubles += [(row, column) for row, column in found.tolist()]
         own = folder.owner[rows, None] == folder.owner[columns]
         tile[own] = -np.inf

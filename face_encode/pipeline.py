@@ -272,22 +272,26 @@ _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def _settled(workers: int | None, photos: Iterable[Photo]) -> tuple[int, Iterable[Photo]]:
-    """How many processes, and the photos: as many as cores, where there are photos enough.
+    """How many processes, as many as asked for or as suit the photos; and the photos."""
+    if workers is not None:
+        return check_count(workers, "workers"), photos
+    todo = iter(photos)
+    first = list(itertools.islice(todo, _ENOUGH_FOR_WORKERS))
+    return sensible_workers(len(first)), itertools.chain(first, todo)
+
+
+def sensible_workers(photos: int) -> int:
+    """How many processes suit so many photos: as many as cores, or 1 for few.
 
     The encoder takes part of the cores too. But detection waits whenever it is far enough ahead,
     so that nobody has to know beforehand how the cores are best shared between the two: that
     depends on the size of the photos.
     """
-    if workers is not None:
-        return check_count(workers, "workers"), photos
-    todo = iter(photos)
-    first = list(itertools.islice(todo, _ENOUGH_FOR_WORKERS))
-    photos = itertools.chain(first, todo)
-    if len(first) < _ENOUGH_FOR_WORKERS:
-        return 1, photos
+    if photos < _ENOUGH_FOR_WORKERS:
+        return 1
     import loky
 
-    return int(loky.cpu_count()), photos
+    return int(loky.cpu_count())
 
 
 def _find_in_chunk(
