@@ -35,3 +35,22 @@ def test_the_rate_is_that_of_the_whole_also_where_items_come_in_batches(
     list(tracked(batches(), 20, "Working"))
     (rate,) = re.findall(r"([\d.]+)/s", capsys.readouterr().err.splitlines()[-1])
     assert 10 < float(rate) <= 40
+
+
+def test_the_time_left_is_that_of_the_whole_also_where_items_come_in_batches(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+
+    def batches() -> Iterator[int]:
+        time.sleep(0.5)
+        yield from range(20)
+        time.sleep(0.5)
+
+    list(tracked(batches(), 420, "Working", done=200))
+    frames = re.findall(r"220/420.*?(\d):(\d\d):(\d\d) left", capsys.readouterr().err)
+    assert frames
+    # 20 in half a second, and 200 to come: at the end of the second half, ten seconds.
+    hours, minutes, seconds = map(int, frames[-1])
+    assert (hours, minutes) == (0, 0)
+    assert 5 <= seconds <= 20
