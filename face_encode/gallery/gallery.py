@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from face_encode.calibration import Calibration
 from face_encode.distances import Metric
-from face_encode.errors import WrongEncoderError
+from face_encode.errors import InputError, WrongEncoderError
 from face_encode.types import Embeddings, Match
 
 Replaces: TypeAlias = Literal["all", "same people", "nothing"]
 """Which of a gallery's embeddings new ones take the place of."""
+
+Ranking: TypeAlias = Literal["best", "mean"]
+"""How near a person is, who may have many embeddings enrolled: ``"best"`` as near as the nearest of
+them, ``"mean"`` the mean of the similarities of all of them."""
+
+RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
 
 
 class EncoderIdentity(Protocol):
@@ -97,16 +103,21 @@ class Gallery(Protocol):
     def known_photos(self, detector_name: str) -> Mapping[str, npt.NDArray[np.float32]]:
         """Content digest -> embedding of the photos enrolled with the help of this detector."""
 
-    def search(self, embeddings: Embeddings, k: int = 1) -> list[list[Match]]:
+    def search(
+        self, embeddings: Embeddings, k: int = 1, ranking: Ranking = "best"
+    ) -> list[list[Match]]:
         """Find the nearest people.
 
         Args:
             embeddings: float32 ``(m, D)``.
             k: How many people for each, at the most.
+            ranking: How near a person is; see ``Ranking``.
 
         Returns:
-            m lists, each with the nearest person first, one entry a person: the similarity is
-            that of the person's nearest embedding.
+            m lists, each with the nearest person first, one entry a person; people who are
+            equally near come in the order of their names. The similarity is the cosine, or minus
+            the Euclidean distance, by the gallery's metric: of the person's nearest embedding for
+            ``"best"``, the mean of those of all the person's embeddings for ``"mean"``.
         """
 
     def remove(self, name: str) -> int:
@@ -120,6 +131,17 @@ class Gallery(Protocol):
 
     def close(self) -> None:
         """Keep what is to be kept, and let go of it."""
+
+
+def check_ranking(ranking: object) -> Ranking:
+    """Check an argument that says how near a person is.
+
+    Raises:
+        InputError: None of ``RANKINGS``.
+    """
+    if not isinstance(ranking, str) or ranking not in RANKINGS:
+        raise InputError(f"a ranking is one of {', '.join(RANKINGS)}. Received: {ranking!r}")
+    return ranking
 
 
 def check_encoder(where: str, name: str, fingerprint: str, encoder: EncoderIdentity) -> None:

@@ -24,7 +24,13 @@ from face_encode.calibration import Calibration
 from face_encode.distances import Metric, check_metric
 from face_encode.errors import GalleryError, InputError
 from face_encode.files import as_path, replacing
-from face_encode.gallery.gallery import EncoderIdentity, Replaces, check_encoder
+from face_encode.gallery.gallery import (
+    EncoderIdentity,
+    Ranking,
+    Replaces,
+    check_encoder,
+    check_ranking,
+)
 from face_encode.gallery.names import check_name
 from face_encode.gallery.npz_file import (
     GALLERY_FORM,
@@ -209,11 +215,14 @@ class MemoryGallery:
             self._set(*former)
             raise
 
-    def search(self, embeddings: Embeddings, k: int = 1) -> list[list[Match]]:
+    def search(
+        self, embeddings: Embeddings, k: int = 1, ranking: Ranking = "best"
+    ) -> list[list[Match]]:
         """Find the nearest people by the gallery's metric; see ``Gallery.search``.
 
         Raises:
-            InputError: Another length of embedding, one that is not finite, or k below 1.
+            InputError: Another length of embedding, one that is not finite, k below 1, or no
+                such ranking.
         """
         probes = _float32(embeddings)
         if probes.ndim != 2 or probes.shape[1] != self.kept.shape[1]:
@@ -223,12 +232,12 @@ class MemoryGallery:
             )
         if not np.isfinite(probes).all():
             raise InputError("an embedding is finite; at least one is not")
-        k = check_count(k, "k")
+        k, ranking = check_count(k, "k"), check_ranking(ranking)
         if not len(self):
             return [[] for _ in probes]
         if self._index is None:
             self._index = SearchIndex.of(self.kept, self.quantizer, self.names, self.metric)
-        return self._index.search(probes, k)
+        return self._index.search(probes, k, ranking)
 
     def remove(self, name: str) -> int:
         """Take a person out without touching the others.

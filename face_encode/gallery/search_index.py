@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.distances import Metric, distances
+from face_encode.gallery.gallery import Ranking
 from face_encode.quantization import Codes, Quantizer, unit_length
 from face_encode.types import Embeddings, Match
 
@@ -64,13 +65,18 @@ class SearchIndex:
         codes = np.asarray(rows[order], np.int8)
         return cls(codes, quantizer, quantizer.steps(codes), starts, people.tolist())
 
-    def search(self, probes: Embeddings, k: int) -> list[list[Match]]:
+    def search(self, probes: Embeddings, k: int, ranking: Ranking = "best") -> list[list[Match]]:
         """The nearest k people of each probe, float32 ``(m, D)``, best first."""
         found: list[list[Match]] = []
         block = max(1, _BLOCK // len(self.rows))
         for start in range(0, len(probes), block):
             similarities = self._similarities(probes[start : start + block])
-            best = np.maximum.reduceat(similarities, self.starts, axis=1)
+            if ranking == "best":
+                best = np.maximum.reduceat(similarities, self.starts, axis=1)
+            else:
+                counts = np.diff(self.starts, append=len(self.rows))
+                best = np.add.reduceat(similarities, self.starts, axis=1, dtype=np.float64)
+                best = np.asarray(best / counts, np.float32)
             if self.metric == "cosine":
                 # Rounding can lead out of the range that people are promised.
                 best = np.clip(best, -1, 1)

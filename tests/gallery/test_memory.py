@@ -52,6 +52,19 @@ def test_a_search_gives_each_person_once_by_the_nearest_embedding(gallery: Memor
     assert gallery.search(vectors((0, 5))) == [found[1][:1]]
 
 
+def test_by_their_mean_a_person_is_as_near_as_all_photos_together() -> None:
+    gallery = MemoryGallery(Identity())
+    gallery.add(["Ada", "Bo", "Ada", "Bo"], vectors((1, 0), (1, 1), (0, 1), (2, 2)))
+    # Against (1, 0): Ada's are at 0 and 90 degrees, both of Bo's at 45.
+    half = np.sqrt(0.5)
+    assert [match.name for match in gallery.search(vectors((1, 0)), k=2)[0]] == ["Ada", "Bo"]
+    found = gallery.search(vectors((1, 0)), k=2, ranking="mean")[0]
+    assert [match.name for match in found] == ["Bo", "Ada"]
+    assert [match.similarity for match in found] == pytest.approx([half, 0.5])
+    with pytest.raises(InputError, match=r"one of best, mean\. Received: 'median'"):
+        gallery.search(vectors((1, 0)), ranking="median")  # type: ignore[arg-type]
+
+
 def test_a_search_equals_the_plain_calculation() -> None:
     rng = np.random.default_rng(0)
     embeddings = rng.normal(size=(500, 8)).astype(np.float32)
