@@ -8,6 +8,7 @@ anew. What is found is therefore the same as if everybody had been calculated in
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -19,12 +20,10 @@ from face_encode.distances import Metric
 from face_encode.errors import GalleryError
 from face_encode.gallery.enrolled import Enrolled
 from face_encode.gallery.gallery import Ranking
+from face_encode.gallery.groups import GROUP_ROWS, Groups
 from face_encode.gallery.similarities import Similarities, similarities_of
 from face_encode.types import Embeddings, Match
 
-# Of so many rows the best is noted: a 64th of the similarities is little memory, and to calculate
-# 64 rows anew takes microseconds.
-_GROUP = 64
 # Similarities calculated at once, which stay in a core's cache: 4 MB.
 _AT_ONCE = 1 << 20
 # Rows at once for few probes: more make a product no faster.
@@ -68,26 +67,16 @@ def search_enrolled(
 
 def _nearest_by_best(enrolled: Enrolled, similarities: Similarities, k: int) -> list[list[Match]]:
     """The nearest people of each probe by the nearest of a person's rows."""
-    groups = -(-len(enrolled) // _GROUP)
-    highest = np.empty((groups, len(similarities.slack)), np.float32)
+    groups = Groups(len(enrolled), _height(similarities))
+    highest = np.empty((groups.count, len(similarities.slack)), np.float32)
 
     def note(rows: slice) -> None:
-        values = similarities.rough(rows)
-        whole = len(values) // _GROUP * _GROUP
-        first = rows.start // _GROUP
-        parts = values[:whole].reshape(-1, _GROUP, values.shape[1])
-        if values.shape[1] == 1:
-            # Of one column numpy finds the maxima much faster without it.
-            np.maximum.reduce(parts[:, :, 0], axis=1, out=highest[first : first + len(parts), 0])
-        else:
-            np.maximum.reduce(parts, axis=1, out=highest[first : first + len(parts)])
-        if whole < len(values):
-            values[whole:].max(axis=0, out=highest[-1])
+        groups.note_highest(similarities.rough(rows), rows, highest)
 
     _over_rows(note, len(enrolled), similarities)
     _check_finite(highest)
     return [
-        _nearest_in_groups(enrolled, similarities, probe, column, k)
+        _nearest_in_groups(enrolled, similarities, groups, probe, column, k)
         for probe, column in enumerate(np.ascontiguousarray(highest.T))
     ]
 
@@ -95,6 +84,7 @@ def _nearest_by_best(enrolled: Enrolled, similarities: Similarities, k: int) -> 
 def _nearest_in_groups(
     enrolled: Enrolled,
     similarities: Similarities,
+    groups: Groups,
     probe: int,
     highest: npt.NDArray[np.float32],
     k: int,
@@ -102,26 +92,25 @@ def _nearest_in_groups(
     """The nearest people of one probe, by what the rough look found best in each group of rows."""
     slack = float(similarities.slack[probe])
     # Whoever holds one of the k best is off by the slack at the most, and so is whoever is beaten.
-    looked_at = int((highest >= _kth_largest(highest, k) - 2 * slack).sum())
+    least = _kth_largest(highest, k) - 2 * slack
     while True:
-        groups = np.argpartition(highest, len(highest) - looked_at)[len(highest) - looked_at :]
-        rows = (groups[:, np.newaxis] * _GROUP + np.arange(_GROUP)).ravel()
-        rows = rows[rows < len(enrolled)]
+        chosen = np.flatnonzero(highest >= least)
+        rows = groups.rows_of(chosen)
         values = _anew(similarities, probe, rows)
         owners = enrolled.owners[rows]
         order = np.argsort(-values, kind="stable")
         people, first = np.unique(owners[order], return_index=True)
         best = values[order][first]
-        if looked_at == len(highest):
+        if len(chosen) == len(highest):
             break
         if len(people) < k:
             # Many rows are one person's.
-            looked_at = min(4 * looked_at, len(highest))
+            least = _kth_largest(highest, 4 * len(chosen))
             continue
-        needed = int((highest >= _kth_largest(best, k) - slack).sum())
-        if needed <= looked_at:
+        needed = _kth_largest(best, k) - slack
+        if needed >= least:
             break
-        looked_at = needed
+        least = needed
     return _ranked(enrolled, people, best, k)
 
 
@@ -148,18 +137,35 @@ def _nearest_by_mean(enrolled: Enrolled, similarities: Similarities, k: int) -> 
     return found
 
 
+def _height(similarities: Similarities) -> int:
+    """Rows of a block."""
+    return min(_MOST_ROWS, _AT_ONCE // len(similarities.slack) // GROUP_ROWS * GROUP_ROWS)
+
+
 def _over_rows(work: Callable[[slice], None], count: int, similarities: Similarities) -> None:
     """Have all rows worked on, block by block, by all cores."""
-    height = min(_MOST_ROWS, _AT_ONCE // len(similarities.slack) // _GROUP * _GROUP)
+    height = _height(similarities)
     blocks = [slice(start, min(start + height, count)) for start in range(0, count, height)]
     workers = 1 if similarities.is_threaded else min(len(blocks), _cores())
-    if workers == 1:
-        for block in blocks:
+    waiting = deque(blocks)
+
+    def work_on() -> None:
+        while True:
+            try:
+                block = waiting.popleft()
+            except IndexError:
+                return
             work(block)
+
+    if workers == 1:
+        work_on()
         return
-    with ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(work, blocks):
-            pass
+    # This thread works too, which saves the time to start another.
+    with ThreadPoolExecutor(workers - 1) as pool:
+        others = [pool.submit(work_on) for _ in range(workers - 1)]
+        work_on()
+        for other in others:
+            other.result()
 
 
 @cache
@@ -190,6 +196,8 @@ def _check_finite(values: npt.NDArray[np.floating]) -> None:
 
 def _kth_largest(values: npt.NDArray[np.floating], k: int) -> float:
     """The k-th largest value; the smallest where there are not so many."""
+    if k == 1:
+        return float(values.max())
     place = max(0, len(values) - k)
     return float(np.partition(values, place)[place])
 
