@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from face_encode.archives import TextArray, text_array
 from face_encode.errors import InputError
+from face_encode.gallery.codes import Coded
 from face_encode.gallery.digests import (
     DigestColumn,
     digest_texts,
@@ -37,6 +38,7 @@ class Enrolled:
         quantizer: What codes stand for; None before the first of them, which sets it, and for
             float32.
         reach: How far from the quantizer's centre the embeddings of codes lie at the most.
+        index: Codes of float32 rows, for a search to look through first; or None.
     """
 
     rows: Embeddings | Codes
@@ -46,12 +48,14 @@ class Enrolled:
     digests: DigestColumn
     quantizer: Quantizer | None = None
     reach: float = 0.0
+    index: Coded | None = None
 
     @classmethod
     def nobody(cls, size: int, *, int8: bool = False) -> Enrolled:
         """The columns before anybody is enrolled, for embeddings of so many numbers."""
+        none: Embeddings | Codes = np.empty((0, size), np.float32)
         return cls(
-            np.empty((0, size), np.int8 if int8 else np.float32),
+            np.empty((0, size), np.int8) if int8 else none,
             np.empty(0, np.float32),
             np.empty(0, np.int32),
             (),
@@ -66,6 +70,14 @@ class Enrolled:
     def is_int8(self) -> bool:
         """Whether the rows are codes."""
         return self.rows.dtype == np.int8
+
+    @property
+    def coded(self) -> Coded | None:
+        """The codes that a search looks through: the rows, or the index of float32 ones."""
+        if not self.is_int8 or self.quantizer is None:
+            return self.index
+        rows = np.asarray(self.rows, np.int8)
+        return Coded(rows, self.scales, self.quantizer, self.reach)
 
     @property
     def names(self) -> TextArray:
@@ -114,38 +126,50 @@ class Enrolled:
             raise InputError("an embedding is finite and not all zeros; at least one is not")
         place_of = dict(self.place_of)
         owners = [place_of.setdefault(name, len(place_of)) for name in names]
-        added, scales, quantizer, reach = self._as_kept(embeddings, lengths)
+        added: npt.NDArray[Any] = embeddings
+        quantizer, reach, index = self.quantizer, self.reach, self.index
+        if self.is_int8:
+            # By what the first of all set; a later mean would round all of them once more.
+            coded = Coded.of(embeddings, quantizer)
+            added, lengths, quantizer = coded.codes, coded.steps, coded.quantizer
+            reach = max(reach, coded.reach)
+        elif index is not None:
+            coded = Coded.of(embeddings, index.quantizer).blurred_from(embeddings)
+            index = index.joined(coded)
         return Enrolled(
             np.concatenate([self.rows, added]),
-            np.concatenate([self.scales, scales], dtype=np.float32),
+            np.concatenate([self.scales, lengths], dtype=np.float32),
             np.concatenate([self.owners, np.asarray(owners, np.int32)]),
             tuple(place_of),
             join_digests(self.digests, pack_digests(digests)),
             quantizer,
-            max(self.reach, reach),
+            reach,
+            index,
         )
-
-    def _as_kept(
-        self, embeddings: Embeddings, lengths: npt.NDArray[np.float32]
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32], Quantizer | None, float]:
-        """New rows in the precision of these, their scales, the quantizer and their reach."""
-        if not self.is_int8:
-            return embeddings, lengths, None, 0.0
-        # Of the first that come; a later mean would round all of them once more.
-        quantizer = self.quantizer or Quantizer.fitted_to([embeddings])
-        codes = quantizer.quantize(embeddings)
-        steps = quantizer.steps(codes)
-        return codes, steps, quantizer, farthest(codes, steps)
 
     def quantized(self) -> Enrolled:
         """The same people with codes for rows."""
         if self.is_int8:
             return self
-        empty = Enrolled.nobody(self.rows.shape[1], int8=True)
         if not len(self):
-            return empty
-        codes, steps, quantizer, reach = empty._as_kept(self.embeddings, self.scales)
-        return dataclasses.replace(self, rows=codes, scales=steps, quantizer=quantizer, reach=reach)
+            return Enrolled.nobody(self.rows.shape[1], int8=True)
+        coded = self.index or Coded.of(self.embeddings)
+        return dataclasses.replace(
+            self,
+            rows=coded.codes,
+            scales=coded.steps,
+            quantizer=coded.quantizer,
+            reach=coded.reach,
+            index=None,
+        )
+
+    def indexed(self) -> Enrolled:
+        """The same people, float32, with codes to look through first; at least one row."""
+        if self.coded is not None:
+            return self
+        embeddings = self.embeddings
+        index = Coded.of(embeddings).blurred_from(embeddings)
+        return dataclasses.replace(self, index=index)
 
     def without(self, names: Sequence[str]) -> Enrolled:
         """Without some people; names of others are passed over."""
@@ -164,6 +188,7 @@ class Enrolled:
             owners=moved[self.owners[rows]],
             people=tuple(name for name, stay in zip(self.people, stays, strict=True) if stay),
             digests=self.digests[rows],
+            index=None if self.index is None else self.index.of_rows(rows),
         )
 
     def renamed(self, name: str, new_name: str) -> Enrolled:
@@ -171,10 +196,3 @@ class Enrolled:
         people = list(self.people)
         people[self.place_of[name]] = new_name
         return dataclasses.replace(self, people=tuple(people))
-
-
-def farthest(codes: Codes, steps: npt.NDArray[np.float32]) -> float:
-    """How far from their quantizer's centre the embeddings of codes lie at the most."""
-    # Of whole numbers; einsum takes no memory for their squares.
-    squares = np.einsum("nd,nd->n", codes, codes, dtype=np.int32)
-    return float((np.sqrt(squares) * steps).max(initial=0))

@@ -63,4 +63,4 @@ class Groups:
         strides = np.where(is_rest, 1, widths)
         rows = firsts[:, np.newaxis] + strides[:, np.newaxis] * np.arange(GROUP_ROWS)
         found = rows.ravel()
-        return found[found < self.rows]
+        return np.asarray(found[found < self.rows], np.intp)

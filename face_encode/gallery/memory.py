@@ -131,13 +131,34 @@ class MemoryGallery:
         Raises:
             InputError: The gallery is searched by Euclidean distance, which looks at lengths.
         """
-        if self.metric != "cosine":
-            raise InputError(
-                "int8 keeps the direction of an embedding only, which is enough for the metric "
-                f"'cosine'. Received: a gallery of the metric {self.metric!r}"
-            )
+        self._check_cosine("int8 keeps")
         if self.precision == "float32":
             self._set(self.enrolled.quantized())
+
+    def build_index(self) -> None:
+        """Keep int8 codes beside the float32 embeddings, for searches to look through first.
+
+        They find what they found before, in a fraction of the time: the codes are a quarter of
+        the bytes, and only the few embeddings that may be the nearest are looked at themselves.
+        The index is saved with the gallery, and grows and shrinks with it.
+
+        Raises:
+            InputError: The gallery is searched by Euclidean distance, which looks at lengths.
+            GalleryError: Nobody is enrolled yet.
+        """
+        self._check_cosine("an int8 index holds")
+        if not len(self):
+            raise GalleryError("an index is of embeddings, and nobody is enrolled yet")
+        if self.enrolled.coded is None:
+            self._set(self.enrolled.indexed())
+
+    def _check_cosine(self, what: str) -> None:
+        """Refuse what knows directions only where a search looks at lengths."""
+        if self.metric != "cosine":
+            raise InputError(
+                f"{what} the direction of an embedding only, which is enough for the metric "
+                f"'cosine'. Received: a gallery of the metric {self.metric!r}"
+            )
 
     def __len__(self) -> int:
         """Number of embeddings enrolled."""
@@ -197,7 +218,10 @@ class MemoryGallery:
             former = former.without(names)
         # Whoever stays is kept by the codes that there are, and so are those that come.
         former = dataclasses.replace(former, quantizer=self.quantizer)
-        self._set(self._with(former, names, embeddings, digests))
+        replaced = self._with(former, names, embeddings, digests)
+        if self.enrolled.index is not None and len(replaced):
+            replaced = replaced.indexed()
+        self._set(replaced)
 
     def search(
         self, embeddings: Embeddings, k: int = 1, ranking: Ranking = "best"

@@ -24,8 +24,9 @@ from face_encode.archives import (
 from face_encode.calibration import Calibration
 from face_encode.distances import Metric, check_metric
 from face_encode.errors import GalleryError, InputError
+from face_encode.gallery.codes import Coded, farthest
 from face_encode.gallery.digests import DigestColumn, pack_digests
-from face_encode.gallery.enrolled import Enrolled, farthest
+from face_encode.gallery.enrolled import Enrolled
 from face_encode.gallery.names import check_names
 from face_encode.quantization import Quantizer
 
@@ -40,7 +41,7 @@ ENCRYPTED_HEADER = b"face_encode encrypted 1\n"
 
 # Smaller files are read whole, and their checksums checked.
 _MAPPED_FROM_BYTES = 64_000_000
-_COLUMNS = ("embeddings", "scales", "owners", "packed_digests")
+_COLUMNS = ("embeddings", "scales", "owners", "packed_digests", "index_codes", "index_steps")
 
 GALLERY_FORM = ArchiveForm(
     what="gallery",
@@ -55,9 +56,12 @@ GALLERY_FORM = ArchiveForm(
         # Files from before there were these are as good without.
         "calibration": ("U", 0),
         "metric": ("U", 0),
-        # Of int8.
+        # Of int8, and of an index.
         "centre": ("f", 1),
         "reach": ("f", 0),
+        "index_codes": ("i", 2),
+        "index_steps": ("f", 1),
+        "blur": ("f", 0),
         # Up to version 2 names, since then people, in UTF-8 and a line each, and owners.
         "names": ("U", 1),
         "people": ("u", 1),
@@ -142,6 +146,12 @@ def write_gallery(file: Path | BinaryIO, content: GalleryContent) -> None:
     if enrolled.quantizer is not None:
         arrays["centre"] = enrolled.quantizer.centre
         arrays["reach"] = np.array(enrolled.reach)
+    if (index := enrolled.index) is not None:
+        arrays["centre"] = index.quantizer.centre
+        arrays["reach"] = np.array(index.reach)
+        arrays["blur"] = np.array(index.blur)
+        arrays["index_steps"] = index.steps
+        arrays["index_codes"] = index.codes
     write_archive(file, arrays)
 
 
@@ -219,9 +229,7 @@ def _enrolled(stored: Arrays) -> Enrolled:
         raise InputError("an embedding is finite and not all zeros; at least one is not")
     if len(rows) and not 0 <= int(owners.min()) <= int(owners.max()) < len(people):
         raise InputError(f"an embedding is somebody's of {len(people)} people; one is not")
-    reach = float(stored.get("reach", 0))
-    if quantizer is not None and not 0 <= reach <= 2:
-        raise InputError(f"int8 embeddings lie within 2 of their centre. Received: {reach}")
+    reach = _within_2(stored, "reach") if quantizer is not None else 0.0
     enrolled = Enrolled(
         rows if rows.dtype.kind == "i" else np.asarray(rows, np.float32),
         np.asarray(scales, np.float32),
@@ -230,10 +238,34 @@ def _enrolled(stored: Arrays) -> Enrolled:
         digests,
         quantizer,
         reach,
+        _index(stored, rows) if "index_codes" in stored else None,
     )
     if not enrolled.counts.all():
         raise InputError("each person has at least one embedding; at least one has none")
     return enrolled
+
+
+def _index(stored: Arrays, rows: npt.NDArray[Any]) -> Coded:
+    """The codes of float32 rows."""
+    codes, steps = stored["index_codes"], _present(stored, "index_steps")
+    quantizer = _quantizer(stored, codes)
+    if quantizer is None or codes.shape != rows.shape or len(steps) != len(rows):
+        raise InputError(
+            f"an index has as many codes as there are embeddings, {rows.shape}. "
+            f"Received: {codes.shape} and {len(steps)} steps"
+        )
+    if not (np.isfinite(steps).all() and (steps >= 0).all()):
+        raise InputError("the steps of an index are finite and not negative; at least one is")
+    reach, blur = _within_2(stored, "reach"), _within_2(stored, "blur")
+    return Coded(codes, np.asarray(steps, np.float32), quantizer, reach, blur)
+
+
+def _within_2(stored: Arrays, name: str) -> float:
+    """A distance of vectors of length 1 at the most."""
+    value = float(_present(stored, name))
+    if not 0 <= value <= 2:
+        raise InputError(f"{name!r} lies within 0..2. Received: {value}")
+    return value
 
 
 def _present(stored: Arrays, name: str) -> npt.NDArray[Any]:

@@ -204,7 +204,7 @@ def _kth_largest(values: npt.NDArray[np.floating], k: int) -> float:
 
 def _ranked(
     enrolled: Enrolled,
-    people: npt.NDArray[np.intp],
+    people: npt.NDArray[np.integer],
     nearness: npt.NDArray[np.float32],
     k: int,
 ) -> list[Match]:

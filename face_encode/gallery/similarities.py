@@ -13,7 +13,9 @@ may be the nearest. For that it has to know how far off the rough answer can be,
     p · m + s (p · c) = p · m + s t (q · c) + s (e · c),
 
 where q · c is a product of whole numbers without any rounding, and the last term, which is left
-out, is at most ``|e|`` times the largest ``s |c|``, the gallery's reach (Cauchy and Schwarz).
+out, is at most ``|e|`` times the largest ``s |c|``, the codes' reach (Cauchy and Schwarz). Where
+codes are the index of float32 rows, a row of length 1 is as far from what its codes stand for as
+the codes' blur at the most, and so is its similarity.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.distances import Metric
-from face_encode.errors import GalleryError
+from face_encode.gallery.codes import Coded
 from face_encode.gallery.enrolled import Enrolled
 from face_encode.types import Embeddings
 
@@ -60,7 +62,9 @@ def similarities_of(enrolled: Enrolled, probes: Embeddings, metric: Metric) -> S
     """The similarities of probes, float32 ``(m, D)``, finite, by a gallery's metric."""
     if metric == "euclidean":
         return _Euclidean(enrolled, probes)
-    return _OfCodes(enrolled, probes) if enrolled.is_int8 else _Cosine(enrolled, probes)
+    if enrolled.coded is None:
+        return _Cosine(enrolled, probes)
+    return _OfCodes(enrolled.coded, probes) if enrolled.is_int8 else _ByCodes(enrolled, probes)
 
 
 class _Cosine:
@@ -107,7 +111,8 @@ class _Euclidean:
         result += self._enrolled.scales[rows, np.newaxis] ** 2
         np.maximum(result, 0, out=result)
         np.sqrt(result, out=result)
-        return np.negative(result, out=result)
+        np.negative(result, out=result)
+        return result
 
     def exact(self, probe: int, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         apart = self._enrolled.rows[rows] - self._probes[probe]
@@ -119,15 +124,13 @@ class _OfCodes:
 
     is_threaded = False
 
-    def __init__(self, enrolled: Enrolled, probes: Embeddings) -> None:
+    def __init__(self, coded: Coded, probes: Embeddings) -> None:
         import numkong
 
-        if enrolled.quantizer is None:
-            raise GalleryError("int8 embeddings without a centre stand for nothing")
         self._product = numkong.dots_packed
-        self._enrolled = enrolled
+        self._coded = coded
         self._units = _unit_length(probes)
-        self._centre = enrolled.quantizer.centre.astype(np.float64)
+        self._centre = coded.quantizer.centre.astype(np.float64)
         # A probe of zeros, which has no direction, is as far from everybody.
         widest = np.abs(self._units).max(axis=1, keepdims=True)
         steps = np.where(widest > 0, widest, 1) / _LARGEST_CODE
@@ -143,11 +146,12 @@ class _OfCodes:
         self._offsets = (self._units @ self._centre).astype(np.float32)
         # The products with the centre and with the codes are both below 2.
         rounding = _FURTHER_ROUNDINGS * _UNIT_ROUNDOFF * 4
-        self.slack = np.sqrt((left_out**2).sum(axis=1)) * enrolled.reach + rounding
+        lengths = np.sqrt((left_out**2).sum(axis=1))
+        self.slack = lengths * coded.reach + coded.blur + rounding
 
     def rough(self, rows: slice) -> npt.NDArray[np.float32]:
-        result = self._whole_products(self._enrolled.rows[rows]).astype(np.float32)
-        result *= self._enrolled.scales[rows, np.newaxis]
+        result = self._whole_products(self._coded.codes[rows]).astype(np.float32)
+        result *= self._coded.steps[rows, np.newaxis]
         result *= self._steps
         result += self._offsets
         return result
@@ -166,9 +170,21 @@ class _OfCodes:
 
     def exact(self, probe: int, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         unit = self._units[probe]
-        codes = self._enrolled.rows[rows].astype(np.float64)
-        along = (codes * unit).sum(axis=1) * self._enrolled.scales[rows]
+        codes = self._coded.codes[rows].astype(np.float64)
+        along = (codes * unit).sum(axis=1) * self._coded.steps[rows]
         return _cosines(along + unit @ self._centre)
+
+
+class _ByCodes(_OfCodes):
+    """By the cosine of the angle; the rows are float32, and their codes are looked through."""
+
+    def __init__(self, enrolled: Enrolled, probes: Embeddings) -> None:
+        assert enrolled.coded is not None
+        super().__init__(enrolled.coded, probes)
+        self._cosine = _Cosine(enrolled, probes)
+
+    def exact(self, probe: int, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        return self._cosine.exact(probe, rows)
 
 
 def _unit_length(probes: Embeddings) -> npt.NDArray[np.float64]:
@@ -191,4 +207,4 @@ def _products(rows: npt.NDArray[Any], factors: npt.NDArray[np.float32]) -> npt.N
 
 def _cosines(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Rounded, and within the range that people are promised."""
-    return np.clip(values, -1, 1).astype(np.float32)
+    return np.asarray(np.clip(values, -1, 1), np.float32)
