@@ -106,13 +106,11 @@ class _Euclidean:
 
     def rough(self, rows: slice) -> npt.NDArray[np.float32]:
         result = _products(self._enrolled.rows[rows], self._factors)
-        result *= -2
+        result *= np.float32(-2)
         result += self._squares
         result += self._enrolled.scales[rows, np.newaxis] ** 2
-        np.maximum(result, 0, out=result)
-        np.sqrt(result, out=result)
-        np.negative(result, out=result)
-        return result
+        # Rounding makes the square of a tiny distance negative now and then.
+        return np.asarray(-np.sqrt(np.maximum(result, 0)), np.float32)
 
     def exact(self, probe: int, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         apart = self._enrolled.rows[rows] - self._probes[probe]
