@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -24,8 +24,15 @@ from face_encode.calibration import Calibration
 from face_encode.distances import Metric, check_metric
 from face_encode.errors import GalleryError, InputError
 from face_encode.files import as_path, replacing
+from face_encode.gallery.checking import (
+    check_embeddings,
+    check_labels,
+    check_probes,
+    check_shape,
+)
 from face_encode.gallery.gallery import (
     EncoderIdentity,
+    Mark,
     Ranking,
     Replaces,
     check_encoder,
@@ -104,6 +111,11 @@ class MemoryGallery:
         self._changed = True
 
     @property
+    def is_shared(self) -> bool:
+        """False: it is this program's own, and others read its file at the most."""
+        return False
+
+    @property
     def precision(self) -> Literal["float32", "int8"]:
         """``"float32"``, or ``"int8"`` where the embeddings are kept as a byte a number."""
         return "int8" if self.kept.dtype == np.int8 else "float32"
@@ -164,33 +176,17 @@ class MemoryGallery:
             InputError: Another number or length of embeddings, one that is not finite or is
                 all zeros, or a name that is empty.
         """
-        added = _float32(embeddings)
-        new_names, new_digests = self._checked(names, added.shape, digests)
-        lengths = np.linalg.norm(added, axis=1)
-        if not np.isfinite(lengths).all() or not (lengths > 0).all():
-            raise InputError("an embedding is finite and not all zeros; at least one is not")
+        added = check_embeddings(embeddings, names, self.kept.shape[1])
+        new_digests = check_labels(names, digests)
         self._set(
             np.concatenate([self.kept, self._as_kept(added)]),
-            np.concatenate([self.names, new_names]),
-            np.concatenate([self.digests, new_digests]),
+            np.concatenate([self.names, text_array(names)]),
+            np.concatenate([self.digests, text_array(new_digests)]),
         )
 
-    def _checked(
-        self, names: Sequence[str], shape: tuple[int, ...], digests: Sequence[str] | None
-    ) -> tuple[TextArray, TextArray]:
-        """Names and digests as arrays, checked, also against the shape of the embeddings."""
-        size = self.kept.shape[1]
-        if shape != (len(names), size):
-            raise InputError(
-                f"{len(names)} names take embeddings of shape ({len(names)}, {size}). "
-                f"Received: shape {shape}"
-            )
-        for name in names:
-            check_name(name)
-        digests = [""] * len(names) if digests is None else digests
-        if len(digests) != len(names):
-            raise InputError(f"{len(names)} names take as many digests. Received: {len(digests)}")
-        return text_array(names), text_array(digests)
+    def mark(self, names: Collection[str] | None = None) -> Mark:
+        """None: nobody else changes this gallery."""
+        return None
 
     def replace(
         self,
@@ -198,6 +194,9 @@ class MemoryGallery:
         embeddings: Embeddings,
         digests: Sequence[str],
         replaces: Replaces = "all",
+        *,
+        detector_name: str = "",
+        mark: Mark = None,
     ) -> None:
         """Enrol embeddings in the place of others; see ``Gallery.replace``.
 
@@ -214,6 +213,11 @@ class MemoryGallery:
         except InputError:
             self._set(*former)
             raise
+        # Where people stay whom another detector found, none can be named for all: nothing is
+        # then taken for unchanged later.
+        if stay.any() and self.detector_name != detector_name:
+            detector_name = ""
+        self.detector_name = detector_name
 
     def search(
         self, embeddings: Embeddings, k: int = 1, ranking: Ranking = "best"
@@ -224,14 +228,7 @@ class MemoryGallery:
             InputError: Another length of embedding, one that is not finite, k below 1, or no
                 such ranking.
         """
-        probes = _float32(embeddings)
-        if probes.ndim != 2 or probes.shape[1] != self.kept.shape[1]:
-            raise InputError(
-                f"this gallery takes embeddings of shape (m, {self.kept.shape[1]}). "
-                f"Received: shape {probes.shape}"
-            )
-        if not np.isfinite(probes).all():
-            raise InputError("an embedding is finite; at least one is not")
+        probes = check_probes(embeddings, self.kept.shape[1])
         k, ranking = check_count(k, "k"), check_ranking(ranking)
         if not len(self):
             return [[] for _ in probes]
@@ -282,7 +279,9 @@ class MemoryGallery:
         """How many embeddings each person has, in the order of enrolment."""
         return dict(Counter(self.names.tolist()))
 
-    def known_photos(self, detector_name: str) -> Mapping[str, npt.NDArray[np.float32]]:
+    def known_photos(
+        self, detector_name: str, digests: Collection[str] | None = None
+    ) -> Mapping[str, npt.NDArray[np.float32]]:
         """Content digest -> embedding of the photos enrolled with the help of this detector."""
         if detector_name != self.detector_name:
             return {}
@@ -408,7 +407,8 @@ class MemoryGallery:
         centre: npt.NDArray[Any] | None,
     ) -> None:
         """Enrol what a file holds as int8, without widening it."""
-        new_names, new_digests = self._checked(names, codes.shape, digests)
+        check_shape(codes.shape, names, self.kept.shape[1])
+        new_digests = check_labels(names, digests)
         if codes.dtype != np.int8:
             raise InputError(f"whole numbers as embeddings are int8. Received: {codes.dtype}")
         if centre is not None:
@@ -418,14 +418,4 @@ class MemoryGallery:
             raise InputError(
                 f"int8 embeddings have a 'centre' of shape {codes.shape[1:]}. Received: {received}"
             )
-        self._set(codes, new_names, new_digests)
-
-
-def _float32(embeddings: Any) -> Embeddings:
-    """Embeddings as float32."""
-    try:
-        # What float32 cannot hold becomes infinite, and is refused as that.
-        with np.errstate(over="ignore"):
-            return np.asarray(embeddings, np.float32)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"embeddings are an array of numbers: {error}") from error
+        self._set(codes, text_array(names), text_array(new_digests))
