@@ -68,7 +68,6 @@ class MemoryGallery:
         encoder_name: The encoder that fills it.
         encoder_fingerprint: Its fingerprint.
         detector_name: The detector that found the faces, empty where unknown.
-        calibration: What ``face-encode calibrate`` learnt for this encoder, or None.
     """
 
     def __init__(
@@ -95,7 +94,7 @@ class MemoryGallery:
         self.encoder_name = encoder.name
         self.encoder_fingerprint = encoder.fingerprint
         self.detector_name = ""
-        self.calibration: Calibration | None = None
+        self._calibration: Calibration | None = None
         self._path = None if path is None else as_path(path)
         self._changed = False
         self._index: SearchIndex | None = None
@@ -108,6 +107,16 @@ class MemoryGallery:
         """Take new arrays; the former ones are never written into, so views stay valid."""
         self.kept, self.names, self.digests = kept, names, digests
         self._index = None
+        self._changed = True
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What ``face-encode calibrate`` learnt for this encoder, or None."""
+        return self._calibration
+
+    @calibration.setter
+    def calibration(self, learnt: Calibration | None) -> None:
+        self._calibration = learnt
         self._changed = True
 
     @property
