@@ -39,9 +39,13 @@ class MilvusPlace:
 
 
 def is_milvus(uri: str | os.PathLike[str]) -> bool:
-    """Whether a gallery of this name is kept in Milvus."""
-    text = os.fspath(uri)
-    return isinstance(text, str) and (_is_address(text) or Path(text).suffix == EMBEDDED_SUFFIX)
+    """Whether a gallery of this name is kept in Milvus.
+
+    Raises:
+        InputError: It is no text or path.
+    """
+    path = as_path(uri)
+    return path.suffix == EMBEDDED_SUFFIX or (isinstance(uri, str) and _is_address(uri))
 
 
 def milvus_place(

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
+from face_encode.distances import Metric
 from face_encode.errors import GalleryError
 from face_encode.files import as_path
 from face_encode.gallery.gallery import EncoderIdentity, Gallery
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.milvus import MilvusGallery
-from face_encode.gallery.milvus_places import is_milvus
+from face_encode.gallery.milvus_places import is_milvus, milvus_place
 
 IN_MEMORY = ":memory:"
 
 
 def names_gallery(text: str | os.PathLike[str]) -> bool:
     """Whether a text names a gallery that is kept somewhere, and no folder of photos."""
-    return is_milvus(text) or Path(text).suffix == ".npz"
+    return is_milvus(text) or as_path(text).suffix == ".npz"
+
+
+def gallery_label(text: str | os.PathLike[str]) -> str:
+    """What a gallery is called in messages: its name, without a password that is in it."""
+    return milvus_place(text).label if is_milvus(text) else os.fspath(text)
 
 
 def open_gallery(
@@ -28,6 +33,7 @@ def open_gallery(
     token: str | None = None,
     collection: str | None = None,
     index: str = "FLAT",
+    metric: Metric | None = "cosine",
     create: bool = True,
 ) -> Gallery:
     """Open a gallery.
@@ -47,21 +53,31 @@ def open_gallery(
         collection: The Milvus collection, ``face_encode`` by default.
         index: Milvus's index for a new gallery: ``"FLAT"`` is exact; on a server ``"AUTOINDEX"``
             is faster for very many people, and may miss a near one.
+        metric: What a search compares by, ``"cosine"`` or ``"euclidean"``; None takes what the
+            gallery has, or ``"cosine"`` for a new one.
         create: Whether it may be a new one, which is kept from the first change on.
 
     Raises:
-        GalleryError: No such kind of gallery, none there where none may be made, or it is
-            damaged or cannot be reached.
+        GalleryError: No such kind of gallery, none there where none may be made, one of another
+            metric, or it is damaged or cannot be reached.
+        InputError: No such metric, or int8 for one that looks at lengths.
         WrongEncoderError: Another encoder filled it.
         MissingExtraError: It takes an optional dependency that is not installed.
     """
+    new_metric: Metric = "cosine" if metric is None else metric
     if uri is None or uri == IN_MEMORY:
-        return MemoryGallery(encoder, int8=int8)
+        return MemoryGallery(encoder, int8=int8, metric=new_metric)
     if is_milvus(uri):
         if int8:
             raise GalleryError("a gallery in Milvus keeps float32. Received: int8=True")
         return MilvusGallery(
-            uri, encoder, token=token, collection=collection, index=index, create=create
+            uri,
+            encoder,
+            token=token,
+            collection=collection,
+            index=index,
+            metric=metric,
+            create=create,
         )
     path = as_path(uri)
     if path.suffix != ".npz":
@@ -71,8 +87,8 @@ def open_gallery(
         )
     # os.path, because pathlib raises where the path cannot be looked at.
     if create and not os.path.exists(path):
-        return MemoryGallery(encoder, path, int8=int8)
-    gallery = MemoryGallery.load(path, encoder)
+        return MemoryGallery(encoder, path, int8=int8, metric=new_metric)
+    gallery = MemoryGallery.load(path, encoder, metric=metric)
     if int8:
         gallery.quantize()
     return gallery
