@@ -19,7 +19,8 @@ from face_encode.files import reason_of
 from face_encode.gallery.milvus_places import MilvusPlace
 
 CONNECT_SECONDS = 10.0
-CALL_SECONDS = 60.0
+# Of each call, with what is tried again within it while a server is being restarted.
+CALL_SECONDS = 30.0
 # How long another process's turn at an embedded store is waited for.
 TURN_SECONDS = 60.0
 # How long an embedded store stays open after its last use: opening it again reads its files.
@@ -90,16 +91,16 @@ class ServerStore:
     @contextmanager
     def client(self) -> Iterator[tuple[Any, int]]:
         """See ``MilvusStore.client``; may be used from several threads at once."""
+        with self._lock, _told(f"{self._place.label} cannot be reached", self._place.token):
+            if self._client is None:
+                self._client = _import_pymilvus().MilvusClient(
+                    self._place.address,
+                    token=self._place.token,
+                    timeout=CONNECT_SECONDS,
+                    dedicated=True,
+                )
+                self._opened += 1
         with _told(self._place.label, self._place.token):
-            with self._lock:
-                if self._client is None:
-                    self._client = _import_pymilvus().MilvusClient(
-                        self._place.address,
-                        token=self._place.token,
-                        timeout=CONNECT_SECONDS,
-                        dedicated=True,
-                    )
-                    self._opened += 1
             yield self._client, self._opened
 
     def close(self) -> None:
@@ -251,7 +252,7 @@ _embedded_lock = threading.Lock()
 
 
 @contextmanager
-def _told(label: str, token: str = "") -> Iterator[None]:
+def _told(what: str, token: str = "") -> Iterator[None]:
     """Tell of what Milvus refuses or fails at as an error of ours.
 
     Raises:
@@ -267,7 +268,7 @@ def _told(label: str, token: str = "") -> Iterator[None]:
         for secret in (token, *token.split(":", 1)[1:]):
             reason = reason.replace(secret, "…") if secret else reason
         # Its messages go on with a stack, line by line.
-        raise GalleryError(f"the gallery {label}: {reason.strip().splitlines()[0]}") from error
+        raise GalleryError(f"the gallery {what}: {reason.strip().splitlines()[0]}") from error
 
 
 def _import_pymilvus() -> Any:
