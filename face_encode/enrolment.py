@@ -14,7 +14,7 @@ import numpy.typing as npt
 from face_encode.detectors.detector import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, ImageError, InputError
-from face_encode.gallery.gallery import Gallery, Replaces
+from face_encode.gallery.gallery import Gallery, Mark, Replaces
 from face_encode.gallery.names import check_name
 from face_encode.hygiene import find_suspicions
 from face_encode.images import content_digest
@@ -76,7 +76,9 @@ def enrol_people(
     """
     left_out: list[LeftOut] = []
     tasks = _tasks(people, left_out)
-    known = gallery.known_photos(detector.name)
+    # Others may add to a shared gallery while this goes on; what they add is not replaced.
+    mark = None if replaces == "nothing" else gallery.mark(None if replaces == "all" else people)
+    known = gallery.known_photos(detector.name, {task.digest for task in tasks})
     fresh = [task for task in tasks if task.digest not in known]
     embedded = embed_photos([task.photo for task in fresh], detector, encoder, workers=workers)
     shown = tracked(embedded, len(fresh), "Enrolling", show=progress)
@@ -89,6 +91,7 @@ def enrol_people(
         encoder,
         replaces=replaces,
         left_out=left_out,
+        mark=mark,
     )
     empty = [f"{name}: no photo in the folder" for name, photos in people.items() if not photos]
     counts = {name: report.per_person.get(name, 0) for name in people}
@@ -104,6 +107,7 @@ def enrol_embedded(
     *,
     replaces: Replaces = "all",
     left_out: Sequence[LeftOut] = (),
+    mark: Mark = None,
 ) -> EnrolmentReport:
     """Make a gallery hold people whose photos were embedded already.
 
@@ -116,6 +120,7 @@ def enrol_embedded(
         encoder: Embedded them.
         replaces: As for ``enrol_people``.
         left_out: Photos that could not even be opened, for the report.
+        mark: What of the gallery may be replaced; see ``Gallery.replace``.
 
     Returns:
         What became of each photo.
@@ -146,11 +151,9 @@ def enrol_embedded(
         )
     suspicions = _suspicions(enrolled, fresh, np.stack(embeddings), encoder)
     names, digests = [task.name for task in enrolled], [task.digest for task in enrolled]
-    gallery.replace(names, np.stack(embeddings), digests, replaces)
-    # Where people stay whom another detector found, none can be named for all: nothing is then
-    # taken for unchanged later.
-    mixed = len(gallery) > len(enrolled) and gallery.detector_name != detector.name
-    gallery.detector_name = "" if mixed else detector.name
+    gallery.replace(
+        names, np.stack(embeddings), digests, replaces, detector_name=detector.name, mark=mark
+    )
     return EnrolmentReport(
         enrolled=len(enrolled),
         per_person=Counter(task.name for task in enrolled),

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.archives import TextArray, text_array
-from face_encode.errors import InputError
 from face_encode.gallery.codes import Coded
 from face_encode.gallery.digests import (
     DigestColumn,
@@ -113,17 +112,12 @@ class Enrolled:
 
         Args:
             names: m names.
-            embeddings: float32 ``(m, D)``.
+            embeddings: float32 ``(m, D)``, finite and none of zeros.
             digests: m digests, empty where unknown.
-
-        Raises:
-            InputError: An embedding is not finite, or is all zeros.
         """
         if not len(embeddings):
             return self
         lengths = np.linalg.norm(embeddings, axis=1)
-        if not np.isfinite(lengths).all() or not (lengths > 0).all():
-            raise InputError("an embedding is finite and not all zeros; at least one is not")
         place_of = dict(self.place_of)
         owners = [place_of.setdefault(name, len(place_of)) for name in names]
         added: npt.NDArray[Any] = embeddings

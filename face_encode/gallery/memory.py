@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,15 +17,17 @@ from face_encode.calibration import Calibration
 from face_encode.distances import Metric, check_metric
 from face_encode.errors import GalleryError, InputError
 from face_encode.files import as_path, replacing
+from face_encode.gallery.checking import check_embeddings, check_labels, check_probes
 from face_encode.gallery.enrolled import Enrolled
 from face_encode.gallery.gallery import (
     EncoderIdentity,
+    Mark,
     Ranking,
     Replaces,
     check_encoder,
     check_ranking,
 )
-from face_encode.gallery.names import check_name, check_names
+from face_encode.gallery.names import check_name
 from face_encode.gallery.npz_file import (
     GalleryContent,
     check_file_name,
@@ -51,7 +53,6 @@ class MemoryGallery:
         encoder_name: The encoder that fills it.
         encoder_fingerprint: Its fingerprint.
         detector_name: The detector that found the faces, empty where unknown.
-        calibration: What ``face-encode calibrate`` learnt for this encoder, or None.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class MemoryGallery:
         self.encoder_name = encoder.name
         self.encoder_fingerprint = encoder.fingerprint
         self.detector_name = ""
-        self.calibration: Calibration | None = None
+        self._calibration: Calibration | None = None
         self._path = None if path is None else as_path(path)
         self._set(Enrolled.nobody(encoder.embedding_size))
         if int8:
@@ -88,6 +89,21 @@ class MemoryGallery:
         """Take other people; the former arrays stay valid for whoever has them."""
         self.enrolled = enrolled
         self._changed = True
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What ``face-encode calibrate`` learnt for this encoder, or None."""
+        return self._calibration
+
+    @calibration.setter
+    def calibration(self, learnt: Calibration | None) -> None:
+        self._calibration = learnt
+        self._changed = True
+
+    @property
+    def is_shared(self) -> bool:
+        """False: it is this program's own, and others read its file at the most."""
+        return False
 
     @property
     def precision(self) -> Literal["float32", "int8"]:
@@ -176,28 +192,12 @@ class MemoryGallery:
             InputError: Another number or length of embeddings, one that is not finite or is
                 all zeros, or a name that is empty.
         """
-        self._set(self._with(self.enrolled, names, embeddings, digests))
+        added = check_embeddings(embeddings, names, self.enrolled.rows.shape[1])
+        self._set(self.enrolled.joined(names, added, check_labels(names, digests)))
 
-    def _with(
-        self,
-        enrolled: Enrolled,
-        names: Sequence[str],
-        embeddings: Embeddings,
-        digests: Sequence[str] | None,
-    ) -> Enrolled:
-        """With further people, once they are checked."""
-        added = _float32(embeddings)
-        size = enrolled.rows.shape[1]
-        if added.shape != (len(names), size):
-            raise InputError(
-                f"{len(names)} names take embeddings of shape ({len(names)}, {size}). "
-                f"Received: shape {added.shape}"
-            )
-        check_names(names)
-        digests = [""] * len(names) if digests is None else digests
-        if len(digests) != len(names):
-            raise InputError(f"{len(names)} names take as many digests. Received: {len(digests)}")
-        return enrolled.joined(names, added, digests)
+    def mark(self, names: Collection[str] | None = None) -> Mark:
+        """None: nobody else changes this gallery."""
+        return None
 
     def replace(
         self,
@@ -205,6 +205,9 @@ class MemoryGallery:
         embeddings: Embeddings,
         digests: Sequence[str],
         replaces: Replaces = "all",
+        *,
+        detector_name: str = "",
+        mark: Mark = None,
     ) -> None:
         """Enrol embeddings in the place of others; see ``Gallery.replace``.
 
@@ -212,16 +215,25 @@ class MemoryGallery:
             InputError: As for ``add``; then nothing has changed.
         """
         former = self.enrolled
+        added = check_embeddings(embeddings, names, former.rows.shape[1])
+        digests = check_labels(names, digests)
+        stay = former
         if replaces == "all":
-            former = Enrolled.nobody(former.rows.shape[1], int8=former.is_int8)
+            stay = Enrolled.nobody(former.rows.shape[1], int8=former.is_int8)
         elif replaces == "same people":
-            former = former.without(names)
+            stay = former.without(names)
         # Whoever stays is kept by the codes that there are, and so are those that come.
-        former = dataclasses.replace(former, quantizer=self.quantizer)
-        replaced = self._with(former, names, embeddings, digests)
-        if self.enrolled.index is not None and len(replaced):
+        replaced = dataclasses.replace(stay, quantizer=former.quantizer).joined(
+            names, added, digests
+        )
+        if former.index is not None and len(replaced):
             replaced = replaced.indexed()
         self._set(replaced)
+        # Where people stay whom another detector found, none can be named for all: nothing is
+        # then taken for unchanged later.
+        if len(stay) and self.detector_name != detector_name:
+            detector_name = ""
+        self.detector_name = detector_name
 
     def search(
         self, embeddings: Embeddings, k: int = 1, ranking: Ranking = "best"
@@ -233,15 +245,7 @@ class MemoryGallery:
                 such ranking.
             GalleryError: The gallery's embeddings are damaged.
         """
-        probes = _float32(embeddings)
-        size = self.enrolled.rows.shape[1]
-        if probes.ndim != 2 or probes.shape[1] != size:
-            raise InputError(
-                f"this gallery takes embeddings of shape (m, {size}). "
-                f"Received: shape {probes.shape}"
-            )
-        if not np.isfinite(probes).all():
-            raise InputError("an embedding is finite; at least one is not")
+        probes = check_probes(embeddings, self.enrolled.rows.shape[1])
         k, ranking = check_count(k, "k"), check_ranking(ranking)
         if not len(self):
             return [[] for _ in probes]
@@ -289,7 +293,9 @@ class MemoryGallery:
         """How many embeddings each person has, in the order of enrolment."""
         return dict(zip(self.enrolled.people, self.enrolled.counts.tolist(), strict=True))
 
-    def known_photos(self, detector_name: str) -> Mapping[str, npt.NDArray[np.float32]]:
+    def known_photos(
+        self, detector_name: str, digests: Collection[str] | None = None
+    ) -> Mapping[str, npt.NDArray[np.float32]]:
         """Content digest -> embedding of the photos enrolled with the help of this detector."""
         if detector_name != self.detector_name:
             return {}
@@ -394,13 +400,3 @@ class MemoryGallery:
         gallery._set(content.enrolled)
         gallery._changed = False
         return gallery
-
-
-def _float32(embeddings: Any) -> Embeddings:
-    """Embeddings as float32."""
-    try:
-        # What float32 cannot hold becomes infinite, and is refused as that.
-        with np.errstate(over="ignore"):
-            return np.asarray(embeddings, np.float32)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"embeddings are an array of numbers: {error}") from error

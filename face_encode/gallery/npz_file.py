@@ -24,6 +24,7 @@ from face_encode.archives import (
 from face_encode.calibration import Calibration
 from face_encode.distances import Metric, check_metric
 from face_encode.errors import GalleryError, InputError
+from face_encode.gallery.checking import check_embeddings, check_labels, check_shape
 from face_encode.gallery.codes import Coded, farthest
 from face_encode.gallery.digests import DigestColumn, pack_digests
 from face_encode.gallery.enrolled import Enrolled
@@ -186,14 +187,11 @@ def _old_enrolled(stored: Arrays) -> Enrolled:
     """The people of versions 1 and 2: a name and a digest a row, and nothing prepared."""
     rows, names = stored["embeddings"], _present(stored, "names").tolist()
     digests = _present(stored, "digests").tolist()
-    if len(digests) != len(names) or len(rows) != len(names):
-        raise InputError(
-            f"{len(names)} names take as many digests and embeddings. "
-            f"Received: {len(digests)} and {len(rows)}"
-        )
-    check_names(names)
+    digests = check_labels(names, digests)
+    size = rows.shape[1]
     if rows.dtype.kind == "f":
-        return Enrolled.nobody(rows.shape[1]).joined(names, np.asarray(rows, np.float32), digests)
+        return Enrolled.nobody(size).joined(names, check_embeddings(rows, names, size), digests)
+    check_shape(rows.shape, names, size)
     quantizer = _quantizer(stored, rows)
     if quantizer is None:
         return Enrolled.nobody(rows.shape[1], int8=True)

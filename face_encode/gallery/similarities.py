@@ -114,7 +114,7 @@ class _Euclidean:
 
     def exact(self, probe: int, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         apart = self._enrolled.rows[rows] - self._probes[probe]
-        return (-np.sqrt((apart**2).sum(axis=1))).astype(np.float32)
+        return np.asarray(-np.sqrt((apart**2).sum(axis=1)), np.float32)
 
 
 class _OfCodes:

@@ -35,8 +35,9 @@ def plain(
     of: dict[str, list[float]] = {}
     for name, value in zip(columns.names.tolist(), values.tolist(), strict=True):
         of.setdefault(name, []).append(value)
-    near = {name: max(each) if ranking == "best" else np.mean(each) for name, each in of.items()}
-    return sorted(near.items(), key=lambda item: (-round(float(item[1]), 7), item[0]))[:k]
+    fold = max if ranking == "best" else np.mean
+    near = {name: float(fold(each)) for name, each in of.items()}
+    return sorted(near.items(), key=lambda item: (-round(item[1], 7), item[0]))[:k]
 
 
 @pytest.mark.parametrize("ranking", ["best", "mean"])
