@@ -17,7 +17,8 @@ from face_encode.detectors.detector import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, GalleryError, ImageError, InputError
 from face_encode.files import as_path
-from face_encode.gallery.gallery import Gallery, Replaces
+from face_encode.gallery.gallery import Gallery, Mark, Replaces
+from face_encode.gallery.milvus_places import is_milvus
 from face_encode.gallery.names import check_name
 from face_encode.hygiene import find_suspicions
 from face_encode.images import content_digest
@@ -33,6 +34,8 @@ PeoplePhotos: TypeAlias = Mapping[str, Sequence[PhotoInput]]
 # Comparing each photo with each other takes seconds up to here, and hours at a hundred times as
 # many: those are left to whoever asks for it.
 _MOST_COMPARED = 20_000
+# Photos of which it is asked at once whether the gallery holds them already.
+_LOOKED_UP_TOGETHER = 256
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,15 @@ def unfinished_path(gallery: str | os.PathLike[str], folder: str | os.PathLike[s
         folder: The people's.
 
     Returns:
-        A path beside the gallery's file; for a gallery on a server one in the cache.
+        A path beside the gallery's file; for one in Milvus, where several folders may be enrolled
+        at once, one in the cache.
     """
-    if "://" not in os.fspath(gallery):
+    if not is_milvus(gallery):
         path = as_path(gallery)
         return path.with_name(f"{path.name}{UNFINISHED_SUFFIX}")
-    both = f"{os.fspath(gallery)}\n{os.path.abspath(folder)}"
-    name = hashlib.sha256(os.fsencode(both)).hexdigest()[:16]
+    place = os.fspath(gallery)
+    where = place if "://" in place else os.path.abspath(place)
+    name = hashlib.sha256(os.fsencode(f"{where}\n{os.path.abspath(folder)}")).hexdigest()[:16]
     return cache_folder() / "unfinished" / f"{name}{UNFINISHED_SUFFIX}"
 
 
@@ -153,7 +158,9 @@ def enrol_people(
     Raises:
         DatasetError: Not one photo could be enrolled.
     """
-    work = _Work(people, gallery.known_photos(detector.name), unfinished)
+    # Others may add to a shared gallery while this goes on; what they add is not replaced.
+    mark = None if replaces == "nothing" else gallery.mark(None if replaces == "all" else people)
+    work = _Work(people, gallery, detector.name, unfinished)
     resumed = len(work.tasks) - len(work.waiting)
     if workers is None and not work.only_files:
         # Otherwise it is told by looking ahead, which opens photos that are no files: too early.
@@ -165,7 +172,9 @@ def enrol_people(
     for _ in tracked(done, len(work.tasks), "Enrolling", show=progress, done=resumed):
         pass
     try:
-        report = _enrol(work.tasks, work.outcomes(), gallery, detector, encoder, replaces)
+        report = _enrol(
+            work.tasks, work.outcomes(), gallery, detector, encoder, replaces=replaces, mark=mark
+        )
     except DatasetError:
         # All was done, and in vain: there is nothing to go on with.
         if unfinished is not None:
@@ -185,6 +194,7 @@ def enrol_embedded(
     encoder: Encoder,
     *,
     replaces: Replaces = "all",
+    mark: Mark = None,
 ) -> EnrolmentReport:
     """Make a gallery hold people whose photos were embedded already.
 
@@ -195,6 +205,7 @@ def enrol_embedded(
         detector: Found the faces.
         encoder: Embedded them.
         replaces: As for ``enrol_people``.
+        mark: What of the gallery may be replaced; see ``Gallery.replace``.
 
     Returns:
         What became of each photo.
@@ -206,7 +217,7 @@ def enrol_embedded(
         _outcome_of(replace(result, digest=task.digest))
         for task, result in zip(tasks, results, strict=True)
     ]
-    return _enrol(tasks, outcomes, gallery, detector, encoder, replaces)
+    return _enrol(tasks, outcomes, gallery, detector, encoder, replaces=replaces, mark=mark)
 
 
 class _Work:
@@ -221,11 +232,12 @@ class _Work:
     def __init__(
         self,
         people: PeoplePhotos,
-        known: Mapping[str, npt.NDArray[np.float32]],
+        gallery: Gallery,
+        detector_name: str,
         unfinished: UnfinishedRun | None,
     ) -> None:
         """Nothing is opened yet."""
-        self._known, self._any_known, self._unfinished = known, len(known) > 0, unfinished
+        self._gallery, self._detector_name, self._unfinished = gallery, detector_name, unfinished
         self._photos = [photo for photos in people.values() for photo in photos]
         self.tasks = [
             EnrolmentTask(name, _label(photo, index))
@@ -246,32 +258,39 @@ class _Work:
 
     def todo(self) -> Iterator[Photo]:
         """The photos to be embedded, each opened when it is asked for."""
-        for row in self.waiting:
+        # A look into the gallery takes long where that is far away; paths take little memory.
+        together = _LOOKED_UP_TOGETHER if self.only_files else 1
+        for start in range(0, len(self.waiting), together):
+            opened = list(self._opened(self.waiting[start : start + together]))
+            known = self._enrolled_before([photo for _, photo in opened])
+            for (row, photo), embedding in zip(opened, known, strict=True):
+                if embedding is not None:
+                    self._outcomes[row] = embedding
+                    continue
+                if self._unfinished is not None:
+                    self._unfinished.begin(row)
+                self._begun.append(row)
+                yield photo
+
+    def _opened(self, rows: Sequence[int]) -> Iterator[tuple[int, Photo]]:
+        """Those of some photos that can be opened at all; of the others it is noted why."""
+        for row in rows:
             task = self.tasks[row]
             try:
                 if reason := self._refused[task.name]:
                     raise InputError(reason)
-                local = local_photo(self._photos[row])
+                yield row, local_photo(self._photos[row])
             except (ImageError, InputError) as error:
                 self._outcomes[row] = str(error).removeprefix(f"{Path(task.label)}: ")
-                continue
-            if (known := self._enrolled_before(local)) is not None:
-                self._outcomes[row] = known
-                continue
-            if self._unfinished is not None:
-                self._unfinished.begin(row)
-            self._begun.append(row)
-            yield local
 
-    def _enrolled_before(self, photo: Photo) -> _Usable | None:
-        """What the gallery holds of a photo."""
-        if not self._any_known:
-            return None
-        try:
-            digest = content_digest(photo)
-        except (ImageError, InputError):
-            return None  # told where the photo is read
-        return _Usable(digest, self._known[digest]) if digest in self._known else None
+    def _enrolled_before(self, photos: Sequence[Photo]) -> list[_Usable | None]:
+        """What the gallery holds of some photos."""
+        if not len(self._gallery):
+            return [None] * len(photos)
+        digests = [_digest_of(photo) for photo in photos]
+        asked_for = {digest for digest in digests if digest}
+        known = self._gallery.known_photos(self._detector_name, asked_for)
+        return [_Usable(digest, known[digest]) if digest in known else None for digest in digests]
 
     def done(self, batches: Iterator[list[EmbeddedPhoto]]) -> Iterator[int]:
         """Take in what comes out of the encoder; gives the rows that are done, in their order."""
@@ -299,7 +318,9 @@ def _enrol(
     gallery: Gallery,
     detector: Detector,
     encoder: Encoder,
+    *,
     replaces: Replaces,
+    mark: Mark,
 ) -> EnrolmentReport:
     """Make a gallery hold the photos that are usable, in one step."""
     left_out: list[LeftOut] = []
@@ -340,11 +361,14 @@ def _enrol(
         for label, each in zip(labels, usable, strict=True)
         if each.faces > 1
     ]
-    gallery.replace(names, embeddings, [each.digest for each in usable], replaces)
-    # Where people stay whom another detector found, none can be named for all: nothing is then
-    # taken for unchanged later.
-    mixed = len(gallery) > len(usable) and gallery.detector_name != detector.name
-    gallery.detector_name = "" if mixed else detector.name
+    gallery.replace(
+        names,
+        embeddings,
+        [each.digest for each in usable],
+        replaces,
+        detector_name=detector.name,
+        mark=mark,
+    )
     return EnrolmentReport(
         enrolled=len(usable),
         per_person=Counter(names),
@@ -377,6 +401,14 @@ def _reason_against(name: str) -> str:
     except InputError as error:
         return str(error)
     return ""
+
+
+def _digest_of(photo: Photo) -> str:
+    """The digest of a photo's content, empty where it cannot be read: told where that is tried."""
+    try:
+        return content_digest(photo)
+    except (ImageError, InputError):
+        return ""
 
 
 def _label(photo: PhotoInput, index: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from face_encode.console import (
@@ -29,13 +28,16 @@ def add_model_options(parser: argparse.ArgumentParser, *, threshold: bool = True
 
 
 def add_people(model: Face_Encode_Model, people: str) -> None:
-    """Enrol a folder of people, or load a gallery file; photos left out are told of.
+    """Enrol a folder of people, or open a gallery; photos left out are told of.
 
     Args:
         model: Takes them in the place of whoever was enrolled.
-        people: A folder with a sub-folder a person, or an ``.npz`` file.
+        people: A folder with a sub-folder a person, or a gallery: an ``.npz`` file, or one in
+            Milvus.
     """
-    if Path(people).suffix == ".npz":
+    from face_encode.gallery.opening import names_gallery
+
+    if names_gallery(people):
         model.load_gallery(people)
         return
     for item in model.fit_dataset(people).left_out:

@@ -48,7 +48,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "broken photos only": (["enroll", "broken", "-g", "new.npz", *MODEL], "none of the 1 photos"),
     "no name for a folder": (["enroll", "", "-g", "new.npz"], "not empty"),
     "no name for a gallery": (["enroll", "broken", "-g", ""], "not empty"),
-    "another ending": (["enroll", "broken", "-g", "new.db"], "ends in .npz"),
+    "another ending": (["enroll", "broken", "-g", "new.pkl"], "ends in .npz"),
     "a gallery cut off": (["enroll", "broken", "-g", "cut.npz", *MODEL], "cut off"),
     "a model cut off": (["match", "people.npz", "wall.png", "--model", "cut.keras"], "damaged"),
     "no such model": (["match", "people.npz", "wall.png", "--model", "vgg"], "'vgg'"),
