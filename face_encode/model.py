@@ -402,12 +402,13 @@ class Face_Encode_Model:
         gallery = self.gallery
         (gallery if isinstance(gallery, MemoryGallery) else gallery.copy()).save(path)
 
-    def load_gallery(self, path: str | os.PathLike[str]) -> None:
+    def load_gallery(self, path: str | os.PathLike[str], *, approximate: bool = False) -> None:
         """Take the people of a gallery that exists, in the place of whoever was enrolled.
 
         Args:
             path: An ``.npz`` file; or a gallery in Milvus, a ``.db`` folder or an ``http://``
                 address, which is then searched and changed where it is.
+            approximate: As for ``open_gallery``.
 
         Raises:
             GalleryError: Missing, damaged, not reached, or searched by another metric than cosine.
@@ -416,7 +417,9 @@ class Face_Encode_Model:
         """
         # None would be an empty one in memory.
         as_path(path)
-        self.gallery = open_gallery(path, encoder=self.encoder, create=False)
+        self.gallery = open_gallery(
+            path, encoder=self.encoder, create=False, approximate=approximate
+        )
 
 
 def _at_most(n_max_faces: int | None) -> int | None:

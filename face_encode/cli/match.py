@@ -28,6 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="name the N largest faces of each photo only (default: all)",
     )
     parser.add_argument(
+        "--approximate",
+        action="store_true",
+        help="search a gallery file by an approximate index beside it, built where none fits",
+    )
+    parser.add_argument(
         "--annotate", metavar="OUT_DIR", help="write the photos there, with boxes and names drawn"
     )
     add_json_option(parser)
@@ -40,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     from face_encode.progress import tracked
 
     model = open_model(options)
-    add_people(model, options.people)
+    add_people(model, options.people, approximate=options.approximate)
     embedded = embed_photos(
         options.photos, model.detector, model.encoder, max_faces=options.max_faces
     )

@@ -17,6 +17,7 @@ from face_encode.calibration import Calibration
 from face_encode.distances import Metric, check_metric
 from face_encode.errors import GalleryError, InputError
 from face_encode.files import as_path, replacing
+from face_encode.gallery.approximate import ApproximateIndex
 from face_encode.gallery.checking import check_embeddings, check_labels, check_probes
 from face_encode.gallery.enrolled import Enrolled
 from face_encode.gallery.gallery import (
@@ -27,6 +28,7 @@ from face_encode.gallery.gallery import (
     check_encoder,
     check_ranking,
 )
+from face_encode.gallery.index_file import find_index, remove_stale_indices, write_index
 from face_encode.gallery.names import check_name
 from face_encode.gallery.npz_file import (
     GalleryContent,
@@ -81,6 +83,7 @@ class MemoryGallery:
         self.detector_name = ""
         self._calibration: Calibration | None = None
         self._path = None if path is None else as_path(path)
+        self._index: ApproximateIndex | None = None
         self._set(Enrolled.nobody(encoder.embedding_size))
         if int8:
             self.quantize()
@@ -88,6 +91,7 @@ class MemoryGallery:
     def _set(self, enrolled: Enrolled) -> None:
         """Take other people; the former arrays stay valid for whoever has them."""
         self.enrolled = enrolled
+        self._index = None
         self._changed = True
 
     @property
@@ -151,22 +155,48 @@ class MemoryGallery:
         if self.precision == "float32":
             self._set(self.enrolled.quantized())
 
-    def build_index(self) -> None:
-        """Keep int8 codes beside the float32 embeddings, for searches to look through first.
+    def build_index(self, *, approximate: bool = False, progress: bool = True) -> None:
+        """Make searches of many people faster; see docs/search.md.
 
-        They find what they found before, in a fraction of the time: the codes are a quarter of
-        the bytes, and only the few embeddings that may be the nearest are looked at themselves.
-        The index is saved with the gallery, and grows and shrinks with it.
+        Args:
+            approximate: False keeps int8 codes beside float32 embeddings, for searches to look
+                through first: they find the same, in a fraction of the time, and the index is
+                saved with the gallery, and grows and shrinks with it. True builds a graph, which
+                may miss the nearest, for tens of millions; it takes minutes for a million, is
+                saved beside the gallery, and is gone when the people change.
+            progress: Whether to show a progress bar.
 
         Raises:
             InputError: The gallery is searched by Euclidean distance, which looks at lengths.
             GalleryError: Nobody is enrolled yet.
+            MissingExtraError: An approximate index, and ``usearch`` is not installed.
         """
-        self._check_cosine("an int8 index holds")
+        self._check_cosine("an index holds")
         if not len(self):
             raise GalleryError("an index is of embeddings, and nobody is enrolled yet")
-        if self.enrolled.coded is None:
+        if approximate:
+            self._index = ApproximateIndex.of(self.embeddings, progress=progress)
+            self._changed = True
+        elif self.enrolled.coded is None:
             self._set(self.enrolled.indexed())
+
+    def open_index(self) -> None:
+        """Search by the approximate index that was saved beside the gallery's file from now on.
+
+        One that is missing, damaged or of other embeddings is built anew, and saved.
+
+        Raises:
+            InputError: The gallery is searched by Euclidean distance.
+            GalleryError: Nobody is enrolled yet, or what was built cannot be saved.
+            MissingExtraError: ``usearch`` is not installed.
+        """
+        self._check_cosine("an index holds")
+        if self._path is not None and not self._changed:
+            self._index = find_index(self._path, len(self), self.enrolled.rows.shape[1])
+        if self._index is None:
+            self.build_index(approximate=True)
+            if self._path is not None:
+                self.save()
 
     def _check_cosine(self, what: str) -> None:
         """Refuse what knows directions only where a search looks at lengths."""
@@ -249,7 +279,7 @@ class MemoryGallery:
         k, ranking = check_count(k, "k"), check_ranking(ranking)
         if not len(self):
             return [[] for _ in probes]
-        return search_enrolled(self.enrolled, probes, k, ranking, self.metric)
+        return search_enrolled(self.enrolled, probes, k, ranking, self.metric, self._index)
 
     def remove(self, name: str) -> int:
         """Take a person out without touching the others.
@@ -319,6 +349,10 @@ class MemoryGallery:
         check_file_name(target)
         with replacing(target, GalleryError) as temporary:
             self.write(temporary)
+        if self._index is None:
+            remove_stale_indices(target)
+        else:
+            write_index(target, self._index)
         self._changed = False
 
     def write(self, file: Path | BinaryIO) -> None:

@@ -35,6 +35,7 @@ def open_gallery(
     index: str = "FLAT",
     metric: Metric | None = "cosine",
     create: bool = True,
+    approximate: bool = False,
 ) -> Gallery:
     """Open a gallery.
 
@@ -56,6 +57,9 @@ def open_gallery(
         metric: What a search compares by, ``"cosine"`` or ``"euclidean"``; None takes what the
             gallery has, or ``"cosine"`` for a new one.
         create: Whether it may be a new one, which is kept from the first change on.
+        approximate: Whether to search an ``.npz`` file's people by an approximate index beside
+            it, which is built where there is none that fits; see docs/search.md. Takes
+            ``pip install "face_encode[index]"``.
 
     Raises:
         GalleryError: No such kind of gallery, none there where none may be made, one of another
@@ -68,6 +72,11 @@ def open_gallery(
     if uri is None or uri == IN_MEMORY:
         return MemoryGallery(encoder, int8=int8, metric=new_metric)
     if is_milvus(uri):
+        if approximate:
+            raise GalleryError(
+                "a gallery in Milvus has an index of Milvus's own, such as index='AUTOINDEX' on a "
+                "server. Received: approximate=True"
+            )
         if int8:
             raise GalleryError("a gallery in Milvus keeps float32. Received: int8=True")
         return MilvusGallery(
@@ -91,4 +100,6 @@ def open_gallery(
     gallery = MemoryGallery.load(path, encoder, metric=metric)
     if int8:
         gallery.quantize()
+    if approximate:
+        gallery.open_index()
     return gallery

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from face_encode.distances import Metric
 from face_encode.errors import GalleryError
+from face_encode.gallery.approximate import ApproximateIndex
 from face_encode.gallery.enrolled import Enrolled
 from face_encode.gallery.gallery import Ranking
 from face_encode.gallery.groups import GROUP_ROWS, Groups
@@ -31,6 +32,8 @@ _MOST_ROWS = 65_536
 _MOST_PROBES = 128
 # Similarities held at once where a mean takes all of them: 64 MB.
 _HELD = 16_000_000
+# Rows that an index is asked for: some people have many of the nearest.
+_LEAST_ASKED = 64
 # Rows calculated anew at once: 32 MB of 128 numbers in double precision.
 _ANEW = 32_768
 
@@ -41,6 +44,7 @@ def search_enrolled(
     k: int,
     ranking: Ranking = "best",
     metric: Metric = "cosine",
+    index: ApproximateIndex | None = None,
 ) -> list[list[Match]]:
     """Find the nearest k people of each probe; see ``Gallery.search``.
 
@@ -49,11 +53,18 @@ def search_enrolled(
         probes: float32 ``(m, D)``, finite.
         k: At least 1.
         ranking: See ``Ranking``.
-        metric: ``"cosine"`` or ``"euclidean"``; of codes ``"cosine"``.
+        metric: ``"cosine"`` or ``"euclidean"``; of codes, and with an index, ``"cosine"``.
+        index: Of the same rows, to look among those that it finds only.
 
     Raises:
         GalleryError: The embeddings enrolled are damaged.
     """
+    if index is not None:
+        similarities = similarities_of(enrolled, probes, metric)
+        return [
+            _nearest_by_index(enrolled, similarities, index, place, probe, k, ranking)
+            for place, probe in enumerate(probes)
+        ]
     found: list[list[Match]] = []
     at_once = _MOST_PROBES
     if ranking == "mean":
@@ -96,11 +107,7 @@ def _nearest_in_groups(
     while True:
         chosen = np.flatnonzero(highest >= least)
         rows = groups.rows_of(chosen)
-        values = _anew(similarities, probe, rows)
-        owners = enrolled.owners[rows]
-        order = np.argsort(-values, kind="stable")
-        people, first = np.unique(owners[order], return_index=True)
-        best = values[order][first]
+        people, best = _best_of_each(enrolled, similarities, probe, rows)
         if len(chosen) == len(highest):
             break
         if len(people) < k:
@@ -129,12 +136,55 @@ def _nearest_by_mean(enrolled: Enrolled, similarities: Similarities, k: int) -> 
         _check_finite(means)
         slack = float(similarities.slack[probe])
         candidates = means >= _kth_largest(means, k) - 2 * slack
-        rows = np.flatnonzero(candidates[enrolled.owners])
-        anew = np.bincount(enrolled.owners[rows], _anew(similarities, probe, rows), len(means))
         people = np.flatnonzero(candidates)
-        nearness = (anew[people] / enrolled.counts[people]).astype(np.float32)
+        nearness = _means_of(enrolled, similarities, probe, people)
         found.append(_ranked(enrolled, people, nearness, k))
     return found
+
+
+def _nearest_by_index(
+    enrolled: Enrolled,
+    similarities: Similarities,
+    index: ApproximateIndex,
+    place: int,
+    probe: npt.NDArray[np.float32],
+    k: int,
+    ranking: Ranking,
+) -> list[Match]:
+    """The nearest people of one probe among the rows that an index finds."""
+    asked = max(_LEAST_ASKED, 4 * k)
+    while True:
+        rows = index.nearest_rows(probe, asked)
+        people, nearness = _best_of_each(enrolled, similarities, place, rows)
+        if len(people) >= k or asked >= len(enrolled):
+            break
+        # Many rows are one person's.
+        asked *= 4
+    if ranking == "mean":
+        nearness = _means_of(enrolled, similarities, place, people)
+    return _ranked(enrolled, people, nearness, k)
+
+
+def _best_of_each(
+    enrolled: Enrolled, similarities: Similarities, probe: int, rows: npt.NDArray[np.intp]
+) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.float32]]:
+    """Whose some rows are, and how near the nearest of each is."""
+    values = _anew(similarities, probe, rows)
+    order = np.argsort(-values, kind="stable")
+    people, first = np.unique(enrolled.owners[rows][order], return_index=True)
+    return people, values[order][first]
+
+
+def _means_of(
+    enrolled: Enrolled, similarities: Similarities, probe: int, people: npt.NDArray[np.integer]
+) -> npt.NDArray[np.float32]:
+    """How near some people are by the mean over their rows."""
+    is_asked = np.zeros(len(enrolled.people), bool)
+    is_asked[people] = True
+    rows = np.flatnonzero(is_asked[enrolled.owners])
+    values = _anew(similarities, probe, rows)
+    sums = np.bincount(enrolled.owners[rows], values, len(enrolled.people))
+    return np.asarray(sums[people] / enrolled.counts[people], np.float32)
 
 
 def _height(similarities: Similarities) -> int:

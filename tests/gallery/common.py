@@ -40,8 +40,8 @@ def vectors(*rows: tuple[float, ...]) -> npt.NDArray[np.float32]:
     return np.array(rows, np.float32)
 
 
-def like_faces(count: int, seed: int = 0) -> npt.NDArray[np.float32]:
+def like_faces(count: int, seed: int = 0, size: int = 16) -> npt.NDArray[np.float32]:
     """Embeddings around a large mean, of any length, as those of faces are."""
     random = np.random.default_rng(seed)
-    rows = np.random.default_rng(9).normal(size=16) + 0.5 * random.normal(size=(count, 16))
+    rows = np.random.default_rng(9).normal(size=size) + 0.5 * random.normal(size=(count, size))
     return np.asarray(rows * random.uniform(1, 2, (count, 1)), np.float32)

@@ -4,11 +4,11 @@ import numpy as np
 
 from face_encode.gallery.codes import Coded
 from face_encode.quantization import Quantizer, unit_length
-from tests.gallery.faces import like_faces
+from tests.gallery.common import like_faces
 
 
 def test_reach_and_blur_are_the_farthest_of_all() -> None:
-    rows = like_faces(70_000, 8)
+    rows = like_faces(70_000, size=8)
     coded = Coded.of(rows).blurred_from(rows)
     stand_for = coded.quantizer.dequantize(coded.codes).astype(np.float64)
     reach = np.linalg.norm(stand_for - coded.quantizer.centre, axis=1).max()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from face_encode.gallery.enrolled import Enrolled
-from tests.gallery.faces import like_faces
+from tests.gallery.common import like_faces
 
 
 @pytest.fixture

@@ -13,23 +13,15 @@ from face_encode.gallery import npz_file
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.npz_file import read_gallery
 from face_encode.quantization import Quantizer
-from tests.gallery.faces import like_faces
+from tests.gallery.common import SIXTEEN, like_faces
 
 NAMES = ["Bo", "Ada", "Bo", "Élodie 王", "سارا\u200cجان"]
 DIGESTS = [hashlib.sha256(name.encode()).hexdigest() for name in NAMES]
 KINDS = ["float32", "int8", "indexed"]
 
 
-class Identity:
-    """What a gallery knows of an encoder."""
-
-    name = "one"
-    fingerprint = "f1"
-    embedding_size = 16
-
-
 def filled(kind: str = "float32", path: Path | None = None) -> MemoryGallery:
-    gallery = MemoryGallery(Identity(), path, int8=kind == "int8")
+    gallery = MemoryGallery(SIXTEEN, path, int8=kind == "int8")
     gallery.add(NAMES, like_faces(5), DIGESTS)
     gallery.detector_name = "eyes"
     if kind == "indexed":
@@ -49,7 +41,7 @@ def test_what_is_read_is_what_was_written(kind: str, is_mapped: bool, tmp_path: 
     path = tmp_path / "people.npz"
     gallery = filled(kind)
     gallery.save(path)
-    read = MemoryGallery.load(path, Identity())
+    read = MemoryGallery.load(path, SIXTEEN)
     one, other = gallery.enrolled, read.enrolled
     assert other.rows.flags.writeable is not is_mapped
     assert (other.people, other.quantizer is None) == (one.people, one.quantizer is None)
@@ -67,7 +59,7 @@ def test_what_is_read_is_what_was_written(kind: str, is_mapped: bool, tmp_path: 
     if one.coded is not None and other.coded is not None:
         assert (one.coded.reach, one.coded.blur) == (other.coded.reach, other.coded.blur)
     # And from bytes, as the service reads it.
-    again = MemoryGallery.read(io.BytesIO(path.read_bytes()), Identity(), "bytes")
+    again = MemoryGallery.read(io.BytesIO(path.read_bytes()), SIXTEEN, "bytes")
     assert again.search(probes, 3) == gallery.search(probes, 3)
 
 
@@ -77,11 +69,11 @@ def test_a_mapped_gallery_is_changed_and_written_to_its_own_file(
 ) -> None:
     path = tmp_path / "people.npz"
     filled(kind).save(path)
-    mapped, bystander = (MemoryGallery.load(path, Identity()) for _ in range(2))
+    mapped, bystander = (MemoryGallery.load(path, SIXTEEN) for _ in range(2))
     mapped.add(["Di"], like_faces(1, seed=2), ["ab"])
     mapped.remove("Ada")
     mapped.save()
-    assert MemoryGallery.load(path, Identity()).people() == mapped.people()
+    assert MemoryGallery.load(path, SIXTEEN).people() == mapped.people()
     assert list(mapped.people()) == ["Bo", "Élodie 王", "سارا\u200cجان", "Di"]
     assert bystander.people()["Ada"] == 1
     assert bystander.search(like_faces(1))[0][0].name == "Bo"
@@ -90,7 +82,7 @@ def test_a_mapped_gallery_is_changed_and_written_to_its_own_file(
 def test_the_same_people_give_the_same_bytes(tmp_path: Path) -> None:
     for kind in KINDS:
         filled(kind).save(tmp_path / "one.npz")
-        MemoryGallery.load(tmp_path / "one.npz", Identity()).save(tmp_path / "two.npz")
+        MemoryGallery.load(tmp_path / "one.npz", SIXTEEN).save(tmp_path / "two.npz")
         assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
 
 
@@ -111,21 +103,21 @@ def old_file(path: Path, version: int, **changes: Any) -> None:
 def test_files_of_former_versions_are_read(is_mapped: bool, tmp_path: Path) -> None:
     path, probes = tmp_path / "people.npz", like_faces(6, seed=4)
     old_file(path, 1)
-    read = MemoryGallery.load(path, Identity())
+    read = MemoryGallery.load(path, SIXTEEN)
     assert read.names.tolist() == NAMES
     assert read.digests.tolist() == DIGESTS
     assert read.search(probes, 3) == filled().search(probes, 3)
     quantizer = Quantizer.fitted_to([like_faces(5)])
     codes = quantizer.quantize(like_faces(5))
     old_file(path, 2, embeddings=codes, centre=quantizer.centre, metric=np.array("cosine"))
-    read = MemoryGallery.load(path, Identity())
+    read = MemoryGallery.load(path, SIXTEEN)
     assert read.precision == "int8"
     assert read.search(probes, 3) == filled("int8").search(probes, 3)
     old_file(path, 2, metric=np.array("euclidean"))
-    assert MemoryGallery.load(path, Identity(), metric=None).metric == "euclidean"
+    assert MemoryGallery.load(path, SIXTEEN, metric=None).metric == "euclidean"
     old_file(path, 4)
     with pytest.raises(GalleryError, match="later release"):
-        MemoryGallery.load(path, Identity())
+        MemoryGallery.load(path, SIXTEEN)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -136,7 +128,7 @@ def test_a_file_that_is_cut_off_is_refused(kind: str, is_mapped: bool, tmp_path:
     for length in range(0, len(whole), 61):
         path.write_bytes(whole[:length])
         with pytest.raises(GalleryError, match=r"cut off|damaged"):
-            MemoryGallery.load(path, Identity())
+            MemoryGallery.load(path, SIXTEEN)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +169,7 @@ def test_what_does_not_fit_together_is_refused(
         whole = dict(stored) | change
     np.savez(path, **{name: array for name, array in whole.items() if array is not None})
     with pytest.raises(GalleryError, match=message):
-        MemoryGallery.load(path, Identity())
+        MemoryGallery.load(path, SIXTEEN)
 
 
 @pytest.mark.parametrize("kind", ["float32", "indexed"])
@@ -191,7 +183,7 @@ def test_a_damaged_embedding_is_refused_when_it_is_read_or_searched(
     path.write_bytes(path.read_bytes().replace(number, np.full(2, np.nan, np.float32).tobytes()))
     # A file that is read has its checksums looked at, one that is mapped has not.
     with pytest.raises(GalleryError, match="damaged"):
-        MemoryGallery.load(path, Identity()).search(like_faces(1))
+        MemoryGallery.load(path, SIXTEEN).search(like_faces(1))
 
 
 def test_only_large_files_are_mapped(tmp_path: Path) -> None:

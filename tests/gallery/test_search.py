@@ -13,13 +13,13 @@ from face_encode.gallery.enrolled import Enrolled
 from face_encode.gallery.gallery import Ranking
 from face_encode.gallery.search import search_enrolled
 from face_encode.types import Embeddings
-from tests.gallery.faces import like_faces
+from tests.gallery.common import like_faces
 
 
 def enrolled(count: int, people: int, size: int = 16, kind: str = "float32") -> Enrolled:
     names = [f"p{number % people:05d}" for number in range(count)]
     columns = Enrolled.nobody(size, int8=kind == "int8")
-    columns = columns.joined(names, like_faces(count, size), [""] * count)
+    columns = columns.joined(names, like_faces(count, size=size), [""] * count)
     return columns.indexed() if kind == "indexed" else columns
 
 
@@ -64,7 +64,7 @@ def test_a_search_finds_what_the_definition_says(
 def test_many_blocks_are_worked_on_by_all_cores(kind: str) -> None:
     # More rows than one block has, the last neither full nor even.
     columns = enrolled(140_001, 50_000, size=8, kind=kind)
-    asked = like_faces(2, 8, seed=5)
+    asked = like_faces(2, size=8, seed=5)
     for probe in asked:
         (matches,) = search_enrolled(columns, probe[np.newaxis], 3)
         values = columns.embeddings @ probe / np.linalg.norm(columns.embeddings, axis=1)
@@ -78,7 +78,7 @@ def test_many_blocks_are_worked_on_by_all_cores(kind: str) -> None:
 def test_an_index_of_codes_changes_no_answer() -> None:
     columns = enrolled(5_000, 2_000, size=128)
     indexed = columns.indexed()
-    asked = like_faces(60, 128, seed=5)
+    asked = like_faces(60, size=128, seed=5)
     assert search_enrolled(indexed, asked, 5) == search_enrolled(columns, asked, 5)
     # It is looked through, and not passed over: one of other rows leads astray.
     assert indexed.index is not None
@@ -103,8 +103,8 @@ def test_where_one_person_has_nearly_all_photos_the_others_are_found_too() -> No
 
 
 def test_the_same_photo_is_as_near_wherever_it_lies() -> None:
-    one = like_faces(1, 128)[0]
-    rows = like_faces(1_000, 128, seed=1)
+    one = like_faces(1, size=128)[0]
+    rows = like_faces(1_000, size=128, seed=1)
     rows[[3, 500, 999]] = one
     names = [f"p{number:03d}" for number in range(1_000)]
     columns = Enrolled.nobody(128).joined(names, rows, [""] * 1_000)

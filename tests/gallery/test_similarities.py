@@ -6,7 +6,7 @@ import pytest
 from face_encode.distances import Metric
 from face_encode.gallery.enrolled import Enrolled
 from face_encode.gallery.similarities import similarities_of
-from tests.gallery.faces import like_faces
+from tests.gallery.common import like_faces
 
 
 @pytest.mark.parametrize(
@@ -23,14 +23,14 @@ from tests.gallery.faces import like_faces
 def test_the_rough_look_is_off_by_the_slack_at_the_most(
     kind: str, metric: Metric, size: int, at_most: float, probes: int
 ) -> None:
-    rows = like_faces(3_001, size)
+    rows = like_faces(3_001, size=size)
     columns = Enrolled.nobody(size, int8=kind == "int8").joined(
         ["Ada"] * len(rows), rows, [""] * len(rows)
     )
     if kind == "indexed":
         columns = columns.indexed()
     # Among them some who are enrolled: distances near zero are the hardest.
-    asked = np.concatenate([like_faces(probes, size, seed=3), rows[:1]])[-probes:]
+    asked = np.concatenate([like_faces(probes, size=size, seed=3), rows[:1]])[-probes:]
     similarities = similarities_of(columns, asked, metric)
     rough = similarities.rough(slice(0, len(rows)))
     assert rough.dtype == np.float32
