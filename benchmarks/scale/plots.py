@@ -79,11 +79,11 @@ def draw_enrolment(part: dict[str, Any]) -> Figure:
     bars = axes.barh(names, rates, color=colours, height=0.6)
     labels = [
         f"{row['photos_a_second']:.3g}"
-        + ("" if row["ratio"] == 1 else f"  (1 / {row['ratio']:.1f})")
+        + ("" if row["ratio"] == 1 else f"   face_encode: {row['ratio']:.1f} times as many")
         for row in rows
     ]
     axes.bar_label(bars, labels, padding=4)
-    axes.set_xlim(0, 1.2 * max(rates))
+    axes.set_xlim(0, 1.15 * max(rates))
     axes.set_xlabel("photos enrolled a second")
     axes.grid(False)
     return figure
@@ -137,8 +137,9 @@ def draw_encoding(part: dict[str, Any]) -> Figure:
         axes.set_xlabel("faces in a call")
         random = any(row["random_weights"] for row in rows if row["encoder"] == encoder)
         axes.set_title(encoder + (" (random weights)" if random else ""))
-        _plain_numbers(axes)
-        axes.grid(True, which="both")
+        _plain_numbers(axes, (1, 2, 5))
+        axes.xaxis.minorticks_off()
+        _light_grid(axes)
     panels[0].set_ylabel("milliseconds a face")
     figure.legend(
         handles.values(),
@@ -169,7 +170,7 @@ def draw_search_time(part: dict[str, Any]) -> Figure:
             array = part["dimensions"] * 4
             points = [(faces, faces * array / part["bytes_a_second"] * 1e3) for faces, _ in points]
         growth = part["growth"].get(kind)
-        grows = "" if growth is None or kind == "reading" else f"\n   grows as {Growth(**growth)}"
+        grows = "" if growth is None else f"\n   grows as {Growth(**growth)}"
         _line(axes, kind, points, label + grows)
     figure.legend(loc="outside right upper", frameon=False)
     return figure
@@ -212,9 +213,13 @@ def _search_axes(label: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _plain_numbers(axes: Axes) -> None:
-    """0.1, 1, 10, not powers of ten, which are harder to read."""
+def _plain_numbers(axes: Axes, digits: Sequence[int] = (1,)) -> None:
+    """0.1, 1, 10 at a logarithmic axis, not powers of ten, which are harder to read."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.yaxis.set_major_locator(LogLocator(subs=digits))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.12g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _empty_figure(width: float, height: float) -> Figure:
@@ -227,10 +232,14 @@ def _empty_figure(width: float, height: float) -> Figure:
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     figure = _empty_figure(width, height)
     axes = figure.subplots()
+    _light_grid(axes)
+    return figure, axes
+
+
+def _light_grid(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, color="#dddddd")
     axes.set_axisbelow(True)
-    return figure, axes
 
 
 def _save(figure: Figure, path: Path) -> None:

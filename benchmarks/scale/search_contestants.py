@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -23,7 +24,7 @@ from benchmarks.scale.bandwidth import MemoryReader
 from benchmarks.scale.contestant import Answer, Handler, MissingContestantError, answer_requests
 from benchmarks.scale.embeddings import Population
 from benchmarks.timing import seconds
-from face_encode.errors import MissingExtraError
+from face_encode.errors import FaceEncodeError
 from face_encode.types import Embeddings
 
 PHOTOS_A_PERSON = 4
@@ -103,7 +104,7 @@ def contestant(
         probes = Population.invented(dimensions).draw(_PROBES, seed=2)
         # What is made at the first search belongs to the building.
         first_seconds, _ = seconds(partial(search, probes[:1]))
-    except MissingExtraError as error:
+    except FaceEncodeError as error:
         raise MissingContestantError(str(error)) from error
     del enrolled
     about = {
@@ -135,6 +136,16 @@ def in_memory(enrolled: Enrolled, options: Answer, *, int8: bool) -> Search:
     gallery = open_gallery(
         encoder=AnyEncoder(embedding_size=enrolled.embeddings.shape[1]), int8=int8
     )
+    gallery.add(enrolled.names, enrolled.embeddings)
+    return lambda probes: [matches[0].name for matches in gallery.search(probes)]
+
+
+def in_milvus(enrolled: Enrolled, options: Answer) -> Search:
+    """This package's gallery in Milvus Lite, in a folder of its own."""
+    from face_encode.gallery.opening import open_gallery
+
+    identity = AnyEncoder(embedding_size=enrolled.embeddings.shape[1])
+    gallery = open_gallery(Path(options["folder"], "people.db"), encoder=identity)
     gallery.add(enrolled.names, enrolled.embeddings)
     return lambda probes: [matches[0].name for matches in gallery.search(probes)]
 
@@ -207,6 +218,7 @@ def _check_memory(needed: float) -> None:
 KINDS: dict[str, Callable[[Answer], Handler]] = {
     "float32": partial(contestant, partial(in_memory, int8=False), 17.0, [_OPENING]),
     "int8": partial(contestant, partial(in_memory, int8=True), 9.0, [_OPENING]),
+    "milvus": partial(contestant, in_milvus, 17.0, [_OPENING]),
     "face_recognition": partial(
         contestant, face_distance, 30.0, ["pkg_resources", "face_recognition"]
     ),

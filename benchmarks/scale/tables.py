@@ -109,11 +109,7 @@ def _search(part: dict[str, Any]) -> list[str]:
 
     header = ["faces", *(_LABELS[kind] for kind in kinds)]
     lines = _table(header, [cells(size, _time_of_search) for size in sizes])
-    growths = [
-        f"{_LABELS[kind]} {Growth(**growth)}"
-        for kind, growth in part["growth"].items()
-        if kind != "reading"
-    ]
+    growths = [f"{_LABELS[kind]} {Growth(**growth)}" for kind, growth in part["growth"].items()]
     lines += ["", "Milliseconds for one embedding: median (shortest)."]
     lines += ["", f"Memory read at {part['bytes_a_second'] / 1e9:.3g} GB/s at the most."]
     if growths:
