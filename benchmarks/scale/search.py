@@ -101,7 +101,9 @@ def _measure_size(
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         contestants: dict[str, Contestant] = {}
         repeats: dict[str, int] = {}
-        for each in SEARCH_KINDS:
+        # Backwards, because building takes much more memory than it keeps: the largest comes last,
+        # when nobody else needs room to build.
+        for each in reversed(SEARCH_KINDS):
             if each.kind not in kinds:
                 continue
             what = f"{each.label}, {size:,} faces"
@@ -127,8 +129,8 @@ def _measure_size(
         abouts = {kind: each.ask(about=True) for kind, each in contestants.items()}
     array_bytes = size * DIMENSIONS * 4
     rows = [_row("reading", size, [array_bytes / rate for rate in read])]
-    for kind, taken in times.items():
-        rows.append(_row(kind, size, taken) | abouts[kind])
+    for kind in reversed(times):
+        rows.append(_row(kind, size, times[kind]) | abouts[kind])
     return rows
 
 

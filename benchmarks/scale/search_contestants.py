@@ -216,8 +216,8 @@ def _check_memory(needed: float) -> None:
 
 
 KINDS: dict[str, Callable[[Answer], Handler]] = {
-    "float32": partial(contestant, partial(in_memory, int8=False), 17.0, [_OPENING]),
-    "int8": partial(contestant, partial(in_memory, int8=True), 9.0, [_OPENING]),
+    "float32": partial(contestant, partial(in_memory, int8=False), 9.5, [_OPENING]),
+    "int8": partial(contestant, partial(in_memory, int8=True), 9.5, [_OPENING]),
     "milvus": partial(contestant, in_milvus, 17.0, [_OPENING]),
     "face_recognition": partial(
         contestant, face_distance, 30.0, ["pkg_resources", "face_recognition"]

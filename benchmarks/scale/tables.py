@@ -32,8 +32,8 @@ def markdown(parts: dict[str, dict[str, Any]]) -> str:
             continue
         found = parts[part]
         lines = [f"## {title}", "", *tell(found)]
-        for each in found["skipped"]:
-            lines += ["", f"Not measured: {each['what']}: {each['why']}."]
+        for why, what in _by_reason(found["skipped"]).items():
+            lines += ["", f"Not measured: {'; '.join(what)}: {why}."]
         own = {key: value for key, value in found["conditions"].items() if key not in shared}
         if own:
             lines += ["", f"Conditions: {_listed(own)}."]
@@ -42,6 +42,13 @@ def markdown(parts: dict[str, dict[str, Any]]) -> str:
     if shared:
         head.append(f"All on one machine: {_listed(shared)}.")
     return "\n\n".join([*head, *sections]) + "\n"
+
+
+def _by_reason(skipped: Sequence[dict[str, str]]) -> dict[str, list[str]]:
+    reasons: dict[str, list[str]] = {}
+    for each in skipped:
+        reasons.setdefault(each["why"], []).append(each["what"])
+    return reasons
 
 
 def _listed(facts: dict[str, Any]) -> str:
