@@ -108,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"{time.strftime('%H:%M:%S')} {part} …", file=sys.stderr, flush=True)
             with results.measured(part) as (found, skipped):
                 if part == "enrolment":
-                    found["rows"] = measure_rates(
+                    found |= measure_rates(
                         options.photos,
                         photos=options.enrolled,
                         turns=options.turns,

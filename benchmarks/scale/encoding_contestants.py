@@ -27,7 +27,7 @@ from face_encode.encoders.inception_resnet import (
     inception_resnet,
 )
 from face_encode.encoders.loading import KNOWN_ENCODERS, is_at_hand, load_encoder
-from face_encode.errors import MissingExtraError
+from face_encode.errors import EngineError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,8 +40,10 @@ def encoding(options: Answer) -> Handler:
     name, engine = options["encoder"], options["engine"]
     random_weights = name in KNOWN_ENCODERS and not is_at_hand(name)
     try:
-        encoder = _facenet_at_random(engine) if random_weights else _load(name, engine)
-    except MissingExtraError as error:
+        encoder = (
+            _facenet_at_random(engine) if random_weights else load_encoder(name, engine=engine)
+        )
+    except (MissingExtraError, EngineError, InputError) as error:
         raise MissingContestantError(str(error)) from error
     crop = encoder.contract.crop
     random = np.random.default_rng(0)
@@ -49,18 +51,12 @@ def encoding(options: Answer) -> Handler:
 
     def handle(request: Answer) -> Answer:
         if "about" in request:
-            return {"engine": engine, "random_weights": random_weights}
+            return {"engine": encoder.engine, "random_weights": random_weights}
         crops = largest[: request["batch"]]
         call = partial(encoder.encode, crops)
         return {"seconds": [seconds(call)[0] for _ in range(request["repeats"])]}
 
     return handle
-
-
-def _load(name: str | Path, engine: str) -> Encoder:
-    if engine != "tensorflow":
-        raise MissingExtraError(f"no engine {engine}")
-    return load_encoder(name)
 
 
 def _facenet_at_random(engine: str) -> Encoder:
@@ -69,7 +65,7 @@ def _facenet_at_random(engine: str) -> Encoder:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "facenet.keras")
         save_encoder(model, path, FACENET_VGGFACE2_CONTRACT)
-        encoder = _load(path, engine)
+        encoder = load_encoder(path, engine=engine)
         # What is made at the first call may read the file.
         encoder.encode(
             np.zeros((1, encoder.contract.crop.height, encoder.contract.crop.width, 3), np.uint8)

@@ -6,9 +6,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from benchmarks.photo_folders import copy_photos
 from benchmarks.scale.contestant import REPOSITORY, Contestant, MissingContestantError
 from benchmarks.scale.results import Skipped
 from benchmarks.timing import Times
+from face_encode.errors import InputError
 
 _MODULE = "benchmarks.scale.enrolment_contestants"
 # Enough for this package to start its worker processes, which it does not do for few photos.
@@ -50,34 +51,6 @@ RIVALS = (
 OURS = "face_encode"
 
 
-@dataclass(frozen=True)
-class EnrolmentRow:
-    """How fast one contestant enrols.
-
-    Attributes:
-        contestant: Who.
-        photos: How many it enrolled in all turns together.
-        faces: In how many it found a face.
-        seconds_a_photo: Over the turns.
-        ratio: How many times this package's photos a second are its, by the medians.
-        ratio_of_shortest: The same by the fastest turn of each.
-        start_seconds: From the start of its process until it was ready; not counted above.
-    """
-
-    contestant: str
-    photos: int
-    faces: int
-    seconds_a_photo: Times
-    ratio: float
-    ratio_of_shortest: float
-    start_seconds: float
-
-    @property
-    def photos_a_second(self) -> float:
-        """By the median turn."""
-        return 1 / self.seconds_a_photo.median
-
-
 def measure_rates(
     source: Path,
     *,
@@ -86,7 +59,7 @@ def measure_rates(
     deepface_photos: int,
     rivals: Sequence[str],
     skipped: list[Skipped],
-) -> list[dict[str, Any]]:
+) -> dict[str, Any]:
     """Let this package and others enrol the same photos, in turns.
 
     In each turn this package enrols all photos, a rival, which takes so much longer, a part of
@@ -101,66 +74,90 @@ def measure_rates(
         skipped: Takes who cannot take part.
 
     Returns:
-        A row a contestant, this package first.
+        ``"rows"``, one a contestant, this package first; and the ``"engine"`` of its encoder.
+
+    Raises:
+        InputError: Fewer photos than turns.
     """
+    if min(photos, deepface_photos) < turns:
+        raise InputError(
+            "every turn takes at least a photo of each contestant. "
+            f"Received: {turns} turns, {photos} photos, {deepface_photos} for DeepFace"
+        )
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        folder, warm_up = Path(name, "photos"), Path(name, "warm-up")
-        folder.mkdir()
-        warm_up.mkdir()
+        folder, warm_up, home = (Path(name, each) for each in ("photos", "warm-up", "home"))
+        for each in (folder, warm_up, home):
+            each.mkdir()
         paths = [str(path) for path in copy_photos(source, photos, folder)]
         copy_photos(source, WARM_UP_PHOTOS, warm_up)
-        environment = {"DEEPFACE_HOME": str(deepface_home(Path(name, "home")))}
+        environment = {"DEEPFACE_HOME": str(deepface_home(home))}
         ours = stack.enter_context(Contestant(OURS, _MODULE, "face_encode"))
-        others: list[tuple[Contestant, list[str]]] = []
+        engine = ours.ask(about=True)["engine"]
+        tallies = [_Tally(ours, len(paths) * turns)]
+        shares: dict[str, list[str]] = {}
         for rival in (each for each in RIVALS if each.name in rivals):
-            alone = rival.processes == 1
             try:
-                contestant = Contestant(
-                    rival.name,
-                    _MODULE,
-                    rival.kind,
-                    {"processes": rival.processes},
-                    environment | ({} if alone else _ONE_THREAD),
-                )
+                contestant = stack.enter_context(_started(rival, environment))
             except MissingContestantError as error:
                 skipped.append(Skipped("enrolment", rival.name, str(error)))
                 continue
             few = rival.kind == "deepface"
             share = paths[:: max(1, len(paths) // deepface_photos)] if few else paths
-            others.append((stack.enter_context(contestant), share))
-        times: dict[str, list[float]] = {OURS: []}
-        faces: dict[str, int] = {OURS: 0}
+            contestant.ask(photos=share[:RIVAL_WARM_UP_PHOTOS])
+            tallies.append(_Tally(contestant, len(share)))
+            shares[rival.name] = share
         for turn in range(turns):
             # Workers that have waited through the others' turns may have gone home.
             ours.ask(folder=str(warm_up))
-            done = ours.ask(folder=str(folder))
-            times[OURS].append(done["seconds"] / len(paths))
-            faces[OURS] += done["faces"]
-            for contestant, share in others:
-                part = share[turn::turns]
-                if not turn:
-                    contestant.ask(photos=share[:RIVAL_WARM_UP_PHOTOS])
-                done = contestant.ask(photos=part)
-                times.setdefault(contestant.name, []).append(done["seconds"] / len(part))
-                faces[contestant.name] = faces.get(contestant.name, 0) + done["faces"]
-        counts = {OURS: turns * len(paths)} | {each.name: len(share) for each, share in others}
-        starts = {each.name: each.start_seconds for each in (ours, *(each for each, _ in others))}
-    ours_times = Times.of(times[OURS])
-    rows = []
-    for each, taken in times.items():
-        its = Times.of(taken)
-        rows.append(
-            EnrolmentRow(
-                contestant=each,
-                photos=counts[each],
-                faces=faces[each],
-                seconds_a_photo=its,
-                ratio=its.median / ours_times.median,
-                ratio_of_shortest=its.minimum / ours_times.minimum,
-                start_seconds=starts[each],
-            )
-        )
-    return [asdict(row) | {"photos_a_second": row.photos_a_second} for row in rows]
+            tallies[0].note(len(paths), ours.ask(folder=str(folder)))
+            for tally in tallies[1:]:
+                part = shares[tally.contestant.name][turn::turns]
+                tally.note(len(part), tally.contestant.ask(photos=part))
+    return {"rows": [tally.row(tallies[0]) for tally in tallies], "engine": engine}
+
+
+@dataclass
+class _Tally:
+    """What one contestant has done so far.
+
+    Attributes:
+        contestant: Who.
+        photos: How many it gets in all turns.
+        faces: In how many it found a face.
+        seconds_a_photo: Of each turn.
+    """
+
+    contestant: Contestant
+    photos: int
+    faces: int = 0
+    seconds_a_photo: list[float] = field(default_factory=list)
+
+    def note(self, photos: int, answer: dict[str, Any]) -> None:
+        """Take what a turn gave."""
+        self.faces += answer["faces"]
+        self.seconds_a_photo.append(answer["seconds"] / photos)
+
+    def row(self, ours: _Tally) -> dict[str, Any]:
+        """Its row, with the ratios to this package."""
+        its, our = Times.of(self.seconds_a_photo), Times.of(ours.seconds_a_photo)
+        return {
+            "contestant": self.contestant.name,
+            "photos": self.photos,
+            "faces": self.faces,
+            "photos_a_second": 1 / its.median,
+            "seconds_a_photo": asdict(its),
+            # How many times its photos a second are this package's.
+            "ratio": its.median / our.median,
+            "ratio_of_shortest": its.minimum / our.minimum,
+            "start_seconds": self.contestant.start_seconds,
+        }
+
+
+def _started(rival: Rival, environment: Mapping[str, str]) -> Contestant:
+    """The process of a rival, ready."""
+    threads = {} if rival.processes == 1 else _ONE_THREAD
+    options = {"processes": rival.processes}
+    return Contestant(rival.name, _MODULE, rival.kind, options, {**environment, **threads})
 
 
 def measure_memory(

@@ -41,6 +41,8 @@ def face_encode(options: Answer) -> Handler:
     encoder, detector = load_encoder(), load_detector(options.get("detector"))
 
     def enrol(request: Answer) -> Answer:
+        if "about" in request:
+            return {"engine": encoder.engine}
         # A new model each time: one that has the photos already would not encode them again.
         model = Face_Encode_Model(encoder, detector)
         start = time.perf_counter()

@@ -71,7 +71,7 @@ def _enrolment(part: dict[str, Any]) -> list[str]:
     ]
     header = ["", "photos", "with a face", "photos a second", "ms a photo, median (shortest)"]
     header += ["face_encode is so many times faster", "by the shortest times", "start, not counted"]
-    return _table(header, rows)
+    return [*_table(header, rows), "", f"face_encode's encoder ran on {part['engine']}."]
 
 
 def _memory(part: dict[str, Any]) -> list[str]:
