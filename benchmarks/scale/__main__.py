@@ -56,6 +56,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--turns", type=positive, default=3, help="turns that count (3)")
     group = made.add_argument_group("enrolment")
     group.add_argument("--enrolled", type=positive, default=2_000, help="photos (2000)")
+    group.add_argument(
+        "--alone-photos", type=positive, default=500, help="for rivals in one process (500)"
+    )
     group.add_argument("--deepface-photos", type=positive, default=90, help="its share (90)")
     names = [rival.name for rival in RIVALS]
     group.add_argument("--rivals", nargs="*", choices=names, default=names, metavar="NAME")
@@ -112,6 +115,7 @@ def run(options: argparse.Namespace) -> int:
                         options.photos,
                         photos=options.enrolled,
                         turns=options.turns,
+                        alone_photos=options.alone_photos,
                         deepface_photos=options.deepface_photos,
                         rivals=options.rivals,
                         skipped=skipped,

@@ -54,8 +54,11 @@ def measure_encoding(
                 times: dict[str, list[float]] = {engine: [] for engine in contestants}
                 repeats = {}
                 for engine, contestant in contestants.items():
-                    # The first call of a shape may compile for it.
-                    once = contestant.ask(batch=batch, repeats=2)["seconds"][-1]
+                    # The first call of a shape may compile for it; of large ones a second would
+                    # take longer than it is worth.
+                    once = contestant.ask(batch=batch, repeats=1)["seconds"][-1]
+                    if once < _SECONDS_A_TURN:
+                        once = contestant.ask(batch=batch, repeats=1)["seconds"][-1]
                     repeats[engine] = int(np.clip(_SECONDS_A_TURN / once, 1, _MOST))
                 for _ in range(turns):
                     for engine, contestant in contestants.items():

@@ -56,19 +56,21 @@ def measure_rates(
     *,
     photos: int,
     turns: int,
+    alone_photos: int,
     deepface_photos: int,
     rivals: Sequence[str],
     skipped: list[Skipped],
 ) -> dict[str, Any]:
     """Let this package and others enrol the same photos, in turns.
 
-    In each turn this package enrols all photos, a rival, which takes so much longer, a part of
-    them: every rival has had its whole share of the photos when the last turn ends.
+    In each turn this package enrols all photos; a rival, which takes so much longer, a part of
+    its share of them, which it has had as a whole when the last turn ends.
 
     Args:
         source: A folder with one sub-folder a person.
         photos: How many of it are enrolled.
         turns: How many turns count.
+        alone_photos: How many of them those get who enrol in one process.
         deepface_photos: How many of them DeepFace gets, which is slow.
         rivals: Names of ``RIVALS``.
         skipped: Takes who cannot take part.
@@ -79,10 +81,11 @@ def measure_rates(
     Raises:
         InputError: Fewer photos than turns.
     """
-    if min(photos, deepface_photos) < turns:
+    if min(photos, alone_photos, deepface_photos) < turns:
         raise InputError(
             "every turn takes at least a photo of each contestant. "
-            f"Received: {turns} turns, {photos} photos, {deepface_photos} for DeepFace"
+            f"Received: {turns} turns; {photos} photos, {alone_photos} for one process, "
+            f"{deepface_photos} for DeepFace"
         )
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder, warm_up, home = (Path(name, each) for each in ("photos", "warm-up", "home"))
@@ -101,8 +104,10 @@ def measure_rates(
             except MissingContestantError as error:
                 skipped.append(Skipped("enrolment", rival.name, str(error)))
                 continue
-            few = rival.kind == "deepface"
-            share = paths[:: max(1, len(paths) // deepface_photos)] if few else paths
+            count = alone_photos if rival.processes == 1 else len(paths)
+            if rival.kind == "deepface":
+                count = min(count, deepface_photos)
+            share = paths[:: max(1, len(paths) // count)][:count]
             contestant.ask(photos=share[:RIVAL_WARM_UP_PHOTOS])
             tallies.append(_Tally(contestant, len(share)))
             shares[rival.name] = share
