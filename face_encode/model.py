@@ -5,6 +5,7 @@ from __future__ import annotations
 import numbers
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,8 +17,9 @@ from face_encode.detectors.loading import load_detector
 from face_encode.drawing import KNOWN_COLOUR, UNKNOWN_COLOUR, draw_boxes
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.loading import load_encoder
-from face_encode.enrolment import enrol_people
+from face_encode.enrolment import enrol_people, unfinished_enrolment
 from face_encode.errors import GalleryError, InputError
+from face_encode.files import as_path
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.images import as_rgb, people_in
 from face_encode.photo_inputs import PhotoInput, is_one_photo
@@ -135,6 +137,9 @@ class Face_Encode_Model:
         *,
         progress: bool = True,
         workers: int | None = None,
+        batch_size: int | None = None,
+        unfinished: str | os.PathLike[str] | None = None,
+        restart: bool = False,
     ) -> EnrolmentReport:
         """Enrol a folder with one sub-folder a person, in the place of whoever was enrolled.
 
@@ -143,7 +148,12 @@ class Face_Encode_Model:
         Args:
             dir: The sub-folders' names are the people's names.
             progress: Whether to show a progress bar.
-            workers: Processes that read photos and find faces; None chooses.
+            workers: Processes that read photos and find faces; None chooses: as many as there
+                are cores, or for few photos none but this one.
+            batch_size: Faces that go through the encoder together; None chooses.
+            unfinished: A file that keeps what is embedded until all is done, so that the same
+                call goes on after a kill; None keeps nothing.
+            restart: Whether to begin anew where that file is there already.
 
         Returns:
             How many photos were enrolled, and every photo left out with its reason.
@@ -151,11 +161,31 @@ class Face_Encode_Model:
         Raises:
             DatasetError: The folder is missing, holds no people, or no photo of it can be
                 enrolled. Whoever was enrolled before then stays.
+            GalleryError: ``unfinished`` was begun with another encoder or detector, or cannot be
+                written.
         """
         people = people_in(dir)
-        return enrol_people(
-            people, self.gallery, self.detector, self.encoder, progress=progress, workers=workers
+        keeping = (
+            nullcontext()
+            if unfinished is None
+            else unfinished_enrolment(
+                as_path(unfinished), self.detector, self.encoder, restart=restart
+            )
         )
+        with keeping as run:
+            report = enrol_people(
+                people,
+                self.gallery,
+                self.detector,
+                self.encoder,
+                progress=progress,
+                workers=workers,
+                batch_size=batch_size,
+                unfinished=run,
+            )
+            if run is not None:
+                run.remove()
+        return report
 
     def add_person(self, name: str, photos: Sequence[PhotoInput]) -> EnrolmentReport:
         """Enrol further photos of a person, new or known, without touching the others.

@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from face_encode.cli.opening import add_model_options, open_model
-from face_encode.console import ROWS_SHOWN, add_json_option, positive, print_json, print_table
+from face_encode.console import (
+    ROWS_SHOWN,
+    add_json_option,
+    add_work_options,
+    print_json,
+    print_table,
+    telling_of_resumption,
+)
 
 if TYPE_CHECKING:
     from face_encode.types import EnrolmentReport
@@ -18,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
         "Enrol a folder with one sub-folder a person into a gallery file. A gallery that exists "
-        "becomes what the folder holds; only photos that changed are encoded."
+        "becomes what the folder holds; only photos that changed are encoded. A run that was "
+        "interrupted or killed is continued by the same command."
     )
     parser.add_argument("people", metavar="PEOPLE_DIR", help="a folder with a sub-folder a person")
     parser.add_argument(
@@ -32,14 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep a byte a number of each embedding instead of four; a gallery stays so",
     )
-    parser.add_argument("--workers", type=positive, metavar="N", help="processes that find faces")
+    add_work_options(parser)
     add_json_option(parser)
     add_model_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Enrol, save, and report."""
-    from face_encode.enrolment import enrol_people
+    from face_encode.enrolment import enrol_people, unfinished_enrolment, unfinished_path
     from face_encode.errors import GalleryError
     from face_encode.files import as_path, check_writable
     from face_encode.gallery.npz_file import check_file_name
@@ -56,15 +64,21 @@ def run(options: argparse.Namespace) -> int:
     if options.int8:
         model.gallery.quantize()
     before = set(model.gallery.people())
-    report = enrol_people(
-        people,
-        model.gallery,
-        model.detector,
-        model.encoder,
-        replaces="same people" if options.add else "all",
-        workers=options.workers,
-    )
-    model.save_gallery(gallery_path)
+    journal = unfinished_path(gallery_path, options.people)
+    keeping = unfinished_enrolment(journal, model.detector, model.encoder, restart=options.restart)
+    with telling_of_resumption(), keeping as unfinished:
+        report = enrol_people(
+            people,
+            model.gallery,
+            model.detector,
+            model.encoder,
+            replaces="same people" if options.add else "all",
+            workers=options.workers,
+            batch_size=options.batch_size,
+            unfinished=unfinished,
+        )
+        model.save_gallery(gallery_path)
+        unfinished.remove()
     gone = sorted(before - set(model.gallery.people()))
     if options.json:
         precision = model.gallery.precision
@@ -80,6 +94,7 @@ def _report_as_dict(report: EnrolmentReport) -> dict[str, Any]:
     return {
         "enrolled": report.enrolled,
         "reused": report.reused,
+        "resumed": report.resumed,
         "per_person": dict(report.per_person),
         "left_out": [
             {"photo": item.photo, "name": item.name, "reason": item.reason}
