@@ -51,8 +51,15 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_encoder_option(parser: argparse._ActionsContainer) -> None:
-    """``--model``."""
+    """``--model``, and ``--encoder-engine``, what runs it."""
     parser.add_argument("--model", metavar="MODEL", help="a known encoder or a .keras file")
+    parser.add_argument(
+        "--encoder-engine",
+        default="auto",
+        metavar="NAME",
+        help="what runs the encoder: tensorflow (Keras itself), onnx, openvino, or auto, the "
+        "fastest that is installed and gives the same (the default)",
+    )
 
 
 def add_detector_option(
@@ -71,6 +78,35 @@ def add_threshold_option(parser: argparse._ActionsContainer) -> None:
         metavar="X",
         help="cosine similarity from which two faces count as one person",
     )
+
+
+def add_work_options(parser: argparse._ActionsContainer) -> None:
+    """``--workers``, ``--batch-size`` and ``--restart``, of commands that go on after a kill."""
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        metavar="N",
+        help="processes that read photos and find faces (default: one a core, for few photos none)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        help="faces that go through the encoder together (default: 32)",
+    )
+    parser.add_argument(
+        "--restart", action="store_true", help="begin anew where an interrupted run could go on"
+    )
+
+
+@contextmanager
+def telling_of_resumption() -> Iterator[None]:
+    """Say at Ctrl-C that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("face-encode: the same command goes on from here", file=sys.stderr)
+        raise
 
 
 def positive(text: str) -> int:
@@ -109,6 +145,12 @@ def without_native_notices() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def import_keras() -> None:
+    """Import Keras; quietly where TensorFlow was asked to be quiet, as in our own program."""
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3" and "keras" not in sys.modules:
+        import_keras_quietly()
 
 
 def import_keras_quietly() -> None:

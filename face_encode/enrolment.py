@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import hashlib
+import os
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -13,34 +15,109 @@ import numpy.typing as npt
 
 from face_encode.detectors.detector import Detector
 from face_encode.encoders.encoder import Encoder
-from face_encode.errors import DatasetError, ImageError, InputError
+from face_encode.errors import DatasetError, GalleryError, ImageError, InputError
+from face_encode.files import as_path
 from face_encode.gallery.gallery import Gallery, Mark, Replaces
+from face_encode.gallery.milvus_places import is_milvus
 from face_encode.gallery.names import check_name
 from face_encode.hygiene import find_suspicions
 from face_encode.images import content_digest
-from face_encode.photo_inputs import PhotoInput, local_photo, place_of
-from face_encode.pipeline import EmbeddedPhoto, embed_photos
+from face_encode.photo_inputs import PhotoInput, local_photo, path_of, place_of
+from face_encode.pipeline import EmbeddedPhoto, embed_batches, sensible_workers
 from face_encode.progress import tracked
-from face_encode.types import Embeddings, EnrolmentReport, LeftOut, Photo
+from face_encode.resuming import UNFINISHED_SUFFIX, UnfinishedRun
+from face_encode.types import EnrolmentReport, LeftOut, Photo
+from face_encode.weights import cache_folder
 
 PeoplePhotos: TypeAlias = Mapping[str, Sequence[PhotoInput]]
 
+# Comparing each photo with each other takes seconds up to here, and hours at a hundred times as
+# many: those are left to whoever asks for it.
+_MOST_COMPARED = 20_000
+# Photos of which it is asked at once whether the gallery holds them already.
+_LOOKED_UP_TOGETHER = 256
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True)
 class EnrolmentTask:
     """A photo to be enrolled.
 
     Attributes:
         name: The person.
-        photo: Its path or pixels.
-        label: What it is called in the report.
+        label: What the photo is called in the report.
         digest: Of its content; see ``images.content_digest``.
     """
 
     name: str
-    photo: Photo
     label: str
+    digest: str = ""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Usable:
+    """What is kept of a photo until all are done: little, for there may be many.
+
+    Attributes:
+        digest: Of its content.
+        embedding: float32 ``(D,)``.
+        side: The shorter side of its face in pixels; NaN where only the embedding is known.
+        sharpness: See ``hygiene.sharpness``; NaN where only the embedding is known.
+        faces: How many there are in it; 0 where only the embedding is known.
+    """
+
     digest: str
+    embedding: npt.NDArray[np.float32]
+    side: float = np.nan
+    sharpness: float = np.nan
+    faces: int = 0
+
+
+_Outcome: TypeAlias = "_Usable | str"
+"""A photo that can be enrolled, or the reason why one cannot."""
+
+
+def unfinished_path(gallery: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Path:
+    """Where the journal of an enrolment lies, the same for the same command.
+
+    Args:
+        gallery: A gallery's file or address.
+        folder: The people's.
+
+    Returns:
+        A path beside the gallery's file; for one in Milvus, where several folders may be enrolled
+        at once, one in the cache.
+    """
+    if not is_milvus(gallery):
+        path = as_path(gallery)
+        return path.with_name(f"{path.name}{UNFINISHED_SUFFIX}")
+    place = os.fspath(gallery)
+    where = place if "://" in place else os.path.abspath(place)
+    name = hashlib.sha256(os.fsencode(f"{where}\n{os.path.abspath(folder)}")).hexdigest()[:16]
+    return cache_folder() / "unfinished" / f"{name}{UNFINISHED_SUFFIX}"
+
+
+def unfinished_enrolment(
+    path: Path, detector: Detector, encoder: Encoder, *, restart: bool = False
+) -> UnfinishedRun:
+    """Open what an interrupted enrolment has embedded, or begin to keep it.
+
+    Args:
+        path: The journal.
+        detector: Finds the faces.
+        encoder: Embeds them.
+        restart: Whether to begin anew whatever is there.
+
+    Raises:
+        GalleryError: Another encoder's or detector's, or it cannot be written.
+    """
+    settings = {
+        "run": "enroll",
+        "encoder": encoder.name,
+        "fingerprint": encoder.fingerprint,
+        "embedding_size": encoder.embedding_size,
+        "detector": detector.name,
+    }
+    return UnfinishedRun(path, settings, GalleryError, restart=restart)
 
 
 def enrol_people(
@@ -52,6 +129,8 @@ def enrol_people(
     replaces: Replaces = "all",
     progress: bool = True,
     workers: int | None = None,
+    batch_size: int | None = None,
+    unfinished: UnfinishedRun | None = None,
 ) -> EnrolmentReport:
     """Make a gallery hold these people, by the largest face of each photo.
 
@@ -59,7 +138,8 @@ def enrol_people(
     gallery changes in one step at the end: whatever happens before leaves it as it was.
 
     Args:
-        people: Name -> photos, in any form.
+        people: Name -> photos, in any form. Each is opened when its turn comes, so that memory
+            grows by about 1 kB a photo.
         gallery: Where to.
         detector: Finds the faces.
         encoder: Embeds them.
@@ -67,6 +147,10 @@ def enrol_people(
             same people, or none.
         progress: Whether to show a progress bar.
         workers: Processes that read and detect; None chooses.
+        batch_size: Faces that go through the encoder together; None chooses.
+        unfinished: From ``unfinished_enrolment``: takes what is embedded, batch by batch, and
+            gives what an interrupted run had embedded of the photos that are files. The caller
+            removes it once the gallery is safe.
 
     Returns:
         What became of each photo.
@@ -74,52 +158,53 @@ def enrol_people(
     Raises:
         DatasetError: Not one photo could be enrolled.
     """
-    left_out: list[LeftOut] = []
-    tasks = _tasks(people, left_out)
     # Others may add to a shared gallery while this goes on; what they add is not replaced.
     mark = None if replaces == "nothing" else gallery.mark(None if replaces == "all" else people)
-    known = gallery.known_photos(detector.name, {task.digest for task in tasks})
-    fresh = [task for task in tasks if task.digest not in known]
-    embedded = embed_photos([task.photo for task in fresh], detector, encoder, workers=workers)
-    shown = tracked(embedded, len(fresh), "Enrolling", show=progress)
-    results = dict(zip(map(id, fresh), shown, strict=True))
-    report = enrol_embedded(
-        tasks,
-        [results[id(task)] if id(task) in results else known[task.digest] for task in tasks],
-        gallery,
-        detector,
-        encoder,
-        replaces=replaces,
-        left_out=left_out,
-        mark=mark,
+    work = _Work(people, gallery, detector.name, unfinished)
+    resumed = len(work.tasks) - len(work.waiting)
+    if workers is None and not work.only_files:
+        # Otherwise it is told by looking ahead, which opens photos that are no files: too early.
+        workers = sensible_workers(len(work.waiting))
+    batches = embed_batches(
+        work.todo(), detector, encoder, workers=workers, batch_size=batch_size, digests=True
     )
+    done = work.done(batches)
+    for _ in tracked(done, len(work.tasks), "Enrolling", show=progress, done=resumed):
+        pass
+    try:
+        report = _enrol(
+            work.tasks, work.outcomes(), gallery, detector, encoder, replaces=replaces, mark=mark
+        )
+    except DatasetError:
+        # All was done, and in vain: there is nothing to go on with.
+        if unfinished is not None:
+            unfinished.remove()
+        raise
     empty = [f"{name}: no photo in the folder" for name, photos in people.items() if not photos]
     counts = {name: report.per_person.get(name, 0) for name in people}
-    return replace(report, per_person=counts, notes=(*report.notes, *empty))
+    notes = (*report.notes, *empty)
+    return replace(report, per_person=counts, notes=notes, resumed=resumed)
 
 
 def enrol_embedded(
     tasks: Sequence[EnrolmentTask],
-    results: Sequence[EmbeddedPhoto | npt.NDArray[np.float32]],
+    results: Iterable[EmbeddedPhoto],
     gallery: Gallery,
     detector: Detector,
     encoder: Encoder,
     *,
     replaces: Replaces = "all",
-    left_out: Sequence[LeftOut] = (),
     mark: Mark = None,
 ) -> EnrolmentReport:
     """Make a gallery hold people whose photos were embedded already.
 
     Args:
         tasks: The photos.
-        results: What became of each: embedded or its error; or, for a photo known from before,
-            its embedding alone, float32 ``(D,)``.
+        results: What became of each: embedded or its error.
         gallery: Where to; it changes in one step at the end.
         detector: Found the faces.
         encoder: Embedded them.
         replaces: As for ``enrol_people``.
-        left_out: Photos that could not even be opened, for the report.
         mark: What of the gallery may be replaced; see ``Gallery.replace``.
 
     Returns:
@@ -128,83 +213,202 @@ def enrol_embedded(
     Raises:
         DatasetError: Not one photo could be enrolled.
     """
-    refused = list(left_out)
-    enrolled: list[EnrolmentTask] = []
-    fresh: list[EmbeddedPhoto | None] = []
-    embeddings, notes = [], []
-    for task, result in zip(tasks, results, strict=True):
-        if not isinstance(result, EmbeddedPhoto):
-            embeddings.append(result)
-        elif result.error is not None:
-            refused.append(LeftOut(task.label, task.name, result.error))
+    outcomes = [
+        _outcome_of(replace(result, digest=task.digest))
+        for task, result in zip(tasks, results, strict=True)
+    ]
+    return _enrol(tasks, outcomes, gallery, detector, encoder, replaces=replaces, mark=mark)
+
+
+class _Work:
+    """The photos of one enrolment, and what became of each so far.
+
+    Attributes:
+        tasks: All photos.
+        waiting: The rows of those that were not embedded before.
+        only_files: Whether all photos are given by their paths.
+    """
+
+    def __init__(
+        self,
+        people: PeoplePhotos,
+        gallery: Gallery,
+        detector_name: str,
+        unfinished: UnfinishedRun | None,
+    ) -> None:
+        """Nothing is opened yet."""
+        self._gallery, self._detector_name, self._unfinished = gallery, detector_name, unfinished
+        self._photos = [photo for photos in people.values() for photo in photos]
+        self.tasks = [
+            EnrolmentTask(name, _label(photo, index))
+            for name, photos in people.items()
+            for index, photo in enumerate(photos)
+        ]
+        self._refused = {name: _reason_against(name) for name in people}
+        self._outcomes: list[_Outcome | None] = [None] * len(self.tasks)
+        self._begun: deque[int] = deque()
+        paths = [path_of(photo) or "" for photo in self._photos]
+        self.only_files = all(paths)
+        if unfinished is not None:
+            unfinished.resume(paths)
+            for row in range(len(self.tasks)):
+                if unfinished.is_done(row):
+                    self._outcomes[row] = _outcome_of(unfinished.result(row))
+        self.waiting = [row for row, outcome in enumerate(self._outcomes) if outcome is None]
+
+    def todo(self) -> Iterator[Photo]:
+        """The photos to be embedded, each opened when it is asked for."""
+        # A look into the gallery takes long where that is far away; paths take little memory.
+        together = _LOOKED_UP_TOGETHER if self.only_files else 1
+        for start in range(0, len(self.waiting), together):
+            opened = list(self._opened(self.waiting[start : start + together]))
+            known = self._enrolled_before([photo for _, photo in opened])
+            for (row, photo), embedding in zip(opened, known, strict=True):
+                if embedding is not None:
+                    self._outcomes[row] = embedding
+                    continue
+                if self._unfinished is not None:
+                    self._unfinished.begin(row)
+                self._begun.append(row)
+                yield photo
+
+    def _opened(self, rows: Sequence[int]) -> Iterator[tuple[int, Photo]]:
+        """Those of some photos that can be opened at all; of the others it is noted why."""
+        for row in rows:
+            task = self.tasks[row]
+            try:
+                if reason := self._refused[task.name]:
+                    raise InputError(reason)
+                yield row, local_photo(self._photos[row])
+            except (ImageError, InputError) as error:
+                self._outcomes[row] = str(error).removeprefix(f"{Path(task.label)}: ")
+
+    def _enrolled_before(self, photos: Sequence[Photo]) -> list[_Usable | None]:
+        """What the gallery holds of some photos."""
+        if not len(self._gallery):
+            return [None] * len(photos)
+        digests = [_digest_of(photo) for photo in photos]
+        asked_for = {digest for digest in digests if digest}
+        known = self._gallery.known_photos(self._detector_name, asked_for)
+        return [_Usable(digest, known[digest]) if digest in known else None for digest in digests]
+
+    def done(self, batches: Iterator[list[EmbeddedPhoto]]) -> Iterator[int]:
+        """Take in what comes out of the encoder; gives the rows that are done, in their order."""
+        told = 0
+        for batch in batches:
+            if self._unfinished is not None:
+                self._unfinished.keep(batch)
+            for result in batch:
+                row = self._begun.popleft()
+                self._outcomes[row] = _outcome_of(result)
+            # Photos that need no encoder are done as soon as all before them are.
+            while told < len(self.waiting) and self.waiting[told] <= row:
+                yield self.waiting[told]
+                told += 1
+        yield from self.waiting[told:]
+
+    def outcomes(self) -> Iterator[_Outcome]:
+        """What became of each photo, when all are done."""
+        return (outcome for outcome in self._outcomes if outcome is not None)
+
+
+def _enrol(
+    tasks: Sequence[EnrolmentTask],
+    outcomes: Iterable[_Outcome],
+    gallery: Gallery,
+    detector: Detector,
+    encoder: Encoder,
+    *,
+    replaces: Replaces,
+    mark: Mark,
+) -> EnrolmentReport:
+    """Make a gallery hold the photos that are usable, in one step."""
+    left_out: list[LeftOut] = []
+    usable: list[_Usable] = []
+    names: list[str] = []
+    labels: list[str] = []
+    for task, outcome in zip(tasks, outcomes, strict=True):
+        if isinstance(outcome, str):
+            left_out.append(LeftOut(task.label, task.name, outcome))
             continue
-        else:
-            embeddings.append(result.embeddings[0])
-            if len(result.faces) > 1:
-                notes.append(f"{task.label}: {len(result.faces)} faces, the largest is enrolled")
-        enrolled.append(task)
-        fresh.append(result if isinstance(result, EmbeddedPhoto) else None)
-    if not enrolled:
+        usable.append(outcome)
+        names.append(task.name)
+        labels.append(task.label)
+    if not usable:
         raise DatasetError(
-            f"none of the {len(refused)} photos can be enrolled"
-            + (f"; the first: {refused[0].photo}: {refused[0].reason}" if refused else "")
+            f"none of the {len(left_out)} photos can be enrolled"
+            + (f"; the first: {left_out[0].photo}: {left_out[0].reason}" if left_out else "")
         )
-    suspicions = _suspicions(enrolled, fresh, np.stack(embeddings), encoder)
-    names, digests = [task.name for task in enrolled], [task.digest for task in enrolled]
+    embeddings = np.stack([each.embedding for each in usable])
+    suspicions = find_suspicions(
+        labels,
+        names,
+        embeddings,
+        # Of photos that were enrolled before, size and sharpness of the face are not known.
+        face_sides=[each.side for each in usable],
+        sharpnesses=[each.sharpness for each in usable],
+        crop_side=min(encoder.contract.crop.height, encoder.contract.crop.width),
+        compare=len(usable) <= _MOST_COMPARED,
+    )
+    notes = [str(each) for each in suspicions]
+    if len(usable) > _MOST_COMPARED:
+        notes.append(
+            f"{len(usable):,} photos are too many to compare each with each other by the way: "
+            "face-encode check looks for those in the wrong folder"
+        )
+    notes += [
+        f"{label}: {each.faces} faces, the largest is enrolled"
+        for label, each in zip(labels, usable, strict=True)
+        if each.faces > 1
+    ]
     gallery.replace(
-        names, np.stack(embeddings), digests, replaces, detector_name=detector.name, mark=mark
+        names,
+        embeddings,
+        [each.digest for each in usable],
+        replaces,
+        detector_name=detector.name,
+        mark=mark,
     )
     return EnrolmentReport(
-        enrolled=len(enrolled),
-        per_person=Counter(task.name for task in enrolled),
-        left_out=tuple(refused),
-        reused=sum(result is None for result in fresh),
+        enrolled=len(usable),
+        per_person=Counter(names),
+        left_out=tuple(left_out),
+        reused=sum(not each.faces for each in usable),
         # Likely mistakes first: they are what a reader must not miss.
-        notes=(*suspicions, *notes),
+        notes=tuple(notes),
     )
 
 
-def _tasks(people: PeoplePhotos, left_out: list[LeftOut]) -> list[EnrolmentTask]:
-    """A task for each photo that can be opened at all; the others are told."""
-    tasks = []
-    for name, photos in people.items():
-        try:
-            check_name(name)
-        except InputError as error:
-            left_out += [
-                LeftOut(_label(photo, index), name, str(error))
-                for index, photo in enumerate(photos)
-            ]
-            continue
-        for index, photo in enumerate(photos):
-            label = _label(photo, index)
-            try:
-                local = local_photo(photo)
-                tasks.append(EnrolmentTask(name, local, label, content_digest(local)))
-            except (ImageError, InputError) as error:
-                reason = str(error).removeprefix(f"{Path(label)}: ")
-                left_out.append(LeftOut(label, name, reason))
-    return tasks
-
-
-def _suspicions(
-    enrolled: Sequence[EnrolmentTask],
-    fresh: Sequence[EmbeddedPhoto | None],
-    embeddings: Embeddings,
-    encoder: Encoder,
-) -> list[str]:
-    """Likely mistakes among the photos enrolled, such as one in the wrong folder."""
-    # Of photos that were enrolled before, size and sharpness of the face are not known any more.
-    boxes = [None if result is None else result.faces[0].box for result in fresh]
-    found = find_suspicions(
-        [task.label for task in enrolled],
-        [task.name for task in enrolled],
-        embeddings,
-        face_sides=[np.nan if box is None else min(box.width, box.height) for box in boxes],
-        sharpnesses=[np.nan if result is None else result.sharpness[0] for result in fresh],
-        crop_side=min(encoder.contract.crop.height, encoder.contract.crop.width),
+def _outcome_of(result: EmbeddedPhoto) -> _Outcome:
+    """What is kept of a result."""
+    if result.error is not None:
+        return result.error
+    box = result.faces[0].box
+    return _Usable(
+        result.digest,
+        # A copy, for what it is a view into may hold the other faces of the photo too.
+        result.embeddings[0].copy(),
+        min(box.width, box.height),
+        result.sharpness[0],
+        len(result.faces),
     )
-    return [str(each) for each in found]
+
+
+def _reason_against(name: str) -> str:
+    """Why nobody can be called that; empty where somebody can."""
+    try:
+        check_name(name)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _digest_of(photo: Photo) -> str:
+    """The digest of a photo's content, empty where it cannot be read: told where that is tried."""
+    try:
+        return content_digest(photo)
+    except (ImageError, InputError):
+        return ""
 
 
 def _label(photo: PhotoInput, index: int) -> str:

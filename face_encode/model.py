@@ -5,6 +5,7 @@ from __future__ import annotations
 import numbers
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,8 +16,9 @@ from face_encode.detectors.detector import Detector
 from face_encode.detectors.loading import load_detector
 from face_encode.drawing import KNOWN_COLOUR, UNKNOWN_COLOUR, draw_boxes
 from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.engines.table import AUTOMATIC
 from face_encode.encoders.loading import load_encoder
-from face_encode.enrolment import enrol_people
+from face_encode.enrolment import enrol_people, unfinished_enrolment
 from face_encode.errors import GalleryError, InputError
 from face_encode.files import as_path
 from face_encode.gallery.gallery import Gallery
@@ -55,6 +57,7 @@ class Face_Encode_Model:
         model_path: str | os.PathLike[str] | Encoder | None = None,
         detector: str | Detector | None = None,
         threshold: float | None = None,
+        engine: str | None = None,
     ) -> None:
         """Open an encoder and a detector.
 
@@ -64,11 +67,15 @@ class Face_Encode_Model:
             detector: The name of a known detector, a detector, or None for the default.
             threshold: Cosine similarity from which two faces count as one person, within -1..1;
                 None takes the encoder's own.
+            engine: What runs the encoder, as :func:`load_encoder` takes it; None for ``"auto"``.
 
         Raises:
             ModelFileError: No such encoder.
             WeightsError: The encoder's weights are missing or damaged.
-            InputError: No such detector, or a threshold out of range.
+            InputError: No such detector or engine, or a threshold out of range; or another engine
+                than that of the encoder given.
+            MissingExtraError: The engine, or the detector, is not installed.
+            EngineError: The engine cannot run the encoder, or does not give what Keras gives.
         """
         if threshold is not None and (
             not isinstance(threshold, numbers.Real) or not -1 <= threshold <= 1
@@ -82,7 +89,15 @@ class Face_Encode_Model:
                 "a detector is the name of a known one, or an object with a method 'detect'. "
                 f"Received: {detector!r}"
             )
-        self.encoder = model_path if isinstance(model_path, Encoder) else load_encoder(model_path)
+        if not isinstance(model_path, Encoder):
+            model_path = load_encoder(model_path, engine=engine or AUTOMATIC)
+        elif engine not in (None, AUTOMATIC, model_path.engine):
+            raise InputError(
+                "an encoder that is open already has its engine, "
+                f"{model_path.engine!r}; choose it by load_encoder(..., engine=...). "
+                f"Received: {engine!r}"
+            )
+        self.encoder = model_path
         self._threshold: float | None = None if threshold is None else float(threshold)
         self.gallery: Gallery = MemoryGallery(self.encoder)
 
@@ -143,6 +158,9 @@ class Face_Encode_Model:
         *,
         progress: bool = True,
         workers: int | None = None,
+        batch_size: int | None = None,
+        unfinished: str | os.PathLike[str] | None = None,
+        restart: bool = False,
     ) -> EnrolmentReport:
         """Enrol a folder with one sub-folder a person, in the place of whoever was enrolled.
 
@@ -151,7 +169,12 @@ class Face_Encode_Model:
         Args:
             dir: The sub-folders' names are the people's names.
             progress: Whether to show a progress bar.
-            workers: Processes that read photos and find faces; None chooses.
+            workers: Processes that read photos and find faces; None chooses: as many as there
+                are cores, or for few photos none but this one.
+            batch_size: Faces that go through the encoder together; None chooses.
+            unfinished: A file that keeps what is embedded until all is done, so that the same
+                call goes on after a kill; None keeps nothing.
+            restart: Whether to begin anew where that file is there already.
 
         Returns:
             How many photos were enrolled, and every photo left out with its reason.
@@ -159,11 +182,31 @@ class Face_Encode_Model:
         Raises:
             DatasetError: The folder is missing, holds no people, or no photo of it can be
                 enrolled. Whoever was enrolled before then stays.
+            GalleryError: ``unfinished`` was begun with another encoder or detector, or cannot be
+                written.
         """
         people = people_in(dir)
-        return enrol_people(
-            people, self.gallery, self.detector, self.encoder, progress=progress, workers=workers
+        keeping = (
+            nullcontext()
+            if unfinished is None
+            else unfinished_enrolment(
+                as_path(unfinished), self.detector, self.encoder, restart=restart
+            )
         )
+        with keeping as run:
+            report = enrol_people(
+                people,
+                self.gallery,
+                self.detector,
+                self.encoder,
+                progress=progress,
+                workers=workers,
+                batch_size=batch_size,
+                unfinished=run,
+            )
+            if run is not None:
+                run.remove()
+        return report
 
     def add_person(self, name: str, photos: Sequence[PhotoInput]) -> EnrolmentReport:
         """Enrol further photos of a person, new or known, without touching the others.

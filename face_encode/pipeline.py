@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,10 +19,19 @@ from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import FaceEncodeError, ImageError, InputError
 from face_encode.hygiene import sharpness
 from face_encode.images import as_rgb, content_digest, read_image
+from face_encode.prefetching import prefetched
 from face_encode.types import CropRecipe, Embeddings, Face, ImageArray, Photo, check_count
 
-# Photos that travel to a worker together: enough to hide the trip, few enough for little memory.
-_CHUNK = 16
+if TYPE_CHECKING:
+    import loky
+
+# Photos that travel to a worker together: enough to hide the trip, few enough that the first
+# faces come soon and no worker is left with much when the others are done.
+_CHUNK = 8
+# Chunks that wait for each worker or are done ahead of the encoder.
+_CHUNKS_AHEAD = 4
+# Batches of crops that are put together while the encoder is at work on one.
+_BATCHES_AHEAD = 2
 # Below this many photos, starting processes takes longer than they save.
 _ENOUGH_FOR_WORKERS = 200
 # Photos that wait for their faces to fill a batch, at the most.
@@ -81,6 +92,7 @@ def embed_photos(
     *,
     max_faces: int | None = 1,
     workers: int | None = None,
+    batch_size: int | None = None,
 ) -> Iterator[EmbeddedPhoto]:
     """Embed the faces of many photos, in their order, with bounded memory.
 
@@ -93,8 +105,11 @@ def embed_photos(
         max_faces: The largest so many of each photo; None for all.
         workers: Processes that read and detect; None chooses by the number of photos and cores,
             1 stays in this process.
+        batch_size: Faces that go through the encoder together; None for ``BATCH_SIZE``.
     """
-    for batch in embed_batches(photos, detector, encoder, max_faces=max_faces, workers=workers):
+    for batch in embed_batches(
+        photos, detector, encoder, max_faces=max_faces, workers=workers, batch_size=batch_size
+    ):
         yield from batch
 
 
@@ -106,11 +121,14 @@ def embed_batches(
     max_faces: int | None = 1,
     workers: int | None = None,
     digests: bool = False,
+    batch_size: int | None = None,
 ) -> Iterator[list[EmbeddedPhoto]]:
     """Embed the faces of many photos; each list is what went through the encoder together.
 
     A run that begins behind such a list makes the same lists from there on, and so, to the last
-    bit, the same embeddings.
+    bit, the same embeddings. With several workers photos are read and faces found, in processes,
+    while a batch is in the encoder; no batch enters it before the caller takes the next list, so
+    that a caller who writes each down never loses more than one.
 
     Args:
         photos: Paths or arrays; taken as they are needed.
@@ -119,33 +137,59 @@ def embed_batches(
         max_faces: The largest so many of each photo; None for all.
         workers: As for ``embed_photos``.
         digests: Whether to make the digest of each file's content too.
+        batch_size: As for ``embed_photos``.
     """
-    recipe = encoder.contract.crop
+    workers, photos = _settled(workers, photos)
+    batches = _together(
+        find_crops(
+            photos,
+            detector,
+            encoder.contract.crop,
+            max_faces=max_faces,
+            workers=workers,
+            digests=digests,
+        ),
+        BATCH_SIZE if batch_size is None else check_count(batch_size, "batch_size"),
+    )
+    ready = batches if workers == 1 else prefetched(batches, _BATCHES_AHEAD)
+    with closing(ready):
+        for batch in ready:
+            yield list(encode_together(batch, encoder, batch_size))
+
+
+def _together(
+    found: Iterator[PhotoCrops], batch_size: int
+) -> Generator[list[PhotoCrops], None, None]:
+    """The photos that go through the encoder together, in lists of as many faces."""
     waiting: list[PhotoCrops] = []
     crops = 0
-    for item in find_crops(
-        photos, detector, recipe, max_faces=max_faces, workers=workers, digests=digests
-    ):
+    for item in found:
         waiting.append(item)
         crops += len(item.crops)
         # Photos without faces must not pile up either.
-        if crops >= BATCH_SIZE or len(waiting) >= _MOST_WAITING:
-            yield list(encode_together(waiting, encoder))
+        if crops >= batch_size or len(waiting) >= max(_MOST_WAITING, batch_size):
+            yield waiting
             waiting, crops = [], 0
     if waiting:
-        yield list(encode_together(waiting, encoder))
+        yield waiting
 
 
-def encode_together(items: Sequence[PhotoCrops], encoder: Encoder) -> Iterator[EmbeddedPhoto]:
+def encode_together(
+    items: Sequence[PhotoCrops], encoder: Encoder, batch_size: int | None = None
+) -> Iterator[EmbeddedPhoto]:
     """Encode the crops of several photos in one call of the encoder.
 
     Args:
         items: What ``find_crops`` gave, or ``find_in_photo``.
         encoder: Embeds them.
+        batch_size: The most crops that go through the network at once; None for the encoder's
+            own choice.
     """
     if not items:
         return
-    embeddings = encoder.encode(np.concatenate([item.crops for item in items]))
+    crops = np.concatenate([item.crops for item in items])
+    chosen = {} if batch_size is None else {"batch_size": batch_size}
+    embeddings = encoder.encode(crops, **chosen)
     ends = list(itertools.accumulate(len(item.crops) for item in items))
     for item, end in zip(items, ends, strict=True):
         part = embeddings[end - len(item.crops) : end]
@@ -180,25 +224,36 @@ def find_crops(
         workers: As for ``embed_photos``.
         digests: Whether to make the digest of each file's content too.
     """
-    todo = iter(photos)
-    if workers is None:
-        first = list(itertools.islice(todo, _ENOUGH_FOR_WORKERS))
-        workers, todo = _sensible_workers(len(first)), itertools.chain(first, todo)
-    if check_count(workers, "workers") == 1:
-        for photo in todo:
-            yield find_in_photo(photo, detector, recipe, max_faces, digests)
-        return
+    workers, photos = _settled(workers, photos)
+    if workers == 1:
+        return (find_in_photo(photo, detector, recipe, max_faces, digests) for photo in photos)
     # loky starts clean processes: forking one in which TensorFlow runs can deadlock, and the
     # standard library's clean start would run the user's own script again in each.
     import loky
 
+    # Here and not where the photos are gone through: loky keeps workers for further calls from the
+    # same thread only.
     executor = loky.get_reusable_executor(max_workers=workers, timeout=60, env=_ONE_THREAD)
+    most_pending = _CHUNKS_AHEAD * workers
+    return _find_in_processes(
+        executor, most_pending, iter(photos), (detector, recipe, max_faces, digests)
+    )
+
+
+def _find_in_processes(
+    executor: loky.ProcessPoolExecutor,
+    most_pending: int,
+    photos: Iterator[Photo],
+    how: tuple[Detector, CropRecipe, int | None, bool],
+) -> Iterator[PhotoCrops]:
+    """Let workers find the crops of chunks of photos, a few chunks ahead."""
+    import loky
+
     pending: deque[loky.Future] = deque()
     try:
-        while chunk := list(itertools.islice(todo, _CHUNK)):
-            work = chunk, detector, recipe, max_faces, digests
-            pending.append(executor.submit(_find_in_chunk, *work))
-            if len(pending) > 2 * workers:
+        while chunk := list(itertools.islice(photos, _CHUNK)):
+            pending.append(executor.submit(_find_in_chunk, chunk, *how))
+            if len(pending) > most_pending:
                 yield from pending.popleft().result()
         while pending:
             yield from pending.popleft().result()
@@ -216,8 +271,22 @@ def find_crops(
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
-def _sensible_workers(photos: int) -> int:
-    """As many as there are cores, where there are photos enough."""
+def _settled(workers: int | None, photos: Iterable[Photo]) -> tuple[int, Iterable[Photo]]:
+    """How many processes, as many as asked for or as suit the photos; and the photos."""
+    if workers is not None:
+        return check_count(workers, "workers"), photos
+    todo = iter(photos)
+    first = list(itertools.islice(todo, _ENOUGH_FOR_WORKERS))
+    return sensible_workers(len(first)), itertools.chain(first, todo)
+
+
+def sensible_workers(photos: int) -> int:
+    """How many processes suit so many photos: as many as cores, or 1 for few.
+
+    The encoder takes part of the cores too. But detection waits whenever it is far enough ahead,
+    so that nobody has to know beforehand how the cores are best shared between the two: that
+    depends on the size of the photos.
+    """
     if photos < _ENOUGH_FOR_WORKERS:
         return 1
     import loky

@@ -15,6 +15,7 @@ from PIL import Image
 
 from face_encode import cli
 from face_encode.images import read_image
+from face_encode.model import Face_Encode_Model
 from tests.conftest import EXAMPLES, VERIFY_DATASET
 
 
@@ -106,6 +107,29 @@ def test_annotating_into_a_file_is_told(
     photo = str(EXAMPLES / "stranger.jpg")
     assert cli.main(["match", str(gallery), photo, "--annotate", str(tmp_path / "file")]) == 1
     assert "cannot write to" in capsys.readouterr().err
+
+
+def test_an_interrupted_enrolment_goes_on_beside_its_gallery(
+    tmp_path: Path,
+    people_photos: list[Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(model: Face_Encode_Model, path: Path) -> None:
+        raise KeyboardInterrupt
+
+    target = tmp_path / "people.npz"
+    arguments = ["enroll", str(VERIFY_DATASET), "-g", str(target), "--batch-size", "10", "--json"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Face_Encode_Model, "save_gallery", interrupted)
+        assert cli.main(arguments) == 130
+    assert "the same command goes on from here" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["people.npz.unfinished"]
+    assert cli.main([*arguments, "--detector", "haar"]) == 1
+    assert "other settings" in capsys.readouterr().err
+    report = run_json(capsys, *arguments)
+    assert report["resumed"] == report["enrolled"] == len(people_photos)
+    assert [path.name for path in tmp_path.iterdir()] == ["people.npz"]
 
 
 def test_enrolling_again_encodes_only_what_changed(

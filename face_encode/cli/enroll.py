@@ -10,10 +10,11 @@ from face_encode.cli.opening import add_model_options, open_model
 from face_encode.console import (
     ROWS_SHOWN,
     add_json_option,
-    positive,
+    add_work_options,
     print_json,
     print_table,
     printable,
+    telling_of_resumption,
 )
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Enrol a folder with one sub-folder a person into a gallery. A gallery file that exists "
         "becomes what the folder holds; only photos that changed are encoded. A gallery in Milvus "
-        "is shared: people who are not in the folder stay in it."
+        "is shared: people who are not in the folder stay in it. A run that was interrupted or "
+        "killed is continued by the same command."
     )
     parser.add_argument("people", metavar="PEOPLE_DIR", help="a folder with a sub-folder a person")
     parser.add_argument(
@@ -44,14 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep a byte a number of each embedding instead of four; a gallery stays so",
     )
-    parser.add_argument("--workers", type=positive, metavar="N", help="processes that find faces")
+    add_work_options(parser)
     add_json_option(parser)
     add_model_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Enrol, save, and report."""
-    from face_encode.enrolment import enrol_people
+    from face_encode.enrolment import enrol_people, unfinished_enrolment, unfinished_path
     from face_encode.errors import GalleryError
     from face_encode.files import as_path, check_writable
     from face_encode.gallery.npz_file import check_file_name
@@ -67,15 +69,21 @@ def run(options: argparse.Namespace) -> int:
     # What others keep in a shared gallery is not this folder's to take out.
     adds = options.add or gallery.is_shared
     before = set() if adds else set(gallery.people())
-    report = enrol_people(
-        people,
-        gallery,
-        model.detector,
-        model.encoder,
-        replaces="same people" if adds else "all",
-        workers=options.workers,
-    )
-    gallery.close()
+    journal = unfinished_path(options.gallery, options.people)
+    keeping = unfinished_enrolment(journal, model.detector, model.encoder, restart=options.restart)
+    with telling_of_resumption(), keeping as unfinished:
+        report = enrol_people(
+            people,
+            gallery,
+            model.detector,
+            model.encoder,
+            replaces="same people" if adds else "all",
+            workers=options.workers,
+            batch_size=options.batch_size,
+            unfinished=unfinished,
+        )
+        gallery.close()
+        unfinished.remove()
     gone = sorted(before - {name for name, count in report.per_person.items() if count})
     if options.json:
         more = {"no_longer_enrolled": gone, "precision": gallery.precision}
@@ -91,6 +99,7 @@ def _report_as_dict(report: EnrolmentReport) -> dict[str, Any]:
     return {
         "enrolled": report.enrolled,
         "reused": report.reused,
+        "resumed": report.resumed,
         "per_person": dict(report.per_person),
         "left_out": [
             {"photo": item.photo, "name": item.name, "reason": item.reason}

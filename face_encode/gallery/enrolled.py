@@ -96,9 +96,21 @@ class Enrolled:
     @property
     def embeddings(self) -> Embeddings:
         """float32 ``(n, D)``; from codes widened anew, of length 1."""
-        if self.is_int8 and len(self) and self.quantizer is not None:
-            return self.quantizer.dequantize(np.asarray(self.rows, np.int8))
-        return np.asarray(self.rows, np.float32)
+        return self._widened(self.rows)
+
+    def embeddings_of(self, rows: Sequence[int]) -> Embeddings:
+        """Those of some rows."""
+        return self._widened(self.rows[np.asarray(rows, np.intp)])
+
+    def _widened(self, rows: npt.NDArray[Any]) -> Embeddings:
+        if self.is_int8 and len(rows) and self.quantizer is not None:
+            return self.quantizer.dequantize(np.asarray(rows, np.int8))
+        return np.asarray(rows, np.float32)
+
+    @cached_property
+    def row_of_digest(self) -> dict[str, int]:
+        """Known digest -> row; the last row of those with the same photo."""
+        return {digest: row for row, digest in enumerate(self.digest_texts.tolist()) if digest}
 
     @property
     def digest_texts(self) -> TextArray:

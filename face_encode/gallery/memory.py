@@ -329,8 +329,10 @@ class MemoryGallery:
         """Content digest -> embedding of the photos enrolled with the help of this detector."""
         if detector_name != self.detector_name:
             return {}
-        rows = zip(self.digests.tolist(), self.embeddings, strict=True)
-        return {digest: row for digest, row in rows if digest}
+        row_of = self.enrolled.row_of_digest
+        asked_for = row_of.keys() if digests is None else row_of.keys() & set(digests)
+        rows = [row_of[digest] for digest in asked_for]
+        return dict(zip(asked_for, self.enrolled.embeddings_of(rows), strict=True))
 
     def save(self, path: str | os.PathLike[str] | None = None) -> None:
         """Write the gallery to an ``.npz`` file, atomically.

@@ -139,6 +139,8 @@ class MilvusCollection:
         for batch in batches(rows, ROWS_AT_ONCE):
             with self.client(make=True) as client:
                 client.upsert(self.name, batch, timeout=CALL_SECONDS)
+        if len(rows) >= ROWS_AT_ONCE:
+            self._store.settle()
 
     def delete(self, ids: Collection[str]) -> None:
         """Take rows out, by their keys."""

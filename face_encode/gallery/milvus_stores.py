@@ -43,6 +43,9 @@ class MilvusStore(Protocol):
             GalleryError: From within, for whatever Milvus refuses or fails at.
         """
 
+    def settle(self) -> None:
+        """Bring what was written into the form that is fast to read."""
+
     def close(self) -> None:
         """Let go of it; the next use opens it again."""
 
@@ -103,6 +106,9 @@ class ServerStore:
         with _told(self._place.label, self._place.token):
             yield self._client, self._opened
 
+    def settle(self) -> None:
+        """Nothing: a server sees to that by itself."""
+
     def close(self) -> None:
         """Let go of the connection."""
         with self._lock:
@@ -148,6 +154,13 @@ class EmbeddedStore:
                 self._used_at = time.monotonic()
                 if not self._uses:
                     self._let_others_in()
+
+    def settle(self) -> None:
+        """Let go of the folder: Milvus Lite writes its files then.
+
+        It reads them ten times faster than what it holds until then.
+        """
+        self.close()
 
     def close(self) -> None:
         """Let go of the folder."""

@@ -94,7 +94,7 @@ class Enrol:
             seen.add(digest)
             if owner is not None and photo.error is None:
                 notes.append(f"{photo.photo}: the same photo is enrolled as {owner}")
-            fresh.append((photo, EnrolmentTask(self.name, photo.photo, photo.photo, digest)))
+            fresh.append((photo, EnrolmentTask(self.name, photo.photo, digest)))
         if not fresh:
             return EnrolmentReport(again, {self.name: again}, (), again, tuple(notes))
         notes += self._likenesses([photo for photo, _ in fresh], model)
