@@ -95,16 +95,26 @@ class ServerStore:
     def client(self) -> Iterator[tuple[Any, int]]:
         """See ``MilvusStore.client``; may be used from several threads at once."""
         with self._lock, _told(f"{self._place.label} cannot be reached", self._place.token):
-            if self._client is None:
-                self._client = _import_pymilvus().MilvusClient(
+            client = self._client
+            if client is None:
+                client = self._client = _import_pymilvus().MilvusClient(
                     self._place.address,
                     token=self._place.token,
                     timeout=CONNECT_SECONDS,
                     dedicated=True,
                 )
                 self._opened += 1
-        with _told(self._place.label, self._place.token):
-            yield self._client, self._opened
+            opened = self._opened
+        try:
+            with _told(self._place.label, self._place.token):
+                yield client, opened
+        except GalleryError:
+            # The server may have been started anew, which a connection does not tell; the next
+            # use finds out what is there. Other threads may still be at the former client.
+            with self._lock:
+                if self._client is client:
+                    self._client = None
+            raise
 
     def settle(self) -> None:
         """Nothing: a server sees to that by itself."""
