@@ -22,11 +22,12 @@ from face_encode.gallery.names import check_name
 from face_encode.hygiene import find_suspicions
 from face_encode.images import content_digest
 from face_encode.photo_inputs import PhotoInput, local_photo, path_of, place_of
-from face_encode.pipeline import EmbeddedPhoto, embed_batches, sensible_workers
+from face_encode.pipeline import EmbeddedPhoto, embed_batches
 from face_encode.progress import tracked
 from face_encode.resuming import UNFINISHED_SUFFIX, UnfinishedRun
 from face_encode.types import EnrolmentReport, LeftOut, Photo
 from face_encode.weights import cache_folder
+from face_encode.workers import sensible_workers
 
 PeoplePhotos: TypeAlias = Mapping[str, Sequence[PhotoInput]]
 

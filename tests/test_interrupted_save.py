@@ -119,8 +119,12 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
     path = tmp_path / "people.npz"
     filled(1).save(path)
     moments = random.Random(0)
-    seen, halves = set(), 0
-    for _ in range(6):
+    seen: set[int] = set()
+    halves = 0
+    for attempt in range(30):
+        # On a busy machine a child gets through little before it is killed.
+        if attempt >= 6 and seen == {1, 2, 3} and halves > 0:
+            break
         process = child(SAVE_FOR_EVER, path)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
