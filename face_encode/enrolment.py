@@ -23,7 +23,8 @@ from face_encode.enrolment_work import (
 )
 from face_encode.errors import DatasetError, GalleryError
 from face_encode.files import as_path
-from face_encode.gallery.gallery import Gallery, Replaces
+from face_encode.gallery.gallery import Gallery, Mark, Replaces
+from face_encode.gallery.milvus_places import is_milvus
 from face_encode.hygiene import find_suspicions
 from face_encode.pipeline import EmbeddedPhoto, embed_batches
 from face_encode.progress import tracked
@@ -45,13 +46,15 @@ def unfinished_path(gallery: str | os.PathLike[str], folder: str | os.PathLike[s
         folder: The people's.
 
     Returns:
-        A path beside the gallery's file; for a gallery on a server one in the cache.
+        A path beside the gallery's file; for one in Milvus, where several folders may be enrolled
+        at once, one in the cache.
     """
-    if "://" not in os.fspath(gallery):
+    if not is_milvus(gallery):
         path = as_path(gallery)
         return path.with_name(f"{path.name}{UNFINISHED_SUFFIX}")
-    both = f"{os.fspath(gallery)}\n{os.path.abspath(folder)}"
-    name = hashlib.sha256(os.fsencode(both)).hexdigest()[:16]
+    place = os.fspath(gallery)
+    where = place if "://" in place else os.path.abspath(place)
+    name = hashlib.sha256(os.fsencode(f"{where}\n{os.path.abspath(folder)}")).hexdigest()[:16]
     return cache_folder() / "unfinished" / f"{name}{UNFINISHED_SUFFIX}"
 
 
@@ -117,7 +120,9 @@ def enrol_people(
     Raises:
         DatasetError: Not one photo could be enrolled.
     """
-    work = EnrolmentWork(people, gallery.known_photos(detector.name), unfinished)
+    # Others may add to a shared gallery while this goes on; what they add is not replaced.
+    mark = None if replaces == "nothing" else gallery.mark(None if replaces == "all" else people)
+    work = EnrolmentWork(people, gallery, detector.name, unfinished)
     resumed = len(work.tasks) - len(work.waiting)
     if workers is None and not work.only_files:
         # Otherwise it is told by looking ahead, which opens photos that are no files: too early.
@@ -129,7 +134,9 @@ def enrol_people(
     for _ in tracked(done, len(work.tasks), "Enrolling", show=progress, done=resumed):
         pass
     try:
-        report = _enrol(work.tasks, work.outcomes(), gallery, detector, encoder, replaces)
+        report = _enrol(
+            work.tasks, work.outcomes(), gallery, detector, encoder, replaces=replaces, mark=mark
+        )
     except DatasetError:
         # All was done, and in vain: there is nothing to go on with.
         if unfinished is not None:
@@ -149,6 +156,7 @@ def enrol_embedded(
     encoder: Encoder,
     *,
     replaces: Replaces = "all",
+    mark: Mark = None,
 ) -> EnrolmentReport:
     """Make a gallery hold people whose photos were embedded already.
 
@@ -159,6 +167,7 @@ def enrol_embedded(
         detector: Found the faces.
         encoder: Embedded them.
         replaces: As for ``enrol_people``.
+        mark: What of the gallery may be replaced; see ``Gallery.replace``.
 
     Returns:
         What became of each photo.
@@ -170,7 +179,7 @@ def enrol_embedded(
         outcome_of(replace(result, digest=task.digest))
         for task, result in zip(tasks, results, strict=True)
     ]
-    return _enrol(tasks, outcomes, gallery, detector, encoder, replaces)
+    return _enrol(tasks, outcomes, gallery, detector, encoder, replaces=replaces, mark=mark)
 
 
 def _enrol(
@@ -179,7 +188,9 @@ def _enrol(
     gallery: Gallery,
     detector: Detector,
     encoder: Encoder,
+    *,
     replaces: Replaces,
+    mark: Mark,
 ) -> EnrolmentReport:
     """Make a gallery hold the photos that are usable, in one step."""
     left_out: list[LeftOut] = []
@@ -220,11 +231,14 @@ def _enrol(
         for label, each in zip(labels, usable, strict=True)
         if each.faces > 1
     ]
-    gallery.replace(names, embeddings, [each.digest for each in usable], replaces)
-    # Where people stay whom another detector found, none can be named for all: nothing is then
-    # taken for unchanged later.
-    mixed = len(gallery) > len(usable) and gallery.detector_name != detector.name
-    gallery.detector_name = "" if mixed else detector.name
+    gallery.replace(
+        names,
+        embeddings,
+        [each.digest for each in usable],
+        replaces,
+        detector_name=detector.name,
+        mark=mark,
+    )
     return EnrolmentReport(
         enrolled=len(usable),
         per_person=Counter(names),

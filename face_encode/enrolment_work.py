@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import ImageError, InputError
+from face_encode.gallery.gallery import Gallery
 from face_encode.gallery.names import check_name
 from face_encode.images import content_digest
 from face_encode.photo_inputs import PhotoInput, local_photo, path_of, place_of
@@ -20,6 +21,9 @@ from face_encode.resuming import UnfinishedRun
 from face_encode.types import Photo
 
 PeoplePhotos: TypeAlias = Mapping[str, Sequence[PhotoInput]]
+
+# Photos of which it is asked at once whether the gallery holds them already.
+_LOOKED_UP_TOGETHER = 256
 
 
 @dataclass(frozen=True)
@@ -72,11 +76,12 @@ class EnrolmentWork:
     def __init__(
         self,
         people: PeoplePhotos,
-        known: Mapping[str, npt.NDArray[np.float32]],
+        gallery: Gallery,
+        detector_name: str,
         unfinished: UnfinishedRun | None,
     ) -> None:
         """Nothing is opened yet."""
-        self._known, self._any_known, self._unfinished = known, len(known) > 0, unfinished
+        self._gallery, self._detector_name, self._unfinished = gallery, detector_name, unfinished
         self._photos = [photo for photos in people.values() for photo in photos]
         self.tasks = [
             EnrolmentTask(name, _label(photo, index))
@@ -97,32 +102,41 @@ class EnrolmentWork:
 
     def todo(self) -> Iterator[Photo]:
         """The photos to be embedded, each opened when it is asked for."""
-        for row in self.waiting:
+        # A look into the gallery takes long where that is far away; paths take little memory.
+        together = _LOOKED_UP_TOGETHER if self.only_files else 1
+        for start in range(0, len(self.waiting), together):
+            opened = list(self._opened(self.waiting[start : start + together]))
+            known = self._enrolled_before([photo for _, photo in opened])
+            for (row, photo), embedding in zip(opened, known, strict=True):
+                if embedding is not None:
+                    self._outcomes[row] = embedding
+                    continue
+                if self._unfinished is not None:
+                    self._unfinished.begin(row)
+                self._begun.append(row)
+                yield photo
+
+    def _opened(self, rows: Sequence[int]) -> Iterator[tuple[int, Photo]]:
+        """Those of some photos that can be opened at all; of the others it is noted why."""
+        for row in rows:
             task = self.tasks[row]
             try:
                 if reason := self._refused[task.name]:
                     raise InputError(reason)
-                local = local_photo(self._photos[row])
+                yield row, local_photo(self._photos[row])
             except (ImageError, InputError) as error:
                 self._outcomes[row] = str(error).removeprefix(f"{Path(task.label)}: ")
-                continue
-            if (known := self._enrolled_before(local)) is not None:
-                self._outcomes[row] = known
-                continue
-            if self._unfinished is not None:
-                self._unfinished.begin(row)
-            self._begun.append(row)
-            yield local
 
-    def _enrolled_before(self, photo: Photo) -> UsablePhoto | None:
-        """What the gallery holds of a photo."""
-        if not self._any_known:
-            return None
-        try:
-            digest = content_digest(photo)
-        except (ImageError, InputError):
-            return None  # told where the photo is read
-        return UsablePhoto(digest, self._known[digest]) if digest in self._known else None
+    def _enrolled_before(self, photos: Sequence[Photo]) -> list[UsablePhoto | None]:
+        """What the gallery holds of some photos."""
+        if not len(self._gallery):
+            return [None] * len(photos)
+        digests = [_digest_of(photo) for photo in photos]
+        asked_for = {digest for digest in digests if digest}
+        known = self._gallery.known_photos(self._detector_name, asked_for)
+        return [
+            UsablePhoto(digest, known[digest]) if digest in known else None for digest in digests
+        ]
 
     def done(self, batches: Iterator[list[EmbeddedPhoto]]) -> Iterator[int]:
         """Take in what comes out of the encoder; gives the rows that are done, in their order."""
@@ -166,6 +180,14 @@ def _reason_against(name: str) -> str:
     except InputError as error:
         return str(error)
     return ""
+
+
+def _digest_of(photo: Photo) -> str:
+    """The digest of a photo's content, empty where it cannot be read: told where that is tried."""
+    try:
+        return content_digest(photo)
+    except (ImageError, InputError):
+        return ""
 
 
 def _label(photo: PhotoInput, index: int) -> str:

@@ -16,11 +16,14 @@ from face_encode.detectors.detector import Detector
 from face_encode.detectors.loading import load_detector
 from face_encode.drawing import KNOWN_COLOUR, UNKNOWN_COLOUR, draw_boxes
 from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.engines.table import AUTOMATIC
 from face_encode.encoders.loading import load_encoder
 from face_encode.enrolment import enrol_people, unfinished_enrolment
 from face_encode.errors import GalleryError, InputError
 from face_encode.files import as_path
+from face_encode.gallery.gallery import Gallery
 from face_encode.gallery.memory import MemoryGallery
+from face_encode.gallery.opening import open_gallery
 from face_encode.images import as_rgb, people_in
 from face_encode.photo_inputs import PhotoInput, is_one_photo
 from face_encode.types import Box, Embeddings, EnrolmentReport, Face, Match, check_count
@@ -45,7 +48,8 @@ class Face_Encode_Model:
         threshold: Cosine similarity from which a face counts as the person found: the one
             given or set; else the gallery's, where it was calibrated, for as many photos as are
             enrolled; else the encoder's.
-        gallery: The enrolled people.
+        gallery: The enrolled people; another one, as ``open_gallery`` gives it for this encoder,
+            may take its place.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Face_Encode_Model:
         model_path: str | os.PathLike[str] | Encoder | None = None,
         detector: str | Detector | None = None,
         threshold: float | None = None,
+        engine: str | None = None,
     ) -> None:
         """Open an encoder and a detector.
 
@@ -62,11 +67,15 @@ class Face_Encode_Model:
             detector: The name of a known detector, a detector, or None for the default.
             threshold: Cosine similarity from which two faces count as one person, within -1..1;
                 None takes the encoder's own.
+            engine: What runs the encoder, as :func:`load_encoder` takes it; None for ``"auto"``.
 
         Raises:
             ModelFileError: No such encoder.
             WeightsError: The encoder's weights are missing or damaged.
-            InputError: No such detector, or a threshold out of range.
+            InputError: No such detector or engine, or a threshold out of range; or another engine
+                than that of the encoder given.
+            MissingExtraError: The engine, or the detector, is not installed.
+            EngineError: The engine cannot run the encoder, or does not give what Keras gives.
         """
         if threshold is not None and (
             not isinstance(threshold, numbers.Real) or not -1 <= threshold <= 1
@@ -80,9 +89,17 @@ class Face_Encode_Model:
                 "a detector is the name of a known one, or an object with a method 'detect'. "
                 f"Received: {detector!r}"
             )
-        self.encoder = model_path if isinstance(model_path, Encoder) else load_encoder(model_path)
+        if not isinstance(model_path, Encoder):
+            model_path = load_encoder(model_path, engine=engine or AUTOMATIC)
+        elif engine not in (None, AUTOMATIC, model_path.engine):
+            raise InputError(
+                "an encoder that is open already has its engine, "
+                f"{model_path.engine!r}; choose it by load_encoder(..., engine=...). "
+                f"Received: {engine!r}"
+            )
+        self.encoder = model_path
         self._threshold: float | None = None if threshold is None else float(threshold)
-        self.gallery = MemoryGallery(self.encoder)
+        self.gallery: Gallery = MemoryGallery(self.encoder)
 
     def __repr__(self) -> str:
         """Encoder, detector and how many are enrolled."""
@@ -95,7 +112,7 @@ class Face_Encode_Model:
     @property
     def threshold(self) -> float:
         """Cosine similarity from which a face counts as the person found."""
-        return self._threshold_for(max(1, len(self.gallery)))
+        return self._threshold_for(None)
 
     @threshold.setter
     def threshold(self, value: float) -> None:
@@ -113,12 +130,16 @@ class Face_Encode_Model:
             return "set"
         return "encoder" if self.gallery.calibration is None else "calibration"
 
-    def _threshold_for(self, enrolled: int) -> float:
-        """The threshold of a search of so many photos; 1 for a comparison of two."""
+    def _threshold_for(self, enrolled: int | None) -> float:
+        """The threshold of a search of so many photos; None for all, 1 for a comparison of two."""
         if self._threshold is not None:
             return self._threshold
-        if self.gallery.calibration is not None:
-            return self.gallery.calibration.threshold(enrolled)
+        calibration = self.gallery.calibration
+        if calibration is not None:
+            # Asked for only where it counts: a gallery on a server takes a call for it.
+            return calibration.threshold(
+                max(1, len(self.gallery)) if enrolled is None else enrolled
+            )
         return self.encoder.contract.threshold
 
     @property
@@ -253,6 +274,8 @@ class Face_Encode_Model:
             )
         embeddings, boxes = self.compute_embeddings_image(rgb, n_max_faces, detect_faces)
         found = self.gallery.search(embeddings)
+        if not all(found):
+            raise GalleryError("nobody is enrolled any more")
         return [self.describe(matches[0], box) for matches, box in zip(found, boxes, strict=True)]
 
     def describe(self, match: Match, bounding_box: BoundingBox | None) -> dict[str, Any]:
@@ -385,21 +408,32 @@ class Face_Encode_Model:
         return draw_boxes(as_rgb(rgb), boxes, labels, colours)
 
     def save_gallery(self, path: str | os.PathLike[str]) -> None:
-        """Write the enrolled people to an ``.npz`` file, atomically.
+        """Write the enrolled people to an ``.npz`` file, atomically, wherever they are kept.
 
         Raises:
             GalleryError: It cannot be written; a file already there stays whole.
         """
-        self.gallery.save(path)
+        gallery = self.gallery
+        (gallery if isinstance(gallery, MemoryGallery) else gallery.copy()).save(path)
 
-    def load_gallery(self, path: str | os.PathLike[str]) -> None:
-        """Read the enrolled people from an ``.npz`` file, in the place of whoever was enrolled.
+    def load_gallery(self, path: str | os.PathLike[str], *, approximate: bool = False) -> None:
+        """Take the people of a gallery that exists, in the place of whoever was enrolled.
+
+        Args:
+            path: An ``.npz`` file; or a gallery in Milvus, a ``.db`` folder or an ``http://``
+                address, which is then searched and changed where it is.
+            approximate: As for ``open_gallery``.
 
         Raises:
-            GalleryError: Missing, damaged, or searched by another metric than cosine.
+            GalleryError: Missing, damaged, not reached, or searched by another metric than cosine.
             WrongEncoderError: Another encoder filled it.
+            MissingExtraError: It takes an optional dependency that is not installed.
         """
-        self.gallery = MemoryGallery.load(path, self.encoder)
+        # None would be an empty one in memory.
+        as_path(path)
+        self.gallery = open_gallery(
+            path, encoder=self.encoder, create=False, approximate=approximate
+        )
 
 
 def _at_most(n_max_faces: int | None) -> int | None:

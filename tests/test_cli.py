@@ -156,7 +156,24 @@ def test_enrolling_again_encodes_only_what_changed(
     assert "1 photos" in capsys.readouterr().out
     assert cli.main(["remove", target, "Somebody New"]) == 1
     with np.load(target, allow_pickle=False) as stored:
-        assert sorted(set(stored["names"].tolist())) == names[1:]
+        assert sorted(stored["people"].tobytes().decode().splitlines()) == names[1:]
+
+
+def test_an_indexed_gallery_gives_the_same_names(
+    gallery: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, people_photos: list[Path]
+) -> None:
+    target = str(shutil.copy(gallery, tmp_path / "people.npz"))
+    photos = [str(photo) for photo in people_photos[:6]]
+    plain = run_json(capsys, "match", target, *photos, "--json")
+    assert cli.main(["index", target]) == 0
+    assert "people indexed" in capsys.readouterr().out
+    assert run_json(capsys, "match", target, *photos, "--json") == plain
+    assert cli.main(["index", target, "--approximate"]) == 0
+    assert list(tmp_path.glob("people-*.usearch"))
+    assert run_json(capsys, "match", target, *photos, "--json", "--approximate") == plain
+    capsys.readouterr()
+    assert cli.main(["match", str(VERIFY_DATASET), photos[0], "--approximate"]) == 1
+    assert "an approximate index is of a gallery's .npz file" in capsys.readouterr().err
 
 
 def test_a_folder_of_rubbish_leaves_the_gallery(

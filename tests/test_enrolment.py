@@ -22,7 +22,7 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.loading import load_encoder
 from face_encode.enrolment import enrol_people, unfinished_enrolment, unfinished_path
 from face_encode.errors import DatasetError, GalleryError
-from face_encode.gallery.gallery import Replaces
+from face_encode.gallery.gallery import Gallery, Replaces
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.images import people_in, read_image
 from face_encode.journal import Journal
@@ -264,10 +264,10 @@ def enrol_many(many: Path, journal: Path | None, tiny: Encoder, **options: Any) 
     return gallery
 
 
-def same_galleries(one: MemoryGallery, other: MemoryGallery) -> bool:
+def same_galleries(one: Gallery, other: Gallery) -> bool:
     files = io.BytesIO(), io.BytesIO()
-    one.write(files[0])
-    other.write(files[1])
+    one.copy().write(files[0])
+    other.copy().write(files[1])
     return files[0].getvalue() == files[1].getvalue()
 
 

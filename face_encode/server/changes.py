@@ -77,7 +77,7 @@ class Enrol:
 
     def apply(self, model: Face_Encode_Model) -> EnrolmentReport:
         """Add the embeddings of the photos that are usable and not enrolled under the name yet."""
-        gallery = model.gallery
+        gallery = model.gallery.copy()
         owners: dict[str, str] = {}
         known = np.isin(gallery.digests, self.digests)
         hits = zip(gallery.digests[known].tolist(), gallery.names[known].tolist(), strict=True)
@@ -104,7 +104,7 @@ class Enrol:
             rows = [{"photo": photo.photo, "reason": str(photo.error)} for photo in photos]
             raise PhotosLeftOut(f"none of the {len(photos)} photos can be enrolled", rows)
         report = enrol_embedded(
-            tasks, photos, gallery, model.detector, model.encoder, replaces="nothing"
+            tasks, photos, model.gallery, model.detector, model.encoder, replaces="nothing"
         )
         return replace(
             report,

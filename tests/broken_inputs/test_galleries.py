@@ -301,7 +301,7 @@ NO_FILES: dict[str, tuple[Callable[[Path, bytes], Path], str]] = {
     "a device": (linked("/dev/zero"), "not a regular file"),
     "a dangling link": (linked("gone.npz"), "no such gallery"),
     "a link to itself": (linked("people.npz"), "too many levels"),
-    "another ending": (wrong_ending, "ends in .npz"),
+    "another ending": (wrong_ending, "of an .npz file"),
     "no permission": (forbidden, "permission denied"),
     "a name that is too long": (
         lambda path, whole: path.with_name("a" * 300 + ".npz"),
