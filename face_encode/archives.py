@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import mmap
+import os
+import struct
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -16,6 +20,17 @@ from face_encode.files import open_regular, reason_of
 
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 TextArray: TypeAlias = npt.NDArray[np.str_]
+
+# Where the numbers of an array begin in an archive: at a multiple of this, which suits every type
+# and a processor's cache lines.
+_ALIGNMENT = 64
+# What a member of a zip archive begins with: its signature, and at the end the lengths of its name
+# and of its extra fields (APPNOTE.TXT of PKWARE, section 4.3.7).
+_MEMBER_HEADER = struct.Struct("<4s22xHH")
+# The extra field that says a large member's size, which zipfile adds by itself.
+_SIZE_FIELD_BYTES = 20
+# The number of the extra field that holds nothing but room: Android's, for the same purpose.
+_ROOM_FIELD = 0xD935
 
 
 @dataclass(frozen=True)
@@ -50,7 +65,8 @@ def write_archive(file: Path | BinaryIO, arrays: Mapping[str, npt.NDArray[Any]])
     """Write arrays as ``numpy.load`` reads them; the same arrays give the same bytes.
 
     Texts, for which numpy takes four bytes a letter and as many letters as the longest has, are
-    packed; numbers lie in the file as they do in memory.
+    packed; numbers lie in the file as they do in memory, and can be mapped: see
+    :func:`read_archive`.
 
     Args:
         file: Its path, or the file open for writing; not written atomically: see
@@ -63,12 +79,33 @@ def write_archive(file: Path | BinaryIO, arrays: Mapping[str, npt.NDArray[Any]])
             member = zipfile.ZipInfo(f"{name}.npy")
             packed = array.dtype.kind in "US"
             member.compress_type = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
+            if not packed:
+                beginning = archive.start_dir + _MEMBER_HEADER.size + len(member.filename)
+                member.extra = _room(beginning + _SIZE_FIELD_BYTES)
             with archive.open(member, "w", force_zip64=True) as opened:
                 np.lib.format.write_array(opened, array, allow_pickle=False)
 
 
-def read_archive(path: Path, form: ArchiveForm) -> Arrays:
+def _room(place: int) -> bytes:
+    """An extra field after which an array's numbers begin where they can be mapped.
+
+    Args:
+        place: Where they would begin without it; numpy's own header before them is a multiple.
+    """
+    length = -(place + 4) % _ALIGNMENT
+    return struct.pack("<HH", _ROOM_FIELD, length) + bytes(length)
+
+
+def read_archive(path: Path, form: ArchiveForm, *, mapped: Collection[str] = ()) -> Arrays:
     """Read an archive's file; see :func:`read_open_archive`.
+
+    Args:
+        path: The file.
+        form: What it has to hold.
+        mapped: The arrays that are mapped into memory instead of being read, where they can be:
+            they take no time to open and no memory of the process's own, cannot be written into,
+            and their checksums are not looked at. They stay as they are when the file is replaced
+            or removed; whoever shortens it in its place ends the process.
 
     Raises:
         FaceEncodeError: Of the form's type: missing, damaged, or written by a later release.
@@ -76,20 +113,23 @@ def read_archive(path: Path, form: ArchiveForm) -> Arrays:
     raising, what = form.error_type, form.what
     try:
         with open_regular(path) as file:
-            return read_open_archive(file, str(path), form)
+            return read_open_archive(file, str(path), form, mapped=mapped)
     except FileNotFoundError as error:
         raise raising(f"no such {what}: {path}") from error
     except OSError as error:
         raise raising(f"the {what} {path} cannot be read: {reason_of(error)}") from error
 
 
-def read_open_archive(file: BinaryIO, label: str, form: ArchiveForm) -> Arrays:
+def read_open_archive(
+    file: BinaryIO, label: str, form: ArchiveForm, *, mapped: Collection[str] = ()
+) -> Arrays:
     """Read an archive; numpy refuses whatever would have to be unpickled.
 
     Args:
         file: The archive, open for reading.
         label: What it is called in an error.
         form: What it has to hold.
+        mapped: See :func:`read_archive`; none of a file that is not on disk.
 
     Returns:
         The arrays of the form, each of the kind of type and the number of dimensions that it has
@@ -109,6 +149,11 @@ def read_open_archive(file: BinaryIO, label: str, form: ArchiveForm) -> Arrays:
             raise raising(f"{label} is no {what}, or is cut off: no .npz archive")
         file.seek(0)
         with np.load(file, allow_pickle=False) as archive:
+            mappings = {
+                name: array
+                for name in mapped
+                if name in archive and (array := _mapped(file, archive.zip, name)) is not None
+            }
             version = _checked(label, form, archive, "format_version", "iu", 0)
             if not 1 <= version <= form.newest:
                 raise raising(
@@ -117,8 +162,8 @@ def read_open_archive(file: BinaryIO, label: str, form: ArchiveForm) -> Arrays:
                 )
             present = {name: want for name, want in form.optional.items() if name in archive}
             return {"format_version": version} | {
-                name: _checked(label, form, archive, name, kinds, dimensions)
-                for name, (kinds, dimensions) in (*form.arrays.items(), *present.items())
+                name: _checked(label, form, mappings if name in mappings else archive, name, *want)
+                for name, want in (*form.arrays.items(), *present.items())
             }
     except (form.error_type, OSError):
         raise
@@ -128,6 +173,33 @@ def read_open_archive(file: BinaryIO, label: str, form: ArchiveForm) -> Arrays:
     # zlib.error, NotImplementedError …
     except Exception as error:
         raise raising(f"the {what} {label} is damaged: {error}") from error
+
+
+def _mapped(file: BinaryIO, archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any] | None:
+    """An array of an archive mapped into memory; None where it has to be read instead.
+
+    Raises:
+        ValueError: The array is cut off, or not as long as the archive says.
+    """
+    member = archive.getinfo(f"{name}.npy")
+    if member.compress_type != zipfile.ZIP_STORED:
+        return None
+    file.seek(member.header_offset)
+    signature, name_bytes, extra_bytes = _MEMBER_HEADER.unpack(file.read(_MEMBER_HEADER.size))
+    start = member.header_offset + _MEMBER_HEADER.size + name_bytes + extra_bytes
+    file.seek(start)
+    if signature != b"PK\3\4" or np.lib.format.read_magic(file) != (1, 0):
+        return None
+    shape, is_transposed, dtype = np.lib.format.read_array_header_1_0(file)
+    place = file.tell()
+    size = math.prod(shape) * dtype.itemsize
+    whole = os.fstat(file.fileno()).st_size
+    if place - start + size != member.file_size or place + size > whole:
+        raise ValueError(f"{name!r} is cut off")
+    if is_transposed or dtype.hasobject or not dtype.isnative or place % _ALIGNMENT or not size:
+        return None
+    mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return np.frombuffer(mapping, dtype, math.prod(shape), place).reshape(shape)
 
 
 def _checked(

@@ -1,26 +1,19 @@
 """Embeddings of a whole folder, in a file: resumable after a kill, in little memory.
 
-What has been embedded goes into a journal beside the output, a record for each batch that went
-through the encoder; the finished file is put together from it. The same call after a kill goes on
-behind the last record, makes the same batches as an uninterrupted run would, and ends with the
-same file.
+What has been embedded goes into a journal beside the output, from which the finished file is put
+together; see ``resuming``. The same call after a kill goes on, and ends with the same file.
 """
 
 from __future__ import annotations
 
-import io
 import os
-from array import array
-from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from face_encode.archives import text_array
 from face_encode.detectors.detector import Detector
 from face_encode.embedding_files.opening import check_embeddings_path, write_embeddings
 from face_encode.embedding_files.table import EmbeddingSettings, PhotoFaces
@@ -28,17 +21,12 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, EmbeddingFileError
 from face_encode.files import as_path, check_writable
 from face_encode.images import photos_below
-from face_encode.journal import Journal
 from face_encode.pipeline import EmbeddedPhoto, embed_batches
 from face_encode.progress import tracked
 from face_encode.quantization import Quantizer
+from face_encode.resuming import UNFINISHED_SUFFIX, UnfinishedRun
 
-# Batches of the journal that are kept at hand while the file is put together.
-_BATCHES_AT_HAND = 16
 _NO_TEXT = "its name is no text (UTF-8); rename it"
-
-_State = tuple[int, int]
-"""Size in bytes and time of change in nanoseconds, by which a photo counts as unchanged."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +66,7 @@ def embed_folder(
     restart: bool = False,
     workers: int | None = None,
     progress: bool = True,
+    batch_size: int | None = None,
 ) -> EmbeddingReport:
     """Embed the faces of all photos in a folder and below it, into a file.
 
@@ -97,6 +86,7 @@ def embed_folder(
         restart: Whether to begin anew where there is a journal.
         workers: Processes that read and detect; None chooses.
         progress: Whether to show a progress bar.
+        batch_size: Faces that go through the encoder together; None chooses.
 
     Raises:
         DatasetError: The folder is missing, or holds no photo.
@@ -121,11 +111,13 @@ def embed_folder(
     if not photos:
         raise DatasetError(f"{top}: no photo in it or below it")
     photos, unnamed = _with_names_of_text(photos)
-    journal_path = target.with_name(f"{target.name}.unfinished")
-    heading = settings.to_json().encode()
-    with Journal(journal_path, heading, EmbeddingFileError, restart=restart) as journal:
-        run = _Run(top, photos, journal)
-        done = run.resume()
+    journal_path = target.with_name(f"{target.name}{UNFINISHED_SUFFIX}")
+    run_settings = {"run": "embed", **asdict(settings)}
+    with UnfinishedRun(
+        journal_path, run_settings, EmbeddingFileError, restart=restart
+    ) as unfinished:
+        done = unfinished.resume(photos, top)
+        run = _Run(top, photos, unfinished)
         batches = embed_batches(
             run.todo(),
             detector,
@@ -133,13 +125,14 @@ def embed_folder(
             max_faces=None if faces == "all" else 1,
             workers=workers,
             digests=True,
+            batch_size=batch_size,
         )
-        results = (photo for batch in batches for photo in run.keep(batch))
-        for _ in tracked(results, len(photos), "Embedding", show=progress, done=done):
+        kept = _kept(batches, unfinished)
+        for _ in tracked(kept, len(photos), "Embedding", show=progress, done=done):
             pass
         quantizer = run.quantizer(settings) if int8 else None
         write_embeddings(target, settings, run.finished((*unlisted, *unnamed)), quantizer)
-        journal.remove()
+        unfinished.remove()
     return EmbeddingReport(
         photos=len(photos) + len(unnamed),
         faces=run.face_count,
@@ -156,60 +149,23 @@ class _Run:
         left_out: Photos without any, and why.
     """
 
-    def __init__(self, top: Path, photos: Sequence[str], journal: Journal) -> None:
+    def __init__(self, top: Path, photos: Sequence[str], unfinished: UnfinishedRun) -> None:
         """Nothing is done yet."""
-        self._top, self._photos, self._journal = top, photos, journal
-        # For each photo the record that holds it, and its place in that; -1 where it is to do.
-        # Arrays, because a million photos would fill as many objects.
-        self._records = array("q", [-1]) * len(photos)
-        self._places = array("q", [-1]) * len(photos)
-        self._under_way: deque[tuple[int, _State]] = deque()
-        self._batch = lru_cache(_BATCHES_AT_HAND)(lambda place: _unpacked(journal.read(place))[0])
+        self._top, self._photos, self._unfinished = top, photos, unfinished
         self.face_count = 0
         self.left_out: list[tuple[str, str]] = []
-
-    def resume(self) -> int:
-        """Find what the journal holds of photos that have not changed; returns how many."""
-        held: dict[str, tuple[_State, int, int]] = {}
-        for record, content in self._journal.records():
-            batch, states = _unpacked(content)
-            for place, (each, state) in enumerate(zip(batch, states, strict=True)):
-                held[each.photo] = state, record, place
-        if not held:
-            return 0
-        done = 0
-        for row, photo in enumerate(self._photos):
-            found = held.get(photo)
-            if found is not None and found[0] == _state_of(self._top / photo):
-                _, self._records[row], self._places[row] = found
-                done += 1
-        return done
 
     def todo(self) -> Iterator[Path]:
         """The photos that are not done, as they are asked for."""
         for row, photo in enumerate(self._photos):
-            if self._records[row] < 0:
-                path = self._top / photo
-                # Looked at before it is read: a change in between must not pass unseen.
-                self._under_way.append((row, _state_of(path)))
-                yield path
-
-    def keep(self, batch: Sequence[EmbeddedPhoto]) -> Sequence[EmbeddedPhoto]:
-        """Put a batch into the journal; returns it."""
-        under_way = [self._under_way.popleft() for _ in batch]
-        rows = [
-            _faces_of(each, self._photos[row])
-            for each, (row, _) in zip(batch, under_way, strict=True)
-        ]
-        record = self._journal.append(_packed(rows, [state for _, state in under_way]))
-        for place, (row, _) in enumerate(under_way):
-            self._records[row], self._places[row] = record, place
-        return batch
+            if not self._unfinished.is_done(row):
+                self._unfinished.begin(row)
+                yield self._top / photo
 
     def _all(self) -> Iterator[PhotoFaces]:
         """Every photo, from the journal, in the order of the folder."""
-        for record, place in zip(self._records, self._places, strict=True):
-            yield self._batch(record)[place]
+        for row, photo in enumerate(self._photos):
+            yield _faces_of(self._unfinished.result(row), photo)
 
     def quantizer(self, settings: EmbeddingSettings) -> Quantizer:
         """Centred on the mean of all embeddings of the run."""
@@ -228,6 +184,15 @@ class _Run:
             yield each
 
 
+def _kept(
+    batches: Iterator[list[EmbeddedPhoto]], unfinished: UnfinishedRun
+) -> Iterator[EmbeddedPhoto]:
+    """The photos of batches, each of which is in the journal by then."""
+    for batch in batches:
+        unfinished.keep(batch)
+        yield from batch
+
+
 def _with_names_of_text(photos: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
     """The photos whose names any format can hold, and the others with the reason."""
     fine, others = [], []
@@ -238,15 +203,6 @@ def _with_names_of_text(photos: Sequence[str]) -> tuple[list[str], list[tuple[st
         except UnicodeEncodeError:
             others.append((os.fsencode(photo).decode(errors="backslashreplace"), _NO_TEXT))
     return fine, others
-
-
-def _state_of(path: Path) -> _State:
-    """A file's size and time of change; a link to nothing has neither."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return (-1, -1)
-    return found.st_size, found.st_mtime_ns
 
 
 def _none(photo: str, reason: str, digest: str = "", size: int = 0) -> PhotoFaces:
@@ -274,43 +230,3 @@ def _faces_of(found: EmbeddedPhoto, photo: str) -> PhotoFaces:
         np.array([face.score for face in faces], np.float32),
         found.embeddings,
     )
-
-
-def _packed(batch: Sequence[PhotoFaces], states: Sequence[_State]) -> bytes:
-    """A record of the journal."""
-    content = io.BytesIO()
-    np.savez(
-        content,
-        photos=text_array([each.photo for each in batch]),
-        digests=text_array([each.digest for each in batch]),
-        errors=text_array([each.error or "" for each in batch]),
-        states=np.array(states, np.int64),
-        counts=np.array([len(each.boxes) for each in batch]),
-        boxes=np.concatenate([each.boxes for each in batch]),
-        scores=np.concatenate([each.scores for each in batch]),
-        embeddings=np.concatenate([each.embeddings for each in batch]),
-    )
-    return content.getvalue()
-
-
-def _unpacked(record: bytes) -> tuple[list[PhotoFaces], list[_State]]:
-    """The way back."""
-    with np.load(io.BytesIO(record), allow_pickle=False) as stored:
-        arrays = dict(stored)
-    ends = np.cumsum(arrays["counts"])
-    batch = [
-        PhotoFaces(
-            photo,
-            digest,
-            arrays["boxes"][end - count : end],
-            arrays["scores"][end - count : end],
-            arrays["embeddings"][end - count : end],
-            error or None,
-        )
-        for photo, digest, error, count, end in zip(
-            *(arrays[name].tolist() for name in ("photos", "digests", "errors", "counts")),
-            ends.tolist(),
-            strict=True,
-        )
-    ]
-    return batch, [(size, time) for size, time in arrays["states"].tolist()]

@@ -80,6 +80,35 @@ def add_threshold_option(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_work_options(parser: argparse._ActionsContainer) -> None:
+    """``--workers``, ``--batch-size`` and ``--restart``, of commands that go on after a kill."""
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        metavar="N",
+        help="processes that read photos and find faces (default: one a core, for few photos none)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        help="faces that go through the encoder together (default: 32)",
+    )
+    parser.add_argument(
+        "--restart", action="store_true", help="begin anew where an interrupted run could go on"
+    )
+
+
+@contextmanager
+def telling_of_resumption() -> Iterator[None]:
+    """Say at Ctrl-C that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("face-encode: the same command goes on from here", file=sys.stderr)
+        raise
+
+
 def positive(text: str) -> int:
     """A whole number from 1 on."""
     try:

@@ -2,57 +2,97 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from face_encode.detectors.detector import Detector
 from face_encode.encoders.encoder import Encoder
-from face_encode.errors import DatasetError, ImageError, InputError
-from face_encode.gallery.memory import MemoryGallery
-from face_encode.gallery.names import check_name
+from face_encode.enrolment_work import (
+    EnrolmentTask,
+    EnrolmentWork,
+    Outcome,
+    PeoplePhotos,
+    UsablePhoto,
+    outcome_of,
+)
+from face_encode.errors import DatasetError, GalleryError
+from face_encode.files import as_path
+from face_encode.gallery.gallery import Gallery, Mark, Replaces
+from face_encode.gallery.milvus_places import is_milvus
 from face_encode.hygiene import find_suspicions
-from face_encode.images import content_digest
-from face_encode.photo_inputs import PhotoInput, local_photo, place_of
-from face_encode.pipeline import EmbeddedPhoto, embed_photos
+from face_encode.pipeline import EmbeddedPhoto, embed_batches
 from face_encode.progress import tracked
-from face_encode.types import Embeddings, EnrolmentReport, LeftOut, Photo
+from face_encode.resuming import UNFINISHED_SUFFIX, UnfinishedRun
+from face_encode.types import EnrolmentReport, LeftOut
+from face_encode.weights import cache_folder
+from face_encode.workers import sensible_workers
 
-PeoplePhotos: TypeAlias = Mapping[str, Sequence[PhotoInput]]
-Replaces: TypeAlias = Literal["all", "same people", "nothing"]
+# Comparing each photo with each other takes seconds up to here, and hours at a hundred times as
+# many: those are left to whoever asks for it.
+_MOST_COMPARED = 20_000
 
 
-@dataclass(frozen=True, eq=False)
-class EnrolmentTask:
-    """A photo to be enrolled.
+def unfinished_path(gallery: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Path:
+    """Where the journal of an enrolment lies, the same for the same command.
 
-    Attributes:
-        name: The person.
-        photo: Its path or pixels.
-        label: What it is called in the report.
-        digest: Of its content; see ``images.content_digest``.
+    Args:
+        gallery: A gallery's file or address.
+        folder: The people's.
+
+    Returns:
+        A path beside the gallery's file; for one in Milvus, where several folders may be enrolled
+        at once, one in the cache.
     """
+    if not is_milvus(gallery):
+        path = as_path(gallery)
+        return path.with_name(f"{path.name}{UNFINISHED_SUFFIX}")
+    place = os.fspath(gallery)
+    where = place if "://" in place else os.path.abspath(place)
+    name = hashlib.sha256(os.fsencode(f"{where}\n{os.path.abspath(folder)}")).hexdigest()[:16]
+    return cache_folder() / "unfinished" / f"{name}{UNFINISHED_SUFFIX}"
 
-    name: str
-    photo: Photo
-    label: str
-    digest: str
+
+def unfinished_enrolment(
+    path: Path, detector: Detector, encoder: Encoder, *, restart: bool = False
+) -> UnfinishedRun:
+    """Open what an interrupted enrolment has embedded, or begin to keep it.
+
+    Args:
+        path: The journal.
+        detector: Finds the faces.
+        encoder: Embeds them.
+        restart: Whether to begin anew whatever is there.
+
+    Raises:
+        GalleryError: Another encoder's or detector's, or it cannot be written.
+    """
+    settings = {
+        "run": "enroll",
+        "encoder": encoder.name,
+        "fingerprint": encoder.fingerprint,
+        "embedding_size": encoder.embedding_size,
+        "detector": detector.name,
+    }
+    return UnfinishedRun(path, settings, GalleryError, restart=restart)
 
 
 def enrol_people(
     people: PeoplePhotos,
-    gallery: MemoryGallery,
+    gallery: Gallery,
     detector: Detector,
     encoder: Encoder,
     *,
     replaces: Replaces = "all",
     progress: bool = True,
     workers: int | None = None,
+    batch_size: int | None = None,
+    unfinished: UnfinishedRun | None = None,
 ) -> EnrolmentReport:
     """Make a gallery hold these people, by the largest face of each photo.
 
@@ -60,7 +100,8 @@ def enrol_people(
     gallery changes in one step at the end: whatever happens before leaves it as it was.
 
     Args:
-        people: Name -> photos, in any form.
+        people: Name -> photos, in any form. Each is opened when its turn comes, so that memory
+            grows by about 1 kB a photo.
         gallery: Where to.
         detector: Finds the faces.
         encoder: Embeds them.
@@ -68,6 +109,10 @@ def enrol_people(
             same people, or none.
         progress: Whether to show a progress bar.
         workers: Processes that read and detect; None chooses.
+        batch_size: Faces that go through the encoder together; None chooses.
+        unfinished: From ``unfinished_enrolment``: takes what is embedded, batch by batch, and
+            gives what an interrupted run had embedded of the photos that are files. The caller
+            removes it once the gallery is safe.
 
     Returns:
         What became of each photo.
@@ -75,48 +120,54 @@ def enrol_people(
     Raises:
         DatasetError: Not one photo could be enrolled.
     """
-    left_out: list[LeftOut] = []
-    tasks = _tasks(people, left_out)
-    known = gallery.known_photos(detector.name)
-    fresh = [task for task in tasks if task.digest not in known]
-    embedded = embed_photos([task.photo for task in fresh], detector, encoder, workers=workers)
-    shown = tracked(embedded, len(fresh), "Enrolling", show=progress)
-    results = dict(zip(map(id, fresh), shown, strict=True))
-    report = enrol_embedded(
-        tasks,
-        [results[id(task)] if id(task) in results else known[task.digest] for task in tasks],
-        gallery,
-        detector,
-        encoder,
-        replaces=replaces,
-        left_out=left_out,
+    # Others may add to a shared gallery while this goes on; what they add is not replaced.
+    mark = None if replaces == "nothing" else gallery.mark(None if replaces == "all" else people)
+    work = EnrolmentWork(people, gallery, detector.name, unfinished)
+    resumed = len(work.tasks) - len(work.waiting)
+    if workers is None and not work.only_files:
+        # Otherwise it is told by looking ahead, which opens photos that are no files: too early.
+        workers = sensible_workers(len(work.waiting))
+    batches = embed_batches(
+        work.todo(), detector, encoder, workers=workers, batch_size=batch_size, digests=True
     )
+    done = work.done(batches)
+    for _ in tracked(done, len(work.tasks), "Enrolling", show=progress, done=resumed):
+        pass
+    try:
+        report = _enrol(
+            work.tasks, work.outcomes(), gallery, detector, encoder, replaces=replaces, mark=mark
+        )
+    except DatasetError:
+        # All was done, and in vain: there is nothing to go on with.
+        if unfinished is not None:
+            unfinished.remove()
+        raise
     empty = [f"{name}: no photo in the folder" for name, photos in people.items() if not photos]
     counts = {name: report.per_person.get(name, 0) for name in people}
-    return replace(report, per_person=counts, notes=(*report.notes, *empty))
+    notes = (*report.notes, *empty)
+    return replace(report, per_person=counts, notes=notes, resumed=resumed)
 
 
 def enrol_embedded(
     tasks: Sequence[EnrolmentTask],
-    results: Sequence[EmbeddedPhoto | npt.NDArray[np.float32]],
-    gallery: MemoryGallery,
+    results: Iterable[EmbeddedPhoto],
+    gallery: Gallery,
     detector: Detector,
     encoder: Encoder,
     *,
     replaces: Replaces = "all",
-    left_out: Sequence[LeftOut] = (),
+    mark: Mark = None,
 ) -> EnrolmentReport:
     """Make a gallery hold people whose photos were embedded already.
 
     Args:
         tasks: The photos.
-        results: What became of each: embedded or its error; or, for a photo known from before,
-            its embedding alone, float32 ``(D,)``.
+        results: What became of each: embedded or its error.
         gallery: Where to; it changes in one step at the end.
         detector: Found the faces.
         encoder: Embedded them.
         replaces: As for ``enrol_people``.
-        left_out: Photos that could not even be opened, for the report.
+        mark: What of the gallery may be replaced; see ``Gallery.replace``.
 
     Returns:
         What became of each photo.
@@ -124,105 +175,75 @@ def enrol_embedded(
     Raises:
         DatasetError: Not one photo could be enrolled.
     """
-    refused = list(left_out)
-    enrolled: list[EnrolmentTask] = []
-    fresh: list[EmbeddedPhoto | None] = []
-    embeddings, notes = [], []
-    for task, result in zip(tasks, results, strict=True):
-        if not isinstance(result, EmbeddedPhoto):
-            embeddings.append(result)
-        elif result.error is not None:
-            refused.append(LeftOut(task.label, task.name, result.error))
-            continue
-        else:
-            embeddings.append(result.embeddings[0])
-            if len(result.faces) > 1:
-                notes.append(f"{task.label}: {len(result.faces)} faces, the largest is enrolled")
-        enrolled.append(task)
-        fresh.append(result if isinstance(result, EmbeddedPhoto) else None)
-    if not enrolled:
-        raise DatasetError(
-            f"none of the {len(refused)} photos can be enrolled"
-            + (f"; the first: {refused[0].photo}: {refused[0].reason}" if refused else "")
-        )
-    suspicions = _suspicions(enrolled, fresh, np.stack(embeddings), encoder)
-    _replace(gallery, enrolled, np.stack(embeddings), replaces)
-    # Where people stay whom another detector found, none can be named for all: nothing is then
-    # taken for unchanged later.
-    mixed = len(gallery) > len(enrolled) and gallery.detector_name != detector.name
-    gallery.detector_name = "" if mixed else detector.name
-    return EnrolmentReport(
-        enrolled=len(enrolled),
-        per_person=Counter(task.name for task in enrolled),
-        left_out=tuple(refused),
-        reused=sum(result is None for result in fresh),
-        # Likely mistakes first: they are what a reader must not miss.
-        notes=(*suspicions, *notes),
-    )
+    outcomes = [
+        outcome_of(replace(result, digest=task.digest))
+        for task, result in zip(tasks, results, strict=True)
+    ]
+    return _enrol(tasks, outcomes, gallery, detector, encoder, replaces=replaces, mark=mark)
 
 
-def _tasks(people: PeoplePhotos, left_out: list[LeftOut]) -> list[EnrolmentTask]:
-    """A task for each photo that can be opened at all; the others are told."""
-    tasks = []
-    for name, photos in people.items():
-        try:
-            check_name(name)
-        except InputError as error:
-            left_out += [
-                LeftOut(_label(photo, index), name, str(error))
-                for index, photo in enumerate(photos)
-            ]
-            continue
-        for index, photo in enumerate(photos):
-            label = _label(photo, index)
-            try:
-                local = local_photo(photo)
-                tasks.append(EnrolmentTask(name, local, label, content_digest(local)))
-            except (ImageError, InputError) as error:
-                reason = str(error).removeprefix(f"{Path(label)}: ")
-                left_out.append(LeftOut(label, name, reason))
-    return tasks
-
-
-def _suspicions(
-    enrolled: Sequence[EnrolmentTask],
-    fresh: Sequence[EmbeddedPhoto | None],
-    embeddings: Embeddings,
+def _enrol(
+    tasks: Sequence[EnrolmentTask],
+    outcomes: Iterable[Outcome],
+    gallery: Gallery,
+    detector: Detector,
     encoder: Encoder,
-) -> list[str]:
-    """Likely mistakes among the photos enrolled, such as one in the wrong folder."""
-    # Of photos that were enrolled before, size and sharpness of the face are not known any more.
-    boxes = [None if result is None else result.faces[0].box for result in fresh]
-    found = find_suspicions(
-        [task.label for task in enrolled],
-        [task.name for task in enrolled],
-        embeddings,
-        face_sides=[np.nan if box is None else min(box.width, box.height) for box in boxes],
-        sharpnesses=[np.nan if result is None else result.sharpness[0] for result in fresh],
-        crop_side=min(encoder.contract.crop.height, encoder.contract.crop.width),
-    )
-    return [str(each) for each in found]
-
-
-def _label(photo: PhotoInput, index: int) -> str:
-    """What a photo is called in the report."""
-    place = place_of(photo)
-    return f"photo {index}" if place is None else place
-
-
-def _replace(
-    gallery: MemoryGallery,
-    enrolled: Sequence[EnrolmentTask],
-    embeddings: Embeddings,
+    *,
     replaces: Replaces,
-) -> None:
-    """Put the new embeddings in the place of those that they replace."""
-    names = [task.name for task in enrolled]
-    digests = [task.digest for task in enrolled]
-    if replaces != "all":
-        same_people = replaces == "same people"
-        stay = ~np.isin(gallery.names, names if same_people else [])
-        names = [*gallery.names[stay].tolist(), *names]
-        digests = [*gallery.digests[stay].tolist(), *digests]
-        embeddings = np.concatenate([gallery.embeddings[stay], embeddings])
-    gallery.replace_all(names, embeddings, digests)
+    mark: Mark,
+) -> EnrolmentReport:
+    """Make a gallery hold the photos that are usable, in one step."""
+    left_out: list[LeftOut] = []
+    usable: list[UsablePhoto] = []
+    names: list[str] = []
+    labels: list[str] = []
+    for task, outcome in zip(tasks, outcomes, strict=True):
+        if isinstance(outcome, str):
+            left_out.append(LeftOut(task.label, task.name, outcome))
+            continue
+        usable.append(outcome)
+        names.append(task.name)
+        labels.append(task.label)
+    if not usable:
+        raise DatasetError(
+            f"none of the {len(left_out)} photos can be enrolled"
+            + (f"; the first: {left_out[0].photo}: {left_out[0].reason}" if left_out else "")
+        )
+    embeddings = np.stack([each.embedding for each in usable])
+    suspicions = find_suspicions(
+        labels,
+        names,
+        embeddings,
+        # Of photos that were enrolled before, size and sharpness of the face are not known.
+        face_sides=[each.side for each in usable],
+        sharpnesses=[each.sharpness for each in usable],
+        crop_side=min(encoder.contract.crop.height, encoder.contract.crop.width),
+        compare=len(usable) <= _MOST_COMPARED,
+    )
+    notes = [str(each) for each in suspicions]
+    if len(usable) > _MOST_COMPARED:
+        notes.append(
+            f"{len(usable):,} photos are too many to compare each with each other by the way: "
+            "face-encode check looks for those in the wrong folder"
+        )
+    notes += [
+        f"{label}: {each.faces} faces, the largest is enrolled"
+        for label, each in zip(labels, usable, strict=True)
+        if each.faces > 1
+    ]
+    gallery.replace(
+        names,
+        embeddings,
+        [each.digest for each in usable],
+        replaces,
+        detector_name=detector.name,
+        mark=mark,
+    )
+    return EnrolmentReport(
+        enrolled=len(usable),
+        per_person=Counter(names),
+        left_out=tuple(left_out),
+        reused=sum(not each.faces for each in usable),
+        # Likely mistakes first: they are what a reader must not miss.
+        notes=tuple(notes),
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numbers
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,9 +18,12 @@ from face_encode.drawing import KNOWN_COLOUR, UNKNOWN_COLOUR, draw_boxes
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.engines.table import AUTOMATIC
 from face_encode.encoders.loading import load_encoder
-from face_encode.enrolment import enrol_people
+from face_encode.enrolment import enrol_people, unfinished_enrolment
 from face_encode.errors import GalleryError, InputError
+from face_encode.files import as_path
+from face_encode.gallery.gallery import Gallery
 from face_encode.gallery.memory import MemoryGallery
+from face_encode.gallery.opening import open_gallery
 from face_encode.images import as_rgb, people_in
 from face_encode.photo_inputs import PhotoInput, is_one_photo
 from face_encode.types import Box, Embeddings, EnrolmentReport, Face, Match, check_count
@@ -44,7 +48,8 @@ class Face_Encode_Model:
         threshold: Cosine similarity from which a face counts as the person found: the one
             given or set; else the gallery's, where it was calibrated, for as many photos as are
             enrolled; else the encoder's.
-        gallery: The enrolled people.
+        gallery: The enrolled people; another one, as ``open_gallery`` gives it for this encoder,
+            may take its place.
     """
 
     def __init__(
@@ -94,7 +99,7 @@ class Face_Encode_Model:
             )
         self.encoder = model_path
         self._threshold: float | None = None if threshold is None else float(threshold)
-        self.gallery = MemoryGallery(self.encoder)
+        self.gallery: Gallery = MemoryGallery(self.encoder)
 
     def __repr__(self) -> str:
         """Encoder, detector and how many are enrolled."""
@@ -107,7 +112,7 @@ class Face_Encode_Model:
     @property
     def threshold(self) -> float:
         """Cosine similarity from which a face counts as the person found."""
-        return self._threshold_for(max(1, len(self.gallery)))
+        return self._threshold_for(None)
 
     @threshold.setter
     def threshold(self, value: float) -> None:
@@ -125,12 +130,16 @@ class Face_Encode_Model:
             return "set"
         return "encoder" if self.gallery.calibration is None else "calibration"
 
-    def _threshold_for(self, enrolled: int) -> float:
-        """The threshold of a search of so many photos; 1 for a comparison of two."""
+    def _threshold_for(self, enrolled: int | None) -> float:
+        """The threshold of a search of so many photos; None for all, 1 for a comparison of two."""
         if self._threshold is not None:
             return self._threshold
-        if self.gallery.calibration is not None:
-            return self.gallery.calibration.threshold(enrolled)
+        calibration = self.gallery.calibration
+        if calibration is not None:
+            # Asked for only where it counts: a gallery on a server takes a call for it.
+            return calibration.threshold(
+                max(1, len(self.gallery)) if enrolled is None else enrolled
+            )
         return self.encoder.contract.threshold
 
     @property
@@ -149,6 +158,9 @@ class Face_Encode_Model:
         *,
         progress: bool = True,
         workers: int | None = None,
+        batch_size: int | None = None,
+        unfinished: str | os.PathLike[str] | None = None,
+        restart: bool = False,
     ) -> EnrolmentReport:
         """Enrol a folder with one sub-folder a person, in the place of whoever was enrolled.
 
@@ -157,7 +169,12 @@ class Face_Encode_Model:
         Args:
             dir: The sub-folders' names are the people's names.
             progress: Whether to show a progress bar.
-            workers: Processes that read photos and find faces; None chooses.
+            workers: Processes that read photos and find faces; None chooses: as many as there
+                are cores, or for few photos none but this one.
+            batch_size: Faces that go through the encoder together; None chooses.
+            unfinished: A file that keeps what is embedded until all is done, so that the same
+                call goes on after a kill; None keeps nothing.
+            restart: Whether to begin anew where that file is there already.
 
         Returns:
             How many photos were enrolled, and every photo left out with its reason.
@@ -165,11 +182,31 @@ class Face_Encode_Model:
         Raises:
             DatasetError: The folder is missing, holds no people, or no photo of it can be
                 enrolled. Whoever was enrolled before then stays.
+            GalleryError: ``unfinished`` was begun with another encoder or detector, or cannot be
+                written.
         """
         people = people_in(dir)
-        return enrol_people(
-            people, self.gallery, self.detector, self.encoder, progress=progress, workers=workers
+        keeping = (
+            nullcontext()
+            if unfinished is None
+            else unfinished_enrolment(
+                as_path(unfinished), self.detector, self.encoder, restart=restart
+            )
         )
+        with keeping as run:
+            report = enrol_people(
+                people,
+                self.gallery,
+                self.detector,
+                self.encoder,
+                progress=progress,
+                workers=workers,
+                batch_size=batch_size,
+                unfinished=run,
+            )
+            if run is not None:
+                run.remove()
+        return report
 
     def add_person(self, name: str, photos: Sequence[PhotoInput]) -> EnrolmentReport:
         """Enrol further photos of a person, new or known, without touching the others.
@@ -237,6 +274,8 @@ class Face_Encode_Model:
             )
         embeddings, boxes = self.compute_embeddings_image(rgb, n_max_faces, detect_faces)
         found = self.gallery.search(embeddings)
+        if not all(found):
+            raise GalleryError("nobody is enrolled any more")
         return [self.describe(matches[0], box) for matches, box in zip(found, boxes, strict=True)]
 
     def describe(self, match: Match, bounding_box: BoundingBox | None) -> dict[str, Any]:
@@ -369,21 +408,32 @@ class Face_Encode_Model:
         return draw_boxes(as_rgb(rgb), boxes, labels, colours)
 
     def save_gallery(self, path: str | os.PathLike[str]) -> None:
-        """Write the enrolled people to an ``.npz`` file, atomically.
+        """Write the enrolled people to an ``.npz`` file, atomically, wherever they are kept.
 
         Raises:
             GalleryError: It cannot be written; a file already there stays whole.
         """
-        self.gallery.save(path)
+        gallery = self.gallery
+        (gallery if isinstance(gallery, MemoryGallery) else gallery.copy()).save(path)
 
-    def load_gallery(self, path: str | os.PathLike[str]) -> None:
-        """Read the enrolled people from an ``.npz`` file, in the place of whoever was enrolled.
+    def load_gallery(self, path: str | os.PathLike[str], *, approximate: bool = False) -> None:
+        """Take the people of a gallery that exists, in the place of whoever was enrolled.
+
+        Args:
+            path: An ``.npz`` file; or a gallery in Milvus, a ``.db`` folder or an ``http://``
+                address, which is then searched and changed where it is.
+            approximate: As for ``open_gallery``.
 
         Raises:
-            GalleryError: Missing, damaged, or searched by another metric than cosine.
+            GalleryError: Missing, damaged, not reached, or searched by another metric than cosine.
             WrongEncoderError: Another encoder filled it.
+            MissingExtraError: It takes an optional dependency that is not installed.
         """
-        self.gallery = MemoryGallery.load(path, self.encoder)
+        # None would be an empty one in memory.
+        as_path(path)
+        self.gallery = open_gallery(
+            path, encoder=self.encoder, create=False, approximate=approximate
+        )
 
 
 def _at_most(n_max_faces: int | None) -> int | None:

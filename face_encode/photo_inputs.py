@@ -123,6 +123,14 @@ def place_of(photo: PhotoInput) -> str | None:
     return text if isinstance(text, str) and not _is_base64(text) else None
 
 
+def path_of(photo: PhotoInput) -> str | None:
+    """The absolute path of a photo that is given by its path; None for any other."""
+    place = place_of(photo)
+    if place is None or (isinstance(photo, str) and "://" in photo) or "\0" in place:
+        return None
+    return os.path.abspath(place)
+
+
 def decode_base64(text: str) -> bytes:
     """The bytes of plain base64, or of a ``data:`` address in base64 (RFC 2397).
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,15 @@ import numpy as np
 from face_encode.alignment import crop_faces
 from face_encode.detectors.detector import Detector
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
-from face_encode.errors import FaceEncodeError, ImageError, InputError
+from face_encode.errors import ImageError, InputError
 from face_encode.hygiene import sharpness
 from face_encode.images import as_rgb, content_digest, read_image
+from face_encode.prefetching import prefetched
 from face_encode.types import CropRecipe, Embeddings, Face, ImageArray, Photo, check_count
+from face_encode.workers import in_processes, sensible_workers_for
 
-# Photos that travel to a worker together: enough to hide the trip, few enough for little memory.
-_CHUNK = 16
-# Below this many photos, starting processes takes longer than they save.
-_ENOUGH_FOR_WORKERS = 200
+# Batches of crops that are put together while the encoder is at work on one.
+_BATCHES_AHEAD = 2
 # Photos that wait for their faces to fill a batch, at the most.
 _MOST_WAITING = 256
 
@@ -81,6 +82,7 @@ def embed_photos(
     *,
     max_faces: int | None = 1,
     workers: int | None = None,
+    batch_size: int | None = None,
 ) -> Iterator[EmbeddedPhoto]:
     """Embed the faces of many photos, in their order, with bounded memory.
 
@@ -93,8 +95,11 @@ def embed_photos(
         max_faces: The largest so many of each photo; None for all.
         workers: Processes that read and detect; None chooses by the number of photos and cores,
             1 stays in this process.
+        batch_size: Faces that go through the encoder together; None for ``BATCH_SIZE``.
     """
-    for batch in embed_batches(photos, detector, encoder, max_faces=max_faces, workers=workers):
+    for batch in embed_batches(
+        photos, detector, encoder, max_faces=max_faces, workers=workers, batch_size=batch_size
+    ):
         yield from batch
 
 
@@ -106,11 +111,14 @@ def embed_batches(
     max_faces: int | None = 1,
     workers: int | None = None,
     digests: bool = False,
+    batch_size: int | None = None,
 ) -> Iterator[list[EmbeddedPhoto]]:
     """Embed the faces of many photos; each list is what went through the encoder together.
 
     A run that begins behind such a list makes the same lists from there on, and so, to the last
-    bit, the same embeddings.
+    bit, the same embeddings. With several workers photos are read and faces found, in processes,
+    while a batch is in the encoder; no batch enters it before the caller takes the next list, so
+    that a caller who writes each down never loses more than one.
 
     Args:
         photos: Paths or arrays; taken as they are needed.
@@ -119,33 +127,60 @@ def embed_batches(
         max_faces: The largest so many of each photo; None for all.
         workers: As for ``embed_photos``.
         digests: Whether to make the digest of each file's content too.
+        batch_size: As for ``embed_photos``.
     """
-    recipe = encoder.contract.crop
+    if workers is None:
+        workers, photos = sensible_workers_for(photos)
+    batches = _together(
+        find_crops(
+            photos,
+            detector,
+            encoder.contract.crop,
+            max_faces=max_faces,
+            workers=workers,
+            digests=digests,
+        ),
+        BATCH_SIZE if batch_size is None else check_count(batch_size, "batch_size"),
+    )
+    ready = batches if workers == 1 else prefetched(batches, _BATCHES_AHEAD)
+    with closing(ready):
+        for batch in ready:
+            yield list(encode_together(batch, encoder, batch_size))
+
+
+def _together(
+    found: Iterator[PhotoCrops], batch_size: int
+) -> Generator[list[PhotoCrops], None, None]:
+    """The photos that go through the encoder together, in lists of as many faces."""
     waiting: list[PhotoCrops] = []
     crops = 0
-    for item in find_crops(
-        photos, detector, recipe, max_faces=max_faces, workers=workers, digests=digests
-    ):
+    for item in found:
         waiting.append(item)
         crops += len(item.crops)
         # Photos without faces must not pile up either.
-        if crops >= BATCH_SIZE or len(waiting) >= _MOST_WAITING:
-            yield list(encode_together(waiting, encoder))
+        if crops >= batch_size or len(waiting) >= max(_MOST_WAITING, batch_size):
+            yield waiting
             waiting, crops = [], 0
     if waiting:
-        yield list(encode_together(waiting, encoder))
+        yield waiting
 
 
-def encode_together(items: Sequence[PhotoCrops], encoder: Encoder) -> Iterator[EmbeddedPhoto]:
+def encode_together(
+    items: Sequence[PhotoCrops], encoder: Encoder, batch_size: int | None = None
+) -> Iterator[EmbeddedPhoto]:
     """Encode the crops of several photos in one call of the encoder.
 
     Args:
         items: What ``find_crops`` gave, or ``find_in_photo``.
         encoder: Embeds them.
+        batch_size: The most crops that go through the network at once; None for the encoder's
+            own choice.
     """
     if not items:
         return
-    embeddings = encoder.encode(np.concatenate([item.crops for item in items]))
+    crops = np.concatenate([item.crops for item in items])
+    chosen = {} if batch_size is None else {"batch_size": batch_size}
+    embeddings = encoder.encode(crops, **chosen)
     ends = list(itertools.accumulate(len(item.crops) for item in items))
     for item, end in zip(items, ends, strict=True):
         part = embeddings[end - len(item.crops) : end]
@@ -180,49 +215,14 @@ def find_crops(
         workers: As for ``embed_photos``.
         digests: Whether to make the digest of each file's content too.
     """
-    todo = iter(photos)
     if workers is None:
-        first = list(itertools.islice(todo, _ENOUGH_FOR_WORKERS))
-        workers, todo = _sensible_workers(len(first)), itertools.chain(first, todo)
+        workers, photos = sensible_workers_for(photos)
     if check_count(workers, "workers") == 1:
-        for photo in todo:
-            yield find_in_photo(photo, detector, recipe, max_faces, digests)
-        return
-    # loky starts clean processes: forking one in which TensorFlow runs can deadlock, and the
-    # standard library's clean start would run the user's own script again in each.
-    import loky
-
-    executor = loky.get_reusable_executor(max_workers=workers, timeout=60, env=_ONE_THREAD)
-    pending: deque[loky.Future] = deque()
-    try:
-        while chunk := list(itertools.islice(todo, _CHUNK)):
-            work = chunk, detector, recipe, max_faces, digests
-            pending.append(executor.submit(_find_in_chunk, *work))
-            if len(pending) > 2 * workers:
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
-    except loky.BrokenProcessPool as error:
-        raise FaceEncodeError(
-            "a worker process ended abruptly, most often for lack of memory; try workers=1"
-        ) from error
-    finally:
-        for future in pending:
-            future.cancel()
-
-
-# A worker takes one core: libraries that would each start as many threads as there are cores
-# only get into each other's way.
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-
-
-def _sensible_workers(photos: int) -> int:
-    """As many as there are cores, where there are photos enough."""
-    if photos < _ENOUGH_FOR_WORKERS:
-        return 1
-    import loky
-
-    return int(loky.cpu_count())
+        return (find_in_photo(photo, detector, recipe, max_faces, digests) for photo in photos)
+    find = partial(
+        _find_in_chunk, detector=detector, recipe=recipe, max_faces=max_faces, digests=digests
+    )
+    return in_processes(find, photos, int(workers))
 
 
 def _find_in_chunk(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -32,25 +33,38 @@ def tracked(
         ProgressColumn,
         Task,
         TextColumn,
-        TimeRemainingColumn,
     )
     from rich.text import Text
+
+    # By the mean rate of the whole run, here and for the time left: by the time between two
+    # items, as rich reckons, items that come in batches would seem to come in no time.
+    def mean_rate(task: Task) -> float:
+        return (task.completed - done) / task.elapsed if task.elapsed else 0.0
 
     class Rate(ProgressColumn):
         """Items a second."""
 
         def render(self, task: Task) -> Text:
-            """The mean rate: items that come in batches would seem to come in no time."""
-            rate = (task.completed - done) / task.elapsed if task.elapsed else 0.0
+            """The mean rate, empty before the first item."""
+            rate = mean_rate(task)
             text = f"{rate:.0f}/s" if rate >= 10 else f"{rate:.1f}/s"
             return Text(text if rate else "", style="progress.data.speed")
+
+    class TimeLeft(ProgressColumn):
+        """Hours, minutes and seconds."""
+
+        def render(self, task: Task) -> Text:
+            """The time left at the mean rate, unknown before the first item."""
+            rate = mean_rate(task)
+            left = "-:--:--" if not rate else timedelta(seconds=round((task.remaining or 0) / rate))
+            return Text(f"{left} left", style="progress.remaining")
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         Rate(),
-        TimeRemainingColumn(),
+        TimeLeft(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(description, total=total, completed=done)

@@ -111,7 +111,8 @@ class ReferenceEmbeddings:
             WeightsError: The encoder's weights are missing or damaged.
         """
         self._model = Face_Encode_Model(encoder, detector)
-        self._model.gallery = MemoryGallery(self._model.encoder, metric=metric)
+        self._gallery = MemoryGallery(self._model.encoder, metric=metric)
+        self._model.gallery = self._gallery
         self._threshold = (
             None if distance_threshold is None else check_distance_threshold(distance_threshold)
         )
@@ -134,7 +135,7 @@ class ReferenceEmbeddings:
     @property
     def gallery(self) -> MemoryGallery:
         """The embeddings and labels."""
-        return self._model.gallery
+        return self._gallery
 
     @property
     def distance_threshold(self) -> float:
@@ -321,7 +322,7 @@ class ReferenceEmbeddings:
         source = default_path() if path is None else path
         gallery = MemoryGallery.load(source, model.encoder, metric=None)
         references = cls(model.encoder, model.detector, gallery.metric, distance_threshold)
-        references._model.gallery = gallery
+        references._model.gallery = references._gallery = gallery
         return references
 
     def _check_enrolled(self) -> None:

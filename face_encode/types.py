@@ -187,6 +187,7 @@ class EnrolmentReport:
         reused: How many of the enrolled ones were not encoded again, because the gallery held
             the same photo already.
         notes: What was noticed without leaving a photo out, such as several faces in it.
+        resumed: How many photos an interrupted run had dealt with already.
     """
 
     enrolled: int
@@ -194,6 +195,7 @@ class EnrolmentReport:
     left_out: tuple[LeftOut, ...] = ()
     reused: int = 0
     notes: tuple[str, ...] = field(default=())
+    resumed: int = 0
 
     def __str__(self) -> str:
         """A short text for people: the counts, then a line a photo left out."""
@@ -201,6 +203,7 @@ class EnrolmentReport:
         lines = [
             f"{self.enrolled} photos of {people} people enrolled"
             + (f" ({self.reused} unchanged)" if self.reused else "")
+            + (f" ({self.resumed} by an interrupted run before)" if self.resumed else "")
             + (f", {len(self.left_out)} left out" if self.left_out else "")
         ]
         lines += [f"  left out: {item.photo}: {item.reason}" for item in self.left_out]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import mmap
 import time
 import zipfile
 from pathlib import Path
@@ -80,3 +81,52 @@ def test_an_array_of_no_text_is_one_of_texts() -> None:
     assert text_array([]).shape == (0,)
     assert text_array([]).dtype.kind == "U"
     assert np.concatenate([text_array([]), text_array(["Ada"])]).tolist() == ["Ada"]
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 30, 63])
+def test_numbers_are_mapped_where_they_lie(length: int, tmp_path: Path) -> None:
+    path = tmp_path / "herbs.npz"
+    # The note before them moves where the numbers begin.
+    write_archive(path, {"note": np.array("x" * length), "v" * length: np.arange(3), **WHOLE})
+    read = read_archive(path, FORM, mapped=["numbers", "texts", "missing"])
+    numbers = read["numbers"]
+    np.testing.assert_array_equal(numbers, WHOLE["numbers"])
+    assert numbers.flags.aligned and not numbers.flags.owndata and not numbers.flags.writeable
+    assert isinstance(numbers.base, mmap.mmap | np.ndarray)
+    # Texts are packed, and therefore read.
+    assert read["texts"].tolist() == WHOLE["texts"].tolist()
+    with np.load(path) as plain:
+        np.testing.assert_array_equal(plain["numbers"], WHOLE["numbers"])
+
+
+def test_what_is_mapped_stays_when_the_file_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "herbs.npz"
+    write_archive(path, WHOLE)
+    numbers = read_archive(path, FORM, mapped=["numbers"])["numbers"]
+    write_archive(tmp_path / "next.npz", {**WHOLE, "numbers": np.zeros((9, 3))})
+    (tmp_path / "next.npz").replace(path)
+    np.testing.assert_array_equal(numbers, WHOLE["numbers"])
+    assert read_archive(path, FORM, mapped=["numbers"])["numbers"].shape == (9, 3)
+
+
+def test_what_numpy_wrote_is_read_where_it_cannot_be_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "herbs.npz"
+    np.savez(path, **{**WHOLE, "numbers": np.asfortranarray(WHOLE["numbers"])})
+    for _ in range(2):
+        read = read_archive(path, FORM, mapped=["numbers"])
+        np.testing.assert_array_equal(read["numbers"], WHOLE["numbers"])
+        np.savez_compressed(path, **WHOLE)
+
+
+def test_a_file_that_is_cut_off_or_lies_about_its_length_is_not_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "herbs.npz"
+    write_archive(path, {**WHOLE, "numbers": np.zeros((4_000, 3), np.float32)})
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 997):
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError, match=r"cut off|damaged"):
+            read_archive(path, FORM, mapped=["numbers"])
+    # The array says that it is longer than its member.
+    path.write_bytes(whole.replace(b"(4000, 3)", b"(9000, 3)"))
+    with pytest.raises(InputError, match="'numbers' is cut off"):
+        read_archive(path, FORM, mapped=["numbers"])

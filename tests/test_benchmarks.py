@@ -12,13 +12,13 @@ from PIL import Image
 
 from benchmarks.detectors import count_group
 from benchmarks.detectors import main as detectors_main
+from benchmarks.photo_folders import copy_photos
 from benchmarks.serve_load import Phase
-from benchmarks.speed import compared, copy_photos, number_of, take_turns
+from benchmarks.speed import compared
+from benchmarks.timing import number_of, take_turns
 from benchmarks.vgg_embedding import accuracy_of, pairs_of
 from face_encode.types import Box, Face
-from tests.conftest import EXAMPLES, VERIFY_DATASET
-
-SPEED = Path(__file__).parent.parent / "benchmarks" / "speed.py"
+from tests.conftest import EXAMPLES, REPOSITORY, VERIFY_DATASET
 
 
 def test_ratios_are_the_others_time_over_ours() -> None:
@@ -65,7 +65,11 @@ def test_numbers_have_three_digits() -> None:
 @pytest.mark.skipif(find_spec("face_recognition") is not None, reason="it is installed here")
 def test_says_in_one_line_how_to_get_what_is_missing(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(SPEED), str(tmp_path)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "benchmarks.speed", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
     )
     assert done.returncode == 1
     assert done.stdout == ""

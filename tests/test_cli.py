@@ -15,6 +15,7 @@ from PIL import Image
 
 from face_encode import cli
 from face_encode.images import read_image
+from face_encode.model import Face_Encode_Model
 from tests.conftest import EXAMPLES, VERIFY_DATASET
 
 
@@ -108,6 +109,29 @@ def test_annotating_into_a_file_is_told(
     assert "cannot write to" in capsys.readouterr().err
 
 
+def test_an_interrupted_enrolment_goes_on_beside_its_gallery(
+    tmp_path: Path,
+    people_photos: list[Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(model: Face_Encode_Model, path: Path) -> None:
+        raise KeyboardInterrupt
+
+    target = tmp_path / "people.npz"
+    arguments = ["enroll", str(VERIFY_DATASET), "-g", str(target), "--batch-size", "10", "--json"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Face_Encode_Model, "save_gallery", interrupted)
+        assert cli.main(arguments) == 130
+    assert "the same command goes on from here" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["people.npz.unfinished"]
+    assert cli.main([*arguments, "--detector", "haar"]) == 1
+    assert "other settings" in capsys.readouterr().err
+    report = run_json(capsys, *arguments)
+    assert report["resumed"] == report["enrolled"] == len(people_photos)
+    assert [path.name for path in tmp_path.iterdir()] == ["people.npz"]
+
+
 def test_enrolling_again_encodes_only_what_changed(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, people_photos: list[Path]
 ) -> None:
@@ -132,7 +156,24 @@ def test_enrolling_again_encodes_only_what_changed(
     assert "1 photos" in capsys.readouterr().out
     assert cli.main(["remove", target, "Somebody New"]) == 1
     with np.load(target, allow_pickle=False) as stored:
-        assert sorted(set(stored["names"].tolist())) == names[1:]
+        assert sorted(stored["people"].tobytes().decode().splitlines()) == names[1:]
+
+
+def test_an_indexed_gallery_gives_the_same_names(
+    gallery: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, people_photos: list[Path]
+) -> None:
+    target = str(shutil.copy(gallery, tmp_path / "people.npz"))
+    photos = [str(photo) for photo in people_photos[:6]]
+    plain = run_json(capsys, "match", target, *photos, "--json")
+    assert cli.main(["index", target]) == 0
+    assert "people indexed" in capsys.readouterr().out
+    assert run_json(capsys, "match", target, *photos, "--json") == plain
+    assert cli.main(["index", target, "--approximate"]) == 0
+    assert list(tmp_path.glob("people-*.usearch"))
+    assert run_json(capsys, "match", target, *photos, "--json", "--approximate") == plain
+    capsys.readouterr()
+    assert cli.main(["match", str(VERIFY_DATASET), photos[0], "--approximate"]) == 1
+    assert "an approximate index is of a gallery's .npz file" in capsys.readouterr().err
 
 
 def test_a_folder_of_rubbish_leaves_the_gallery(

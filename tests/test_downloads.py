@@ -39,7 +39,7 @@ def path(tmp_path: Path) -> Path:
 
 def download(served: Served, path: Path, **options: object) -> None:
     """Without waiting, and without drawing."""
-    settings = {"wait_seconds": 0.01, "show_progress": False, "timeout_seconds": 5.0} | options
+    settings = {"wait_seconds": 0.01, "show_progress": False, "timeout_seconds": 15.0} | options
     downloads.download(served.url, path, **settings)  # type: ignore[arg-type]
 
 
@@ -188,7 +188,7 @@ def test_a_server_in_trouble_is_asked_again(server: Served, path: Path) -> None:
 
 def test_a_silent_server_is_left_and_asked_for_the_rest(server: Served, path: Path) -> None:
     server.silent_after = [500_000]
-    download(server, path, timeout_seconds=0.5, sha256=DIGEST)
+    download(server, path, timeout_seconds=2, sha256=DIGEST)
     assert path.read_bytes() == CONTENT
     assert len(server.asked) == 2 and server.asked[1] is not None
 
@@ -200,8 +200,8 @@ def test_a_server_that_stays_silent_is_given_up(server: Served, path: Path) -> N
 
 
 def test_a_slow_server_may_take_longer_than_the_longest_silence(server: Served, path: Path) -> None:
-    server.pause_seconds = 0.1
-    download(server, path, timeout_seconds=0.7)
+    server.pause_seconds = 0.3
+    download(server, path, timeout_seconds=2)
     assert path.read_bytes() == CONTENT
     assert server.asked == [None]
 

@@ -21,7 +21,7 @@ from face_encode.archives import write_archive
 from face_encode.encoders.contract import EncoderContract, read_contract, save_encoder
 from face_encode.encoders.loading import load_encoder
 from face_encode.errors import DatasetError, GalleryError, ModelFileError
-from face_encode.gallery import memory
+from face_encode.gallery import npz_file
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.images import people_in, photos_in
 from face_encode.types import CropRecipe
@@ -74,11 +74,11 @@ for gallery in itertools.cycle(versions):
 SAVE_AND_DIE = """
 import os, shutil, signal, sys
 from pathlib import Path
-from face_encode.gallery import memory
+from face_encode.gallery import npz_file
 from tests.test_interrupted_save import filled
 path, module, function, when = Path(sys.argv[1]), *sys.argv[2:]
 gallery = filled(2)
-owner = {"os": os, "memory": memory, "shutil": shutil, "Path": Path}[module]
+owner = {"os": os, "npz_file": npz_file, "shutil": shutil, "Path": Path}[module]
 real = getattr(owner, function)
 
 def dying(*arguments, **options):
@@ -119,8 +119,12 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
     path = tmp_path / "people.npz"
     filled(1).save(path)
     moments = random.Random(0)
-    seen, halves = set(), 0
-    for _ in range(6):
+    seen: set[int] = set()
+    halves = 0
+    for attempt in range(30):
+        # On a busy machine a child gets through little before it is killed.
+        if attempt >= 6 and seen == {1, 2, 3} and halves > 0:
+            break
         process = child(SAVE_FOR_EVER, path)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -155,8 +159,8 @@ def check_leftovers(folder: Path) -> None:
     ("module", "function", "when", "survivor"),
     [
         ("Path", "mkdir", "before", 1),
-        ("memory", "write_archive", "before", 1),
-        ("memory", "write_archive", "after", 1),
+        ("npz_file", "write_archive", "before", 1),
+        ("npz_file", "write_archive", "after", 1),
         ("os", "fsync", "before", 1),
         ("os", "fsync", "after", 1),
         ("shutil", "copymode", "before", 1),
@@ -224,7 +228,7 @@ def test_an_interruption_from_within_leaves_the_former_gallery_and_no_litter(
         write_archive(path, arrays)
         raise error
 
-    monkeypatch.setattr(memory, "write_archive", interrupted)
+    monkeypatch.setattr(npz_file, "write_archive", interrupted)
     with pytest.raises(error):
         filled(2).save(path)
     assert version_of(path) == 1

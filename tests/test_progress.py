@@ -32,6 +32,28 @@ def test_the_rate_is_that_of_the_whole_also_where_items_come_in_batches(
         time.sleep(0.5)
         yield from range(20)
 
+    start = time.perf_counter()
     list(tracked(batches(), 20, "Working"))
+    took = time.perf_counter() - start
     (rate,) = re.findall(r"([\d.]+)/s", capsys.readouterr().err.splitlines()[-1])
-    assert 10 < float(rate) <= 40
+    assert 0.9 * 20 / took < float(rate) <= 40
+
+
+def test_the_time_left_is_that_of_the_whole_also_where_items_come_in_batches(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+
+    def batches() -> Iterator[int]:
+        time.sleep(0.5)
+        yield from range(20)
+        time.sleep(0.5)
+
+    start = time.perf_counter()
+    list(tracked(batches(), 420, "Working", done=200))
+    took = time.perf_counter() - start
+    frames = re.findall(r"220/420.*?(\d):(\d\d):(\d\d) left", capsys.readouterr().err)
+    assert frames
+    # 20 in so much time, and 200 to come; the last frame may be drawn a little before the end.
+    hours, minutes, seconds = map(int, frames[-1])
+    assert 5 <= 3600 * hours + 60 * minutes + seconds <= 10 * took + 1

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from face_encode.cli.opening import add_model_options, open_model
-from face_encode.console import ROWS_SHOWN, add_json_option, positive, print_json, printable
+from face_encode.console import (
+    ROWS_SHOWN,
+    add_json_option,
+    add_work_options,
+    print_json,
+    printable,
+    telling_of_resumption,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,10 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     form.add_argument(
         "--int8", action="store_true", help="a byte a number instead of four, of length 1"
     )
-    parser.add_argument(
-        "--restart", action="store_true", help="begin anew where an interrupted run could go on"
-    )
-    parser.add_argument("--workers", type=positive, metavar="N", help="processes that find faces")
+    add_work_options(parser)
     add_json_option(parser)
     add_model_options(parser, threshold=False)
 
@@ -55,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     # Before the seconds that loading a model takes.
     check_embeddings_path(as_path(options.output))
     model = open_model(options)
-    try:
+    with telling_of_resumption():
         report = embed_folder(
             options.folder,
             options.output,
@@ -66,10 +69,8 @@ def run(options: argparse.Namespace) -> int:
             int8=options.int8,
             restart=options.restart,
             workers=options.workers,
+            batch_size=options.batch_size,
         )
-    except KeyboardInterrupt:
-        print("face-encode: the same command goes on from here", file=sys.stderr)
-        raise
     if options.json:
         left_out = [{"photo": photo, "reason": reason} for photo, reason in report.left_out]
         counts = {"photos": report.photos, "faces": report.faces, "resumed": report.resumed}

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from face_encode.cli.opening import add_model_options, open_model
-from face_encode.console import ROWS_SHOWN, add_json_option, positive, print_json, print_table
+from face_encode.console import (
+    ROWS_SHOWN,
+    add_json_option,
+    add_work_options,
+    print_json,
+    print_table,
+    printable,
+    telling_of_resumption,
+)
 
 if TYPE_CHECKING:
     from face_encode.types import EnrolmentReport
@@ -17,12 +24,19 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
-        "Enrol a folder with one sub-folder a person into a gallery file. A gallery that exists "
-        "becomes what the folder holds; only photos that changed are encoded."
+        "Enrol a folder with one sub-folder a person into a gallery. A gallery file that exists "
+        "becomes what the folder holds; only photos that changed are encoded. A gallery in Milvus "
+        "is shared: people who are not in the folder stay in it. A run that was interrupted or "
+        "killed is continued by the same command."
     )
     parser.add_argument("people", metavar="PEOPLE_DIR", help="a folder with a sub-folder a person")
     parser.add_argument(
-        "-g", "--gallery", metavar="GALLERY.npz", required=True, help="the gallery file to write"
+        "-g",
+        "--gallery",
+        metavar="GALLERY",
+        required=True,
+        help="the gallery to write: an .npz file, a .db folder (Milvus Lite) or a Milvus server's "
+        "http:// address",
     )
     parser.add_argument(
         "--add", action="store_true", help="keep the gallery's people who are not in the folder"
@@ -32,46 +46,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep a byte a number of each embedding instead of four; a gallery stays so",
     )
-    parser.add_argument("--workers", type=positive, metavar="N", help="processes that find faces")
+    add_work_options(parser)
     add_json_option(parser)
     add_model_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Enrol, save, and report."""
-    from face_encode.enrolment import enrol_people
+    from face_encode.enrolment import enrol_people, unfinished_enrolment, unfinished_path
     from face_encode.errors import GalleryError
     from face_encode.files import as_path, check_writable
     from face_encode.gallery.npz_file import check_file_name
+    from face_encode.gallery.opening import gallery_label, names_gallery, open_gallery
     from face_encode.images import people_in
 
-    gallery_path = as_path(options.gallery)
-    check_file_name(gallery_path)
-    check_writable(gallery_path, GalleryError)
+    if not names_gallery(options.gallery) or as_path(options.gallery).suffix == ".npz":
+        check_file_name(as_path(options.gallery))
+        check_writable(as_path(options.gallery), GalleryError)
     people = people_in(options.people)
     model = open_model(options)
-    # os.path, because pathlib raises where the path cannot be looked at.
-    if os.path.exists(gallery_path):
-        model.load_gallery(gallery_path)
-    if options.int8:
-        model.gallery.quantize()
-    before = set(model.gallery.people())
-    report = enrol_people(
-        people,
-        model.gallery,
-        model.detector,
-        model.encoder,
-        replaces="same people" if options.add else "all",
-        workers=options.workers,
-    )
-    model.save_gallery(gallery_path)
-    gone = sorted(before - set(model.gallery.people()))
+    gallery = open_gallery(options.gallery, encoder=model.encoder, int8=options.int8)
+    # What others keep in a shared gallery is not this folder's to take out.
+    adds = options.add or gallery.is_shared
+    before = set() if adds else set(gallery.people())
+    journal = unfinished_path(options.gallery, options.people)
+    keeping = unfinished_enrolment(journal, model.detector, model.encoder, restart=options.restart)
+    with telling_of_resumption(), keeping as unfinished:
+        report = enrol_people(
+            people,
+            gallery,
+            model.detector,
+            model.encoder,
+            replaces="same people" if adds else "all",
+            workers=options.workers,
+            batch_size=options.batch_size,
+            unfinished=unfinished,
+        )
+        gallery.close()
+        unfinished.remove()
+    gone = sorted(before - {name for name, count in report.per_person.items() if count})
     if options.json:
-        precision = model.gallery.precision
-        print_json(_report_as_dict(report) | {"no_longer_enrolled": gone, "precision": precision})
+        more = {"no_longer_enrolled": gone, "precision": gallery.precision}
+        print_json(_report_as_dict(report) | more)
     else:
         _print_report(report, gone)
-        print(f"gallery: {gallery_path}")
+        print(printable(f"gallery: {gallery_label(options.gallery)}"))
     return 0
 
 
@@ -80,6 +99,7 @@ def _report_as_dict(report: EnrolmentReport) -> dict[str, Any]:
     return {
         "enrolled": report.enrolled,
         "reused": report.reused,
+        "resumed": report.resumed,
         "per_person": dict(report.per_person),
         "left_out": [
             {"photo": item.photo, "name": item.name, "reason": item.reason}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from face_encode.cli.opening import add_model_options, add_people, open_model
 from face_encode.console import add_json_option, positive, print_json, print_table
-from face_encode.errors import ImageError
+from face_encode.errors import GalleryError, ImageError
 
 if TYPE_CHECKING:
     from face_encode.model import Face_Encode_Model
@@ -18,14 +18,19 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.description = "Name the faces in photos by the people of a folder or a gallery file."
-    parser.add_argument("people", metavar="PEOPLE", help="a folder of people, or a gallery file")
+    parser.description = "Name the faces in photos by the people of a folder or a gallery."
+    parser.add_argument("people", metavar="PEOPLE", help="a folder of people, or a gallery")
     parser.add_argument("photos", metavar="PHOTO", nargs="+", help="photos to name the faces of")
     parser.add_argument(
         "--max-faces",
         type=positive,
         metavar="N",
         help="name the N largest faces of each photo only (default: all)",
+    )
+    parser.add_argument(
+        "--approximate",
+        action="store_true",
+        help="search a gallery file by an approximate index beside it, built where none fits",
     )
     parser.add_argument(
         "--annotate", metavar="OUT_DIR", help="write the photos there, with boxes and names drawn"
@@ -40,13 +45,15 @@ def run(options: argparse.Namespace) -> int:
     from face_encode.progress import tracked
 
     model = open_model(options)
-    add_people(model, options.people)
+    add_people(model, options.people, approximate=options.approximate)
     embedded = embed_photos(
         options.photos, model.detector, model.encoder, max_faces=options.max_faces
     )
     results: list[dict[str, Any]] = []
     for photo in tracked(embedded, len(options.photos), "Matching"):
         found = model.gallery.search(photo.embeddings)
+        if not all(found):
+            raise GalleryError("nobody is enrolled in this gallery")
         faces = [
             model.describe(matches[0], face.box.as_dict())
             for matches, face in zip(found, photo.faces, strict=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from face_encode.console import (
@@ -13,6 +12,7 @@ from face_encode.console import (
     add_threshold_option,
     printable,
 )
+from face_encode.errors import InputError
 
 if TYPE_CHECKING:
     from face_encode.model import Face_Encode_Model
@@ -27,16 +27,25 @@ def add_model_options(parser: argparse.ArgumentParser, *, threshold: bool = True
         add_threshold_option(group)
 
 
-def add_people(model: Face_Encode_Model, people: str) -> None:
-    """Enrol a folder of people, or load a gallery file; photos left out are told of.
+def add_people(model: Face_Encode_Model, people: str, *, approximate: bool = False) -> None:
+    """Enrol a folder of people, or open a gallery; photos left out are told of.
 
     Args:
         model: Takes them in the place of whoever was enrolled.
-        people: A folder with a sub-folder a person, or an ``.npz`` file.
+        people: A folder with a sub-folder a person, or a gallery: an ``.npz`` file, or one in
+            Milvus.
+        approximate: Whether to search a gallery's file by an approximate index.
+
+    Raises:
+        InputError: An approximate index of a folder.
     """
-    if Path(people).suffix == ".npz":
-        model.load_gallery(people)
+    from face_encode.gallery.opening import names_gallery
+
+    if names_gallery(people):
+        model.load_gallery(people, approximate=approximate)
         return
+    if approximate:
+        raise InputError(f"an approximate index is of a gallery's .npz file. Received: {people}")
     for item in model.fit_dataset(people).left_out:
         row = printable(f"{item.photo}: {item.reason}")
         print(f"face-encode: left out: {row}", file=sys.stderr)

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
         "Follow the faces in a camera, a stream or a video file, and name them by the people of a "
-        "folder or a gallery file. The letter q, Ctrl-C and the end of the video end it; what was "
+        "folder or a gallery. The letter q, Ctrl-C and the end of the video end it; what was "
         "recorded until then is kept. A camera that is lost is tried again."
     )
     parser.add_argument(
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a webcam's number (0), an address (rtsp://, http://) or a video file",
     )
     parser.add_argument(
-        "--people", metavar="PEOPLE", required=True, help="a folder of people, or a gallery file"
+        "--people", metavar="PEOPLE", required=True, help="a folder of people, or a gallery"
     )
     results = parser.add_argument_group("results")
     results.add_argument(

@@ -106,12 +106,13 @@ class Encoder:
             digest.update(np.ascontiguousarray(weight).tobytes())
         return digest.hexdigest()[:16]
 
-    def encode(self, crops: ImageArray) -> Embeddings:
+    def encode(self, crops: ImageArray, *, batch_size: int = BATCH_SIZE) -> Embeddings:
         """Embed crops of faces, in batches.
 
         Args:
             crops: RGB, uint8, ``(N, height, width, 3)`` of the size that the contract says,
                 cut out as it says.
+            batch_size: The most crops that go through the network at once.
 
         Returns:
             float32 ``(N, D)``, as the network gives them: not normalised.
@@ -134,8 +135,8 @@ class Encoder:
         if len(crops) == 0:
             return np.empty((0, self.embedding_size), np.float32)
         batches = [
-            self._forward(crops[start : start + BATCH_SIZE])
-            for start in range(0, len(crops), BATCH_SIZE)
+            self._forward(crops[start : start + batch_size])
+            for start in range(0, len(crops), batch_size)
         ]
         return np.concatenate(batches)
 

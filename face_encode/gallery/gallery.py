@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
 
-from face_encode.errors import WrongEncoderError
+import numpy as np
+import numpy.typing as npt
+
+from face_encode.calibration import Calibration
+from face_encode.distances import Metric
+from face_encode.errors import InputError, WrongEncoderError
 from face_encode.types import Embeddings, Match
+
+if TYPE_CHECKING:
+    from face_encode.gallery.memory import MemoryGallery
+
+Replaces: TypeAlias = Literal["all", "same people", "nothing"]
+"""Which of a gallery's embeddings new ones take the place of."""
+
+Ranking: TypeAlias = Literal["best", "mean"]
+"""How near a person is, who may have many embeddings enrolled: ``"best"`` as near as the nearest of
+them, ``"mean"`` the mean of the similarities of all of them."""
+
+RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
+
+Mark: TypeAlias = "frozenset[str] | None"
+"""What a gallery held at a moment, by ``Gallery.mark``; None where nobody else can change it."""
 
 
 class EncoderIdentity(Protocol):
@@ -26,7 +46,45 @@ class EncoderIdentity(Protocol):
 
 
 class Gallery(Protocol):
-    """The enrolled people: their embeddings and names, and the search in them."""
+    """The enrolled people: their embeddings and names, and the search in them.
+
+    Attributes:
+        calibration: What ``face-encode calibrate`` learnt for this encoder, or None.
+    """
+
+    calibration: Calibration | None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other programs may change it at the same time."""
+
+    @property
+    def encoder_name(self) -> str:
+        """The encoder that fills it."""
+
+    @property
+    def encoder_fingerprint(self) -> str:
+        """The fingerprint of that."""
+
+    @property
+    def detector_name(self) -> str:
+        """The detector that found all the faces, empty where unknown or where it was several."""
+
+    @property
+    def metric(self) -> Metric:
+        """What a search compares by."""
+
+    @property
+    def precision(self) -> Literal["float32", "int8"]:
+        """How the embeddings are kept."""
+
+    @property
+    def embeddings(self) -> Embeddings:
+        """All of them, float32 ``(n, D)``, in the order of enrolment."""
+
+    @property
+    def names(self) -> npt.NDArray[np.str_]:
+        """The person of each, str array of n."""
 
     def __len__(self) -> int:
         """Number of embeddings enrolled."""
@@ -46,16 +104,56 @@ class Gallery(Protocol):
                 photo need not be encoded again.
         """
 
-    def search(self, embeddings: Embeddings, k: int = 1) -> list[list[Match]]:
+    def mark(self, names: Collection[str] | None = None) -> Mark:
+        """What is enrolled at this moment, of these people or of all, for ``replace``."""
+
+    def replace(
+        self,
+        names: Sequence[str],
+        embeddings: Embeddings,
+        digests: Sequence[str],
+        replaces: Replaces = "all",
+        *,
+        detector_name: str = "",
+        mark: Mark = None,
+    ) -> None:
+        """Enrol embeddings in the place of others; where they are refused, nothing changes.
+
+        Args:
+            names: As for ``add``.
+            embeddings: As for ``add``.
+            digests: As for ``add``.
+            replaces: Whose place they take: everybody's, that of the same people, or nobody's.
+            detector_name: The detector that found the faces, if known.
+            mark: Leave what was not enrolled at that moment: another program's, in a gallery
+                that is shared. None takes this moment.
+        """
+
+    def known_photos(
+        self, detector_name: str, digests: Collection[str] | None = None
+    ) -> Mapping[str, npt.NDArray[np.float32]]:
+        """Content digest -> embedding of the photos enrolled with the help of this detector.
+
+        Args:
+            detector_name: The detector.
+            digests: Only these are asked for; None for all. A gallery may give more.
+        """
+
+    def search(
+        self, embeddings: Embeddings, k: int = 1, ranking: Ranking = "best"
+    ) -> list[list[Match]]:
         """Find the nearest people.
 
         Args:
             embeddings: float32 ``(m, D)``.
             k: How many people for each, at the most.
+            ranking: How near a person is; see ``Ranking``.
 
         Returns:
-            m lists, each with the nearest person first, one entry a person: the similarity is
-            that of the person's nearest embedding.
+            m lists, each with the nearest person first, one entry a person; people who are
+            equally near come in the order of their names. The similarity is the cosine, or minus
+            the Euclidean distance, by the gallery's metric: of the person's nearest embedding for
+            ``"best"``, the mean of those of all the person's embeddings for ``"mean"``.
         """
 
     def remove(self, name: str) -> int:
@@ -67,8 +165,22 @@ class Gallery(Protocol):
     def people(self) -> dict[str, int]:
         """How many embeddings each person has, in the order of enrolment."""
 
+    def copy(self) -> MemoryGallery:
+        """The same people in memory, in a gallery that changes apart from this one."""
+
     def close(self) -> None:
         """Keep what is to be kept, and let go of it."""
+
+
+def check_ranking(ranking: object) -> Ranking:
+    """Check an argument that says how near a person is.
+
+    Raises:
+        InputError: None of ``RANKINGS``.
+    """
+    if not isinstance(ranking, str) or ranking not in RANKINGS:
+        raise InputError(f"a ranking is one of {', '.join(RANKINGS)}. Received: {ranking!r}")
+    return ranking
 
 
 def check_encoder(where: str, name: str, fingerprint: str, encoder: EncoderIdentity) -> None:

@@ -1,38 +1,43 @@
-"""The gallery in memory: one array of embeddings, one of names; kept in an ``.npz`` file."""
+"""The gallery in memory: exact search in arrays, kept in an ``.npz`` file or nowhere."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.archives import (
-    Arrays,
-    TextArray,
-    read_archive,
-    read_open_archive,
-    text_array,
-    write_archive,
-)
+from face_encode.archives import TextArray
 from face_encode.calibration import Calibration
 from face_encode.distances import Metric, check_metric
 from face_encode.errors import GalleryError, InputError
 from face_encode.files import as_path, replacing
-from face_encode.gallery.gallery import EncoderIdentity, check_encoder
+from face_encode.gallery.approximate import ApproximateIndex
+from face_encode.gallery.checking import check_embeddings, check_labels, check_probes
+from face_encode.gallery.enrolled import Enrolled
+from face_encode.gallery.gallery import (
+    EncoderIdentity,
+    Mark,
+    Ranking,
+    Replaces,
+    check_encoder,
+    check_ranking,
+)
+from face_encode.gallery.index_file import find_index, remove_stale_indices, write_index
 from face_encode.gallery.names import check_name
 from face_encode.gallery.npz_file import (
-    GALLERY_FORM,
-    NEWEST_VERSION,
-    PLAIN_VERSION,
+    GalleryContent,
     check_file_name,
+    read_gallery,
+    read_open_gallery,
+    write_gallery,
 )
-from face_encode.gallery.search_index import SearchIndex
+from face_encode.gallery.search import search_enrolled
 from face_encode.quantization import Codes, Quantizer
 from face_encode.types import Embeddings, Match, check_count
 
@@ -41,21 +46,15 @@ GALLERY_METRICS: tuple[Metric, ...] = ("cosine", "euclidean")
 
 
 class MemoryGallery:
-    """Embeddings and names as two arrays; exact search by one matrix product.
+    """Embeddings and names in arrays, in memory or mapped from a file; exact search.
 
     Attributes:
         metric: What a search compares by: ``"cosine"``, or ``"euclidean"``, where a similarity
             is the distance of the embeddings as they are, below 0.
-        kept: The embeddings as they are kept, in the order of enrolment: float32 ``(n, D)`` as
-            the encoder gave them; or int8 ``(n, D)``, a byte a number, by ``quantizer``.
-        quantizer: What int8 embeddings stand for; None before the first of them, which sets it,
-            and for float32.
-        names: n names, str array.
-        digests: n content digests of photos, empty where unknown, str array.
+        enrolled: Who is enrolled, in arrays; replaced by another whenever that changes.
         encoder_name: The encoder that fills it.
         encoder_fingerprint: Its fingerprint.
         detector_name: The detector that found the faces, empty where unknown.
-        calibration: What ``face-encode calibrate`` learnt for this encoder, or None.
     """
 
     def __init__(
@@ -82,36 +81,67 @@ class MemoryGallery:
         self.encoder_name = encoder.name
         self.encoder_fingerprint = encoder.fingerprint
         self.detector_name = ""
-        self.calibration: Calibration | None = None
+        self._calibration: Calibration | None = None
         self._path = None if path is None else as_path(path)
-        self._changed = False
-        self._index: SearchIndex | None = None
-        self.quantizer: Quantizer | None = None
-        self._set(np.empty((0, encoder.embedding_size), np.float32), text_array([]), text_array([]))
+        self._index: ApproximateIndex | None = None
+        self._set(Enrolled.nobody(encoder.embedding_size))
         if int8:
             self.quantize()
 
-    def _set(self, kept: Embeddings | Codes, names: TextArray, digests: TextArray) -> None:
-        """Take new arrays; the former ones are never written into, so views stay valid."""
-        self.kept, self.names, self.digests = kept, names, digests
+    def _set(self, enrolled: Enrolled) -> None:
+        """Take other people; the former arrays stay valid for whoever has them."""
+        self.enrolled = enrolled
         self._index = None
         self._changed = True
 
     @property
+    def calibration(self) -> Calibration | None:
+        """What ``face-encode calibrate`` learnt for this encoder, or None."""
+        return self._calibration
+
+    @calibration.setter
+    def calibration(self, learnt: Calibration | None) -> None:
+        self._calibration = learnt
+        self._changed = True
+
+    @property
+    def is_shared(self) -> bool:
+        """False: it is this program's own, and others read its file at the most."""
+        return False
+
+    @property
     def precision(self) -> Literal["float32", "int8"]:
         """``"float32"``, or ``"int8"`` where the embeddings are kept as a byte a number."""
-        return "int8" if self.kept.dtype == np.int8 else "float32"
+        return "int8" if self.enrolled.is_int8 else "float32"
+
+    @property
+    def kept(self) -> Embeddings | Codes:
+        """The embeddings as they are kept, in the order of enrolment, not to be written into.
+
+        float32 ``(n, D)`` as the encoder gave them; or int8 ``(n, D)``, a byte a number, by
+        ``quantizer``.
+        """
+        return self.enrolled.rows
+
+    @property
+    def quantizer(self) -> Quantizer | None:
+        """What int8 embeddings stand for; None before the first of them, and for float32."""
+        return self.enrolled.quantizer
 
     @property
     def embeddings(self) -> Embeddings:
         """float32 ``(n, D)``, in the order of enrolment; from int8 widened anew, of length 1."""
-        return self._widened(self.kept)
+        return self.enrolled.embeddings
 
-    def _widened(self, kept: npt.NDArray[Any]) -> Embeddings:
-        """Rows as float32, in whatever precision they are kept."""
-        if kept.dtype == np.int8 and len(kept) and self.quantizer is not None:
-            return self.quantizer.dequantize(kept)
-        return np.asarray(kept, np.float32)
+    @property
+    def names(self) -> TextArray:
+        """The person of each embedding, str array of n."""
+        return self.enrolled.names
+
+    @property
+    def digests(self) -> TextArray:
+        """The content digest of each embedding's photo, empty where unknown, str array of n."""
+        return self.enrolled.digest_texts
 
     def quantize(self) -> None:
         """Go over to int8 for good: what is enrolled, and whatever will be.
@@ -121,30 +151,64 @@ class MemoryGallery:
         Raises:
             InputError: The gallery is searched by Euclidean distance, which looks at lengths.
         """
+        self._check_cosine("int8 keeps")
+        if self.precision == "float32":
+            self._set(self.enrolled.quantized())
+
+    def build_index(self, *, approximate: bool = False, progress: bool = True) -> None:
+        """Make searches of many people faster; see docs/search.md.
+
+        Args:
+            approximate: False keeps int8 codes beside float32 embeddings, for searches to look
+                through first: they find the same, in a fraction of the time, and the index is
+                saved with the gallery, and grows and shrinks with it. True builds a graph, which
+                may miss the nearest, for tens of millions; it takes minutes for a million, is
+                saved beside the gallery, and is gone when the people change.
+            progress: Whether to show a progress bar.
+
+        Raises:
+            InputError: The gallery is searched by Euclidean distance, which looks at lengths.
+            GalleryError: Nobody is enrolled yet.
+            MissingExtraError: An approximate index, and ``usearch`` is not installed.
+        """
+        self._check_cosine("an index holds")
+        if not len(self):
+            raise GalleryError("an index is of embeddings, and nobody is enrolled yet")
+        if approximate:
+            self._index = ApproximateIndex.of(self.embeddings, progress=progress)
+            self._changed = True
+        elif self.enrolled.coded is None:
+            self._set(self.enrolled.indexed())
+
+    def open_index(self) -> None:
+        """Search by the approximate index that was saved beside the gallery's file from now on.
+
+        One that is missing, damaged or of other embeddings is built anew, and saved.
+
+        Raises:
+            InputError: The gallery is searched by Euclidean distance.
+            GalleryError: Nobody is enrolled yet, or what was built cannot be saved.
+            MissingExtraError: ``usearch`` is not installed.
+        """
+        self._check_cosine("an index holds")
+        if self._path is not None and not self._changed:
+            self._index = find_index(self._path, len(self), self.enrolled.rows.shape[1])
+        if self._index is None:
+            self.build_index(approximate=True)
+            if self._path is not None:
+                self.save()
+
+    def _check_cosine(self, what: str) -> None:
+        """Refuse what knows directions only where a search looks at lengths."""
         if self.metric != "cosine":
             raise InputError(
-                "int8 keeps the direction of an embedding only, which is enough for the metric "
+                f"{what} the direction of an embedding only, which is enough for the metric "
                 f"'cosine'. Received: a gallery of the metric {self.metric!r}"
             )
-        if self.precision == "float32":
-            former = self.embeddings
-            self._set(np.empty(former.shape, np.int8), self.names, self.digests)
-            self.kept = self._as_kept(former)
-
-    def _as_kept(self, embeddings: Embeddings) -> Embeddings | Codes:
-        """Embeddings in the precision of this gallery."""
-        if self.precision == "float32":
-            return embeddings
-        if not len(embeddings):
-            return np.empty(embeddings.shape, np.int8)
-        if self.quantizer is None:
-            # Of the first that come; a later mean would round all of them once more.
-            self.quantizer = Quantizer.fitted_to([embeddings])
-        return self.quantizer.quantize(embeddings)
 
     def __len__(self) -> int:
         """Number of embeddings enrolled."""
-        return len(self.names)
+        return len(self.enrolled)
 
     def add(
         self,
@@ -158,66 +222,64 @@ class MemoryGallery:
             InputError: Another number or length of embeddings, one that is not finite or is
                 all zeros, or a name that is empty.
         """
-        added = _float32(embeddings)
-        new_names, new_digests = self._checked(names, added.shape, digests)
-        lengths = np.linalg.norm(added, axis=1)
-        if not np.isfinite(lengths).all() or not (lengths > 0).all():
-            raise InputError("an embedding is finite and not all zeros; at least one is not")
-        self._set(
-            np.concatenate([self.kept, self._as_kept(added)]),
-            np.concatenate([self.names, new_names]),
-            np.concatenate([self.digests, new_digests]),
-        )
+        added = check_embeddings(embeddings, names, self.enrolled.rows.shape[1])
+        self._set(self.enrolled.joined(names, added, check_labels(names, digests)))
 
-    def _checked(
-        self, names: Sequence[str], shape: tuple[int, ...], digests: Sequence[str] | None
-    ) -> tuple[TextArray, TextArray]:
-        """Names and digests as arrays, checked, also against the shape of the embeddings."""
-        size = self.kept.shape[1]
-        if shape != (len(names), size):
-            raise InputError(
-                f"{len(names)} names take embeddings of shape ({len(names)}, {size}). "
-                f"Received: shape {shape}"
-            )
-        for name in names:
-            check_name(name)
-        digests = [""] * len(names) if digests is None else digests
-        if len(digests) != len(names):
-            raise InputError(f"{len(names)} names take as many digests. Received: {len(digests)}")
-        return text_array(names), text_array(digests)
+    def mark(self, names: Collection[str] | None = None) -> Mark:
+        """None: nobody else changes this gallery."""
+        return None
 
-    def replace_all(
-        self, names: Sequence[str], embeddings: Embeddings, digests: Sequence[str]
+    def replace(
+        self,
+        names: Sequence[str],
+        embeddings: Embeddings,
+        digests: Sequence[str],
+        replaces: Replaces = "all",
+        *,
+        detector_name: str = "",
+        mark: Mark = None,
     ) -> None:
-        """Enrol these in the place of all others, or, where they are refused, change nothing."""
-        former = self.kept, self.names, self.digests
-        self._set(self.kept[:0], self.names[:0], self.digests[:0])
-        try:
-            self.add(names, embeddings, digests)
-        except InputError:
-            self._set(*former)
-            raise
+        """Enrol embeddings in the place of others; see ``Gallery.replace``.
 
-    def search(self, embeddings: Embeddings, k: int = 1) -> list[list[Match]]:
+        Raises:
+            InputError: As for ``add``; then nothing has changed.
+        """
+        former = self.enrolled
+        added = check_embeddings(embeddings, names, former.rows.shape[1])
+        digests = check_labels(names, digests)
+        stay = former
+        if replaces == "all":
+            stay = Enrolled.nobody(former.rows.shape[1], int8=former.is_int8)
+        elif replaces == "same people":
+            stay = former.without(names)
+        # Whoever stays is kept by the codes that there are, and so are those that come.
+        replaced = dataclasses.replace(stay, quantizer=former.quantizer).joined(
+            names, added, digests
+        )
+        if former.index is not None and len(replaced):
+            replaced = replaced.indexed()
+        self._set(replaced)
+        # Where people stay whom another detector found, none can be named for all: nothing is
+        # then taken for unchanged later.
+        if len(stay) and self.detector_name != detector_name:
+            detector_name = ""
+        self.detector_name = detector_name
+
+    def search(
+        self, embeddings: Embeddings, k: int = 1, ranking: Ranking = "best"
+    ) -> list[list[Match]]:
         """Find the nearest people by the gallery's metric; see ``Gallery.search``.
 
         Raises:
-            InputError: Another length of embedding, one that is not finite, or k below 1.
+            InputError: Another length of embedding, one that is not finite, k below 1, or no
+                such ranking.
+            GalleryError: The gallery's embeddings are damaged.
         """
-        probes = _float32(embeddings)
-        if probes.ndim != 2 or probes.shape[1] != self.kept.shape[1]:
-            raise InputError(
-                f"this gallery takes embeddings of shape (m, {self.kept.shape[1]}). "
-                f"Received: shape {probes.shape}"
-            )
-        if not np.isfinite(probes).all():
-            raise InputError("an embedding is finite; at least one is not")
-        k = check_count(k, "k")
+        probes = check_probes(embeddings, self.enrolled.rows.shape[1])
+        k, ranking = check_count(k, "k"), check_ranking(ranking)
         if not len(self):
             return [[] for _ in probes]
-        if self._index is None:
-            self._index = SearchIndex.of(self.kept, self.quantizer, self.names, self.metric)
-        return self._index.search(probes, k)
+        return search_enrolled(self.enrolled, probes, k, ranking, self.metric, self._index)
 
     def remove(self, name: str) -> int:
         """Take a person out without touching the others.
@@ -225,12 +287,10 @@ class MemoryGallery:
         Raises:
             GalleryError: No such person.
         """
-        keep = self.names != name
-        removed = len(self) - int(keep.sum())
-        if not removed:
-            raise GalleryError(f"nobody named {name!r} is enrolled")
-        self._set(self.kept[keep], self.names[keep], self.digests[keep])
-        return removed
+        former = len(self)
+        self._find(name)
+        self._set(self.enrolled.without([name]))
+        return former - len(self)
 
     def rename(self, name: str, new_name: str) -> int:
         """Call a person otherwise; returns how many embeddings that were.
@@ -240,16 +300,17 @@ class MemoryGallery:
             GalleryError: No such person, or the new name is another person's.
         """
         check_name(new_name)
-        hers = self.names == name
-        count = int(hers.sum())
-        if not count:
-            raise GalleryError(f"nobody named {name!r} is enrolled")
-        if new_name != name and (self.names == new_name).any():
+        place = self._find(name)
+        if new_name != name and new_name in self.enrolled.place_of:
             raise GalleryError(f"somebody named {new_name!r} is enrolled already")
-        names = self.names.astype(np.result_type(self.names, np.str_(new_name)))
-        names[hers] = new_name
-        self._set(self.kept, names, self.digests)
-        return count
+        self._set(self.enrolled.renamed(name, new_name))
+        return int(self.enrolled.counts[place])
+
+    def _find(self, name: str) -> int:
+        """Where a person is listed."""
+        if name not in self.enrolled.place_of:
+            raise GalleryError(f"nobody named {name!r} is enrolled")
+        return self.enrolled.place_of[name]
 
     def copy(self) -> MemoryGallery:
         """The same people in a gallery that changes apart from this one.
@@ -260,14 +321,18 @@ class MemoryGallery:
 
     def people(self) -> dict[str, int]:
         """How many embeddings each person has, in the order of enrolment."""
-        return dict(Counter(self.names.tolist()))
+        return dict(zip(self.enrolled.people, self.enrolled.counts.tolist(), strict=True))
 
-    def known_photos(self, detector_name: str) -> Mapping[str, npt.NDArray[np.float32]]:
+    def known_photos(
+        self, detector_name: str, digests: Collection[str] | None = None
+    ) -> Mapping[str, npt.NDArray[np.float32]]:
         """Content digest -> embedding of the photos enrolled with the help of this detector."""
         if detector_name != self.detector_name:
             return {}
-        rows = zip(self.digests.tolist(), self.embeddings, strict=True)
-        return {digest: row for digest, row in rows if digest}
+        row_of = self.enrolled.row_of_digest
+        asked_for = row_of.keys() if digests is None else row_of.keys() & set(digests)
+        rows = [row_of[digest] for digest in asked_for]
+        return dict(zip(asked_for, self.enrolled.embeddings_of(rows), strict=True))
 
     def save(self, path: str | os.PathLike[str] | None = None) -> None:
         """Write the gallery to an ``.npz`` file, atomically.
@@ -284,25 +349,23 @@ class MemoryGallery:
         check_file_name(target)
         with replacing(target, GalleryError) as temporary:
             self.write(temporary)
+        if self._index is None:
+            remove_stale_indices(target)
+        else:
+            write_index(target, self._index)
         self._changed = False
 
     def write(self, file: Path | BinaryIO) -> None:
         """Write the ``.npz`` archive as it is, to a path or into an open file."""
-        plain = self.precision == "float32" and self.metric == "cosine"
-        arrays: Arrays = {
-            "format_version": np.array(PLAIN_VERSION if plain else NEWEST_VERSION),
-            "encoder_name": np.array(self.encoder_name),
-            "encoder_fingerprint": np.array(self.encoder_fingerprint),
-            "detector_name": np.array(self.detector_name),
-            "metric": np.array(self.metric),
-            "names": self.names,
-            "digests": self.digests,
-            "embeddings": self.kept,
-            "calibration": np.array("" if self.calibration is None else self.calibration.to_json()),
-        }
-        if self.quantizer is not None:
-            arrays["centre"] = self.quantizer.centre
-        write_archive(file, arrays)
+        content = GalleryContent(
+            self.encoder_name,
+            self.encoder_fingerprint,
+            self.detector_name,
+            self.metric,
+            self.calibration,
+            self.enrolled,
+        )
+        write_gallery(file, content)
 
     def close(self) -> None:
         """Save what has changed, where the gallery was opened from a file."""
@@ -317,7 +380,7 @@ class MemoryGallery:
         *,
         metric: Metric | None = "cosine",
     ) -> MemoryGallery:
-        """Read a gallery from an ``.npz`` file.
+        """Read a gallery from an ``.npz`` file; a large one is mapped into memory.
 
         Args:
             path: The file.
@@ -330,9 +393,7 @@ class MemoryGallery:
             WrongEncoderError: Another encoder filled it.
         """
         path = as_path(path)
-        check_file_name(path)
-        stored = read_archive(path, GALLERY_FORM)
-        return cls._of(stored, str(path), encoder, metric, path)
+        return cls._of(read_gallery(path), str(path), encoder, metric, path)
 
     @classmethod
     def read(cls, file: BinaryIO, encoder: EncoderIdentity, label: str) -> MemoryGallery:
@@ -344,68 +405,34 @@ class MemoryGallery:
             WrongEncoderError: Another encoder filled it.
             OSError: The file cannot be read.
         """
-        return cls._of(read_open_archive(file, label, GALLERY_FORM), label, encoder, "cosine")
+        return cls._of(read_open_gallery(file, label), label, encoder, "cosine")
 
     @classmethod
     def _of(
         cls,
-        stored: Arrays,
+        content: GalleryContent,
         label: str,
         encoder: EncoderIdentity,
         metric: Metric | None,
         path: Path | None = None,
     ) -> MemoryGallery:
-        """The gallery whose arrays a file holds."""
-        name, fingerprint = str(stored["encoder_name"]), str(stored["encoder_fingerprint"])
-        check_encoder(label, name, fingerprint, encoder)
-        # Files from before there was a choice are searched by cosine.
-        kept = str(stored.get("metric", "cosine"))
-        if metric not in (None, kept):
+        """The gallery that a file holds."""
+        check_encoder(label, content.encoder_name, content.encoder_fingerprint, encoder)
+        if metric not in (None, content.metric):
             raise GalleryError(
-                f"{label} is searched by the metric {kept!r}, here it is {metric!r}: open it with "
-                "face_encode.ReferenceEmbeddings.load"
+                f"{label} is searched by the metric {content.metric!r}, here it is {metric!r}: "
+                "open it with face_encode.ReferenceEmbeddings.load"
             )
-        try:
-            gallery = cls(encoder, path, metric=check_metric(kept))
-            gallery.detector_name = str(stored["detector_name"])
-            names, digests = stored["names"].tolist(), stored["digests"].tolist()
-            if stored["embeddings"].dtype.kind == "i":
-                gallery._take_codes(names, stored["embeddings"], digests, stored.get("centre"))
-            else:
-                gallery.add(names, stored["embeddings"], digests)
-            if text := str(stored.get("calibration", "")):
-                gallery.calibration = Calibration.from_json(text)
-        except InputError as error:
-            raise GalleryError(f"the gallery {label} is damaged: {error}") from error
+        received = content.enrolled.rows.shape
+        if received[1] != encoder.embedding_size:
+            expected = (received[0], encoder.embedding_size)
+            raise GalleryError(
+                f"the gallery {label} is damaged: its encoder's embeddings are of shape "
+                f"{expected}. Received: shape {received}"
+            )
+        gallery = cls(encoder, path, metric=content.metric)
+        gallery.detector_name = content.detector_name
+        gallery.calibration = content.calibration
+        gallery._set(content.enrolled)
         gallery._changed = False
         return gallery
-
-    def _take_codes(
-        self,
-        names: Sequence[str],
-        codes: npt.NDArray[Any],
-        digests: Sequence[str],
-        centre: npt.NDArray[Any] | None,
-    ) -> None:
-        """Enrol what a file holds as int8, without widening it."""
-        new_names, new_digests = self._checked(names, codes.shape, digests)
-        if codes.dtype != np.int8:
-            raise InputError(f"whole numbers as embeddings are int8. Received: {codes.dtype}")
-        if centre is not None:
-            self.quantizer = Quantizer(np.asarray(centre, np.float32))
-        if len(codes) and (centre is None or centre.shape != codes.shape[1:]):
-            received = "none" if centre is None else f"shape {centre.shape}"
-            raise InputError(
-                f"int8 embeddings have a 'centre' of shape {codes.shape[1:]}. Received: {received}"
-            )
-        self._set(codes, new_names, new_digests)
-
-
-def _float32(embeddings: Any) -> Embeddings:
-    """Embeddings as float32."""
-    try:
-        # What float32 cannot hold becomes infinite, and is refused as that.
-        with np.errstate(over="ignore"):
-            return np.asarray(embeddings, np.float32)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"embeddings are an array of numbers: {error}") from error

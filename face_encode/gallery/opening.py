@@ -4,41 +4,102 @@ from __future__ import annotations
 
 import os
 
+from face_encode.distances import Metric
 from face_encode.errors import GalleryError
 from face_encode.files import as_path
-from face_encode.gallery.gallery import EncoderIdentity
+from face_encode.gallery.gallery import EncoderIdentity, Gallery
 from face_encode.gallery.memory import MemoryGallery
+from face_encode.gallery.milvus import MilvusGallery
+from face_encode.gallery.milvus_places import is_milvus, milvus_place
 
 IN_MEMORY = ":memory:"
 
 
+def names_gallery(text: str | os.PathLike[str]) -> bool:
+    """Whether a text names a gallery that is kept somewhere, and no folder of photos."""
+    return is_milvus(text) or as_path(text).suffix == ".npz"
+
+
+def gallery_label(text: str | os.PathLike[str]) -> str:
+    """What a gallery is called in messages: its name, without a password that is in it."""
+    return milvus_place(text).label if is_milvus(text) else os.fspath(text)
+
+
 def open_gallery(
-    uri: str | os.PathLike[str] | None = None, *, encoder: EncoderIdentity, int8: bool = False
-) -> MemoryGallery:
+    uri: str | os.PathLike[str] | None = None,
+    *,
+    encoder: EncoderIdentity,
+    int8: bool = False,
+    token: str | None = None,
+    collection: str | None = None,
+    index: str = "FLAT",
+    metric: Metric | None = "cosine",
+    create: bool = True,
+    approximate: bool = False,
+) -> Gallery:
     """Open a gallery.
 
     Args:
         uri: None or ``":memory:"`` for one that lives as long as the program; the path of an
-            ``.npz`` file, which is read where it exists and written by ``close``.
+            ``.npz`` file, which is read where it exists and written by ``close``; the path of a
+            folder that ends in ``.db``, kept by Milvus Lite within this program; or the address
+            of a Milvus server or cluster, ``http://host:19530``, with ``/database`` and
+            ``#collection`` behind it where they are others than the defaults. The last two take
+            ``pip install "face_encode[milvus]"`` and may be changed by several programs at once.
         encoder: The encoder whose embeddings it holds or is to hold.
         int8: Whether to keep the embeddings as a byte a number. A gallery that holds float32 goes
-            over to that; one that holds int8 stays with it in any case.
+            over to that; one that holds int8 stays with it in any case. Not for Milvus.
+        token: What a Milvus server asks for, ``user:password`` or an API key; None takes the
+            environment's, ``FACE_ENCODE_MILVUS_TOKEN``.
+        collection: The Milvus collection, ``face_encode`` by default.
+        index: Milvus's index for a new gallery: ``"FLAT"`` is exact; on a server ``"AUTOINDEX"``
+            is faster for very many people, and may miss a near one.
+        metric: What a search compares by, ``"cosine"`` or ``"euclidean"``; None takes what the
+            gallery has, or ``"cosine"`` for a new one.
+        create: Whether it may be a new one, which is kept from the first change on.
+        approximate: Whether to search an ``.npz`` file's people by an approximate index beside
+            it, which is built where there is none that fits; see docs/search.md. Takes
+            ``pip install "face_encode[index]"``.
 
     Raises:
-        GalleryError: No such kind of gallery, or the file is damaged.
+        GalleryError: No such kind of gallery, none there where none may be made, one of another
+            metric, or it is damaged or cannot be reached.
+        InputError: No such metric, or int8 for one that looks at lengths.
         WrongEncoderError: Another encoder filled it.
+        MissingExtraError: It takes an optional dependency that is not installed.
     """
+    new_metric: Metric = "cosine" if metric is None else metric
     if uri is None or uri == IN_MEMORY:
-        return MemoryGallery(encoder, int8=int8)
+        return MemoryGallery(encoder, int8=int8, metric=new_metric)
+    if is_milvus(uri):
+        if approximate:
+            raise GalleryError(
+                "a gallery in Milvus has an index of Milvus's own, such as index='AUTOINDEX' on a "
+                "server. Received: approximate=True"
+            )
+        if int8:
+            raise GalleryError("a gallery in Milvus keeps float32. Received: int8=True")
+        return MilvusGallery(
+            uri,
+            encoder,
+            token=token,
+            collection=collection,
+            index=index,
+            metric=metric,
+            create=create,
+        )
     path = as_path(uri)
     if path.suffix != ".npz":
         raise GalleryError(
-            f"a gallery is {IN_MEMORY!r} or the path of an .npz file. Received: {uri}"
+            f"a gallery is {IN_MEMORY!r}, the path of an .npz file or of a .db folder, or an "
+            f"http:// address. Received: {uri}"
         )
     # os.path, because pathlib raises where the path cannot be looked at.
-    if not os.path.exists(path):
-        return MemoryGallery(encoder, path, int8=int8)
-    gallery = MemoryGallery.load(path, encoder)
+    if create and not os.path.exists(path):
+        return MemoryGallery(encoder, path, int8=int8, metric=new_metric)
+    gallery = MemoryGallery.load(path, encoder, metric=metric)
     if int8:
         gallery.quantize()
+    if approximate:
+        gallery.open_index()
     return gallery

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from face_encode.enrolment import EnrolmentTask, enrol_embedded
+from face_encode.enrolment import enrol_embedded
+from face_encode.enrolment_work import EnrolmentTask
 from face_encode.errors import DatasetError
 from face_encode.model import Face_Encode_Model
 from face_encode.pipeline import EmbeddedPhoto
@@ -76,7 +77,7 @@ class Enrol:
 
     def apply(self, model: Face_Encode_Model) -> EnrolmentReport:
         """Add the embeddings of the photos that are usable and not enrolled under the name yet."""
-        gallery = model.gallery
+        gallery = model.gallery.copy()
         owners: dict[str, str] = {}
         known = np.isin(gallery.digests, self.digests)
         hits = zip(gallery.digests[known].tolist(), gallery.names[known].tolist(), strict=True)
@@ -94,7 +95,7 @@ class Enrol:
             seen.add(digest)
             if owner is not None and photo.error is None:
                 notes.append(f"{photo.photo}: the same photo is enrolled as {owner}")
-            fresh.append((photo, EnrolmentTask(self.name, photo.photo, photo.photo, digest)))
+            fresh.append((photo, EnrolmentTask(self.name, photo.photo, digest)))
         if not fresh:
             return EnrolmentReport(again, {self.name: again}, (), again, tuple(notes))
         notes += self._likenesses([photo for photo, _ in fresh], model)
@@ -103,7 +104,7 @@ class Enrol:
             rows = [{"photo": photo.photo, "reason": str(photo.error)} for photo in photos]
             raise PhotosLeftOut(f"none of the {len(photos)} photos can be enrolled", rows)
         report = enrol_embedded(
-            tasks, photos, gallery, model.detector, model.encoder, replaces="nothing"
+            tasks, photos, model.gallery, model.detector, model.encoder, replaces="nothing"
         )
         return replace(
             report,

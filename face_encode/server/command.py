@@ -152,11 +152,18 @@ def settings_from(options: argparse.Namespace) -> ServerSettings:
     """The settings that the options describe.
 
     Raises:
-        InputError: A limit is out of range.
+        InputError: A limit is out of range, or the people are not in a file.
     """
     from face_encode.files import as_path
+    from face_encode.gallery.milvus_places import is_milvus, milvus_place
     from face_encode.server.settings import Limits, ServerSettings
 
+    if is_milvus(options.people):
+        raise InputError(
+            "the service keeps its people in a gallery file of its own, whose every change it "
+            "answers for: copy them from Milvus into one (see docs/galleries.md). Received: "
+            f"{milvus_place(options.people).label}"
+        )
     people = as_path(options.people)
     # os.path, because pathlib raises where the path cannot be looked at.
     gallery = people.with_name(f"{people.name}.npz") if os.path.isdir(people) else people

@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Any
 
 from face_encode.errors import FaceEncodeError, GalleryError
-from face_encode.gallery.memory import MemoryGallery
+from face_encode.gallery.gallery import Gallery
 from face_encode.model import Face_Encode_Model
 from face_encode.server.audit import AuditLog, Author
 from face_encode.server.changes import Change
@@ -127,7 +127,8 @@ class PeopleStore:
         """Do the changes of a group, save once, and answer all of them."""
         former = self._people
         draft = copy.copy(former.model)
-        draft.gallery = former.model.gallery.copy()
+        people = former.model.gallery.copy()
+        draft.gallery = people
         done: list[tuple[_Waiting, Any]] = []
         for each in group:
             try:
@@ -147,14 +148,14 @@ class PeopleStore:
             if self.crops is not None:
                 for change in changes:
                     change.prepare_crops(self.crops)
-            self._file.write(draft.gallery)
+            self._file.write(people)
         except FaceEncodeError as error:
             self.failing = True
             with suppress(FaceEncodeError):
                 self._audit.write((*entry[:2], {**entry[2], "failed": True}) for entry in entries)
             raise NotSavedError(str(error)) from error
         self.failing = False
-        self._people = _frozen(former.model, draft.gallery)
+        self._people = _frozen(former.model, people)
         if self.crops is not None:
             for change in changes:
                 # The people are saved, which is what was promised; a picture can be missing.
@@ -174,7 +175,7 @@ class _Waiting:
     future: Future[Any]
 
 
-def _frozen(model: Face_Encode_Model, gallery: MemoryGallery) -> People:
+def _frozen(model: Face_Encode_Model, gallery: Gallery) -> People:
     """The people of a gallery, ready to be searched."""
     shown = copy.copy(model)
     shown.gallery = gallery

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from face_encode.detectors.detector import Detector
 from face_encode.encoders.encoder import Encoder
@@ -17,8 +17,10 @@ from face_encode.encoders.loading import DEFAULT_ENCODER, encoder_names, load_en
 from face_encode.enrolment import enrol_people
 from face_encode.errors import GalleryError, ImageError, InputError
 from face_encode.files import as_path
-from face_encode.gallery.gallery import check_encoder
+from face_encode.gallery.gallery import Gallery, check_encoder
 from face_encode.gallery.memory import MemoryGallery
+from face_encode.gallery.milvus import MilvusGallery
+from face_encode.gallery.opening import names_gallery, open_gallery
 from face_encode.images import content_digest, people_in
 from face_encode.model import Face_Encode_Model
 from face_encode.types import Embeddings, EnrolmentReport
@@ -89,14 +91,14 @@ def kept_encoder(encoder: str | os.PathLike[str] | Encoder | None) -> Encoder:
 
 
 def searched_people(
-    people: str | os.PathLike[str] | MemoryGallery | Face_Encode_Model,
+    people: str | os.PathLike[str] | Gallery | Face_Encode_Model,
     encoder: str | os.PathLike[str] | Encoder | None,
     detector: str | Detector | None,
 ) -> tuple[Face_Encode_Model, Searched]:
     """A model and the people that it is to find, wherever they are.
 
     Args:
-        people: A folder, a gallery file, a gallery or a model.
+        people: A folder, the name of a gallery that is kept somewhere, a gallery or a model.
         encoder: As for ``kept_encoder``.
         detector: As for ``Face_Encode_Model``.
 
@@ -111,24 +113,27 @@ def searched_people(
             raise InputError("a model brings its own encoder and detector: give it alone")
         return people, _contents(people.gallery)
     model = Face_Encode_Model(kept_encoder(encoder), detector)
-    if isinstance(people, MemoryGallery):
+    if isinstance(people, (MemoryGallery, MilvusGallery)):
         name, fingerprint = people.encoder_name, people.encoder_fingerprint
         check_encoder("the gallery", name, fingerprint, model.encoder)
         model.gallery = people
         return model, _contents(people)
-    path = as_path(people)
-    if path.suffix == ".npz":
-        model.gallery = MemoryGallery.load(path, model.encoder, metric=None)
+    # What is neither is refused by as_path, with the words for it.
+    place: Any = people
+    path = as_path(place)
+    if names_gallery(place):
+        model.gallery = open_gallery(place, encoder=model.encoder, metric=None, create=False)
         return model, _contents(model.gallery)
     return model, _folder_people(path, model)
 
 
-def _contents(gallery: MemoryGallery) -> Searched:
+def _contents(gallery: Gallery) -> Searched:
     """What a gallery holds; it knows of no paths."""
-    if not len(gallery):
+    held = gallery.copy()
+    if not len(held):
         raise GalleryError("nobody is enrolled in this gallery")
-    names = gallery.names.tolist()
-    return Searched(names, gallery.embeddings, [None] * len(names))
+    names = held.names.tolist()
+    return Searched(names, held.embeddings, [None] * len(names))
 
 
 def _folder_people(path: Path, model: Face_Encode_Model) -> Searched:

@@ -13,7 +13,7 @@ from face_encode.detectors.detector import Detector
 from face_encode.distances import Metric, check_metric, distances, similarity_of
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import MissingExtraError
-from face_encode.gallery.memory import MemoryGallery
+from face_encode.gallery.gallery import Gallery
 from face_encode.model import Face_Encode_Model
 from face_encode.photo_inputs import PhotoInput, read_photo
 from face_encode.types import Box, check_count
@@ -40,7 +40,7 @@ FIND_COLUMNS = (
 
 def find(
     photo: PhotoInput,
-    people: str | os.PathLike[str] | MemoryGallery | Face_Encode_Model,
+    people: str | os.PathLike[str] | Gallery | Face_Encode_Model,
     *,
     encoder: str | os.PathLike[str] | Encoder | None = None,
     detector: str | Detector | None = None,
@@ -56,8 +56,9 @@ def find(
     Args:
         photo: In any form that ``read_photo`` takes.
         people: A folder with one sub-folder a person, enrolled at the first call, and again
-            only when something in it has changed; the path of a gallery file; a gallery; or a
-            model with people enrolled.
+            only when something in it has changed; the name of a gallery, an ``.npz`` file or one
+            in Milvus (all of which is read for each call); a gallery; or a model with people
+            enrolled.
         encoder: As for ``verify``; with a model the model's own.
         detector: The same.
         metric: As for ``verify``.

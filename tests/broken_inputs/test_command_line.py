@@ -48,7 +48,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "broken photos only": (["enroll", "broken", "-g", "new.npz", *MODEL], "none of the 1 photos"),
     "no name for a folder": (["enroll", "", "-g", "new.npz"], "not empty"),
     "no name for a gallery": (["enroll", "broken", "-g", ""], "not empty"),
-    "another ending": (["enroll", "broken", "-g", "new.db"], "ends in .npz"),
+    "another ending": (["enroll", "broken", "-g", "new.pkl"], "ends in .npz"),
     "a gallery cut off": (["enroll", "broken", "-g", "cut.npz", *MODEL], "cut off"),
     "a model cut off": (["match", "people.npz", "wall.png", "--model", "cut.keras"], "damaged"),
     "no such model": (["match", "people.npz", "wall.png", "--model", "vgg"], "'vgg'"),
@@ -70,6 +70,19 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "comparing with nothing": (["verify", "wall.png", "none.jpg", *MODEL], "wall.png: no face"),
     "removing a stranger": (["remove", "people.npz", "Zoë", *MODEL], "nobody named 'Zoë'"),
     "removing from a gallery cut off": (["remove", "cut.npz", "Ada", *MODEL], "cut off"),
+    "serving a gallery that is shared": (
+        ["serve", "--people", "http://root:sesame@host"],
+        "gallery file of its own, whose every change it answers for: copy them from Milvus into "
+        "one (see docs/galleries.md). Received: http://host",
+    ),
+    "a shared gallery that is not there": (
+        ["match", "new.db", "wall.png", *MODEL],
+        "there is no gallery new.db",
+    ),
+    "a shared gallery in a byte a number": (
+        ["enroll", "broken", "-g", "new.db", "--int8", *MODEL],
+        "keeps float32",
+    ),
     "a name that steers the terminal": (
         ["remove", "people.npz", "\x1b[2J\n", *MODEL],
         r"nobody named '\x1b[2J\n'",

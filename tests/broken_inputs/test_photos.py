@@ -28,7 +28,7 @@ def test_a_broken_photo_is_refused_in_words(
     # Whatever a header claims, nothing of that size is made.
     with little_memory(), pytest.raises(ImageError) as caught:
         read_image(path)
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 10
     assert str(caught.value).startswith(f"{path}: ")
     assert told in str(caught.value)
     assert not (tmp_path / "exploded.txt").exists()

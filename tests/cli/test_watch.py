@@ -76,7 +76,7 @@ def test_a_signal_ends_it_and_keeps_what_was_recorded(
             if any(path.stat().st_size for path in tmp_path.glob(".out-*.mp4")):
                 break
             time.sleep(0.05)
-        time.sleep(2)
+        time.sleep(4)
         os.kill(os.getpid(), number)
 
     with streaming(lambda _: ada, 10) as server:

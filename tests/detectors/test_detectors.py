@@ -171,17 +171,18 @@ def test_a_large_photo_takes_bounded_time_and_gives_boxes_of_the_original(
     detector = DlibHogDetector()
     factor = 4000 / photo.shape[1]
     large = cv2.resize(photo, None, fx=factor, fy=factor)
-    start = time.perf_counter()
+    # Of the processor, which other programs do not add to.
+    start = time.process_time()
     faces = detector.detect(np.asarray(large, np.uint8))
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     (expected,) = detector.detect(photo)
     assert faces
     np.testing.assert_allclose(faces[0].box.width / factor, expected.box.width, rtol=0.25)
     # Unshrunk, 16 megapixels and more take ten times as long as the bound of two.
     bounded, _ = scaled(np.asarray(large, np.uint8), detector.max_pixels, 1.0)
-    start = time.perf_counter()
+    start = time.process_time()
     detector.detect(bounded)
-    assert seconds < 5 * (time.perf_counter() - start) + 0.5
+    assert seconds < 5 * (time.process_time() - start) + 0.5
 
 
 def test_the_thorough_detector_finds_what_the_fast_one_misses(photo: ImageArray) -> None:

@@ -1,29 +1,15 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from face_encode.calibration import Calibration
-from face_encode.errors import GalleryError, InputError, WrongEncoderError
+from face_encode.errors import GalleryError, InputError
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.opening import open_gallery
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What a gallery knows of an encoder."""
-
-    name: str = "one"
-    fingerprint: str = "f1"
-    embedding_size: int = 2
-
-
-def vectors(*rows: tuple[float, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    return np.array(rows, np.float32)
+from tests.gallery.common import LEARNT, SIXTEEN, Identity, like_faces, vectors
 
 
 @pytest.fixture
@@ -31,82 +17,6 @@ def gallery() -> MemoryGallery:
     filled = MemoryGallery(Identity())
     filled.add(["Ada", "Bo", "Ada"], vectors((1, 0), (0, 2), (3, 3)), ["a", "b", "c"])
     return filled
-
-
-def test_holds_what_was_added(gallery: MemoryGallery) -> None:
-    assert len(gallery) == 3
-    assert gallery.people() == {"Ada": 2, "Bo": 1}
-    assert gallery.names.tolist() == ["Ada", "Bo", "Ada"]
-    assert gallery.embeddings.dtype == np.float32
-    np.testing.assert_array_equal(gallery.embeddings, vectors((1, 0), (0, 2), (3, 3)))
-
-
-def test_a_search_gives_each_person_once_by_the_nearest_embedding(gallery: MemoryGallery) -> None:
-    # Against (1, 0): Ada's are at 0 and 45 degrees, Bo's at 90.
-    # Against (0, 5): Bo's is at 0 degrees, Ada's nearest at 45.
-    found = gallery.search(vectors((1, 0), (0, 5)), k=5)
-    half = np.sqrt(0.5)
-    assert [[match.name for match in row] for row in found] == [["Ada", "Bo"], ["Bo", "Ada"]]
-    values = [[match.similarity for match in row] for row in found]
-    np.testing.assert_allclose(values, [[1, 0], [1, half]], atol=1e-6)
-    assert gallery.search(vectors((0, 5))) == [found[1][:1]]
-
-
-def test_a_search_equals_the_plain_calculation() -> None:
-    rng = np.random.default_rng(0)
-    embeddings = rng.normal(size=(500, 8)).astype(np.float32)
-    names = [f"p{number}" for number in rng.integers(0, 60, 500)]
-    gallery = MemoryGallery(Identity(embedding_size=8))
-    gallery.add(names, embeddings)
-    probes = rng.normal(size=(40, 8)).astype(np.float32)
-    for probe, found in zip(probes, gallery.search(probes, k=3), strict=True):
-        cosine = embeddings @ probe / np.linalg.norm(embeddings, axis=1) / np.linalg.norm(probe)
-        best = dict.fromkeys(names, -2.0)
-        for name, value in zip(names, cosine.tolist(), strict=True):
-            best[name] = max(best[name], value)
-        expected = sorted(best.items(), key=lambda item: -item[1])[:3]
-        assert [match.name for match in found] == [name for name, _ in expected]
-        assert [match.similarity for match in found] == pytest.approx([v for _, v in expected])
-
-
-def test_similarities_stay_within_their_range() -> None:
-    rng = np.random.default_rng(1)
-    embeddings = rng.normal(size=(300, 2)).astype(np.float32)
-    gallery = MemoryGallery(Identity())
-    gallery.add([str(index) for index in range(300)], embeddings)
-    assert max(match.similarity for (match,) in gallery.search(embeddings)) <= 1
-
-
-def test_a_search_among_nobody_finds_nobody() -> None:
-    assert MemoryGallery(Identity()).search(vectors((1, 0), (0, 1))) == [[], []]
-
-
-def test_a_search_for_no_face_is_empty(gallery: MemoryGallery) -> None:
-    assert gallery.search(np.empty((0, 2), np.float32)) == []
-
-
-def test_equally_near_people_come_in_the_order_of_their_names() -> None:
-    gallery = MemoryGallery(Identity())
-    gallery.add(["Cy", "Bo", "Ada"], vectors((1, 0), (1, 0), (1, 0)))
-    assert [match.name for match in gallery.search(vectors((1, 0)), k=3)[0]] == ["Ada", "Bo", "Cy"]
-    assert gallery.search(vectors((1, 0)))[0][0].name == "Ada"
-
-
-def test_removing_a_person_leaves_the_others_as_they_are(gallery: MemoryGallery) -> None:
-    assert gallery.remove("Ada") == 2
-    assert gallery.people() == {"Bo": 1}
-    np.testing.assert_array_equal(gallery.embeddings, vectors((0, 2)))
-    assert gallery.search(vectors((1, 0)))[0][0].name == "Bo"
-    with pytest.raises(GalleryError, match="nobody named 'Ada'"):
-        gallery.remove("Ada")
-
-
-def test_replacing_all_is_one_step(gallery: MemoryGallery) -> None:
-    with pytest.raises(InputError):
-        gallery.replace_all(["Cy"], vectors((np.nan, 0)), ["x"])
-    assert gallery.people() == {"Ada": 2, "Bo": 1}
-    gallery.replace_all(["Cy"], vectors((1, 0)), ["x"])
-    assert gallery.people() == {"Cy": 1}
 
 
 def test_a_saved_gallery_is_read_as_it_was(gallery: MemoryGallery, tmp_path: Path) -> None:
@@ -128,42 +38,6 @@ def test_an_empty_gallery_can_be_saved(tmp_path: Path) -> None:
     assert len(MemoryGallery.load(tmp_path / "nobody.npz", Identity())) == 0
 
 
-def test_another_encoders_gallery_is_refused_by_both_names(
-    gallery: MemoryGallery, tmp_path: Path
-) -> None:
-    gallery.save(tmp_path / "people.npz")
-    with pytest.raises(WrongEncoderError, match=r"'one' \(f1\).*'two' \(f2\)"):
-        MemoryGallery.load(tmp_path / "people.npz", Identity("two", "f2"))
-
-
-@pytest.mark.parametrize(
-    ("names", "embeddings", "digests", "message"),
-    [
-        (["A"], vectors((1, 2), (3, 4)), None, r"shape \(1, 2\)"),
-        (["A"], vectors((1, 2, 3)), None, r"shape \(1, 2\)"),
-        (["A"], vectors((np.inf, 2)), None, "finite"),
-        (["A"], vectors((0, 0)), None, "zeros"),
-        ([""], vectors((1, 2)), None, "name"),
-        (["A\n"], vectors((1, 2)), None, "control characters"),
-        (["A"], vectors((1, 2)), ["x", "y"], "digests"),
-    ],
-)
-def test_what_cannot_be_enrolled_is_refused(
-    names: list[str], embeddings: Any, digests: list[str] | None, message: str
-) -> None:
-    gallery = MemoryGallery(Identity())
-    with pytest.raises(InputError, match=message):
-        gallery.add(names, embeddings, digests)
-    assert len(gallery) == 0
-
-
-def test_a_search_by_another_length_is_refused(gallery: MemoryGallery) -> None:
-    with pytest.raises(InputError, match=r"shape \(m, 2\)"):
-        gallery.search(vectors((1, 2, 3)))
-    with pytest.raises(InputError, match="k is a whole number"):
-        gallery.search(vectors((1, 2)), k=0)
-
-
 def test_opening_by_a_path_reads_and_close_writes(tmp_path: Path) -> None:
     path = tmp_path / "people.npz"
     first = open_gallery(path, encoder=Identity())
@@ -179,32 +53,18 @@ def test_opening_by_a_path_reads_and_close_writes(tmp_path: Path) -> None:
 def test_opening_in_memory() -> None:
     for uri in (None, ":memory:"):
         gallery = open_gallery(uri, encoder=Identity())
+        assert isinstance(gallery, MemoryGallery)
         gallery.close()
         with pytest.raises(GalleryError, match="not opened from a file"):
             gallery.save()
 
 
 def test_opening_another_kind_is_refused() -> None:
-    with pytest.raises(GalleryError, match=r"\.npz file\. Received: people\.pkl"):
+    with pytest.raises(GalleryError, match=r"\.npz file .* Received: people\.pkl"):
         open_gallery("people.pkl", encoder=Identity())
 
 
-def test_a_calibration_is_kept_and_files_without_one_are_read(
-    gallery: MemoryGallery, tmp_path: Path
-) -> None:
-    learnt = Calibration(
-        false_match_rate=0.01,
-        people=10,
-        photos=100,
-        enrolled=(1, 100),
-        thresholds=(0.5, 0.7),
-        tail_scale=0.1,
-        slopes=(20.0, 40.0),
-        midpoints=(0.5, 0.7),
-        verification_interval=(0.4, 0.6),
-        search_interval=(0.6, 0.8),
-        extrapolated=False,
-    )
+def test_files_without_a_calibration_are_read(gallery: MemoryGallery, tmp_path: Path) -> None:
     path = tmp_path / "people.npz"
     gallery.save(path)
     assert MemoryGallery.load(path, Identity()).calibration is None
@@ -212,22 +72,12 @@ def test_a_calibration_is_kept_and_files_without_one_are_read(
         older = {name: archive[name] for name in archive.files if name != "calibration"}
     np.savez(path, **older)
     assert MemoryGallery.load(path, Identity()).calibration is None
-    gallery.calibration = learnt
+    gallery.calibration = LEARNT
     gallery.save(path)
-    assert MemoryGallery.load(path, Identity()).calibration == learnt
+    assert MemoryGallery.load(path, Identity()).calibration == LEARNT
     np.savez(path, **older, calibration=np.array("{}"))
     with pytest.raises(GalleryError, match="calibration is damaged"):
         MemoryGallery.load(path, Identity())
-
-
-def like_faces(count: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Embeddings around a large mean, of any length, as those of faces are."""
-    random = np.random.default_rng(seed)
-    rows = np.random.default_rng(9).normal(size=16) + 0.5 * random.normal(size=(count, 16))
-    return np.asarray(rows * random.uniform(1, 2, (count, 1)), np.float32)
-
-
-SIXTEEN = Identity(embedding_size=16)
 
 
 def test_an_int8_gallery_names_the_same_people() -> None:
@@ -250,23 +100,23 @@ def test_an_int8_gallery_names_the_same_people() -> None:
 
 def test_an_int8_gallery_does_all_that_others_do(tmp_path: Path) -> None:
     path = tmp_path / "people.npz"
-    gallery = open_gallery(path, encoder=SIXTEEN, int8=True)
+    gallery = MemoryGallery(SIXTEEN, path, int8=True)
     gallery.add(["Ada", "Bo", "Ada"], like_faces(3), ["a", "b", "c"])
     gallery.detector_name = "eyes"
     gallery.close()
     with np.load(path) as stored:
         assert stored["embeddings"].dtype == np.int8
         assert stored["centre"].shape == (16,)
-    loaded = open_gallery(path, encoder=SIXTEEN)
+    loaded = MemoryGallery.load(path, SIXTEEN)
     assert loaded.precision == "int8"
     np.testing.assert_array_equal(loaded.kept, gallery.kept)
     known = loaded.known_photos("eyes")
     assert sorted(known) == ["a", "b", "c"]
     # Photos that have not changed are enrolled again from what is kept: nothing is rounded twice.
-    loaded.replace_all(["Ada", "Bo"], np.stack([known["a"], known["b"]]), ["a", "b"])
+    loaded.replace(["Ada", "Bo"], np.stack([known["a"], known["b"]]), ["a", "b"])
     np.testing.assert_array_equal(loaded.kept, gallery.kept[:2])
     with pytest.raises(InputError):
-        loaded.replace_all(["Cy"], np.zeros((1, 16), np.float32), [""])
+        loaded.replace(["Cy"], np.zeros((1, 16), np.float32), [""])
     assert loaded.people() == {"Ada": 1, "Bo": 1}
     assert loaded.remove("Ada") == 1
     np.testing.assert_array_equal(loaded.kept, gallery.kept[1:2])
@@ -283,16 +133,16 @@ def test_a_float32_gallery_goes_over_to_int8_once(tmp_path: Path) -> None:
     gallery.add(["Ada", "Bo"], like_faces(2))
     gallery.close()
     with np.load(path) as stored:
-        assert stored["format_version"] == 1
+        assert stored["embeddings"].dtype == np.float32
     gallery = open_gallery(path, encoder=SIXTEEN, int8=True)
+    assert isinstance(gallery, MemoryGallery)
     former = gallery.kept
     gallery.quantize()
     assert gallery.kept is former
     assert gallery.search(like_faces(2))[1][0].name == "Bo"
     gallery.close()
     with np.load(path) as stored:
-        # A release that knows no int8 says that a later one wrote this.
-        assert stored["format_version"] == 2
+        assert stored["embeddings"].dtype == np.int8
     empty = MemoryGallery(SIXTEEN)
     empty.quantize()
     empty.add(["Ada"], like_faces(1))
@@ -306,7 +156,7 @@ def test_a_float32_gallery_goes_over_to_int8_once(tmp_path: Path) -> None:
         ({"centre": np.zeros(3, np.float32)}, "have a 'centre'"),
         ({"centre": np.full(16, 9, np.float32)}, "length 1 at the most"),
         ({"embeddings": np.ones((2, 16), np.int64)}, "are int8"),
-        ({"embeddings": np.ones((2, 9), np.int8)}, r"shape \(2, 16\)"),
+        ({"embeddings": np.ones((2, 9), np.int8)}, r"of shape \(9,\)"),
     ],
 )
 def test_a_damaged_int8_gallery_is_refused(

@@ -93,7 +93,7 @@ def kill_while_enrolling(
         thread.join()
     gallery = MemoryGallery.load(folder / "people.npz", encoder)
     lines = (folder / "people.audit.jsonl").read_text().splitlines()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while (orphans := [each for each in workers if is_alive(each)]) and time.monotonic() < deadline:
         time.sleep(0.2)
     return Killed(

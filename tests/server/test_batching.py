@@ -34,7 +34,7 @@ class CountingEncoder:
     def encode(self, crops: ImageArray) -> object:
         self.calls.append(len(crops))
         if len(self.calls) == 1:
-            assert self.go.wait(30)
+            assert self.go.wait(120)
         return self._encoder.encode(crops)
 
 

@@ -30,7 +30,7 @@ def test_what_was_written_is_read(
     encrypted: bool, tmp_path: Path, cipher: Cipher, fitted_model: Face_Encode_Model
 ) -> None:
     file = GalleryFile(tmp_path / "people.npz", cipher if encrypted else None)
-    file.write(fitted_model.gallery)
+    file.write(fitted_model.gallery.copy())
     assert file.read(fitted_model.encoder).people() == fitted_model.gallery.people()
     assert is_encrypted((tmp_path / "people.npz").read_bytes()) == encrypted
     assert len(list(tmp_path.iterdir())) == 1
@@ -40,7 +40,7 @@ def test_a_plain_file_is_encrypted_as_soon_as_there_is_a_key(
     tmp_path: Path, cipher: Cipher, fitted_model: Face_Encode_Model
 ) -> None:
     path, encoder = tmp_path / "people.npz", fitted_model.encoder
-    GalleryFile(path).write(fitted_model.gallery)
+    GalleryFile(path).write(fitted_model.gallery.copy())
     assert len(GalleryFile(path, cipher).read(encoder)) == len(fitted_model.gallery)
     assert is_encrypted(path.read_bytes())
     assert len(GalleryFile(path, cipher).read(encoder)) == len(fitted_model.gallery)
@@ -53,7 +53,7 @@ def test_a_new_key_takes_over_at_the_next_start(
 ) -> None:
     path, encoder = tmp_path / "people.npz", fitted_model.encoder
     old, new = secrets.token_bytes(32), secrets.token_bytes(32)
-    GalleryFile(path, Cipher([old])).write(fitted_model.gallery)
+    GalleryFile(path, Cipher([old])).write(fitted_model.gallery.copy())
     GalleryFile(path, Cipher([new, old])).read(encoder)
     assert len(GalleryFile(path, Cipher([new])).read(encoder)) == len(fitted_model.gallery)
     with pytest.raises(GalleryError, match="none of the keys"):

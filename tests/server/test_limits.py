@@ -134,11 +134,12 @@ def test_work_that_takes_too_long_is_given_up() -> None:
 
 def test_more_than_so_many_at_once_come_back_later() -> None:
     async def both() -> tuple[Exchange, Exchange]:
-        first, second = Exchange([b"x"], pause=0.3), Exchange([b"x"])
+        first, second = Exchange([b"x"], pause=0.5), Exchange([b"x"])
         guarded = RequestLimits(reading, Limits(requests_in_flight=1))
         async with anyio.create_task_group() as group:
             group.start_soon(guarded, first.scope, first.receive, first.send)
-            await anyio.sleep(0.1)
+            while guarded.in_flight == 0:
+                await anyio.sleep(0)
             await guarded(second.scope, second.receive, second.send)
         return first, second
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -16,7 +18,7 @@ from face_encode.watching.opening import open_source
 from face_encode.watching.results import Frame
 from tests.watching.streaming import streaming
 
-QUICK = Patience(first=0.02, longest=0.05, in_all=0.5)
+QUICK = Patience(first=0.02, longest=0.05, in_all=30)
 
 
 class Plug:
@@ -87,17 +89,17 @@ def test_a_camera_that_is_pulled_out_and_put_back_goes_on() -> None:
     assert after.number > before.number and after.seconds > before.seconds
     assert camera.losses == 1
     assert said[0] == "camera 0: lost; trying again"
-    assert said[1].startswith("camera 0: back after 0.")
+    assert re.fullmatch(r"camera 0: back after \d+\.\d seconds", said[1])
     assert plug.released == plug.opened  # nothing is left open
 
 
 def test_a_camera_that_stays_away_is_given_up() -> None:
     plug = Plug()
-    camera = Camera(plug.open, "camera 0", patience=QUICK)
+    camera = Camera(plug.open, "camera 0", patience=replace(QUICK, in_all=1.5))
     frames = camera.frames()
     take(frames, lambda frame: frame is not None)
     plug.is_in = False
-    with pytest.raises(VideoError, match=r"camera 0: lost, and not back after 0\.5 seconds"):
+    with pytest.raises(VideoError, match=r"camera 0: lost, and not back after 1\.5 seconds"):
         take(frames, lambda _: False)
     camera.close()
     assert plug.opened > 3
@@ -110,9 +112,8 @@ def test_none_comes_while_nothing_comes() -> None:
     take(frames, lambda frame: frame is not None)
     plug.is_in = False
     assert take(frames, lambda frame: frame is None) is None
-    began = time.monotonic()
     camera.close()  # also while it is waited for
-    assert time.monotonic() - began < 1.5
+    assert "camera camera 0" not in [thread.name for thread in threading.enumerate()]
     assert list(frames) == []
 
 
@@ -121,7 +122,9 @@ def test_frames_that_are_not_taken_in_time_are_passed_over() -> None:
     camera = Camera(plug.open, "camera 0", patience=QUICK)
     frames = camera.frames()
     take(frames, lambda frame: frame is not None)
-    time.sleep(0.3)
+    deadline = time.monotonic() + 30
+    while plug.given <= 20 and time.monotonic() < deadline:
+        time.sleep(0.01)
     plug_now = plug.given
     late = next(frames)
     camera.close()
@@ -159,8 +162,8 @@ def test_a_real_stream_that_breaks_off_comes_back() -> None:
         server.refuses = True
         server.cut_off()
         take(frames, lambda _: camera.losses == 1)
-        server.refuses = False
         connections = server.connections
+        server.refuses = False
         again = take(frames, lambda frame: frame is not None and server.connections > connections)
         camera.close()
     assert again is not None and again.number > first.number

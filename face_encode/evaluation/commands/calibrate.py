@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from face_encode.console import add_json_option, print_json, print_table
@@ -19,14 +18,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "people",
         metavar="PEOPLE",
-        help="your own people: a folder with a sub-folder a person, or a gallery file (which "
+        help="your own people: a folder with a sub-folder a person, or a gallery (which "
         "then keeps the calibration)",
     )
     parser.add_argument(
         "-g",
         "--gallery",
-        metavar="GALLERY.npz",
-        help="a gallery file that is to keep what is learnt from a folder",
+        metavar="GALLERY",
+        help="a gallery that is to keep what is learnt from a folder",
     )
     parser.add_argument(
         "--false-match-rate",
@@ -45,16 +44,17 @@ def run(options: argparse.Namespace) -> int:
 
     from face_encode.evaluation.calibration import calibrate
     from face_encode.evaluation.faces import embed_faces
-    from face_encode.gallery.memory import MemoryGallery
+    from face_encode.gallery.opening import gallery_label, names_gallery, open_gallery
     from face_encode.images import people_in
 
-    from_gallery = Path(options.people).suffix == ".npz"
+    from_gallery = names_gallery(options.people)
     path = options.people if from_gallery else options.gallery
     detector, encoder = shared.open_models(options)
     # The gallery is opened before the work, so that a wrong one is refused in time.
-    gallery = None if path is None else MemoryGallery.load(path, encoder)
+    gallery = None if path is None else open_gallery(path, encoder=encoder, create=False)
     if from_gallery and gallery is not None:
-        embeddings, names = gallery.embeddings, gallery.names
+        enrolled_people = gallery.copy()
+        embeddings, names = enrolled_people.embeddings, enrolled_people.names
     else:
         people = people_in(options.people)
         rows = [(name, photo) for name, photos in people.items() for photo in photos]
@@ -68,7 +68,8 @@ def run(options: argparse.Namespace) -> int:
     if gallery is not None:
         enrolled = len(gallery)
         gallery.calibration = learnt
-        gallery.save()
+        gallery.close()
+        path = gallery_label(path)
     if options.json:
         values = json.loads(learnt.to_json())
         print_json({**values, "gallery": path, "threshold": learnt.threshold(enrolled)})

@@ -2,6 +2,9 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
+// How the last question of each dialog ends, until it has.
+const waiting = new Map();
+
 /** The element with this id. */
 export function byId(id) {
   return document.getElementById(id);
@@ -92,11 +95,21 @@ export function clearMessages(place) {
  * @returns {Promise<boolean>} Whether it was confirmed.
  */
 export function ask(dialog) {
+  // A browser tells of a close with its next frame. Who is quick has opened the dialog again by
+  // then: the end of the question before must not be taken for an answer to this one.
+  waiting.get(dialog)?.();
   return new Promise((resolve) => {
+    const end = () => {
+      waiting.delete(dialog);
+      dialog.removeEventListener("close", onClose);
+      resolve(dialog.returnValue === "confirm");
+    };
+    const onClose = () => { if (!dialog.open) end(); };
+    waiting.set(dialog, end);
     const cancel = dialog.querySelector("[data-cancel]");
     cancel.onclick = () => dialog.close("cancel");
     dialog.returnValue = "";
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "confirm"), { once: true });
+    dialog.addEventListener("close", onClose);
     dialog.showModal();
   });
 }

@@ -70,6 +70,7 @@ async function identifyPhoto(original) {
   clearMessages(messages);
   showAnswers([], null, "Looking…");
   const photo = await shrunk(original, PHOTO_SIDE_PIXELS);
+  if (own.signal.aborted) return;
   const image = await showPhoto(photo);
   if (own.signal.aborted) return;
   setState("loading");
@@ -231,6 +232,8 @@ async function look(session) {
       // A page that nobody sees has nothing to look at.
       if (document.hidden) await shownAgain();
       const frame = await session.camera.takeFrame(LIVE_FRAME_SIDE_PIXELS);
+      // Meanwhile `request` may be a photo's.
+      if (!session.running) return;
       request = new AbortController();
       const found = leftToRight(await match(frame.blob, request.signal, false));
       if (!session.running) return;

@@ -23,6 +23,9 @@ const inSight = new IntersectionObserver((entries) => {
 
 let enrolled = [];
 let mayWrite = true;
+let loads = 0;
+// What each row was made of.
+const madeOf = new WeakMap();
 
 /** Prepare the view. */
 export function start() {
@@ -46,14 +49,20 @@ export function leave() {}
 
 async function load() {
   const messages = byId("people-messages");
+  loads += 1;
+  const own = loads;
   try {
     const known = await settings();
+    const everybody = await people();
+    // Answers can overtake each other: the last one asked for counts.
+    if (own !== loads) return;
     mayWrite = known.may_write;
-    enrolled = await people();
+    enrolled = everybody;
     clearMessages(messages);
     showPeople();
     if (!mayWrite) showReadOnly(known.needs_token);
   } catch (error) {
+    if (own !== loads) return;
     byId("people-state").hidden = true;
     showFailure(messages, error, load);
   }
@@ -74,10 +83,7 @@ function showPeople() {
   const shown = enrolled
     .filter((person) => folded(person.name).includes(wanted))
     .sort((a, b) => a.name.localeCompare(b.name));
-  const list = byId("people");
-  inSight.disconnect();
-  for (const image of list.querySelectorAll("img")) showPicture(image, null);
-  list.replaceChildren(...shown.map(personCard));
+  showRows(byId("people"), shown);
   byId("list-heading").textContent =
     enrolled.length > 0 ? `${counted(enrolled.length, "person", "people")} enrolled` : "Enrolled";
   byId("enrol-form").hidden = !mayWrite;
@@ -87,6 +93,27 @@ function showPeople() {
   state.textContent = enrolled.length > 0
     ? "Nobody of that name."
     : `Nobody is enrolled yet.${mayWrite ? " Give a name and a few photos, and the service will know the face." : ""}`;
+}
+
+/** Rows that stay are left in place: the focus may be in one, or a finger on one of its buttons. */
+function showRows(list, shown) {
+  const kept = new Map([...list.children].map((row) => [madeOf.get(row), row]));
+  const rows = shown.map((person) => {
+    const making = JSON.stringify([person, mayWrite]);
+    const row = kept.get(making) ?? personCard(person);
+    kept.delete(making);
+    madeOf.set(row, making);
+    return row;
+  });
+  for (const row of kept.values()) {
+    for (const image of row.querySelectorAll("img")) showPicture(image, null);
+    row.remove();
+  }
+  rows.forEach((row, index) => {
+    if (list.children[index] !== row) list.insertBefore(row, list.children[index] ?? null);
+  });
+  inSight.disconnect();
+  for (const frame of list.querySelectorAll("[data-of]")) inSight.observe(frame);
 }
 
 function folded(text) {
@@ -110,10 +137,7 @@ function personCard(person) {
 function portrait(person) {
   const letter = new Intl.Segmenter().segment(person.name).containing(0)?.segment ?? "";
   const frame = element("div", { className: "portrait", "aria-hidden": "true", textContent: letter });
-  if (person.thumbnail) {
-    frame.dataset.of = person.name;
-    inSight.observe(frame);
-  }
+  if (person.thumbnail) frame.dataset.of = person.name;
   return frame;
 }
 
@@ -122,7 +146,7 @@ async function showThumbnail(frame) {
     const blob = await thumbnail(frame.dataset.of);
     // Meanwhile the list may have been drawn anew.
     if (!frame.isConnected) return;
-    const image = element("img", { alt: "" });
+    const image = frame.querySelector("img") ?? element("img", { alt: "" });
     showPicture(image, blob);
     frame.replaceChildren(image);
   } catch (error) {

@@ -1,7 +1,7 @@
 /** Photos taken by the camera, in a dialog; and photos in a row, each with a way to leave it out. */
 
 import { Camera, CameraError } from "./camera.js";
-import { byId, clearMessages, counted, element, icon, showMessage, showPicture } from "./dom.js";
+import { ask, byId, clearMessages, counted, element, icon, showMessage, showPicture } from "./dom.js";
 
 // What an enrolment gains from more pixels than these is less than what sending them costs.
 const SHOT_SIDE_PIXELS = 1280;
@@ -71,18 +71,15 @@ export async function takeShots({ title, hint, several }) {
     byId("camera-status").textContent = `${counted(shots.length, "photo")} taken.`;
   };
   done.onclick = () => dialog.close("confirm");
-  byId("camera-cancel").onclick = () => dialog.close("cancel");
 
   clearMessages(messages);
   byId("camera-status").textContent = "";
   refresh();
-  dialog.returnValue = "";
-  dialog.showModal();
+  const answer = ask(dialog);
   begin();
-  await new Promise((resolve) => { dialog.addEventListener("close", resolve, { once: true }); });
+  const taken = (await answer) ? shots : [];
   open = false;
   camera?.close();
-  const taken = dialog.returnValue === "confirm" ? shots : [];
   shots = [];
   refresh();
   return taken;

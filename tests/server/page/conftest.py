@@ -36,6 +36,7 @@ _FLAGS = (
 )
 # On a busy machine a browser, a service and its processes share few cores.
 _PATIENCE_MILLISECONDS = 60_000
+_START_MILLISECONDS = 180_000
 expect.set_options(timeout=_PATIENCE_MILLISECONDS)
 
 NewPage = Callable[..., Page]
@@ -68,7 +69,7 @@ def new_browser() -> Iterator[NewBrowser]:
         pytest.skip("no Chromium is installed: apt-get install chromium")
     with sync_playwright() as playwright:
         yield lambda *flags: playwright.chromium.launch(
-            executable_path=executable, args=[*_FLAGS, *flags]
+            executable_path=executable, args=[*_FLAGS, *flags], timeout=_START_MILLISECONDS
         )
 
 
@@ -108,6 +109,10 @@ def new_page(service: RunningService, browser: Browser) -> Iterator[NewPage]:
                 f" sessionStorage.setItem('face_encode.token', '{token}');"
             )
         page = context.new_page()
+        # Playwright catches the choice of files only where somebody listens. It tells the browser
+        # so without waiting: asked for together with a key press, the key may come first, and the
+        # choice then opens unseen.
+        page.on("filechooser", lambda chooser: None)
         page.goto(f"{service.address}#{view}")
         return page
 

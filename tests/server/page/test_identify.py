@@ -147,6 +147,7 @@ def test_camera_goes_off_with_the_view(new_page: NewPage) -> None:
     expect(page.locator("#live-rate")).to_contain_text("ms")
     page.evaluate("window.stream = document.getElementById('stage-video').srcObject")
     page.get_by_role("link", name="Verify").click()
+    expect(page.get_by_role("heading", name="The same person?")).to_be_visible()
     assert page.evaluate("window.stream.getTracks().map((track) => track.readyState)") == ["ended"]
     page.get_by_role("link", name="Identify").click()
     expect(page.locator("#faces-empty")).to_have_text("The camera is off.")

@@ -49,6 +49,8 @@ _WORST_CONTRAST = """() => {
 
 def show(page: Page, view: str) -> None:
     page.locator(f'.views a[href="#{view}"]').click()
+    # The view changes a moment after the click.
+    expect(page.locator(f"#{view}-view")).to_be_visible()
     if view == "identify":
         page.locator("#identify-file").set_input_files(EXAMPLES / "group.jpg")
         expect(page.locator("#faces .face")).to_have_count(5)
@@ -66,6 +68,7 @@ def test_every_view(new_page: NewPage) -> None:
         for scheme, width in product(SCHEMES, (1280, 360)):
             page.emulate_media(color_scheme=scheme)
             page.set_viewport_size({"width": width, "height": 760})
+            expect(page.locator("html")).to_have_js_property("clientWidth", width)
             paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
             brightness = sum(int(part) for part in paper[4:-1].split(",")) / 3
             assert brightness < 60 if scheme == "dark" else brightness > 200

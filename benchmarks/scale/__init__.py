@@ -1,0 +1,1 @@
+"""Speed and memory as sizes grow, beside other packages: ``python -m benchmarks.scale``."""

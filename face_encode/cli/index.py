@@ -1,0 +1,34 @@
+"""``face-encode index``: faster searches of a large gallery file."""
+
+from __future__ import annotations
+
+import argparse
+
+from face_encode.cli.opening import add_model_options, open_model
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Make searches of a large gallery file faster: by int8 codes kept in the file, which find "
+        "the same people; or by an approximate index beside it, which may miss some."
+    )
+    parser.add_argument("gallery", metavar="GALLERY", help="a gallery file")
+    parser.add_argument(
+        "--approximate",
+        action="store_true",
+        help='build an approximate index (pip install "face_encode[index]")',
+    )
+    add_model_options(parser, threshold=False)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Build, save, and tell of how many."""
+    from face_encode.gallery.memory import MemoryGallery
+
+    model = open_model(options)
+    gallery = MemoryGallery.load(options.gallery, model.encoder)
+    gallery.build_index(approximate=options.approximate)
+    gallery.save()
+    print(f"{len(gallery)} photos of {len(gallery.people())} people indexed: {options.gallery}")
+    return 0

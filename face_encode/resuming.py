@@ -1,0 +1,216 @@
+"""A long run over photos that goes on after a kill, behind what it had embedded.
+
+What has been embedded goes into a journal, a record for each batch that went through the encoder.
+The same run started again finds there the photos that are done and have not changed since, by size
+and time of change, and goes on with the others: in the same batches as an uninterrupted run, and
+so with the same embeddings to the last bit.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from array import array
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import TypeAlias
+
+import numpy as np
+
+from face_encode.archives import text_array
+from face_encode.errors import FaceEncodeError
+from face_encode.journal import Journal
+from face_encode.pipeline import EmbeddedPhoto
+from face_encode.types import Box, Face
+
+UNFINISHED_SUFFIX = ".unfinished"
+
+# What a record holds; a journal of another form is taken for one of other settings.
+_FORM = 2
+# Batches of the journal that are kept at hand while results are read back in their order.
+_BATCHES_AT_HAND = 16
+
+_State: TypeAlias = tuple[int, int]
+"""Size in bytes and time of change in nanoseconds, by which a photo counts as unchanged."""
+
+
+class UnfinishedRun:
+    """One run over many photos, with what its journal holds."""
+
+    def __init__(
+        self,
+        path: Path,
+        settings: Mapping[str, object],
+        error_type: type[FaceEncodeError],
+        *,
+        restart: bool = False,
+    ) -> None:
+        """Open the journal of an interrupted run, or begin one.
+
+        Args:
+            path: The journal.
+            settings: What else the results depend on, as plain JSON values: a journal with other
+                settings is refused.
+            error_type: What is raised.
+            restart: Whether to begin anew whatever is there.
+
+        Raises:
+            FaceEncodeError: Of that type; see ``Journal``.
+        """
+        heading = json.dumps({**settings, "form": _FORM}, sort_keys=True).encode()
+        self._journal = Journal(path, heading, error_type, restart=restart)
+        self._batch = lru_cache(_BATCHES_AT_HAND)(
+            lambda place: _unpacked(self._journal.read(place))[0]
+        )
+        self._begun: deque[tuple[int, _State]] = deque()
+        self._take([], Path())
+
+    def _take(self, photos: Sequence[str], top: Path) -> None:
+        """Nothing is done yet."""
+        self._photos, self._top = photos, top
+        # For each photo the record that holds it, and its place in that; -1 where it is to do.
+        # Arrays, because a million photos would fill as many objects.
+        self._records = array("q", [-1]) * len(photos)
+        self._places = array("q", [-1]) * len(photos)
+
+    def resume(self, photos: Sequence[str], top: Path = Path()) -> int:
+        """Find what the journal holds of the photos that could be read and have not changed.
+
+        Args:
+            photos: All photos of the run, by their paths relative to ``top`` or absolute; empty
+                for one that has no path, which is never resumed.
+            top: The folder of relative paths.
+
+        Returns:
+            How many of them are done.
+        """
+        self._take(photos, top)
+        held: dict[str, tuple[_State, int, int]] = {}
+        for record, content in self._journal.records():
+            batch, states = _unpacked(content)
+            for place, (each, state) in enumerate(zip(batch, states, strict=True)):
+                # What could not be read may be readable by now, with the same size and date.
+                if each.error is None or each.digest:
+                    held[each.photo] = state, record, place
+        if not held:
+            return 0
+        done = 0
+        for row, photo in enumerate(photos):
+            found = held.get(photo) if photo else None
+            if found is not None and found[0] == _state_of(top / photo):
+                _, self._records[row], self._places[row] = found
+                done += 1
+        return done
+
+    def is_done(self, row: int) -> bool:
+        """Whether the journal holds the result of a photo."""
+        return self._records[row] >= 0
+
+    def begin(self, row: int) -> None:
+        """Note a photo's state: before it is read, lest a change in between pass unseen."""
+        photo = self._photos[row]
+        self._begun.append((row, _state_of(self._top / photo) if photo else (-1, -1)))
+
+    def keep(self, batch: Sequence[EmbeddedPhoto]) -> None:
+        """Put a batch into the journal.
+
+        Args:
+            batch: The results, with digests, of the photos begun first of those that are not kept
+                yet.
+        """
+        begun = [self._begun.popleft() for _ in batch]
+        named = [
+            replace(each, photo=self._photos[row])
+            for each, (row, _) in zip(batch, begun, strict=True)
+        ]
+        record = self._journal.append(_packed(named, [state for _, state in begun]))
+        for place, (row, _) in enumerate(begun):
+            self._records[row], self._places[row] = record, place
+
+    def result(self, row: int) -> EmbeddedPhoto:
+        """What became of a photo that is done; faces come back without their landmarks."""
+        return self._batch(self._records[row])[self._places[row]]
+
+    def remove(self) -> None:
+        """Delete the journal: what the run was for is safe."""
+        self._journal.remove()
+
+    def __enter__(self) -> UnfinishedRun:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let go of the journal, which stays unless it was removed."""
+        self._journal.__exit__(kind, error, trace)
+
+
+def _state_of(path: Path) -> _State:
+    """A file's size and time of change; a link to nothing has neither."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return (-1, -1)
+    return found.st_size, found.st_mtime_ns
+
+
+def _packed(batch: Sequence[EmbeddedPhoto], states: Sequence[_State]) -> bytes:
+    """A record of the journal."""
+    faces = [face for each in batch for face in each.faces]
+    boxes = [(face.box.left, face.box.top, face.box.width, face.box.height) for face in faces]
+    content = io.BytesIO()
+    np.savez(
+        content,
+        photos=text_array([each.photo for each in batch]),
+        digests=text_array([each.digest for each in batch]),
+        errors=text_array([each.error or "" for each in batch]),
+        states=np.array(states, np.int64),
+        sizes=np.array([each.size for each in batch], np.int64),
+        found=np.array([len(each.faces) for each in batch], np.int64),
+        embedded=np.array([len(each.embeddings) for each in batch], np.int64),
+        boxes=np.array(boxes, np.int64).reshape(len(faces), 4),
+        scores=np.array([face.score for face in faces], np.float64),
+        sharpness=np.concatenate([np.array(each.sharpness, np.float64) for each in batch]),
+        embeddings=np.concatenate([each.embeddings for each in batch]),
+    )
+    return content.getvalue()
+
+
+def _unpacked(record: bytes) -> tuple[list[EmbeddedPhoto], list[_State]]:
+    """The way back."""
+    with np.load(io.BytesIO(record), allow_pickle=False) as stored:
+        arrays = dict(stored)
+    faces = [
+        Face(Box(*box), score)
+        for box, score in zip(arrays["boxes"].tolist(), arrays["scores"].tolist(), strict=True)
+    ]
+    batch = []
+    face_end, embedding_end = 0, 0
+    for photo, digest, error, size, found, embedded in zip(
+        *(arrays[name].tolist() for name in ("photos", "digests", "errors", "sizes")),
+        *(arrays[name].tolist() for name in ("found", "embedded")),
+        strict=True,
+    ):
+        face_start, face_end = face_end, face_end + found
+        start, embedding_end = embedding_end, embedding_end + embedded
+        batch.append(
+            EmbeddedPhoto(
+                photo,
+                tuple(faces[face_start:face_end]),
+                arrays["embeddings"][start:embedding_end],
+                tuple(arrays["sharpness"][start:embedding_end].tolist()),
+                tuple(size),
+                error or None,
+                digest,
+            )
+        )
+    return batch, [(size, time) for size, time in arrays["states"].tolist()]

@@ -1,0 +1,47 @@
+"""What the tests of galleries share: an encoder's identity, and embeddings like those of faces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from face_encode.calibration import Calibration
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a gallery knows of an encoder."""
+
+    name: str = "one"
+    fingerprint: str = "f1"
+    embedding_size: int = 2
+
+
+SIXTEEN = Identity(embedding_size=16)
+
+LEARNT = Calibration(
+    false_match_rate=0.01,
+    people=10,
+    photos=100,
+    enrolled=(1, 100),
+    thresholds=(0.5, 0.7),
+    tail_scale=0.1,
+    slopes=(20.0, 40.0),
+    midpoints=(0.5, 0.7),
+    verification_interval=(0.4, 0.6),
+    search_interval=(0.6, 0.8),
+    extrapolated=False,
+)
+
+
+def vectors(*rows: tuple[float, ...]) -> npt.NDArray[np.float32]:
+    return np.array(rows, np.float32)
+
+
+def like_faces(count: int, seed: int = 0, size: int = 16) -> npt.NDArray[np.float32]:
+    """Embeddings around a large mean, of any length, as those of faces are."""
+    random = np.random.default_rng(seed)
+    rows = np.random.default_rng(9).normal(size=size) + 0.5 * random.normal(size=(count, size))
+    return np.asarray(rows * random.uniform(1, 2, (count, 1)), np.float32)

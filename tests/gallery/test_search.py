@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from face_encode.distances import Metric
+from face_encode.errors import GalleryError
+from face_encode.gallery.enrolled import Enrolled
+from face_encode.gallery.gallery import Ranking
+from face_encode.gallery.search import search_enrolled
+from face_encode.types import Embeddings
+from tests.gallery.common import like_faces
+
+
+def enrolled(count: int, people: int, size: int = 16, kind: str = "float32") -> Enrolled:
+    names = [f"p{number % people:05d}" for number in range(count)]
+    columns = Enrolled.nobody(size, int8=kind == "int8")
+    columns = columns.joined(names, like_faces(count, size=size), [""] * count)
+    return columns.indexed() if kind == "indexed" else columns
+
+
+def plain(
+    columns: Enrolled, probe: npt.NDArray[Any], k: int, ranking: Ranking, metric: Metric
+) -> list[tuple[str, float]]:
+    """The nearest people, by the definition and in double precision."""
+    rows, one = columns.embeddings.astype(np.float64), probe.astype(np.float64)
+    if metric == "euclidean":
+        values = -np.linalg.norm(rows - one, axis=1)
+    else:
+        values = rows @ one / np.linalg.norm(rows, axis=1) / np.linalg.norm(one)
+    of: dict[str, list[float]] = {}
+    for name, value in zip(columns.names.tolist(), values.tolist(), strict=True):
+        of.setdefault(name, []).append(value)
+    fold = max if ranking == "best" else np.mean
+    near = {name: float(fold(each)) for name, each in of.items()}
+    return sorted(near.items(), key=lambda item: (-round(item[1], 7), item[0]))[:k]
+
+
+@pytest.mark.parametrize("ranking", ["best", "mean"])
+@pytest.mark.parametrize(
+    ("kind", "metric"),
+    [("float32", "cosine"), ("float32", "euclidean"), ("int8", "cosine"), ("indexed", "cosine")],
+)
+@pytest.mark.parametrize("probes", [1, 3, 7])
+def test_a_search_finds_what_the_definition_says(
+    kind: str, metric: Metric, ranking: Ranking, probes: int
+) -> None:
+    columns = enrolled(1_333, 400, kind=kind)
+    asked = like_faces(probes, seed=5)
+    for k in (1, 4, 500):
+        found = search_enrolled(columns, asked, k, ranking, metric)
+        for probe, matches in zip(asked, found, strict=True):
+            expected = plain(columns, probe, k, ranking, metric)
+            assert [match.name for match in matches] == [name for name, _ in expected]
+            values = [match.similarity for match in matches]
+            np.testing.assert_allclose(values, [value for _, value in expected], atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8", "indexed"])
+def test_many_blocks_are_worked_on_by_all_cores(kind: str) -> None:
+    # More rows than one block has, the last neither full nor even.
+    columns = enrolled(140_001, 50_000, size=8, kind=kind)
+    asked = like_faces(2, size=8, seed=5)
+    for probe in asked:
+        (matches,) = search_enrolled(columns, probe[np.newaxis], 3)
+        values = columns.embeddings @ probe / np.linalg.norm(columns.embeddings, axis=1)
+        best = np.argsort(-values)[:3]
+        assert [match.name for match in matches] == columns.names[best].tolist()
+        similarities = values[best] / np.linalg.norm(probe)
+        np.testing.assert_allclose([m.similarity for m in matches], similarities, atol=1e-6)
+    assert search_enrolled(columns, asked, 3)[1] == matches
+
+
+def test_an_index_of_codes_changes_no_answer() -> None:
+    columns = enrolled(5_000, 2_000, size=128)
+    indexed = columns.indexed()
+    asked = like_faces(60, size=128, seed=5)
+    assert search_enrolled(indexed, asked, 5) == search_enrolled(columns, asked, 5)
+    # It is looked through, and not passed over: one of other rows leads astray.
+    assert indexed.index is not None
+    wrong = dataclasses.replace(
+        indexed.index, codes=indexed.index.codes[::-1].copy(), steps=indexed.index.steps[::-1]
+    )
+    astray = dataclasses.replace(indexed, index=wrong)
+    assert search_enrolled(astray, asked, 5) != search_enrolled(columns, asked, 5)
+
+
+def test_where_one_person_has_nearly_all_photos_the_others_are_found_too() -> None:
+    rng = np.random.default_rng(0)
+    near = np.array([1, 0, 0, 0]) + 0.01 * rng.normal(size=(3_000, 4))
+    far = rng.normal(size=(5, 4)) - np.array([3, 0, 0, 0])
+    names = ["Ada"] * 3_000 + ["Bo", "Cy", "Di", "Ed", "Flo"]
+    columns = Enrolled.nobody(4).joined(
+        names, np.concatenate([near, far]).astype(np.float32), [""] * 3_005
+    )
+    (matches,) = search_enrolled(columns, np.array([[1, 0, 0, 0]], np.float32), 6)
+    assert sorted(match.name for match in matches) == ["Ada", "Bo", "Cy", "Di", "Ed", "Flo"]
+    assert matches[0].name == "Ada"
+
+
+def test_the_same_photo_is_as_near_wherever_it_lies() -> None:
+    one = like_faces(1, size=128)[0]
+    rows = like_faces(1_000, size=128, seed=1)
+    rows[[3, 500, 999]] = one
+    names = [f"p{number:03d}" for number in range(1_000)]
+    columns = Enrolled.nobody(128).joined(names, rows, [""] * 1_000)
+    for kind in (columns, columns.indexed(), columns.quantized()):
+        (matches,) = search_enrolled(kind, one[np.newaxis], 3)
+        assert [match.name for match in matches] == ["p003", "p500", "p999"]
+        assert len({match.similarity for match in matches}) == 1
+
+
+def test_a_probe_of_zeros_is_as_near_to_everybody() -> None:
+    asked: Embeddings = np.zeros((1, 16), np.float32)
+    for kind in ("float32", "int8", "indexed"):
+        (matches,) = search_enrolled(enrolled(200, 50, kind=kind), asked, 2)
+        assert [match.name for match in matches] == ["p00000", "p00001"]
+        assert matches[0].similarity == matches[1].similarity == 0
+
+
+@pytest.mark.parametrize("ranking", ["best", "mean"])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_damaged_embeddings_are_told_of(metric: Metric, ranking: Ranking) -> None:
+    columns = enrolled(200, 50)
+    rows = columns.rows.copy()
+    rows[77, 3] = np.nan
+    damaged = dataclasses.replace(columns, rows=rows)
+    with pytest.raises(GalleryError, match="damaged"):
+        search_enrolled(damaged, like_faces(1), 1, ranking, metric)

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from face_encode.distances import Metric
+from face_encode.gallery.enrolled import Enrolled
+from face_encode.gallery.similarities import similarities_of
+from tests.gallery.common import like_faces
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "size", "at_most"),
+    [
+        ("float32", "cosine", 128, 1e-5),
+        ("float32", "cosine", 512, 4e-5),
+        ("float32", "euclidean", 128, 0.3),
+        ("int8", "cosine", 128, 0.02),
+        ("indexed", "cosine", 128, 0.03),
+    ],
+)
+@pytest.mark.parametrize("probes", [1, 2, 9])
+def test_the_rough_look_is_off_by_the_slack_at_the_most(
+    kind: str, metric: Metric, size: int, at_most: float, probes: int
+) -> None:
+    rows = like_faces(3_001, size=size)
+    columns = Enrolled.nobody(size, int8=kind == "int8").joined(
+        ["Ada"] * len(rows), rows, [""] * len(rows)
+    )
+    if kind == "indexed":
+        columns = columns.indexed()
+    # Among them some who are enrolled: distances near zero are the hardest.
+    asked = np.concatenate([like_faces(probes, size=size, seed=3), rows[:1]])[-probes:]
+    similarities = similarities_of(columns, asked, metric)
+    rough = similarities.rough(slice(0, len(rows)))
+    assert rough.dtype == np.float32
+    for probe in range(probes):
+        exact = similarities.exact(probe, np.arange(len(rows)))
+        off = np.abs(rough[:, probe] - exact).max()
+        assert off <= similarities.slack[probe] <= at_most
+
+
+def test_exact_is_what_the_definition_says() -> None:
+    rows = np.array([(3, 4), (0, 2), (-1, 0)], np.float32)
+    columns = Enrolled.nobody(2).joined(["Ada", "Bo", "Cy"], rows, ["", "", ""])
+    asked, everybody = np.array([(2, 0), (0, 5)], np.float32), np.arange(3)
+    cosine = similarities_of(columns, asked, "cosine")
+    np.testing.assert_allclose(cosine.exact(0, everybody), [0.6, 0, -1], atol=1e-7)
+    np.testing.assert_allclose(cosine.exact(1, everybody), [0.8, 1, 0], atol=1e-7)
+    distance = similarities_of(columns, asked, "euclidean")
+    np.testing.assert_allclose(distance.exact(0, everybody), -np.sqrt([17, 8, 9]), rtol=1e-7)
