@@ -288,6 +288,10 @@ def _told(what: str, token: str = "") -> Iterator[None]:
         yield
     except (MilvusException, grpc.RpcError) as error:
         reason = getattr(error, "message", "") or str(error)
+        # Of a token that is refused the message says nothing; the cause does.
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, grpc.RpcError) and (details := getattr(cause, "details", None)):
+            reason = f"{details()}: {reason}"
         for secret in (token, *token.split(":", 1)[1:]):
             reason = reason.replace(secret, "…") if secret else reason
         # Its messages go on with a stack, line by line.
