@@ -46,7 +46,7 @@ SEARCH_KINDS = (
     SearchKind("float32", "exact, float32"),
     SearchKind("indexed", "exact, float32 with int8 index"),
     SearchKind("int8", "exact, int8"),
-    SearchKind("approximate", "approximate index", 300_000),
+    SearchKind("approximate", "approximate index", 100_000),
     SearchKind("milvus", "Milvus Lite", 30_000),
     SearchKind("face_recognition", "face_recognition", 1_000_000),
 )
