@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from face_encode.embedding_files.opening import read_embeddings
     from face_encode.encoders.contract import EncoderContract, read_contract, save_encoder
     from face_encode.encoders.encoder import Encoder
+    from face_encode.encoders.exporting import export_encoder
     from face_encode.encoders.loading import load_encoder
     from face_encode.errors import FaceEncodeError
     from face_encode.gallery.opening import open_gallery
@@ -42,6 +43,7 @@ _HOME_OF = {
     "ReferenceEmbeddings": "face_encode.references",
     "TripletModel": "face_encode.training.triplet",
     "embed_folder": "face_encode.bulk",
+    "export_encoder": "face_encode.encoders.exporting",
     "extract_faces": "face_encode.verbs.photos",
     "find": "face_encode.verbs.finding",
     "load_detector": "face_encode.detectors.loading",
@@ -70,6 +72,7 @@ __all__ = [
     "TripletModel",
     "__version__",
     "embed_folder",
+    "export_encoder",
     "extract_faces",
     "find",
     "load_detector",

@@ -51,8 +51,15 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_encoder_option(parser: argparse._ActionsContainer) -> None:
-    """``--model``."""
+    """``--model``, and ``--encoder-engine``, what runs it."""
     parser.add_argument("--model", metavar="MODEL", help="a known encoder or a .keras file")
+    parser.add_argument(
+        "--encoder-engine",
+        default="auto",
+        metavar="NAME",
+        help="what runs the encoder: tensorflow (Keras itself), onnx, openvino, or auto, the "
+        "fastest that is installed and gives the same (the default)",
+    )
 
 
 def add_detector_option(
@@ -138,6 +145,12 @@ def without_native_notices() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def import_keras() -> None:
+    """Import Keras; quietly where TensorFlow was asked to be quiet, as in our own program."""
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3" and "keras" not in sys.modules:
+        import_keras_quietly()
 
 
 def import_keras_quietly() -> None:

@@ -4,76 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from face_encode.detectors.detector import Detector
 from face_encode.encoders.encoder import Encoder
-from face_encode.errors import DatasetError, GalleryError, ImageError, InputError
+from face_encode.enrolment_work import (
+    EnrolmentTask,
+    EnrolmentWork,
+    Outcome,
+    PeoplePhotos,
+    UsablePhoto,
+    outcome_of,
+)
+from face_encode.errors import DatasetError, GalleryError
 from face_encode.files import as_path
 from face_encode.gallery.gallery import Gallery, Mark, Replaces
 from face_encode.gallery.milvus_places import is_milvus
-from face_encode.gallery.names import check_name
 from face_encode.hygiene import find_suspicions
-from face_encode.images import content_digest
-from face_encode.photo_inputs import PhotoInput, local_photo, path_of, place_of
-from face_encode.pipeline import EmbeddedPhoto, embed_batches, sensible_workers
+from face_encode.pipeline import EmbeddedPhoto, embed_batches
 from face_encode.progress import tracked
 from face_encode.resuming import UNFINISHED_SUFFIX, UnfinishedRun
-from face_encode.types import EnrolmentReport, LeftOut, Photo
+from face_encode.types import EnrolmentReport, LeftOut
 from face_encode.weights import cache_folder
-
-PeoplePhotos: TypeAlias = Mapping[str, Sequence[PhotoInput]]
+from face_encode.workers import sensible_workers
 
 # Comparing each photo with each other takes seconds up to here, and hours at a hundred times as
 # many: those are left to whoever asks for it.
 _MOST_COMPARED = 20_000
-# Photos of which it is asked at once whether the gallery holds them already.
-_LOOKED_UP_TOGETHER = 256
-
-
-@dataclass(frozen=True)
-class EnrolmentTask:
-    """A photo to be enrolled.
-
-    Attributes:
-        name: The person.
-        label: What the photo is called in the report.
-        digest: Of its content; see ``images.content_digest``.
-    """
-
-    name: str
-    label: str
-    digest: str = ""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Usable:
-    """What is kept of a photo until all are done: little, for there may be many.
-
-    Attributes:
-        digest: Of its content.
-        embedding: float32 ``(D,)``.
-        side: The shorter side of its face in pixels; NaN where only the embedding is known.
-        sharpness: See ``hygiene.sharpness``; NaN where only the embedding is known.
-        faces: How many there are in it; 0 where only the embedding is known.
-    """
-
-    digest: str
-    embedding: npt.NDArray[np.float32]
-    side: float = np.nan
-    sharpness: float = np.nan
-    faces: int = 0
-
-
-_Outcome: TypeAlias = "_Usable | str"
-"""A photo that can be enrolled, or the reason why one cannot."""
 
 
 def unfinished_path(gallery: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Path:
@@ -160,7 +122,7 @@ def enrol_people(
     """
     # Others may add to a shared gallery while this goes on; what they add is not replaced.
     mark = None if replaces == "nothing" else gallery.mark(None if replaces == "all" else people)
-    work = _Work(people, gallery, detector.name, unfinished)
+    work = EnrolmentWork(people, gallery, detector.name, unfinished)
     resumed = len(work.tasks) - len(work.waiting)
     if workers is None and not work.only_files:
         # Otherwise it is told by looking ahead, which opens photos that are no files: too early.
@@ -214,107 +176,15 @@ def enrol_embedded(
         DatasetError: Not one photo could be enrolled.
     """
     outcomes = [
-        _outcome_of(replace(result, digest=task.digest))
+        outcome_of(replace(result, digest=task.digest))
         for task, result in zip(tasks, results, strict=True)
     ]
     return _enrol(tasks, outcomes, gallery, detector, encoder, replaces=replaces, mark=mark)
 
 
-class _Work:
-    """The photos of one enrolment, and what became of each so far.
-
-    Attributes:
-        tasks: All photos.
-        waiting: The rows of those that were not embedded before.
-        only_files: Whether all photos are given by their paths.
-    """
-
-    def __init__(
-        self,
-        people: PeoplePhotos,
-        gallery: Gallery,
-        detector_name: str,
-        unfinished: UnfinishedRun | None,
-    ) -> None:
-        """Nothing is opened yet."""
-        self._gallery, self._detector_name, self._unfinished = gallery, detector_name, unfinished
-        self._photos = [photo for photos in people.values() for photo in photos]
-        self.tasks = [
-            EnrolmentTask(name, _label(photo, index))
-            for name, photos in people.items()
-            for index, photo in enumerate(photos)
-        ]
-        self._refused = {name: _reason_against(name) for name in people}
-        self._outcomes: list[_Outcome | None] = [None] * len(self.tasks)
-        self._begun: deque[int] = deque()
-        paths = [path_of(photo) or "" for photo in self._photos]
-        self.only_files = all(paths)
-        if unfinished is not None:
-            unfinished.resume(paths)
-            for row in range(len(self.tasks)):
-                if unfinished.is_done(row):
-                    self._outcomes[row] = _outcome_of(unfinished.result(row))
-        self.waiting = [row for row, outcome in enumerate(self._outcomes) if outcome is None]
-
-    def todo(self) -> Iterator[Photo]:
-        """The photos to be embedded, each opened when it is asked for."""
-        # A look into the gallery takes long where that is far away; paths take little memory.
-        together = _LOOKED_UP_TOGETHER if self.only_files else 1
-        for start in range(0, len(self.waiting), together):
-            opened = list(self._opened(self.waiting[start : start + together]))
-            known = self._enrolled_before([photo for _, photo in opened])
-            for (row, photo), embedding in zip(opened, known, strict=True):
-                if embedding is not None:
-                    self._outcomes[row] = embedding
-                    continue
-                if self._unfinished is not None:
-                    self._unfinished.begin(row)
-                self._begun.append(row)
-                yield photo
-
-    def _opened(self, rows: Sequence[int]) -> Iterator[tuple[int, Photo]]:
-        """Those of some photos that can be opened at all; of the others it is noted why."""
-        for row in rows:
-            task = self.tasks[row]
-            try:
-                if reason := self._refused[task.name]:
-                    raise InputError(reason)
-                yield row, local_photo(self._photos[row])
-            except (ImageError, InputError) as error:
-                self._outcomes[row] = str(error).removeprefix(f"{Path(task.label)}: ")
-
-    def _enrolled_before(self, photos: Sequence[Photo]) -> list[_Usable | None]:
-        """What the gallery holds of some photos."""
-        if not len(self._gallery):
-            return [None] * len(photos)
-        digests = [_digest_of(photo) for photo in photos]
-        asked_for = {digest for digest in digests if digest}
-        known = self._gallery.known_photos(self._detector_name, asked_for)
-        return [_Usable(digest, known[digest]) if digest in known else None for digest in digests]
-
-    def done(self, batches: Iterator[list[EmbeddedPhoto]]) -> Iterator[int]:
-        """Take in what comes out of the encoder; gives the rows that are done, in their order."""
-        told = 0
-        for batch in batches:
-            if self._unfinished is not None:
-                self._unfinished.keep(batch)
-            for result in batch:
-                row = self._begun.popleft()
-                self._outcomes[row] = _outcome_of(result)
-            # Photos that need no encoder are done as soon as all before them are.
-            while told < len(self.waiting) and self.waiting[told] <= row:
-                yield self.waiting[told]
-                told += 1
-        yield from self.waiting[told:]
-
-    def outcomes(self) -> Iterator[_Outcome]:
-        """What became of each photo, when all are done."""
-        return (outcome for outcome in self._outcomes if outcome is not None)
-
-
 def _enrol(
     tasks: Sequence[EnrolmentTask],
-    outcomes: Iterable[_Outcome],
+    outcomes: Iterable[Outcome],
     gallery: Gallery,
     detector: Detector,
     encoder: Encoder,
@@ -324,7 +194,7 @@ def _enrol(
 ) -> EnrolmentReport:
     """Make a gallery hold the photos that are usable, in one step."""
     left_out: list[LeftOut] = []
-    usable: list[_Usable] = []
+    usable: list[UsablePhoto] = []
     names: list[str] = []
     labels: list[str] = []
     for task, outcome in zip(tasks, outcomes, strict=True):
@@ -377,41 +247,3 @@ def _enrol(
         # Likely mistakes first: they are what a reader must not miss.
         notes=tuple(notes),
     )
-
-
-def _outcome_of(result: EmbeddedPhoto) -> _Outcome:
-    """What is kept of a result."""
-    if result.error is not None:
-        return result.error
-    box = result.faces[0].box
-    return _Usable(
-        result.digest,
-        # A copy, for what it is a view into may hold the other faces of the photo too.
-        result.embeddings[0].copy(),
-        min(box.width, box.height),
-        result.sharpness[0],
-        len(result.faces),
-    )
-
-
-def _reason_against(name: str) -> str:
-    """Why nobody can be called that; empty where somebody can."""
-    try:
-        check_name(name)
-    except InputError as error:
-        return str(error)
-    return ""
-
-
-def _digest_of(photo: Photo) -> str:
-    """The digest of a photo's content, empty where it cannot be read: told where that is tried."""
-    try:
-        return content_digest(photo)
-    except (ImageError, InputError):
-        return ""
-
-
-def _label(photo: PhotoInput, index: int) -> str:
-    """What a photo is called in the report."""
-    place = place_of(photo)
-    return f"photo {index}" if place is None else place

@@ -8,6 +8,7 @@
     ├── VideoError              a video or camera cannot be read, or a video not be written or shown
     ├── DatasetError            a folder of people is missing, empty or of the wrong shape
     ├── ModelFileError          a model file cannot be used as an encoder
+    ├── EngineError             an engine cannot run an encoder, or not as Keras does
     ├── WeightsError            known weights are missing, damaged or not what they should be
     ├── TrainingError           a training run cannot go on
     ├── EmbeddingFileError      embeddings cannot be written to, or read from, a file
@@ -44,6 +45,10 @@ class DatasetError(FaceEncodeError):
 
 class ModelFileError(FaceEncodeError):
     """A model file cannot be used as an encoder."""
+
+
+class EngineError(FaceEncodeError):
+    """An engine cannot run an encoder, or does not give the embeddings that Keras gives."""
 
 
 class WeightsError(FaceEncodeError):

@@ -16,6 +16,7 @@ from face_encode.detectors.detector import Detector
 from face_encode.detectors.loading import load_detector
 from face_encode.drawing import KNOWN_COLOUR, UNKNOWN_COLOUR, draw_boxes
 from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.engines.table import AUTOMATIC
 from face_encode.encoders.loading import load_encoder
 from face_encode.enrolment import enrol_people, unfinished_enrolment
 from face_encode.errors import GalleryError, InputError
@@ -56,6 +57,7 @@ class Face_Encode_Model:
         model_path: str | os.PathLike[str] | Encoder | None = None,
         detector: str | Detector | None = None,
         threshold: float | None = None,
+        engine: str | None = None,
     ) -> None:
         """Open an encoder and a detector.
 
@@ -65,11 +67,15 @@ class Face_Encode_Model:
             detector: The name of a known detector, a detector, or None for the default.
             threshold: Cosine similarity from which two faces count as one person, within -1..1;
                 None takes the encoder's own.
+            engine: What runs the encoder, as :func:`load_encoder` takes it; None for ``"auto"``.
 
         Raises:
             ModelFileError: No such encoder.
             WeightsError: The encoder's weights are missing or damaged.
-            InputError: No such detector, or a threshold out of range.
+            InputError: No such detector or engine, or a threshold out of range; or another engine
+                than that of the encoder given.
+            MissingExtraError: The engine, or the detector, is not installed.
+            EngineError: The engine cannot run the encoder, or does not give what Keras gives.
         """
         if threshold is not None and (
             not isinstance(threshold, numbers.Real) or not -1 <= threshold <= 1
@@ -83,7 +89,15 @@ class Face_Encode_Model:
                 "a detector is the name of a known one, or an object with a method 'detect'. "
                 f"Received: {detector!r}"
             )
-        self.encoder = model_path if isinstance(model_path, Encoder) else load_encoder(model_path)
+        if not isinstance(model_path, Encoder):
+            model_path = load_encoder(model_path, engine=engine or AUTOMATIC)
+        elif engine not in (None, AUTOMATIC, model_path.engine):
+            raise InputError(
+                "an encoder that is open already has its engine, "
+                f"{model_path.engine!r}; choose it by load_encoder(..., engine=...). "
+                f"Received: {engine!r}"
+            )
+        self.encoder = model_path
         self._threshold: float | None = None if threshold is None else float(threshold)
         self.gallery: Gallery = MemoryGallery(self.encoder)
 

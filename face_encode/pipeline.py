@@ -5,36 +5,26 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from face_encode.alignment import crop_faces
 from face_encode.detectors.detector import Detector
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
-from face_encode.errors import FaceEncodeError, ImageError, InputError
+from face_encode.errors import ImageError, InputError
 from face_encode.hygiene import sharpness
 from face_encode.images import as_rgb, content_digest, decode_image, read_image
 from face_encode.prefetching import prefetched
 from face_encode.types import CropRecipe, Embeddings, Face, ImageArray, Photo, check_count
+from face_encode.workers import in_processes, sensible_workers_for
 
-if TYPE_CHECKING:
-    import loky
-
-# Photos that travel to a worker together: enough to hide the trip, few enough that the first
-# faces come soon and no worker is left with much when the others are done.
-_CHUNK = 8
-# Chunks that wait for each worker or are done ahead of the encoder.
-_CHUNKS_AHEAD = 4
 # Batches of crops that are put together while the encoder is at work on one.
 _BATCHES_AHEAD = 2
-# Below this many photos, starting processes takes longer than they save.
-_ENOUGH_FOR_WORKERS = 200
 # Photos that wait for their faces to fill a batch, at the most.
 _MOST_WAITING = 256
 
@@ -140,7 +130,8 @@ def embed_batches(
         digests: Whether to make the digest of each file's content too.
         batch_size: As for ``embed_photos``.
     """
-    workers, photos = _settled(workers, photos)
+    if workers is None:
+        workers, photos = sensible_workers_for(photos)
     batches = _together(
         find_crops(
             photos,
@@ -225,74 +216,14 @@ def find_crops(
         workers: As for ``embed_photos``.
         digests: Whether to make the digest of each file's content too.
     """
-    workers, photos = _settled(workers, photos)
-    if workers == 1:
+    if workers is None:
+        workers, photos = sensible_workers_for(photos)
+    if check_count(workers, "workers") == 1:
         return (find_in_photo(photo, detector, recipe, max_faces, digests) for photo in photos)
-    # loky starts clean processes: forking one in which TensorFlow runs can deadlock, and the
-    # standard library's clean start would run the user's own script again in each.
-    import loky
-
-    # Here and not where the photos are gone through: loky keeps workers for further calls from the
-    # same thread only.
-    executor = loky.get_reusable_executor(max_workers=workers, timeout=60, env=_ONE_THREAD)
-    most_pending = _CHUNKS_AHEAD * workers
-    return _find_in_processes(
-        executor, most_pending, iter(photos), (detector, recipe, max_faces, digests)
+    find = partial(
+        _find_in_chunk, detector=detector, recipe=recipe, max_faces=max_faces, digests=digests
     )
-
-
-def _find_in_processes(
-    executor: loky.ProcessPoolExecutor,
-    most_pending: int,
-    photos: Iterator[Photo],
-    how: tuple[Detector, CropRecipe, int | None, bool],
-) -> Iterator[PhotoCrops]:
-    """Let workers find the crops of chunks of photos, a few chunks ahead."""
-    import loky
-
-    pending: deque[loky.Future] = deque()
-    try:
-        while chunk := list(itertools.islice(photos, _CHUNK)):
-            pending.append(executor.submit(_find_in_chunk, chunk, *how))
-            if len(pending) > most_pending:
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
-    except loky.BrokenProcessPool as error:
-        raise FaceEncodeError(
-            "a worker process ended abruptly, most often for lack of memory; try workers=1"
-        ) from error
-    finally:
-        for future in pending:
-            future.cancel()
-
-
-# A worker takes one core: libraries that would each start as many threads as there are cores
-# only get into each other's way.
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-
-
-def _settled(workers: int | None, photos: Iterable[Photo]) -> tuple[int, Iterable[Photo]]:
-    """How many processes, as many as asked for or as suit the photos; and the photos."""
-    if workers is not None:
-        return check_count(workers, "workers"), photos
-    todo = iter(photos)
-    first = list(itertools.islice(todo, _ENOUGH_FOR_WORKERS))
-    return sensible_workers(len(first)), itertools.chain(first, todo)
-
-
-def sensible_workers(photos: int) -> int:
-    """How many processes suit so many photos: as many as cores, or 1 for few.
-
-    The encoder takes part of the cores too. But detection waits whenever it is far enough ahead,
-    so that nobody has to know beforehand how the cores are best shared between the two: that
-    depends on the size of the photos.
-    """
-    if photos < _ENOUGH_FOR_WORKERS:
-        return 1
-    import loky
-
-    return int(loky.cpu_count())
+    return in_processes(find, photos, int(workers))
 
 
 def _find_in_chunk(

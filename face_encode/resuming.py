@@ -79,7 +79,7 @@ class UnfinishedRun:
         self._places = array("q", [-1]) * len(photos)
 
     def resume(self, photos: Sequence[str], top: Path = Path()) -> int:
-        """Find what the journal holds of the photos that have not changed.
+        """Find what the journal holds of the photos that could be read and have not changed.
 
         Args:
             photos: All photos of the run, by their paths relative to ``top`` or absolute; empty
@@ -94,7 +94,9 @@ class UnfinishedRun:
         for record, content in self._journal.records():
             batch, states = _unpacked(content)
             for place, (each, state) in enumerate(zip(batch, states, strict=True)):
-                held[each.photo] = state, record, place
+                # What could not be read may be readable by now, with the same size and date.
+                if each.error is None or each.digest:
+                    held[each.photo] = state, record, place
         if not held:
             return 0
         done = 0
@@ -118,7 +120,8 @@ class UnfinishedRun:
         """Put a batch into the journal.
 
         Args:
-            batch: The results of the photos begun first of those that are not kept yet.
+            batch: The results, with digests, of the photos begun first of those that are not kept
+                yet.
         """
         begun = [self._begun.popleft() for _ in batch]
         named = [

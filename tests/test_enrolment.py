@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +319,7 @@ def test_interrupted_it_goes_on_and_ends_with_the_same_gallery(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+import loky
 from face_encode.encoders.loading import load_encoder
 from face_encode.journal import Journal
 from tests.test_enrolment import enrol_many
@@ -328,12 +330,23 @@ def dying(journal, content):
     records.append(content)
     if len(records) == 4:
         real(journal, content[: len(content) // 2])
+        executor = loky.get_reusable_executor(reuse=True)
+        Path(sys.argv[4]).write_text(" ".join(map(str, executor._processes)))
         os.kill(os.getpid(), signal.SIGKILL)
     real(journal, content)
 
 Journal._write = dying
-enrol_many(Path(sys.argv[1]), Path(sys.argv[2]), load_encoder(sys.argv[3]))
+enrol_many(Path(sys.argv[1]), Path(sys.argv[2]), load_encoder(sys.argv[3]), workers=2)
 """
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of that number runs; one that is dead may not be cleared away yet."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in "ZX"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kills processes the POSIX way")
@@ -342,7 +355,7 @@ def test_killed_in_the_middle_of_a_record_it_goes_on(
 ) -> None:
     journal = tmp_path / "people.npz.unfinished"
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, many, journal, tiny_file],
+        [sys.executable, "-c", KILLED, many, journal, tiny_file, tmp_path / "workers.txt"],
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
@@ -354,6 +367,13 @@ def test_killed_in_the_middle_of_a_record_it_goes_on(
     assert "32 by an interrupted run before" in str(report)
     assert same_galleries(model.gallery, uninterrupted)
     assert not journal.exists()
+    workers = [int(word) for word in (tmp_path / "workers.txt").read_text().split()]
+    assert len(workers) == 2
+    if sys.platform == "linux":
+        deadline = time.monotonic() + 60
+        while any(map(is_alive, workers)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not any(map(is_alive, workers))
 
 
 def test_an_interrupted_enrolment_with_another_detector_is_refused(

@@ -23,6 +23,7 @@ def test_public_names_are_these() -> None:
         "TripletModel",
         "__version__",
         "embed_folder",
+        "export_encoder",
         "extract_faces",
         "find",
         "load_detector",

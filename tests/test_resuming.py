@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def embedded(photo: str, faces: int, kept: int) -> EmbeddedPhoto:
         tuple(random.random(kept).tolist()),
         (640, 480),
         None if faces else NO_FACE,
-        "d" * 64 if faces else "",
+        "d" * 64,
     )
 
 
@@ -75,6 +76,19 @@ def test_photos_that_changed_or_have_no_path_are_done_again(tmp_path: Path) -> N
     with opened(tmp_path) as run:
         assert run.resume(photos, tmp_path) == 1
         assert [run.is_done(row) for row in range(4)] == [True, False, False, False]
+
+
+def test_a_photo_that_could_not_be_read_is_tried_again(tmp_path: Path) -> None:
+    photos = photo_files(tmp_path, 2)
+    unreadable = replace(embedded("0.png", 0, 0), digest="", error="input/output error")
+    with opened(tmp_path) as run:
+        run.resume(photos, tmp_path)
+        run.begin(0)
+        run.begin(1)
+        run.keep([unreadable, embedded("1.png", 0, 0)])
+    with opened(tmp_path) as run:
+        assert run.resume(photos, tmp_path) == 1
+        assert [run.is_done(row) for row in range(2)] == [False, True]
 
 
 def test_a_run_with_other_settings_is_refused_unless_it_begins_anew(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from face_encode.cli import embed, enroll, index, match, models, remove, verify, watch
+from face_encode.cli import embed, enroll, export, index, match, models, remove, verify, watch
 from face_encode.console import exit_code_of
 from face_encode.evaluation.commands import add_commands as add_evaluation_commands
 from face_encode.server import command as serve
@@ -27,6 +27,7 @@ _COMMANDS = {
     "index": (index, "make searches of a large gallery file faster"),
     "embed": (embed, "write the embeddings of a folder of photos into a file"),
     "watch": (watch, "follow and name the faces in a camera, a stream or a video file"),
+    "export": (export, "write an encoder as an ONNX or TensorFlow Lite file"),
     "models": (models, "list the known encoders and detectors, their sources and licences"),
 }
 _TRAININGS = {

@@ -10,7 +10,6 @@ from face_encode.console import (
     add_detector_option,
     add_encoder_option,
     add_threshold_option,
-    import_keras_quietly,
     printable,
 )
 from face_encode.errors import InputError
@@ -56,6 +55,7 @@ def open_model(options: argparse.Namespace) -> Face_Encode_Model:
     """The model that the options describe."""
     from face_encode.model import Face_Encode_Model
 
-    import_keras_quietly()
     threshold = getattr(options, "threshold", None)
-    return Face_Encode_Model(options.model, options.detector, threshold)
+    return Face_Encode_Model(
+        options.model, options.detector, threshold, engine=options.encoder_engine
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ import numpy as np
 
 from face_encode.encoders.compilation import Forward, compile_forward
 from face_encode.encoders.contract import EncoderContract
+from face_encode.encoders.engines.choosing import RunningEngine
+from face_encode.encoders.engines.table import KERAS
 from face_encode.errors import InputError, ModelFileError
 from face_encode.types import Embeddings, ImageArray
 
@@ -25,20 +28,39 @@ class Encoder:
     """Turns crops of faces into embeddings.
 
     Attributes:
-        model: The Keras model: ``(N, height, width, 3)`` in, ``(N, D)`` out.
         contract: How it is to be used.
+        engine: What runs it: ``"tensorflow"``, which is Keras on whatever backend it has, or the
+            name of another engine.
     """
 
     def __init__(self, model: keras.Model, contract: EncoderContract) -> None:
-        """Take a model and its contract.
+        """Take a model and its contract; Keras runs it.
 
         Raises:
             ModelFileError: The model is not one image in, one vector out, or does not take the
                 size that the contract says.
         """
         _check_shapes(model, contract)
-        self.model = model
         self.contract = contract
+        self.engine = KERAS
+        self._load_model: Callable[[], keras.Model] = lambda: model
+
+    @classmethod
+    def on_engine(cls, running: RunningEngine, load_model: Callable[[], keras.Model]) -> Encoder:
+        """An encoder that an engine other than Keras runs.
+
+        Args:
+            running: The engine with the encoder's network in it.
+            load_model: Loads the Keras model, when somebody asks for it.
+        """
+        encoder = cls.__new__(cls)
+        encoder.contract = running.note.contract
+        encoder.engine = running.name
+        encoder._load_model = load_model
+        encoder._forward = running.forward
+        encoder.embedding_size = running.note.embedding_size
+        encoder.fingerprint = running.note.fingerprint
+        return encoder
 
     def __repr__(self) -> str:
         """Name, crop and size of the embedding."""
@@ -53,7 +75,12 @@ class Encoder:
         """What the encoder is called."""
         return self.contract.name
 
-    @property
+    @cached_property
+    def model(self) -> keras.Model:
+        """The Keras model: ``(N, height, width, 3)`` in, ``(N, D)`` out."""
+        return self._load_model()
+
+    @cached_property
     def embedding_size(self) -> int:
         """Length D of an embedding."""
         return int(self.model.output_shape[-1])
@@ -64,7 +91,7 @@ class Encoder:
 
         Drawn from the layers' kinds, the weights, and the part of the contract that changes an
         embedding; not from the file's name or date, which change when it is copied, nor from
-        the threshold, which may be calibrated again.
+        the threshold, which may be calibrated again, nor from the engine.
         """
         digest = hashlib.sha256()
         used = {

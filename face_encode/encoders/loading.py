@@ -7,9 +7,11 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from face_encode.console import import_keras
 from face_encode.encoders.contract import (
     EncoderContract,
     original_contract,
@@ -18,6 +20,9 @@ from face_encode.encoders.contract import (
 )
 from face_encode.encoders.dlib_resnet import DLIB_RESNET_CONTRACT, dlib_resnet
 from face_encode.encoders.encoder import Encoder, image_shape
+from face_encode.encoders.engines.choosing import check_engine, start_engine
+from face_encode.encoders.engines.kept import KeptPlace
+from face_encode.encoders.engines.table import AUTOMATIC, KERAS
 from face_encode.encoders.facenet import (
     FACENET128_CONTRACT,
     FACENET_CASIA_CONTRACT,
@@ -28,7 +33,7 @@ from face_encode.encoders.facenet import (
 )
 from face_encode.encoders.shipped import SHIPPED_ENCODERS, shipped_path
 from face_encode.errors import ModelFileError, WeightsError
-from face_encode.files import as_path
+from face_encode.files import as_path, open_regular, reason_of
 from face_encode.version import __version__
 from face_encode.weights import (
     KNOWN_WEIGHTS,
@@ -73,6 +78,7 @@ KNOWN_ENCODERS = {
 def load_encoder(
     name_or_path: str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
+    engine: str = AUTOMATIC,
 ) -> Encoder:
     """Open an encoder.
 
@@ -82,18 +88,27 @@ def load_encoder(
             most accurate encoder that needs no download.
         weights: For a known name, its original weights file where that lies elsewhere than
             expected. It is checked against the SHA-256 where its makers publish one.
+        engine: What runs it. ``"tensorflow"`` is Keras itself, on whatever backend it has;
+            ``"onnx"`` and ``"openvino"`` run a converted copy, which is kept in the cache; with
+            ``"auto"`` it is the fastest of those installed, Keras among them, whose embeddings are
+            within 1e-3 of Keras'. Without an extra installed that is Keras.
 
     Raises:
         ModelFileError: No such name or file, or the file holds no encoder.
         WeightsError: The known weights are missing or not what they should be.
+        InputError: No such engine.
+        MissingExtraError: The engine is not installed.
+        EngineError: The engine asked for cannot run the encoder, or its embeddings are further
+            than that from those of Keras.
     """
+    check_engine(engine)
     if name_or_path is None:
         name_or_path = DEFAULT_ENCODER
     if isinstance(name_or_path, str) and name_or_path in SHIPPED_ENCODERS:
         _refuse_weights(name_or_path, weights)
-        return _load_file(shipped_path(name_or_path))
+        return _open_file(shipped_path(name_or_path), engine)
     if isinstance(name_or_path, str) and name_or_path in KNOWN_ENCODERS:
-        return _load_known(KNOWN_ENCODERS[name_or_path], weights)
+        return _open_known(KNOWN_ENCODERS[name_or_path], weights, engine)
     is_path = isinstance(name_or_path, str | os.PathLike)
     if not is_path or Path(name_or_path).suffix != ".keras":
         raise ModelFileError(
@@ -102,7 +117,7 @@ def load_encoder(
         )
     path = as_path(name_or_path)
     _refuse_weights(path, weights)
-    return _load_file(path)
+    return _open_file(path, engine)
 
 
 def encoder_names() -> tuple[str, ...]:
@@ -132,18 +147,21 @@ def is_at_hand(name: str) -> bool:
         return False
 
 
-def _load_known(known: KnownEncoder, weights: str | os.PathLike[str] | None) -> Encoder:
+def _open_known(
+    known: KnownEncoder, weights: str | os.PathLike[str] | None, engine: str
+) -> Encoder:
     """Open a known encoder, from the cache where its weights were converted before."""
     expected = None if weights is not None else expected_digest(known.weights)
     if expected is not None:
         cached = _converted_path(known, expected)
         if cached.is_file():
             try:
-                return _load_file(cached)
+                return _open_file(cached, engine)
             except ModelFileError:
                 # The cache is no place for anything that cannot be made again.
                 cached.unlink(missing_ok=True)
     content = read_verified(known.weights, weights)
+    import_keras()
     try:
         model = known.build(content)
     except WeightsError as error:
@@ -156,9 +174,12 @@ def _load_known(known: KnownEncoder, weights: str | os.PathLike[str] | None) -> 
     # A file from anywhere would not be found again in the cache.
     if weights is None or KNOWN_WEIGHTS[known.weights].sha256 is not None:
         # A read-only home costs the conversion at each start, nothing else.
+        saved = _converted_path(known, digest)
         with suppress(ModelFileError):
-            save_encoder(model, _converted_path(known, digest), known.contract)
-    return Encoder(model, known.contract)
+            save_encoder(model, saved, known.contract)
+        if saved.is_file():
+            return _open_file(saved, engine, Encoder(model, known.contract))
+    return _on_engine(engine, None, lambda: Encoder(model, known.contract))
 
 
 def _converted_path(known: KnownEncoder, digest: str) -> Path:
@@ -171,9 +192,55 @@ def _converted_path(known: KnownEncoder, digest: str) -> Path:
     return cache_folder() / f"{known.contract.name}-{name}.keras"
 
 
-def _load_file(path: Path) -> Encoder:
-    """Open a ``.keras`` file with the contract inside it, or the original's conventions."""
+def _open_file(path: Path, engine: str, opened: Encoder | None = None) -> Encoder:
+    """Open a ``.keras`` file on an engine.
+
+    Args:
+        path: The file.
+        engine: What runs it.
+        opened: The encoder on Keras, where it is open already.
+    """
     contract = read_contract(path)
+    if engine == KERAS:
+        return opened or _load_file(path, contract)
+    digest = _digest(path)
+
+    def keras_encoder() -> Encoder:
+        if opened is not None:
+            return opened
+        # Keras may be asked for long after the start, and the file be another by then.
+        if _digest(path) != digest:
+            raise ModelFileError(f"{path} was changed since the encoder was opened; open it anew")
+        return _load_file(path, contract)
+
+    name = path.stem if contract is None else contract.name
+    return _on_engine(engine, KeptPlace.of_file(name, digest), keras_encoder)
+
+
+def _on_engine(
+    engine: str, place: KeptPlace | None, keras_encoder: Callable[[], Encoder]
+) -> Encoder:
+    """An encoder on the engine asked for, or chosen."""
+    # Choosing may take Keras, and what takes the encoder from then on should not load it again.
+    keras_encoder = cache(keras_encoder)
+    running = start_engine(engine, place, keras_encoder)
+    if running is None:
+        return keras_encoder()
+    return Encoder.on_engine(running, lambda: keras_encoder().model)
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a model file."""
+    try:
+        with open_regular(path) as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except OSError as error:
+        raise ModelFileError(f"cannot read the model file {path}: {reason_of(error)}") from error
+
+
+def _load_file(path: Path, contract: EncoderContract | None) -> Encoder:
+    """Load a ``.keras`` file by Keras, with its contract, or the original's conventions."""
+    import_keras()
     import keras
 
     try:

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from face_encode.enrolment import EnrolmentTask, enrol_embedded
+from face_encode.enrolment import enrol_embedded
+from face_encode.enrolment_work import EnrolmentTask
 from face_encode.errors import DatasetError
 from face_encode.model import Face_Encode_Model
 from face_encode.pipeline import EmbeddedPhoto

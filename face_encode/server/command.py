@@ -13,7 +13,6 @@ from face_encode.console import (
     add_detector_option,
     add_encoder_option,
     add_threshold_option,
-    import_keras_quietly,
     positive,
     printable,
 )
@@ -234,8 +233,9 @@ def _open_model(
     """The model, with the people of the gallery file, or of the folder where there is none yet."""
     from face_encode.model import Face_Encode_Model
 
-    import_keras_quietly()
-    model = Face_Encode_Model(options.model, options.detector, options.threshold)
+    model = Face_Encode_Model(
+        options.model, options.detector, options.threshold, engine=options.encoder_engine
+    )
     exists = os.path.exists(settings.gallery)
     model.gallery = file.read(model.encoder)
     folder = Path(options.people)

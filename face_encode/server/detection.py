@@ -21,6 +21,7 @@ from face_encode.errors import ImageError
 from face_encode.images import decode_image
 from face_encode.pipeline import PhotoCrops, find_in_photo
 from face_encode.types import CropRecipe
+from face_encode.workers import ONE_THREAD, end_with
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -116,11 +117,9 @@ class DetectionPool:
             if self._executor is None:
                 self._executor = loky.ProcessPoolExecutor(
                     max_workers=self._workers,
-                    initializer=_end_with,
+                    initializer=end_with,
                     initargs=(os.getpid(),),
-                    # A process takes one core: libraries that would each start as many threads
-                    # as there are cores only get into each other's way.
-                    env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                    env=ONE_THREAD,
                 )
             return self._executor
 
@@ -158,14 +157,3 @@ def _warm_up() -> None:
     DlibHogDetector().detect(blank)
     find_landmarks(blank, Box(0, 0, 80, 80))
     time.sleep(0.2)
-
-
-def _end_with(parent: int) -> None:
-    """End this process when the service is gone, however it went."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(0)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -15,6 +15,7 @@ import numpy as np
 
 from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.engines.table import KERAS
 from face_encode.encoders.loading import load_encoder
 from face_encode.encoders.vgg16 import add_mlp_head, load_vggface_weights, vgg16_backbone
 from face_encode.types import CropRecipe, Embeddings, ImageArray
@@ -92,7 +93,7 @@ def open_backbone(
         WeightsError: The weights are missing or not what they should be.
     """
     if os.fspath(name_or_path) != "vgg16":
-        encoder = load_encoder(name_or_path, weights)
+        encoder = load_encoder(name_or_path, weights, engine=KERAS)
         return split_encoder(encoder)
     model = vgg16_backbone((_VGG16_SIDE, _VGG16_SIDE, 3))
     load_vggface_weights(model, weights)

@@ -24,6 +24,7 @@ import numpy as np
 from face_encode.detectors.detector import Detector
 from face_encode.encoders.contract import save_encoder
 from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.engines.table import KERAS
 from face_encode.encoders.loading import load_encoder
 from face_encode.errors import InputError, ModelFileError
 from face_encode.files import replacing
@@ -223,7 +224,7 @@ def distil(
     threshold, rate = calibrate(embeddings, pairs, work.false_match_rate)
     contract = replace(encoder.contract, threshold=threshold, false_match_rate=rate)
     save_encoder(encoder.model, work.output, contract, half_precision=True)
-    finished = load_encoder(work.output)
+    finished = load_encoder(work.output, engine=KERAS)
     test, pairs = split.test, PairSet.among(data.people[split.test], work.seed)
     teachers = teacher.encode(np.asarray(data.crops[test]))
     students = finished.encode(np.asarray(exact.crops[test]))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -75,3 +76,23 @@ def test_many_threads_may_call_it_at_once(tiny: keras.Model) -> None:
         together = list(threads.map(forward, batches))
     for crops, embeddings in zip(batches, together, strict=True):
         np.testing.assert_allclose(embeddings, forward(crops), atol=1e-6, rtol=0)
+
+
+def test_tensorflow_traces_once_whatever_the_batch(tiny: keras.Model) -> None:
+    """Tracing costs a second; a batch's size must not bring it about."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("Keras runs on another backend")
+    traced = []
+
+    class Counting(keras.Model):  # type: ignore[misc]
+        def call(self, pixels: Any, training: bool = False) -> Any:
+            traced.append(pixels.shape)
+            return tiny(pixels, training=training)
+
+    model = Counting()
+    model(np.zeros((1, 12, 10, 3), np.float32))
+    traced.clear()
+    forward = compile_forward(model, replace(TINY_CONTRACT, mirror=True))
+    for count in range(1, 41):
+        forward(random_crops(count))
+    assert len(traced) == 1

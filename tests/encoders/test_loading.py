@@ -10,6 +10,7 @@ import pytest
 
 from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.engines.table import KERAS
 from face_encode.encoders.loading import KNOWN_ENCODERS, KnownEncoder, is_at_hand, load_encoder
 from face_encode.errors import ModelFileError, WeightsError
 from face_encode.types import CropRecipe, ImageArray
@@ -48,20 +49,20 @@ def test_a_cache_from_another_calibration_is_left_alone(
     known = KNOWN_ENCODERS["dlib_resnet"]
     former = replace(known, contract=replace(known.contract, threshold=0.5))
     monkeypatch.setitem(KNOWN_ENCODERS, "dlib_resnet", former)
-    assert load_encoder().contract.threshold == 0.5
+    assert load_encoder(engine=KERAS).contract.threshold == 0.5
     monkeypatch.setitem(KNOWN_ENCODERS, "dlib_resnet", known)
-    assert load_encoder().contract == encoder.contract
+    assert load_encoder(engine=KERAS).contract == encoder.contract
 
 
 def test_a_damaged_cache_is_made_again(
     encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FACE_ENCODE_CACHE", str(tmp_path))
-    load_encoder()
+    load_encoder(engine=KERAS)
     (cached,) = tmp_path.glob("*.keras")
     cached.write_bytes(cached.read_bytes()[:1000])
-    assert load_encoder().fingerprint == encoder.fingerprint
-    assert load_encoder(cached).fingerprint == encoder.fingerprint  # whole again
+    assert load_encoder(engine=KERAS).fingerprint == encoder.fingerprint
+    assert load_encoder(cached, engine=KERAS).fingerprint == encoder.fingerprint  # whole again
 
 
 def test_a_cache_that_cannot_be_written_is_no_matter(
@@ -69,7 +70,7 @@ def test_a_cache_that_cannot_be_written_is_no_matter(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("FACE_ENCODE_CACHE", str(tmp_path / "file"))
-    assert load_encoder().fingerprint == encoder.fingerprint
+    assert load_encoder(engine=KERAS).fingerprint == encoder.fingerprint
 
 
 def test_weights_are_taken_from_a_given_path_and_verified(tmp_path: Path) -> None:
@@ -164,16 +165,16 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Served]:
 
 def test_an_encoder_is_downloaded_once(server: Served, tmp_path: Path) -> None:
     assert not is_at_hand("far")
-    first = load_encoder("far")
+    first = load_encoder("far", engine=KERAS)
     assert is_at_hand("far")
-    assert load_encoder("far").fingerprint == first.fingerprint
+    assert load_encoder("far", engine=KERAS).fingerprint == first.fingerprint
     assert len(server.asked) == 1
     names = sorted({path.suffix for path in (tmp_path / "cache").iterdir()} - {".lock"})
     assert names == [".bin", ".json", ".keras"]
     # The converted one does without the original.
     (tmp_path / "cache" / "far.bin").unlink()
     assert is_at_hand("far")
-    assert load_encoder("far").fingerprint == first.fingerprint
+    assert load_encoder("far", engine=KERAS).fingerprint == first.fingerprint
     assert len(server.asked) == 1
 
 
@@ -182,18 +183,18 @@ def test_a_download_that_is_no_network_is_told_and_not_ruled_by(
 ) -> None:
     server.content = b"<html>Please log in to this hotel</html>"
     with pytest.raises(WeightsError, match=r"far\.bin: no weights; delete it"):
-        load_encoder("far")
+        load_encoder("far", engine=KERAS)
     (tmp_path / "cache" / "far.bin").unlink()
     server.content = b"weights 3"
-    assert float(load_encoder("far").model.get_weights()[0].max()) == 3
+    assert float(load_encoder("far", engine=KERAS).model.get_weights()[0].max()) == 3
 
 
 def test_weights_from_anywhere_leave_no_trace(server: Served, tmp_path: Path) -> None:
     (tmp_path / "mine.bin").write_bytes(b"weights 5")
-    mine = load_encoder("far", weights=tmp_path / "mine.bin")
+    mine = load_encoder("far", weights=tmp_path / "mine.bin", engine=KERAS)
     assert float(mine.model.get_weights()[0].max()) == 5
     assert server.asked == []
-    assert float(load_encoder("far").model.get_weights()[0].max()) == 3
+    assert float(load_encoder("far", engine=KERAS).model.get_weights()[0].max()) == 3
     (tmp_path / "mine.bin").write_bytes(b"something else")
     with pytest.raises(WeightsError, match=r"mine\.bin: no weights$"):
-        load_encoder("far", weights=tmp_path / "mine.bin")
+        load_encoder("far", weights=tmp_path / "mine.bin", engine=KERAS)

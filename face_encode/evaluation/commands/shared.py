@@ -10,7 +10,6 @@ from face_encode.console import (
     ROWS_SHOWN,
     add_detector_option,
     add_encoder_option,
-    import_keras_quietly,
     positive,
     printable,
 )
@@ -53,8 +52,8 @@ def open_models(options: argparse.Namespace) -> tuple[Detector, Encoder]:
     from face_encode.detectors.loading import load_detector
     from face_encode.encoders.loading import load_encoder
 
-    import_keras_quietly()
-    return load_detector(options.detector), load_encoder(options.model)
+    encoder = load_encoder(options.model, engine=options.encoder_engine)
+    return load_detector(options.detector), encoder
 
 
 def print_lines(title: str, lines: Sequence[str]) -> None:

@@ -1,0 +1,217 @@
+"""An encoder as one file for other programs, with everything that its right use depends on beside.
+
+The file takes crops and gives embeddings: the pixels' scaling and the mean over the mirror image
+are inside it. What it cannot hold (how faces are cut out, from which similarity two are one person)
+lies beside it as JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.engines.conversion import INPUT_NAME, FileFormat, convert
+from face_encode.encoders.engines.engine import Network, first_line_of
+from face_encode.encoders.engines.onnx_runtime import open_onnx_runtime
+from face_encode.encoders.engines.parity import MOST_DIFFERENCE, largest_difference, probe_crops
+from face_encode.errors import EngineError, InputError, MissingExtraError
+from face_encode.files import as_path, check_writable, replacing
+from face_encode.types import CropRecipe, Embeddings, ImageArray
+from face_encode.version import __version__
+
+NOTE_VERSION = 1
+"""The form of the JSON beside an exported file."""
+
+_FORMATS: dict[str, FileFormat] = {".onnx": "onnx", ".tflite": "tflite"}
+_OUTPUT_NAMES = {"onnx": "embeddings", "tflite": "output_0"}
+_TFLITE_SIGNATURE = "serving_default"
+_CROP_IN_WORDS = {
+    "dlib_chip": "Find the face and dlib's five landmarks (shape_predictor_5_face_landmarks.dat); "
+    "then dlib.get_face_chip(photo, landmarks, size=height, padding=margin), which turns the face "
+    "upright.",
+    "box": "Grow the detector's box by the share 'margin' of its width and height on every side, "
+    "cut off what lies outside the photo, and resize it to width x height without keeping its "
+    "proportions (OpenCV's INTER_AREA to make it smaller, INTER_LINEAR to make it larger).",
+}
+
+
+@dataclass(frozen=True)
+class ExportedEncoder:
+    """What was written.
+
+    Attributes:
+        path: The model.
+        note_path: The JSON beside it.
+        difference: The largest difference of its embeddings from those of Keras, on crops made
+            for that.
+    """
+
+    path: Path
+    note_path: Path
+    difference: float
+
+
+def export_encoder(encoder: Encoder, path: str | os.PathLike[str]) -> ExportedEncoder:
+    """Write an encoder as one file for other programs, and JSON that says how to use it.
+
+    Both are written atomically, and only where the file gives the embeddings that Keras gives.
+
+    Args:
+        encoder: Any.
+        path: Ends in ``.onnx``, or in ``.tflite`` for TensorFlow Lite. The JSON's name is the same
+            and ``.json``.
+
+    Raises:
+        InputError: Another ending.
+        MissingExtraError: The extra ``export`` is not installed.
+        EngineError: The encoder cannot be converted, its embeddings then differ, or the files
+            cannot be written.
+    """
+    path = as_path(path)
+    file_format = check_export_path(path)
+    content = convert(encoder.model, encoder.contract, file_format, mirror=encoder.contract.mirror)
+    difference = _difference(encoder, content, file_format)
+    # Not the other way round, since no comparison holds for what is no number.
+    if not difference <= MOST_DIFFERENCE:
+        raise EngineError(
+            f"{path} was not written: embeddings may differ from those of Keras by "
+            f"{MOST_DIFFERENCE:g} at most. Received: a largest difference of {difference:.2g}"
+        )
+    note_path = path.with_name(f"{path.name}.json")
+    note = describe_export(encoder, path, content, difference)
+    with replacing(note_path, EngineError) as new_note, replacing(path, EngineError) as new_file:
+        new_file.write_bytes(content)
+        new_note.write_text(json.dumps(note, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    return ExportedEncoder(path, note_path, difference)
+
+
+def check_export_path(path: Path) -> FileFormat:
+    """Refuse a path, or a lack of what it takes, before the seconds that loading a model takes.
+
+    Returns:
+        The format that the ending stands for.
+
+    Raises:
+        InputError: An ending that stands for none.
+        MissingExtraError: The extra ``export`` is not installed.
+        EngineError: It cannot be written there.
+    """
+    if path.suffix not in _FORMATS:
+        raise InputError(f"an exported file ends in {' or '.join(_FORMATS)}. Received: {path}")
+    file_format = _FORMATS[path.suffix]
+    needed = ("tf2onnx", "onnx", "onnxruntime") if file_format == "onnx" else ()
+    missing = [module for module in needed if importlib.util.find_spec(module) is None]
+    if missing:
+        raise MissingExtraError(
+            f'exporting to ONNX needs {" and ".join(missing)}: pip install "face_encode[export]"'
+        )
+    check_writable(path, EngineError)
+    return file_format
+
+
+def describe_export(
+    encoder: Encoder, path: Path, content: bytes, difference: float
+) -> dict[str, Any]:
+    """What lies beside an exported file, as plain JSON values.
+
+    Args:
+        encoder: The encoder.
+        path: The file.
+        content: What it holds.
+        difference: See :class:`ExportedEncoder`.
+    """
+    contract, file_format = encoder.contract, _FORMATS[path.suffix]
+    crop = contract.crop
+    return {
+        "note_version": NOTE_VERSION,
+        "file": {
+            "name": path.name,
+            "format": file_format,
+            "sha256": hashlib.sha256(content).hexdigest(),
+        },
+        "encoder": {
+            "name": contract.name,
+            "fingerprint": encoder.fingerprint,
+            "trained_on": contract.trained_on,
+            "licence": contract.licence,
+        },
+        "crop": {**crop.as_dict(), "in_words": _CROP_IN_WORDS[crop.method]},
+        "input": {
+            "name": INPUT_NAME,
+            "shape": ["any number of crops", crop.height, crop.width, 3],
+            "type": "uint8",
+            "colours": "red, green, blue",
+            "pixel_range": [0, 255],
+            "scaling": "inside the file: give the pixels as they are",
+        },
+        "output": {
+            "name": _OUTPUT_NAMES[file_format],
+            "shape": ["one for each crop", encoder.embedding_size],
+            "type": "float32",
+            "mirror": "inside the file: the mean over the crop and its mirror image"
+            if contract.mirror
+            else "none",
+            "length": "as the network gives it; divide by it before a dot product",
+        },
+        "comparison": {
+            "metric": contract.metric,
+            "threshold": contract.threshold,
+            "false_match_rate": contract.false_match_rate,
+            "euclidean_threshold": contract.euclidean_threshold,
+            "in_words": "two faces count as one person where the cosine of their embeddings is at "
+            "least 'threshold'",
+        },
+        "largest_difference_from_keras": difference,
+        "package": {"name": "face_encode", "version": __version__},
+    }
+
+
+def _difference(encoder: Encoder, content: bytes, file_format: FileFormat) -> float:
+    """How far the file's embeddings are from those of Keras, in batches of several sizes."""
+    by_keras = Encoder(encoder.model, encoder.contract)
+    crops = probe_crops(encoder.contract.crop)
+    expected = by_keras.encode(crops)
+    try:
+        if file_format == "onnx":
+            network = open_onnx_runtime(content, 1)
+        else:
+            network = _open_tflite(content, encoder.contract.crop)
+        whole = largest_difference(expected, network(crops))
+        return max(whole, largest_difference(expected[-1:], network(crops[-1:])))
+    # Each library raises types of its own.
+    except Exception as error:
+        raise EngineError(
+            f"the converted file of {encoder.name!r} cannot be run: {first_line_of(error)}"
+        ) from error
+
+
+def _open_tflite(content: bytes, crop: CropRecipe) -> Network:
+    """A network in the interpreter of TensorFlow Lite."""
+    with warnings.catch_warnings():
+        # It announces its own successor.
+        warnings.simplefilter("ignore")
+        if importlib.util.find_spec("ai_edge_litert") is not None:
+            from ai_edge_litert.interpreter import Interpreter
+        else:
+            import tensorflow as tf
+
+            Interpreter = tf.lite.Interpreter
+        interpreter = Interpreter(model_content=content)
+    place = interpreter.get_input_details()[0]["index"]
+
+    def network(images: ImageArray) -> Embeddings:
+        interpreter.resize_tensor_input(place, (len(images), crop.height, crop.width, 3))
+        run = interpreter.get_signature_runner(_TFLITE_SIGNATURE)
+        found = run(**{INPUT_NAME: images})[_OUTPUT_NAMES["tflite"]]
+        return np.array(found, np.float32)
+
+    return network
