@@ -110,7 +110,7 @@ def embed_folder(
     photos, unlisted = photos_below(top)
     if not photos:
         raise DatasetError(f"{top}: no photo in it or below it")
-    photos, unnamed = _with_names_of_text(photos)
+    photos, unnamed = with_names_of_text(photos)
     journal_path = target.with_name(f"{target.name}{UNFINISHED_SUFFIX}")
     run_settings = {"run": "embed", **asdict(settings)}
     with UnfinishedRun(
@@ -165,7 +165,7 @@ class _Run:
     def _all(self) -> Iterator[PhotoFaces]:
         """Every photo, from the journal, in the order of the folder."""
         for row, photo in enumerate(self._photos):
-            yield _faces_of(self._unfinished.result(row), photo)
+            yield faces_of(self._unfinished.result(row), photo)
 
     def quantizer(self, settings: EmbeddingSettings) -> Quantizer:
         """Centred on the mean of all embeddings of the run."""
@@ -176,7 +176,7 @@ class _Run:
     def finished(self, others: Sequence[tuple[str, str]]) -> Iterator[PhotoFaces]:
         """Every photo for the file, those that were never opened first; counts them."""
         for name, reason in others:
-            yield _none(name, reason)
+            yield without_faces(name, reason)
         for each in self._all():
             self.face_count += len(each.boxes)
             if each.error is not None:
@@ -193,7 +193,7 @@ def _kept(
         yield from batch
 
 
-def _with_names_of_text(photos: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+def with_names_of_text(photos: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
     """The photos whose names any format can hold, and the others with the reason."""
     fine, others = [], []
     for photo in photos:
@@ -205,8 +205,8 @@ def _with_names_of_text(photos: Sequence[str]) -> tuple[list[str], list[tuple[st
     return fine, others
 
 
-def _none(photo: str, reason: str, digest: str = "", size: int = 0) -> PhotoFaces:
-    """A photo without a row."""
+def without_faces(photo: str, reason: str, digest: str = "", size: int = 0) -> PhotoFaces:
+    """What a file says of a photo in which no face was embedded."""
     return PhotoFaces(
         photo,
         digest,
@@ -217,10 +217,10 @@ def _none(photo: str, reason: str, digest: str = "", size: int = 0) -> PhotoFace
     )
 
 
-def _faces_of(found: EmbeddedPhoto, photo: str) -> PhotoFaces:
+def faces_of(found: EmbeddedPhoto, photo: str) -> PhotoFaces:
     """What the pipeline found in a photo, under the name that it has in the file."""
     if found.error is not None:
-        return _none(photo, found.error, found.digest, found.embeddings.shape[1])
+        return without_faces(photo, found.error, found.digest, found.embeddings.shape[1])
     faces = found.faces[: len(found.embeddings)]
     boxes = [(face.box.left, face.box.top, face.box.width, face.box.height) for face in faces]
     return PhotoFaces(

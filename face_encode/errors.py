@@ -12,6 +12,7 @@
     ├── WeightsError            known weights are missing, damaged or not what they should be
     ├── TrainingError           a training run cannot go on
     ├── EmbeddingFileError      embeddings cannot be written to, or read from, a file
+    ├── ClusterError            a Ray cluster cannot be reached, or its work not go on
     ├── MissingExtraError       an optional dependency is needed and not installed
     └── GalleryError            a gallery cannot be read, written or searched
         └── WrongEncoderError   a gallery was filled by another encoder
@@ -60,6 +61,10 @@ class TrainingError(FaceEncodeError):
 
 class EmbeddingFileError(FaceEncodeError):
     """Embeddings cannot be written to, or read from, a file."""
+
+
+class ClusterError(FaceEncodeError):
+    """A Ray cluster cannot be reached, or its work cannot go on."""
 
 
 class MissingExtraError(FaceEncodeError, ImportError):

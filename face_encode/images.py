@@ -103,7 +103,11 @@ def read_image(path: str | os.PathLike[str]) -> ImageArray:
 
 
 def decode_image(
-    content: bytes, label: str = "the photo", *, max_pixels: int | None = None
+    content: bytes,
+    label: str = "the photo",
+    *,
+    max_pixels: int | None = None,
+    any_format: bool = False,
 ) -> ImageArray:
     """Read a photo's bytes, whose sender may be unknown, as ``read_image`` reads a file.
 
@@ -111,6 +115,8 @@ def decode_image(
         content: A photo as AVIF, BMP, GIF, JPEG, PNG, PPM, TIFF or WebP; a HEIC one is refused.
         label: What it is called in an error.
         max_pixels: The most that are decoded; None for ``MAX_PIXELS``.
+        any_format: Whether whatever ``read_image`` reads is read: for a file of one's own that
+            lies elsewhere.
 
     Returns:
         uint8 ``(H, W, 3)``.
@@ -125,7 +131,9 @@ def decode_image(
     most = MAX_PIXELS if max_pixels is None else max_pixels
     with (
         _telling_damage(label, most),
-        Image.open(io.BytesIO(content), formats=_FORMATS_FROM_OUTSIDE) as photo,
+        Image.open(
+            io.BytesIO(content), formats=None if any_format else _FORMATS_FROM_OUTSIDE
+        ) as photo,
     ):
         return _to_rgb(photo, label, most)
 

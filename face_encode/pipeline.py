@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -17,7 +18,7 @@ from face_encode.detectors.detector import Detector
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import ImageError, InputError
 from face_encode.hygiene import sharpness
-from face_encode.images import as_rgb, content_digest, read_image
+from face_encode.images import as_rgb, content_digest, decode_image, read_image
 from face_encode.prefetching import prefetched
 from face_encode.types import CropRecipe, Embeddings, Face, ImageArray, Photo, check_count
 from face_encode.workers import in_processes, sensible_workers_for
@@ -259,7 +260,7 @@ def find_in_photo(
         Whatever is wrong with the photo is its ``error``.
     """
     label = "array" if isinstance(photo, np.ndarray) else os.fspath(photo)
-    nothing = PhotoCrops(label, (), np.empty((0, recipe.height, recipe.width, 3), np.uint8))
+    nothing = _nothing_in(label, recipe)
     try:
         if digests:
             nothing = replace(nothing, digest=content_digest(photo))
@@ -268,6 +269,51 @@ def find_in_photo(
         # The photo is named beside the reason wherever this is shown.
         reason = str(error).removeprefix(f"{Path(label)}: ")
         return replace(nothing, error=reason)
+    return _find_in_image(image, nothing, detector, recipe, max_faces)
+
+
+def find_in_content(
+    content: bytes,
+    name: str,
+    detector: Detector,
+    recipe: CropRecipe,
+    max_faces: int | None,
+) -> PhotoCrops:
+    """Find the faces in a photo whose file has been read, as ``find_in_photo`` does.
+
+    Args:
+        content: The file's content, from wherever the file lies.
+        name: What the photo is called.
+        detector: Finds the faces.
+        recipe: How they are cut out.
+        max_faces: The largest so many; None for all.
+
+    Returns:
+        With the digest of the content; whatever is wrong with the photo is its ``error``.
+    """
+    nothing = _nothing_in(name, recipe)
+    try:
+        if content:
+            nothing = replace(nothing, digest=hashlib.sha256(content).hexdigest())
+        image = decode_image(content, name, any_format=True)
+    except ImageError as error:
+        return replace(nothing, error=str(error).removeprefix(f"{name}: "))
+    return _find_in_image(image, nothing, detector, recipe, max_faces)
+
+
+def _nothing_in(name: str, recipe: CropRecipe) -> PhotoCrops:
+    """A photo without a face so far."""
+    return PhotoCrops(name, (), np.empty((0, recipe.height, recipe.width, 3), np.uint8))
+
+
+def _find_in_image(
+    image: ImageArray,
+    nothing: PhotoCrops,
+    detector: Detector,
+    recipe: CropRecipe,
+    max_faces: int | None,
+) -> PhotoCrops:
+    """What a photo becomes once it is decoded."""
     size = (image.shape[1], image.shape[0])
     faces = tuple(detector.detect(image))
     if not faces:

@@ -8,7 +8,7 @@ x ≈ m + s c has length 1, which makes s the positive root of
     |c|² s² + 2 (m · c) s + |m|² - 1 = 0.
 
 The similarity of a probe p is then p · m + s (p · c): one matrix product with the codes, which
-never have to be widened all at once.
+:mod:`face_encode.gallery.similarities` does in whole numbers.
 
 Why a centre: embeddings of faces share a large mean (strangers' cosine is about 0.8 for
 ``dlib_resnet``), and 255 steps around it are finer than around zero; docs/embeddings.md has the
@@ -133,32 +133,3 @@ class Quantizer:
         """
         steps = self.steps(codes)[:, np.newaxis]
         return np.asarray(codes.astype(np.float32) * steps + self.centre, np.float32)
-
-    def similarities(
-        self,
-        probes: Embeddings,
-        codes: Codes,
-        steps: npt.NDArray[np.float32],
-    ) -> npt.NDArray[np.float32]:
-        """Cosine similarities of probes and quantised embeddings, by blocked matrix products.
-
-        The codes are widened block by block, so that this takes little memory beside its result.
-
-        Args:
-            probes: float32 ``(M, D)``, of length 1.
-            codes: int8 ``(N, D)``.
-            steps: Their steps, from :meth:`steps`.
-
-        Returns:
-            float32 ``(M, N)``; rounding may lead a trace out of -1..1.
-        """
-        result = np.empty((len(probes), len(codes)), np.float32)
-        widened = np.empty((min(_BLOCK, len(codes)), codes.shape[1]), np.float32)
-        for start in range(0, len(codes), _BLOCK):
-            block = codes[start : start + _BLOCK]
-            wide = widened[: len(block)]
-            wide[:] = block
-            place = slice(start, start + len(block))
-            np.multiply(probes @ wide.T, steps[place], out=result[:, place])
-        result += (probes @ self.centre)[:, np.newaxis]
-        return result

@@ -74,6 +74,15 @@ def parser() -> argparse.ArgumentParser:
     kinds = [each.kind for each in SEARCH_KINDS]
     every = [*kinds, LOOP.kind]
     group.add_argument("--kinds", nargs="+", choices=every, default=every, metavar="KIND")
+    group.add_argument(
+        "--most",
+        type=_limit,
+        nargs="+",
+        default=[],
+        metavar="KIND=N",
+        help="measure a kind with other than so many faces at the most, such as "
+        "approximate=1000000, which takes minutes to build",
+    )
     group = made.add_argument_group("recall")
     group.add_argument(
         "--recall-sizes", type=int, nargs="+", default=list(RECALL_SIZES), metavar="N"
@@ -84,6 +93,14 @@ def parser() -> argparse.ArgumentParser:
         help="a float32 .npz gallery of real people; without it, the photos are enrolled",
     )
     return made
+
+
+def _limit(text: str) -> tuple[str, int]:
+    """A way to search and the most faces, such as ``approximate=1000000``."""
+    kind, _, number = text.partition("=")
+    if kind not in [each.kind for each in SEARCH_KINDS]:
+        raise argparse.ArgumentTypeError(f"KIND=N with a known kind, not {text!r}")
+    return kind, positive(number)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -128,11 +145,15 @@ def run(options: argparse.Namespace) -> int:
                         options.encoders, options.engines, options.batches, options.turns, skipped
                     )
                 elif part == "search":
-                    found |= measure_search(options.sizes, options.kinds, options.turns, skipped)
+                    found |= measure_search(
+                        options.sizes, options.kinds, options.turns, skipped, dict(options.most)
+                    )
                     found["dimensions"] = DIMENSIONS
                 else:
                     gallery = options.gallery or _largest_gallery(options, galleries)
-                    found |= measure_recall(gallery, options.recall_sizes, options.kinds, skipped)
+                    found |= measure_recall(
+                        gallery, options.recall_sizes, options.kinds, skipped, dict(options.most)
+                    )
     if not results.parts:
         raise InputError(f"nothing was measured, and {options.output} holds no numbers")
     with replacing(options.output / TABLES, InputError) as temporary:

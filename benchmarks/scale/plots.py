@@ -29,6 +29,7 @@ _GREY = "#666666"
 # Colour, marker and line of each way to search: never by colour alone.
 _SEARCH_STYLES = {
     "float32": (BLUE, "o", "-"),
+    "indexed": (SKY, "P", "-"),
     "int8": (ORANGE, "s", "-"),
     "approximate": (GREEN, "^", "-"),
     "milvus": (PURPLE, "D", "-"),

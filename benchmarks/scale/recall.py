@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,22 @@ import numpy as np
 
 from benchmarks.scale.contestant import Contestant, MissingContestantError
 from benchmarks.scale.results import Skipped
-from benchmarks.scale.search import SEARCH_KINDS
+from benchmarks.scale.search import SEARCH_KINDS, is_too_large
 from face_encode.errors import InputError
 
 _MODULE = "benchmarks.scale.search_contestants"
 EXACT = "float32"
 # Others do not search by cosine, and name others for that.
-COMPARED = ("float32", "int8", "approximate")
+COMPARED = ("float32", "indexed", "int8", "approximate")
 _FEWEST = 4
 
 
 def measure_recall(
-    gallery: Path, sizes: Sequence[int], kinds: Sequence[str], skipped: list[Skipped]
+    gallery: Path,
+    sizes: Sequence[int],
+    kinds: Sequence[str],
+    skipped: list[Skipped],
+    most: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Search with real embeddings, exactly and faster, and compare who is named.
 
@@ -35,6 +39,7 @@ def measure_recall(
         sizes: How many are enrolled, drawn ones included; 0 for the real ones alone.
         kinds: Of ``SEARCH_KINDS``.
         skipped: Takes what cannot be measured here.
+        most: See ``measure_search``.
 
     Returns:
         ``"rows"``, one a way and size: the share of probes for which the same person is named as
@@ -68,6 +73,8 @@ def measure_recall(
             found: dict[str, Any] = {}
             for each in SEARCH_KINDS:
                 if each.kind not in COMPARED or each.kind not in (EXACT, *kinds):
+                    continue
+                if is_too_large(each, size, most or {}, "recall", skipped):
                     continue
                 try:
                     with Contestant(each.label, _MODULE, each.kind, options) as contestant:

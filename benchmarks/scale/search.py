@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -33,8 +33,8 @@ class SearchKind:
     Attributes:
         kind: Of ``search_contestants``.
         label: What tables and plots call it.
-        most: The most faces that it is measured with by itself, where it is slow to build or
-            needs much memory; None for no limit.
+        most: The most faces that it is measured with unless more are asked for, where it takes
+            long to build or much memory; None for no limit.
     """
 
     kind: str
@@ -44,8 +44,10 @@ class SearchKind:
 
 SEARCH_KINDS = (
     SearchKind("float32", "exact, float32"),
+    SearchKind("indexed", "exact, float32 with int8 index"),
     SearchKind("int8", "exact, int8"),
-    SearchKind("milvus", "Milvus Lite", 100_000),
+    SearchKind("approximate", "approximate index", 100_000),
+    SearchKind("milvus", "Milvus Lite", 30_000),
     SearchKind("face_recognition", "face_recognition", 1_000_000),
 )
 LOOP = SearchKind("loop", "the original's loop (reckoned)")
@@ -53,7 +55,11 @@ READING = SearchKind("reading", "reading the array once")
 
 
 def measure_search(
-    sizes: Sequence[int], kinds: Sequence[str], turns: int, skipped: list[Skipped]
+    sizes: Sequence[int],
+    kinds: Sequence[str],
+    turns: int,
+    skipped: list[Skipped],
+    most: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Look one embedding up among so many, by each way of searching, in turns.
 
@@ -62,6 +68,7 @@ def measure_search(
         kinds: Of ``SEARCH_KINDS``, and ``"loop"``.
         turns: How many turns a size has.
         skipped: Takes what cannot be measured here.
+        most: Kind -> the most faces, where others than its own are wanted.
 
     Returns:
         ``"rows"``, one a way and size; ``"bytes_a_second"`` of the memory; ``"growth"`` of each
@@ -71,7 +78,13 @@ def measure_search(
     rates: list[float] = []
     with Contestant(READING.label, _MODULE, "reading", {"bytes": ARRAY_BYTES}) as reader:
         for size in sorted(sizes):
-            rows += _measure_size(size, kinds, turns, reader, rates, skipped)
+            allowed = [
+                each
+                for each in SEARCH_KINDS
+                if each.kind in kinds
+                and not is_too_large(each, size, most or {}, "search", skipped)
+            ]
+            rows += _measure_size(size, allowed, turns, reader, rates, skipped)
     if "loop" in kinds:
         rows += _loop_rows(sizes, turns, skipped)
     growth = {}
@@ -88,9 +101,21 @@ def measure_search(
     return {"rows": rows, "bytes_a_second": max(rates), "growth": growth}
 
 
+def is_too_large(
+    each: SearchKind, size: int, most: Mapping[str, int], part: str, skipped: list[Skipped]
+) -> bool:
+    """Whether a way is not to be measured with so many faces; ``skipped`` then says so."""
+    limit = most.get(each.kind, each.most)
+    if limit is None or size <= limit:
+        return False
+    what = f"{each.label}, {size:,} faces"
+    skipped.append(Skipped(part, what, f"measured up to {limit:,} (--most {each.kind}=N)"))
+    return True
+
+
 def _measure_size(
     size: int,
-    kinds: Sequence[str],
+    kinds: Sequence[SearchKind],
     turns: int,
     reader: Contestant,
     rates: list[float],
@@ -103,13 +128,8 @@ def _measure_size(
         repeats: dict[str, int] = {}
         # Backwards, because building takes much more memory than it keeps: the largest comes last,
         # when nobody else needs room to build.
-        for each in reversed(SEARCH_KINDS):
-            if each.kind not in kinds:
-                continue
+        for each in reversed(kinds):
             what = f"{each.label}, {size:,} faces"
-            if each.most is not None and size > each.most:
-                skipped.append(Skipped("search", what, f"measured up to {each.most:,}"))
-                continue
             options = {"faces": size, "dimensions": DIMENSIONS, "folder": folder}
             try:
                 contestant = Contestant(each.label, _MODULE, each.kind, options)

@@ -32,6 +32,10 @@ _PROBES = 256
 # No measurement may push out what else runs on the machine.
 _SHARE_OF_MEMORY = 0.85
 _OPENING = "face_encode.gallery.opening"
+_LINES = {
+    "usearch": 'pip install "face_encode[index]"',
+    "pymilvus": 'pip install "face_encode[milvus]"',
+}
 
 Search: TypeAlias = Callable[[Embeddings], list[str]]
 """The nearest person of each probe."""
@@ -129,14 +133,24 @@ def contestant(
     return handle
 
 
-def in_memory(enrolled: Enrolled, options: Answer, *, int8: bool) -> Search:
-    """This package's gallery in memory."""
-    from face_encode.gallery.opening import open_gallery
+def in_memory(
+    enrolled: Enrolled, options: Answer, *, int8: bool = False, index: str = ""
+) -> Search:
+    """This package's gallery in memory.
 
-    gallery = open_gallery(
-        encoder=AnyEncoder(embedding_size=enrolled.embeddings.shape[1]), int8=int8
-    )
+    Args:
+        enrolled: Who is enrolled.
+        options: See the module.
+        int8: Whether embeddings are kept as a byte a number.
+        index: ``"codes"`` to look through int8 codes of float32 embeddings first, which finds the
+            same; ``"graph"`` to search approximately; empty for neither.
+    """
+    from face_encode.gallery.memory import MemoryGallery
+
+    gallery = MemoryGallery(AnyEncoder(embedding_size=enrolled.embeddings.shape[1]), int8=int8)
     gallery.add(enrolled.names, enrolled.embeddings)
+    if index:
+        gallery.build_index(approximate=index == "graph", progress=False)
     return lambda probes: [matches[0].name for matches in gallery.search(probes)]
 
 
@@ -199,11 +213,11 @@ def reading(options: Answer) -> Handler:
 
 def _import(modules: Sequence[str]) -> None:
     for module in modules:
+        package = module.partition(".")[0]
         # face_recognition ends the whole process where a module that it wants is missing.
-        if find_spec(module) is None:
-            raise MissingContestantError(
-                f"{module} is missing, install it by: {FACE_RECOGNITION_LINE}"
-            )
+        if find_spec(package) is None:
+            line = _LINES.get(package, FACE_RECOGNITION_LINE)
+            raise MissingContestantError(f"{package} is missing, install it by: {line}")
         importlib.import_module(module)
 
 
@@ -216,9 +230,13 @@ def _check_memory(needed: float) -> None:
 
 
 KINDS: dict[str, Callable[[Answer], Handler]] = {
-    "float32": partial(contestant, partial(in_memory, int8=False), 9.5, [_OPENING]),
+    "float32": partial(contestant, in_memory, 9.5, [_OPENING]),
+    "indexed": partial(contestant, partial(in_memory, index="codes"), 11.0, [_OPENING]),
     "int8": partial(contestant, partial(in_memory, int8=True), 9.5, [_OPENING]),
-    "milvus": partial(contestant, in_milvus, 17.0, [_OPENING]),
+    "approximate": partial(
+        contestant, partial(in_memory, index="graph"), 13.0, [_OPENING, "usearch.index"]
+    ),
+    "milvus": partial(contestant, in_milvus, 17.0, [_OPENING, "pymilvus"]),
     "face_recognition": partial(
         contestant, face_distance, 30.0, ["pkg_resources", "face_recognition"]
     ),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
+from face_encode.cli.cluster import add_cluster_options, check_engine_options, embed_on_cluster
 from face_encode.cli.opening import add_model_options, open_model
 from face_encode.console import (
     ROWS_SHOWN,
@@ -14,6 +16,9 @@ from face_encode.console import (
     telling_of_resumption,
 )
 
+if TYPE_CHECKING:
+    from face_encode.bulk import EmbeddingReport
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -21,7 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Embed the faces of all photos in a folder and below it. A run that was interrupted or "
         "killed is continued by the same command."
     )
-    parser.add_argument("folder", metavar="DIR", help="photos, in sub-folders too")
+    parser.add_argument(
+        "folder",
+        metavar="DIR",
+        help="photos, in sub-folders too; with --engine ray also an address, s3://bucket/photos",
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -45,32 +54,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--int8", action="store_true", help="a byte a number instead of four, of length 1"
     )
     add_work_options(parser)
+    add_cluster_options(parser)
     add_json_option(parser)
     add_model_options(parser, threshold=False)
 
 
 def run(options: argparse.Namespace) -> int:
     """Embed, write, and report."""
-    from face_encode.bulk import embed_folder
-    from face_encode.embedding_files.opening import check_embeddings_path
-    from face_encode.files import as_path
-
-    # Before the seconds that loading a model takes.
-    check_embeddings_path(as_path(options.output))
-    model = open_model(options)
+    check_engine_options(options)
     with telling_of_resumption():
-        report = embed_folder(
-            options.folder,
-            options.output,
-            model.detector,
-            model.encoder,
-            faces=options.faces,
-            raw=options.raw,
-            int8=options.int8,
-            restart=options.restart,
-            workers=options.workers,
-            batch_size=options.batch_size,
-        )
+        report = embed_on_cluster(options) if options.engine == "ray" else _embed_here(options)
     if options.json:
         left_out = [{"photo": photo, "reason": reason} for photo, reason in report.left_out]
         counts = {"photos": report.photos, "faces": report.faces, "resumed": report.resumed}
@@ -85,3 +78,26 @@ def run(options: argparse.Namespace) -> int:
         print(f"embeddings: {options.output}")
     # The file is there all the same, and tells of every photo why.
     return 0 if report.faces else 1
+
+
+def _embed_here(options: argparse.Namespace) -> EmbeddingReport:
+    """Embed on this machine."""
+    from face_encode.bulk import embed_folder
+    from face_encode.embedding_files.opening import check_embeddings_path
+    from face_encode.files import as_path
+
+    # Before the seconds that loading a model takes.
+    check_embeddings_path(as_path(options.output))
+    model = open_model(options)
+    return embed_folder(
+        options.folder,
+        options.output,
+        model.detector,
+        model.encoder,
+        faces=options.faces,
+        raw=options.raw,
+        int8=options.int8,
+        restart=options.restart,
+        workers=options.workers,
+        batch_size=options.batch_size,
+    )

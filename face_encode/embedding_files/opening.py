@@ -8,10 +8,12 @@ from pathlib import Path
 
 from face_encode.embedding_files.npz import read_npz, write_npz
 from face_encode.embedding_files.parquet import check_pyarrow, read_parquet, write_parquet
+from face_encode.embedding_files.parts import read_parts
 from face_encode.embedding_files.table import EmbeddingSettings, EmbeddingTable, PhotoFaces
 from face_encode.errors import EmbeddingFileError, InputError
-from face_encode.files import as_path, replacing
+from face_encode.files import replacing
 from face_encode.quantization import Quantizer
+from face_encode.storage import is_address, place_of, reporting
 
 SUFFIXES = (".npz", ".parquet")
 
@@ -32,23 +34,30 @@ def check_embeddings_path(path: Path) -> None:
 
 
 def read_embeddings(path: str | os.PathLike[str]) -> EmbeddingTable:
-    """Read a file that ``face-encode embed`` wrote.
+    """Read what ``face-encode embed`` wrote.
 
     Args:
-        path: ``.npz`` or ``.parquet``.
+        path: ``.npz`` or ``.parquet``; the latter may be a folder of parts, and an address such
+            as ``s3://bucket/embeddings.parquet``.
 
     Raises:
         EmbeddingFileError: Missing, damaged, no such file, or written by a later release.
         MissingExtraError: Parquet, and pyarrow is not installed.
     """
-    path = as_path(path)
-    check_embeddings_path(path)
+    place = place_of(path)
+    # As the caller wrote it, in errors.
+    name = str(place) if is_address(path) else os.fspath(path)
+    check_embeddings_path(Path(name))
+    if place.suffix == ".npz" and not place.is_local:
+        raise EmbeddingFileError(f"an .npz file is read from this machine only. Received: {name}")
     try:
-        if path.suffix == ".parquet":
-            return read_parquet(path)
-        return read_npz(path)
+        if place.suffix == ".npz":
+            return read_npz(Path(name))
+        with reporting(f"{place} cannot be read", EmbeddingFileError):
+            kind = place.kind()
+        return read_parts(place) if kind == "folder" else read_parquet(place)
     except InputError as error:
-        raise EmbeddingFileError(f"the file of embeddings {path} is damaged: {error}") from error
+        raise EmbeddingFileError(f"the file of embeddings {name} is damaged: {error}") from error
 
 
 def write_embeddings(

@@ -7,9 +7,9 @@ file's own metadata, as JSON under ``face_encode``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -21,8 +21,9 @@ from face_encode.embedding_files.table import (
     finished,
 )
 from face_encode.errors import EmbeddingFileError, InputError, MissingExtraError
-from face_encode.files import open_regular, reason_of
+from face_encode.files import open_regular
 from face_encode.quantization import Quantizer
+from face_encode.storage import Place, in_a_line
 
 _KEY = b"face_encode"
 # Rows that are written together: 16 MB of 128 float32 each.
@@ -44,7 +45,7 @@ def check_pyarrow() -> None:
 
 
 def write_parquet(
-    path: Path,
+    path: Path | IO[bytes],
     settings: EmbeddingSettings,
     photos: Iterable[PhotoFaces],
     quantizer: Quantizer | None,
@@ -52,37 +53,114 @@ def write_parquet(
     """Write the rows as they come, in memory of one row group.
 
     Args:
-        path: Where to.
+        path: Where to, or a file open for writing.
         settings: What made the embeddings.
         photos: Every photo, also those without a face.
         quantizer: For int8.
     """
-    import pyarrow
+    write_tables(path, settings, _tables(settings, photos, quantizer), quantizer)
+
+
+def _tables(
+    settings: EmbeddingSettings, photos: Iterable[PhotoFaces], quantizer: Quantizer | None
+) -> Iterator[Any]:
+    """The rows as Arrow tables of about a row group each."""
+    waiting: list[PhotoFaces] = []
+    rows = 0
+    for each in photos:
+        waiting.append(each)
+        rows += max(1, len(each.boxes))
+        if rows >= _ROW_GROUP:
+            yield table_of(waiting, settings, quantizer)
+            waiting.clear()
+            rows = 0
+    if waiting:
+        yield table_of(waiting, settings, quantizer)
+
+
+def write_tables(
+    path: Path | IO[bytes],
+    settings: EmbeddingSettings,
+    tables: Iterable[Any],
+    quantizer: Quantizer | None,
+) -> None:
+    """Write Arrow tables that ``table_of`` made, a row group each.
+
+    Args:
+        path: Where to, or a file open for writing.
+        settings: What made the embeddings.
+        tables: pyarrow's tables.
+        quantizer: For int8.
+    """
     import pyarrow.parquet
 
+    # Embeddings look like noise: a dictionary of them would hold every number once.
+    options = {"use_dictionary": ["photo", "digest", "error"]}
+    with pyarrow.parquet.ParquetWriter(path, schema_of(settings, quantizer), **options) as writer:
+        for table in tables:
+            writer.write_table(table)
+
+
+def table_of(
+    photos: list[PhotoFaces], settings: EmbeddingSettings, quantizer: Quantizer | None
+) -> Any:
+    """The rows of some photos as pyarrow's table.
+
+    Args:
+        photos: At least one.
+        settings: What made the embeddings.
+        quantizer: For int8.
+    """
+    import pyarrow
+
+    schema = schema_of(settings, quantizer)
+    return pyarrow.Table.from_arrays(_columns(photos, settings, quantizer, schema), schema=schema)
+
+
+def schema_of(settings: EmbeddingSettings, quantizer: Quantizer | None) -> Any:
+    """The schema of a file, with what the file says of itself in the metadata."""
     described = {"format_version": FORMAT_VERSION, "settings": json.loads(settings.to_json())}
     if quantizer is not None:
         described["centre"] = quantizer.centre.tolist()
-    schema = _schema(settings).with_metadata({_KEY: json.dumps(described)})
-    waiting: list[PhotoFaces] = []
-    rows = 0
-    # Embeddings look like noise: a dictionary of them would hold every number once.
-    options = {"use_dictionary": ["photo", "digest", "error"]}
-    with pyarrow.parquet.ParquetWriter(path, schema, **options) as writer:
+    return _schema(settings).with_metadata({_KEY: json.dumps(described)})
 
-        def write() -> None:
-            columns = _columns(waiting, settings, quantizer, schema)
-            writer.write_table(pyarrow.Table.from_arrays(columns, schema=schema))
 
-        for each in photos:
-            waiting.append(each)
-            rows += max(1, len(each.boxes))
-            if rows >= _ROW_GROUP:
-                write()
-                waiting.clear()
-                rows = 0
-        if waiting:
-            write()
+def quantized(table: Any, settings: EmbeddingSettings, quantizer: Quantizer) -> Any:
+    """A table of float32 embeddings as one of int8.
+
+    Args:
+        table: pyarrow's table with float32 embeddings.
+        settings: With int8.
+        quantizer: Makes the codes.
+    """
+    import pyarrow
+
+    schema = schema_of(settings, quantizer)
+    embeddings = embeddings_of(table)
+    absent = table["error"].is_valid().to_numpy(zero_copy_only=False)
+    codes = np.zeros((len(table), settings.embedding_size), np.int8)
+    if len(embeddings):
+        codes[~absent] = quantizer.quantize(embeddings)
+    column = pyarrow.FixedSizeListArray.from_arrays(
+        pyarrow.array(codes.reshape(-1)),
+        type=schema.field("embedding").type,
+        mask=pyarrow.array(absent),
+    )
+    place = schema.get_field_index("embedding")
+    return table.set_column(place, schema.field(place), column).replace_schema_metadata(
+        schema.metadata
+    )
+
+
+def embeddings_of(table: Any) -> Any:
+    """The embeddings of a table's rows that have one, as they are kept: ``(N, D)``."""
+    import pyarrow
+
+    size = table.schema.field("embedding").type.list_size
+    present = table["embedding"].combine_chunks().drop_null()
+    if isinstance(present, pyarrow.ChunkedArray):  # of no chunk at all, in some releases
+        present = pyarrow.concat_arrays(present.chunks or [pyarrow.array([], present.type)])
+    return present.flatten().to_numpy().reshape(-1, size)
 
 
 def _schema(settings: EmbeddingSettings) -> Any:
@@ -150,7 +228,7 @@ def _columns(
     ]
 
 
-def read_parquet(path: Path) -> EmbeddingTable:
+def read_parquet(place: Place) -> EmbeddingTable:
     """Read a Parquet file of embeddings; see ``read_embeddings``.
 
     Raises:
@@ -161,10 +239,10 @@ def read_parquet(path: Path) -> EmbeddingTable:
     import pyarrow.parquet
 
     try:
-        with open_regular(path) as file:
+        with _opened(place) as file:
             table = pyarrow.parquet.read_table(file)
     except FileNotFoundError as error:
-        raise EmbeddingFileError(f"no such file of embeddings: {path}") from error
+        raise EmbeddingFileError(f"no such file of embeddings: {place}") from error
     # What pyarrow raises for a damaged file is an OSError too, without an error number.
     except pyarrow.ArrowException as error:
         first_line = next(iter(str(error).splitlines()), "")
@@ -172,8 +250,31 @@ def read_parquet(path: Path) -> EmbeddingTable:
     except OSError as error:
         if error.errno is None:
             raise InputError(next(iter(str(error).splitlines()), "")) from error
-        raise EmbeddingFileError(f"{path} cannot be read: {reason_of(error)}") from error
-    settings, quantizer = _described(path, table.schema.metadata or {})
+        raise EmbeddingFileError(f"{place} cannot be read: {in_a_line(error)}") from error
+    return embedding_table_of(table, str(place))
+
+
+def _opened(place: Place) -> Any:
+    """A file open for reading, at any place in it."""
+    if place.is_local:
+        return open_regular(place.local)
+    return place.file_system.open_input_file(place.path)
+
+
+def embedding_table_of(table: Any, name: str) -> EmbeddingTable:
+    """What the rows of a file stand for.
+
+    Args:
+        table: pyarrow's table, with the file's metadata.
+        name: What the file is called in an error.
+
+    Raises:
+        EmbeddingFileError: Of another kind.
+        InputError: Its parts do not fit together.
+    """
+    import pyarrow
+
+    settings, quantizer = _described(name, table.schema.metadata or {})
     if not table.schema.equals(_schema(settings)):
         raise InputError("its columns are not those of embeddings")
     absent = table["error"].is_valid().to_numpy(zero_copy_only=False)
@@ -182,9 +283,6 @@ def read_parquet(path: Path) -> EmbeddingTable:
     faces = table.filter(pyarrow.array(~absent))
     if any(faces[name].null_count for name in faces.column_names if name != "error"):
         raise InputError("a row without an error lacks a value")
-    vectors = faces["embedding"].combine_chunks()
-    if isinstance(vectors, pyarrow.ChunkedArray):  # of no chunk at all, in some releases
-        vectors = pyarrow.concat_arrays(vectors.chunks or [pyarrow.array([], vectors.type)])
     sides = ("left", "top", "width", "height")
     return EmbeddingTable(
         photos=np.array(faces["photo"].to_pylist(), np.str_).reshape(len(faces)),
@@ -192,18 +290,18 @@ def read_parquet(path: Path) -> EmbeddingTable:
         faces=faces["face"].to_numpy(),
         boxes=np.stack([faces[side].to_numpy() for side in sides], axis=1),
         scores=faces["score"].to_numpy(),
-        kept=vectors.flatten().to_numpy().reshape(len(faces), settings.embedding_size),
+        kept=embeddings_of(faces),
         quantizer=quantizer,
         left_out=tuple(left_out),
         settings=settings,
     )
 
 
-def _described(path: Path, metadata: dict[bytes, bytes]) -> tuple[EmbeddingSettings, Any]:
+def _described(name: str, metadata: dict[bytes, bytes]) -> tuple[EmbeddingSettings, Any]:
     """The settings and the quantizer that a file's metadata tell of."""
     if _KEY not in metadata:
         raise EmbeddingFileError(
-            f"{path} is no file of embeddings: it has no metadata of face_encode"
+            f"{name} is no file of embeddings: it has no metadata of face_encode"
         )
     try:
         described = json.loads(metadata[_KEY])
@@ -213,7 +311,7 @@ def _described(path: Path, metadata: dict[bytes, bytes]) -> tuple[EmbeddingSetti
         raise InputError(f"its metadata are damaged: {error!r}") from error
     if version != FORMAT_VERSION:
         raise EmbeddingFileError(
-            f"{path} was written by a later release of face_encode; this one reads version "
+            f"{name} was written by a later release of face_encode; this one reads version "
             f"{FORMAT_VERSION}. Received: version {version}"
         )
     settings = EmbeddingSettings.from_json(json.dumps(stored))

@@ -26,6 +26,10 @@ TURN_SECONDS = 60.0
 # How long an embedded store stays open after its last use: opening it again reads its files.
 LINGER_SECONDS = 0.25
 
+# Some servers end a connection on which there are more pings than one in five minutes, and
+# pymilvus sends one in ten seconds. That an answer fails to come, its time limit tells.
+_KEEPALIVE = {"grpc.keepalive_time_ms": 310_000, "grpc.keepalive_permit_without_calls": 0}
+
 _POLL_SECONDS = 0.02
 _QUEUE_FILE = "face_encode.lock"
 
@@ -95,16 +99,27 @@ class ServerStore:
     def client(self) -> Iterator[tuple[Any, int]]:
         """See ``MilvusStore.client``; may be used from several threads at once."""
         with self._lock, _told(f"{self._place.label} cannot be reached", self._place.token):
-            if self._client is None:
-                self._client = _import_pymilvus().MilvusClient(
+            client = self._client
+            if client is None:
+                client = self._client = _import_pymilvus().MilvusClient(
                     self._place.address,
                     token=self._place.token,
                     timeout=CONNECT_SECONDS,
                     dedicated=True,
+                    grpc_options=_KEEPALIVE,
                 )
                 self._opened += 1
-        with _told(self._place.label, self._place.token):
-            yield self._client, self._opened
+            opened = self._opened
+        try:
+            with _told(self._place.label, self._place.token):
+                yield client, opened
+        except GalleryError:
+            # The server may have been started anew, which a connection does not tell; the next
+            # use finds out what is there. Other threads may still be at the former client.
+            with self._lock:
+                if self._client is client:
+                    self._client = None
+            raise
 
     def settle(self) -> None:
         """Nothing: a server sees to that by itself."""
@@ -213,7 +228,7 @@ class EmbeddedStore:
                 timeout=CONNECT_SECONDS,
                 dedicated=True,
                 # It talks to this process; a proxy set for the web has no part in that.
-                grpc_options={"grpc.enable_http_proxy": 0},
+                grpc_options={**_KEEPALIVE, "grpc.enable_http_proxy": 0},
             )
         except Exception as error:
             cause = causes[-1] if causes else error
@@ -278,6 +293,10 @@ def _told(what: str, token: str = "") -> Iterator[None]:
         yield
     except (MilvusException, grpc.RpcError) as error:
         reason = getattr(error, "message", "") or str(error)
+        # Of a token that is refused the message says nothing; the cause does.
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, grpc.RpcError) and (details := getattr(cause, "details", None)):
+            reason = f"{details()}: {reason}"
         for secret in (token, *token.split(":", 1)[1:]):
             reason = reason.replace(secret, "…") if secret else reason
         # Its messages go on with a stack, line by line.

@@ -222,9 +222,14 @@ def _enrolled(stored: Arrays) -> Enrolled:
         )
     people = _people(_present(stored, "people"))
     quantizer = _quantizer(stored, rows) if rows.dtype.kind == "i" else None
-    least = 0 if quantizer else np.finfo(np.float32).tiny
-    if not (np.isfinite(scales).all() and (scales >= least).all()):
-        raise InputError("an embedding is finite and not all zeros; at least one is not")
+    _check_scales(scales, may_be_zero=quantizer is not None)
+    if rows.flags.writeable:
+        # What is mapped is not read beforehand; a search tells of it.
+        scales_of = _lengths if quantizer is None else quantizer.steps
+        expected = scales_of(rows)
+        _check_scales(expected, may_be_zero=quantizer is not None)
+        if not np.allclose(expected, scales, rtol=1e-5, atol=0):
+            raise InputError("an embedding is as long as its scale says; at least one is not")
     if len(rows) and not 0 <= int(owners.min()) <= int(owners.max()) < len(people):
         raise InputError(f"an embedding is somebody's of {len(people)} people; one is not")
     reach = _within_2(stored, "reach") if quantizer is not None else 0.0
@@ -241,6 +246,20 @@ def _enrolled(stored: Arrays) -> Enrolled:
     if not enrolled.counts.all():
         raise InputError("each person has at least one embedding; at least one has none")
     return enrolled
+
+
+def _lengths(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The lengths of float32 embeddings."""
+    # What float32 cannot hold becomes infinite, and is refused as that.
+    with np.errstate(over="ignore"):
+        return np.asarray(np.linalg.norm(np.asarray(rows, np.float32), axis=1))
+
+
+def _check_scales(scales: npt.NDArray[Any], *, may_be_zero: bool) -> None:
+    """Refuse scales that no embeddings have."""
+    least = 0 if may_be_zero else np.finfo(np.float32).smallest_subnormal
+    if not (np.isfinite(scales).all() and (scales >= least).all()):
+        raise InputError("an embedding is finite and not all zeros; at least one is not")
 
 
 def _index(stored: Arrays, rows: npt.NDArray[Any]) -> Coded:

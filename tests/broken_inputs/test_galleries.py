@@ -103,6 +103,10 @@ def central(offset: int, value: int) -> Callable[[bytes], bytes]:
     return change
 
 
+def lines(*names: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.frombuffer("\n".join(names).encode(), np.uint8)
+
+
 def plain_array(_: bytes) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, np.ones((3, 4), np.float32))
@@ -140,7 +144,7 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
         "damaged",
     ),
     "an array that ends early": (one_member("embeddings", lambda data: data[:-8]), "damaged"),
-    "an array without its header": (one_member("names", lambda data: data[80:]), "damaged"),
+    "an array without its header": (one_member("people", lambda data: data[80:]), "damaged"),
     "a header of terabytes": (
         one_member("embeddings", header((1 << 40, 4))),
         "does not fit into memory",
@@ -151,24 +155,24 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     ),
     "a header of less than nothing": (one_member("embeddings", header((-1, 4))), "damaged"),
     "a version of objects": (arrays(format_version=OBJECTS), "damaged: Object arrays cannot"),
-    "names that are objects": (arrays(names=OBJECTS), "damaged: Object arrays cannot"),
+    "names that are objects": (arrays(people=OBJECTS), "damaged: Object arrays cannot"),
     "embeddings that are objects": (arrays(embeddings=OBJECTS), "damaged: Object arrays cannot"),
-    "a later version": (arrays(format_version=np.array(3)), "a later release of face_encode"),
+    "a later version": (arrays(format_version=np.array(4)), "a later release of face_encode"),
     "a version that is text": (arrays(format_version=np.array("one")), "'format_version' is an"),
     "three versions": (arrays(format_version=np.array([1, 1, 1])), "'format_version' is an"),
     "a version of no number": (arrays(format_version=np.array(np.nan)), "'format_version' is an"),
     "no embeddings": (arrays(embeddings=None), "holds no array 'embeddings'"),
-    "no names": (arrays(names=None), "holds no array 'names'"),
-    "no digests": (arrays(digests=None), "holds no array 'digests'"),
+    "no names": (arrays(people=None), "holds no array 'people'"),
+    "no digests": (arrays(packed_digests=None), "holds no array 'digests'"),
     "no encoder": (arrays(encoder_fingerprint=None), "holds no array 'encoder_fingerprint'"),
     "an encoder of numbers": (arrays(encoder_name=np.array(3)), "'encoder_name' is an array"),
     "embeddings of another length": (
-        arrays(embeddings=np.ones((3, 5), np.float32)),
+        arrays(embeddings=np.ones((3, 5), np.float32), scales=np.full(3, 5**0.5)),
         r"shape \(3, 5\)",
     ),
     "fewer embeddings than names": (
         arrays(embeddings=np.ones((2, 4), np.float32)),
-        r"shape \(2, 4\)",
+        "are as many. Received: 2, 3, 3 and 3",
     ),
     "flat embeddings": (arrays(embeddings=np.ones(12, np.float32)), "'embeddings' is an array"),
     "embeddings of texts": (arrays(embeddings=np.full((3, 4), "1")), "'embeddings' is an array"),
@@ -185,16 +189,22 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
         arrays(embeddings=np.zeros((3, 4), np.float32)),
         "finite and not all zeros",
     ),
-    "names of numbers": (arrays(names=np.array([1, 2, 3])), "'names' is an array"),
-    "names of bytes": (arrays(names=np.array([b"a", b"b", b"c"])), "'names' is an array"),
-    "one name for all": (arrays(names=np.array("Ada")), "'names' is an array"),
-    "an empty name": (arrays(names=np.array(["Ada", "", "Bo"])), "a person's name is text"),
+    "names of numbers": (arrays(people=np.array([0.1])), "'people' is an array"),
+    "names of texts": (arrays(people=np.array(["a", "b"])), "'people' is an array"),
+    "one name for all": (arrays(people=np.array("Ada")), "'people' is an array"),
+    "an empty name": (arrays(people=lines("Ada", "", "Bo")), "a person's name is text"),
     "a name that steers the terminal": (
-        arrays(names=np.array(["Ada", "\x1b[2J", "Bo"])),
+        arrays(people=lines("Ada", "\x1b[2J", "Bo")),
         "a person's name is text",
     ),
-    "fewer digests than names": (arrays(digests=np.array(["d1"])), "as many digests"),
-    "digests of numbers": (arrays(digests=np.array([1, 2, 3])), "'digests' is an array"),
+    "fewer digests than names": (
+        arrays(packed_digests=np.zeros((1, 1), np.uint8)),
+        "are as many. Received: 3, 3, 3 and 1",
+    ),
+    "digests of numbers": (
+        arrays(packed_digests=np.array([1, 2, 3])),
+        "'packed_digests' is an array",
+    ),
 }
 
 

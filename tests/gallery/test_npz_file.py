@@ -120,6 +120,28 @@ def test_files_of_former_versions_are_read(is_mapped: bool, tmp_path: Path) -> N
         MemoryGallery.load(path, SIXTEEN)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"names": np.array(["Ada", "", "Bo", "Cy", "Di"])}, "a person's name is text"),
+        ({"names": np.array(["Ada"])}, r"1 names take (as many digests|embeddings of shape)"),
+        ({"digests": np.array(["d1"])}, "5 names take as many digests"),
+        ({"embeddings": like_faces(4)}, r"5 names take embeddings of shape \(5, 16\)"),
+        ({"embeddings": np.full((5, 16), np.nan, np.float32)}, "finite and not all zeros"),
+        ({"embeddings": np.zeros((5, 16), np.float32)}, "finite and not all zeros"),
+        ({"embeddings": np.ones((4, 16), np.int8), "centre": np.zeros(16)}, r"shape \(5, 16\)"),
+        ({"embeddings": np.ones((5, 16), np.int8)}, "have a 'centre'"),
+    ],
+)
+def test_damaged_files_of_former_versions_are_refused(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "people.npz"
+    old_file(path, 2, **changes)
+    with pytest.raises(GalleryError, match=message):
+        MemoryGallery.load(path, SIXTEEN)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_that_is_cut_off_is_refused(kind: str, is_mapped: bool, tmp_path: Path) -> None:
     path = tmp_path / "people.npz"
@@ -147,7 +169,12 @@ def test_a_file_that_is_cut_off_is_refused(kind: str, is_mapped: bool, tmp_path:
         ("float32", {"people": np.frombuffer(b"A\nB\nC\n\xff", np.uint8)}, "UTF-8"),
         ("float32", {"scales": np.array([1, 1, 1, 1, np.nan], np.float32)}, "finite"),
         ("float32", {"scales": np.zeros(5, np.float32)}, "zeros"),
-        ("float32", {"embeddings": like_faces(5, size=9)}, r"shape \(5, 16\)"),
+        ("float32", {"scales": np.ones(5, np.float32)}, "as long as its scale says"),
+        (
+            "float32",
+            {"embeddings": np.ones((5, 9), np.float32), "scales": np.full(5, 3, np.float32)},
+            r"shape \(5, 16\)",
+        ),
         ("float32", {"metric": np.array("taste")}, "a metric is one of"),
         ("int8", {"centre": None}, "have a 'centre'"),
         ("int8", {"reach": np.array(np.inf)}, "'reach' lies within"),

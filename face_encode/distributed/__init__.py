@@ -1,0 +1,1 @@
+"""Embedding archives that outgrow one machine, on a Ray cluster."""

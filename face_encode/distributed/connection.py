@@ -1,0 +1,101 @@
+"""The way to a Ray cluster, with errors that say what to do."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from face_encode.errors import ClusterError, InputError, MissingExtraError
+
+# Whoever listens at an address answers within this, or nobody does.
+_ANSWER_SECONDS = 5.0
+_LOCAL = "local"
+_RUNNING_HERE = "auto"
+
+
+def check_ray() -> None:
+    """Refuse work on a cluster where Ray is not installed.
+
+    Raises:
+        MissingExtraError: It is not.
+    """
+    try:
+        import ray.data  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            'the engine ray needs Ray: pip install "face_encode[ray]"'
+        ) from error
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[Any]:
+    """Gives the module ``ray``, connected to a cluster until the block ends.
+
+    A program that has connected already keeps its connection.
+
+    Args:
+        address: ``host:port`` of a cluster's head; ``"auto"`` for the one running on this
+            machine; ``"local"`` for one of this machine's own, started here and ended with the
+            block. None takes the address in the environment's ``RAY_ADDRESS``, and otherwise
+            ``"local"``.
+
+    Raises:
+        ClusterError: There is no cluster at the address, or it does not take this program in.
+        InputError: No such address.
+        MissingExtraError: Ray is not installed.
+    """
+    check_ray()
+    import ray
+
+    if ray.is_initialized():
+        if address is not None:
+            raise InputError(
+                "this program is connected to a Ray cluster already; give no address, or "
+                f"ray.shutdown() first. Received: {address!r}"
+            )
+        yield ray
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or _LOCAL
+    _check_address(address)
+    if address == _LOCAL:
+        # Ray would report to its makers; what is told here is that nothing is sent anywhere.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **({"include_dashboard": False} if address == _LOCAL else {}),
+        )
+    # Ray raises whatever it trips over: ConnectionError, RuntimeError of another release,
+    # ValueError, errors of gRPC.
+    except Exception as error:
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ClusterError(f"no Ray cluster takes us in at {address!r}: {first_line}") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Refuse what is no address, and one where nobody listens: Ray itself waits a minute."""
+    if address in (_LOCAL, _RUNNING_HERE):
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536 or "/" in host:
+        hint = ""
+        if address.startswith("ray://"):
+            hint = "; ray:// is for interactive work: run this on the cluster, by ray job submit"
+        raise InputError(
+            f"a cluster's address is HOST:PORT, auto or local{hint}. Received: {address!r}"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ClusterError(f"nobody answers at {address}: {reason}") from error

@@ -1,0 +1,261 @@
+"""Places of files: a path of this machine, or an address in an object store.
+
+Addresses are those of pyarrow's file systems: ``s3://``, ``gs://``, ``abfs://``, ``hdfs://`` and
+``file://``, which is a path. What belongs to a store itself, such as another endpoint, stands
+behind a question mark in the address; credentials come from the environment, as for every program.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any
+
+from face_encode.errors import DatasetError, FaceEncodeError, InputError, MissingExtraError
+from face_encode.files import as_path, reason_of, replacing
+from face_encode.images import PHOTO_SUFFIXES, photos_below
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a file or folder lies; travels to other processes.
+
+    Attributes:
+        address: The address that it was made from, empty for a path of this machine.
+        path: The path: of this machine, or as the store's file system has it.
+    """
+
+    address: str
+    path: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a path of this machine."""
+        return not self.address
+
+    @property
+    def local(self) -> Path:
+        """The path of this machine."""
+        return Path(self.path)
+
+    @property
+    def suffix(self) -> str:
+        """The ending of its name, with the dot."""
+        return os.path.splitext(self.path)[1]
+
+    def __str__(self) -> str:
+        """As it may be shown: an address may hold a password."""
+        return self.path if self.is_local else f"{self.address.partition('://')[0]}://{self.path}"
+
+    def below(self, name: str) -> Place:
+        """The place of that name in this folder, or deeper with ``/`` in the name."""
+        return Place(self.address, f"{self.path}/{name}")
+
+    def with_ending(self, ending: str) -> Place:
+        """The place beside this with something behind its name."""
+        return Place(self.address, self.path + ending)
+
+    @property
+    def file_system(self) -> Any:
+        """The file system that it lies in, as pyarrow knows it."""
+        return _file_system(self.address)
+
+    def kind(self) -> str:
+        """``"file"``, ``"folder"`` or ``"nothing"``.
+
+        Raises:
+            OSError: The store does not answer, or refuses.
+        """
+        from pyarrow.fs import FileType
+
+        found = self.file_system.get_file_info(self.path).type
+        return {FileType.File: "file", FileType.Directory: "folder"}.get(found, "nothing")
+
+    def names(self) -> list[str]:
+        """The names of what lies in this folder, sorted; none where there is no folder.
+
+        Raises:
+            OSError: The store does not answer, or refuses.
+        """
+        from pyarrow.fs import FileSelector
+
+        selector = FileSelector(self.path, allow_not_found=True)
+        return sorted(found.base_name for found in self.file_system.get_file_info(selector))
+
+    def read(self, most_bytes: int) -> bytes:
+        """The content of a file, as far as so many bytes.
+
+        Raises:
+            OSError: There is none, or the store does not answer, or refuses.
+        """
+        with self.file_system.open_input_stream(self.path) as stream:
+            return bytes(stream.read(most_bytes))
+
+    def delete(self) -> None:
+        """Delete a file, or a folder with all that is in it; nothing where there is nothing.
+
+        Raises:
+            OSError: The store does not answer, or refuses.
+        """
+        kind = self.kind()
+        if kind == "folder":
+            self.file_system.delete_dir(self.path)
+        elif kind == "file":
+            self.file_system.delete_file(self.path)
+
+    @contextmanager
+    def writing(self, error_type: type[FaceEncodeError]) -> Iterator[IO[bytes]]:
+        """Write a new version of a file, which takes its place when it is whole.
+
+        Object stores show a file when all of it has arrived; on this machine it is written beside
+        its place first.
+
+        Args:
+            error_type: What is raised where the operating system or the store refuses.
+        """
+        if self.is_local:
+            with replacing(self.local, error_type) as temporary, open(temporary, "wb") as file:
+                yield file
+            return
+        with reporting(f"cannot write {self}", error_type):
+            # S3 has no folders; other stores want them made.
+            self.file_system.create_dir(os.path.dirname(self.path), recursive=True)
+            stream = self.file_system.open_output_stream(self.path)
+            try:
+                yield stream
+                stream.close()
+            except BaseException:
+                # Closing is what makes it visible, and there is no other way to let go of it.
+                with suppress(OSError):
+                    stream.close()
+                with suppress(OSError):
+                    self.file_system.delete_file(self.path)
+                raise
+
+
+@contextmanager
+def reporting(what: str, error_type: type[FaceEncodeError]) -> Iterator[None]:
+    """Make an error of the operating system or the store one of ours, in a line."""
+    try:
+        yield
+    except OSError as error:
+        raise error_type(f"{what}: {in_a_line(error)}") from error
+
+
+def in_a_line(error: OSError) -> str:
+    """What the operating system or a store says, without the pages that some stores write."""
+    return next(iter(reason_of(error).splitlines()), type(error).__name__)
+
+
+def is_address(value: object) -> bool:
+    """Whether something is an address rather than a path."""
+    return isinstance(value, str) and "://" in value
+
+
+def place_of(value: str | os.PathLike[str]) -> Place:
+    """The place that a path or an address stands for.
+
+    Raises:
+        InputError: Neither, or of a kind of store that pyarrow does not know.
+        MissingExtraError: An address, and pyarrow is not installed.
+    """
+    if not is_address(value):
+        return Place("", os.path.abspath(as_path(value)))
+    address = str(value)
+    if "\0" in address:
+        raise InputError(f"an address has no null characters. Received: {address!r}")
+    path = _opened(address)[1].rstrip("/")
+    if not path:
+        raise InputError(f"an address names a bucket or a folder. Received: {address!r}")
+    return Place("" if address.lower().startswith("file://") else address, path)
+
+
+@lru_cache(maxsize=16)
+def _opened(address: str) -> tuple[Any, str]:
+    """The file system of an address, as pyarrow knows it, and the path in it."""
+    try:
+        import pyarrow
+        import pyarrow.fs
+    except ImportError as error:
+        raise MissingExtraError(
+            'an address of an object store needs pyarrow: pip install "face_encode[parquet]"'
+        ) from error
+    scheme = address.partition("://")[0]
+    try:
+        system, path = pyarrow.fs.FileSystem.from_uri(address)
+    except (pyarrow.ArrowException, ValueError, ImportError) as error:
+        first_line = next(iter(str(error).splitlines()), "")
+        raise InputError(
+            "an address begins with s3://, gs://, abfs://, hdfs:// or file://. "
+            f"Received: one with {scheme}:// ({first_line})"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{scheme}:// cannot be opened: {in_a_line(error)}") from error
+    return system, path
+
+
+def _file_system(address: str) -> Any:
+    if address:
+        return _opened(address)[0]
+    from pyarrow.fs import LocalFileSystem
+
+    return LocalFileSystem()
+
+
+@dataclass(frozen=True)
+class PhotoListing:
+    """The photos of a folder.
+
+    Attributes:
+        names: Their paths relative to it, parted by ``/``, sorted.
+        states: Size in bytes and time of change in nanoseconds of each, by which it counts as
+            unchanged; (-1, -1) where it has none.
+        unlisted: Folders below that cannot be listed, and why.
+    """
+
+    names: list[str]
+    states: list[tuple[int, int]]
+    unlisted: list[tuple[str, str]]
+
+
+def list_photos(folder: Place) -> PhotoListing:
+    """The photos in a folder and all folders below it, by suffix; hidden ones are passed over.
+
+    Raises:
+        DatasetError: The folder is missing, is no folder, or cannot be listed.
+    """
+    if folder.is_local:
+        names, unlisted = photos_below(folder.path)
+        return PhotoListing(names, [_state_of(folder.local / name) for name in names], unlisted)
+    from pyarrow.fs import FileSelector, FileType
+
+    with reporting(f"{folder} cannot be listed", DatasetError):
+        if folder.kind() == "nothing":
+            raise DatasetError(f"{folder}: no such folder")
+        if folder.kind() == "file":
+            raise DatasetError(f"{folder}: a file, not a folder")
+        found = folder.file_system.get_file_info(FileSelector(folder.path, recursive=True))
+    photos: list[tuple[str, tuple[int, int]]] = []
+    for each in found:
+        name = each.path[len(folder.path) :].lstrip("/")
+        if (
+            each.type == FileType.File
+            and os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES
+            and not any(part.startswith(".") for part in name.split("/"))
+        ):
+            photos.append((name, (each.size, each.mtime_ns or -1)))
+    photos.sort()
+    return PhotoListing([name for name, _ in photos], [state for _, state in photos], [])
+
+
+def _state_of(path: Path) -> tuple[int, int]:
+    """A link to nothing has neither."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return (-1, -1)
+    return found.st_size, found.st_mtime_ns

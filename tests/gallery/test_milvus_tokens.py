@@ -1,0 +1,75 @@
+"""A server that lets in who shows the right token: Milvus Lite's own, behind a guard."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from face_encode.errors import GalleryError
+from face_encode.gallery.milvus_places import TOKEN_VARIABLE
+from face_encode.gallery.opening import open_gallery
+from tests.gallery.common import Identity, vectors
+
+pytest.importorskip("pymilvus")
+pytest.importorskip("milvus_lite")
+grpc = pytest.importorskip("grpc")
+
+TOKEN = "root:sesame"
+
+
+class Guard(grpc.ServerInterceptor):  # type: ignore[misc, name-defined]
+    """Answers as Milvus does where the token is missing or wrong."""
+
+    def intercept_service(self, go_on: Callable[[Any], Any], call: Any) -> Any:
+        shown = dict(call.invocation_metadata).get("authorization", "")
+        if shown == base64.b64encode(TOKEN.encode()).decode():
+            return go_on(call)
+
+        def refuse(request: Any, context: Any) -> None:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "auth check failure")
+
+        return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[str]:
+    """Its host and port."""
+    from milvus_lite.adapter.grpc.servicer import MilvusServicer
+    from milvus_lite.db import MilvusLite
+    from pymilvus.grpc_gen import milvus_pb2_grpc
+
+    database = MilvusLite(str(tmp_path / "store"))
+    server = grpc.server(ThreadPoolExecutor(4), interceptors=[Guard()])
+    milvus_pb2_grpc.add_MilvusServiceServicer_to_server(MilvusServicer(database), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(grace=0)
+    database.close()
+
+
+def test_the_right_token_opens(guarded: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_gallery(f"http://{guarded}", encoder=Identity(), token=TOKEN).add(["Ada"], vectors((1, 0)))
+    assert len(open_gallery(f"http://{TOKEN}@{guarded}", encoder=Identity())) == 1
+    monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
+    assert open_gallery(f"http://{guarded}", encoder=Identity()).people() == {"Ada": 1}
+
+
+@pytest.mark.parametrize("token", [None, "root:wrong"])
+def test_another_token_is_refused_with_the_reason(
+    token: str | None, guarded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+    began = time.monotonic()
+    with pytest.raises(GalleryError) as raised:
+        open_gallery(f"http://{guarded}", encoder=Identity(), token=token)
+    assert time.monotonic() - began < 15
+    assert f"http://{guarded}" in str(raised.value)
+    assert "auth check failure" in str(raised.value)
+    assert "wrong" not in str(raised.value)
