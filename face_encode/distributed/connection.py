@@ -64,6 +64,9 @@ def connected(address: str | None) -> Iterator[Any]:
     if address == _LOCAL:
         # Ray would report to its makers; what is told here is that nothing is sent anywhere.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray tells of every actor that its constructor has arguments; what goes wrong it raises.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         ray.init(
             address=address,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import queue
 import tempfile
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,8 @@ _MOST_PHOTOS_A_TASK = 256
 _TASKS_AN_ACTOR = 4
 # Of the processor cores of a cluster without GPUs, those that encode; finding faces takes longer.
 _ENCODING_SHARE = 1 / 3
+_LOOK_SECONDS = 10.0
+_MOST_SECONDS_WITHOUT_NODE = 120.0
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,8 @@ def embedded_tables(
         ClusterError: The cluster is too small, or its work cannot go on.
     """
     found = ray.cluster_resources()
-    finding, encoding = actors.settled(int(found.get("CPU", 0)), float(found.get("GPU", 0)))
+    cores = int(found.get("CPU", 0))
+    finding, encoding = actors.settled(cores, float(found.get("GPU", 0)))
     photos = sum(map(len, parts))
     size = min(_MOST_PHOTOS_A_TASK, -(-photos // (_TASKS_AN_ACTOR * finding)))
     saved = ray.put(_saved(encoder))
@@ -159,10 +165,69 @@ def embedded_tables(
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    tables = stream.iter_batches(batch_size=None, batch_format="pyarrow")
     try:
-        yield from stream.iter_batches(batch_size=None, batch_format="pyarrow")
+        yield from _watched(ray, tables, cores)
     except ray.exceptions.RayError as error:
         raise _told(error) from error
+
+
+def _watched(ray: Any, tables: Iterable[Any], cores: int) -> Iterator[Any]:
+    """Pass tables on, unless none comes because a node is gone.
+
+    Ray starts an actor of a lost node again where there is a core for it, and otherwise waits for
+    a new node, for ever.
+
+    Args:
+        ray: The module, connected.
+        tables: From the cluster.
+        cores: Of the cluster when the work began.
+    """
+    arrived: queue.Queue[Any] = queue.Queue(maxsize=1)
+    ended = threading.Event()
+    nothing_more = object()
+
+    def put(item: Any) -> None:
+        while not ended.is_set():
+            with suppress(queue.Full):
+                arrived.put(item, timeout=1)
+                return
+
+    def fetch() -> None:
+        try:
+            for table in tables:
+                put(table)
+                if ended.is_set():
+                    return
+            put(nothing_more)
+        # Raised again where it belongs.
+        except Exception as error:
+            put(error)
+
+    threading.Thread(target=fetch, daemon=True, name="face_encode cluster").start()
+    waited = 0.0
+    try:
+        while True:
+            try:
+                item = arrived.get(timeout=_LOOK_SECONDS)
+            except queue.Empty:
+                waited += _LOOK_SECONDS
+                left = int(ray.cluster_resources().get("CPU", 0))
+                if waited >= _MOST_SECONDS_WITHOUT_NODE and left < cores:
+                    raise ClusterError(
+                        f"a node was lost, {left} cores are left of {cores}, and no photo came in "
+                        f"{waited:.0f} seconds. The same command goes on from the parts that are "
+                        "written"
+                    ) from None
+                continue
+            if item is nothing_more:
+                return
+            if isinstance(item, Exception):
+                raise item
+            waited = 0.0
+            yield item
+    finally:
+        ended.set()
 
 
 def _saved(encoder: Encoder) -> bytes:

@@ -1,0 +1,83 @@
+"""A cluster of two nodes, an object store, and photos for both, all on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import EXAMPLES, REPOSITORY, VERIFY_DATASET
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Invented people, a group, a photo that is cut off, one of nobody, and what is none."""
+    folder = tmp_path_factory.mktemp("photos")
+    for person in sorted(VERIFY_DATASET.iterdir())[:3]:
+        shutil.copytree(person, folder / person.name)
+    shutil.copy(EXAMPLES / "group.jpg", folder)
+    (folder / "cut off.jpg").write_bytes((EXAMPLES / "group.jpg").read_bytes()[:900])
+    (folder / "empty.jpg").touch()
+    Image.fromarray(np.full((120, 120, 3), 200, np.uint8)).save(folder / "wall.png")
+    (folder / "notes.txt").write_text("no photo")
+    (folder / ".hidden").mkdir()
+    shutil.copy(EXAMPLES / "group.jpg", folder / ".hidden" / "seen.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster(cache_folder: Path) -> Iterator[Any]:
+    """Two nodes of two cores each, which need not be there: Ray takes our word."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    settings = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
+    }
+    former = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    node = {"num_cpus": 2, "num_gpus": 0, "object_store_memory": 100 * 2**20}
+    nodes = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    nodes.add_node(**node)
+    ray.init(address=nodes.address, log_to_driver=False, logging_level=logging.ERROR)
+    yield nodes
+    ray.shutdown()
+    nodes.shutdown()
+    for name, value in former.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """Address of an empty bucket in a store on this machine that speaks S3."""
+    server_of = pytest.importorskip("moto.server").ThreadedMotoServer
+    import pyarrow.fs
+
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED")
+    former = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict(zip(names, ("testing", "testing", "true"), strict=True)))
+    server = server_of(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    endpoint = f"127.0.0.1:{server.get_host_and_port()[1]}"
+    store = pyarrow.fs.S3FileSystem(
+        endpoint_override=endpoint, scheme="http", region="us-east-1", allow_bucket_creation=True
+    )
+    store.create_dir("archive")
+    yield f"s3://archive/{{}}?scheme=http&region=us-east-1&endpoint_override={endpoint}"
+    server.stop()
+    for name, value in former.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
