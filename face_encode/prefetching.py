@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -19,12 +20,21 @@ class _End:
     """What comes behind the last item."""
 
 
-def prefetched(items: Iterator[Item], depth: int) -> Generator[Item, None, None]:
+def prefetched(
+    items: Iterator[Item],
+    depth: int,
+    *,
+    while_waiting: Callable[[float], None] | None = None,
+    look_seconds: float = 10.0,
+) -> Generator[Item, None, None]:
     """Take items in a thread of its own, ahead of whoever goes through them.
 
     Args:
         items: Gone through, and closed where it can be closed, in that thread alone.
         depth: How many items wait at the most; then the thread waits.
+        while_waiting: Called now and then with the seconds for which no item has come; what it
+            raises ends the waiting.
+        look_seconds: How long before, and between, such calls.
 
     Returns:
         The same items in the same order; what taking one raises is raised here. Where the caller
@@ -53,10 +63,20 @@ def prefetched(items: Iterator[Item], depth: int) -> Generator[Item, None, None]
             put(error)
         put(_End)
 
+    def get() -> Item | BaseException | type[_End]:
+        if while_waiting is None:
+            return waiting.get()
+        begun = time.monotonic()
+        while True:
+            try:
+                return waiting.get(timeout=look_seconds)
+            except queue.Empty:
+                while_waiting(time.monotonic() - begun)
+
     thread = threading.Thread(target=take, daemon=True, name="face_encode prefetching")
     thread.start()
     try:
-        while (outcome := waiting.get()) is not _End:
+        while (outcome := get()) is not _End:
             if isinstance(outcome, BaseException):
                 raise outcome
             yield outcome  # type: ignore[misc]

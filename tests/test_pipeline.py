@@ -10,8 +10,33 @@ from face_encode.detectors.loading import load_detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import FaceEncodeError
 from face_encode.images import read_image
-from face_encode.pipeline import NO_FACE, embed_photos, find_crops
+from face_encode.pipeline import (
+    NO_FACE,
+    embed_photos,
+    find_crops,
+    find_in_content,
+    find_in_photo,
+)
 from face_encode.types import Face, ImageArray
+from tests.conftest import EXAMPLES
+
+
+def test_a_file_read_elsewhere_gives_what_the_file_gives(
+    encoder: Encoder, people_photos: list[Path], tmp_path: Path
+) -> None:
+    broken, empty, text = tmp_path / "broken.jpg", tmp_path / "empty.jpg", tmp_path / "text.jpg"
+    broken.write_bytes(people_photos[0].read_bytes()[:2000])
+    empty.touch()
+    text.write_text("no photo")
+    detector, recipe = load_detector("dlib_hog"), encoder.contract.crop
+    for path in (people_photos[0], EXAMPLES / "group.jpg", broken, empty, text):
+        read = find_in_content(path.read_bytes(), path.name, detector, recipe, None)
+        opened = find_in_photo(path, detector, recipe, None, digests=True)
+        assert (read.photo, opened.photo) == (path.name, str(path))
+        assert [face.box for face in read.faces] == [face.box for face in opened.faces]
+        assert read.size == opened.size
+        assert (read.error, read.digest) == (opened.error, opened.digest)
+        np.testing.assert_array_equal(read.crops, opened.crops)
 
 
 def test_photos_come_back_in_their_order_whatever_is_wrong_with_some(

@@ -61,3 +61,24 @@ def test_what_goes_wrong_in_the_thread_is_raised_behind_what_came_before() -> No
     assert next(items) == 1
     with pytest.raises(KeyError, match="gone"):
         next(items)
+
+
+def test_whoever_waits_too_long_may_end_it() -> None:
+    release = threading.Event()
+    waited: list[float] = []
+
+    def slow() -> Iterator[int]:
+        yield 1
+        release.wait(5)
+
+    def watch(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            release.set()
+            raise TimeoutError
+
+    items = prefetched(slow(), 1, while_waiting=watch, look_seconds=0.02)
+    assert next(items) == 1
+    with pytest.raises(TimeoutError):
+        next(items)
+    assert waited == sorted(waited) and waited[0] >= 0.02

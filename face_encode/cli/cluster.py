@@ -72,6 +72,7 @@ def check_engine_options(options: argparse.Namespace) -> None:
         InputError: Options, or an address of photos, of the other engine.
         MissingExtraError: Ray is not installed.
     """
+    from face_encode.encoders.engines.table import AUTOMATIC, KERAS
     from face_encode.storage import is_address, place_of
 
     if options.engine == "ray":
@@ -81,6 +82,11 @@ def check_engine_options(options: argparse.Namespace) -> None:
             raise InputError(
                 "--workers is for --engine local; on a cluster it is --finders and --encoders"
             )
+        if options.encoder_engine not in (AUTOMATIC, KERAS):
+            raise InputError(
+                f"on a cluster Keras runs the encoder. Received: {options.encoder_engine}"
+            )
+        options.encoder_engine = KERAS
         place_of(options.folder)
         check_output(place_of(options.output), parts=bool(options.parts))
         return

@@ -13,6 +13,10 @@ from face_encode.errors import ClusterError, InputError, MissingExtraError
 
 # Whoever listens at an address answers within this, or nobody does.
 _ANSWER_SECONDS = 5.0
+_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_FRAME_TYPE, _SETTINGS_FRAME = 3, 4
+# The head of a frame: length, type, flags, stream.
+_EMPTY_SETTINGS = bytes([0, 0, 0, _SETTINGS_FRAME, 0, 0, 0, 0, 0])
 _LOCAL = "local"
 _RUNNING_HERE = "auto"
 
@@ -98,7 +102,26 @@ def _check_address(address: str) -> None:
             f"a cluster's address is HOST:PORT, auto or local{hint}. Received: {address!r}"
         )
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
+        with socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS) as line:
+            # Behind TLS nobody answers in plain words.
+            speaks = os.environ.get("RAY_USE_TLS", "0") != "0" or _speaks_grpc(line)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ClusterError(f"nobody answers at {address}: {reason}") from error
+    if not speaks:
+        raise ClusterError(
+            f"what answers at {address} is no head of a Ray cluster; its port is 6379 unless it "
+            "was started with another"
+        )
+
+
+def _speaks_grpc(line: socket.socket) -> bool:
+    """Whether the other side greets as HTTP/2 does (RFC 9113, section 3.4), as Ray's head must."""
+    line.sendall(_HTTP2_PREFACE + _EMPTY_SETTINGS)
+    answer = b""
+    while len(answer) < len(_EMPTY_SETTINGS):
+        received = line.recv(len(_EMPTY_SETTINGS) - len(answer))
+        if not received:
+            return False
+        answer += received
+    return answer[_FRAME_TYPE] == _SETTINGS_FRAME and answer[5:9] == _EMPTY_SETTINGS[5:9]

@@ -23,6 +23,7 @@ from face_encode.bulk import faces_of
 from face_encode.detectors.detector import Detector
 from face_encode.embedding_files.parquet import table_of
 from face_encode.embedding_files.table import EmbeddingSettings
+from face_encode.encoders.engines.table import KERAS
 from face_encode.errors import ClusterError
 from face_encode.images import MAX_BYTES
 from face_encode.pipeline import PhotoCrops, encode_together, find_in_content, find_in_photo
@@ -137,13 +138,15 @@ class FaceEncoding:
         # Otherwise the first actor takes all memory of a GPU that several share.
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        _keep_to_own_cores()
+        _keep_to_one_core()
         from face_encode.encoders.loading import load_encoder
 
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "encoder.keras"
             path.write_bytes(ray.get(saved_encoder))
-            self._encoder = load_encoder(path)
+            # Not the engine that the caller chose: another would be converted on every node, and in
+            # batches on one core none is much faster.
+            self._encoder = load_encoder(path, engine=KERAS)
         if self._encoder.fingerprint != settings.fingerprint:
             raise ClusterError(
                 f"the encoder arrived with fingerprint {self._encoder.fingerprint}, not "
@@ -176,16 +179,14 @@ def _check_release(release: str) -> None:
         )
 
 
-def _keep_to_own_cores() -> None:
-    """Let TensorFlow use as many threads as Ray reserved cores for this actor, not all."""
+def _keep_to_one_core() -> None:
+    """Keep the network to the one core of this actor, instead of a thread for each there is."""
     import keras
-    import ray
 
-    cores = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
     if keras.backend.backend() == "tensorflow":
         import tensorflow
 
-        tensorflow.config.threading.set_intra_op_parallelism_threads(max(1, round(cores)))
+        tensorflow.config.threading.set_intra_op_parallelism_threads(1)
         tensorflow.config.threading.set_inter_op_parallelism_threads(1)
 
 

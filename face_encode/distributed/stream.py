@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import queue
 import tempfile
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from face_encode.embedding_files.table import EmbeddingSettings
 from face_encode.encoders.contract import save_encoder
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import ClusterError, FaceEncodeError, InputError
+from face_encode.prefetching import prefetched
 from face_encode.storage import Place
 from face_encode.types import check_count
 from face_encode.version import __version__
@@ -28,7 +26,7 @@ _MOST_PHOTOS_A_TASK = 256
 _TASKS_AN_ACTOR = 4
 # Of the processor cores of a cluster without GPUs, those that encode; finding faces takes longer.
 _ENCODING_SHARE = 1 / 3
-_LOOK_SECONDS = 10.0
+# A new node of a cloud takes some minutes, and is found by the next run.
 _MOST_SECONDS_WITHOUT_NODE = 120.0
 
 
@@ -165,69 +163,33 @@ def embedded_tables(
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    tables = stream.iter_batches(batch_size=None, batch_format="pyarrow")
+    tables = iter(stream.iter_batches(batch_size=None, batch_format="pyarrow"))
     try:
-        yield from _watched(ray, tables, cores)
+        yield from prefetched(tables, 1, while_waiting=_watching(ray, cores))
     except ray.exceptions.RayError as error:
         raise _told(error) from error
 
 
-def _watched(ray: Any, tables: Iterable[Any], cores: int) -> Iterator[Any]:
-    """Pass tables on, unless none comes because a node is gone.
+def _watching(ray: Any, cores: int) -> Callable[[float], None]:
+    """What ends the waiting for photos that will not come, because a node is gone.
 
     Ray starts an actor of a lost node again where there is a core for it, and otherwise waits for
     a new node, for ever.
 
     Args:
         ray: The module, connected.
-        tables: From the cluster.
         cores: Of the cluster when the work began.
     """
-    arrived: queue.Queue[Any] = queue.Queue(maxsize=1)
-    ended = threading.Event()
-    nothing_more = object()
 
-    def put(item: Any) -> None:
-        while not ended.is_set():
-            with suppress(queue.Full):
-                arrived.put(item, timeout=1)
-                return
+    def watch(seconds: float) -> None:
+        left = int(ray.cluster_resources().get("CPU", 0))
+        if seconds >= _MOST_SECONDS_WITHOUT_NODE and left < cores:
+            raise ClusterError(
+                f"a node was lost, {left} cores are left of {cores}, and no photo came in "
+                f"{seconds:.0f} seconds. The same command goes on from the parts that are written"
+            )
 
-    def fetch() -> None:
-        try:
-            for table in tables:
-                put(table)
-                if ended.is_set():
-                    return
-            put(nothing_more)
-        # Raised again where it belongs.
-        except Exception as error:
-            put(error)
-
-    threading.Thread(target=fetch, daemon=True, name="face_encode cluster").start()
-    waited = 0.0
-    try:
-        while True:
-            try:
-                item = arrived.get(timeout=_LOOK_SECONDS)
-            except queue.Empty:
-                waited += _LOOK_SECONDS
-                left = int(ray.cluster_resources().get("CPU", 0))
-                if waited >= _MOST_SECONDS_WITHOUT_NODE and left < cores:
-                    raise ClusterError(
-                        f"a node was lost, {left} cores are left of {cores}, and no photo came in "
-                        f"{waited:.0f} seconds. The same command goes on from the parts that are "
-                        "written"
-                    ) from None
-                continue
-            if item is nothing_more:
-                return
-            if isinstance(item, Exception):
-                raise item
-            waited = 0.0
-            yield item
-    finally:
-        ended.set()
+    return watch
 
 
 def _saved(encoder: Encoder) -> bytes:

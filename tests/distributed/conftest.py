@@ -56,28 +56,3 @@ def cluster(cache_folder: Path) -> Iterator[Any]:
             del os.environ[name]
         else:
             os.environ[name] = value
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """Address of an empty bucket in a store on this machine that speaks S3."""
-    server_of = pytest.importorskip("moto.server").ThreadedMotoServer
-    import pyarrow.fs
-
-    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED")
-    former = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict(zip(names, ("testing", "testing", "true"), strict=True)))
-    server = server_of(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    endpoint = f"127.0.0.1:{server.get_host_and_port()[1]}"
-    store = pyarrow.fs.S3FileSystem(
-        endpoint_override=endpoint, scheme="http", region="us-east-1", allow_bucket_creation=True
-    )
-    store.create_dir("archive")
-    yield f"s3://archive/{{}}?scheme=http&region=us-east-1&endpoint_override={endpoint}"
-    server.stop()
-    for name, value in former.items():
-        if value is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = value

@@ -17,15 +17,19 @@ import pytest
 from face_encode.bulk import embed_folder
 from face_encode.detectors.loading import load_detector
 from face_encode.distributed.embedding import embed_folder_on_ray
+from face_encode.distributed.parts import divide
 from face_encode.distributed.stream import Actors
 from face_encode.embedding_files.opening import read_embeddings
-from face_encode.embedding_files.parts import CONTENTS
+from face_encode.embedding_files.parts import CONTENTS, part_name, write_part
 from face_encode.encoders.encoder import Encoder
-from face_encode.errors import DatasetError, EmbeddingFileError
-from face_encode.storage import place_of
+from face_encode.errors import ClusterError, DatasetError, EmbeddingFileError, InputError
+from face_encode.storage import list_photos, place_of
 from tests.distributed.finding import NotingDetector, noted
 
+pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
+compute = pytest.importorskip("pyarrow.compute")
+pytest.importorskip("ray")
 
 # On the four cores of the two nodes there is no room for all three on one.
 ACTORS = Actors(finding=2, encoding=1)
@@ -52,6 +56,74 @@ def assert_same(table: Any, expected: Any, tolerance: float = 1e-6) -> None:
     for row, other in zip(given, wanted, strict=True):
         if row is not None:
             np.testing.assert_allclose(row, other, atol=tolerance)
+
+
+def leave_parts(photos: Path, local: Path, work: Path, photos_per_part: int) -> list[Path]:
+    """What a run leaves that was killed before its last step."""
+    table, listing = parquet.read_table(local), list_photos(place_of(photos))
+    settings = read_embeddings(local).settings
+    paths = []
+    for part in divide(listing, settings, photos_per_part):
+        names = pyarrow.array(listing.names[part.start : part.stop])
+        rows = table.filter(compute.is_in(table["photo"], names))
+        paths.append(work / part.name)
+        write_part(place_of(paths[-1]), settings, [rows])
+    return paths
+
+
+@pytest.mark.parametrize("parts", [False, True], ids=["file", "parts"])
+@pytest.mark.parametrize("int8", [False, True], ids=["float32", "int8"])
+def test_where_all_parts_are_there_no_cluster_is_needed(
+    parts: bool, int8: bool, photos: Path, local: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    output, detector = tmp_path / "embeddings.parquet", load_detector("dlib_hog")
+    work = output if parts and not int8 else tmp_path / "embeddings.parquet.unfinished"
+    leave_parts(photos, local, work, 6)
+    # Of photos that are gone, or were others then.
+    (work / part_name(9, "f" * 16)).write_text("a part of a former run")
+    report = embed_folder_on_ray(
+        photos, output, detector, encoder, int8=int8, parts=parts, photos_per_part=6,
+        progress=False, address="127.0.0.1:1",
+    )  # fmt: skip
+    assert (report.photos, report.resumed, len(report.left_out)) == (16, 16, 3)
+    given, wanted = read_embeddings(output), read_embeddings(local)
+    assert given.photos.tolist() == wanted.photos.tolist()
+    assert given.left_out == report.left_out == wanted.left_out
+    assert [path.name for path in tmp_path.iterdir()] == ["embeddings.parquet"]
+    assert output.is_dir() == parts
+    if not int8:
+        np.testing.assert_array_equal(given.kept, wanted.kept)
+        return
+    embed_folder(
+        photos, tmp_path / "i.parquet", detector, encoder, int8=True, workers=1, progress=False
+    )
+    codes = read_embeddings(tmp_path / "i.parquet")
+    assert given.settings == codes.settings
+    # The means are the same but for the last bit, on which rounding may turn.
+    assert np.abs(given.kept.astype(int) - codes.kept.astype(int)).max() <= 1
+
+
+def test_what_cannot_be_is_refused_before_a_cluster_is_asked_for(
+    photos: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    def embed(folder: str | Path, output: str | Path, **options: Any) -> None:
+        detector = load_detector("dlib_hog")
+        options = {"address": "127.0.0.1:1", "progress": False} | options
+        embed_folder_on_ray(folder, output, detector, encoder, **options)
+
+    with pytest.raises(DatasetError, match="no such folder"):
+        embed(tmp_path / "none", tmp_path / "e.parquet")
+    with pytest.raises(DatasetError, match="no photo in it"):
+        embed(tmp_path, tmp_path / "e.parquet")
+    with pytest.raises(EmbeddingFileError, match=r"written as \.parquet"):
+        embed(photos, tmp_path / "e.npz")
+    with pytest.raises(InputError, match="choose one of the two"):
+        embed(photos, tmp_path / "e.parquet", raw=True, int8=True)
+    with pytest.raises(InputError, match="photos_per_part"):
+        embed(photos, tmp_path / "e.parquet", photos_per_part=0)
+    with pytest.raises(ClusterError, match=r"nobody answers at 127\.0\.0\.1:1"):
+        embed(photos, tmp_path / "e.parquet")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Ray's two nodes on one machine need Linux")

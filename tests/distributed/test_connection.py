@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+import time
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from face_encode.distributed.connection import check_ray, connected
+from face_encode.errors import ClusterError, InputError, MissingExtraError
+
+
+def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray.data", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "face_encode\[ray\]"'):
+        check_ray()
+
+
+@pytest.mark.parametrize(
+    "address", ["ray://head:10001", "head", "head:port", ":6379", "head:99999", "http://head:1"]
+)
+def test_what_is_no_address_is_refused(address: str) -> None:
+    pytest.importorskip("ray")
+    with pytest.raises(InputError, match="HOST:PORT, auto or local"), connected(address):
+        pass
+
+
+def test_another_server_at_the_address_is_told_at_once() -> None:
+    pytest.importorskip("ray")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"127.0.0.1:{server.server_port}"
+    with pytest.raises(ClusterError, match=f"{address} is no head of a Ray"), connected(address):
+        pass
+    server.shutdown()
+
+
+def test_nobody_at_the_address_is_told_at_once() -> None:
+    pytest.importorskip("ray")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(ClusterError, match=f"nobody answers at {address}"), connected(address):
+            pass
+        assert time.monotonic() - began < 8

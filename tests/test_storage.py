@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from face_encode.errors import DatasetError, EmbeddingFileError, InputError
+from face_encode.storage import Place, is_address, list_photos, place_of
+
+pytest.importorskip("pyarrow")
+
+
+def test_a_path_an_address_and_what_is_shown_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert place_of("photos") == place_of(Path("photos")) == Place("", str(tmp_path / "photos"))
+    assert place_of(f"file://{tmp_path}/photos") == place_of("photos")
+    remote = place_of("s3://KEY:SECRET@bucket/a/b.parquet/?region=us-east-1")
+    assert (remote.path, remote.suffix, remote.is_local) == (
+        "bucket/a/b.parquet",
+        ".parquet",
+        False,
+    )
+    assert str(remote) == "s3://bucket/a/b.parquet"
+    assert str(remote.below("c")) == "s3://bucket/a/b.parquet/c"
+    assert str(remote.with_ending(".unfinished")) == "s3://bucket/a/b.parquet.unfinished"
+    assert is_address("s3://bucket") and not is_address("photos") and not is_address(tmp_path)
+
+
+@pytest.mark.parametrize("address", ["nothing://x/y", "s3://", "s3://a\0b", "https://x.org/y", ""])
+def test_what_is_no_place_is_refused(address: str) -> None:
+    with pytest.raises(InputError):
+        place_of(address)
+
+
+def test_files_are_written_whole_read_and_deleted(tmp_path: Path) -> None:
+    folder = place_of(tmp_path / "new")
+    assert (folder.kind(), folder.names()) == ("nothing", [])
+    for name in ("b", "a"):
+        with folder.below(name).writing(EmbeddingFileError) as file:
+            file.write(name.encode())
+    assert (folder.kind(), folder.names()) == ("folder", ["a", "b"])
+    with pytest.raises(RuntimeError), folder.below("a").writing(EmbeddingFileError) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert folder.below("a").read(9) == b"a"
+    folder.below("a").delete()
+    folder.below("a").delete()
+    assert folder.names() == ["b"]
+    folder.delete()
+    assert folder.kind() == "nothing"
+
+
+def test_photos_of_a_folder_with_their_states(tmp_path: Path) -> None:
+    for name in ("b/2.jpg", "b/1.PNG", "a.webp", ".hidden/x.jpg", "b/.y.jpg", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / "gone.jpg").symlink_to("nowhere")
+    os.utime(tmp_path / "a.webp", ns=(5, 7))
+    listing = list_photos(place_of(tmp_path))
+    assert listing.names == ["a.webp", "b/1.PNG", "b/2.jpg", "gone.jpg"]
+    assert listing.states[0] == (6, 7) and listing.states[-1] == (-1, -1)
+    with pytest.raises(DatasetError, match="no such folder"):
+        list_photos(place_of(tmp_path / "none"))
+
+
+def test_a_store_lists_the_same_photos_as_a_folder(bucket: str, tmp_path: Path) -> None:
+    names = ["a.webp", "b/1.PNG", "b/2.jpg"]
+    others = [".hidden/x.jpg", "b/.y.jpg", "notes.txt"]
+    top = place_of(bucket.format("listed"))
+    for name in (*names, *others):
+        with top.below(name).writing(EmbeddingFileError) as file:
+            file.write(name.encode())
+    listing = list_photos(top)
+    assert listing.names == names
+    assert [size for size, _ in listing.states] == [len(name) for name in names]
+    assert all(changed > 0 for _, changed in listing.states)
+    # What breaks off while it is written is not there.
+    with pytest.raises(RuntimeError), top.below("half").writing(EmbeddingFileError) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert "half" not in top.names()
+    with pytest.raises(DatasetError, match="no such folder"):
+        list_photos(place_of(bucket.format("none")))
+    with pytest.raises(DatasetError, match="a file, not a folder"):
+        list_photos(top.below("a.webp"))
+    nowhere = Place(top.address, "nobody/x")
+    told = pytest.raises(EmbeddingFileError, match="cannot write s3://nobody/x")
+    with told, nowhere.writing(EmbeddingFileError) as file:
+        file.write(b"x")
