@@ -117,10 +117,10 @@ def measure_rates(
             tallies.append(_Tally(contestant, len(share)))
             shares[rival.name] = share
         for turn in range(turns):
-            for each, tally in zip(own, tallies, strict=False):
+            for tally in tallies[: len(own)]:
                 # Workers that have waited through the others' turns may have gone home.
-                each.ask(folder=str(warm_up))
-                tally.note(len(paths), each.ask(folder=str(folder)))
+                tally.contestant.ask(folder=str(warm_up))
+                tally.note(len(paths), tally.contestant.ask(folder=str(folder)))
             for tally in tallies[len(own) :]:
                 part = shares[tally.contestant.name][turn::turns]
                 tally.note(len(part), tally.contestant.ask(photos=part))
