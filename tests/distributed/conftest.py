@@ -45,8 +45,25 @@ def cluster(cache_folder: Path) -> Iterator[Any]:
     former = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     node = {"num_cpus": 2, "num_gpus": 0, "object_store_memory": 100 * 2**20}
-    nodes = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-    nodes.add_node(**node)
+
+    def two_nodes() -> Any:
+        nodes = Cluster()
+        try:
+            nodes.add_node(**node, include_dashboard=False)
+            nodes.add_node(**node)
+        # Ray gives a node half a minute to start, and raises a bare exception.
+        except Exception:
+            nodes.shutdown()
+            raise
+        return nodes
+
+    for attempts_left in (2, 1, 0):
+        try:
+            nodes = two_nodes()
+            break
+        except Exception:
+            if not attempts_left:
+                raise
     ray.init(address=nodes.address, log_to_driver=False, logging_level=logging.ERROR)
     yield nodes
     ray.shutdown()
