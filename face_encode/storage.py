@@ -8,12 +8,16 @@ behind a question mark in the address; credentials come from the environment, as
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from face_encode.errors import DatasetError, FaceEncodeError, InputError, MissingExtraError
 from face_encode.files import as_path, reason_of, replacing
@@ -206,19 +210,19 @@ def _file_system(address: str) -> Any:
     return LocalFileSystem()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PhotoListing:
     """The photos of a folder.
 
     Attributes:
         names: Their paths relative to it, parted by ``/``, sorted.
-        states: Size in bytes and time of change in nanoseconds of each, by which it counts as
-            unchanged; (-1, -1) where it has none.
+        states: int64 ``(N, 2)``, size in bytes and time of change in nanoseconds of each, by which
+            it counts as unchanged; (-1, -1) where it has none.
         unlisted: Folders below that cannot be listed, and why.
     """
 
     names: list[str]
-    states: list[tuple[int, int]]
+    states: npt.NDArray[np.int64]
     unlisted: list[tuple[str, str]]
 
 
@@ -230,7 +234,8 @@ def list_photos(folder: Place) -> PhotoListing:
     """
     if folder.is_local:
         names, unlisted = photos_below(folder.path)
-        return PhotoListing(names, [_state_of(folder.local / name) for name in names], unlisted)
+        top = folder.path
+        return PhotoListing(names, _array(_state_of(f"{top}/{name}") for name in names), unlisted)
     from pyarrow.fs import FileSelector, FileType
 
     with reporting(f"{folder} cannot be listed", DatasetError):
@@ -249,10 +254,16 @@ def list_photos(folder: Place) -> PhotoListing:
         ):
             photos.append((name, (each.size, each.mtime_ns or -1)))
     photos.sort()
-    return PhotoListing([name for name, _ in photos], [state for _, state in photos], [])
+    return PhotoListing([name for name, _ in photos], _array(state for _, state in photos), [])
 
 
-def _state_of(path: Path) -> tuple[int, int]:
+def _array(states: Iterable[tuple[int, int]]) -> npt.NDArray[np.int64]:
+    """Not as tuples, because a hundred million photos would fill as many objects."""
+    flat = np.fromiter(chain.from_iterable(states), np.int64)
+    return flat.reshape(-1, 2)
+
+
+def _state_of(path: str) -> tuple[int, int]:
     """A link to nothing has neither."""
     try:
         found = os.stat(path)

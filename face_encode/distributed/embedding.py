@@ -175,8 +175,9 @@ def _photos_of(source: Place) -> tuple[PhotoListing, list[tuple[str, str]]]:
         raise DatasetError(f"{source}: no photo in it or below it")
     fine, unnamed = with_names_of_text(listing.names)
     if unnamed:
-        states = dict(zip(listing.names, listing.states, strict=True))
-        listing = PhotoListing(fine, [states[name] for name in fine], listing.unlisted)
+        kept = set(fine)
+        states = listing.states[[name in kept for name in listing.names]]
+        listing = PhotoListing(fine, states, listing.unlisted)
     return listing, [*listing.unlisted, *unnamed]
 
 

@@ -51,7 +51,11 @@ def divide(listing: PhotoListing, settings: EmbeddingSettings, photos_per_part: 
     # The number 0 is that of what could not be listed.
     for number, start in enumerate(starts, 1):
         stop = min(start + photos_per_part, len(listing.names))
-        made_of = [settings.to_json(), listing.names[start:stop], listing.states[start:stop]]
+        made_of = [
+            settings.to_json(),
+            listing.names[start:stop],
+            listing.states[start:stop].tolist(),
+        ]
         digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
         parts.append(Part(number, start, stop, part_name(number, digest)))
     return parts

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from face_encode.distributed.parts import chunks, divide
@@ -11,7 +12,7 @@ pytest.importorskip("pyarrow")
 
 SETTINGS = EmbeddingSettings("one", "f1", 8, "eyes")
 NAMES = [f"{number}.jpg" for number in range(7)]
-LISTING = PhotoListing(NAMES, [(10, number) for number in range(7)], [])
+LISTING = PhotoListing(NAMES, np.array([(10, number) for number in range(7)]), [])
 
 
 def test_photos_are_divided_in_their_order() -> None:
@@ -28,7 +29,8 @@ def test_photos_are_divided_in_their_order() -> None:
 def test_a_part_has_another_name_when_anything_in_it_changed() -> None:
     before = divide(LISTING, SETTINGS, 3)
     assert divide(LISTING, SETTINGS, 3) == before
-    states = [*LISTING.states[:4], (10, 99), *LISTING.states[5:]]
+    states = LISTING.states.copy()
+    states[4] = 10, 99
     changed = divide(PhotoListing(NAMES, states, []), SETTINGS, 3)
     assert [a == b for a, b in zip(before, changed, strict=True)] == [True, False, True]
     renamed = divide(PhotoListing(["x.jpg", *NAMES[1:]], LISTING.states, []), SETTINGS, 3)
