@@ -171,10 +171,12 @@ def test_enrolment_is_measured_beside_whoever_is_installed(
     options = ["--rivals", "face_recognition", "--enrolled", "24", "--turns", "1"]
     assert main([str(VERIFY_DATASET), "-o", str(tmp_path), "--parts", "enrolment", *options]) == 0
     part = measured(tmp_path, "enrolment")
-    ours = part["rows"][0]
+    ours, single = part["rows"][:2]
+    assert single["ratio_to_single"] == 1
+    assert single["is_ours"] and ours["is_ours"]
     assert (ours["contestant"], ours["photos"], ours["faces"]) == ("face_encode", 24, 24)
     assert ours["ratio"] == 1
-    others = [row["contestant"] for row in part["rows"][1:]]
+    others = [row["contestant"] for row in part["rows"][2:]]
     others += [each["what"] for each in part["skipped"] if "pip install" in each["why"]]
     assert others == ["face_recognition"]
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from face_encode import cli
+from face_encode.gallery.memory import MemoryGallery
 from face_encode.images import read_image
-from face_encode.model import Face_Encode_Model
 from tests.conftest import EXAMPLES, VERIFY_DATASET
 
 
@@ -115,13 +115,13 @@ def test_an_interrupted_enrolment_goes_on_beside_its_gallery(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def interrupted(model: Face_Encode_Model, path: Path) -> None:
+    def interrupted(gallery: MemoryGallery) -> None:
         raise KeyboardInterrupt
 
     target = tmp_path / "people.npz"
     arguments = ["enroll", str(VERIFY_DATASET), "-g", str(target), "--batch-size", "10", "--json"]
     with monkeypatch.context() as patch:
-        patch.setattr(Face_Encode_Model, "save_gallery", interrupted)
+        patch.setattr(MemoryGallery, "close", interrupted)
         assert cli.main(arguments) == 130
     assert "the same command goes on from here" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["people.npz.unfinished"]

@@ -49,6 +49,9 @@ RIVALS = (
     Rival("DeepFace (Dlib), 2 processes", "deepface", 2),
 )
 OURS = "face_encode"
+# Each face once through the network, as the others do it; by itself this package averages the
+# embeddings of a face and its mirror image.
+OURS_SINGLE = "face_encode, dlib_resnet_single"
 
 
 def measure_rates(
@@ -76,7 +79,7 @@ def measure_rates(
         skipped: Takes who cannot take part.
 
     Returns:
-        ``"rows"``, one a contestant, this package first; and the ``"engine"`` of its encoder.
+        ``"rows"``, one a contestant, this package's two first; and the ``"engine"`` of its encoder.
 
     Raises:
         InputError: Fewer photos than turns.
@@ -96,7 +99,9 @@ def measure_rates(
         environment = {"DEEPFACE_HOME": str(deepface_home(home))}
         ours = stack.enter_context(Contestant(OURS, _MODULE, "face_encode"))
         engine = ours.ask(about=True)["engine"]
-        tallies = [_Tally(ours, len(paths) * turns)]
+        single = Contestant(OURS_SINGLE, _MODULE, "face_encode", {"encoder": "dlib_resnet_single"})
+        own = [ours, stack.enter_context(single)]
+        tallies = [_Tally(each, len(paths) * turns) for each in own]
         shares: dict[str, list[str]] = {}
         for rival in (each for each in RIVALS if each.name in rivals):
             try:
@@ -112,13 +117,14 @@ def measure_rates(
             tallies.append(_Tally(contestant, len(share)))
             shares[rival.name] = share
         for turn in range(turns):
-            # Workers that have waited through the others' turns may have gone home.
-            ours.ask(folder=str(warm_up))
-            tallies[0].note(len(paths), ours.ask(folder=str(folder)))
-            for tally in tallies[1:]:
+            for tally in tallies[: len(own)]:
+                # Workers that have waited through the others' turns may have gone home.
+                tally.contestant.ask(folder=str(warm_up))
+                tally.note(len(paths), tally.contestant.ask(folder=str(folder)))
+            for tally in tallies[len(own) :]:
                 part = shares[tally.contestant.name][turn::turns]
                 tally.note(len(part), tally.contestant.ask(photos=part))
-    return {"rows": [tally.row(tallies[0]) for tally in tallies], "engine": engine}
+    return {"rows": [tally.row(*tallies[: len(own)]) for tally in tallies], "engine": engine}
 
 
 @dataclass
@@ -142,9 +148,10 @@ class _Tally:
         self.faces += answer["faces"]
         self.seconds_a_photo.append(answer["seconds"] / photos)
 
-    def row(self, ours: _Tally) -> dict[str, Any]:
-        """Its row, with the ratios to this package."""
+    def row(self, ours: _Tally, single: _Tally) -> dict[str, Any]:
+        """Its row, with the ratios to this package, as it comes and with each face encoded once."""
         its, our = Times.of(self.seconds_a_photo), Times.of(ours.seconds_a_photo)
+        once = Times.of(single.seconds_a_photo)
         return {
             "contestant": self.contestant.name,
             "photos": self.photos,
@@ -154,6 +161,9 @@ class _Tally:
             # How many times its photos a second are this package's.
             "ratio": its.median / our.median,
             "ratio_of_shortest": its.minimum / our.minimum,
+            "ratio_to_single": its.median / once.median,
+            "ratio_to_single_of_shortest": its.minimum / once.minimum,
+            "is_ours": self.contestant.name in (OURS, OURS_SINGLE),
             "start_seconds": self.contestant.start_seconds,
         }
 

@@ -38,7 +38,8 @@ def face_encode(options: Answer) -> Handler:
     from face_encode import Face_Encode_Model, load_encoder
     from face_encode.detectors.loading import load_detector
 
-    encoder, detector = load_encoder(), load_detector(options.get("detector"))
+    encoder = load_encoder(options.get("encoder"))
+    detector = load_detector(options.get("detector"))
 
     def enrol(request: Answer) -> Answer:
         if "about" in request:

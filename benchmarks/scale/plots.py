@@ -76,13 +76,13 @@ def draw_enrolment(part: dict[str, Any]) -> Figure:
     figure, axes = _figure(7.5, 1.1 + 0.5 * len(rows))
     rates = [row["photos_a_second"] for row in rows]
     names = [row["contestant"] for row in rows]
-    colours = [BLUE if row["ratio"] == 1 else _GREY for row in rows]
+    colours = [BLUE if row["is_ours"] else _GREY for row in rows]
     bars = axes.barh(names, rates, color=colours, height=0.6)
-    labels = [
-        f"{row['photos_a_second']:.3g}"
-        + ("" if row["ratio"] == 1 else f"   face_encode: {row['ratio']:.1f} times as many")
-        for row in rows
-    ]
+    labels = [f"{row['photos_a_second']:.3g}" for row in rows]
+    for place, row in enumerate(rows):
+        if not row["is_ours"]:
+            ratios = f"{row['ratio']:.1f} and {row['ratio_to_single']:.1f}"
+            labels[place] += f"   face_encode: {ratios} times as many"
     axes.bar_label(bars, labels, padding=4)
     axes.set_xlim(0, 1.15 * max(rates))
     axes.set_xlabel("photos enrolled a second")

@@ -9,6 +9,7 @@ convolution, that of the pixels too, so that the graph holds convolutions, pools
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,16 @@ DLIB_RESNET_CONTRACT = EncoderContract(
     euclidean_threshold=0.53,
     trained_on="about 3 million faces of 7,485 people (FaceScrub, VGG, and others), by its author",
     licence="public domain (CC0)",
+)
+
+# What dlib itself and face_recognition give, without the mirror image: in half the time.
+DLIB_RESNET_SINGLE_CONTRACT = replace(
+    DLIB_RESNET_CONTRACT,
+    name="dlib_resnet_single",
+    mirror=False,
+    # Measured as above: 94.2 % of the pairs of one person reach the one, and lie within the other.
+    threshold=0.926,
+    euclidean_threshold=0.54,
 )
 
 

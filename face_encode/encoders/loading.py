@@ -18,7 +18,11 @@ from face_encode.encoders.contract import (
     read_contract,
     save_encoder,
 )
-from face_encode.encoders.dlib_resnet import DLIB_RESNET_CONTRACT, dlib_resnet
+from face_encode.encoders.dlib_resnet import (
+    DLIB_RESNET_CONTRACT,
+    DLIB_RESNET_SINGLE_CONTRACT,
+    dlib_resnet,
+)
 from face_encode.encoders.encoder import Encoder, image_shape
 from face_encode.encoders.engines.choosing import check_engine, start_engine
 from face_encode.encoders.engines.kept import KeptPlace
@@ -67,6 +71,7 @@ class KnownEncoder:
 
 KNOWN_ENCODERS = {
     "dlib_resnet": KnownEncoder(DLIB_RESNET_CONTRACT, dlib_resnet, "dlib_resnet"),
+    "dlib_resnet_single": KnownEncoder(DLIB_RESNET_SINGLE_CONTRACT, dlib_resnet, "dlib_resnet"),
     "facenet_vggface2": KnownEncoder(
         FACENET_VGGFACE2_CONTRACT, facenet_vggface2, "facenet_vggface2"
     ),

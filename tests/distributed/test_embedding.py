@@ -108,7 +108,7 @@ def test_what_cannot_be_is_refused_before_a_cluster_is_asked_for(
 ) -> None:
     def embed(folder: str | Path, output: str | Path, **options: Any) -> None:
         detector = load_detector("dlib_hog")
-        options = {"address": "127.0.0.1:1", "progress": False} | options
+        options = {"address": "127.0.0.1:1", "progress": False, **options}
         embed_folder_on_ray(folder, output, detector, encoder, **options)
 
     with pytest.raises(DatasetError, match="no such folder"):

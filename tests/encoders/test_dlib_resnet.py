@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import dlib
 import numpy as np
 
 from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.loading import load_encoder
 from face_encode.types import ImageArray
 from face_encode.weights import installed_path
 
@@ -16,8 +15,15 @@ def test_embeddings_equal_those_of_dlib(encoder: Encoder, colour_crops: ImageArr
     assert np.abs(np.diff(colour_crops.astype(int), axis=3)).mean() > 5
     original = dlib.face_recognition_model_v1(str(installed_path("dlib_resnet")))
     expected = np.array([original.compute_face_descriptor(crop) for crop in colour_crops])
-    plain = Encoder(encoder.model, replace(encoder.contract, mirror=False))
-    np.testing.assert_allclose(plain.encode(colour_crops), expected, atol=1e-5, rtol=0)
+    single = load_encoder("dlib_resnet_single")
+    np.testing.assert_allclose(single.encode(colour_crops), expected, atol=1e-5, rtol=0)
+    assert single.fingerprint != encoder.fingerprint
+
+
+def test_the_mirror_image_is_averaged_in(encoder: Encoder, colour_crops: ImageArray) -> None:
+    single = load_encoder("dlib_resnet_single")
+    both = single.encode(colour_crops), single.encode(colour_crops[:, :, ::-1])
+    np.testing.assert_allclose(encoder.encode(colour_crops), np.mean(both, axis=0), atol=1e-5)
 
 
 def test_the_graph_holds_built_in_layers_only(encoder: Encoder) -> None:
