@@ -34,9 +34,7 @@ def test_the_file_for_kubernetes_holds_a_command_that_is_there() -> None:
     embed_options(shlex.split(job["entrypoint"]))
     head = job["rayClusterSpec"]["headGroupSpec"]
     (workers,) = job["rayClusterSpec"]["workerGroupSpecs"]
-    images = [
-        group["template"]["spec"]["containers"][0]["image"] for group in (head, workers)
-    ]
+    images = [group["template"]["spec"]["containers"][0]["image"] for group in (head, workers)]
     assert len(set(images)) == 1
 
 
