@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.calibration import Calibration
-
 
 @dataclass(frozen=True)
 class Identity:
@@ -20,20 +18,6 @@ class Identity:
 
 
 SIXTEEN = Identity(embedding_size=16)
-
-LEARNT = Calibration(
-    false_match_rate=0.01,
-    people=10,
-    photos=100,
-    enrolled=(1, 100),
-    thresholds=(0.5, 0.7),
-    tail_scale=0.1,
-    slopes=(20.0, 40.0),
-    midpoints=(0.5, 0.7),
-    verification_interval=(0.4, 0.6),
-    search_interval=(0.6, 0.8),
-    extrapolated=False,
-)
 
 
 def vectors(*rows: tuple[float, ...]) -> npt.NDArray[np.float32]:

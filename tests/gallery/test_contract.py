@@ -14,7 +14,8 @@ import pytest
 from face_encode.errors import GalleryError, InputError, WrongEncoderError
 from face_encode.gallery.gallery import EncoderIdentity, Gallery
 from face_encode.gallery.opening import open_gallery
-from tests.gallery.common import LEARNT, SIXTEEN, Identity, vectors
+from tests.gallery.common import SIXTEEN, Identity, vectors
+from tests.test_calibration import BY_HAND
 
 HALF = np.sqrt(0.5)
 
@@ -338,11 +339,11 @@ def test_another_encoders_gallery_is_refused_by_both_names(store: Store) -> None
 
 def test_a_calibration_is_kept(store: Store) -> None:
     gallery = store.filled()
-    gallery.calibration = LEARNT
-    assert gallery.copy().calibration == LEARNT
+    gallery.calibration = BY_HAND
+    assert gallery.copy().calibration == BY_HAND
     if store.is_kept:
         gallery = store.again(store.again(gallery))
-        assert gallery.calibration == LEARNT
+        assert gallery.calibration == BY_HAND
         gallery.calibration = None
         gallery = store.again(gallery)
         assert gallery.calibration is None

@@ -9,7 +9,8 @@ import pytest
 from face_encode.errors import GalleryError, InputError
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.opening import open_gallery
-from tests.gallery.common import LEARNT, SIXTEEN, Identity, like_faces, vectors
+from tests.gallery.common import SIXTEEN, Identity, like_faces, vectors
+from tests.test_calibration import BY_HAND
 
 
 @pytest.fixture
@@ -72,9 +73,9 @@ def test_files_without_a_calibration_are_read(gallery: MemoryGallery, tmp_path: 
         older = {name: archive[name] for name in archive.files if name != "calibration"}
     np.savez(path, **older)
     assert MemoryGallery.load(path, Identity()).calibration is None
-    gallery.calibration = LEARNT
+    gallery.calibration = BY_HAND
     gallery.save(path)
-    assert MemoryGallery.load(path, Identity()).calibration == LEARNT
+    assert MemoryGallery.load(path, Identity()).calibration == BY_HAND
     np.savez(path, **older, calibration=np.array("{}"))
     with pytest.raises(GalleryError, match="calibration is damaged"):
         MemoryGallery.load(path, Identity())

@@ -15,7 +15,8 @@ from face_encode.gallery.gallery import Gallery
 from face_encode.gallery.milvus import MilvusGallery
 from face_encode.gallery.milvus_collection import MilvusCollection
 from face_encode.gallery.opening import open_gallery
-from tests.gallery.common import LEARNT, SIXTEEN, Identity, vectors
+from tests.gallery.common import SIXTEEN, Identity, vectors
+from tests.test_calibration import BY_HAND
 
 pytest.importorskip("pymilvus")
 pytest.importorskip("milvus_lite")
@@ -125,10 +126,10 @@ def test_by_euclidean_distance_lengths_count(path: Path) -> None:
 def test_an_export_and_an_import_keep_everything(path: Path, tmp_path: Path) -> None:
     gallery = open_gallery(path, encoder=Identity())
     gallery.replace(["Bo", "Ada"], vectors((1, 0), (0, 2)), ["a", ""], detector_name="eyes")
-    gallery.calibration = LEARNT
+    gallery.calibration = BY_HAND
     gallery.copy().save(tmp_path / "people.npz")
     people = open_gallery(tmp_path / "people.npz", encoder=Identity()).copy()
-    assert people.calibration == LEARNT
+    assert people.calibration == BY_HAND
     again = open_gallery(tmp_path / "again.db", encoder=Identity())
     again.replace(
         people.names.tolist(),
