@@ -59,6 +59,19 @@ def reason_of(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
+def state_of(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """A file's size in bytes and time of change in nanoseconds, by which it counts as unchanged.
+
+    A link to nothing has neither: ``(-1, -1)``.
+    """
+    try:
+        found = os.stat(path)
+    # A path with a zero byte in it is a ValueError.
+    except (OSError, ValueError):
+        return (-1, -1)
+    return found.st_size, found.st_mtime_ns
+
+
 @contextmanager
 def replacing(path: Path, error_type: type[FaceEncodeError]) -> Iterator[Path]:
     """Write a new version of a file, atomically.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from array import array
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ import numpy as np
 
 from face_encode.archives import text_array
 from face_encode.errors import FaceEncodeError
+from face_encode.files import state_of
 from face_encode.journal import Journal
 from face_encode.pipeline import EmbeddedPhoto
 from face_encode.types import Box, Face
@@ -102,7 +102,7 @@ class UnfinishedRun:
         done = 0
         for row, photo in enumerate(photos):
             found = held.get(photo) if photo else None
-            if found is not None and found[0] == _state_of(top / photo):
+            if found is not None and found[0] == state_of(top / photo):
                 _, self._records[row], self._places[row] = found
                 done += 1
         return done
@@ -114,7 +114,7 @@ class UnfinishedRun:
     def begin(self, row: int) -> None:
         """Note a photo's state: before it is read, lest a change in between pass unseen."""
         photo = self._photos[row]
-        self._begun.append((row, _state_of(self._top / photo) if photo else (-1, -1)))
+        self._begun.append((row, state_of(self._top / photo) if photo else (-1, -1)))
 
     def keep(self, batch: Sequence[EmbeddedPhoto]) -> None:
         """Put a batch into the journal.
@@ -152,15 +152,6 @@ class UnfinishedRun:
     ) -> None:
         """Let go of the journal, which stays unless it was removed."""
         self._journal.__exit__(kind, error, trace)
-
-
-def _state_of(path: Path) -> _State:
-    """A file's size and time of change; a link to nothing has neither."""
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):
-        return (-1, -1)
-    return found.st_size, found.st_mtime_ns
 
 
 def _packed(batch: Sequence[EmbeddedPhoto], states: Sequence[_State]) -> bytes:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import DatasetError, FaceEncodeError, InputError, MissingExtraError
-from face_encode.files import as_path, reason_of, replacing
+from face_encode.files import as_path, reason_of, replacing, state_of
 from face_encode.images import PHOTO_SUFFIXES, photos_below
 
 
@@ -235,7 +235,7 @@ def list_photos(folder: Place) -> PhotoListing:
     if folder.is_local:
         names, unlisted = photos_below(folder.path)
         top = folder.path
-        return PhotoListing(names, _array(_state_of(f"{top}/{name}") for name in names), unlisted)
+        return PhotoListing(names, _array(state_of(f"{top}/{name}") for name in names), unlisted)
     from pyarrow.fs import FileSelector, FileType
 
     with reporting(f"{folder} cannot be listed", DatasetError):
@@ -261,12 +261,3 @@ def _array(states: Iterable[tuple[int, int]]) -> npt.NDArray[np.int64]:
     """Not as tuples, because a hundred million photos would fill as many objects."""
     flat = np.fromiter(chain.from_iterable(states), np.int64)
     return flat.reshape(-1, 2)
-
-
-def _state_of(path: str) -> tuple[int, int]:
-    """A link to nothing has neither."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return (-1, -1)
-    return found.st_size, found.st_mtime_ns

@@ -8,6 +8,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from face_encode.errors import FaceEncodeError
@@ -85,7 +87,8 @@ def in_processes(
         initargs=(os.getpid(),),
         env=ONE_THREAD,
     )
-    return _results(executor, work, iter(items), _CHUNKS_AHEAD * workers)
+    there = partial(_in_folder, _current_folder(), work)
+    return _results(executor, there, iter(items), _CHUNKS_AHEAD * workers)
 
 
 def _results(
@@ -112,6 +115,27 @@ def _results(
     finally:
         for future in pending:
             future.cancel()
+
+
+def _current_folder() -> str:
+    """The folder that this process stands in, empty where that was deleted."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""
+
+
+def _in_folder(
+    folder: str, work: Callable[[list[Item]], list[Result]], items: list[Item]
+) -> list[Result]:
+    """Work on items where the caller stands.
+
+    A worker that was started for an earlier call stands where the caller stood then, and would not
+    find files by their relative paths.
+    """
+    with suppress(OSError):
+        os.chdir(folder)
+    return work(items)
 
 
 def end_with(parent: int) -> None:

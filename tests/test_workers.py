@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,20 @@ def test_a_worker_that_dies_is_told_and_the_next_call_starts_afresh() -> None:
     with pytest.raises(FaceEncodeError, match="ended abruptly"):
         list(in_processes(deadly, range(3), 2))
     assert list(in_processes(squares, range(3), 2)) == [0, 1, 4]
+
+
+def read(paths: list[str]) -> list[str]:
+    return [Path(path).read_text() for path in paths]
+
+
+def test_relative_paths_are_those_of_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "note.txt").write_text(name)
+        monkeypatch.chdir(tmp_path / name)
+        assert list(in_processes(read, ["note.txt"], 2)) == [name]
 
 
 def test_few_items_are_not_worth_a_process() -> None:

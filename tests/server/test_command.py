@@ -114,7 +114,8 @@ def test_a_port_that_is_taken_is_told_at_once(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--people", "people.db"), "ends in .npz"),
+        (("--people", "people.txt"), "ends in .npz"),
+        (("--people", "people.db"), "a gallery file of its own"),
         (("--people", ""), "a path is text"),
         (("--people", "a.npz", "--token-file", "nowhere"), "token file nowhere cannot be read"),
         (("--people", "a.npz", "--audit-log", "no/such/folder/a"), "cannot write the audit log"),
