@@ -95,15 +95,7 @@ def embed_folder(
         InputError: Settings that exclude each other.
         MissingExtraError: Parquet, and pyarrow is not installed.
     """
-    settings = EmbeddingSettings(
-        encoder=encoder.name,
-        fingerprint=encoder.fingerprint,
-        embedding_size=encoder.embedding_size,
-        detector=detector.name,
-        faces=faces,
-        raw=raw,
-        int8=int8,
-    )
+    settings = settings_of(detector, encoder, faces=faces, raw=raw, int8=int8)
     target, top = as_path(output), as_path(folder)
     check_embeddings_path(target)
     check_writable(target, EmbeddingFileError)
@@ -138,6 +130,30 @@ def embed_folder(
         faces=run.face_count,
         resumed=done,
         left_out=(*unlisted, *unnamed, *run.left_out),
+    )
+
+
+def settings_of(
+    detector: Detector,
+    encoder: Encoder,
+    *,
+    faces: Literal["all", "largest"],
+    raw: bool,
+    int8: bool,
+) -> EmbeddingSettings:
+    """What a run's embeddings are made by; see ``embed_folder``.
+
+    Raises:
+        InputError: Settings that exclude each other.
+    """
+    return EmbeddingSettings(
+        encoder=encoder.name,
+        fingerprint=encoder.fingerprint,
+        embedding_size=encoder.embedding_size,
+        detector=detector.name,
+        faces=faces,
+        raw=raw,
+        int8=int8,
     )
 
 

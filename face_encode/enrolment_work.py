@@ -82,6 +82,8 @@ class EnrolmentWork:
     ) -> None:
         """Nothing is opened yet."""
         self._gallery, self._detector_name, self._unfinished = gallery, detector_name, unfinished
+        # Asked once: a gallery on a server takes a call for it.
+        self._holds_some = len(gallery) > 0
         self._photos = [photo for photos in people.values() for photo in photos]
         self.tasks = [
             EnrolmentTask(name, _label(photo, index))
@@ -129,7 +131,7 @@ class EnrolmentWork:
 
     def _enrolled_before(self, photos: Sequence[Photo]) -> list[UsablePhoto | None]:
         """What the gallery holds of some photos."""
-        if not len(self._gallery):
+        if not self._holds_some:
             return [None] * len(photos)
         digests = [_digest_of(photo) for photo in photos]
         asked_for = {digest for digest in digests if digest}

@@ -10,12 +10,15 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from face_encode.errors import FaceEncodeError, InputError
 
 # File systems allow 255 bytes; this much of a long name leaves room for the rest in any script.
 _STEM_KEPT = 40
+
+FileState: TypeAlias = tuple[int, int]
+"""Size in bytes and time of change in nanoseconds, by which a file counts as unchanged."""
 
 
 def as_path(value: object) -> Path:
@@ -59,11 +62,8 @@ def reason_of(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-def state_of(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """A file's size in bytes and time of change in nanoseconds, by which it counts as unchanged.
-
-    A link to nothing has neither: ``(-1, -1)``.
-    """
+def state_of(path: str | os.PathLike[str]) -> FileState:
+    """A file's state now; a link to nothing has none: ``(-1, -1)``."""
     try:
         found = os.stat(path)
     # A path with a zero byte in it is a ValueError.

@@ -17,13 +17,12 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias
 
 import numpy as np
 
 from face_encode.archives import text_array
 from face_encode.errors import FaceEncodeError
-from face_encode.files import state_of
+from face_encode.files import FileState, state_of
 from face_encode.journal import Journal
 from face_encode.pipeline import EmbeddedPhoto
 from face_encode.types import Box, Face
@@ -34,9 +33,6 @@ UNFINISHED_SUFFIX = ".unfinished"
 _FORM = 2
 # Batches of the journal that are kept at hand while results are read back in their order.
 _BATCHES_AT_HAND = 16
-
-_State: TypeAlias = tuple[int, int]
-"""Size in bytes and time of change in nanoseconds, by which a photo counts as unchanged."""
 
 
 class UnfinishedRun:
@@ -67,7 +63,7 @@ class UnfinishedRun:
         self._batch = lru_cache(_BATCHES_AT_HAND)(
             lambda place: _unpacked(self._journal.read(place))[0]
         )
-        self._begun: deque[tuple[int, _State]] = deque()
+        self._begun: deque[tuple[int, FileState]] = deque()
         self._take([], Path())
 
     def _take(self, photos: Sequence[str], top: Path) -> None:
@@ -90,7 +86,7 @@ class UnfinishedRun:
             How many of them are done.
         """
         self._take(photos, top)
-        held: dict[str, tuple[_State, int, int]] = {}
+        held: dict[str, tuple[FileState, int, int]] = {}
         for record, content in self._journal.records():
             batch, states = _unpacked(content)
             for place, (each, state) in enumerate(zip(batch, states, strict=True)):
@@ -154,7 +150,7 @@ class UnfinishedRun:
         self._journal.__exit__(kind, error, trace)
 
 
-def _packed(batch: Sequence[EmbeddedPhoto], states: Sequence[_State]) -> bytes:
+def _packed(batch: Sequence[EmbeddedPhoto], states: Sequence[FileState]) -> bytes:
     """A record of the journal."""
     faces = [face for each in batch for face in each.faces]
     boxes = [(face.box.left, face.box.top, face.box.width, face.box.height) for face in faces]
@@ -176,7 +172,7 @@ def _packed(batch: Sequence[EmbeddedPhoto], states: Sequence[_State]) -> bytes:
     return content.getvalue()
 
 
-def _unpacked(record: bytes) -> tuple[list[EmbeddedPhoto], list[_State]]:
+def _unpacked(record: bytes) -> tuple[list[EmbeddedPhoto], list[FileState]]:
     """The way back."""
     with np.load(io.BytesIO(record), allow_pickle=False) as stored:
         arrays = dict(stored)

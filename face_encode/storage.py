@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import DatasetError, FaceEncodeError, InputError, MissingExtraError
-from face_encode.files import as_path, reason_of, replacing, state_of
+from face_encode.files import FileState, as_path, reason_of, replacing, state_of
 from face_encode.images import PHOTO_SUFFIXES, photos_below
 
 
@@ -244,7 +244,7 @@ def list_photos(folder: Place) -> PhotoListing:
         if folder.kind() == "file":
             raise DatasetError(f"{folder}: a file, not a folder")
         found = folder.file_system.get_file_info(FileSelector(folder.path, recursive=True))
-    photos: list[tuple[str, tuple[int, int]]] = []
+    photos: list[tuple[str, FileState]] = []
     for each in found:
         name = each.path[len(folder.path) :].lstrip("/")
         if (
@@ -257,7 +257,7 @@ def list_photos(folder: Place) -> PhotoListing:
     return PhotoListing([name for name, _ in photos], _array(state for _, state in photos), [])
 
 
-def _array(states: Iterable[tuple[int, int]]) -> npt.NDArray[np.int64]:
+def _array(states: Iterable[FileState]) -> npt.NDArray[np.int64]:
     """Not as tuples, because a hundred million photos would fill as many objects."""
     flat = np.fromiter(chain.from_iterable(states), np.int64)
     return flat.reshape(-1, 2)

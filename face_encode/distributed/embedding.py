@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from face_encode.bulk import EmbeddingReport, with_names_of_text, without_faces
+from face_encode.bulk import EmbeddingReport, settings_of, with_names_of_text, without_faces
 from face_encode.detectors.detector import Detector
 from face_encode.distributed.connection import check_ray, connected
 from face_encode.distributed.parts import Part, divide
@@ -93,15 +93,7 @@ def embed_folder_on_ray(
         InputError: Settings that exclude each other, or an address of an unknown kind.
         MissingExtraError: Ray is not installed.
     """
-    settings = EmbeddingSettings(
-        encoder=encoder.name,
-        fingerprint=encoder.fingerprint,
-        embedding_size=encoder.embedding_size,
-        detector=detector.name,
-        faces=faces,
-        raw=raw,
-        int8=int8,
-    )
+    settings = settings_of(detector, encoder, faces=faces, raw=raw, int8=int8)
     check_count(photos_per_part, "photos_per_part")
     source, target = place_of(folder), place_of(output)
     check_output(target, parts=parts)
