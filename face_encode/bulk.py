@@ -91,7 +91,7 @@ def embed_folder(
     Raises:
         DatasetError: The folder is missing, or holds no photo.
         EmbeddingFileError: The output cannot be written, the journal is of a run with other
-            settings, or another process is at work on it.
+            settings or another engine, or another process is at work on it.
         InputError: Settings that exclude each other.
         MissingExtraError: Parquet, and pyarrow is not installed.
     """
@@ -104,7 +104,7 @@ def embed_folder(
         raise DatasetError(f"{top}: no photo in it or below it")
     photos, unnamed = with_names_of_text(photos)
     journal_path = target.with_name(f"{target.name}{UNFINISHED_SUFFIX}")
-    run_settings = {"run": "embed", **asdict(settings)}
+    run_settings = {"run": "embed", "engine": encoder.engine, **asdict(settings)}
     with UnfinishedRun(
         journal_path, run_settings, EmbeddingFileError, restart=restart
     ) as unfinished:

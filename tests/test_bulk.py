@@ -266,6 +266,21 @@ def test_other_settings_are_refused_unless_anew(
     assert embed(folder, output, tiny, faces="largest", restart=True).faces == 150
 
 
+def test_another_engine_does_not_go_on_with_a_run(
+    folder: Path, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("tf2onnx")
+    output = tmp_path / "embeddings.npz"
+    on_keras, on_onnx = (load_encoder(tiny_file, engine=name) for name in ("tensorflow", "onnx"))
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(bulk, "write_embeddings", lambda *_: (_ for _ in ()).throw(RuntimeError))
+        embed(folder, output, on_onnx)
+    with pytest.raises(EmbeddingFileError, match=r"--encoder-engine onnx.*Received: .*tensorflow"):
+        embed(folder, output, on_keras)
+    assert embed(folder, output, on_onnx).resumed > 0
+
+
 def test_a_former_file_stays_until_the_new_one_is_done(
     folder: Path, tiny: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
