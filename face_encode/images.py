@@ -355,6 +355,6 @@ def _visible(folder: str | os.PathLike[str]) -> Iterable[Path]:
     except FileNotFoundError as error:
         raise DatasetError(f"{folder}: no such folder") from error
     except NotADirectoryError as error:
-        raise DatasetError(f"{folder}: a file, not a folder of people") from error
+        raise DatasetError(f"{folder}: a file, not a folder") from error
     except OSError as error:
         raise DatasetError(f"{folder}: {reason_of(error)}") from error

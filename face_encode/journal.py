@@ -60,6 +60,11 @@ class Journal:
             # without a buffer, whose rest closing would try to write once more.
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open as long as this is
         except OSError as error:
+            # What Windows says of a folder is that access is denied.
+            if os.path.isdir(path):
+                raise error_type(
+                    f"{path} is in the way: it is a folder, no journal of this package. Move it"
+                ) from error
             raise error_type(f"cannot write {path}: {error.strerror or error}") from error
         try:
             self._lock()
