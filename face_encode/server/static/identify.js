@@ -21,8 +21,10 @@ const WAIT_WHEN_BUSY_SECONDS = 1;
 let threshold = null;
 let picture = { width: 0, height: 0 };
 let faces = [];
+// The request of the last photo; the camera's are its session's.
 let request = null;
 let live = null;
+let settingsFailure = null;
 
 /** Prepare the view. */
 export function start() {
@@ -51,8 +53,9 @@ export function start() {
 export async function enter() {
   try {
     threshold = (await settings()).threshold;
+    settingsFailure?.remove();
   } catch (error) {
-    showFailure(byId("identify-messages"), error, enter);
+    settingsFailure = showFailure(byId("identify-messages"), error, enter);
   }
 }
 
@@ -145,11 +148,10 @@ function draw(shown = faces) {
 }
 
 async function startLive(deviceId = null) {
-  request?.abort();
   clearMessages(byId("identify-messages"));
   const button = byId("toggle-camera");
   // Taken now, so that a second press while the browser asks for permission stops it.
-  const session = { camera: null, running: true };
+  const session = { camera: null, running: true, request: null, busyMessage: null };
   live = session;
   button.setAttribute("aria-pressed", "true");
   setLabel(button, "Stop the camera");
@@ -172,6 +174,8 @@ async function startLive(deviceId = null) {
     showCameraTrouble(error.message);
     return;
   }
+  // Only now: a camera that does not open leaves the photo, and the answer that is on its way to it.
+  request?.abort();
   showPicture(byId("stage-photo"), null);
   byId("stage-photo").hidden = true;
   video.hidden = false;
@@ -190,7 +194,8 @@ function showCameraTrouble(text) {
 function stopLive() {
   if (live === null) return;
   live.running = false;
-  request?.abort();
+  live.request?.abort();
+  live.busyMessage?.remove();
   live.camera?.close();
   live = null;
   const button = byId("toggle-camera");
@@ -232,10 +237,9 @@ async function look(session) {
       // A page that nobody sees has nothing to look at.
       if (document.hidden) await shownAgain();
       const frame = await session.camera.takeFrame(LIVE_FRAME_SIDE_PIXELS);
-      // Meanwhile `request` may be a photo's.
       if (!session.running) return;
-      request = new AbortController();
-      const found = leftToRight(await match(frame.blob, request.signal, false));
+      session.request = new AbortController();
+      const found = leftToRight(await match(frame.blob, session.request.signal, false));
       if (!session.running) return;
       const now = performance.now();
       picture = { width: frame.canvas.width, height: frame.canvas.height };
@@ -248,7 +252,8 @@ async function look(session) {
       if (!session.running || error.name === "AbortError") return;
       if (error.status === 429) {
         const seconds = error.retryAfterSeconds || WAIT_WHEN_BUSY_SECONDS;
-        showMessage(byId("identify-messages"), "warning", "The service is busy. The camera goes on in a moment.");
+        session.busyMessage = showMessage(byId("identify-messages"), "warning",
+          "The service is busy. The camera goes on in a moment.");
         await pause(seconds * 1000);
         continue;
       }
