@@ -66,7 +66,7 @@ def test_comparison_goes_on_while_another_view_is_shown(new_page: NewPage) -> No
     page.locator("#verify-file-b").set_input_files(STRANGER)
     wait_for(page, held)
     leave()
-    with page.expect_request_finished():
+    with page.expect_request_finished(lambda request: request.url.endswith("/v1/verify")):
         held.pop().continue_()
     page.get_by_role("link", name="Verify").click()
     expect(verdict).to_have_text("Not the same person")
