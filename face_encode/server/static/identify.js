@@ -74,7 +74,7 @@ async function identifyPhoto(original) {
   showAnswers([], null, "Looking…");
   const photo = await shrunk(original, PHOTO_SIDE_PIXELS);
   if (own.signal.aborted) return;
-  const image = await showPhoto(photo);
+  const image = await showPhoto(photo, own.signal);
   if (own.signal.aborted) return;
   setState("loading");
   announce("Looking at the photo.");
@@ -97,19 +97,16 @@ async function identifyPhoto(original) {
 }
 
 /** Show a photo on the stage; resolves once its size is known, or it is known to be beyond the browser. */
-async function showPhoto(photo) {
+async function showPhoto(photo, signal) {
   const image = byId("stage-photo");
   showPicture(image, photo);
   byId("stage-video").hidden = true;
   image.hidden = false;
-  try {
-    await image.decode();
-    picture = { width: image.naturalWidth, height: image.naturalHeight };
-    image.alt = "The photo";
-  } catch {
-    picture = { width: 0, height: 0 };
-    image.alt = "A photo that this browser cannot show";
-  }
+  const isShown = await image.decode().then(() => true, () => false);
+  // Meanwhile the camera may have taken its place, or another photo.
+  if (signal.aborted) return image;
+  picture = isShown ? { width: image.naturalWidth, height: image.naturalHeight } : { width: 0, height: 0 };
+  image.alt = isShown ? "The photo" : "A photo that this browser cannot show";
   fitStage();
   return image;
 }

@@ -9,6 +9,7 @@ from playwright.sync_api import Page, Route, expect
 
 from tests.conftest import EXAMPLES
 from tests.server.page.conftest import NewBrowser, NewPage, wait_for
+from tests.server.page.running import FILM_SIZE
 
 # As drawing.js fills the plates of names.
 KNOWN_PLATE = (13, 116, 87)
@@ -178,3 +179,25 @@ def test_camera_that_does_not_open_leaves_the_photo(new_page: NewPage) -> None:
     held[0].continue_()
     expect(page.locator("#faces .face-name")).to_have_text(["Ada_Mirova"])
     expect(page.locator("#stage")).to_have_attribute("data-state", "photo")
+
+
+def test_photo_that_comes_too_late_leaves_the_camera_its_shape(new_page: NewPage) -> None:
+    page = new_page()
+    page.evaluate(
+        """() => {
+          const decode = HTMLImageElement.prototype.decode;
+          HTMLImageElement.prototype.decode = async function () {
+            const decoded = decode.call(this);
+            await Promise.allSettled([decoded, new Promise((go) => { window.goOn = go; })]);
+            return decoded;
+          };
+        }"""
+    )
+    page.locator("#identify-file").set_input_files(EXAMPLES / "ada_mirova.jpg")
+    page.wait_for_function("window.goOn !== undefined")
+    page.get_by_role("button", name="Use the camera").click()
+    expect(page.locator("#stage")).to_have_attribute("data-state", "live")
+    shape = "document.querySelector('.identify-picture').style.getPropertyValue('--shape')"
+    camera = page.evaluate(shape)
+    page.evaluate("() => new Promise((resolve) => { window.goOn(); setTimeout(resolve, 200); })")
+    assert page.evaluate(shape) == camera == str(FILM_SIZE[0] / FILM_SIZE[1])
