@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from face_encode.distances import Metric
 from face_encode.errors import InputError
 from face_encode.gallery.names import check_names
 from face_encode.types import Embeddings
@@ -68,6 +69,23 @@ def check_probes(embeddings: Any, size: int) -> Embeddings:
     if not np.isfinite(probes).all():
         raise InputError("an embedding is finite; at least one is not")
     return probes
+
+
+def check_cosine(metric: Metric, what: str) -> None:
+    """Refuse what knows directions only where a search looks at lengths.
+
+    Args:
+        metric: The gallery's.
+        what: What that is, and what it does with directions, in two words.
+
+    Raises:
+        InputError: A search by Euclidean distance.
+    """
+    if metric != "cosine":
+        raise InputError(
+            f"{what} the direction of an embedding only, which is enough for the metric "
+            f"'cosine'. Received: a gallery of the metric {metric!r}"
+        )
 
 
 def _float32(embeddings: Any) -> Embeddings:

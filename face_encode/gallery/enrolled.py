@@ -177,6 +177,11 @@ class Enrolled:
         index = Coded.of(embeddings).blurred_from(embeddings)
         return dataclasses.replace(self, index=index)
 
+    def cleared(self) -> Enrolled:
+        """With nobody; whoever comes is coded as those were who are gone."""
+        nobody = Enrolled.nobody(self.rows.shape[1], int8=self.is_int8)
+        return dataclasses.replace(nobody, quantizer=self.quantizer)
+
     def without(self, names: Sequence[str]) -> Enrolled:
         """Without some people; names of others are passed over."""
         places = [self.place_of[name] for name in set(names) if name in self.place_of]

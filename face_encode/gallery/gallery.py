@@ -16,6 +16,10 @@ from face_encode.types import Embeddings, Match
 if TYPE_CHECKING:
     from face_encode.gallery.memory import MemoryGallery
 
+# On the unit sphere Euclidean distances rank as cosine does, and need no search of their own.
+GALLERY_METRICS: tuple[Metric, ...] = ("cosine", "euclidean")
+"""What a gallery can be searched by."""
+
 Replaces: TypeAlias = Literal["all", "same people", "nothing"]
 """Which of a gallery's embeddings new ones take the place of."""
 

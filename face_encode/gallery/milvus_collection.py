@@ -11,8 +11,7 @@ import numpy as np
 from face_encode.calibration import Calibration
 from face_encode.distances import Metric, check_metric
 from face_encode.errors import GalleryError
-from face_encode.gallery.gallery import EncoderIdentity, check_encoder
-from face_encode.gallery.memory import GALLERY_METRICS
+from face_encode.gallery.gallery import GALLERY_METRICS, EncoderIdentity, check_encoder
 from face_encode.gallery.milvus_places import MilvusPlace
 from face_encode.gallery.milvus_rows import (
     EMBEDDING,

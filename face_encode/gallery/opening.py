@@ -8,6 +8,7 @@ from face_encode.distances import Metric
 from face_encode.errors import GalleryError
 from face_encode.files import as_path
 from face_encode.gallery.gallery import EncoderIdentity, Gallery
+from face_encode.gallery.loading import load_gallery
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.milvus import MilvusGallery
 from face_encode.gallery.milvus_places import is_milvus, milvus_place
@@ -97,7 +98,7 @@ def open_gallery(
     # os.path, because pathlib raises where the path cannot be looked at.
     if create and not os.path.exists(path):
         return MemoryGallery(encoder, path, int8=int8, metric=new_metric)
-    gallery = MemoryGallery.load(path, encoder, metric=metric)
+    gallery = load_gallery(path, encoder, metric=metric)
     if int8:
         gallery.quantize()
     if approximate:
