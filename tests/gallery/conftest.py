@@ -1,4 +1,4 @@
-"""A Milvus server for the tests of galleries: Milvus Lite's own, in a process of its own."""
+"""What the tests of galleries ask for: a Milvus server, and both ways to open a file."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from face_encode.gallery import npz_file
+
 
 @pytest.fixture(scope="session")
 def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Its address."""
+    """The address of a Milvus server: Milvus Lite's own, in a process of its own."""
     pytest.importorskip("milvus_lite")
     folder = tmp_path_factory.mktemp("milvus")
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -27,3 +29,10 @@ def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         assert "listening" in line, line
         yield f"http://127.0.0.1:{port}"
         server.terminate()
+
+
+@pytest.fixture(params=[True, False], ids=["mapped", "read"])
+def is_mapped(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Both ways to open a file, whatever its size."""
+    monkeypatch.setattr(npz_file, "_MAPPED_FROM_BYTES", 0 if request.param else 1 << 60)
+    return bool(request.param)
