@@ -1,4 +1,4 @@
-"""What the tests of galleries ask for: each kind of them, a Milvus server, both ways to open a file."""
+"""For the tests of galleries: each kind of them, a Milvus server, both ways to open a file."""
 
 from __future__ import annotations
 
