@@ -34,7 +34,11 @@ def check_embeddings(embeddings: Any, names: Sequence[str], size: int) -> Embedd
 
 
 def check_shape(shape: tuple[int, ...], names: Sequence[str], size: int) -> None:
-    """Refuse embeddings of another number than of names, or of another length than ``size``."""
+    """Refuse embeddings of another number than of names, or of another length than ``size``.
+
+    Raises:
+        InputError: Such ones.
+    """
     if shape != (len(names), size):
         raise InputError(
             f"{len(names)} names take embeddings of shape ({len(names)}, {size}). "

@@ -36,7 +36,7 @@ class Enrolled:
         digests: Of the photos that they come from; see ``DigestColumn``.
         quantizer: What codes stand for; None before the first of them, which sets it, and for
             float32.
-        reach: How far from the quantizer's centre the embeddings of codes lie at the most.
+        reach: How far what codes stand for is from the quantizer's centre, at the most.
         index: Codes of float32 rows, for a search to look through first; or None.
     """
 

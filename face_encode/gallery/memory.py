@@ -45,10 +45,10 @@ class MemoryGallery:
 
     Attributes:
         metric: What a search compares by: ``"cosine"``, or ``"euclidean"``, where a similarity
-            is the distance of the embeddings as they are, below 0.
+            is minus the distance of the embeddings as they are.
         enrolled: Who is enrolled, in arrays; replaced by another whenever that changes.
         is_shared: False: it is this program's own, and others read its file at the most.
-        encoder_name: The encoder that fills it.
+        encoder_name: The name of the encoder whose embeddings it holds.
         encoder_fingerprint: Its fingerprint.
         detector_name: The detector that found the faces, empty where unknown.
     """
@@ -94,7 +94,7 @@ class MemoryGallery:
 
     @property
     def content(self) -> GalleryContent:
-        """What its file is to hold."""
+        """All that its file holds, or would hold, as it is now."""
         return GalleryContent(
             self.encoder_name,
             self.encoder_fingerprint,
@@ -203,8 +203,7 @@ class MemoryGallery:
         """Enrol embeddings; see ``Gallery.add``.
 
         Raises:
-            InputError: Another number or length of embeddings, one that is not finite or is
-                all zeros, or a name that is empty.
+            InputError: As for ``Gallery.add``.
         """
         added = check_embeddings(embeddings, names, self.enrolled.rows.shape[1])
         self._set(self.enrolled.joined(names, added, check_labels(names, digests)))
@@ -309,7 +308,7 @@ class MemoryGallery:
     def known_photos(
         self, detector_name: str, digests: Collection[str] | None = None
     ) -> Mapping[str, npt.NDArray[np.float32]]:
-        """Content digest -> embedding of the photos enrolled with the help of this detector."""
+        """Content digest -> embedding; see ``Gallery.known_photos``."""
         if detector_name != self.detector_name:
             return {}
         row_of = self.enrolled.row_of_digest
@@ -321,15 +320,21 @@ class MemoryGallery:
         """Write the gallery to an ``.npz`` file, atomically.
 
         Args:
-            path: Where to; without one, where it was opened from.
+            path: Where to; without one, where it was opened from. An approximate index goes
+                beside it.
 
         Raises:
-            GalleryError: The name does not end in ``.npz``, or it cannot be written.
+            GalleryError: The name does not end in ``.npz``, it cannot be written, or the gallery
+                was not opened from a file and no path is given.
         """
         self._store.save(self.content, self._index, None if path is None else as_path(path))
 
     def close(self) -> None:
-        """Save what has changed, where the gallery was opened from a file."""
+        """Save what has changed, where the gallery was opened from a file.
+
+        Raises:
+            GalleryError: It cannot be written.
+        """
         if self._store.path is not None and not self._store.is_current:
             self.save()
 

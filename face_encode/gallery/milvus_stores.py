@@ -17,7 +17,9 @@ class MilvusStore(Protocol):
         """Whether there is a store at all, found out without making one."""
 
     def client(self) -> Any:
-        """A context that gives a ``pymilvus.MilvusClient``, and how often it was opened.
+        """A context that gives a ``pymilvus.MilvusClient``, and how often the store was opened.
+
+        By the number whoever prepares something on a client tells that it is another one.
 
         Raises:
             GalleryError: From within, for whatever Milvus refuses or fails at.

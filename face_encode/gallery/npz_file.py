@@ -108,7 +108,11 @@ class GalleryContent:
 
 
 def check_file_name(path: Path) -> None:
-    """Refuse a gallery file by another ending than numpy would give it."""
+    """Refuse a gallery file by another ending than numpy would give it.
+
+    Raises:
+        GalleryError: It does not end in ``.npz``.
+    """
     if path.suffix != ".npz":
         raise GalleryError(f"a gallery file's name ends in .npz. Received: {path}")
 
@@ -137,7 +141,13 @@ def read_open_content(file: BinaryIO, label: str) -> GalleryContent:
 
 
 def write_content(file: Path | BinaryIO, content: GalleryContent) -> None:
-    """Write a gallery's archive, to a path or into an open file; not atomically."""
+    """Write a gallery's archive, to a path or into an open file; not atomically.
+
+    The same content gives the same bytes.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     calibration = content.calibration
     arrays: Arrays = {
         "format_version": np.array(VERSION),

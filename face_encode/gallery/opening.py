@@ -17,7 +17,11 @@ IN_MEMORY = ":memory:"
 
 
 def names_gallery(text: str | os.PathLike[str]) -> bool:
-    """Whether a text names a gallery that is kept somewhere, and no folder of photos."""
+    """Whether a text names a gallery in Milvus or in a file, going by its form alone.
+
+    Raises:
+        InputError: It is no text or path.
+    """
     return is_milvus(text) or as_path(text).suffix == ".npz"
 
 
@@ -57,14 +61,16 @@ def open_gallery(
             is faster for very many people, and may miss a near one.
         metric: What a search compares by, ``"cosine"`` or ``"euclidean"``; None takes what the
             gallery has, or ``"cosine"`` for a new one.
-        create: Whether it may be a new one, which is kept from the first change on.
-        approximate: Whether to search an ``.npz`` file's people by an approximate index beside
-            it, which is built where there is none that fits; see docs/search.md. Takes
-            ``pip install "face_encode[index]"``.
+        create: Whether it may be a new one: a file is written by ``close``, in Milvus it is made
+            when the first people are enrolled.
+        approximate: Whether to search the people of an ``.npz`` file that exists by an
+            approximate index beside it, which is built where there is none that fits; see
+            docs/search.md. Takes ``pip install "face_encode[index]"``.
 
     Raises:
         GalleryError: No such kind of gallery, none there where none may be made, one of another
-            metric, or it is damaged or cannot be reached.
+            metric, an index of nobody, or what a gallery in Milvus does not do; or it is damaged
+            or cannot be reached.
         InputError: No such metric, or int8 for one that looks at lengths.
         WrongEncoderError: Another encoder filled it.
         MissingExtraError: It takes an optional dependency that is not installed.
