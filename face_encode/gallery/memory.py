@@ -295,10 +295,11 @@ class MemoryGallery:
     def copy(self) -> MemoryGallery:
         """The same people in a gallery that changes apart from this one.
 
-        The arrays, which are never written into, are shared until then.
+        The arrays, which are never written into, are shared until then. The file stays this
+        one's: a copy is saved where it is told to be.
         """
         copied = copy.copy(self)
-        copied._store = copy.copy(self._store)
+        copied._store = NpzStore(None)
         return copied
 
     def people(self) -> dict[str, int]:

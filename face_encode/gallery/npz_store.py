@@ -16,8 +16,8 @@ class NpzStore:
 
     Attributes:
         path: The file, or None for a gallery that is kept nowhere.
-        is_current: Whether what the gallery holds has been read from there or saved; whoever
-            changes the gallery sets it to False.
+        is_current: Whether the file holds what the gallery does; whoever changes the gallery sets
+            it to False.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -48,4 +48,5 @@ class NpzStore:
             remove_stale_indices(target)
         else:
             write_index(target, index)
-        self.is_current = True
+        # Saved elsewhere, it is still to be written here.
+        self.is_current = self.is_current or target == self.path

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from face_encode.errors import InputError
+from face_encode.errors import GalleryError, InputError
 from face_encode.gallery.loading import load_gallery
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.opening import open_gallery
@@ -102,3 +102,24 @@ def test_a_search_by_euclidean_distance_minds_the_lengths(tmp_path: Path) -> Non
     read = load_gallery(tmp_path / "people.npz", Identity(), metric=None)
     assert read.metric == "euclidean"
     assert read.search(vectors((0, 5), (2, 2)), k=3) == gallery.search(vectors((0, 5), (2, 2)), k=3)
+
+
+def test_a_gallery_saved_elsewhere_is_still_written_to_its_own_file(tmp_path: Path) -> None:
+    own, other = tmp_path / "people.npz", tmp_path / "backup.npz"
+    gallery = MemoryGallery(Identity(), own)
+    gallery.add(["Ada"], vectors((1, 0)))
+    gallery.save(other)
+    gallery.close()
+    assert load_gallery(own, Identity()).people() == {"Ada": 1}
+
+
+def test_a_copy_does_not_write_the_file_of_the_gallery(tmp_path: Path) -> None:
+    gallery = MemoryGallery(Identity(), tmp_path / "people.npz")
+    gallery.add(["Ada"], vectors((1, 0)))
+    gallery.save()
+    copied = gallery.copy()
+    copied.remove("Ada")
+    copied.close()
+    assert load_gallery(tmp_path / "people.npz", Identity()).people() == {"Ada": 1}
+    with pytest.raises(GalleryError, match="save it to a path"):
+        copied.save()

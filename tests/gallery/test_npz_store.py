@@ -34,4 +34,5 @@ def test_without_a_file_of_its_own_it_takes_a_path(tmp_path: Path) -> None:
     assert not store.is_current
     assert list(tmp_path.iterdir()) == []
     store.save(gallery.content, None, tmp_path / "people.npz")
+    assert not store.is_current
     assert load_gallery(tmp_path / "people.npz", SIXTEEN).names.tolist() == NAMES
