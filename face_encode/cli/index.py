@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Build, save, and tell of how many."""
     from face_encode.errors import GalleryError
-    from face_encode.gallery.memory import MemoryGallery
+    from face_encode.gallery.loading import load_gallery
     from face_encode.gallery.milvus_places import is_milvus
     from face_encode.gallery.opening import gallery_label
 
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
             f"(see docs/galleries.md). Received: {gallery_label(options.gallery)}"
         )
     model = open_model(options)
-    gallery = MemoryGallery.load(options.gallery, model.encoder)
+    gallery = load_gallery(options.gallery, model.encoder)
     gallery.build_index(approximate=options.approximate)
     gallery.save()
     print(f"{len(gallery)} photos of {len(gallery.people())} people indexed: {options.gallery}")
