@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -345,3 +346,20 @@ def test_what_cannot_be_is_refused_before_the_work(
     (tmp_path / "e.npz.unfinished").write_text("my own notes")
     with pytest.raises(EmbeddingFileError, match="in the way"):
         embed(folder, tmp_path / "e.npz", tiny, restart=True)
+
+
+def test_folders_that_hide_all_photos_are_told(
+    tiny: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos" / "Ada").mkdir(parents=True)
+    listed = os.scandir
+
+    def scandir(path: Any) -> Any:
+        # Asked of the operating system, it would be granted where the tests run as root.
+        if Path(path).name == "Ada":
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DatasetError, match=r"its folders 1 cannot be listed: Ada: permission den"):
+        embed(tmp_path / "photos", tmp_path / "e.npz", tiny)
