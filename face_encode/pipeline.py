@@ -17,7 +17,7 @@ from face_encode.alignment import crop_faces
 from face_encode.detectors.detector import Detector
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import ImageError, InputError
-from face_encode.hygiene import sharpness
+from face_encode.hygiene.sharpness import sharpness
 from face_encode.images import as_rgb, content_digest, decode_image, read_image
 from face_encode.prefetching import prefetched
 from face_encode.types import CropRecipe, Embeddings, Face, ImageArray, Photo, check_count
