@@ -24,7 +24,8 @@ from face_encode.files import as_path
 from face_encode.gallery.gallery import Gallery
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.opening import open_gallery
-from face_encode.images import as_rgb, people_in
+from face_encode.images import as_rgb
+from face_encode.photo_folders import people_in
 from face_encode.photo_inputs import PhotoInput, is_one_photo
 from face_encode.types import Box, Embeddings, EnrolmentReport, Face, Match, check_count
 

@@ -21,9 +21,9 @@ from face_encode.enrolment import enrol_people, unfinished_enrolment, unfinished
 from face_encode.errors import DatasetError, GalleryError
 from face_encode.gallery.gallery import Gallery
 from face_encode.gallery.memory import MemoryGallery
-from face_encode.images import people_in
 from face_encode.journal import Journal
 from face_encode.model import Face_Encode_Model
+from face_encode.photo_folders import people_in
 from face_encode.types import ImageArray
 from tests.conftest import REPOSITORY
 from tests.tiny_parts import Halves

@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     from face_encode.files import as_path, check_writable
     from face_encode.gallery.npz_file import check_file_name
     from face_encode.gallery.opening import gallery_label, names_gallery, open_gallery
-    from face_encode.images import people_in
+    from face_encode.photo_folders import people_in
 
     if not names_gallery(options.gallery) or as_path(options.gallery).suffix == ".npz":
         check_file_name(as_path(options.gallery))
