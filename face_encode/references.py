@@ -23,11 +23,11 @@ from face_encode.enrolment import enrol_people
 from face_encode.errors import GalleryError, ImageError, InputError
 from face_encode.files import as_path
 from face_encode.gallery.memory import MemoryGallery
-from face_encode.model import BoundingBox, Face_Encode_Model
+from face_encode.model import Face_Encode_Model
 from face_encode.photo_folders import photos_in
 from face_encode.photo_inputs import PhotoInput, is_one_photo, place_of, read_photo
 from face_encode.pipeline import NO_FACE
-from face_encode.types import Embeddings, EnrolmentReport, Match
+from face_encode.types import BoundingBox, Embeddings, EnrolmentReport, Match
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ Photo: TypeAlias = str | os.PathLike[str] | npt.NDArray[np.uint8]
 Embeddings: TypeAlias = npt.NDArray[np.float32]
 """float32, shape ``(N, D)``."""
 
+BoundingBox: TypeAlias = dict[str, int]
+"""``x`` and ``y`` of the upper left corner, ``width`` and ``height``, in pixels."""
+
 
 def check_count(value: object, name: str, *, least: int = 1) -> int:
     """Check an argument that counts something.
@@ -78,7 +81,7 @@ class Box:
         bottom = min(max(self.top + self.height, top + 1), image_height)
         return Box(left, top, right - left, bottom - top)
 
-    def as_dict(self) -> dict[str, int]:
+    def as_dict(self) -> BoundingBox:
         """The box as the plain dict that ``match_image`` returns: x, y, width, height."""
         return {"x": self.left, "y": self.top, "width": self.width, "height": self.height}
 
