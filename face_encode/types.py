@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -121,6 +121,40 @@ class Match:
 
     name: str
     similarity: float
+
+
+@dataclass(frozen=True)
+class Identification:
+    """Whom a face looks most like.
+
+    Attributes:
+        matched: Whether the nearest label is near enough; if not, the face is unknown.
+        label: The nearest label.
+        distance: To the label's nearest embedding, by the metric of the search.
+        similarity: The same with higher for nearer; for cosine within -1..1.
+        bounding_box: ``x``, ``y``, ``width`` and ``height`` in pixels, or None where the whole
+            photo was taken as the face.
+    """
+
+    matched: bool
+    label: str
+    distance: float
+    similarity: float
+    bounding_box: BoundingBox | None
+
+
+class Comparison(NamedTuple):
+    """A photo beside embeddings with labels: ``matched, label, distance``.
+
+    Attributes:
+        matched: Whether the nearest embedding is near enough.
+        label: Whose it is.
+        distance: How far it is, by the metric of the search.
+    """
+
+    matched: bool
+    label: str
+    distance: float
 
 
 @dataclass(frozen=True)
