@@ -63,9 +63,9 @@ def test_interrupted_it_goes_on_and_ends_with_the_same_file(
     encoded: list[int] = []
     encode = tiny.encode
 
-    def counted(crops: ImageArray) -> Any:
+    def counted(crops: ImageArray, **options: Any) -> Any:
         encoded.append(len(crops))
-        return encode(crops)
+        return encode(crops, **options)
 
     monkeypatch.setattr(tiny, "encode", counted)
     report = embed(folder, output, tiny)

@@ -98,9 +98,9 @@ def test_interrupted_it_goes_on_and_ends_with_the_same_gallery(
     append = Journal.append
     records: list[bytes] = []
 
-    def counted(crops: ImageArray) -> Any:
+    def counted(crops: ImageArray, **options: Any) -> Any:
         encoded.append(len(crops))
-        return encode(crops)
+        return encode(crops, **options)
 
     def interrupted(journal: Journal, record: bytes) -> int:
         # The heading is a record too.
