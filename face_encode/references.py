@@ -22,6 +22,7 @@ from face_encode.enrolment import enrol_people
 from face_encode.errors import GalleryError, ImageError
 from face_encode.files import as_path
 from face_encode.finding import NO_FACE
+from face_encode.gallery.loading import load_gallery
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.labelled_photos import photos_by_label
 from face_encode.model import Face_Encode_Model
@@ -278,7 +279,7 @@ class ReferenceEmbeddings:
         """
         model = Face_Encode_Model(encoder, detector)
         source = default_path() if path is None else path
-        gallery = MemoryGallery.load(source, model.encoder, metric=None)
+        gallery = load_gallery(source, model.encoder, metric=None)
         references = cls(model.encoder, model.detector, gallery.metric, distance_threshold)
         references._model.gallery = references._gallery = gallery
         return references

@@ -21,7 +21,7 @@ import numpy as np
 
 from face_encode.bulk import faces_of
 from face_encode.detectors.detector import Detector
-from face_encode.embedding_files.parquet import table_of
+from face_encode.embedding_files.arrow import table_of
 from face_encode.embedding_files.table import EmbeddingSettings
 from face_encode.encoders.encoder import BATCH_SIZE
 from face_encode.encoders.engines.table import KERAS
