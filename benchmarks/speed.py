@@ -15,10 +15,9 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +25,8 @@ import numpy.typing as npt
 
 from benchmarks.machine import describe_machine, load_average
 from benchmarks.photo_folders import FACE_RECOGNITION_LINE, copy_photos
-from benchmarks.timing import number_of, seconds, take_turns
+from benchmarks.speedups import Speedup, compared, print_table
+from benchmarks.timing import seconds, take_turns
 
 if TYPE_CHECKING:
     from face_encode import Encoder
@@ -43,65 +43,9 @@ FACES_AT_A_TIME = 20
 PARTS = 3
 
 
-@dataclass(frozen=True)
-class Result:
-    """One contest.
-
-    Attributes:
-        what: What was done.
-        rival: Who else did it.
-        ours_ms: Median time of this package, milliseconds.
-        rival_ms: Median time of the other, milliseconds.
-        ratio: How many times faster this package is, by the medians.
-        ratio_of_shortest: The same by the shortest times, which other processes disturb least.
-        note: What has to be known to read the row right.
-    """
-
-    what: str
-    rival: str
-    ours_ms: float
-    rival_ms: float
-    ratio: float
-    ratio_of_shortest: float
-    note: str = ""
-
-
-def compared(
-    what: str,
-    ours: Sequence[float],
-    rival: str,
-    rivals: Sequence[float],
-    *,
-    divisor: float = 1,
-    rival_factor: float = 1,
-    note: str = "",
-) -> Result:
-    """A contest from the times of both.
-
-    Args:
-        what: What was done.
-        ours: This package's times, milliseconds.
-        rival: Who else did it.
-        rivals: The other's times, milliseconds.
-        divisor: Things done in a turn, where the times are shown for one.
-        rival_factor: How many times more the rival would have had to do.
-        note: What has to be known to read the row right.
-    """
-    factor = rival_factor
-    return Result(
-        what=what,
-        rival=rival,
-        ours_ms=median(ours) / divisor,
-        rival_ms=median(rivals) * factor / divisor,
-        ratio=median(rivals) * factor / median(ours),
-        ratio_of_shortest=min(rivals) * factor / min(ours),
-        note=note,
-    )
-
-
 def compare_enrolment(
     folder: Path, photos: Sequence[Path], encoder: Encoder, turns: int
-) -> list[Result]:
+) -> list[Speedup]:
     """(a) Enrol a folder: read, find the faces, encode them."""
     import face_recognition
 
@@ -132,7 +76,7 @@ def compare_enrolment(
     return [replace(row, ratio_of_shortest=min(wholes) / min(means))]
 
 
-def compare_encoding(photos: Sequence[Path], encoder: Encoder) -> list[Result]:
+def compare_encoding(photos: Sequence[Path], encoder: Encoder) -> list[Speedup]:
     """(b) Encode one face, from the box that both are given, and from the finished crop."""
     import face_recognition
     from face_recognition.api import face_encoder
@@ -199,7 +143,7 @@ def compare_encoding(photos: Sequence[Path], encoder: Encoder) -> list[Result]:
     ]
 
 
-def compare_matching(size: int, encoder: Encoder, turns: int) -> list[Result]:
+def compare_matching(size: int, encoder: Encoder, turns: int) -> list[Speedup]:
     """(c) Find the nearest of so many enrolled embeddings to one."""
     import face_recognition
     import keras
@@ -244,7 +188,7 @@ def compare_matching(size: int, encoder: Encoder, turns: int) -> list[Result]:
     ]
 
 
-def run(source: Path, count: int, turns: int) -> tuple[dict[str, str], list[Result]]:
+def run(source: Path, count: int, turns: int) -> tuple[dict[str, str], list[Speedup]]:
     """Hold all contests."""
 
     def start_ours() -> Encoder:
@@ -278,25 +222,6 @@ def run(source: Path, count: int, turns: int) -> tuple[dict[str, str], list[Resu
         results += compare_matching(size, encoder, turns=30)
     facts["load at the end"] = load_average()
     return facts, results
-
-
-def print_table(facts: dict[str, str], results: Sequence[Result]) -> None:
-    """Show it to people."""
-    from rich.console import Console
-    from rich.table import Table
-
-    for name, value in facts.items():
-        print(f"{name}: {value}")
-    table = Table("", "what", "face_encode", "beside", "takes", "ratio", "by shortest times")
-    for number, each in enumerate(results, 1):
-        times = [f"{number_of(value)} ms" for value in (each.ours_ms, each.rival_ms)]
-        ratios = [number_of(value) for value in (each.ratio, each.ratio_of_shortest)]
-        table.add_row(str(number), each.what, times[0], each.rival, times[1], *ratios)
-    # A narrow terminal, or none, would otherwise break every cell.
-    Console(width=130).print(table)
-    for number, each in enumerate(results, 1):
-        if each.note:
-            print(f"{number}: {each.note}")
 
 
 def main() -> int:

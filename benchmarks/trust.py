@@ -43,7 +43,7 @@ def load(photos: str, cache: Path | None) -> tuple[Array, Array, float]:
     from face_encode.detectors.loading import load_detector
     from face_encode.encoders.loading import load_encoder
     from face_encode.evaluation.faces import embed_faces
-    from face_encode.images import people_in
+    from face_encode.photo_folders import people_in
 
     encoder = load_encoder()
     if cache is not None and cache.is_file():
@@ -125,7 +125,7 @@ def strangers(embeddings: Array, owner: Array, rate: float = 0.01) -> None:
 
 def mislabelled(embeddings: Array, owner: Array, planted: int = 10) -> None:
     """Photos put into wrong folders, in a folder of five hundred photos."""
-    from face_encode.hygiene import find_suspicions
+    from face_encode.hygiene.suspicions import find_suspicions
 
     sizes = np.bincount(owner)
     print(f"\n{planted} photos in wrong folders among 500: named (false warnings)")

@@ -7,7 +7,7 @@ come from a library that speaks of them.
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -89,6 +89,34 @@ def _prepared(embeddings: npt.NDArray[np.generic], metric: Metric) -> npt.NDArra
     if not lengths.all():
         raise InputError("an embedding is not all zeros; at least one is")
     return np.asarray(values / lengths, np.float64)
+
+
+def unit_embedding(embedding: Any, size: int, encoder_name: str) -> npt.NDArray[np.float64]:
+    """Check an argument that is one embedding, and bring it to length 1 in double precision.
+
+    Args:
+        embedding: ``(D,)`` or ``(1, D)``.
+        size: The encoder's D.
+        encoder_name: For the error.
+
+    Returns:
+        float64 ``(D,)``.
+
+    Raises:
+        InputError: No such array, not finite, or all zeros.
+    """
+    try:
+        vector = np.asarray(embedding, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"an embedding is an array of numbers: {error}") from error
+    with np.errstate(over="ignore", invalid="ignore"):
+        length = float(np.linalg.norm(vector))
+    if vector.shape not in ((size,), (1, size)) or not 0 < length < np.inf:
+        raise InputError(
+            f"an embedding of {encoder_name!r} has shape ({size},), is finite and not "
+            f"all zeros. Received: shape {vector.shape}, length {length}"
+        )
+    return vector.reshape(size) / length
 
 
 def similarity_of(distance: float, metric: Metric) -> float:

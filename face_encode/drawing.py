@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from face_encode.errors import InputError
 from face_encode.types import Box, ImageArray
 
 KNOWN_COLOUR = (22, 138, 64)
@@ -64,6 +66,37 @@ def draw_boxes(
         draw.rectangle(background, fill=colour)
         draw.text((at_x + line, at_y), label, fill="white", font=font)
     return np.array(picture, np.uint8)
+
+
+def labelled_boxes(
+    faces: Iterable[Mapping[str, Any]],
+) -> tuple[list[Box], list[str], list[tuple[int, int, int]]]:
+    """The boxes, labels and colours of faces that were named, as ``draw_boxes`` takes them.
+
+    Args:
+        faces: What ``match_image`` returned, or boxes as ``detect_faces`` gives them. A face that
+            does not match is labelled "unknown"; one without a box is passed over.
+
+    Raises:
+        InputError: Not such faces.
+    """
+    boxes, labels, colours = [], [], []
+    try:
+        for face in faces:
+            box = face.get("bounding_box", face)
+            if box is None:
+                continue  # the whole photo was taken as the face
+            boxes.append(Box(*(int(box[side]) for side in ("x", "y", "width", "height"))))
+            known = face.get("is_match", True)
+            text = face.get("name", "") if known else "unknown"
+            labels.append(f"{text} {face['similarity']:.2f}" if "similarity" in face else text)
+            colours.append(KNOWN_COLOUR if known else UNKNOWN_COLOUR)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(
+            "faces are what match_image or detect_faces returned, a list of dicts with 'x', "
+            f"'y', 'width' and 'height': {error!r}"
+        ) from error
+    return boxes, labels, colours
 
 
 def blur_boxes(image: ImageArray, boxes: Sequence[Box]) -> ImageArray:

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import numbers
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from face_encode.alignment import crop_faces, crop_whole
 from face_encode.detectors.detector import Detector
-from face_encode.detectors.loading import load_detector
-from face_encode.drawing import KNOWN_COLOUR, UNKNOWN_COLOUR, draw_boxes
+from face_encode.detectors.loading import as_detector
+from face_encode.distances import unit_embedding
+from face_encode.drawing import draw_boxes, labelled_boxes
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.engines.table import AUTOMATIC
-from face_encode.encoders.loading import load_encoder
+from face_encode.encoders.loading import as_encoder
 from face_encode.enrolment import enrol_people, unfinished_enrolment
 from face_encode.errors import GalleryError, InputError
 from face_encode.files import as_path
+from face_encode.gallery.decision_threshold import DecisionThreshold
 from face_encode.gallery.gallery import Gallery
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.opening import open_gallery
-from face_encode.images import as_rgb, people_in
+from face_encode.images import as_rgb
+from face_encode.photo_folders import people_in
 from face_encode.photo_inputs import PhotoInput, is_one_photo
-from face_encode.types import Box, Embeddings, EnrolmentReport, Face, Match, check_count
-
-BoundingBox: TypeAlias = dict[str, int]
-"""``x`` and ``y`` of the upper left corner, ``width`` and ``height``, in pixels."""
+from face_encode.types import BoundingBox, Embeddings, EnrolmentReport, Match, check_count
 
 
 class Face_Encode_Model:
@@ -77,28 +75,9 @@ class Face_Encode_Model:
             MissingExtraError: The engine, or the detector, is not installed.
             EngineError: The engine cannot run the encoder, or does not give what Keras gives.
         """
-        if threshold is not None and (
-            not isinstance(threshold, numbers.Real) or not -1 <= threshold <= 1
-        ):
-            raise InputError(f"a cosine threshold lies within -1..1. Received: {threshold!r}")
-        self.detector: Detector = (
-            load_detector(detector) if detector is None or isinstance(detector, str) else detector
-        )
-        if not callable(getattr(self.detector, "detect", None)):
-            raise InputError(
-                "a detector is the name of a known one, or an object with a method 'detect'. "
-                f"Received: {detector!r}"
-            )
-        if not isinstance(model_path, Encoder):
-            model_path = load_encoder(model_path, engine=engine or AUTOMATIC)
-        elif engine not in (None, AUTOMATIC, model_path.engine):
-            raise InputError(
-                "an encoder that is open already has its engine, "
-                f"{model_path.engine!r}; choose it by load_encoder(..., engine=...). "
-                f"Received: {engine!r}"
-            )
-        self.encoder = model_path
-        self._threshold: float | None = None if threshold is None else float(threshold)
+        self._decision_threshold = DecisionThreshold(threshold)
+        self.detector: Detector = as_detector(detector)
+        self.encoder: Encoder = as_encoder(model_path, engine)
         self.gallery: Gallery = MemoryGallery(self.encoder)
 
     def __repr__(self) -> str:
@@ -112,35 +91,23 @@ class Face_Encode_Model:
     @property
     def threshold(self) -> float:
         """Cosine similarity from which a face counts as the person found."""
-        return self._threshold_for(None)
+        own = self.encoder.contract.threshold
+        return self._decision_threshold.of_search(self.gallery, own)
 
     @threshold.setter
     def threshold(self, value: float) -> None:
-        self._threshold = float(value)
+        self._decision_threshold.given = float(value)
 
     @property
     def verification_threshold(self) -> float:
         """Cosine similarity from which two photos count as of one person."""
-        return self._threshold_for(1)
+        own = self.encoder.contract.threshold
+        return self._decision_threshold.of_comparison(self.gallery, own)
 
     @property
     def threshold_source(self) -> str:
         """Where the threshold comes from: ``"set"``, ``"calibration"`` or ``"encoder"``."""
-        if self._threshold is not None:
-            return "set"
-        return "encoder" if self.gallery.calibration is None else "calibration"
-
-    def _threshold_for(self, enrolled: int | None) -> float:
-        """The threshold of a search of so many photos; None for all, 1 for a comparison of two."""
-        if self._threshold is not None:
-            return self._threshold
-        calibration = self.gallery.calibration
-        if calibration is not None:
-            # Asked for only where it counts: a gallery on a server takes a call for it.
-            return calibration.threshold(
-                max(1, len(self.gallery)) if enrolled is None else enrolled
-            )
-        return self.encoder.contract.threshold
+        return self._decision_threshold.source(self.gallery)
 
     @property
     def verify_embeddings(self) -> Embeddings:
@@ -334,25 +301,10 @@ class Face_Encode_Model:
         Raises:
             InputError: Not one embedding of this encoder each.
         """
-        first, second = self._one_embedding(a), self._one_embedding(b)
+        size, name = self.encoder.embedding_size, self.encoder.name
+        first, second = unit_embedding(a, size, name), unit_embedding(b, size, name)
         similarity = float(np.clip(first @ second, -1, 1))
-        return similarity, similarity >= self._threshold_for(1)
-
-    def _one_embedding(self, embedding: Any) -> npt.NDArray[np.float64]:
-        """An embedding at length 1, in double precision."""
-        try:
-            vector = np.asarray(embedding, np.float64)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"an embedding is an array of numbers: {error}") from error
-        size = self.encoder.embedding_size
-        with np.errstate(over="ignore", invalid="ignore"):
-            length = float(np.linalg.norm(vector))
-        if vector.shape not in ((size,), (1, size)) or not 0 < length < np.inf:
-            raise InputError(
-                f"an embedding of {self.encoder.name!r} has shape ({size},), is finite and not "
-                f"all zeros. Received: shape {vector.shape}, length {length}"
-            )
-        return vector.reshape(size) / length
+        return similarity, similarity >= self.verification_threshold
 
     def detect_faces(
         self, rgb: npt.NDArray[np.uint8], n_max_faces: int | None = None
@@ -370,8 +322,7 @@ class Face_Encode_Model:
             InputError: Not such an array, or fewer than one face asked for.
         """
         image, most = as_rgb(rgb), _at_most(n_max_faces)
-        faces: list[Face] = self.detector.detect(image)[:most]
-        return [face.box.as_dict() for face in faces]
+        return [face.box.as_dict() for face in self.detector.detect(image)[:most]]
 
     def draw_bounding_box(
         self, rgb: npt.NDArray[np.uint8], faces: Sequence[Mapping[str, Any]]
@@ -389,23 +340,8 @@ class Face_Encode_Model:
         Raises:
             InputError: Not such an array, or not such faces.
         """
-        boxes, labels, colours = [], [], []
-        try:
-            for face in faces:
-                box = face.get("bounding_box", face)
-                if box is None:
-                    continue  # the whole photo was taken as the face
-                boxes.append(Box(*(int(box[side]) for side in ("x", "y", "width", "height"))))
-                known = face.get("is_match", True)
-                text = face.get("name", "") if known else "unknown"
-                labels.append(f"{text} {face['similarity']:.2f}" if "similarity" in face else text)
-                colours.append(KNOWN_COLOUR if known else UNKNOWN_COLOUR)
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-            raise InputError(
-                "faces are what match_image or detect_faces returned, a list of dicts with 'x', "
-                f"'y', 'width' and 'height': {error!r}"
-            ) from error
-        return draw_boxes(as_rgb(rgb), boxes, labels, colours)
+        marks = labelled_boxes(faces)
+        return draw_boxes(as_rgb(rgb), *marks)
 
     def save_gallery(self, path: str | os.PathLike[str]) -> None:
         """Write the enrolled people to an ``.npz`` file, atomically, wherever they are kept.

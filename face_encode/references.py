@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import platformdirs
 
@@ -20,49 +19,23 @@ from face_encode.distances import (
 )
 from face_encode.encoders.encoder import Encoder
 from face_encode.enrolment import enrol_people
-from face_encode.errors import GalleryError, ImageError, InputError
+from face_encode.errors import GalleryError, ImageError
 from face_encode.files import as_path
 from face_encode.finding import NO_FACE
 from face_encode.gallery.loading import load_gallery
 from face_encode.gallery.memory import MemoryGallery
-from face_encode.images import photos_in
-from face_encode.model import BoundingBox, Face_Encode_Model
-from face_encode.photo_inputs import PhotoInput, is_one_photo, place_of, read_photo
-from face_encode.types import Embeddings, EnrolmentReport, Match
-
-
-@dataclass(frozen=True)
-class Identification:
-    """Whom a face looks most like.
-
-    Attributes:
-        matched: Whether the nearest label is near enough; if not, the face is unknown.
-        label: The nearest label.
-        distance: To the label's nearest embedding, by the metric of the references.
-        similarity: The same with higher for nearer; for cosine within -1..1.
-        bounding_box: ``x``, ``y``, ``width`` and ``height`` in pixels, or None where the whole
-            photo was taken as the face.
-    """
-
-    matched: bool
-    label: str
-    distance: float
-    similarity: float
-    bounding_box: BoundingBox | None
-
-
-class Comparison(NamedTuple):
-    """A photo beside reference embeddings: ``matched, label, distance``.
-
-    Attributes:
-        matched: Whether the nearest embedding is near enough.
-        label: Whose it is.
-        distance: How far it is, by the metric of the references.
-    """
-
-    matched: bool
-    label: str
-    distance: float
+from face_encode.labelled_photos import photos_by_label
+from face_encode.model import Face_Encode_Model
+from face_encode.photo_folders import photos_in
+from face_encode.photo_inputs import PhotoInput, place_of, read_photo
+from face_encode.types import (
+    BoundingBox,
+    Comparison,
+    Embeddings,
+    EnrolmentReport,
+    Identification,
+    Match,
+)
 
 
 class ReferenceEmbeddings:
@@ -178,23 +151,8 @@ class ReferenceEmbeddings:
             InputError: Not such pairs.
             DatasetError: Not one photo can be enrolled; whoever was enrolled stays.
         """
-        people: dict[str, list[PhotoInput]] = {}
-        if not isinstance(photos, Iterable) or is_one_photo(photos):
-            raise InputError(
-                f"photos are a list of pairs (label, photo). Received: {type(photos).__name__}"
-            )
-        for pair in photos:
-            if not isinstance(pair, tuple | list) or len(pair) != 2:
-                raise InputError(
-                    "photos are a list of pairs (label, photo). "
-                    f"Received: {type(pair).__name__} in it"
-                )
-            label, photo = pair
-            if not isinstance(label, str):
-                raise InputError(f"a label is text. Received: {label!r}")
-            people.setdefault(label, []).append(photo)
         return enrol_people(
-            people,
+            photos_by_label(photos),
             self.gallery,
             self._model.detector,
             self._model.encoder,

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from face_encode.errors import DatasetError, FaceEncodeError, InputError, MissingExtraError
 from face_encode.files import FileState, as_path, reason_of, replacing, state_of
-from face_encode.images import PHOTO_SUFFIXES, photos_below
+from face_encode.photo_folders import PHOTO_SUFFIXES, photos_below
 
 
 @dataclass(frozen=True)

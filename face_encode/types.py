@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ Photo: TypeAlias = str | os.PathLike[str] | npt.NDArray[np.uint8]
 
 Embeddings: TypeAlias = npt.NDArray[np.float32]
 """float32, shape ``(N, D)``."""
+
+BoundingBox: TypeAlias = dict[str, int]
+"""``x`` and ``y`` of the upper left corner, ``width`` and ``height``, in pixels."""
 
 
 def check_count(value: object, name: str, *, least: int = 1) -> int:
@@ -78,7 +81,7 @@ class Box:
         bottom = min(max(self.top + self.height, top + 1), image_height)
         return Box(left, top, right - left, bottom - top)
 
-    def as_dict(self) -> dict[str, int]:
+    def as_dict(self) -> BoundingBox:
         """The box as the plain dict that ``match_image`` returns: x, y, width, height."""
         return {"x": self.left, "y": self.top, "width": self.width, "height": self.height}
 
@@ -118,6 +121,40 @@ class Match:
 
     name: str
     similarity: float
+
+
+@dataclass(frozen=True)
+class Identification:
+    """Whom a face looks most like.
+
+    Attributes:
+        matched: Whether the nearest label is near enough; if not, the face is unknown.
+        label: The nearest label.
+        distance: To the label's nearest embedding, by the metric of the search.
+        similarity: The same with higher for nearer; for cosine within -1..1.
+        bounding_box: ``x``, ``y``, ``width`` and ``height`` in pixels, or None where the whole
+            photo was taken as the face.
+    """
+
+    matched: bool
+    label: str
+    distance: float
+    similarity: float
+    bounding_box: BoundingBox | None
+
+
+class Comparison(NamedTuple):
+    """A photo beside embeddings with labels: ``matched, label, distance``.
+
+    Attributes:
+        matched: Whether the nearest embedding is near enough.
+        label: Whose it is.
+        distance: How far it is, by the metric of the search.
+    """
+
+    matched: bool
+    label: str
+    distance: float
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from face_encode.encoders.loading import load_encoder
 from face_encode.finding import find_crops
 from face_encode.model import Face_Encode_Model
 from face_encode.types import ImageArray
+from tests.tiny_parts import save_tiny_encoder
 
 REPOSITORY = Path(__file__).parent.parent
 VERIFY_DATASET = REPOSITORY / "verify_dataset"
@@ -81,6 +82,18 @@ def samples() -> Path:
 def encoder(cache_folder: Path) -> Encoder:
     """The default encoder."""
     return load_encoder()
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole model file with a contract, of an encoder that takes milliseconds."""
+    return save_tiny_encoder(tmp_path_factory.mktemp("encoder") / "tiny.keras")
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_file: Path) -> Encoder:
+    """The encoder in it."""
+    return load_encoder(tiny_file)
 
 
 @pytest.fixture(scope="session")

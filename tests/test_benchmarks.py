@@ -14,7 +14,7 @@ from benchmarks.detectors import count_group
 from benchmarks.detectors import main as detectors_main
 from benchmarks.photo_folders import copy_photos
 from benchmarks.serve_load import Phase
-from benchmarks.speed import compared
+from benchmarks.speedups import compared, print_table
 from benchmarks.timing import number_of, take_turns
 from benchmarks.vgg_embedding import accuracy_of, pairs_of
 from face_encode.types import Box, Face
@@ -26,6 +26,17 @@ def test_ratios_are_the_others_time_over_ours() -> None:
     assert (row.ours_ms, row.rival_ms) == (1.0, 30.0)
     assert row.ratio == 20 * 3 / 2
     assert row.ratio_of_shortest == 10 * 3 / 1
+
+
+def test_speedups_are_shown_with_their_notes(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [compared("match", [2.0], "loop", [50.0]), compared("a", [1.0], "b", [3.0], note="once")]
+    print_table({"processor": "one"}, rows)
+    first, *table, last = capsys.readouterr().out.splitlines()
+    assert (first, last) == ("processor: one", "2: once")
+    (match,) = (line for line in table if "match" in line)
+    assert [cell.strip() for cell in match.split("│")[1:-1]] == [
+        *("1", "match", "2 ms", "loop", "50 ms", "25", "25")
+    ]
 
 
 def test_contestants_take_turns_and_the_first_does_not_count() -> None:

@@ -14,6 +14,7 @@ from face_encode.distances import (
     distances,
     similarity_of,
     threshold_distance,
+    unit_embedding,
 )
 from face_encode.errors import InputError
 
@@ -97,3 +98,21 @@ def test_a_distance_threshold_out_of_range_is_refused(value: Any) -> None:
     with pytest.raises(InputError, match="at least 0"):
         check_distance_threshold(value)
     assert check_distance_threshold(np.float32(0.5)) == 0.5
+
+
+def test_one_embedding_is_brought_to_length_1_in_double_precision() -> None:
+    for embedding in ([3.0, 4.0], np.array([[3, 4]], np.float32)):
+        unit = unit_embedding(embedding, 2, "mine")
+        assert unit.dtype == np.float64
+        np.testing.assert_allclose(unit, [0.6, 0.8], atol=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [np.zeros(2), np.ones(3), np.ones((2, 2)), [1, math.nan], None])
+def test_what_is_not_one_embedding_is_refused(wrong: Any) -> None:
+    with pytest.raises(InputError, match=r"an embedding of 'mine' has shape \(2,\).*Received"):
+        unit_embedding(wrong, 2, "mine")
+
+
+def test_what_are_no_numbers_is_refused() -> None:
+    with pytest.raises(InputError, match="an embedding is an array of numbers"):
+        unit_embedding("x", 2, "mine")

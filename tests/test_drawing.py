@@ -1,8 +1,12 @@
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from face_encode.drawing import KNOWN_COLOUR, draw_boxes
+import numpy as np
+import pytest
+
+from face_encode.drawing import KNOWN_COLOUR, UNKNOWN_COLOUR, draw_boxes, labelled_boxes
+from face_encode.errors import InputError
 from face_encode.types import Box
 
 
@@ -37,3 +41,23 @@ def test_any_text_can_be_drawn() -> None:
 def test_nothing_to_draw_changes_nothing() -> None:
     image = np.full((9, 9, 3), 7, np.uint8)
     np.testing.assert_array_equal(draw_boxes(image, []), image)
+
+
+def test_named_faces_have_their_names_and_unknown_ones_none() -> None:
+    box, other = (
+        {"x": 1, "y": 2, "width": 3, "height": 4},
+        {"x": 5, "y": 6, "width": 7, "height": 8},
+    )
+    known = {"name": "Ada", "similarity": 0.987, "is_match": True, "bounding_box": box}
+    stranger = {"name": "Ada", "similarity": 0.4, "is_match": False, "bounding_box": other}
+    whole = {"name": "Ada", "similarity": 1.0, "is_match": True, "bounding_box": None}
+    boxes, labels, colours = labelled_boxes([known, stranger, whole, box])
+    assert boxes == [Box(1, 2, 3, 4), Box(5, 6, 7, 8), Box(1, 2, 3, 4)]
+    assert labels == ["Ada 0.99", "unknown 0.40", ""]
+    assert colours == [KNOWN_COLOUR, UNKNOWN_COLOUR, KNOWN_COLOUR]
+
+
+@pytest.mark.parametrize("faces", [None, [3], [{"x": 1}], [{"bounding_box": {"x": "left"}}]])
+def test_what_are_no_faces_is_refused(faces: Any) -> None:
+    with pytest.raises(InputError, match="what match_image or detect_faces returned"):
+        labelled_boxes(faces)

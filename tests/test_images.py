@@ -1,4 +1,4 @@
-"""Reading photos and walking folders; what is broken or odd is in ``tests/broken_inputs``."""
+"""Reading photos; what is broken or odd is in ``tests/broken_inputs``."""
 
 from __future__ import annotations
 
@@ -12,25 +12,10 @@ import pytest
 from PIL import Image
 
 from face_encode import images
-from face_encode.errors import DatasetError, ImageError
-from face_encode.images import (
-    PHOTO_SUFFIXES,
-    as_rgb,
-    content_digest,
-    decode_image,
-    people_in,
-    photos_in,
-    read_image,
-    rgb_of,
-)
+from face_encode.errors import ImageError
+from face_encode.images import as_rgb, content_digest, decode_image, read_image, rgb_of
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
-
-
-def touch(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"x")
 
 
 def test_rgb_stays_as_it_is_without_a_copy() -> None:
@@ -124,37 +109,6 @@ def test_a_digest_of_an_array_goes_by_shape_and_type_too() -> None:
         content_digest(255 - PHOTO),
     }
     assert len(digests) == 4
-
-
-def test_photos_are_listed_by_suffix_and_sorted(tmp_path: Path) -> None:
-    touch(tmp_path, "b.JPG", "a.webp", "c.heic", "notes.txt", "raw", ".hidden.jpg", "sub/d.jpg")
-    (tmp_path / "folder.jpg").mkdir()
-    assert [path.name for path in photos_in(tmp_path)] == ["a.webp", "b.JPG", "c.heic"]
-
-
-@pytest.mark.parametrize("suffix", sorted(PHOTO_SUFFIXES))
-def test_each_suffix_is_taken(suffix: str, tmp_path: Path) -> None:
-    touch(tmp_path, f"a{suffix}", f"b{suffix.upper()}")
-    assert len(photos_in(tmp_path)) == 2
-
-
-def test_people_are_sub_folders(tmp_path: Path) -> None:
-    touch(tmp_path, "Bo/2.jpg", "Bo/1.jpg", "Ada/1.png", "Cy/notes.txt", ".git/a.jpg", "loose.jpg")
-    people = people_in(str(tmp_path))
-    assert {name: [path.name for path in photos] for name, photos in people.items()} == {
-        "Ada": ["1.png"],
-        "Bo": ["1.jpg", "2.jpg"],
-        "Cy": [],
-    }
-    assert list(people) == ["Ada", "Bo", "Cy"]
-
-
-def test_no_people_and_no_photos_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="expected one sub-folder a person"):
-        people_in(tmp_path)
-    (tmp_path / "Ada").mkdir()
-    with pytest.raises(DatasetError, match=r"no photo in any of its 1 sub-folders.*\.jpg"):
-        people_in(tmp_path)
 
 
 def test_bytes_are_decoded_like_files(tmp_path: Path) -> None:

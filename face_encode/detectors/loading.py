@@ -78,3 +78,23 @@ def load_detector(name: str | None = None) -> Detector:
     if not isinstance(name, str) or name not in KNOWN_DETECTORS:
         raise InputError(f"a detector is one of {', '.join(KNOWN_DETECTORS)}. Received: {name!r}")
     return KNOWN_DETECTORS[name].make()
+
+
+def as_detector(detector: str | Detector | None) -> Detector:
+    """A detector as it was given, or opened by its name.
+
+    Args:
+        detector: An object with a method ``detect``; or what :func:`load_detector` takes.
+
+    Raises:
+        InputError: Neither.
+        MissingExtraError: It needs an extra that is not installed.
+    """
+    if detector is None or isinstance(detector, str):
+        return load_detector(detector)
+    if not callable(getattr(detector, "detect", None)):
+        raise InputError(
+            "a detector is the name of a known one, or an object with a method 'detect'. "
+            f"Received: {detector!r}"
+        )
+    return detector

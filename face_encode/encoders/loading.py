@@ -36,7 +36,7 @@ from face_encode.encoders.facenet import (
     facenet_vggface2,
 )
 from face_encode.encoders.shipped import SHIPPED_ENCODERS, shipped_path
-from face_encode.errors import ModelFileError, WeightsError
+from face_encode.errors import InputError, ModelFileError, WeightsError
 from face_encode.files import as_path, open_regular, reason_of
 from face_encode.version import __version__
 from face_encode.weights import (
@@ -123,6 +123,30 @@ def load_encoder(
     path = as_path(name_or_path)
     _refuse_weights(path, weights)
     return _open_file(path, engine)
+
+
+def as_encoder(
+    encoder: str | os.PathLike[str] | Encoder | None, engine: str | None = None
+) -> Encoder:
+    """An encoder as it was given, or opened.
+
+    Args:
+        encoder: One that is open; or what :func:`load_encoder` takes.
+        engine: What runs it, as :func:`load_encoder` takes it; None for ``"auto"``.
+
+    Raises:
+        InputError: Another engine than that of the encoder given.
+        FaceEncodeError: As for :func:`load_encoder`.
+    """
+    if not isinstance(encoder, Encoder):
+        return load_encoder(encoder, engine=engine or AUTOMATIC)
+    if engine not in (None, AUTOMATIC, encoder.engine):
+        raise InputError(
+            "an encoder that is open already has its engine, "
+            f"{encoder.engine!r}; choose it by load_encoder(..., engine=...). "
+            f"Received: {engine!r}"
+        )
+    return encoder
 
 
 def encoder_names() -> tuple[str, ...]:

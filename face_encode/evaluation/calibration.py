@@ -29,7 +29,8 @@ from face_encode.calibration import Calibration, sigmoid
 from face_encode.errors import InputError
 from face_encode.evaluation.intervals import percentile_interval
 from face_encode.evaluation.searches import Searches, search_all
-from face_encode.metrics import FEWEST_FALSE_MATCHES, checked_pairs
+from face_encode.metrics.roc import FEWEST_FALSE_MATCHES
+from face_encode.metrics.scored_pairs import checked_pairs
 
 _FEWEST_PEOPLE = 5
 

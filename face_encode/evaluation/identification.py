@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from face_encode.errors import InputError
 from face_encode.evaluation.intervals import Interval, wilson_interval
-from face_encode.metrics import Flags, Scores
+from face_encode.metrics.scored_pairs import Flags, Scores
 
 DEFAULT_ALARM_RATES = (0.1, 0.01, 0.001)
 

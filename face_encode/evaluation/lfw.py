@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import DatasetError, InputError
-from face_encode.metrics import Flags
+from face_encode.metrics.scored_pairs import Flags
 
 Folds: TypeAlias = npt.NDArray[np.int64]
 

@@ -13,16 +13,9 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.evaluation.faces import central_face, embed_faces, similarities
 from face_encode.evaluation.intervals import Indices, Interval, bootstrap, percentile_interval
 from face_encode.evaluation.lfw import PairList
-from face_encode.metrics import (
-    Flags,
-    Scores,
-    equal_error_rate,
-    fold_accuracy,
-    roc_auc,
-    smallest_meaningful_far,
-    tar_at_far,
-    verification_accuracy,
-)
+from face_encode.metrics.accuracy import fold_accuracy, verification_accuracy
+from face_encode.metrics.roc import equal_error_rate, roc_auc, smallest_meaningful_far, tar_at_far
+from face_encode.metrics.scored_pairs import Flags, Scores
 
 FALSE_ACCEPT_RATES = (0.1, 0.01, 0.001, 0.0001)
 # Without folds of its own, a list is dealt into so many parts to tell how much accuracy varies.

@@ -13,7 +13,8 @@ from face_encode.evaluation.intervals import Indices, Interval, bootstrap
 from face_encode.evaluation.page import Page, check_report_path, thumbnail
 from face_encode.evaluation.pairs import PairsResult
 from face_encode.evaluation.speed import Speeds
-from face_encode.metrics import Flags, Scores, roc_curve, smallest_meaningful_far
+from face_encode.metrics.roc import roc_curve, smallest_meaningful_far
+from face_encode.metrics.scored_pairs import Flags, Scores
 
 _BAND_REPLICATES = 200
 _BINS = 60

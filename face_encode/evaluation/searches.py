@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import InputError
-from face_encode.metrics import Scores
+from face_encode.metrics.scored_pairs import Scores
 
 Integers: TypeAlias = npt.NDArray[np.intp]
 

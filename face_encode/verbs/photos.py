@@ -32,7 +32,7 @@ from face_encode.finding import NO_FACE
 from face_encode.model import Face_Encode_Model
 from face_encode.photo_inputs import PhotoInput, place_of, read_photo
 from face_encode.quantization import unit_length
-from face_encode.types import Embeddings, Face, ImageArray, check_count
+from face_encode.types import BoundingBox, Embeddings, Face, ImageArray, check_count
 from face_encode.verbs.cache import kept_encoder
 
 
@@ -179,7 +179,7 @@ def extract_faces(
 
 def _largest(
     photo: PhotoInput, label: str, model: Face_Encode_Model, detect_faces: bool
-) -> tuple[Embeddings, dict[str, int] | None]:
+) -> tuple[Embeddings, BoundingBox | None]:
     """Embedding, ``(1, D)``, and box of the largest face of a photo, which has to have one."""
     embeddings, faces = embed_faces(read_photo(photo), model, 1, detect_faces)
     if not faces:
@@ -217,7 +217,7 @@ def embed_faces(
     return model.encoder.encode(crop_faces(image, faces, recipe)), faces
 
 
-def _box_of(face: Face | None) -> dict[str, int] | None:
+def _box_of(face: Face | None) -> BoundingBox | None:
     """The box as a plain dict."""
     return None if face is None else face.box.as_dict()
 

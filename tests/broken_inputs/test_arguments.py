@@ -39,15 +39,15 @@ def test_a_number_of_numpy_s_is_one(tiny_model: Face_Encode_Model) -> None:
 
 
 @pytest.mark.parametrize("threshold", [2, -1.01, NAN, INFINITY, "high", "0.5", [0.5], b"1", 1j])
-def test_a_threshold_that_is_none_is_refused(threshold: Any, tiny_encoder: Encoder) -> None:
+def test_a_threshold_that_is_none_is_refused(threshold: Any, tiny: Encoder) -> None:
     with pytest.raises(InputError, match=r"within -1\.\.1\. Received"):
-        Face_Encode_Model(tiny_encoder, WholePhoto(), threshold)
+        Face_Encode_Model(tiny, WholePhoto(), threshold)
 
 
 @pytest.mark.parametrize("detector", [3, "", "mtcnn!", "DLIB", b"dlib", ["dlib"], object(), {}])
-def test_a_detector_that_is_none_is_refused(detector: Any, tiny_encoder: Encoder) -> None:
+def test_a_detector_that_is_none_is_refused(detector: Any, tiny: Encoder) -> None:
     with pytest.raises(InputError, match=r"a detector is .*Received"):
-        Face_Encode_Model(tiny_encoder, detector)
+        Face_Encode_Model(tiny, detector)
     with pytest.raises(InputError, match=r"a detector is one of dlib, .*Received"):
         load_detector(detector)
 
@@ -210,9 +210,9 @@ EMPTY_CALLS: dict[str, Callable[[Face_Encode_Model], object]] = {
 
 
 @pytest.mark.parametrize("case", EMPTY_CALLS)
-def test_nothing_to_work_on_is_told(case: str, tiny_encoder: Encoder) -> None:
+def test_nothing_to_work_on_is_told(case: str, tiny: Encoder) -> None:
     with pytest.raises(FaceEncodeError, match=r"nobody is enrolled|none of the 0 photos"):
-        EMPTY_CALLS[case](Face_Encode_Model(tiny_encoder, WholePhoto()))
+        EMPTY_CALLS[case](Face_Encode_Model(tiny, WholePhoto()))
 
 
 @pytest.mark.parametrize(
@@ -232,10 +232,10 @@ def test_nothing_to_work_on_is_told(case: str, tiny_encoder: Encoder) -> None:
     ],
 )
 def test_arrays_that_lie_in_memory_in_any_way_are_taken(
-    photo: Any, tiny_model: Face_Encode_Model, tiny_encoder: Encoder
+    photo: Any, tiny_model: Face_Encode_Model, tiny: Encoder
 ) -> None:
     ((embedding,), (box,)) = tiny_model.compute_embeddings_image(photo)
     assert box == {"x": 0, "y": 0, "width": photo.shape[1], "height": photo.shape[0]}
     assert np.isfinite(embedding).all()
     # dlib's own code is pickier about memory than ours.
-    assert Face_Encode_Model(tiny_encoder, "dlib_hog").detect_faces(photo) == []
+    assert Face_Encode_Model(tiny, "dlib_hog").detect_faces(photo) == []

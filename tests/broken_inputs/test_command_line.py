@@ -255,7 +255,7 @@ def test_broken_embeddings_make_no_broken_json(
     from face_encode.encoders.contract import save_encoder
     from face_encode.encoders.encoder import Encoder
     from face_encode.gallery.memory import MemoryGallery
-    from tests.broken_inputs.conftest import TINY_CONTRACT
+    from tests.tiny_parts import TINY_CONTRACT
 
     monkeypatch.chdir(folder)
     model = keras.saving.load_model("tiny.keras")

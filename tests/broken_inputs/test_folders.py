@@ -17,8 +17,8 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.enrolment import enrol_people
 from face_encode.errors import DatasetError, InputError
 from face_encode.gallery.memory import MemoryGallery
-from face_encode.images import people_in
 from face_encode.model import Face_Encode_Model
+from face_encode.photo_folders import people_in
 from face_encode.types import EnrolmentReport, Face, ImageArray
 from tests.broken_inputs.conftest import WholePhoto
 from tests.broken_inputs.making import BROKEN_FILES, picture
@@ -154,7 +154,7 @@ class Mixed:
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Encoder) -> Mixed:
+def mixed(tmp_path_factory: pytest.TempPathFactory, tiny: Encoder) -> Mixed:
     folder = tmp_path_factory.mktemp("people")
     ada = person(folder, "Ada", "good.jpg")
     paths = {}
@@ -163,7 +163,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Encoder) -> Mi
             paths[case] = make(ada)
         except pytest.skip.Exception:
             continue
-    report = Face_Encode_Model(tiny_encoder, WholePhoto()).fit_dataset(folder, progress=False)
+    report = Face_Encode_Model(tiny, WholePhoto()).fit_dataset(folder, progress=False)
     return Mixed(report, paths, {row.photo: row.reason for row in report.left_out})
 
 
@@ -265,16 +265,14 @@ def changes_between_listing_and_reading() -> dict[str, tuple[Callable[[Path], No
 
 
 @pytest.mark.parametrize("case", changes_between_listing_and_reading())
-def test_a_photo_that_changes_after_it_was_listed(
-    case: str, tmp_path: Path, tiny_encoder: Encoder
-) -> None:
+def test_a_photo_that_changes_after_it_was_listed(case: str, tmp_path: Path, tiny: Encoder) -> None:
     change, told = changes_between_listing_and_reading()[case]
     person(tmp_path, "Ada", "1.png")
     person(tmp_path, "Bo", "2.png")
     people = people_in(tmp_path)
     change(tmp_path / "Bo" / "2.png")
-    gallery = MemoryGallery(tiny_encoder)
-    report = enrol_people(people, gallery, WholePhoto(), tiny_encoder, progress=False)
+    gallery = MemoryGallery(tiny)
+    report = enrol_people(people, gallery, WholePhoto(), tiny, progress=False)
     assert report.enrolled == 1
     assert [(row.name, row.reason) for row in report.left_out] == [("Bo", told)]
 
@@ -291,9 +289,9 @@ class Deleting:
         return WholePhoto().detect(image)
 
 
-def test_a_photo_that_goes_away_during_the_enrolment(tmp_path: Path, tiny_encoder: Encoder) -> None:
+def test_a_photo_that_goes_away_during_the_enrolment(tmp_path: Path, tiny: Encoder) -> None:
     ada = person(tmp_path, "Ada", "1.png", "2.png")
-    model = Face_Encode_Model(tiny_encoder, Deleting(ada / "2.png"))
+    model = Face_Encode_Model(tiny, Deleting(ada / "2.png"))
     report = model.fit_dataset(tmp_path, progress=False)
     assert report.enrolled == 1
     assert [(row.photo, row.reason) for row in report.left_out] == [
@@ -303,21 +301,21 @@ def test_a_photo_that_goes_away_during_the_enrolment(tmp_path: Path, tiny_encode
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 5000), (19, 19), (90, 90)])
 def test_a_photo_too_small_or_too_plain_for_a_face_is_a_row(
-    width: int, height: int, tmp_path: Path, tiny_encoder: Encoder
+    width: int, height: int, tmp_path: Path, tiny: Encoder
 ) -> None:
     person(tmp_path, "Ada")
     Image.new("RGB", (width, height), "grey").save(tmp_path / "Ada" / "1.png")
     # The default detector, in all its steps.
     with pytest.raises(DatasetError, match=r"1\.png: no face found"):
-        Face_Encode_Model(tiny_encoder).fit_dataset(tmp_path, progress=False)
+        Face_Encode_Model(tiny).fit_dataset(tmp_path, progress=False)
 
 
-def test_an_encoder_that_gives_no_numbers_makes_rows(tmp_path: Path, tiny_encoder: Encoder) -> None:
+def test_an_encoder_that_gives_no_numbers_makes_rows(tmp_path: Path, tiny: Encoder) -> None:
     import keras
 
-    model = keras.models.clone_model(tiny_encoder.model)
+    model = keras.models.clone_model(tiny.model)
     model.set_weights([weight * float("nan") for weight in model.get_weights()])
-    broken = Face_Encode_Model(Encoder(model, tiny_encoder.contract), WholePhoto())
+    broken = Face_Encode_Model(Encoder(model, tiny.contract), WholePhoto())
     person(tmp_path, "Ada", "1.png")
     with pytest.raises(DatasetError, match="no usable embedding"):
         broken.fit_dataset(tmp_path, progress=False)

@@ -275,7 +275,7 @@ CROPS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("case", CROPS)
-def test_what_are_no_crops_is_refused(case: str, tiny_encoder: Encoder) -> None:
+def test_what_are_no_crops_is_refused(case: str, tiny: Encoder) -> None:
     crops, told = CROPS[case]
     with pytest.raises(InputError, match=told):
-        tiny_encoder.encode(crops)
+        tiny.encode(crops)

@@ -10,9 +10,15 @@ import pytest
 
 from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.engines.table import KERAS
-from face_encode.encoders.loading import KNOWN_ENCODERS, KnownEncoder, is_at_hand, load_encoder
-from face_encode.errors import ModelFileError, WeightsError
+from face_encode.encoders.engines.table import AUTOMATIC, KERAS
+from face_encode.encoders.loading import (
+    KNOWN_ENCODERS,
+    KnownEncoder,
+    as_encoder,
+    is_at_hand,
+    load_encoder,
+)
+from face_encode.errors import InputError, ModelFileError, WeightsError
 from face_encode.types import CropRecipe, ImageArray
 from face_encode.weights import KNOWN_WEIGHTS, KnownWeights
 from tests.loopback import Served, serving
@@ -100,6 +106,15 @@ def test_an_unknown_name_is_told_with_the_known_ones(name: str) -> None:
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="no such model file"):
         load_encoder(tmp_path / "none.keras")
+
+
+def test_an_open_encoder_is_taken_with_its_engine(tiny_file: Path) -> None:
+    opened = as_encoder(tiny_file, KERAS)
+    assert opened.engine == KERAS
+    for engine in (None, AUTOMATIC, KERAS):
+        assert as_encoder(opened, engine) is opened
+    with pytest.raises(InputError, match=rf"its engine, '{KERAS}'.*Received: 'onnx'"):
+        as_encoder(opened, "onnx")
 
 
 def test_weights_make_no_sense_for_a_file(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from face_encode.evaluation.lfw import PairList
 from face_encode.evaluation.pairs import verification_numbers
-from face_encode.metrics import fold_accuracy, verification_accuracy
+from face_encode.metrics.accuracy import fold_accuracy, verification_accuracy
 
 
 def scored_pairs(count: int, folds: int | None, seed: int = 0) -> tuple[Any, PairList]:

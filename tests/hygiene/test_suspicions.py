@@ -2,12 +2,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
 from face_encode.errors import InputError
-from face_encode.hygiene import Suspicion, find_suspicions, sharpness
+from face_encode.hygiene.suspicions import Suspicion, find_suspicions
 
 
 def invented_folder(people: int = 40, each: int = 5) -> tuple[list[str], list[str], Any]:
@@ -125,14 +124,6 @@ def test_ten_photos_at_random_in_wrong_folders_of_five_hundred() -> None:
     right = {each.photos[0] for each in named} & {photos[row] for row in wrong}
     assert len(right) >= 9
     assert len(named) - len(right) <= 5
-
-
-def test_sharpness_falls_with_blur_and_not_with_contrast() -> None:
-    crop = np.random.default_rng(0).integers(0, 256, (150, 150, 3)).astype(np.uint8)
-    blurred = np.asarray(cv2.GaussianBlur(crop, (0, 0), 3), np.uint8)
-    assert sharpness(blurred) < 0.1 * sharpness(crop)
-    assert sharpness(crop // 2) == pytest.approx(sharpness(crop), rel=0.02)
-    assert sharpness(np.full((150, 150, 3), 90, np.uint8)) == 0
 
 
 def test_nonsense_is_refused() -> None:
