@@ -20,6 +20,9 @@ from face_encode.dlib_file import FloatArray
 LARGEST_TILE = 4
 # Of the windows that are worked on at once: half a megabyte.
 FLOATS_AT_ONCE = 100_000
+# A product of more multiplications is shared out to all cores by OpenBLAS. That takes small ones
+# longer, and many times as long where the other cores are busy: its threads wait by spinning.
+LARGEST_PRODUCT = 2**18
 # Products of matrices are fastest in multiples of this many columns.
 _LANES = 16
 
@@ -95,16 +98,21 @@ def whole_tiles(length: int) -> int:
     return -(-length // LARGEST_TILE) * LARGEST_TILE
 
 
-def blocks(rows: int, columns: int, floats: int) -> list[tuple[slice, slice]]:
+def blocks(
+    rows: int, columns: int, floats: int, widest: int | None = None
+) -> list[tuple[slice, slice]]:
     """Cut a field of windows into blocks that fit into the cache.
 
     Args:
         rows: Of windows.
         columns: Of windows.
         floats: That a window takes.
+        widest: The most columns of a block, if not as many as fit.
     """
     at_once = max(1, FLOATS_AT_ONCE // floats)
-    across = -(-columns // -(-columns // at_once))
+    across = min(at_once, widest or at_once)
+    # As even as it goes: the last one is no narrow strip.
+    across = -(-columns // -(-columns // across))
     down = max(1, at_once // across)
     return [
         (slice(top, min(top + down, rows)), slice(left, min(left + across, columns)))

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
 from face_encode.detectors.mmod.convolution import (
+    LARGEST_PRODUCT,
     Geometry,
     blocks,
     by_tiles,
@@ -89,9 +90,11 @@ class DirectConvolution:
             (down * step, right * step, down, one),
         )
         tiles = by_tiles(target, rows, columns, tile)
-        for block in blocks(rows, columns, self.weights.shape[0]):
-            part = windows[block]
-            result = np.ascontiguousarray(part).reshape(-1, len(self.weights)) @ self.weights
+        pixels = len(self.weights)
+        for block in blocks(rows, columns, pixels, LARGEST_PRODUCT // self.weights.size):
+            part = np.ascontiguousarray(windows[block])
+            # One product a row of windows.
+            result = np.matmul(part.reshape(*part.shape[:2], pixels), self.weights)
             result += self.bias
             by_place = result.reshape(*part.shape[:2], tile, tile, -1).transpose(2, 3, 0, 1, 4)
             np.maximum(by_place, 0, out=tiles[:, :, block[0], block[1]])

@@ -114,15 +114,20 @@ class FilteringConvolution:
         for block in blocks(rows, columns, values * values * depth):
             part = np.ascontiguousarray(windows[:, :, block[0], block[1]])
             shape = part.shape[2:4]
-            part = np.matmul(self.before, part.reshape(values, -1))
-            part = np.matmul(self.before, part.reshape(values, values, -1))
+            part = _along_both_sides(self.before, part.reshape(values, values, -1))
             part = np.matmul(part.reshape(values * values, -1, depth), self.weights)
-            part = np.matmul(self.after, part.reshape(values, -1))
-            part = np.matmul(self.after, part.reshape(tile, values, -1))
+            part = _along_both_sides(self.after, part.reshape(values, values, -1))
             result = part.reshape(tile, tile, *shape, -1)
             result += self.bias
             np.maximum(result, 0, out=tiles[:, :, block[0], block[1]])
         clear_beyond(target, outputs[0], outputs[1], tile)
+
+
+def _along_both_sides(matrix: FloatArray, windows: FloatArray) -> FloatArray:
+    """Transform windows ``(values, values, N)`` along both of their sides."""
+    # The product comes with its sides exchanged, and the second one puts them right.
+    exchanged = np.matmul(matrix, windows.swapaxes(0, 1))
+    return np.asarray(np.matmul(matrix, exchanged.swapaxes(0, 1)))
 
 
 def filtering_matrices(outputs: int, taps: int) -> tuple[Matrix, Matrix, Matrix]:

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from face_encode.detectors.mmod.convolution import Geometry, padded, whole_tiles
+from face_encode.detectors.mmod.convolution import (
+    LARGEST_PRODUCT,
+    Geometry,
+    blocks,
+    padded,
+    whole_tiles,
+)
 from face_encode.dlib_file import FloatArray
 
 
@@ -57,9 +63,12 @@ class Scoring:
         rows, columns, channels = canvas.shape
         taps, padding = self.geometry.taps, self.geometry.padding
         # What each place adds to each of its neighbours, then the sums over the neighbours.
-        parts = np.matmul(self.weights, canvas.reshape(-1, channels).T)
         sums = np.full((rows + taps, columns + taps), self.bias, np.float32)
-        for index, part in enumerate(parts.reshape(-1, rows, columns)):
-            top, left = (2 * padding - offset for offset in divmod(index, taps))
-            sums[top : top + rows, left : left + columns] += part
+        for lines, across in blocks(rows, columns, channels, LARGEST_PRODUCT // self.weights.size):
+            block = canvas[lines, across]
+            parts = np.matmul(self.weights, block.swapaxes(1, 2))
+            for index in range(taps * taps):
+                top, left = (2 * padding - offset for offset in divmod(index, taps))
+                top, left = top + lines.start, left + across.start
+                sums[top : top + len(block), left : left + block.shape[1]] += parts[:, index]
         return sums[padding : padding + height, padding : padding + width]

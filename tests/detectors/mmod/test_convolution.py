@@ -30,6 +30,15 @@ def test_blocks_take_every_window_once_and_fit_into_the_cache(
     assert (field == 1).all()
 
 
+@pytest.mark.parametrize("widest", [1, 27, 500])
+def test_blocks_are_no_wider_than_allowed(widest: int) -> None:
+    field = np.zeros((9, 130), np.int64)
+    for block in blocks(9, 130, 147, widest):
+        field[block] += 1
+        assert field[block].shape[1] <= widest
+    assert (field == 1).all()
+
+
 def test_a_canvas_has_room_for_the_picture_and_for_whole_tiles() -> None:
     canvas = make_canvas(Geometry(5, 1, 2), 8, 4, (9, 4), 16)
     assert canvas.shape == (16, 8, 16)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import cv2
@@ -44,6 +45,16 @@ def test_nothing_is_kept_between_two_pictures(
     before = finder.find(photo)
     finder.find(np.full((31, 400, 3), 255, np.uint8))
     assert finder.find(photo) == before
+
+
+def test_one_core_is_used_whatever_is_allowed(finder: FaceFinder) -> None:
+    image = np.zeros((400, 500, 3), np.uint8)
+    finder.find(image)
+    of_thread, of_process = time.thread_time(), time.process_time()
+    for _ in range(3):
+        finder.find(image)
+    of_thread, of_process = time.thread_time() - of_thread, time.process_time() - of_process
+    assert of_process < 1.25 * of_thread
 
 
 def test_another_file_is_refused() -> None:
