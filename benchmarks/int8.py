@@ -127,7 +127,7 @@ def sizes(
             path = Path(folder) / "people.npz"
             gallery.save(path)
             size = path.stat().st_size
-        row = gallery.kept.nbytes // len(gallery)
+        row = gallery.enrolled.rows.nbytes // len(gallery)
         print(
             f"| {gallery.precision} | {row} bytes | {size / 1e6:.2f} MB "
             f"| {size / len(gallery):.0f} bytes |"

@@ -22,11 +22,12 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.enrolment import enrol_people
 from face_encode.errors import GalleryError, ImageError, InputError
 from face_encode.files import as_path
+from face_encode.finding import NO_FACE
+from face_encode.gallery.loading import load_gallery
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.images import photos_in
 from face_encode.model import BoundingBox, Face_Encode_Model
 from face_encode.photo_inputs import PhotoInput, is_one_photo, place_of, read_photo
-from face_encode.pipeline import NO_FACE
 from face_encode.types import Embeddings, EnrolmentReport, Match
 
 
@@ -320,7 +321,7 @@ class ReferenceEmbeddings:
         """
         model = Face_Encode_Model(encoder, detector)
         source = default_path() if path is None else path
-        gallery = MemoryGallery.load(source, model.encoder, metric=None)
+        gallery = load_gallery(source, model.encoder, metric=None)
         references = cls(model.encoder, model.detector, gallery.metric, distance_threshold)
         references._model.gallery = references._gallery = gallery
         return references

@@ -13,8 +13,8 @@ import pytest
 from face_encode.detectors.loading import load_detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.loading import load_encoder
+from face_encode.finding import find_crops
 from face_encode.model import Face_Encode_Model
-from face_encode.pipeline import find_crops
 from face_encode.types import ImageArray
 
 REPOSITORY = Path(__file__).parent.parent

@@ -24,6 +24,7 @@ from face_encode.enrolment import enrol_people, unfinished_enrolment, unfinished
 from face_encode.errors import DatasetError, GalleryError
 from face_encode.gallery.gallery import Gallery, Replaces
 from face_encode.gallery.memory import MemoryGallery
+from face_encode.gallery.npz_file import write_content
 from face_encode.images import people_in, read_image
 from face_encode.journal import Journal
 from face_encode.model import Face_Encode_Model
@@ -266,8 +267,8 @@ def enrol_many(many: Path, journal: Path | None, tiny: Encoder, **options: Any) 
 
 def same_galleries(one: Gallery, other: Gallery) -> bool:
     files = io.BytesIO(), io.BytesIO()
-    one.copy().write(files[0])
-    other.copy().write(files[1])
+    write_content(files[0], one.copy().content)
+    write_content(files[1], other.copy().content)
     return files[0].getvalue() == files[1].getvalue()
 
 

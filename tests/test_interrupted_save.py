@@ -22,6 +22,7 @@ from face_encode.encoders.contract import EncoderContract, read_contract, save_e
 from face_encode.encoders.loading import load_encoder
 from face_encode.errors import DatasetError, GalleryError, ModelFileError
 from face_encode.gallery import npz_file
+from face_encode.gallery.loading import load_gallery
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.images import people_in, photos_in
 from face_encode.types import CropRecipe
@@ -52,7 +53,7 @@ def filled(version: int) -> MemoryGallery:
 
 def version_of(path: Path) -> int:
     """Which version a file holds; fails unless it holds the whole of one."""
-    gallery = MemoryGallery.load(path, Identity())
+    gallery = load_gallery(path, Identity())
     assert gallery.embeddings.shape == (ROWS, SIZE)
     (version,) = np.unique(gallery.embeddings)
     assert gallery.people() == {f"version {int(version)}": ROWS}

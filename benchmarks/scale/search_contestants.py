@@ -1,8 +1,9 @@
 """Who searches among enrolled embeddings; see ``contestant.py``.
 
 The options say how many to enrol. A request ``{"repeats": …}`` has one embedding after the other
-looked up, and is answered with the seconds of each; ``{"about": true}`` asks for what building
-took; ``{"probes": FILE.npy}`` for the nearest person of each of these embeddings.
+looked up, and is answered with the seconds of each, drawn at random or, where ``"probes"`` names a
+``FILE.npy``, of its rows from ``"start"`` on; ``{"about": true}`` asks for what building took;
+``{"probes": FILE.npy}`` alone for the nearest person of each of these embeddings.
 """
 
 from __future__ import annotations
@@ -121,13 +122,17 @@ def contestant(
         nonlocal turn
         if "about" in request:
             return about
+        asked = probes
         if "probes" in request:
-            return {"names": search(np.load(request["probes"], allow_pickle=False))}
+            asked = np.load(request["probes"], allow_pickle=False)
+            if "repeats" not in request:
+                return {"names": search(asked)}
+            turn = request["start"]
         taken = []
         for _ in range(request["repeats"]):
-            probe = probes[turn % _PROBES : turn % _PROBES + 1]
+            row = turn % len(asked)
             turn += 1
-            taken.append(seconds(partial(search, probe))[0])
+            taken.append(seconds(partial(search, asked[row : row + 1]))[0])
         return {"seconds": taken}
 
     return handle

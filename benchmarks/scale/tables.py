@@ -145,13 +145,14 @@ def _recall(part: dict[str, Any]) -> list[str]:
             f"{row['same_person_share']:.3%}",
             _percent(row["same_person_share_of_enrolled"]),
             _percent(row["right_person_share_of_enrolled"]),
+            _milliseconds(row["milliseconds"]),
         ]
         for row in part["rows"]
     ]
     header = ["", "faces enrolled", "probes", "same person", "of probes whose person is enrolled"]
     real = max((row["real_faces"] for row in part["rows"]), default=0)
     return [
-        *_table([*header, "and it is the right one"], rows),
+        *_table([*header, "and it is the right one", "ms, median (shortest)"], rows),
         "",
         f"{real:,} of the faces enrolled are real, as all probes; the others are drawn with their "
         "mean and covariance.",

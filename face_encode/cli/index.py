@@ -24,10 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Build, save, and tell of how many."""
-    from face_encode.gallery.memory import MemoryGallery
+    from face_encode.gallery.loading import load_gallery
 
     model = open_model(options)
-    gallery = MemoryGallery.load(options.gallery, model.encoder)
+    gallery = load_gallery(options.gallery, model.encoder)
     gallery.build_index(approximate=options.approximate)
     gallery.save()
     print(f"{len(gallery)} photos of {len(gallery.people())} people indexed: {options.gallery}")

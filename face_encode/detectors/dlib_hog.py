@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from face_encode.detectors.detector import SMALLEST_SIDE, Found, faces_of, scaled
+from face_encode.detectors.frontal_face import load_frontal_face_detector
 from face_encode.types import Face, ImageArray
 
 _of_thread = threading.local()
@@ -45,8 +46,6 @@ def _detector() -> Any:
 
     dlib lets go of Python's lock, and one detector used by two threads corrupts its memory.
     """
-    import dlib
-
     if not hasattr(_of_thread, "detector"):
-        _of_thread.detector = dlib.get_frontal_face_detector()
+        _of_thread.detector = load_frontal_face_detector()
     return _of_thread.detector

@@ -12,33 +12,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from face_encode.bulk import EmbeddingReport, settings_of, with_names_of_text, without_faces
+from face_encode.bulk import EmbeddingReport, settings_of, with_names_of_text
 from face_encode.detectors.detector import Detector
 from face_encode.distributed.connection import check_ray, connected
 from face_encode.distributed.parts import Part, divide
 from face_encode.distributed.stream import Actors, embedded_tables
-from face_encode.embedding_files.parquet import (
-    check_pyarrow,
-    embeddings_of,
-    quantized,
-    schema_of,
-    table_of,
-    write_tables,
-)
-from face_encode.embedding_files.parts import (
-    CONTENTS,
-    is_part,
-    part_name,
-    read_part,
-    write_contents,
-    write_part,
-)
-from face_encode.embedding_files.table import EmbeddingSettings
+from face_encode.distributed.written_parts import WrittenParts
+from face_encode.embedding_files.parquet import check_pyarrow
+from face_encode.embedding_files.parts import CONTENTS, is_part
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import ClusterError, DatasetError, EmbeddingFileError
 from face_encode.files import check_writable
 from face_encode.progress import tracked
-from face_encode.quantization import Quantizer
 from face_encode.resuming import UNFINISHED_SUFFIX
 from face_encode.storage import PhotoListing, Place, list_photos, place_of, reporting
 from face_encode.types import check_count
@@ -103,8 +88,8 @@ def embed_folder_on_ray(
     todo = divide(listing, wide, photos_per_part)
     in_place = parts and not int8
     work = target if in_place else target.with_ending(UNFINISHED_SUFFIX)
-    done = _tidied(work, todo, restart=restart)
-    run = _Run(work, wide, others, todo)
+    written = WrittenParts(work, wide, others, todo)
+    done = written.tidy(restart=restart)
     missing = [part for part in todo if part.name not in done]
     resumed = len(listing.names) - sum(len(part) for part in missing)
     if missing:
@@ -112,20 +97,20 @@ def embed_folder_on_ray(
             tables = embedded_tables(
                 ray, source, listing.names, missing, detector, encoder, wide, actors or Actors()
             )
-            _write(tables, missing, run, len(listing.names), progress=progress)
-    quantizer = run.quantizer() if int8 else None
+            _write(tables, missing, written, len(listing.names), progress=progress)
+    quantizer = written.quantizer() if int8 else None
     if parts:
-        run.finish_folder(target, settings, quantizer)
+        written.finish_folder(target, settings, quantizer)
     else:
-        run.finish_file(target, settings, quantizer)
+        written.finish_file(target, settings, quantizer)
     if not in_place:
         with reporting(f"{work} cannot be removed", EmbeddingFileError):
             work.delete()
     return EmbeddingReport(
         photos=len(listing.names) + len(others) - len(listing.unlisted),
-        faces=run.face_count,
+        faces=written.face_count,
         resumed=resumed,
-        left_out=tuple(run.left_out),
+        left_out=tuple(written.left_out),
     )
 
 
@@ -173,20 +158,13 @@ def _photos_of(source: Place) -> tuple[PhotoListing, list[tuple[str, str]]]:
     return listing, [*listing.unlisted, *unnamed]
 
 
-def _tidied(work: Place, todo: Sequence[Part], *, restart: bool) -> set[str]:
-    """The parts that are there; those that are none of this run's are deleted."""
-    wanted = set() if restart else {part.name for part in todo}
-    with reporting(f"{work} cannot be looked at", EmbeddingFileError):
-        present = set(work.names())
-        for name in present - wanted:
-            # Unfinished from now on; and nothing that is not ours is touched.
-            if is_part(name) or name == CONTENTS:
-                work.below(name).delete()
-    return present & wanted
-
-
 def _write(
-    tables: Iterator[Any], missing: Sequence[Part], run: _Run, total: int, *, progress: bool
+    tables: Iterator[Any],
+    missing: Sequence[Part],
+    written: WrittenParts,
+    total: int,
+    *,
+    progress: bool,
 ) -> None:
     """Write each part when its last photo has come."""
     waiting = iter(missing)
@@ -201,7 +179,7 @@ def _write(
             firsts = _photo_count(table)
             photos += firsts
             if photos == len(part):
-                run.write(part, rows)
+                written.write(part, rows)
                 part, rows, photos = next(waiting, part), [], 0
             yield from (None for _ in range(firsts))
         if rows or next(waiting, None) is not None:
@@ -219,86 +197,3 @@ def _photo_count(table: Any) -> int:
 
     first = pyarrow.compute.equal(pyarrow.compute.fill_null(table["face"], 0), 0)
     return int(pyarrow.compute.sum(first).as_py() or 0)
-
-
-class _Run:
-    """The parts of one run, and what becomes of them.
-
-    Attributes:
-        face_count: Faces met so far.
-        left_out: Photos without any, and why.
-    """
-
-    def __init__(
-        self,
-        work: Place,
-        settings: EmbeddingSettings,
-        others: Sequence[tuple[str, str]],
-        parts: Sequence[Part],
-    ) -> None:
-        """Nothing is counted yet."""
-        self._work, self._settings, self._parts = work, settings, parts
-        self._others = [without_faces(name, reason) for name, reason in others]
-        self.face_count = 0
-        self.left_out: list[tuple[str, str]] = []
-
-    def write(self, part: Part, tables: Sequence[Any]) -> None:
-        """Put a part's rows into its file."""
-        # Of the stages' own schema, which knows nothing of the metadata.
-        schema = schema_of(self._settings, None)
-        write_part(
-            self._work.below(part.name),
-            self._settings,
-            [table.select(schema.names).cast(schema) for table in tables],
-        )
-
-    def _tables(self, columns: list[str] | None = None) -> Iterator[tuple[str, Any]]:
-        """Each part's name and rows, in order."""
-        for part in self._parts:
-            yield part.name, read_part(self._work.below(part.name), columns)
-
-    def quantizer(self) -> Quantizer:
-        """Centred on the mean of all embeddings of the run."""
-        batches = (embeddings_of(table) for _, table in self._tables(["embedding"]))
-        return Quantizer.fitted_to(batch for batch in batches if len(batch))
-
-    def finish_file(
-        self, target: Place, settings: EmbeddingSettings, quantizer: Quantizer | None
-    ) -> None:
-        """Put one file together, a part at a time."""
-
-        def tables() -> Iterator[Any]:
-            if self._others:
-                yield self._counted(table_of(self._others, settings, quantizer))
-            for _, table in self._tables():
-                self._counted(table)
-                yield table if quantizer is None else quantized(table, settings, quantizer)
-
-        with target.writing(EmbeddingFileError) as file:
-            write_tables(file, settings, tables(), quantizer)
-
-    def finish_folder(
-        self, target: Place, settings: EmbeddingSettings, quantizer: Quantizer | None
-    ) -> None:
-        """Say that the parts are all there, and write those anew that are to be of int8."""
-        names = []
-        if self._others:
-            names.append(part_name(0, "0" * 16))
-            rows = self._counted(table_of(self._others, settings, quantizer))
-            write_part(target.below(names[0]), settings, [rows], quantizer)
-        columns = ["photo", "error"] if quantizer is None else None
-        for name, table in self._tables(columns):
-            names.append(name)
-            self._counted(table)
-            if quantizer is not None:
-                codes = quantized(table, settings, quantizer)
-                write_part(target.below(name), settings, [codes], quantizer)
-        write_contents(target, names)
-
-    def _counted(self, table: Any) -> Any:
-        """Count a table's faces and note its errors; returns it."""
-        failed = table.select(["photo", "error"]).filter(table["error"].is_valid())
-        pairs = zip(failed["photo"].to_pylist(), failed["error"].to_pylist(), strict=True)
-        self.left_out += pairs
-        self.face_count += len(table) - len(failed)
-        return table

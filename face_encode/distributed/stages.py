@@ -21,12 +21,14 @@ import numpy as np
 
 from face_encode.bulk import faces_of
 from face_encode.detectors.detector import Detector
-from face_encode.embedding_files.parquet import table_of
+from face_encode.embedding_files.arrow import table_of
 from face_encode.embedding_files.table import EmbeddingSettings
+from face_encode.encoders.encoder import BATCH_SIZE
 from face_encode.encoders.engines.table import KERAS
 from face_encode.errors import ClusterError
+from face_encode.finding import PhotoCrops, find_in_content, find_in_photo
 from face_encode.images import MAX_BYTES
-from face_encode.pipeline import PhotoCrops, encode_together, find_in_content, find_in_photo
+from face_encode.pipeline import encode_together
 from face_encode.storage import Place, in_a_line
 from face_encode.types import Box, CropRecipe, Face
 from face_encode.version import __version__
@@ -127,7 +129,7 @@ class FaceEncoding:
             release: Of this package, on the machine that gives the work.
             saved_encoder: Ray's reference to the content of its ``.keras`` file.
             settings: What the embeddings are made by.
-            batch_size: Faces that go through the network together; None for its own choice.
+            batch_size: Faces that go through the network together; None for ``BATCH_SIZE``.
 
         Raises:
             ClusterError: This machine has another release, or makes another encoder of the file.
@@ -152,7 +154,8 @@ class FaceEncoding:
                 f"the encoder arrived with fingerprint {self._encoder.fingerprint}, not "
                 f"{settings.fingerprint}: have the same release of Keras on every node"
             )
-        self._settings, self._batch_size = settings, batch_size
+        self._settings = settings
+        self._batch_size = BATCH_SIZE if batch_size is None else batch_size
 
     def __call__(self, crops: Any) -> Any:
         """From a table of crops to one of embeddings, a row a face or a failed photo."""

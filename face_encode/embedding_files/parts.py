@@ -13,7 +13,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from face_encode.embedding_files.parquet import embedding_table_of, write_tables
+from face_encode.embedding_files.arrow import embedding_table_of
+from face_encode.embedding_files.parquet import write_tables
 from face_encode.embedding_files.table import FORMAT_VERSION, EmbeddingSettings, EmbeddingTable
 from face_encode.errors import EmbeddingFileError, InputError
 from face_encode.quantization import Quantizer

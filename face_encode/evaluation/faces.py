@@ -14,8 +14,8 @@ import numpy.typing as npt
 from face_encode.detectors.detector import Detector
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import InputError
+from face_encode.finding import find_crops
 from face_encode.hygiene import sharpness
-from face_encode.pipeline import find_crops
 from face_encode.progress import tracked
 from face_encode.types import Embeddings, Face, ImageArray
 

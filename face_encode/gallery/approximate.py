@@ -84,11 +84,18 @@ class ApproximateIndex:
         return cls(graph)
 
     def write(self, path: Path) -> None:
-        """Write the graph to a file."""
+        """Write the graph to a file.
+
+        Raises:
+            OSError: It cannot be written; or a RuntimeError of ``usearch``.
+        """
         self._graph.save(os.fspath(path))
 
     def nearest_rows(self, probe: npt.NDArray[np.floating], count: int) -> npt.NDArray[np.intp]:
-        """Rows near a probe, ``(D,)`` of any length: as many as asked for, or all there are."""
+        """Rows near a probe, ``(D,)`` of any length, as many as asked for or all there are.
+
+        They are likely to be the nearest ones, in no promised order.
+        """
         length = float(np.linalg.norm(probe))
         unit = np.asarray(probe / (length or 1), np.float32)
         return np.asarray(self._graph.search(unit, min(count, len(self._graph))).keys, np.intp)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from face_encode.distances import Metric
 from face_encode.errors import InputError
 from face_encode.gallery.names import check_names
 from face_encode.types import Embeddings
@@ -33,7 +34,11 @@ def check_embeddings(embeddings: Any, names: Sequence[str], size: int) -> Embedd
 
 
 def check_shape(shape: tuple[int, ...], names: Sequence[str], size: int) -> None:
-    """Refuse embeddings of another number than of names, or of another length than ``size``."""
+    """Refuse embeddings of another number than of names, or of another length than ``size``.
+
+    Raises:
+        InputError: Such ones.
+    """
     if shape != (len(names), size):
         raise InputError(
             f"{len(names)} names take embeddings of shape ({len(names)}, {size}). "
@@ -68,6 +73,23 @@ def check_probes(embeddings: Any, size: int) -> Embeddings:
     if not np.isfinite(probes).all():
         raise InputError("an embedding is finite; at least one is not")
     return probes
+
+
+def check_cosine(metric: Metric, what: str) -> None:
+    """Refuse what knows directions only where a search looks at lengths.
+
+    Args:
+        metric: The gallery's.
+        what: What that is, and what it does with directions, in two words.
+
+    Raises:
+        InputError: A search by Euclidean distance.
+    """
+    if metric != "cosine":
+        raise InputError(
+            f"{what} the direction of an embedding only, which is enough for the metric "
+            f"'cosine'. Received: a gallery of the metric {metric!r}"
+        )
 
 
 def _float32(embeddings: Any) -> Embeddings:

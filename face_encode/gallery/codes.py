@@ -24,9 +24,9 @@ class Coded:
         codes: int8 ``(n, D)``.
         steps: float32 ``(n,)``, the step of each; see :mod:`face_encode.quantization`.
         quantizer: What they stand for.
-        reach: How far from the quantizer's centre that lies at the most.
-        blur: How far from the embeddings, brought to length 1, at the most; 0 where the codes
-            are all that there is.
+        reach: How far what they stand for is from the quantizer's centre, at the most.
+        blur: How far what they stand for is from the embeddings, brought to length 1, that they
+            were made of, at the most; 0 where the codes are all that there is.
     """
 
     codes: Codes

@@ -36,7 +36,7 @@ class Enrolled:
         digests: Of the photos that they come from; see ``DigestColumn``.
         quantizer: What codes stand for; None before the first of them, which sets it, and for
             float32.
-        reach: How far from the quantizer's centre the embeddings of codes lie at the most.
+        reach: How far what codes stand for is from the quantizer's centre, at the most.
         index: Codes of float32 rows, for a search to look through first; or None.
     """
 
@@ -176,6 +176,11 @@ class Enrolled:
         embeddings = self.embeddings
         index = Coded.of(embeddings).blurred_from(embeddings)
         return dataclasses.replace(self, index=index)
+
+    def cleared(self) -> Enrolled:
+        """With nobody; whoever comes is coded as those were who are gone."""
+        nobody = Enrolled.nobody(self.rows.shape[1], int8=self.is_int8)
+        return dataclasses.replace(nobody, quantizer=self.quantizer)
 
     def without(self, names: Sequence[str]) -> Enrolled:
         """Without some people; names of others are passed over."""

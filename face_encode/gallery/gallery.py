@@ -16,8 +16,13 @@ from face_encode.types import Embeddings, Match
 if TYPE_CHECKING:
     from face_encode.gallery.memory import MemoryGallery
 
+# Euclidean distances of embeddings at length 1 rank as cosine does: no search of their own.
+GALLERY_METRICS: tuple[Metric, ...] = ("cosine", "euclidean")
+"""What a gallery can be searched by; ``"euclidean"`` compares embeddings as they are."""
+
 Replaces: TypeAlias = Literal["all", "same people", "nothing"]
-"""Which of a gallery's embeddings new ones take the place of."""
+"""Which of a gallery's embeddings new ones take the place of: everybody's; those of the people whom
+the new ones are of; or none."""
 
 Ranking: TypeAlias = Literal["best", "mean"]
 """How near a person is, who may have many embeddings enrolled: ``"best"`` as near as the nearest of
@@ -49,7 +54,8 @@ class Gallery(Protocol):
     """The enrolled people: their embeddings and names, and the search in them.
 
     Attributes:
-        calibration: What ``face-encode calibrate`` learnt for this encoder, or None.
+        calibration: What ``face-encode calibrate`` learnt for this encoder, or None; what is set
+            here is kept with the gallery.
     """
 
     calibration: Calibration | None
@@ -60,11 +66,11 @@ class Gallery(Protocol):
 
     @property
     def encoder_name(self) -> str:
-        """The encoder that fills it."""
+        """The name of the encoder whose embeddings it holds."""
 
     @property
     def encoder_fingerprint(self) -> str:
-        """The fingerprint of that."""
+        """The fingerprint of that encoder; see ``EncoderIdentity``."""
 
     @property
     def detector_name(self) -> str:
@@ -72,19 +78,19 @@ class Gallery(Protocol):
 
     @property
     def metric(self) -> Metric:
-        """What a search compares by."""
+        """What a search compares by, one of ``GALLERY_METRICS``."""
 
     @property
     def precision(self) -> Literal["float32", "int8"]:
-        """How the embeddings are kept."""
+        """How the embeddings are kept: as they came, or as a byte a number."""
 
     @property
     def embeddings(self) -> Embeddings:
-        """All of them, float32 ``(n, D)``, in the order of enrolment."""
+        """All of them, float32 ``(n, D)``, in the order of enrolment; of length 1 from int8."""
 
     @property
     def names(self) -> npt.NDArray[np.str_]:
-        """The person of each, str array of n."""
+        """The person of each embedding, str array of n."""
 
     def __len__(self) -> int:
         """Number of embeddings enrolled."""
@@ -101,11 +107,15 @@ class Gallery(Protocol):
             names: n names of people; one person may have many embeddings.
             embeddings: float32 ``(n, D)``.
             digests: n content digests of the photos they come from, if known, so that the same
-                photo need not be encoded again.
+                photo need not be encoded again; an empty one is none.
+
+        Raises:
+            InputError: Embeddings or digests that are not one for each name, an embedding of
+                another length, not finite or all zeros, or what is no name; nothing has changed.
         """
 
     def mark(self, names: Collection[str] | None = None) -> Mark:
-        """What is enrolled at this moment, of these people or of all, for ``replace``."""
+        """What is enrolled at this moment, of these people or of all, to give to ``replace``."""
 
     def replace(
         self,
@@ -117,16 +127,19 @@ class Gallery(Protocol):
         detector_name: str = "",
         mark: Mark = None,
     ) -> None:
-        """Enrol embeddings in the place of others; where they are refused, nothing changes.
+        """Enrol embeddings in the place of others.
 
         Args:
             names: As for ``add``.
             embeddings: As for ``add``.
             digests: As for ``add``.
-            replaces: Whose place they take: everybody's, that of the same people, or nobody's.
+            replaces: Whose place they take; see ``Replaces``.
             detector_name: The detector that found the faces, if known.
-            mark: Leave what was not enrolled at that moment: another program's, in a gallery
-                that is shared. None takes this moment.
+            mark: What was enrolled when the work on these began: whatever another program has
+                enrolled in a shared gallery since then stays. None takes this moment.
+
+        Raises:
+            InputError: As for ``add``; nothing has changed.
         """
 
     def known_photos(
@@ -134,9 +147,15 @@ class Gallery(Protocol):
     ) -> Mapping[str, npt.NDArray[np.float32]]:
         """Content digest -> embedding of the photos enrolled with the help of this detector.
 
+        What is known need not be encoded again.
+
         Args:
             detector_name: The detector.
             digests: Only these are asked for; None for all. A gallery may give more.
+
+        Returns:
+            Embeddings, float32 ``(D,)``, as in ``embeddings``. Where a photo is enrolled several
+            times, one of them.
         """
 
     def search(
@@ -153,14 +172,28 @@ class Gallery(Protocol):
             m lists, each with the nearest person first, one entry a person; people who are
             equally near come in the order of their names. The similarity is the cosine, or minus
             the Euclidean distance, by the gallery's metric: of the person's nearest embedding for
-            ``"best"``, the mean of those of all the person's embeddings for ``"mean"``.
+            ``"best"``, the mean of those of all the person's embeddings for ``"mean"``. Where
+            nobody is enrolled the lists are empty.
+
+        Raises:
+            InputError: Embeddings of another length or not finite, k below 1, or no such ranking.
+            GalleryError: The gallery is damaged or cannot be reached.
         """
 
     def remove(self, name: str) -> int:
-        """Take a person out; returns how many embeddings that were."""
+        """Take a person out; returns how many embeddings that were.
+
+        Raises:
+            GalleryError: No such person.
+        """
 
     def rename(self, name: str, new_name: str) -> int:
-        """Call a person otherwise; returns how many embeddings that were."""
+        """Call a person otherwise; returns how many embeddings that were.
+
+        Raises:
+            InputError: The new name is none.
+            GalleryError: No such person, or the new name is another person's.
+        """
 
     def people(self) -> dict[str, int]:
         """How many embeddings each person has, in the order of enrolment."""
@@ -169,7 +202,11 @@ class Gallery(Protocol):
         """The same people in memory, in a gallery that changes apart from this one."""
 
     def close(self) -> None:
-        """Keep what is to be kept, and let go of it."""
+        """Write to a file what has not been written yet, or let go of the store.
+
+        Raises:
+            GalleryError: It cannot be written.
+        """
 
 
 def check_ranking(ranking: object) -> Ranking:

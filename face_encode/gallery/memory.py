@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,34 +14,30 @@ import numpy.typing as npt
 from face_encode.archives import TextArray
 from face_encode.calibration import Calibration
 from face_encode.distances import Metric, check_metric
-from face_encode.errors import GalleryError, InputError
-from face_encode.files import as_path, replacing
+from face_encode.errors import GalleryError
+from face_encode.files import as_path
 from face_encode.gallery.approximate import ApproximateIndex
-from face_encode.gallery.checking import check_embeddings, check_labels, check_probes
+from face_encode.gallery.checking import (
+    check_cosine,
+    check_embeddings,
+    check_labels,
+    check_probes,
+)
 from face_encode.gallery.enrolled import Enrolled
 from face_encode.gallery.gallery import (
+    GALLERY_METRICS,
     EncoderIdentity,
     Mark,
     Ranking,
     Replaces,
-    check_encoder,
     check_ranking,
 )
-from face_encode.gallery.index_file import find_index, remove_stale_indices, write_index
+from face_encode.gallery.index_file import find_index
 from face_encode.gallery.names import check_name
-from face_encode.gallery.npz_file import (
-    GalleryContent,
-    check_file_name,
-    read_gallery,
-    read_open_gallery,
-    write_gallery,
-)
+from face_encode.gallery.npz_file import GalleryContent
+from face_encode.gallery.npz_store import NpzStore
 from face_encode.gallery.search import search_enrolled
-from face_encode.quantization import Codes, Quantizer
 from face_encode.types import Embeddings, Match, check_count
-
-# On the unit sphere Euclidean distances rank as cosine does, and need no search of their own.
-GALLERY_METRICS: tuple[Metric, ...] = ("cosine", "euclidean")
 
 
 class MemoryGallery:
@@ -50,12 +45,15 @@ class MemoryGallery:
 
     Attributes:
         metric: What a search compares by: ``"cosine"``, or ``"euclidean"``, where a similarity
-            is the distance of the embeddings as they are, below 0.
+            is minus the distance of the embeddings as they are.
         enrolled: Who is enrolled, in arrays; replaced by another whenever that changes.
-        encoder_name: The encoder that fills it.
+        is_shared: False: it is this program's own, and others read its file at the most.
+        encoder_name: The name of the encoder whose embeddings it holds.
         encoder_fingerprint: Its fingerprint.
         detector_name: The detector that found the faces, empty where unknown.
     """
+
+    is_shared = False
 
     def __init__(
         self,
@@ -82,7 +80,7 @@ class MemoryGallery:
         self.encoder_fingerprint = encoder.fingerprint
         self.detector_name = ""
         self._calibration: Calibration | None = None
-        self._path = None if path is None else as_path(path)
+        self._store = NpzStore(None if path is None else as_path(path))
         self._index: ApproximateIndex | None = None
         self._set(Enrolled.nobody(encoder.embedding_size))
         if int8:
@@ -92,7 +90,19 @@ class MemoryGallery:
         """Take other people; the former arrays stay valid for whoever has them."""
         self.enrolled = enrolled
         self._index = None
-        self._changed = True
+        self._store.is_current = False
+
+    @property
+    def content(self) -> GalleryContent:
+        """All that its file holds, or would hold, as it is now."""
+        return GalleryContent(
+            self.encoder_name,
+            self.encoder_fingerprint,
+            self.detector_name,
+            self.metric,
+            self.calibration,
+            self.enrolled,
+        )
 
     @property
     def calibration(self) -> Calibration | None:
@@ -102,31 +112,12 @@ class MemoryGallery:
     @calibration.setter
     def calibration(self, learnt: Calibration | None) -> None:
         self._calibration = learnt
-        self._changed = True
-
-    @property
-    def is_shared(self) -> bool:
-        """False: it is this program's own, and others read its file at the most."""
-        return False
+        self._store.is_current = False
 
     @property
     def precision(self) -> Literal["float32", "int8"]:
         """``"float32"``, or ``"int8"`` where the embeddings are kept as a byte a number."""
         return "int8" if self.enrolled.is_int8 else "float32"
-
-    @property
-    def kept(self) -> Embeddings | Codes:
-        """The embeddings as they are kept, in the order of enrolment, not to be written into.
-
-        float32 ``(n, D)`` as the encoder gave them; or int8 ``(n, D)``, a byte a number, by
-        ``quantizer``.
-        """
-        return self.enrolled.rows
-
-    @property
-    def quantizer(self) -> Quantizer | None:
-        """What int8 embeddings stand for; None before the first of them, and for float32."""
-        return self.enrolled.quantizer
 
     @property
     def embeddings(self) -> Embeddings:
@@ -151,7 +142,7 @@ class MemoryGallery:
         Raises:
             InputError: The gallery is searched by Euclidean distance, which looks at lengths.
         """
-        self._check_cosine("int8 keeps")
+        check_cosine(self.metric, "int8 keeps")
         if self.precision == "float32":
             self._set(self.enrolled.quantized())
 
@@ -171,12 +162,12 @@ class MemoryGallery:
             GalleryError: Nobody is enrolled yet.
             MissingExtraError: An approximate index, and ``usearch`` is not installed.
         """
-        self._check_cosine("an index holds")
+        check_cosine(self.metric, "an index holds")
         if not len(self):
             raise GalleryError("an index is of embeddings, and nobody is enrolled yet")
         if approximate:
             self._index = ApproximateIndex.of(self.embeddings, progress=progress)
-            self._changed = True
+            self._store.is_current = False
         elif self.enrolled.coded is None:
             self._set(self.enrolled.indexed())
 
@@ -190,21 +181,14 @@ class MemoryGallery:
             GalleryError: Nobody is enrolled yet, or what was built cannot be saved.
             MissingExtraError: ``usearch`` is not installed.
         """
-        self._check_cosine("an index holds")
-        if self._path is not None and not self._changed:
-            self._index = find_index(self._path, len(self), self.enrolled.rows.shape[1])
+        check_cosine(self.metric, "an index holds")
+        path = self._store.path
+        if path is not None and self._store.is_current:
+            self._index = find_index(path, len(self), self.enrolled.rows.shape[1])
         if self._index is None:
             self.build_index(approximate=True)
-            if self._path is not None:
+            if path is not None:
                 self.save()
-
-    def _check_cosine(self, what: str) -> None:
-        """Refuse what knows directions only where a search looks at lengths."""
-        if self.metric != "cosine":
-            raise InputError(
-                f"{what} the direction of an embedding only, which is enough for the metric "
-                f"'cosine'. Received: a gallery of the metric {self.metric!r}"
-            )
 
     def __len__(self) -> int:
         """Number of embeddings enrolled."""
@@ -219,8 +203,7 @@ class MemoryGallery:
         """Enrol embeddings; see ``Gallery.add``.
 
         Raises:
-            InputError: Another number or length of embeddings, one that is not finite or is
-                all zeros, or a name that is empty.
+            InputError: As for ``Gallery.add``.
         """
         added = check_embeddings(embeddings, names, self.enrolled.rows.shape[1])
         self._set(self.enrolled.joined(names, added, check_labels(names, digests)))
@@ -249,13 +232,10 @@ class MemoryGallery:
         digests = check_labels(names, digests)
         stay = former
         if replaces == "all":
-            stay = Enrolled.nobody(former.rows.shape[1], int8=former.is_int8)
+            stay = former.cleared()
         elif replaces == "same people":
             stay = former.without(names)
-        # Whoever stays is kept by the codes that there are, and so are those that come.
-        replaced = dataclasses.replace(stay, quantizer=former.quantizer).joined(
-            names, added, digests
-        )
+        replaced = stay.joined(names, added, digests)
         if former.index is not None and len(replaced):
             replaced = replaced.indexed()
         self._set(replaced)
@@ -315,9 +295,12 @@ class MemoryGallery:
     def copy(self) -> MemoryGallery:
         """The same people in a gallery that changes apart from this one.
 
-        The arrays, which are never written into, are shared until then.
+        The arrays, which are never written into, are shared until then. The file stays this
+        one's: a copy is saved where it is told to be.
         """
-        return copy.copy(self)
+        copied = copy.copy(self)
+        copied._store = NpzStore(None)
+        return copied
 
     def people(self) -> dict[str, int]:
         """How many embeddings each person has, in the order of enrolment."""
@@ -326,7 +309,7 @@ class MemoryGallery:
     def known_photos(
         self, detector_name: str, digests: Collection[str] | None = None
     ) -> Mapping[str, npt.NDArray[np.float32]]:
-        """Content digest -> embedding of the photos enrolled with the help of this detector."""
+        """Content digest -> embedding; see ``Gallery.known_photos``."""
         if detector_name != self.detector_name:
             return {}
         row_of = self.enrolled.row_of_digest
@@ -338,101 +321,38 @@ class MemoryGallery:
         """Write the gallery to an ``.npz`` file, atomically.
 
         Args:
-            path: Where to; without one, where it was opened from.
+            path: Where to; without one, where it was opened from. An approximate index goes
+                beside it.
 
         Raises:
-            GalleryError: The name does not end in ``.npz``, or it cannot be written.
+            GalleryError: The name does not end in ``.npz``, it cannot be written, or the gallery
+                was not opened from a file and no path is given.
         """
-        target = self._path if path is None else as_path(path)
-        if target is None:
-            raise GalleryError("this gallery was not opened from a file; save it to a path")
-        check_file_name(target)
-        with replacing(target, GalleryError) as temporary:
-            self.write(temporary)
-        if self._index is None:
-            remove_stale_indices(target)
-        else:
-            write_index(target, self._index)
-        self._changed = False
-
-    def write(self, file: Path | BinaryIO) -> None:
-        """Write the ``.npz`` archive as it is, to a path or into an open file."""
-        content = GalleryContent(
-            self.encoder_name,
-            self.encoder_fingerprint,
-            self.detector_name,
-            self.metric,
-            self.calibration,
-            self.enrolled,
-        )
-        write_gallery(file, content)
+        self._store.save(self.content, self._index, None if path is None else as_path(path))
 
     def close(self) -> None:
-        """Save what has changed, where the gallery was opened from a file."""
-        if self._path is not None and self._changed:
+        """Save what has changed, where the gallery was opened from a file.
+
+        Raises:
+            GalleryError: It cannot be written.
+        """
+        if self._store.path is not None and not self._store.is_current:
             self.save()
 
     @classmethod
-    def load(
-        cls,
-        path: str | os.PathLike[str],
-        encoder: EncoderIdentity,
-        *,
-        metric: Metric | None = "cosine",
+    def of(
+        cls, content: GalleryContent, encoder: EncoderIdentity, path: Path | None = None
     ) -> MemoryGallery:
-        """Read a gallery from an ``.npz`` file; a large one is mapped into memory.
+        """The gallery that a file holds.
 
         Args:
-            path: The file.
+            content: What was read; see ``GalleryContent.check``.
             encoder: The encoder that filled it.
-            metric: The metric that it has to be searched by; None takes the file's.
-
-        Raises:
-            GalleryError: Missing, damaged, searched by another metric, or written by a later
-                release.
-            WrongEncoderError: Another encoder filled it.
+            path: The file, which is to be written again; or None.
         """
-        path = as_path(path)
-        return cls._of(read_gallery(path), str(path), encoder, metric, path)
-
-    @classmethod
-    def read(cls, file: BinaryIO, encoder: EncoderIdentity, label: str) -> MemoryGallery:
-        """Read a gallery from an open ``.npz`` archive; ``label`` is what it is called in errors.
-
-        Raises:
-            GalleryError: Damaged, searched by another metric than cosine, or written by a later
-                release.
-            WrongEncoderError: Another encoder filled it.
-            OSError: The file cannot be read.
-        """
-        return cls._of(read_open_gallery(file, label), label, encoder, "cosine")
-
-    @classmethod
-    def _of(
-        cls,
-        content: GalleryContent,
-        label: str,
-        encoder: EncoderIdentity,
-        metric: Metric | None,
-        path: Path | None = None,
-    ) -> MemoryGallery:
-        """The gallery that a file holds."""
-        check_encoder(label, content.encoder_name, content.encoder_fingerprint, encoder)
-        if metric not in (None, content.metric):
-            raise GalleryError(
-                f"{label} is searched by the metric {content.metric!r}, here it is {metric!r}: "
-                "open it with face_encode.ReferenceEmbeddings.load"
-            )
-        received = content.enrolled.rows.shape
-        if received[1] != encoder.embedding_size:
-            expected = (received[0], encoder.embedding_size)
-            raise GalleryError(
-                f"the gallery {label} is damaged: its encoder's embeddings are of shape "
-                f"{expected}. Received: shape {received}"
-            )
         gallery = cls(encoder, path, metric=content.metric)
         gallery.detector_name = content.detector_name
         gallery.calibration = content.calibration
         gallery._set(content.enrolled)
-        gallery._changed = False
+        gallery._store.is_current = True
         return gallery

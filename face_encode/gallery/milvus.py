@@ -46,7 +46,9 @@ class MilvusGallery:
     found at once. The same photo of the same person, told by its digest, is held once.
 
     Attributes:
-        encoder_name: The encoder that fills it.
+        is_shared: True: other programs may change it at the same time.
+        precision: ``"float32"``, always.
+        encoder_name: The name of the encoder whose embeddings it holds.
         encoder_fingerprint: Its fingerprint.
     """
 
@@ -99,7 +101,7 @@ class MilvusGallery:
 
     @property
     def metric(self) -> Metric:
-        """``"cosine"``, or ``"euclidean"``, where a similarity is the distance, below 0."""
+        """``"cosine"``, or ``"euclidean"``, where a similarity is minus the distance."""
         return self._collection.metric
 
     def __len__(self) -> int:
@@ -200,7 +202,7 @@ class MilvusGallery:
         """Enrol embeddings; see ``Gallery.add``.
 
         Raises:
-            InputError: As for ``MemoryGallery.add``, or a name too long for Milvus.
+            InputError: As for ``Gallery.add``, or a name too long for Milvus.
         """
         self._collection.put(self._new_rows(names, embeddings, digests, ""))
 

@@ -8,6 +8,7 @@ from face_encode.distances import Metric
 from face_encode.errors import GalleryError
 from face_encode.files import as_path
 from face_encode.gallery.gallery import EncoderIdentity, Gallery
+from face_encode.gallery.loading import load_gallery
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.milvus import MilvusGallery
 from face_encode.gallery.milvus_places import is_milvus, milvus_place
@@ -16,7 +17,11 @@ IN_MEMORY = ":memory:"
 
 
 def names_gallery(text: str | os.PathLike[str]) -> bool:
-    """Whether a text names a gallery that is kept somewhere, and no folder of photos."""
+    """Whether a text names a gallery in Milvus or in a file, going by its form alone.
+
+    Raises:
+        InputError: It is no text or path.
+    """
     return is_milvus(text) or as_path(text).suffix == ".npz"
 
 
@@ -56,14 +61,16 @@ def open_gallery(
             is faster for very many people, and may miss a near one.
         metric: What a search compares by, ``"cosine"`` or ``"euclidean"``; None takes what the
             gallery has, or ``"cosine"`` for a new one.
-        create: Whether it may be a new one, which is kept from the first change on.
-        approximate: Whether to search an ``.npz`` file's people by an approximate index beside
-            it, which is built where there is none that fits; see docs/search.md. Takes
-            ``pip install "face_encode[index]"``.
+        create: Whether it may be a new one: a file is written by ``close``, in Milvus it is made
+            when the first people are enrolled.
+        approximate: Whether to search the people of an ``.npz`` file that exists by an
+            approximate index beside it, which is built where there is none that fits; see
+            docs/search.md. Takes ``pip install "face_encode[index]"``.
 
     Raises:
         GalleryError: No such kind of gallery, none there where none may be made, one of another
-            metric, or it is damaged or cannot be reached.
+            metric, an index of nobody, or what a gallery in Milvus does not do; or it is damaged
+            or cannot be reached.
         InputError: No such metric, or int8 for one that looks at lengths.
         WrongEncoderError: Another encoder filled it.
         MissingExtraError: It takes an optional dependency that is not installed.
@@ -97,7 +104,7 @@ def open_gallery(
     # os.path, because pathlib raises where the path cannot be looked at.
     if create and not os.path.exists(path):
         return MemoryGallery(encoder, path, int8=int8, metric=new_metric)
-    gallery = MemoryGallery.load(path, encoder, metric=metric)
+    gallery = load_gallery(path, encoder, metric=metric)
     if int8:
         gallery.quantize()
     if approximate:

@@ -8,8 +8,9 @@ from pathlib import Path
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import GalleryError
 from face_encode.files import check_writable, open_regular, reason_of, replacing
+from face_encode.gallery.loading import read_gallery
 from face_encode.gallery.memory import MemoryGallery
-from face_encode.gallery.npz_file import check_file_name
+from face_encode.gallery.npz_file import check_file_name, write_content
 from face_encode.server.encryption import KEY_VARIABLE, Cipher, is_encrypted
 
 
@@ -50,7 +51,7 @@ class GalleryFile:
                 if self._cipher is None:
                     raise GalleryError(f"{label} is encrypted: its key belongs in {KEY_VARIABLE}")
                 content = self._cipher.decrypt(content, label)
-            gallery = MemoryGallery.read(io.BytesIO(content), encoder, label)
+            gallery = read_gallery(io.BytesIO(content), encoder, label)
             if not is_current:
                 self.write(gallery)
             return gallery
@@ -67,8 +68,8 @@ class GalleryFile:
         """
         with replacing(self.path, GalleryError) as temporary:
             if self._cipher is None:
-                gallery.write(temporary)
+                write_content(temporary, gallery.content)
                 return
             content = io.BytesIO()
-            gallery.write(content)
+            write_content(content, gallery.content)
             temporary.write_bytes(self._cipher.encrypt(content.getvalue()))

@@ -21,8 +21,8 @@ import numpy.typing as npt
 from face_encode.detectors.detector import Detector
 from face_encode.errors import DatasetError, InputError
 from face_encode.files import replacing
+from face_encode.finding import find_crops
 from face_encode.images import content_digest, people_in
-from face_encode.pipeline import find_crops
 from face_encode.progress import tracked
 from face_encode.types import CropRecipe, ImageArray, LeftOut
 from face_encode.weights import cache_folder

@@ -28,9 +28,9 @@ from face_encode.distances import (
 )
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import ImageError
+from face_encode.finding import NO_FACE
 from face_encode.model import Face_Encode_Model
 from face_encode.photo_inputs import PhotoInput, place_of, read_photo
-from face_encode.pipeline import NO_FACE
 from face_encode.quantization import unit_length
 from face_encode.types import Embeddings, Face, ImageArray, check_count
 from face_encode.verbs.cache import kept_encoder

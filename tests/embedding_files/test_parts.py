@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from face_encode.embedding_files.arrow import table_of
 from face_encode.embedding_files.opening import read_embeddings
-from face_encode.embedding_files.parquet import embeddings_of, quantized, table_of
 from face_encode.embedding_files.parts import (
     CONTENTS,
     is_part,
@@ -20,7 +20,6 @@ from face_encode.embedding_files.parts import (
 )
 from face_encode.embedding_files.table import EmbeddingSettings, PhotoFaces
 from face_encode.errors import EmbeddingFileError
-from face_encode.quantization import Quantizer
 from face_encode.storage import place_of
 
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -64,16 +63,6 @@ def test_a_folder_of_parts_is_read_as_one(folder: Path) -> None:
     np.testing.assert_array_equal(read_embeddings(f"file://{folder}").kept, table.kept)
     # Other readers take the folder as it is.
     assert len(parquet.read_table(folder)) == 5
-
-
-def test_embeddings_become_codes_afterwards(folder: Path) -> None:
-    table = parquet.read_table(folder)
-    settings = replace(SETTINGS, int8=True)
-    quantizer = Quantizer.fitted_to([embeddings_of(table)])
-    codes = quantized(table, settings, quantizer)
-    expected = table_of([each for photos in PARTS for each in photos], settings, quantizer)
-    assert codes.equals(expected, check_metadata=True)
-    assert embeddings_of(codes).dtype == np.int8
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {

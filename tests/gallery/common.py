@@ -1,11 +1,14 @@
-"""What the tests of galleries share: an encoder's identity, and embeddings like those of faces."""
+"""What the tests of galleries share: an encoder's identity, embeddings, and people."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from face_encode.gallery.memory import MemoryGallery
 
 
 @dataclass(frozen=True)
@@ -29,3 +32,18 @@ def like_faces(count: int, seed: int = 0, size: int = 16) -> npt.NDArray[np.floa
     random = np.random.default_rng(seed)
     rows = np.random.default_rng(9).normal(size=size) + 0.5 * random.normal(size=(count, size))
     return np.asarray(rows * random.uniform(1, 2, (count, 1)), np.float32)
+
+
+NAMES = ["Bo", "Ada", "Bo", "Élodie 王", "سارا\u200cجان"]
+DIGESTS = [hashlib.sha256(name.encode()).hexdigest() for name in NAMES]
+KINDS = ["float32", "int8", "indexed"]
+
+
+def filled(kind: str = "float32") -> MemoryGallery:
+    """A gallery of NAMES, kept in one of KINDS."""
+    gallery = MemoryGallery(SIXTEEN, int8=kind == "int8")
+    gallery.add(NAMES, like_faces(5), DIGESTS)
+    gallery.detector_name = "eyes"
+    if kind == "indexed":
+        gallery.build_index()
+    return gallery

@@ -1,18 +1,24 @@
-"""A Milvus server for the tests of galleries: Milvus Lite's own, in a process of its own."""
+"""For the tests of galleries: each kind of them, a Milvus server, both ways to open a file."""
 
 from __future__ import annotations
 
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from face_encode.gallery import npz_file
+from face_encode.gallery.opening import open_gallery
+from tests.gallery.stores import Store
 
 
 @pytest.fixture(scope="session")
 def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Its address."""
+    """The address of a Milvus server: Milvus Lite's own, in a process of its own."""
     pytest.importorskip("milvus_lite")
     folder = tmp_path_factory.mktemp("milvus")
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -27,3 +33,29 @@ def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         assert "listening" in line, line
         yield f"http://127.0.0.1:{port}"
         server.terminate()
+
+
+@pytest.fixture(params=[True, False], ids=["mapped", "read"])
+def is_mapped(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Both ways to open a file, whatever its size."""
+    monkeypatch.setattr(npz_file, "_MAPPED_FROM_BYTES", 0 if request.param else 1 << 60)
+    return bool(request.param)
+
+
+@pytest.fixture(params=["memory", "npz", "int8", "milvus lite", "milvus server"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """Each kind of gallery."""
+    kind: str = request.param
+    if kind == "memory":
+        return Store(lambda encoder: open_gallery(encoder=encoder), is_kept=False)
+    if kind in ("npz", "int8"):
+        small = kind == "int8"
+        path = tmp_path / "people.npz"
+        return Store(lambda encoder: open_gallery(path, encoder=encoder, int8=small), int8=small)
+    pytest.importorskip("pymilvus")
+    pytest.importorskip("milvus_lite")
+    if kind == "milvus lite":
+        uri = str(tmp_path / "people.db")
+    else:
+        uri = f"{request.getfixturevalue('milvus_server')}#t{uuid.uuid4().hex}"
+    return Store(lambda encoder: open_gallery(uri, encoder=encoder), holds_once=True)

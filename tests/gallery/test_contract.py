@@ -2,80 +2,17 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from face_encode.errors import GalleryError, InputError, WrongEncoderError
-from face_encode.gallery.gallery import EncoderIdentity, Gallery
-from face_encode.gallery.opening import open_gallery
 from tests.gallery.common import SIXTEEN, Identity, vectors
+from tests.gallery.stores import Store
 from tests.test_calibration import BY_HAND
 
 HALF = np.sqrt(0.5)
-
-
-@dataclass(frozen=True)
-class Store:
-    """A kind of gallery.
-
-    Attributes:
-        open: Opens the one gallery of a test, also once more, for an encoder.
-        int8: Whether it rounds, and keeps directions only.
-        is_kept: Whether opening it once more finds what it held.
-        holds_once: Whether the same photo of the same person is held once.
-    """
-
-    open: Callable[[EncoderIdentity], Gallery]
-    int8: bool = False
-    is_kept: bool = True
-    holds_once: bool = False
-
-    def filled(self) -> Gallery:
-        gallery = self.open(Identity())
-        gallery.add(["Ada", "Bo", "Ada"], vectors((1, 0), (0, 2), (3, 3)), ["a", "b", "c"])
-        return gallery
-
-    def again(self, gallery: Gallery, encoder: EncoderIdentity | None = None) -> Gallery:
-        """The same gallery, closed and opened once more, where there is one to open."""
-        gallery.close()
-        return self.open(encoder or Identity()) if self.is_kept else gallery
-
-    def assert_holds(self, gallery: Gallery, *rows: tuple[float, ...]) -> None:
-        expected = vectors(*rows)
-        held = gallery.embeddings
-        assert held.dtype == np.float32
-        if self.int8:
-            expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-        np.testing.assert_allclose(held, expected, atol=self.tolerance if self.int8 else 0)
-
-    @property
-    def tolerance(self) -> float:
-        """Of similarities."""
-        return 0.01 if self.int8 else 1e-6
-
-
-@pytest.fixture(params=["memory", "npz", "int8", "milvus lite", "milvus server"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    kind: str = request.param
-    if kind == "memory":
-        return Store(lambda encoder: open_gallery(encoder=encoder), is_kept=False)
-    if kind in ("npz", "int8"):
-        small = kind == "int8"
-        path = tmp_path / "people.npz"
-        return Store(lambda encoder: open_gallery(path, encoder=encoder, int8=small), int8=small)
-    pytest.importorskip("pymilvus")
-    pytest.importorskip("milvus_lite")
-    if kind == "milvus lite":
-        uri = str(tmp_path / "people.db")
-    else:
-        uri = f"{request.getfixturevalue('milvus_server')}#t{uuid.uuid4().hex}"
-    return Store(lambda encoder: open_gallery(uri, encoder=encoder), holds_once=True)
 
 
 def test_an_empty_gallery(store: Store) -> None:

@@ -56,3 +56,12 @@ def test_a_renamed_person_stays_in_the_same_place(columns: Enrolled) -> None:
 
 def test_nobody_more_is_the_same(columns: Enrolled) -> None:
     assert columns.joined([], np.empty((0, 16), np.float32), []) is columns
+
+
+def test_who_comes_after_all_are_gone_is_coded_as_they_were(columns: Enrolled) -> None:
+    assert len(columns.cleared()) == 0
+    codes = columns.quantized()
+    cleared = codes.cleared()
+    assert (len(cleared), cleared.people, cleared.is_int8) == (0, (), True)
+    again = cleared.joined(["Bo"], codes.embeddings[:1], [""])
+    np.testing.assert_array_equal(again.rows, codes.rows[:1])

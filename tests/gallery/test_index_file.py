@@ -9,6 +9,7 @@ import pytest
 from face_encode.errors import GalleryError
 from face_encode.gallery.approximate import ApproximateIndex
 from face_encode.gallery.index_file import find_index, remove_stale_indices, write_index
+from face_encode.gallery.loading import load_gallery
 from face_encode.gallery.memory import MemoryGallery
 from tests.gallery.common import SIXTEEN, like_faces
 
@@ -52,7 +53,7 @@ def test_of_other_embeddings_none_is_found_and_the_stale_one_goes(tmp_path: Path
     assert len(indices(tmp_path)) == 1
     assert stale not in indices(tmp_path)
     # Whatever does not change the embeddings leaves it.
-    gallery = MemoryGallery.load(path, SIXTEEN)
+    gallery = load_gallery(path, SIXTEEN)
     gallery.rename("Ada", "Bo")
     gallery.save()
     assert find_index(path, 50, 16) is not None

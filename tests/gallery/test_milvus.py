@@ -1,16 +1,12 @@
 from __future__ import annotations
 
-import socket
-import sys
-import time
 import uuid
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from face_encode.errors import GalleryError, InputError, MissingExtraError
-from face_encode.gallery import milvus_stores
+from face_encode.errors import GalleryError, InputError
 from face_encode.gallery.gallery import Gallery
 from face_encode.gallery.milvus import MilvusGallery
 from face_encode.gallery.milvus_collection import MilvusCollection
@@ -188,50 +184,6 @@ def test_a_later_releases_gallery_is_refused(milvus_server: str, collection: str
     with pytest.raises(GalleryError, match=r"by a later release of face_encode \(format 2\)"):
         open_gallery(milvus_server, encoder=Identity(), collection=collection)
     client.close()
-
-
-def test_a_server_that_is_not_there_is_told_soon_and_without_the_password() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    began = time.monotonic()
-    with pytest.raises(GalleryError, match=f"http://127.0.0.1:{port} cannot be reached") as raised:
-        open_gallery(f"http://root:sesame@127.0.0.1:{port}", encoder=Identity())
-    assert time.monotonic() - began < 15
-    assert "sesame" not in str(raised.value)
-
-
-def test_a_server_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(milvus_stores, "CONNECT_SECONDS", 0.5)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(GalleryError, match="cannot be reached"):
-            open_gallery(address, encoder=Identity(), token="sesame")
-
-
-def test_a_damaged_store_is_told(path: Path) -> None:
-    gallery = open_gallery(path, encoder=Identity())
-    gallery.add(["Ada"], vectors((1, 0)))
-    gallery.close()
-    (path / "collections" / "face_encode" / "schema.json").write_text("{")
-    with pytest.raises(GalleryError, match="not valid JSON"):
-        open_gallery(path, encoder=Identity())
-
-
-def test_what_cannot_be_a_store_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(GalleryError, match="its folder does not exist"):
-        open_gallery(tmp_path / "none" / "people.db", encoder=Identity())
-    (tmp_path / "file.db").write_text("no folder")
-    with pytest.raises(GalleryError, match="is a file"):
-        open_gallery(tmp_path / "file.db", encoder=Identity())
-
-
-@pytest.mark.parametrize("missing", ["pymilvus", "milvus_lite"])
-def test_without_the_extra_it_is_told_how_to_get_it(
-    missing: str, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(MissingExtraError, match=r'pip install "face_encode\[milvus\]"'):
-        open_gallery(path, encoder=Identity())
 
 
 def test_it_is_a_gallery(path: Path) -> None:

@@ -10,12 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from face_encode.errors import GalleryError
-from face_encode.gallery import milvus_stores
-from face_encode.gallery.milvus_places import milvus_place
 from face_encode.gallery.opening import open_gallery
 from tests.gallery import enrolling
-from tests.gallery.common import SIXTEEN, Identity, vectors
+from tests.gallery.common import SIXTEEN
 from tests.gallery.enrolling import IN_A_STEP, digests_of
 
 pytest.importorskip("pymilvus")
@@ -58,21 +55,3 @@ def test_programs_that_enrol_at_once_lose_nothing_also_where_one_is_killed(uri: 
     assert people.people() == {"both": 2 * half, "ann": half, "ben": half}
     found = gallery.search(people.embeddings)
     assert [match.name for (match,) in found] == people.names.tolist()
-
-
-def test_a_store_that_another_program_keeps_is_waited_for_and_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "people.db"
-    open_gallery(path, encoder=Identity()).add(["Ada"], vectors((1, 0)))
-    milvus_stores.store_of(milvus_place(path)).close()
-    code = f"from pymilvus import MilvusClient; MilvusClient({str(path)!r}); print(); input()"
-    pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        monkeypatch.setattr(milvus_stores, "TURN_SECONDS", 0.5)
-        with pytest.raises(GalleryError, match="kept open by another program"):
-            open_gallery(path, encoder=Identity())
-        other.kill()
-    assert open_gallery(path, encoder=Identity()).people() == {"Ada": 1}

@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks.serving import Client, RunningService
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.loading import load_encoder
-from face_encode.gallery.memory import MemoryGallery
+from face_encode.gallery.loading import load_gallery
 from tests.conftest import EXAMPLES
 
 PHOTO = (EXAMPLES / "ada_mirova.jpg").read_bytes()
@@ -91,7 +91,7 @@ def kill_while_enrolling(
     assert service.stop(signal.SIGKILL) == -signal.SIGKILL
     for thread in threads:
         thread.join()
-    gallery = MemoryGallery.load(folder / "people.npz", encoder)
+    gallery = load_gallery(folder / "people.npz", encoder)
     lines = (folder / "people.audit.jsonl").read_text().splitlines()
     deadline = time.monotonic() + 90
     while (orphans := [each for each in workers if is_alive(each)]) and time.monotonic() < deadline:

@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from face_encode.encoders.encoder import Encoder
-from face_encode.pipeline import PhotoCrops
+from face_encode.finding import PhotoCrops
 from face_encode.server.batching import EncodingBatcher
 from face_encode.types import Box, Face, ImageArray
 
@@ -31,11 +31,11 @@ class CountingEncoder:
         self.calls: list[int] = []
         self.go = threading.Event()
 
-    def encode(self, crops: ImageArray) -> object:
+    def encode(self, crops: ImageArray, *, batch_size: int) -> object:
         self.calls.append(len(crops))
         if len(self.calls) == 1:
             assert self.go.wait(120)
-        return self._encoder.encode(crops)
+        return self._encoder.encode(crops, batch_size=batch_size)
 
 
 def test_what_arrives_together_is_encoded_in_one_call(

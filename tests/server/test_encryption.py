@@ -11,7 +11,7 @@ pytest.importorskip("cryptography")
 
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import GalleryError, InputError
-from face_encode.gallery.memory import MemoryGallery
+from face_encode.gallery.loading import load_gallery
 from face_encode.server.encryption import Cipher, cipher_from_environment, is_encrypted
 from tests.conftest import EXAMPLES
 from tests.server.conftest import Serve
@@ -87,4 +87,4 @@ def test_everything_that_a_service_keeps_is_encrypted(
     for path in (crop, tmp_path / "people.npz"):
         assert is_encrypted(path.read_bytes())
     with pytest.raises(GalleryError, match="is encrypted; face-encode serve reads it"):
-        MemoryGallery.load(tmp_path / "people.npz", encoder)
+        load_gallery(tmp_path / "people.npz", encoder)

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from face_encode.encoders.encoder import Encoder
-from face_encode.gallery.memory import MemoryGallery
+from face_encode.gallery.loading import load_gallery
 from tests.conftest import EXAMPLES, VERIFY_DATASET
 from tests.server.conftest import Serve
 
@@ -28,7 +28,7 @@ def test_a_person_comes_is_found_renamed_and_goes(
     client: TestClient, service_folder: Path, encoder: Encoder
 ) -> None:
     def on_disk() -> dict[str, int]:
-        return MemoryGallery.load(service_folder / "people.npz", encoder).people()
+        return load_gallery(service_folder / "people.npz", encoder).people()
 
     photos = [("photos", ("a.jpg", STRANGER)), ("photos", ("notes.txt", b"no photo"))]
     answer = client.post("/v1/people", data={"name": "  Zoe\u0308 王 "}, files=photos)

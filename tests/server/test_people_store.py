@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from face_encode.errors import GalleryError
+from face_encode.gallery.loading import load_gallery
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.model import Face_Encode_Model
 from face_encode.server.audit import AuditLog, Author
@@ -79,7 +80,7 @@ def test_changes_that_come_at_once_are_saved_together(
     with pytest.raises(GalleryError, match="nobody named 'Nobody'"):
         missing.result()
     assert file.writes == 2
-    saved = MemoryGallery.load(file.path, fitted_model.encoder)
+    saved = load_gallery(file.path, fitted_model.encoder)
     assert sorted(saved.people()) == [
         "Ada_Mirova",
         "Bruno_Castell",

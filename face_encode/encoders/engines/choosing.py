@@ -17,7 +17,13 @@ from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.engines.conversion import can_convert_to_onnx, convert, converters
 from face_encode.encoders.engines.engine import Engine, Network, first_line_of, release_of
 from face_encode.encoders.engines.kept import ConvertedNetwork, KeptPlace, Note
-from face_encode.encoders.engines.parity import MOST_DIFFERENCE, measure, probe_crops
+from face_encode.encoders.engines.parity import (
+    MOST_DIFFERENCE,
+    Parity,
+    largest_difference,
+    milliseconds_in_turns,
+    probe_crops,
+)
 from face_encode.encoders.engines.table import AUTOMATIC, ENGINES, KERAS, engine_names
 from face_encode.errors import EngineError, InputError, MissingExtraError
 from face_encode.types import Embeddings, ImageArray
@@ -158,19 +164,27 @@ def _completed(
     note, content = kept.note, kept.content
     probes = probe_crops(encoder.contract.crop)
     expected = encoder.encode(probes)
-    parities, failures = dict(note.parities), dict(note.failures)
+    failures = dict(note.failures)
+    forwards: dict[str, Forward] = {}
+    differences: dict[str, float] = {}
     for engine in engines:
         here = _here(engine.release)
-        if here in parities or here in failures:
+        # Times of different days cannot be compared: where times count, all are taken again.
+        if here in failures or (here in note.parities and not timed):
             continue
         try:
             with _errors_of(engine):
-                network = engine.open(content, _cores())
-                parities[here] = measure(_forward(network, encoder.contract), probes, expected)
+                forward = _forward(engine.open(content, _cores()), encoder.contract)
+                differences[here] = largest_difference(expected, forward(probes))
+            forwards[here] = forward
         except EngineError as error:
             failures[here] = str(error)
     if timed:
-        parities[_here(_keras_release())] = measure(encoder.encode, probes, expected)
+        forwards[_here(_keras_release())], differences[_here(_keras_release())] = encoder.encode, 0
+    times = milliseconds_in_turns(list(forwards.values()), probes)
+    parities = note.parities | {
+        here: Parity(differences[here], time) for here, time in zip(forwards, times, strict=True)
+    }
     return ConvertedNetwork(replace(note, parities=parities, failures=failures), content)
 
 

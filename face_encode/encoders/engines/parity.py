@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +17,9 @@ MOST_DIFFERENCE = 1e-3
 """How far an embedding may be from the one that Keras gives; see :func:`largest_difference`."""
 
 _PROBES = 8
-_ROUNDS = 5
+_ROUNDS = 6
+# The first call of a turn finds the caches full of what another engine left there.
+_CALLS_A_TURN = 2
 # Waves from the size of a face down to that of an eye's corner, each octave half as strong: the
 # spectrum of photographs falls about so (Field, 1987).
 _OCTAVES = (3, 6, 12, 24, 48)
@@ -97,18 +101,20 @@ def largest_difference(expected: Embeddings, received: Embeddings) -> float:
     return float(differences.max())
 
 
-def measure(forward: Forward, crops: ImageArray, expected: Embeddings) -> Parity:
-    """Compare a forward pass with what Keras gave, and time it.
+def milliseconds_in_turns(forwards: Sequence[Forward], crops: ImageArray) -> list[float]:
+    """Time forward passes against each other: of each the fastest of a few.
+
+    They take turns, so that whatever else the machine is busy with slows all of them alike.
 
     Args:
-        forward: Of the engine; or of Keras itself, to be timed.
+        forwards: Of the engines, each called before.
         crops: What :func:`probe_crops` gives.
-        expected: Keras' embeddings of them.
     """
-    received = forward(crops)
-    seconds = []
+    fastest = [math.inf] * len(forwards)
     for _ in range(_ROUNDS):
-        start = time.perf_counter()
-        forward(crops)
-        seconds.append(time.perf_counter() - start)
-    return Parity(largest_difference(expected, received), 1000 * min(seconds))
+        for place, forward in enumerate(forwards):
+            for _ in range(_CALLS_A_TURN):
+                start = time.perf_counter()
+                forward(crops)
+                fastest[place] = min(fastest[place], 1000 * (time.perf_counter() - start))
+    return fastest

@@ -194,6 +194,20 @@ def test_a_damaged_copy_is_made_again(
     assert mended["fingerprint"] == whole["fingerprint"]
 
 
+def test_what_was_timed_at_different_times_is_timed_again(model_file: Path, cache: Path) -> None:
+    name = installed_engines()[0]
+    load_encoder(model_file, engine=name)
+    _, note = converted_once(cache)
+    alone = json.loads(note.read_text())["parities"]
+    assert len(alone) == 1
+    load_encoder(model_file, engine="auto")
+    together = json.loads(note.read_text())["parities"]
+    assert len(together) == len(installed_engines()) + 1
+    for engine, parity in alone.items():
+        assert together[engine]["milliseconds"] != parity["milliseconds"]
+        assert together[engine]["difference"] == pytest.approx(parity["difference"], abs=1e-6)
+
+
 def test_auto_takes_keras_where_nothing_else_is_installed(
     model_file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

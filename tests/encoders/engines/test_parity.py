@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
+from face_encode.encoders.compilation import Forward
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.engines.parity import (
     MOST_DIFFERENCE,
     Parity,
     largest_difference,
-    measure,
+    milliseconds_in_turns,
     probe_crops,
 )
 from face_encode.types import CropRecipe, Embeddings, ImageArray
@@ -75,12 +78,25 @@ def test_the_largest_difference(
 
 
 def test_what_is_no_number_does_not_hold() -> None:
-    crops = probe_crops(CropRecipe("box", 8, 8))
-
-    def forward(crops: ImageArray) -> Embeddings:
-        return np.full((len(crops), 3), np.nan, np.float32)
-
-    parity = measure(forward, crops, np.ones((8, 3), np.float32))
-    assert not parity.holds
-    assert parity.milliseconds > 0
+    expected = np.ones((8, 3), np.float32)
+    assert not Parity(largest_difference(expected, expected * np.nan), 1.0).holds
     assert Parity(1e-3, 1.0).holds and not Parity(1.1e-3, 1.0).holds
+
+
+def test_engines_are_timed_in_turns() -> None:
+    crops = probe_crops(CropRecipe("box", 8, 8))
+    calls: list[str] = []
+
+    def forward(name: str, seconds: float) -> Forward:
+        def run(crops: ImageArray) -> Embeddings:
+            # The first turn of all is disturbed, which must not decide.
+            time.sleep(seconds if calls else 0.1)
+            calls.append(name)
+            return np.ones((len(crops), 3), np.float32)
+
+        return run
+
+    fast, slow = milliseconds_in_turns([forward("fast", 0.001), forward("slow", 0.02)], crops)
+    assert 1 <= fast < slow
+    assert calls[:8] == ["fast", "fast", "slow", "slow"] * 2
+    assert calls.count("slow") == calls.count("fast")

@@ -7,7 +7,7 @@ import pytest
 
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import GalleryError, InputError
-from face_encode.gallery.memory import MemoryGallery
+from face_encode.gallery.loading import load_gallery
 from face_encode.model import Face_Encode_Model
 
 
@@ -19,7 +19,7 @@ def test_a_gallery_keeps_what_was_learnt(
     model.fit_dataset(people, progress=False)
     model.save_gallery(path)
     told = run("calibrate", path, "--false-match-rate", "0.05", "--json")
-    kept = MemoryGallery.load(path, encoder).calibration
+    kept = load_gallery(path, encoder).calibration
     assert kept is not None
     assert kept.false_match_rate == 0.05
     assert (kept.people, kept.photos) == (8, 24)

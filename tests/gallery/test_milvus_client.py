@@ -1,8 +1,9 @@
-"""A server that lets in who shows the right token: Milvus Lite's own, behind a guard."""
+"""Clients, also of a server that lets in who shows the right token: Milvus Lite's own, guarded."""
 
 from __future__ import annotations
 
 import base64
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from face_encode.errors import GalleryError
+from face_encode.errors import GalleryError, MissingExtraError
 from face_encode.gallery.milvus_places import TOKEN_VARIABLE
 from face_encode.gallery.opening import open_gallery
 from tests.gallery.common import Identity, vectors
@@ -73,3 +74,12 @@ def test_another_token_is_refused_with_the_reason(
     assert f"http://{guarded}" in str(raised.value)
     assert "auth check failure" in str(raised.value)
     assert "wrong" not in str(raised.value)
+
+
+@pytest.mark.parametrize("missing", ["pymilvus", "milvus_lite"])
+def test_without_the_extra_it_is_told_how_to_get_it(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(MissingExtraError, match=r'pip install "face_encode\[milvus\]"'):
+        open_gallery(tmp_path / "people.db", encoder=Identity())

@@ -1,0 +1,213 @@
+"""Rows of embeddings as tables of Arrow, whose columns are those of a Parquet file.
+
+One row a face, and one for each photo without any, with its ``error``. The settings lie in the
+table's metadata, as JSON under ``face_encode``.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from face_encode.embedding_files.table import (
+    FORMAT_VERSION,
+    EmbeddingSettings,
+    EmbeddingTable,
+    PhotoFaces,
+    finished,
+)
+from face_encode.errors import EmbeddingFileError, InputError
+from face_encode.quantization import Quantizer
+
+_KEY = b"face_encode"
+
+
+def table_of(
+    photos: list[PhotoFaces], settings: EmbeddingSettings, quantizer: Quantizer | None
+) -> Any:
+    """The rows of some photos as pyarrow's table.
+
+    Args:
+        photos: At least one.
+        settings: What made the embeddings.
+        quantizer: For int8.
+    """
+    import pyarrow
+
+    schema = schema_of(settings, quantizer)
+    return pyarrow.Table.from_arrays(_columns(photos, settings, quantizer, schema), schema=schema)
+
+
+def schema_of(settings: EmbeddingSettings, quantizer: Quantizer | None) -> Any:
+    """The schema of a file, with what the file says of itself in the metadata."""
+    described = {"format_version": FORMAT_VERSION, "settings": json.loads(settings.to_json())}
+    if quantizer is not None:
+        described["centre"] = quantizer.centre.tolist()
+    return _schema(settings).with_metadata({_KEY: json.dumps(described)})
+
+
+def quantized(table: Any, settings: EmbeddingSettings, quantizer: Quantizer) -> Any:
+    """A table of float32 embeddings as one of int8.
+
+    Args:
+        table: pyarrow's table with float32 embeddings.
+        settings: With int8.
+        quantizer: Makes the codes.
+    """
+    import pyarrow
+
+    schema = schema_of(settings, quantizer)
+    embeddings = embeddings_of(table)
+    absent = table["error"].is_valid().to_numpy(zero_copy_only=False)
+    codes = np.zeros((len(table), settings.embedding_size), np.int8)
+    if len(embeddings):
+        codes[~absent] = quantizer.quantize(embeddings)
+    column = pyarrow.FixedSizeListArray.from_arrays(
+        pyarrow.array(codes.reshape(-1)),
+        type=schema.field("embedding").type,
+        mask=pyarrow.array(absent),
+    )
+    place = schema.get_field_index("embedding")
+    return table.set_column(place, schema.field(place), column).replace_schema_metadata(
+        schema.metadata
+    )
+
+
+def embeddings_of(table: Any) -> Any:
+    """The embeddings of a table's rows that have one, as they are kept: ``(N, D)``."""
+    import pyarrow
+
+    size = table.schema.field("embedding").type.list_size
+    present = table["embedding"].combine_chunks().drop_null()
+    if isinstance(present, pyarrow.ChunkedArray):  # of no chunk at all, in some releases
+        present = pyarrow.concat_arrays(present.chunks or [pyarrow.array([], present.type)])
+    return present.flatten().to_numpy().reshape(-1, size)
+
+
+def _schema(settings: EmbeddingSettings) -> Any:
+    """The columns of the file."""
+    import pyarrow
+
+    number = pyarrow.int8() if settings.int8 else pyarrow.float32()
+    whole = pyarrow.int32()
+    return pyarrow.schema(
+        [
+            ("photo", pyarrow.string()),
+            ("digest", pyarrow.string()),
+            ("face", whole),
+            *((side, whole) for side in ("left", "top", "width", "height")),
+            ("score", pyarrow.float32()),
+            ("embedding", pyarrow.list_(number, settings.embedding_size)),
+            ("error", pyarrow.string()),
+        ]
+    )
+
+
+def _columns(
+    photos: list[PhotoFaces],
+    settings: EmbeddingSettings,
+    quantizer: Quantizer | None,
+    schema: Any,
+) -> list[Any]:
+    """The rows of some photos as Arrow columns; what a photo without a face lacks is null."""
+    import pyarrow
+
+    # Photos without a face have one row as well.
+    counts = [max(1, len(each.boxes)) for each in photos]
+    absent = np.repeat([each.error is not None for each in photos], counts)
+    rows = len(absent)
+    boxes = np.zeros((rows, 4), np.int32)
+    scores = np.zeros(rows, np.float32)
+    codes = np.int8 if settings.int8 else np.float32
+    embeddings = np.zeros((rows, settings.embedding_size), codes)
+    if not absent.all():
+        found = [each for each in photos if each.error is None]
+        boxes[~absent] = np.concatenate([each.boxes for each in found])
+        scores[~absent] = np.concatenate([each.scores for each in found])
+        together = np.concatenate([each.embeddings for each in found])
+        embeddings[~absent] = finished(together, settings, quantizer)
+    numbers = np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
+    vectors = pyarrow.FixedSizeListArray.from_arrays(
+        pyarrow.array(embeddings.reshape(-1)),
+        type=schema.field("embedding").type,
+        mask=pyarrow.array(absent),
+    )
+
+    def repeated(texts: list[str | None]) -> Any:
+        each = zip(texts, counts, strict=True)
+        spread = [text for text, count in each for _ in range(count)]
+        return pyarrow.array(spread, pyarrow.string())
+
+    return [
+        repeated([each.photo for each in photos]),
+        repeated([each.digest or None for each in photos]),
+        pyarrow.array(numbers, mask=absent),
+        *(pyarrow.array(np.ascontiguousarray(side), mask=absent) for side in boxes.T),
+        pyarrow.array(scores, mask=absent),
+        vectors,
+        repeated([each.error for each in photos]),
+    ]
+
+
+def embedding_table_of(table: Any, name: str) -> EmbeddingTable:
+    """What the rows of a file stand for.
+
+    Args:
+        table: pyarrow's table, with the file's metadata.
+        name: What the file is called in an error.
+
+    Raises:
+        EmbeddingFileError: Of another kind.
+        InputError: Its parts do not fit together.
+    """
+    import pyarrow
+
+    settings, quantizer = _described(name, table.schema.metadata or {})
+    if not table.schema.equals(_schema(settings)):
+        raise InputError("its columns are not those of embeddings")
+    absent = table["error"].is_valid().to_numpy(zero_copy_only=False)
+    missing = table.filter(pyarrow.array(absent))
+    left_out = zip(missing["photo"].to_pylist(), missing["error"].to_pylist(), strict=True)
+    faces = table.filter(pyarrow.array(~absent))
+    if any(faces[name].null_count for name in faces.column_names if name != "error"):
+        raise InputError("a row without an error lacks a value")
+    sides = ("left", "top", "width", "height")
+    return EmbeddingTable(
+        photos=np.array(faces["photo"].to_pylist(), np.str_).reshape(len(faces)),
+        digests=np.array(faces["digest"].to_pylist(), np.str_).reshape(len(faces)),
+        faces=faces["face"].to_numpy(),
+        boxes=np.stack([faces[side].to_numpy() for side in sides], axis=1),
+        scores=faces["score"].to_numpy(),
+        kept=embeddings_of(faces),
+        quantizer=quantizer,
+        left_out=tuple(left_out),
+        settings=settings,
+    )
+
+
+def _described(name: str, metadata: dict[bytes, bytes]) -> tuple[EmbeddingSettings, Any]:
+    """The settings and the quantizer that a file's metadata tell of."""
+    if _KEY not in metadata:
+        raise EmbeddingFileError(
+            f"{name} is no file of embeddings: it has no metadata of face_encode"
+        )
+    try:
+        described = json.loads(metadata[_KEY])
+        version, stored = described["format_version"], described["settings"]
+        centre = described.get("centre")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"its metadata are damaged: {error!r}") from error
+    if version != FORMAT_VERSION:
+        raise EmbeddingFileError(
+            f"{name} was written by a later release of face_encode; this one reads version "
+            f"{FORMAT_VERSION}. Received: version {version}"
+        )
+    settings = EmbeddingSettings.from_json(json.dumps(stored))
+    if centre is None:
+        return settings, None
+    try:
+        return settings, Quantizer(np.array(centre, np.float32))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"its centre is damaged: {error}") from error

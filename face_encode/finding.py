@@ -1,0 +1,167 @@
+"""From photos to crops of the faces in them: read, find, cut out; in processes where many."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from face_encode.alignment import crop_faces
+from face_encode.detectors.detector import Detector
+from face_encode.errors import ImageError, InputError
+from face_encode.images import as_rgb, content_digest, decode_image, read_image
+from face_encode.types import CropRecipe, Face, ImageArray, Photo, check_count
+from face_encode.workers import in_processes, sensible_workers_for
+
+NO_FACE = "no face found"
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoCrops:
+    """A photo, the faces in it and their crops.
+
+    Attributes:
+        photo: Its path, or ``array``.
+        faces: All of them, the largest first.
+        crops: uint8 ``(N, height, width, 3)``, of the first N faces, as many as were asked for.
+        size: Width and height of the photo in pixels, ``(0, 0)`` where it cannot be read.
+        error: Why there are no crops, or None.
+        digest: Of the file's content, where asked for and readable; else empty.
+    """
+
+    photo: str
+    faces: tuple[Face, ...]
+    crops: ImageArray
+    size: tuple[int, int] = (0, 0)
+    error: str | None = None
+    digest: str = ""
+
+
+def find_crops(
+    photos: Iterable[Photo],
+    detector: Detector,
+    recipe: CropRecipe,
+    *,
+    max_faces: int | None = 1,
+    workers: int | None = None,
+    digests: bool = False,
+) -> Iterator[PhotoCrops]:
+    """Read many photos, find the faces and cut them out, in their order, with bounded memory.
+
+    Args:
+        photos: Paths or arrays; taken as they are needed.
+        detector: Finds the faces.
+        recipe: How they are cut out.
+        max_faces: The largest so many of each photo; None for all.
+        workers: As for ``embed_photos``.
+        digests: Whether to make the digest of each file's content too.
+    """
+    if workers is None:
+        workers, photos = sensible_workers_for(photos)
+    if check_count(workers, "workers") == 1:
+        return (find_in_photo(photo, detector, recipe, max_faces, digests) for photo in photos)
+    find = partial(
+        _find_in_chunk, detector=detector, recipe=recipe, max_faces=max_faces, digests=digests
+    )
+    return in_processes(find, photos, int(workers))
+
+
+def _find_in_chunk(
+    photos: Sequence[Photo],
+    detector: Detector,
+    recipe: CropRecipe,
+    max_faces: int | None,
+    digests: bool,
+) -> list[PhotoCrops]:
+    """What a worker does."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    return [find_in_photo(photo, detector, recipe, max_faces, digests) for photo in photos]
+
+
+def find_in_photo(
+    photo: Photo,
+    detector: Detector,
+    recipe: CropRecipe,
+    max_faces: int | None,
+    digests: bool = False,
+) -> PhotoCrops:
+    """Read one photo, find the faces and cut them out, in this process.
+
+    Args:
+        photo: A path or an array.
+        detector: Finds the faces.
+        recipe: How they are cut out.
+        max_faces: The largest so many; None for all.
+        digests: Whether to make the digest of the file's content too.
+
+    Returns:
+        Whatever is wrong with the photo is its ``error``.
+    """
+    label = "array" if isinstance(photo, np.ndarray) else os.fspath(photo)
+    nothing = _nothing_in(label, recipe)
+    try:
+        if digests:
+            nothing = replace(nothing, digest=content_digest(photo))
+        image = as_rgb(photo) if isinstance(photo, np.ndarray) else read_image(photo)
+    except (ImageError, InputError) as error:
+        # The photo is named beside the reason wherever this is shown.
+        reason = str(error).removeprefix(f"{Path(label)}: ")
+        return replace(nothing, error=reason)
+    return _find_in_image(image, nothing, detector, recipe, max_faces)
+
+
+def find_in_content(
+    content: bytes,
+    name: str,
+    detector: Detector,
+    recipe: CropRecipe,
+    max_faces: int | None,
+) -> PhotoCrops:
+    """Find the faces in a photo whose file has been read, as ``find_in_photo`` does.
+
+    Args:
+        content: The file's content, from wherever the file lies.
+        name: What the photo is called.
+        detector: Finds the faces.
+        recipe: How they are cut out.
+        max_faces: The largest so many; None for all.
+
+    Returns:
+        With the digest of the content; whatever is wrong with the photo is its ``error``.
+    """
+    nothing = _nothing_in(name, recipe)
+    try:
+        if content:
+            nothing = replace(nothing, digest=hashlib.sha256(content).hexdigest())
+        image = decode_image(content, name, any_format=True)
+    except ImageError as error:
+        return replace(nothing, error=str(error).removeprefix(f"{name}: "))
+    return _find_in_image(image, nothing, detector, recipe, max_faces)
+
+
+def _nothing_in(name: str, recipe: CropRecipe) -> PhotoCrops:
+    """A photo without a face so far."""
+    return PhotoCrops(name, (), np.empty((0, recipe.height, recipe.width, 3), np.uint8))
+
+
+def _find_in_image(
+    image: ImageArray,
+    nothing: PhotoCrops,
+    detector: Detector,
+    recipe: CropRecipe,
+    max_faces: int | None,
+) -> PhotoCrops:
+    """What a photo becomes once it is decoded."""
+    size = (image.shape[1], image.shape[0])
+    faces = tuple(detector.detect(image))
+    if not faces:
+        return replace(nothing, size=size, error=NO_FACE)
+    crops = crop_faces(image, faces[:max_faces], recipe)
+    return replace(nothing, faces=faces, crops=crops, size=size)

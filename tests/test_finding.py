@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from face_encode.detectors.detector import Detector
+from face_encode.detectors.loading import load_detector
+from face_encode.encoders.encoder import Encoder
+from face_encode.errors import FaceEncodeError
+from face_encode.finding import find_crops, find_in_content, find_in_photo
+from face_encode.images import read_image
+from face_encode.types import Face, ImageArray
+from tests.conftest import EXAMPLES
+
+
+def test_a_file_read_elsewhere_gives_what_the_file_gives(
+    encoder: Encoder, people_photos: list[Path], tmp_path: Path
+) -> None:
+    broken, empty, text = tmp_path / "broken.jpg", tmp_path / "empty.jpg", tmp_path / "text.jpg"
+    broken.write_bytes(people_photos[0].read_bytes()[:2000])
+    empty.touch()
+    text.write_text("no photo")
+    detector, recipe = load_detector("dlib_hog"), encoder.contract.crop
+    for path in (people_photos[0], EXAMPLES / "group.jpg", broken, empty, text):
+        read = find_in_content(path.read_bytes(), path.name, detector, recipe, None)
+        opened = find_in_photo(path, detector, recipe, None, digests=True)
+        assert (read.photo, opened.photo) == (path.name, str(path))
+        assert [face.box for face in read.faces] == [face.box for face in opened.faces]
+        assert read.size == opened.size
+        assert (read.error, read.digest) == (opened.error, opened.digest)
+        np.testing.assert_array_equal(read.crops, opened.crops)
+
+
+def test_all_faces_are_told_and_as_many_as_asked_for_are_cut_out(
+    encoder: Encoder, people_photos: list[Path]
+) -> None:
+    two = np.concatenate([read_image(photo)[:300, :300] for photo in people_photos[:2]], axis=1)
+    recipe = encoder.contract.crop
+    for max_faces, count in ((1, 1), (2, 2), (None, 2)):
+        (found,) = find_crops([two], load_detector(), recipe, max_faces=max_faces)
+        assert len(found.faces) == 2
+        assert found.crops.shape == (count, 150, 150, 3)
+        assert found.size == (two.shape[1], two.shape[0])
+
+
+class Deadly:
+    """A detector that ends its process, as lack of memory does."""
+
+    name = "deadly"
+
+    def detect(self, image: ImageArray) -> list[Face]:
+        import os
+
+        os._exit(1)
+
+
+def test_a_worker_that_dies_is_told(encoder: Encoder, people_photos: list[Path]) -> None:
+    deadly: Detector = Deadly()
+    with pytest.raises(FaceEncodeError, match="ended abruptly"):
+        list(find_crops(people_photos, deadly, encoder.contract.crop, workers=2))
+    # The next call starts afresh.
+    found = find_crops(people_photos[:2], load_detector(), encoder.contract.crop, workers=2)
+    assert all(item.error is None for item in found)
