@@ -19,6 +19,7 @@ _FRAME_TYPE, _SETTINGS_FRAME = 3, 4
 _EMPTY_SETTINGS = bytes([0, 0, 0, _SETTINGS_FRAME, 0, 0, 0, 0, 0])
 _LOCAL = "local"
 _RUNNING_HERE = "auto"
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
 def check_ray() -> None:
@@ -101,13 +102,21 @@ def _check_address(address: str) -> None:
         raise InputError(
             f"a cluster's address is HOST:PORT, auto or local{hint}. Received: {address!r}"
         )
+    host, sought = host.strip("[]"), ""
+    if host in _THIS_MACHINE:
+        from ray.util import get_node_ip_address
+
+        # Ray does not look there, but at the address by which others reach this machine. Who
+        # listens for this machine alone would be waited for, for longer than any patience.
+        host = get_node_ip_address()
+        sought = f", which Ray seeks at {host}"
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS) as line:
+        with socket.create_connection((host, int(port)), _ANSWER_SECONDS) as line:
             # Behind TLS nobody answers in plain words.
             speaks = os.environ.get("RAY_USE_TLS", "0") != "0" or _speaks_grpc(line)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise ClusterError(f"nobody answers at {address}: {reason}") from error
+        raise ClusterError(f"nobody answers at {address}{sought}: {reason}") from error
     if not speaks:
         raise ClusterError(
             f"what answers at {address} is no head of a Ray cluster; its port is 6379 unless it "

@@ -29,8 +29,8 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 
 
 def test_another_server_at_the_address_is_told_at_once() -> None:
-    pytest.importorskip("ray")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
+    ray = pytest.importorskip("ray")
+    server = ThreadingHTTPServer((ray.util.get_node_ip_address(), 0), SimpleHTTPRequestHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"127.0.0.1:{server.server_port}"
     with pytest.raises(ClusterError, match=f"{address} is no head of a Ray"), connected(address):
@@ -45,5 +45,21 @@ def test_nobody_at_the_address_is_told_at_once() -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         began = time.monotonic()
         with pytest.raises(ClusterError, match=f"nobody answers at {address}"), connected(address):
+            pass
+        assert time.monotonic() - began < 8
+
+
+def test_who_listens_for_this_machine_alone_is_out_of_rays_reach() -> None:
+    ray = pytest.importorskip("ray")
+    place = ray.util.get_node_ip_address()
+    if place.startswith("127."):
+        pytest.skip("this machine has no other address")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        began = time.monotonic()
+        with (
+            pytest.raises(ClusterError, match=f"localhost:{port}, which Ray seeks at {place}: "),
+            connected(f"localhost:{port}"),
+        ):
             pass
         assert time.monotonic() - began < 8

@@ -69,6 +69,7 @@ export function announce(text) {
  * @param {"error"|"warning"|"info"} kind
  * @param {string} text
  * @param {?{label: string, act: function}} action What the reader can do about it.
+ * @returns {Element} The message, to be removed once it is no longer true.
  */
 export function showMessage(place, kind, text, action = null) {
   const message = element(
@@ -82,6 +83,7 @@ export function showMessage(place, kind, text, action = null) {
     }));
   }
   place.replaceChildren(message);
+  return message;
 }
 
 /** Take the messages away. */
@@ -107,11 +109,16 @@ export function ask(dialog) {
     const onClose = () => { if (!dialog.open) end(); };
     waiting.set(dialog, end);
     const cancel = dialog.querySelector("[data-cancel]");
-    cancel.onclick = () => dialog.close("cancel");
+    cancel.onclick = () => callOff(dialog);
     dialog.returnValue = "";
     dialog.addEventListener("close", onClose);
     dialog.showModal();
   });
+}
+
+/** Close a dialog, if it is open, as its button to cancel does. */
+export function callOff(dialog) {
+  dialog.close("cancel");
 }
 
 /** "1 photo", "2 photos". */

@@ -10,6 +10,10 @@ import { showShots, takeShots } from "./shots.js";
 const PHOTO_SIDE_PIXELS = 2000;
 
 let photos = [];
+// Those on their way to the service; they stay in sight until it has them.
+let sending = [];
+// Whether somebody gave a name since the last one was sent.
+let isNamedAnew = false;
 let reload = async () => {};
 
 /**
@@ -38,13 +42,17 @@ export function start(onEnrolled) {
     event.preventDefault();
     submit();
   });
-  byId("enrol-name").addEventListener("input", () => showFieldError("enrol-name-error", ""));
+  byId("enrol-name").addEventListener("input", () => {
+    isNamedAnew = true;
+    showFieldError("enrol-name-error", "");
+  });
   refresh();
 }
 
 /** Begin with a name that is given, to add photos of somebody. */
 export function begin(name) {
   byId("enrol-name").value = name;
+  isNamedAnew = true;
   showFieldError("enrol-name-error", "");
   byId("enrol-form").scrollIntoView({ block: "nearest" });
   byId("enrol-choose").focus();
@@ -56,7 +64,11 @@ function addPhotos(more) {
   showFieldError("enrol-photos-error", "");
   byId("enrol-report").hidden = true;
   refresh();
-  announce(`${counted(photos.length, "photo")} to enrol.`);
+  announce(`${counted(unsent().length, "photo")} to enrol.`);
+}
+
+function unsent() {
+  return photos.filter((photo) => !sending.includes(photo));
 }
 
 function refresh() {
@@ -66,7 +78,15 @@ function refresh() {
     byId("enrol-choose").focus();
   });
   byId("enrol-drop-lead").hidden = photos.length > 0;
-  setLabel(byId("enrol-submit"), photos.length > 0 ? `Enrol ${counted(photos.length, "photo")}` : "Enrol");
+  const button = byId("enrol-submit");
+  if (sending.length > 0) {
+    // Not `disabled`: that would take the focus away from who works by keyboard.
+    button.setAttribute("aria-disabled", "true");
+    setLabel(button, "Enrolling…");
+    return;
+  }
+  button.removeAttribute("aria-disabled");
+  setLabel(button, photos.length > 0 ? `Enrol ${counted(photos.length, "photo")}` : "Enrol");
 }
 
 function showFieldError(id, text) {
@@ -80,6 +100,7 @@ function showFieldError(id, text) {
 }
 
 async function submit() {
+  if (sending.length > 0) return;
   const name = byId("enrol-name").value.trim();
   showFieldError("enrol-name-error", name === "" ? "A name is needed." : "");
   showFieldError("enrol-photos-error", photos.length === 0 ? "At least one photo is needed." : "");
@@ -91,26 +112,29 @@ async function submit() {
   const messages = byId("enrol-messages");
   clearMessages(messages);
   byId("enrol-report").hidden = true;
-  const button = byId("enrol-submit");
-  if (button.getAttribute("aria-disabled") === "true") return;
-  // Not `disabled`: that would take the focus away from who works by keyboard.
-  button.setAttribute("aria-disabled", "true");
-  setLabel(button, "Enrolling…");
   const sent = photos;
+  sending = sent;
+  isNamedAnew = false;
+  const focused = document.activeElement;
+  refresh();
   try {
     const small = await Promise.all(sent.map((photo) => shrunk(photo, PHOTO_SIDE_PIXELS)));
     const report = await enrol(name, small);
-    photos = [];
-    byId("enrol-name").value = "";
+    // What came meanwhile is for the next time, and under a name of its own: it need not be of the
+    // same person.
+    photos = unsent();
+    if (!isNamedAnew) byId("enrol-name").value = "";
     await reload();
     showReport(sent, report);
   } catch (error) {
     showFailure(messages, error);
     if (error.leftOut.length > 0) showReport(sent, { name, enrolled: 0, left_out: error.leftOut, notes: [] });
   } finally {
-    button.removeAttribute("aria-disabled");
+    sending = [];
     refresh();
   }
+  // Whoever has gone on to something else is not called back.
+  if (document.activeElement === focused && !isNamedAnew) byId("enrol-report").focus();
 }
 
 /** A row for each photo, and below them what else was noticed. */
@@ -146,7 +170,6 @@ function showReport(sent, report) {
       element("ul", { className: "rows" }, ...notes));
   }
   place.hidden = false;
-  place.focus();
   const leftOut = report.left_out.length > 0 ? `, ${report.left_out.length} left out` : "";
   announce(`${name}: ${counted(report.enrolled, "photo")} enrolled${leftOut}.`);
 }

@@ -9,6 +9,7 @@ import { showMessage } from "./dom.js";
  * @param {Element} place Kept for messages.
  * @param {Error} error Thrown again where it is none of the service's.
  * @param {?function()} retry Does what failed once more; null where that is another button's.
+ * @returns {Element} The message.
  */
 export function showFailure(place, error, retry = null) {
   if (!(error instanceof ServiceError)) throw error;
@@ -16,5 +17,5 @@ export function showFailure(place, error, retry = null) {
   if (error.status === 403 && hasToken()) {
     action = { label: "Use another token", act: () => { forgetToken(); retry?.(); } };
   }
-  showMessage(place, "error", error.message, action);
+  return showMessage(place, "error", error.message, action);
 }

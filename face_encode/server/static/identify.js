@@ -21,8 +21,10 @@ const WAIT_WHEN_BUSY_SECONDS = 1;
 let threshold = null;
 let picture = { width: 0, height: 0 };
 let faces = [];
+// The request of the last photo; the camera's are its session's.
 let request = null;
 let live = null;
+let settingsFailure = null;
 
 /** Prepare the view. */
 export function start() {
@@ -51,8 +53,9 @@ export function start() {
 export async function enter() {
   try {
     threshold = (await settings()).threshold;
+    settingsFailure?.remove();
   } catch (error) {
-    showFailure(byId("identify-messages"), error, enter);
+    settingsFailure = showFailure(byId("identify-messages"), error, enter);
   }
 }
 
@@ -71,7 +74,7 @@ async function identifyPhoto(original) {
   showAnswers([], null, "Looking…");
   const photo = await shrunk(original, PHOTO_SIDE_PIXELS);
   if (own.signal.aborted) return;
-  const image = await showPhoto(photo);
+  const image = await showPhoto(photo, own.signal);
   if (own.signal.aborted) return;
   setState("loading");
   announce("Looking at the photo.");
@@ -94,19 +97,16 @@ async function identifyPhoto(original) {
 }
 
 /** Show a photo on the stage; resolves once its size is known, or it is known to be beyond the browser. */
-async function showPhoto(photo) {
+async function showPhoto(photo, signal) {
   const image = byId("stage-photo");
   showPicture(image, photo);
   byId("stage-video").hidden = true;
   image.hidden = false;
-  try {
-    await image.decode();
-    picture = { width: image.naturalWidth, height: image.naturalHeight };
-    image.alt = "The photo";
-  } catch {
-    picture = { width: 0, height: 0 };
-    image.alt = "A photo that this browser cannot show";
-  }
+  const isShown = await image.decode().then(() => true, () => false);
+  // Meanwhile the camera may have taken its place, or another photo.
+  if (signal.aborted) return image;
+  picture = isShown ? { width: image.naturalWidth, height: image.naturalHeight } : { width: 0, height: 0 };
+  image.alt = isShown ? "The photo" : "A photo that this browser cannot show";
   fitStage();
   return image;
 }
@@ -145,11 +145,10 @@ function draw(shown = faces) {
 }
 
 async function startLive(deviceId = null) {
-  request?.abort();
   clearMessages(byId("identify-messages"));
   const button = byId("toggle-camera");
   // Taken now, so that a second press while the browser asks for permission stops it.
-  const session = { camera: null, running: true };
+  const session = { camera: null, running: true, request: null, busyMessage: null };
   live = session;
   button.setAttribute("aria-pressed", "true");
   setLabel(button, "Stop the camera");
@@ -172,6 +171,8 @@ async function startLive(deviceId = null) {
     showCameraTrouble(error.message);
     return;
   }
+  // Only now: a camera that does not open leaves the photo, and the answer that is on its way to it.
+  request?.abort();
   showPicture(byId("stage-photo"), null);
   byId("stage-photo").hidden = true;
   video.hidden = false;
@@ -190,7 +191,8 @@ function showCameraTrouble(text) {
 function stopLive() {
   if (live === null) return;
   live.running = false;
-  request?.abort();
+  live.request?.abort();
+  live.busyMessage?.remove();
   live.camera?.close();
   live = null;
   const button = byId("toggle-camera");
@@ -232,10 +234,9 @@ async function look(session) {
       // A page that nobody sees has nothing to look at.
       if (document.hidden) await shownAgain();
       const frame = await session.camera.takeFrame(LIVE_FRAME_SIDE_PIXELS);
-      // Meanwhile `request` may be a photo's.
       if (!session.running) return;
-      request = new AbortController();
-      const found = leftToRight(await match(frame.blob, request.signal, false));
+      session.request = new AbortController();
+      const found = leftToRight(await match(frame.blob, session.request.signal, false));
       if (!session.running) return;
       const now = performance.now();
       picture = { width: frame.canvas.width, height: frame.canvas.height };
@@ -248,7 +249,8 @@ async function look(session) {
       if (!session.running || error.name === "AbortError") return;
       if (error.status === 429) {
         const seconds = error.retryAfterSeconds || WAIT_WHEN_BUSY_SECONDS;
-        showMessage(byId("identify-messages"), "warning", "The service is busy. The camera goes on in a moment.");
+        session.busyMessage = showMessage(byId("identify-messages"), "warning",
+          "The service is busy. The camera goes on in a moment.");
         await pause(seconds * 1000);
         continue;
       }

@@ -4,7 +4,7 @@ import {
   ServiceError, forgetToken, people, remove, rename, settings, thumbnail,
 } from "./api.js";
 import {
-  announce, ask, byId, clearMessages, counted, element, iconButton, nameOf, showMessage, showPicture,
+  announce, ask, byId, callOff, clearMessages, counted, element, iconButton, nameOf, showMessage, showPicture,
 } from "./dom.js";
 import * as enrolment from "./enrolment.js";
 import { showFailure } from "./failures.js";
@@ -44,8 +44,10 @@ export async function enter() {
   await load();
 }
 
-/** The view is hidden. */
-export function leave() {}
+/** The view is hidden, and what it asks with it. An enrolment goes on. */
+export function leave() {
+  for (const dialog of ["rename-dialog", "delete-dialog", "camera-dialog"]) callOff(byId(dialog));
+}
 
 async function load() {
   const messages = byId("people-messages");
@@ -160,31 +162,44 @@ async function renamePerson(name) {
   byId("rename-heading").replaceChildren("Rename ", nameOf(name));
   problem.hidden = true;
   input.value = name;
-  let renamed = name;
+  let [renamed, isOpen, isSending] = [name, true, false];
   // The dialog stays open until the service has agreed, so that a name it refuses can be mended.
   byId("rename-form").onsubmit = async (event) => {
     event.preventDefault();
-    renamed = input.value.trim();
+    if (isSending) return;
+    const wanted = input.value.trim();
+    isSending = true;
     try {
-      if (renamed === "") throw new ServiceError("A name is needed.", 0);
-      if (renamed !== name) await rename(name, renamed);
-      dialog.close("confirm");
+      if (wanted === "") throw new ServiceError("A name is needed.", 0);
+      if (wanted !== name) await rename(name, wanted);
+      renamed = wanted;
+      // Called off too late, it may be open for somebody else by now.
+      if (isOpen) dialog.close("confirm");
+      else await showRenamed(name, renamed);
     } catch (error) {
       if (!(error instanceof ServiceError)) throw error;
+      if (!isOpen) {
+        showFailure(byId("people-messages"), error);
+        return;
+      }
       problem.textContent = error.message;
       problem.hidden = false;
       input.focus();
+    } finally {
+      isSending = false;
     }
   };
   const answer = ask(dialog);
   input.select();
-  if (await answer) {
-    if (renamed !== name) {
-      await load();
-      announce(`${name} is now called ${renamed}.`);
-    }
-    focusPerson(renamed, "Rename");
-  }
+  const isConfirmed = await answer;
+  isOpen = false;
+  if (renamed !== name) await showRenamed(name, renamed);
+  if (isConfirmed) focusPerson(renamed, "Rename");
+}
+
+async function showRenamed(name, renamed) {
+  await load();
+  announce(`${name} is now called ${renamed}.`);
 }
 
 async function deletePerson(person) {
@@ -205,16 +220,16 @@ async function deletePerson(person) {
   }
   await load();
   announce(`${name} is deleted.`);
-  // The button that was pressed is gone; the focus must not be.
-  if (next === undefined) byId("people-heading").focus();
-  else focusPerson(next, "Delete");
+  focusPerson(next, "Delete");
 }
 
 function rowOf(name) {
   return [...byId("people").children].find((row) => row.dataset.name === name);
 }
 
+/** The button that was pressed is gone; the focus must not be, unless it has gone on already. */
 function focusPerson(name, verb) {
+  if (document.activeElement !== document.body) return;
   const button = [...(rowOf(name)?.querySelectorAll("button") ?? [])].find((each) => each.title === verb);
   (button ?? byId("people-heading")).focus();
 }

@@ -10,6 +10,8 @@ const SOURCES = {
   encoder: "The encoder's own.",
 };
 
+let reads = 0;
+
 /** Prepare the view. */
 export function start() {
   byId("quality-refresh").addEventListener("click", async () => {
@@ -22,15 +24,20 @@ export function start() {
 export async function enter() {
   const [tiles, messages] = [byId("quality-tiles"), byId("quality-messages")];
   tiles.setAttribute("aria-busy", "true");
+  reads += 1;
+  const own = reads;
   try {
     const known = await settings();
+    // Answers can overtake each other: the last one asked for counts.
+    if (own !== reads) return;
     tiles.replaceChildren(...tilesOf(known));
     clearMessages(messages);
   } catch (error) {
+    if (own !== reads) return;
     tiles.replaceChildren();
     showFailure(messages, error, enter);
   } finally {
-    tiles.setAttribute("aria-busy", "false");
+    if (own === reads) tiles.setAttribute("aria-busy", "false");
   }
 }
 

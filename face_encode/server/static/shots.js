@@ -23,6 +23,7 @@ export async function takeShots({ title, hint, several }) {
   byId("camera-heading").textContent = title;
   byId("camera-hint").textContent = hint;
   let [shots, camera, open] = [[], null, true];
+  let taking = Promise.resolve();
 
   const refresh = () => {
     showShots(list, shots, (index) => {
@@ -52,7 +53,7 @@ export async function takeShots({ title, hint, several }) {
       showMessage(messages, "error", error.message, { label: "Try again", act: begin });
     }
   };
-  shoot.onclick = async () => {
+  const shot = async () => {
     let blob;
     try {
       ({ blob } = await camera.takeFrame(SHOT_SIDE_PIXELS));
@@ -61,6 +62,7 @@ export async function takeShots({ title, hint, several }) {
       showMessage(messages, "error", error.message);
       return;
     }
+    if (!open) return;
     shots = [...shots, new File([blob], `camera ${shots.length + 1}.jpg`, { type: blob.type })];
     if (!several) {
       dialog.close("confirm");
@@ -70,6 +72,7 @@ export async function takeShots({ title, hint, several }) {
     // Inside the dialog: what lies behind an open one is silent.
     byId("camera-status").textContent = `${counted(shots.length, "photo")} taken.`;
   };
+  shoot.onclick = () => { taking = Promise.all([taking, shot()]); };
   done.onclick = () => dialog.close("confirm");
 
   clearMessages(messages);
@@ -77,8 +80,11 @@ export async function takeShots({ title, hint, several }) {
   refresh();
   const answer = ask(dialog);
   begin();
-  const taken = (await answer) ? shots : [];
+  const confirmed = await answer;
+  // A photo takes a moment, and the last one may have been taken just before the end.
+  if (confirmed) await taking;
   open = false;
+  const taken = confirmed ? shots : [];
   camera?.close();
   shots = [];
   refresh();

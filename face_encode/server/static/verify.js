@@ -2,7 +2,7 @@
 
 import { verify } from "./api.js";
 import {
-  announce, byId, clearMessages, element, icon, iconButton, setLabel, showMessage, showPicture,
+  announce, byId, callOff, clearMessages, element, icon, iconButton, setLabel, showMessage, showPicture,
 } from "./dom.js";
 import { drawFaces } from "./drawing.js";
 import { similarityBar } from "./faces.js";
@@ -12,8 +12,9 @@ import { takeShots } from "./shots.js";
 
 const PHOTO_SIDE_PIXELS = 2000;
 
-// `box` is the face that was compared, once the service has told.
-const slots = ["a", "b"].map((letter) => ({ letter, photo: null, box: null }));
+// `box` is the face that was compared, once the service has told; `wanted` is the photo that was
+// asked for last.
+const slots = ["a", "b"].map((letter) => ({ letter, wanted: null, photo: null, box: null }));
 let isSame = false;
 let request = null;
 
@@ -26,9 +27,9 @@ export function start() {
 /** The view is shown. */
 export function enter() {}
 
-/** The view is hidden. */
+/** The view is hidden: an answer that is on its way will stand there when it is shown again. */
 export function leave() {
-  request?.abort();
+  callOff(byId("camera-dialog"));
 }
 
 function build(slot) {
@@ -66,7 +67,10 @@ function build(slot) {
 }
 
 async function setPhoto(slot, original) {
+  slot.wanted = original;
   const photo = await shrunk(original, PHOTO_SIDE_PIXELS);
+  // A large photo takes longer than one that was chosen after it.
+  if (slot.wanted !== original) return;
   slot.photo = photo;
   showPicture(slot.image, photo);
   slot.image.hidden = false;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
 
 import pytest
@@ -123,6 +123,15 @@ def new_page(service: RunningService, browser: Browser) -> Iterator[NewPage]:
     assert asked
     assert [url for url in asked if not url.startswith(own)] == []
     assert faults == []
+
+
+def wait_for(page: Page, caught: Sized) -> None:
+    """Wait until something was caught."""
+    for _ in range(3_000):
+        if len(caught) > 0:
+            break
+        page.wait_for_timeout(20)
+    assert len(caught) > 0
 
 
 def _is_fault(message: ConsoleMessage) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
-from tests.conftest import EXAMPLES, VERIFY_DATASET
-from tests.server.page.conftest import NewBrowser, NewPage
+from tests.conftest import EXAMPLES
+from tests.server.page.conftest import NewBrowser, NewPage, wait_for
+from tests.server.page.running import FILM_SIZE
 
 # As drawing.js fills the plates of names.
 KNOWN_PLATE = (13, 116, 87)
@@ -165,23 +166,38 @@ def test_service_out_of_reach(new_page: NewPage) -> None:
     expect(page.locator("#identify-messages")).to_be_empty()
 
 
-def test_verify(new_page: NewPage) -> None:
-    page = new_page(view="verify")
-    verdict = page.locator("#verdict .verdict-word")
-    page.locator("#verify-file-a").set_input_files(EXAMPLES / "ada_mirova.jpg")
-    expect(page.get_by_alt_text("ada_mirova.jpg")).to_be_visible()
-    expect(verdict).to_be_hidden()
-    for second, word in (
-        (VERIFY_DATASET / "Ada_Mirova" / "4.jpg", "The same person"),
-        (EXAMPLES / "stranger.jpg", "Not the same person"),
-    ):
-        page.locator("#verify-file-b").set_input_files(second)
-        expect(verdict).to_have_text(word)
-        expect(page.locator("#announcer")).to_contain_text(f"{word}. Similarity 0.")
-    # A photo without a face is the service's to refuse.
-    blank = page.locator(".masthead").screenshot()
-    page.locator("#verify-file-b").set_input_files(
-        {"name": "blank.png", "mimeType": "image/png", "buffer": blank}
+def test_camera_that_does_not_open_leaves_the_photo(new_page: NewPage) -> None:
+    page = new_page(permissions=[])
+    held: list[Route] = []
+    page.route("**/v1/match*", lambda route: held.append(route))
+    page.locator("#identify-file").set_input_files(EXAMPLES / "ada_mirova.jpg")
+    wait_for(page, held)
+    page.get_by_role("button", name="Use the camera").click()
+    expect(page.locator("#identify-messages").get_by_role("alert")).to_contain_text(
+        "use the camera"
     )
-    expect(page.locator("#verify-messages").get_by_role("alert")).to_contain_text("face")
-    expect(verdict).to_be_hidden()
+    held[0].continue_()
+    expect(page.locator("#faces .face-name")).to_have_text(["Ada_Mirova"])
+    expect(page.locator("#stage")).to_have_attribute("data-state", "photo")
+
+
+def test_photo_that_comes_too_late_leaves_the_camera_its_shape(new_page: NewPage) -> None:
+    page = new_page()
+    page.evaluate(
+        """() => {
+          const decode = HTMLImageElement.prototype.decode;
+          HTMLImageElement.prototype.decode = async function () {
+            const decoded = decode.call(this);
+            await Promise.allSettled([decoded, new Promise((go) => { window.goOn = go; })]);
+            return decoded;
+          };
+        }"""
+    )
+    page.locator("#identify-file").set_input_files(EXAMPLES / "ada_mirova.jpg")
+    page.wait_for_function("window.goOn !== undefined")
+    page.get_by_role("button", name="Use the camera").click()
+    expect(page.locator("#stage")).to_have_attribute("data-state", "live")
+    shape = "document.querySelector('.identify-picture').style.getPropertyValue('--shape')"
+    camera = page.evaluate(shape)
+    page.evaluate("() => new Promise((resolve) => { window.goOn(); setTimeout(resolve, 200); })")
+    assert page.evaluate(shape) == camera == str(FILM_SIZE[0] / FILM_SIZE[1])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import APIResponse, Locator, Page, Route, expect
 
 from tests.conftest import VERIFY_DATASET
-from tests.server.page.conftest import ENROLLED, NewPage
+from tests.server.page.conftest import ENROLLED, NewPage, wait_for
 from tests.server.page.running import RunningService
 from tests.server.page.test_identify import plates
 
@@ -34,15 +34,6 @@ def enrol(page: Page, name: str) -> None:
     page.locator("#enrol-files").set_input_files(ELIN)
     page.get_by_role("button", name="Enrol 2 photos").click()
     expect(page.locator("#enrol-report h3")).to_have_text(f"{name} · 2 photos enrolled")
-
-
-def wait_for(page: Page, caught: Sized) -> None:
-    """Wait until something was caught."""
-    for _ in range(3_000):
-        if len(caught) > 0:
-            break
-        page.wait_for_timeout(20)
-    assert len(caught) > 0
 
 
 def test_enrol_identify_live_rename_delete(new_page: NewPage, service: RunningService) -> None:
@@ -203,6 +194,44 @@ def test_dialog_that_is_opened_again_at_once(new_page: NewPage, service: Running
     dialog.get_by_role("button", name="Delete").click()
     expect(page.locator("#people .person .name")).to_have_text([*ENROLLED])
     assert service.names() == [*ENROLLED]
+
+
+def test_rename_called_off_too_late(new_page: NewPage) -> None:
+    page = new_page(view="people")
+    enrol(page, "Elin")
+    held: list[Route] = []
+    page.route("**/v1/people/*", lambda route: held.append(route))
+    dialog, names = page.get_by_role("dialog"), page.locator("#people .person .name")
+    for name, told in (("Elin Sorrel", False), ("Ada_Mirova", True)):
+        page.get_by_role("button", name=re.compile("^Rename Elin")).click()
+        dialog.get_by_label("New name").fill(name)
+        page.keyboard.press("Enter")
+        wait_for(page, held)
+        page.keyboard.press("Escape")
+        # Another dialog than the one that the answer belongs to.
+        page.get_by_role("button", name="Rename Bruno_Castell").click()
+        dialog.get_by_label("New name").fill("Bruno C.")
+        held.pop().continue_()
+        if told:
+            expect(page.locator("#people-messages")).to_contain_text("enrolled already")
+        expect(names).to_have_text([*ENROLLED, "Elin Sorrel"])
+        expect(dialog.get_by_label("New name")).to_have_value("Bruno C.")
+        expect(page.locator("#rename-error")).to_be_hidden()
+        dialog.get_by_role("button", name="Leave it").click()
+
+
+def test_whoever_has_gone_on_keeps_the_focus(new_page: NewPage) -> None:
+    page = new_page(view="people")
+    enrol(page, "Elin")
+    held: list[Route] = []
+    page.route("**/v1/people/*", lambda route: held.append(route))
+    row(page, "Elin").get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    wait_for(page, held)
+    page.get_by_label("Name", exact=True).focus()
+    held[0].continue_()
+    expect(page.locator("#announcer")).to_have_text("Elin is deleted.")
+    expect(page.get_by_label("Name", exact=True)).to_be_focused()
 
 
 def test_names_of_every_kind(new_page: NewPage) -> None:

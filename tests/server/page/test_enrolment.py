@@ -1,0 +1,94 @@
+"""The page's form to enrol somebody, while an enrolment is on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from tests.conftest import VERIFY_DATASET
+from tests.server.page.conftest import ENROLLED, NewPage, wait_for
+from tests.server.page.running import RunningService
+
+ELIN = [VERIFY_DATASET / "Elin_Sorrel" / f"{number}.jpg" for number in (1, 2)]
+MEI = VERIFY_DATASET / "Mei_Oshara" / "1.jpg"
+
+
+@pytest.fixture(autouse=True)
+def leave_it_as_it_was(service: RunningService) -> Iterator[None]:
+    """Delete whoever a test has enrolled."""
+    yield
+    for name in service.names():
+        if name not in ENROLLED:
+            service.remove(name)
+
+
+def send(page: Page) -> Route:
+    """Enrol Elin; what the page sends is held back."""
+    # What is asked for next at this address is what is sent.
+    expect(page.locator("#people .person .name")).to_have_text([*ENROLLED])
+    held: list[Route] = []
+    page.route("**/v1/people", lambda route: held.append(route), times=1)
+    page.get_by_label("Name", exact=True).fill("Elin")
+    page.locator("#enrol-files").set_input_files(ELIN)
+    page.get_by_role("button", name="Enrol 2 photos").click()
+    wait_for(page, held)
+    return held[0]
+
+
+def test_photos_added_meanwhile_stay(new_page: NewPage, service: RunningService) -> None:
+    page = new_page(view="people")
+    sent = send(page)
+    photos, submit = page.locator("#enrol-shots img"), page.locator("#enrol-submit")
+    page.locator("#enrol-files").set_input_files(MEI)
+    expect(photos).to_have_count(3)
+    expect(page.locator("#announcer")).to_have_text("1 photo to enrol.")
+    # It is sent once.
+    expect(submit).to_have_text("Enrolling…")
+    expect(submit).to_have_attribute("aria-disabled", "true")
+    sent.continue_()
+    expect(page.locator("#enrol-report h3")).to_have_text("Elin · 2 photos enrolled")
+    expect(photos).to_have_count(1)
+    # Its name was taken when it came.
+    expect(photos).to_have_attribute("alt", "1 (2).jpg")
+    # Nobody is enrolled under the name of another who happens not to look.
+    expect(page.get_by_label("Name", exact=True)).to_have_value("")
+    page.get_by_label("Name", exact=True).fill("Mei")
+    page.get_by_role("button", name="Enrol 1 photo").click()
+    expect(page.locator("#enrol-report h3")).to_have_text("Mei · 1 photo enrolled")
+    expect(photos).to_have_count(0)
+    assert service.names() == [*ENROLLED, "Elin", "Mei"]
+
+
+def test_name_given_meanwhile_stays(new_page: NewPage) -> None:
+    page = new_page(view="people")
+    sent = send(page)
+    name = page.get_by_label("Name", exact=True)
+    name.fill("M")
+    sent.continue_()
+    expect(page.locator("#enrol-report h3")).to_have_text("Elin · 2 photos enrolled")
+    expect(page.get_by_role("button", name="Enrol", exact=True)).to_be_visible()
+    # Whoever types goes on typing.
+    page.keyboard.type("ei")
+    expect(name).to_have_value("Mei")
+
+
+def test_photos_that_cannot_be_enrolled_stay_with_those_added(new_page: NewPage) -> None:
+    page = new_page(view="people")
+    sent = send(page)
+    page.locator("#enrol-files").set_input_files(MEI)
+    sent.abort()
+    expect(page.locator("#enrol-messages").get_by_role("alert")).to_contain_text("not answer")
+    expect(page.locator("#enrol-shots img")).to_have_count(3)
+    expect(page.get_by_label("Name", exact=True)).to_have_value("Elin")
+    expect(page.get_by_role("button", name="Enrol 3 photos")).to_be_enabled()
+
+
+def test_shot_taken_just_before_the_end_counts(new_page: NewPage) -> None:
+    page = new_page(view="people")
+    page.get_by_role("button", name="Take photos").click()
+    page.get_by_role("button", name="Take a photo").click()
+    expect(page.locator("#camera-shots .shot")).to_have_count(1)
+    page.evaluate("['shoot', 'done'].map((id) => document.getElementById(`camera-${id}`).click())")
+    expect(page.locator("#enrol-shots .shot")).to_have_count(2)
