@@ -53,7 +53,7 @@ KNOWN_DETECTORS = {
         DlibHogDetector, "fast, faces from the front", "part of dlib (Boost)"
     ),
     "dlib_cnn": KnownDetector(
-        DlibCnnDetector, "five times as slow, faces at any angle", "public domain (CC0)"
+        DlibCnnDetector, "four times as slow, faces at any angle", "public domain (CC0)"
     ),
     "haar": KnownDetector(
         HaarDetector,
