@@ -20,12 +20,16 @@ import numpy.typing as npt
 from face_encode.dlib_file import FloatArray
 from face_encode.types import ImageArray
 
-# As it is calculated by dlib: 5/6, of which the product with 6 is 5.
-_STEP = (6 - 1.0) / 6
+# From a copy to the next smaller one, and back: its sides, and how far its pixels move.
+_STEP = 5 / 6
+_STEP_BACK = 6 / 5
+_MOVE_BACK = 0.3
+# Copies of fewer rows are left out.
 _LOWEST = 5
+# Pixels between two copies, and around all of them.
 _BETWEEN = 10
 _AROUND = 11
-# A value that is left out of the picture is that of the mean colour.
+# dlib divides by 256, not 255.
 _PIXEL_SCALE = np.float32(1 / 256)
 # dlib calculates four columns at once.
 _LANES = 4
@@ -79,7 +83,7 @@ class Layout:
         points = boxes - np.tile(edges[levels, :2], 2)
         for level in range(len(self.tiles)):
             below = levels > level
-            points[below] = points[below] * (6 / (6 - 1.0)) + 0.3
+            points[below] = points[below] * _STEP_BACK + _MOVE_BACK
         return points
 
 
@@ -91,36 +95,36 @@ def lay_out(width: int, height: int) -> Layout:
         height: Of the picture, at least 10 pixels.
     """
     sizes: list[tuple[int, int]] = []
-    w, h = width, height
-    while w > 0 and (h >= _LOWEST or not sizes):
-        sizes.append((w, h))
-        w, h = math.floor(_STEP * w), math.floor(_STEP * h)
-    total = sum(h + _BETWEEN for _, h in sizes) - 2 * _BETWEEN
+    wide, high = width, height
+    while wide > 0 and (high >= _LOWEST or not sizes):
+        sizes.append((wide, high))
+        wide, high = math.floor(_STEP * wide), math.floor(_STEP * high)
+    total = sum(high + _BETWEEN for _, high in sizes) - 2 * _BETWEEN
     bottom, previous = 0, 0
-    for w, h in sizes:
+    for wide, high in sizes:
         # The second column begins where a copy fits beside those that are there. dlib calculates
         # the room for it without a sign, so that less than none is more than enough.
         room = width - previous - _BETWEEN
-        if previous and (room < 0 or w <= room) and 2 * (bottom - height) >= total - height:
+        if previous and (room < 0 or wide <= room) and 2 * (bottom - height) >= total - height:
             break
-        bottom += h + _BETWEEN
-        previous = w
+        bottom += high + _BETWEEN
+        previous = wide
     bottom -= _BETWEEN
     tiles = []
     y = _AROUND
-    for w, h in sizes:
+    for wide, high in sizes:
         if y >= bottom + _AROUND:
             break
-        tiles.append(Tile(_AROUND, y, w, h))
-        y += h + _BETWEEN
+        tiles.append(Tile(_AROUND, y, wide, high))
+        y += high + _BETWEEN
     y -= _BETWEEN
-    for w, h in sizes[len(tiles) :]:
+    for wide, high in sizes[len(tiles) :]:
         # Upwards along the right border, until they would lie on the first one.
-        tile = Tile(_AROUND + width - w, y - h, w, h)
+        tile = Tile(_AROUND + width - wide, y - high, wide, high)
         if tile.top < _AROUND + height:
             break
         tiles.append(tile)
-        y -= h + _BETWEEN
+        y -= high + _BETWEEN
     return Layout(width + 2 * _AROUND, bottom + 2 * _AROUND, tuple(tiles))
 
 
