@@ -18,9 +18,9 @@ from face_encode.detectors.detector import Detector
 from face_encode.embedding_files.opening import check_embeddings_path, write_embeddings
 from face_encode.embedding_files.table import EmbeddingSettings, PhotoFaces
 from face_encode.encoders.encoder import Encoder
-from face_encode.errors import DatasetError, EmbeddingFileError
+from face_encode.errors import EmbeddingFileError
 from face_encode.files import as_path, check_writable
-from face_encode.images import photos_below
+from face_encode.images import no_photo_below, photos_below
 from face_encode.pipeline import EmbeddedPhoto, embed_batches
 from face_encode.progress import tracked
 from face_encode.quantization import Quantizer
@@ -91,7 +91,7 @@ def embed_folder(
     Raises:
         DatasetError: The folder is missing, or holds no photo.
         EmbeddingFileError: The output cannot be written, the journal is of a run with other
-            settings, or another process is at work on it.
+            settings or another engine, or another process is at work on it.
         InputError: Settings that exclude each other.
         MissingExtraError: Parquet, and pyarrow is not installed.
     """
@@ -101,10 +101,10 @@ def embed_folder(
     check_writable(target, EmbeddingFileError)
     photos, unlisted = photos_below(top)
     if not photos:
-        raise DatasetError(f"{top}: no photo in it or below it")
+        raise no_photo_below(top, unlisted)
     photos, unnamed = with_names_of_text(photos)
     journal_path = target.with_name(f"{target.name}{UNFINISHED_SUFFIX}")
-    run_settings = {"run": "embed", **asdict(settings)}
+    run_settings = {"run": "embed", "engine": encoder.engine, **asdict(settings)}
     with UnfinishedRun(
         journal_path, run_settings, EmbeddingFileError, restart=restart
     ) as unfinished:

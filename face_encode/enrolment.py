@@ -70,7 +70,7 @@ def unfinished_enrolment(
         restart: Whether to begin anew whatever is there.
 
     Raises:
-        GalleryError: Another encoder's or detector's, or it cannot be written.
+        GalleryError: Another encoder's, engine's or detector's, or it cannot be written.
     """
     settings = {
         "run": "enroll",
@@ -78,6 +78,7 @@ def unfinished_enrolment(
         "fingerprint": encoder.fingerprint,
         "embedding_size": encoder.embedding_size,
         "detector": detector.name,
+        "engine": encoder.engine,
     }
     return UnfinishedRun(path, settings, GalleryError, restart=restart)
 

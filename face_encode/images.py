@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -347,6 +347,21 @@ def people_in(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
     return people
 
 
+def no_photo_below(folder: object, unlisted: Sequence[tuple[str, str]] = ()) -> DatasetError:
+    """What to raise where ``photos_below`` found none, with the folders that hide some.
+
+    Args:
+        folder: Where was looked.
+        unlisted: Folders that cannot be listed, each with the reason.
+    """
+    message = f"{folder}: no photo in it or below it"
+    if unlisted:
+        where, reason = unlisted[0]
+        message += f", and of its folders {len(unlisted)} cannot be listed: {where}: {reason}"
+        message += ", …" if len(unlisted) > 1 else ""
+    return DatasetError(message)
+
+
 def _visible(folder: str | os.PathLike[str]) -> Iterable[Path]:
     """The entries of a folder that are not hidden."""
     folder = as_path(folder)
@@ -355,6 +370,6 @@ def _visible(folder: str | os.PathLike[str]) -> Iterable[Path]:
     except FileNotFoundError as error:
         raise DatasetError(f"{folder}: no such folder") from error
     except NotADirectoryError as error:
-        raise DatasetError(f"{folder}: a file, not a folder of people") from error
+        raise DatasetError(f"{folder}: a file, not a folder") from error
     except OSError as error:
         raise DatasetError(f"{folder}: {reason_of(error)}") from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -37,6 +37,7 @@ class Journal:
         error_type: type[FaceEncodeError],
         *,
         restart: bool = False,
+        refusal: Callable[[bytes], str] | None = None,
     ) -> None:
         """Open the journal of a run, or begin one.
 
@@ -45,6 +46,8 @@ class Journal:
             heading: What run this is: a journal with another heading is refused.
             error_type: What is raised.
             restart: Whether to begin anew whatever is there.
+            refusal: Says of another heading, which it is given, what it means and what to do;
+                None shows both headings.
 
         Raises:
             FaceEncodeError: Of that type: it is another run's, another process writes to it, or
@@ -57,6 +60,11 @@ class Journal:
             # without a buffer, whose rest closing would try to write once more.
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open as long as this is
         except OSError as error:
+            # What Windows says of a folder is that access is denied.
+            if os.path.isdir(path):
+                raise error_type(
+                    f"{path} is in the way: it is a folder, no journal of this package. Move it"
+                ) from error
             raise error_type(f"cannot write {path}: {error.strerror or error}") from error
         try:
             self._lock()
@@ -69,10 +77,8 @@ class Journal:
             elif former == heading:
                 self._file.truncate(self._whole_until())
             else:
-                raise error_type(
-                    f"{path} was begun by a run with other settings: {former.decode()}. Go on "
-                    f"with those, or begin anew (--restart). Received: {heading.decode()}"
-                )
+                told = _both(former, heading) if refusal is None else refusal(former)
+                raise error_type(f"{path} was begun {told}")
             # Anew, for what was read ahead before the cut is no longer in the file.
             self._reading.close()
             self._reading = open_regular(path)
@@ -181,3 +187,11 @@ class Journal:
         """Let go of the file, which stays."""
         self._reading.close()
         self._file.close()
+
+
+def _both(former: bytes, heading: bytes) -> str:
+    """What is said of another run's heading where nobody knows more."""
+    return (
+        f"by a run with other settings: {former.decode()}. Go on with those, or begin anew "
+        f"(--restart). Received: {heading.decode()}"
+    )

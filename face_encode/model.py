@@ -182,8 +182,8 @@ class Face_Encode_Model:
         Raises:
             DatasetError: The folder is missing, holds no people, or no photo of it can be
                 enrolled. Whoever was enrolled before then stays.
-            GalleryError: ``unfinished`` was begun with another encoder or detector, or cannot be
-                written.
+            GalleryError: ``unfinished`` was begun with another encoder, engine or detector, or
+                cannot be written.
         """
         people = people_in(dir)
         keeping = (

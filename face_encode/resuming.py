@@ -29,8 +29,8 @@ from face_encode.types import Box, Face
 
 UNFINISHED_SUFFIX = ".unfinished"
 
-# What a record holds; a journal of another form is taken for one of other settings.
-_FORM = 2
+# What a journal holds, and which settings it names; one of another form is not gone on with.
+_FORM = 3
 # Batches of the journal that are kept at hand while results are read back in their order.
 _BATCHES_AT_HAND = 16
 
@@ -51,15 +51,22 @@ class UnfinishedRun:
         Args:
             path: The journal.
             settings: What else the results depend on, as plain JSON values: a journal with other
-                settings is refused.
+                settings is refused. ``"engine"`` is the one that runs the encoder.
             error_type: What is raised.
             restart: Whether to begin anew whatever is there.
 
         Raises:
             FaceEncodeError: Of that type; see ``Journal``.
         """
-        heading = json.dumps({**settings, "form": _FORM}, sort_keys=True).encode()
-        self._journal = Journal(path, heading, error_type, restart=restart)
+        own = {**settings, "form": _FORM}
+        heading = json.dumps(own, sort_keys=True).encode()
+        self._journal = Journal(
+            path,
+            heading,
+            error_type,
+            restart=restart,
+            refusal=lambda former: _refusal(former, own),
+        )
         self._batch = lru_cache(_BATCHES_AT_HAND)(
             lambda place: _unpacked(self._journal.read(place))[0]
         )
@@ -148,6 +155,35 @@ class UnfinishedRun:
     ) -> None:
         """Let go of the journal, which stays unless it was removed."""
         self._journal.__exit__(kind, error, trace)
+
+
+def _refusal(heading: bytes, own: Mapping[str, object]) -> str:
+    """Why a journal with another heading is not gone on with, and the ways out."""
+    try:
+        former = json.loads(heading)
+    except ValueError:
+        former = None
+    if not isinstance(former, dict) or former.get("form") != _FORM:
+        return (
+            "by another release of this package, whose journals hold other things. Begin anew "
+            "(--restart), or let that release end it"
+        )
+    differing = sorted(name for name in {**former, **own} if former.get(name) != own.get(name))
+    if differing == ["engine"]:
+        return (
+            f"with the engine {former['engine']} running the encoder; the embeddings of another "
+            f"differ in their last digits. Go on with that one (--encoder-engine "
+            f"{former['engine']}, in Python engine={former['engine']!r}), or begin anew "
+            f"(--restart, restart=True). Received: the engine {own['engine']}"
+        )
+    then, now = (
+        json.dumps({name: settings[name] for name in differing if name in settings})
+        for settings in (former, own)
+    )
+    return (
+        f"by a run with other settings: {then}. Go on with those, or begin anew (--restart). "
+        f"Received: {now}"
+    )
 
 
 def _packed(batch: Sequence[EmbeddedPhoto], states: Sequence[FileState]) -> bytes:

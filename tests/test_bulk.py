@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -266,6 +267,21 @@ def test_other_settings_are_refused_unless_anew(
     assert embed(folder, output, tiny, faces="largest", restart=True).faces == 150
 
 
+def test_another_engine_does_not_go_on_with_a_run(
+    folder: Path, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("tf2onnx")
+    output = tmp_path / "embeddings.npz"
+    on_keras, on_onnx = (load_encoder(tiny_file, engine=name) for name in ("tensorflow", "onnx"))
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(bulk, "write_embeddings", lambda *_: (_ for _ in ()).throw(RuntimeError))
+        embed(folder, output, on_onnx)
+    with pytest.raises(EmbeddingFileError, match=r"--encoder-engine onnx.*Received: .*tensorflow"):
+        embed(folder, output, on_keras)
+    assert embed(folder, output, on_onnx).resumed > 0
+
+
 def test_a_former_file_stays_until_the_new_one_is_done(
     folder: Path, tiny: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,3 +346,20 @@ def test_what_cannot_be_is_refused_before_the_work(
     (tmp_path / "e.npz.unfinished").write_text("my own notes")
     with pytest.raises(EmbeddingFileError, match="in the way"):
         embed(folder, tmp_path / "e.npz", tiny, restart=True)
+
+
+def test_folders_that_hide_all_photos_are_told(
+    tiny: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos" / "Ada").mkdir(parents=True)
+    listed = os.scandir
+
+    def scandir(path: Any) -> Any:
+        # Asked of the operating system, it would be granted where the tests run as root.
+        if Path(path).name == "Ada":
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DatasetError, match=r"its folders 1 cannot be listed: Ada: permission den"):
+        embed(tmp_path / "photos", tmp_path / "e.npz", tiny)

@@ -397,6 +397,21 @@ def test_an_interrupted_enrolment_with_another_detector_is_refused(
     assert not journal.exists()
 
 
+def test_an_interrupted_enrolment_on_another_engine_is_refused(
+    tiny_file: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("tf2onnx")
+    journal = tmp_path / "people.npz.unfinished"
+    on_keras, on_onnx = (load_encoder(tiny_file, engine=name) for name in ("tensorflow", "onnx"))
+    with unfinished_enrolment(journal, Halves(), on_keras):
+        pass
+    with pytest.raises(
+        GalleryError, match=r"--encoder-engine tensorflow.*Received: the engine onn"
+    ):
+        unfinished_enrolment(journal, Halves(), on_onnx)
+
+
 def test_a_journal_lies_beside_the_gallery_or_in_the_cache(cache_folder: Path) -> None:
     assert unfinished_path("a/people.npz", "people") == Path("a/people.npz.unfinished")
     remote = unfinished_path("http://host:19530", "people")

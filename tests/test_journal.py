@@ -88,7 +88,7 @@ def test_a_file_of_something_else_is_never_written_over(tmp_path: Path, restart:
 
 
 def test_where_it_cannot_be_written_that_is_told(tmp_path: Path) -> None:
-    with pytest.raises(EmbeddingFileError, match="cannot write"):
+    with pytest.raises(EmbeddingFileError, match="is in the way: it is a folder"):
         opened(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(EmbeddingFileError, match="cannot write"):

@@ -8,6 +8,7 @@ import pytest
 
 from face_encode.errors import GalleryError
 from face_encode.finding import NO_FACE
+from face_encode.journal import Journal
 from face_encode.pipeline import EmbeddedPhoto
 from face_encode.resuming import UnfinishedRun
 from face_encode.types import Box, Face
@@ -103,3 +104,41 @@ def test_a_run_with_other_settings_is_refused_unless_it_begins_anew(tmp_path: Pa
         UnfinishedRun(path, {**SETTINGS, "fingerprint": "other"}, GalleryError)
     with opened(tmp_path, restart=True) as run:
         assert run.resume(photos, tmp_path) == 0
+
+
+def test_of_other_settings_those_that_differ_are_told(tmp_path: Path) -> None:
+    opened(tmp_path).__exit__(None, None, None)
+    path = tmp_path / "journal.unfinished"
+    with pytest.raises(GalleryError) as raised:
+        UnfinishedRun(path, {**SETTINGS, "fingerprint": "other", "raw": True}, GalleryError)
+    assert str(raised.value) == (
+        f'{path} was begun by a run with other settings: {{"fingerprint": "abc"}}. Go on with '
+        'those, or begin anew (--restart). Received: {"fingerprint": "other", "raw": true}'
+    )
+
+
+def test_a_run_of_another_engine_is_refused_with_both_ways_out(tmp_path: Path) -> None:
+    path = tmp_path / "journal.unfinished"
+    with UnfinishedRun(path, {**SETTINGS, "engine": "onnx"}, GalleryError):
+        pass
+    with pytest.raises(GalleryError) as raised:
+        UnfinishedRun(path, {**SETTINGS, "engine": "tensorflow"}, GalleryError)
+    for words in ("--encoder-engine onnx", "engine='onnx'", "--restart", "Received: the engine te"):
+        assert words in str(raised.value)
+    with UnfinishedRun(path, {**SETTINGS, "engine": "onnx"}, GalleryError):
+        pass
+
+
+@pytest.mark.parametrize(
+    "heading", [b'{"fingerprint": "abc", "form": 2, "run": "test"}', b"[]", b"?"]
+)
+def test_a_journal_of_another_release_is_refused_as_such(tmp_path: Path, heading: bytes) -> None:
+    path = tmp_path / "journal.unfinished"
+    with Journal(path, heading, GalleryError) as journal:
+        journal.append(b"a batch")
+    former = path.read_bytes()
+    with pytest.raises(GalleryError, match=r"another release of this package.*--restart"):
+        opened(tmp_path)
+    assert path.read_bytes() == former
+    with opened(tmp_path, restart=True) as run:
+        assert run.resume(photo_files(tmp_path, 1), tmp_path) == 0

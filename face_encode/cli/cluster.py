@@ -1,11 +1,12 @@
-"""The options of ``face-encode embed`` for a Ray cluster, and the way there."""
+"""The options of ``face-encode embed`` for a Ray cluster, and what they choose."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from face_encode.cli.opening import open_model
 from face_encode.console import positive
 from face_encode.errors import InputError
 
@@ -98,29 +99,20 @@ def check_engine_options(options: argparse.Namespace) -> None:
             raise InputError(f"an address needs --engine ray. Received: {given!r}")
 
 
-def embed_on_cluster(options: argparse.Namespace) -> EmbeddingReport:
-    """Embed on a cluster."""
+def embedding_on_cluster(options: argparse.Namespace) -> Callable[..., EmbeddingReport]:
+    """``embed_folder_on_ray`` with what is chosen for a cluster alone."""
     from face_encode.distributed.embedding import PHOTOS_PER_PART, embed_folder_on_ray
     from face_encode.distributed.stream import Actors
 
-    actors = Actors(
-        finding=options.finders,
-        encoding=options.encoders,
-        gpus_each=options.gpus_per_actor or 0.0,
-        batch_size=options.batch_size,
-    )
-    model = open_model(options)
-    return embed_folder_on_ray(
-        options.folder,
-        options.output,
-        model.detector,
-        model.encoder,
-        faces=options.faces,
-        raw=options.raw,
-        int8=options.int8,
-        restart=options.restart,
+    return partial(
+        embed_folder_on_ray,
         parts=bool(options.parts),
         photos_per_part=options.photos_per_part or PHOTOS_PER_PART,
         address=options.address,
-        actors=actors,
+        actors=Actors(
+            finding=options.finders,
+            encoding=options.encoders,
+            gpus_each=options.gpus_per_actor or 0.0,
+            batch_size=options.batch_size,
+        ),
     )

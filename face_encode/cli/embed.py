@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from face_encode.cli.cluster import add_cluster_options, check_engine_options, embed_on_cluster
+from face_encode.cli.cluster import add_cluster_options, check_engine_options, embedding_on_cluster
 from face_encode.cli.opening import add_model_options, open_model
 from face_encode.console import (
     ROWS_SHOWN,
@@ -63,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     """Embed, write, and report."""
     check_engine_options(options)
     with telling_of_resumption():
-        report = embed_on_cluster(options) if options.engine == "ray" else _embed_here(options)
+        report = _embed(options)
     if options.json:
         left_out = [{"photo": photo, "reason": reason} for photo, reason in report.left_out]
         counts = {"photos": report.photos, "faces": report.faces, "resumed": report.resumed}
@@ -80,16 +82,12 @@ def run(options: argparse.Namespace) -> int:
     return 0 if report.faces else 1
 
 
-def _embed_here(options: argparse.Namespace) -> EmbeddingReport:
-    """Embed on this machine."""
-    from face_encode.bulk import embed_folder
-    from face_encode.embedding_files.opening import check_embeddings_path
-    from face_encode.files import as_path
-
-    # Before the seconds that loading a model takes.
-    check_embeddings_path(as_path(options.output))
+def _embed(options: argparse.Namespace) -> EmbeddingReport:
+    """Embed, wherever the options say."""
+    # What can be refused is, before the seconds that loading a model takes.
+    embed = embedding_on_cluster(options) if options.engine == "ray" else _embedding_here(options)
     model = open_model(options)
-    return embed_folder(
+    return embed(
         options.folder,
         options.output,
         model.detector,
@@ -98,6 +96,14 @@ def _embed_here(options: argparse.Namespace) -> EmbeddingReport:
         raw=options.raw,
         int8=options.int8,
         restart=options.restart,
-        workers=options.workers,
-        batch_size=options.batch_size,
     )
+
+
+def _embedding_here(options: argparse.Namespace) -> Callable[..., EmbeddingReport]:
+    """``embed_folder`` with what is chosen for this machine alone."""
+    from face_encode.bulk import embed_folder
+    from face_encode.embedding_files.opening import check_embeddings_path
+    from face_encode.files import as_path
+
+    check_embeddings_path(as_path(options.output))
+    return partial(embed_folder, workers=options.workers, batch_size=options.batch_size)

@@ -56,12 +56,11 @@ def run(options: argparse.Namespace) -> int:
     from face_encode.enrolment import enrol_people, unfinished_enrolment, unfinished_path
     from face_encode.errors import GalleryError
     from face_encode.files import as_path, check_writable
-    from face_encode.gallery.npz_file import check_file_name
-    from face_encode.gallery.opening import gallery_label, names_gallery, open_gallery
+    from face_encode.gallery.opening import check_kept, gallery_label, open_gallery
     from face_encode.images import people_in
 
-    if not names_gallery(options.gallery) or as_path(options.gallery).suffix == ".npz":
-        check_file_name(as_path(options.gallery))
+    check_kept(options.gallery)
+    if as_path(options.gallery).suffix == ".npz":
         check_writable(as_path(options.gallery), GalleryError)
     people = people_in(options.people)
     model = open_model(options)

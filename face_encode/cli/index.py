@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Make searches of a large gallery file faster: by int8 codes kept in the file, which find "
         "the same people; or by an approximate index beside it, which may miss some."
     )
-    parser.add_argument("gallery", metavar="GALLERY", help="a gallery file")
+    parser.add_argument("gallery", metavar="GALLERY", help="a gallery's .npz file")
     parser.add_argument(
         "--approximate",
         action="store_true",
@@ -24,8 +24,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Build, save, and tell of how many."""
+    from face_encode.errors import GalleryError
     from face_encode.gallery.loading import load_gallery
+    from face_encode.gallery.milvus_places import is_milvus
+    from face_encode.gallery.opening import gallery_label
 
+    if is_milvus(options.gallery):
+        raise GalleryError(
+            "what is indexed is a gallery's .npz file; one in Milvus has an index of Milvus's own "
+            f"(see docs/galleries.md). Received: {gallery_label(options.gallery)}"
+        )
     model = open_model(options)
     gallery = load_gallery(options.gallery, model.encoder)
     gallery.build_index(approximate=options.approximate)

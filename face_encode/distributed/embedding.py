@@ -21,8 +21,9 @@ from face_encode.distributed.written_parts import WrittenParts
 from face_encode.embedding_files.parquet import check_pyarrow
 from face_encode.embedding_files.parts import CONTENTS, is_part
 from face_encode.encoders.encoder import Encoder
-from face_encode.errors import ClusterError, DatasetError, EmbeddingFileError
+from face_encode.errors import ClusterError, EmbeddingFileError
 from face_encode.files import check_writable
+from face_encode.images import no_photo_below
 from face_encode.progress import tracked
 from face_encode.resuming import UNFINISHED_SUFFIX
 from face_encode.storage import PhotoListing, Place, list_photos, place_of, reporting
@@ -149,7 +150,7 @@ def _photos_of(source: Place) -> tuple[PhotoListing, list[tuple[str, str]]]:
     """The photos, and what is told of without being opened, with the reasons."""
     listing = list_photos(source)
     if not listing.names:
-        raise DatasetError(f"{source}: no photo in it or below it")
+        raise no_photo_below(source, listing.unlisted)
     fine, unnamed = with_names_of_text(listing.names)
     if unnamed:
         kept = set(fine)

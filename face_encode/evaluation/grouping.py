@@ -14,7 +14,7 @@ from face_encode.detectors.detector import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, ImageError
 from face_encode.evaluation.clustering import cluster_faces
-from face_encode.images import photos_below, read_image
+from face_encode.images import no_photo_below, photos_below, read_image
 from face_encode.pipeline import embed_photos
 from face_encode.progress import tracked
 from face_encode.types import Box
@@ -189,7 +189,7 @@ def _cut_out(face: PhotoFace) -> Image.Image:
 
 def _photos_below(folder: Path) -> list[Path]:
     """All photos in a folder and below it, sorted."""
-    photos, _ = photos_below(folder)
+    photos, unlisted = photos_below(folder)
     if not photos:
-        raise DatasetError(f"{folder}: no photo in it or below it")
+        raise no_photo_below(folder, unlisted)
     return [folder / photo for photo in photos]

@@ -42,10 +42,20 @@ def is_milvus(uri: str | os.PathLike[str]) -> bool:
     """Whether a gallery of this name is kept in Milvus.
 
     Raises:
+        GalleryError: An address of another kind, which would be taken for a path.
         InputError: It is no text or path.
     """
     path = as_path(uri)
-    return path.suffix == EMBEDDED_SUFFIX or (isinstance(uri, str) and _is_address(uri))
+    if isinstance(uri, str) and "://" in uri:
+        if not _is_address(uri):
+            # What comes behind may hold a password.
+            kind = uri.partition("://")[0]
+            raise GalleryError(
+                "a gallery is at a path, or at an address that begins with http:// or https://. "
+                f"Received: one that begins with {kind}://"
+            )
+        return True
+    return path.suffix == EMBEDDED_SUFFIX
 
 
 def milvus_place(

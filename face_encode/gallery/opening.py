@@ -25,6 +25,23 @@ def names_gallery(text: str | os.PathLike[str]) -> bool:
     return is_milvus(text) or as_path(text).suffix == ".npz"
 
 
+def check_kept(text: str | os.PathLike[str], others: str = "") -> None:
+    """Refuse what does not name a gallery that is kept somewhere.
+
+    Args:
+        text: The name.
+        others: What else is allowed, for the message.
+
+    Raises:
+        GalleryError: By its ending it is none.
+    """
+    if not names_gallery(text):
+        raise GalleryError(
+            f"a gallery is {others}the path of an .npz file or of a .db folder, or an http:// "
+            f"address. Received: {os.fspath(text)}"
+        )
+
+
 def gallery_label(text: str | os.PathLike[str]) -> str:
     """What a gallery is called in messages: its name, without a password that is in it."""
     return milvus_place(text).label if is_milvus(text) else os.fspath(text)
@@ -96,11 +113,7 @@ def open_gallery(
             create=create,
         )
     path = as_path(uri)
-    if path.suffix != ".npz":
-        raise GalleryError(
-            f"a gallery is {IN_MEMORY!r}, the path of an .npz file or of a .db folder, or an "
-            f"http:// address. Received: {uri}"
-        )
+    check_kept(uri, f"{IN_MEMORY!r}, ")
     # os.path, because pathlib raises where the path cannot be looked at.
     if create and not os.path.exists(path):
         return MemoryGallery(encoder, path, int8=int8, metric=new_metric)

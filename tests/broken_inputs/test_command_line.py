@@ -31,6 +31,7 @@ def folder(tmp_path: Path, gallery_file: Path, tiny_file: Path) -> Path:
     (tmp_path / "text.jpg").write_text("no photo")
     (tmp_path / "file").write_text("x")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "taken.npz.unfinished").mkdir()
     (tmp_path / "hollow" / "Ada").mkdir(parents=True)
     (tmp_path / "broken" / "Ada").mkdir(parents=True)
     (tmp_path / "broken" / "Ada" / "1.jpg").write_bytes(encoded("JPEG")[:400])
@@ -48,7 +49,30 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "broken photos only": (["enroll", "broken", "-g", "new.npz", *MODEL], "none of the 1 photos"),
     "no name for a folder": (["enroll", "", "-g", "new.npz"], "not empty"),
     "no name for a gallery": (["enroll", "broken", "-g", ""], "not empty"),
-    "another ending": (["enroll", "broken", "-g", "new.pkl"], "ends in .npz"),
+    "another ending": (
+        ["enroll", "broken", "-g", "new.pkl"],
+        "the path of an .npz file or of a .db folder, or an http:// address. Received: new.pkl",
+    ),
+    "a gallery at an address of another kind": (
+        ["enroll", "broken", "-g", "s3://key:sesame@bucket/new.npz", *MODEL],
+        "with http:// or https://. Received: one that begins with s3://",
+    ),
+    "a folder of Milvus Lite there": (
+        ["match", "s3://bucket/new.db", "wall.png", *MODEL],
+        "Received: one that begins with s3://",
+    ),
+    "indexing a shared gallery": (
+        ["index", "http://root:sesame@host:1", *MODEL],
+        "one in Milvus has an index of Milvus's own (see docs/galleries.md). Received: http://host:1",
+    ),
+    "embedding one photo": (
+        ["embed", "wall.png", "-o", "e.npz", *MODEL],
+        "wall.png: a file, not a",
+    ),
+    "a folder where the journal goes": (
+        ["embed", ".", "-o", "taken.npz", *MODEL],
+        "taken.npz.unfinished is in the way: it is a folder",
+    ),
     "a gallery cut off": (["enroll", "broken", "-g", "cut.npz", *MODEL], "cut off"),
     "a model cut off": (["match", "people.npz", "wall.png", "--model", "cut.keras"], "damaged"),
     "no such model": (["match", "people.npz", "wall.png", "--model", "vgg"], "'vgg'"),
@@ -108,9 +132,11 @@ def test_an_error_of_ours_is_one_line_and_code_1(
     assert captured.err.endswith(lines[0] + "\n")
     assert told in lines[0]
     assert "\x1b[2J" not in captured.err
+    assert "sesame" not in captured.err
     assert "Traceback" not in captured.err
     assert (folder / "people.npz").read_bytes() == before
     assert not (folder / "new.npz").exists()
+    assert not (folder / "s3:").exists()
 
 
 WRONG_USAGE = {

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import shlex
+from typing import Any
 
 import pytest
 
@@ -40,9 +43,32 @@ def test_the_file_for_kubernetes_holds_a_command_that_is_there() -> None:
 
 def test_the_python_names_what_is_there() -> None:
     (code,) = blocks(GUIDE, "python")
-    for statement in ast.parse(code).body:
-        if isinstance(statement, ast.ImportFrom):
-            exec(compile(ast.Module([statement], []), GUIDE.name, "exec"), {})
+    tree = ast.parse(code)
+    imported: dict[str, Any] = {
+        alias.name: getattr(importlib.import_module(statement.module or ""), alias.name, None)
+        for statement in tree.body
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
+    assert len(imported) == 5
+    assert [name for name, value in imported.items() if value is None] == []
+    called = set()
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") in imported:
+            name = ast.unparse(call.func)
+            called.add(name)
+            taken = inspect.signature(imported[name])
+            assert does_take(taken, len(call.args), [each.arg or "" for each in call.keywords])
+    assert called == set(imported)
+
+
+def does_take(taken: inspect.Signature, positional: int, names: list[str]) -> bool:
+    """Whether a callable takes so many arguments by place, and these by name."""
+    try:
+        taken.bind(*range(positional), **dict.fromkeys(names))
+    except TypeError:
+        return False
+    return True
 
 
 def test_the_links_lead_somewhere() -> None:

@@ -11,10 +11,14 @@ from face_encode.gallery.milvus_places import TOKEN_VARIABLE, is_milvus, milvus_
 def test_which_names_are_milvus() -> None:
     for uri in ("people.db", Path("a/people.db"), "http://host", "https://host:19530/x#y"):
         assert is_milvus(uri)
-    for uri in ("people.npz", Path("people"), "people", ":memory:", "ftp://host", Path("http:/x")):
+    for uri in ("people.npz", Path("people"), "people", ":memory:", Path("http:/x")):
         assert not is_milvus(uri)
     with pytest.raises(InputError, match="a path is"):
         is_milvus("")
+    for uri in ("ftp://me:sesame@host", "s3://bucket/people.db", "://x"):
+        with pytest.raises(GalleryError, match="begins with http:// or") as raised:
+            is_milvus(uri)
+        assert "sesame" not in str(raised.value)
 
 
 def test_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
