@@ -52,7 +52,9 @@ KNOWN_DETECTORS = {
     "dlib_hog": KnownDetector(
         DlibHogDetector, "fast, faces from the front", "part of dlib (Boost)"
     ),
-    "dlib_cnn": KnownDetector(DlibCnnDetector, "slow, faces at any angle", "public domain (CC0)"),
+    "dlib_cnn": KnownDetector(
+        DlibCnnDetector, "four times as slow, faces at any angle", "public domain (CC0)"
+    ),
     "haar": KnownDetector(
         HaarDetector,
         "for webcams: little time whatever the size, faces from the front",

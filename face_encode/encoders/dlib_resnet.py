@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from face_encode.dlib_file import DlibLayer, FloatArray, read_dlib_network
 from face_encode.encoders.contract import EncoderContract
-from face_encode.encoders.dlib_file import DlibLayer, FloatArray, read_dlib_network
 from face_encode.errors import WeightsError
 from face_encode.types import CropRecipe
 

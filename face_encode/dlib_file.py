@@ -1,4 +1,4 @@
-"""Reads the network that dlib serialized into a ``.dat`` file, with nothing but numpy.
+"""Reads a network that dlib serialized into a ``.dat`` file, with nothing but numpy.
 
 The format has no index: it is one stream in which the versions of the nested layers come first,
 outermost before innermost, and the layers' own contents after them, innermost before outermost:
@@ -29,15 +29,35 @@ class DlibLayer:
         kind: ``input``, ``con``, ``affine``, ``relu``, ``max_pool``, ``avg_pool``,
             ``add_prev`` or ``fc``.
         weights: ``con``: the filters ``(out, in, rows, columns)`` and biases ``(out,)``;
-            ``affine``: scale and shift ``(channels,)``; ``fc``: the matrix ``(in, out)``;
-            ``input``: the mean colour ``(3,)``; otherwise nothing.
+            ``affine``: scale and shift ``(channels,)``, those of a batch normalisation where
+            the file still has one; ``fc``: the matrix ``(in, out)``; ``input``: the mean colour
+            ``(3,)``; otherwise nothing.
         sizes: ``con`` and pools: rows, columns, vertical and horizontal stride and padding;
-            ``input``: rows and columns of the picture; otherwise nothing.
+            ``input``: rows and columns of the picture, where the network takes one size only;
+            otherwise nothing.
     """
 
     kind: str
     weights: tuple[FloatArray, ...] = ()
     sizes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class DlibDetectorOptions:
+    """How the scores of a max-margin object detector become boxes.
+
+    Attributes:
+        width: Of the window whose middle each score is of, pixels.
+        height: Of the same.
+        largest_overlap: Of two boxes that share a larger part of the smallest rectangle round
+            both, the one with the lower score is dropped.
+        largest_cover: The same, where they share a larger part of either.
+    """
+
+    width: int
+    height: int
+    largest_overlap: float
+    largest_cover: float
 
 
 def read_dlib_network(content: bytes) -> list[DlibLayer]:
@@ -49,7 +69,19 @@ def read_dlib_network(content: bytes) -> list[DlibLayer]:
     Raises:
         WeightsError: Not such a file, or anything in it is left over.
     """
-    return _Reader(content).network()
+    return _Reader(content).metric_network()
+
+
+def read_dlib_detector(content: bytes) -> tuple[DlibDetectorOptions, list[DlibLayer]]:
+    """Read a max-margin object detector of dlib, its layers in the order of execution.
+
+    Args:
+        content: The whole file.
+
+    Raises:
+        WeightsError: Not such a file, or anything in it is left over.
+    """
+    return _Reader(content).detector()
 
 
 class _Reader:
@@ -59,15 +91,35 @@ class _Reader:
         self.content = content
         self.position = 0
 
-    def network(self) -> list[DlibLayer]:
+    def metric_network(self) -> list[DlibLayer]:
         """The layers, up to the very last byte."""
         self.integer()
         self.expect("loss_metric_2")
         self.real()  # margin of the loss
         self.real()  # distance threshold of the loss
-        while self.content[self.position : self.position + 2] != _INPUT_NAME_START:
+        return self.layers("input_rgb_image_sized", sizes=2)
+
+    def detector(self) -> tuple[DlibDetectorOptions, list[DlibLayer]]:
+        """The options and the layers, up to the very last byte."""
+        self.integer()
+        self.expect("loss_mmod_")
+        if self.integer() != 1:
+            raise self.damaged("a detector with one window was expected")
+        width, height = self.integer(), self.integer()
+        self.real()  # the loss of a false alarm
+        self.real()  # the loss of a missed target
+        self.real()  # the overlap from which on a target counts as hit
+        options = DlibDetectorOptions(width, height, self.real(), self.real())
+        self.real()  # the overlap with what is to be ignored
+        self.real()  # the same, as a part of either
+        return options, self.layers("input_rgb_image_pyramid", sizes=0)
+
+    def layers(self, input_name: str, sizes: int) -> list[DlibLayer]:
+        """The input layer, and all that follow."""
+        start = bytes([1, len(input_name)]) + input_name.encode()
+        while not self.content.startswith(start, self.position):
             self.integer()  # the versions of the nested layers
-        layers = [self.input()]
+        layers = [self.input(input_name, sizes)]
         first = True
         while self.position < len(self.content):
             layers.append(self.layer())
@@ -84,6 +136,7 @@ class _Reader:
         readers = {
             "con_4": self.convolution,
             "affine_": self.affine,
+            "bn_con2": self.normalization,
             "relu_": lambda: DlibLayer("relu"),
             "add_prev_": lambda: DlibLayer("add_prev"),
             "max_pool_2": lambda: self.pool("max_pool"),
@@ -102,11 +155,11 @@ class _Reader:
             self.tensor()  # gradients and the last output, empty in a cleaned network
         return layer
 
-    def input(self) -> DlibLayer:
-        """The input layer: the mean colour in RGB, and the size."""
-        self.expect("input_rgb_image_sized")
+    def input(self, name: str, sizes: int) -> DlibLayer:
+        """The input layer: the mean colour in RGB, and the size where it has one."""
+        self.expect(name)
         mean = np.array([self.real() for _ in range(3)], np.float32)
-        return DlibLayer("input", (mean,), (self.integer(), self.integer()))
+        return DlibLayer("input", (mean,), tuple(self.integer() for _ in range(sizes)))
 
     def convolution(self) -> DlibLayer:
         """Filters and biases lie one behind the other in one tensor."""
@@ -136,6 +189,24 @@ class _Reader:
         if parameters.size != 2 * channels:
             raise self.damaged("an affine layer's weights do not fit its shape")
         return DlibLayer("affine", (parameters[:channels], parameters[channels:]))
+
+    def normalization(self) -> DlibLayer:
+        """A batch normalisation, as the affine layer that it is outside training."""
+        parameters = self.tensor().ravel()
+        channels = math.prod(self.alias())
+        self.alias()
+        self.tensor()  # means of the last batch
+        self.tensor()  # inverse deviations of the last batch
+        means, variances = self.tensor().ravel(), self.tensor().ravel()
+        self.integer()  # how often the running means were updated
+        self.integer()  # over how many batches they run
+        for _ in range(4):
+            self.real()  # multipliers of learning rate and weight decay
+        epsilon = np.float32(self.real())
+        if not parameters.size == 2 * channels == 2 * means.size == 2 * variances.size:
+            raise self.damaged("a batch normalisation's weights do not fit its shape")
+        scale = parameters[:channels] / np.sqrt(variances + epsilon)
+        return DlibLayer("affine", (scale, parameters[channels:] - scale * means))
 
     def pool(self, kind: str) -> DlibLayer:
         """Window, stride and padding."""
@@ -211,6 +282,3 @@ class _Reader:
         if self.integer() != 1:
             raise self.damaged("the shape of a part of a tensor was expected")
         return tuple(self.integer() for _ in range(4))
-
-
-_INPUT_NAME_START = bytes([1, len("input_rgb_image_sized")])
