@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import logging.config
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -87,12 +88,34 @@ def _import_pymilvus() -> Any:
         MissingExtraError: It is not installed.
     """
     try:
-        import pymilvus
+        with _logging_left_alone():
+            import pymilvus
     except ImportError as error:
         raise _missing() from error
     for name in ("pymilvus", "pymilvus.milvus_client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return pymilvus
+
+
+@contextmanager
+def _logging_left_alone() -> Iterator[None]:
+    """Keep pymilvus, while it is imported, from setting logging up.
+
+    That would close all handlers of the program: what it logs to memory or to a file of its own
+    is cut off, and absl's handler, which TensorFlow brings, takes a redirected ``sys.stderr`` with
+    it.
+    """
+    configure = logging.config.dictConfig
+
+    def configure_others(config: Any) -> None:
+        if "pymilvus" not in config.get("loggers", {}):
+            configure(config)
+
+    logging.config.dictConfig = configure_others
+    try:
+        yield
+    finally:
+        logging.config.dictConfig = configure
 
 
 def _missing() -> MissingExtraError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ import pytest
 from face_encode.errors import GalleryError, MissingExtraError
 from face_encode.gallery.milvus_places import TOKEN_VARIABLE
 from face_encode.gallery.opening import open_gallery
+from tests.conftest import REPOSITORY
 from tests.gallery.common import Identity, vectors
 
 pytest.importorskip("pymilvus")
@@ -83,3 +86,28 @@ def test_without_the_extra_it_is_told_how_to_get_it(
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(MissingExtraError, match=r'pip install "face_encode\[milvus\]"'):
         open_gallery(tmp_path / "people.db", encoder=Identity())
+
+
+# In a process of its own, where pymilvus was not imported before.
+LOGGING = """
+import io, logging, logging.config, sys
+kept, configure = io.StringIO(), logging.config.dictConfig
+handler = logging.handlers.MemoryHandler(9, target=logging.StreamHandler(kept))
+logging.getLogger().addHandler(handler)
+from face_encode.gallery.milvus_client import check_milvus
+assert "pymilvus" not in sys.modules
+check_milvus(embedded=True)
+assert "pymilvus" in sys.modules
+assert logging.config.dictConfig is configure
+logging.warning("still here")
+handler.flush()
+assert kept.getvalue() == "still here\\n", kept.getvalue()
+"""
+
+
+def test_the_logging_of_the_program_is_left_alone() -> None:
+    subprocess.run(
+        [sys.executable, "-c", "import logging.handlers\n" + LOGGING],
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
