@@ -34,6 +34,8 @@ _MOST_PROBES = 128
 _HELD = 16_000_000
 # Rows that an index is asked for: some people have many of the nearest.
 _LEAST_ASKED = 64
+# Rows above which a rough look at each of them takes less than calculating them anew.
+_WORTH_A_LOOK = 256
 # Rows calculated anew at once: 32 MB of 128 numbers in double precision.
 _ANEW = 32_768
 
@@ -102,11 +104,15 @@ def _nearest_in_groups(
 ) -> list[Match]:
     """The nearest people of one probe, by what the rough look found best in each group of rows."""
     slack = float(similarities.slack[probe])
-    # Whoever holds one of the k best is off by the slack at the most, and so is whoever is beaten.
-    least = _kth_largest(highest, k) - 2 * slack
+    # The first turn finds out how near the k nearest are at least, and the next one, which goes a
+    # slack below that, who else may be as near: half as far as by the rough look alone.
+    least = _kth_largest(highest, k)
     while True:
         chosen = np.flatnonzero(highest >= least)
         rows = groups.rows_of(chosen)
+        if len(rows) > _WORTH_A_LOOK and len(chosen) < len(highest):
+            # Of most groups a single row is near.
+            rows = rows[similarities.rough(rows)[:, probe] >= least]
         people, best = _best_of_each(enrolled, similarities, probe, rows)
         if len(chosen) == len(highest):
             break

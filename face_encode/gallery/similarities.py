@@ -20,7 +20,7 @@ the codes' blur at the most, and so is its similarity.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,10 @@ _LARGEST_CODE = 127
 _FEW_PROBES = 4
 
 
+Rows: TypeAlias = "slice | npt.NDArray[np.intp]"
+"""A run of rows, or some rows by their numbers."""
+
+
 class Similarities(Protocol):
     """The similarities of m probes and the enrolled, higher is nearer.
 
@@ -51,8 +55,8 @@ class Similarities(Protocol):
     slack: npt.NDArray[np.float64]
     is_threaded: bool
 
-    def rough(self, rows: slice) -> npt.NDArray[np.float32]:
-        """Of a run of r rows and all probes, float32 ``(r, m)``, to within the slack."""
+    def rough(self, rows: Rows) -> npt.NDArray[np.float32]:
+        """Of r rows and all probes, float32 ``(r, m)``, to within the slack."""
 
     def exact(self, probe: int, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         """Of some rows and one probe, rounded once; the same for the same row, wherever it is."""
@@ -78,7 +82,7 @@ class _Cosine:
         rounding = (probes.shape[1] + _FURTHER_ROUNDINGS) * _UNIT_ROUNDOFF
         self.slack = np.full(len(probes), rounding)
 
-    def rough(self, rows: slice) -> npt.NDArray[np.float32]:
+    def rough(self, rows: Rows) -> npt.NDArray[np.float32]:
         result = _products(self._enrolled.rows[rows], self._factors)
         result /= self._enrolled.scales[rows, np.newaxis]
         return result
@@ -104,7 +108,7 @@ class _Euclidean:
         # Of the square; a root is off by the root of that at the most, which it is near zero.
         self.slack = np.sqrt(rounding * (lengths + largest) ** 2)
 
-    def rough(self, rows: slice) -> npt.NDArray[np.float32]:
+    def rough(self, rows: Rows) -> npt.NDArray[np.float32]:
         result = _products(self._enrolled.rows[rows], self._factors)
         result *= np.float32(-2)
         result += self._squares
@@ -147,7 +151,7 @@ class _OfCodes:
         lengths = np.sqrt((left_out**2).sum(axis=1))
         self.slack = lengths * coded.reach + coded.blur + rounding
 
-    def rough(self, rows: slice) -> npt.NDArray[np.float32]:
+    def rough(self, rows: Rows) -> npt.NDArray[np.float32]:
         result = self._whole_products(self._coded.codes[rows]).astype(np.float32)
         result *= self._coded.steps[rows, np.newaxis]
         result *= self._steps

@@ -80,13 +80,35 @@ def test_an_index_of_codes_changes_no_answer() -> None:
     indexed = columns.indexed()
     asked = like_faces(60, size=128, seed=5)
     assert search_enrolled(indexed, asked, 5) == search_enrolled(columns, asked, 5)
-    # It is looked through, and not passed over: one of other rows leads astray.
-    assert indexed.index is not None
-    wrong = dataclasses.replace(
-        indexed.index, codes=indexed.index.codes[::-1].copy(), steps=indexed.index.steps[::-1]
-    )
-    astray = dataclasses.replace(indexed, index=wrong)
-    assert search_enrolled(astray, asked, 5) != search_enrolled(columns, asked, 5)
+    # It is looked through, and not passed over: whoever has changed since then is not found.
+    rows = columns.rows.copy()
+    lengths = np.linalg.norm(asked, axis=1)
+    rows[:60] = asked * (columns.scales[:60] / lengths)[:, np.newaxis]
+    changed, behind = (dataclasses.replace(each, rows=rows) for each in (columns, indexed))
+    anew = [matches[0].similarity for matches in search_enrolled(changed, asked, 1)]
+    assert anew == pytest.approx([1] * 60, abs=1e-6)
+    assert sum(matches[0].similarity < 0.99 for matches in search_enrolled(behind, asked, 1)) > 30
+
+
+@pytest.mark.parametrize("kind", ["int8", "indexed"])
+def test_many_who_are_nearly_as_near_are_told_apart(kind: str) -> None:
+    # A crowd within less than what codes can tell apart, so that most groups hold a candidate.
+    random = np.random.default_rng(0)
+    middle = random.normal(size=128)
+    crowd = (middle + 0.02 * random.normal(size=(20_000, 128))).astype(np.float32)
+    others = random.normal(size=(20_000, 128)).astype(np.float32)
+    embeddings = np.concatenate([crowd, others])[random.permutation(40_000)]
+    names = [f"person {row}" for row in range(len(embeddings))]
+    columns = Enrolled.nobody(128).joined(names, embeddings, [""] * len(embeddings))
+    columns = columns.quantized() if kind == "int8" else columns.indexed()
+    probes = (middle + 0.02 * random.normal(size=(3, 128))).astype(np.float32)
+    kept = columns.embeddings.astype(np.float64)
+    kept /= np.linalg.norm(kept, axis=1, keepdims=True)
+    for probe in probes:
+        (matches,) = search_enrolled(columns, probe[np.newaxis], 3)
+        values = kept @ (probe / np.linalg.norm(probe.astype(np.float64)))
+        best = np.argsort(-values)[:3]
+        assert [match.name for match in matches] == [names[row] for row in best]
 
 
 def test_where_one_person_has_nearly_all_photos_the_others_are_found_too() -> None:
