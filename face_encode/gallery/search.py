@@ -8,6 +8,7 @@ anew. What is found is therefore the same as if everybody had been calculated in
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -213,15 +214,23 @@ def _over_rows(work: Callable[[slice], None], count: int, similarities: Similari
                 return
             work(block)
 
-    if workers == 1:
-        work_on()
-        return
-    # This thread works too, which saves the time to start another.
-    with ThreadPoolExecutor(workers - 1) as pool:
-        others = [pool.submit(work_on) for _ in range(workers - 1)]
-        work_on()
-        for other in others:
+    # This thread works too, and does not wait for others that are busy with other searches.
+    others = [_threads().submit(work_on) for _ in range(workers - 1)]
+    work_on()
+    for other in others:
+        if not other.cancel():
             other.result()
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Threads for all searches: to start one takes as long as to look at 100,000 rows."""
+    return ThreadPoolExecutor(max(1, _cores() - 1), thread_name_prefix="face_encode search")
+
+
+if hasattr(os, "register_at_fork"):
+    # A process that was forked has none of the threads.
+    os.register_at_fork(after_in_child=_threads.cache_clear)
 
 
 @cache

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -73,6 +76,22 @@ def test_many_blocks_are_worked_on_by_all_cores(kind: str) -> None:
         similarities = values[best] / np.linalg.norm(probe)
         np.testing.assert_allclose([m.similarity for m in matches], similarities, atol=1e-6)
     assert search_enrolled(columns, asked, 3)[1] == matches
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_and_many_threads_search_too() -> None:
+    columns = enrolled(140_001, 50_000, size=8, kind="int8")
+    asked = like_faces(8, size=8, seed=5)
+    expected = [search_enrolled(columns, probe[np.newaxis], 3) for probe in asked]
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda probe: search_enrolled(columns, probe[None], 3), asked))
+    assert found == expected
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)  # a search that waits for threads that are not there would last for ever
+        os._exit(0 if search_enrolled(columns, asked[:1], 3) == expected[0] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_an_index_of_codes_changes_no_answer() -> None:
