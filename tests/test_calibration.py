@@ -9,20 +9,7 @@ import pytest
 
 from face_encode.calibration import Calibration
 from face_encode.errors import InputError
-
-BY_HAND = Calibration(
-    false_match_rate=0.01,
-    people=10,
-    photos=100,
-    enrolled=(1, 100),
-    thresholds=(0.5, 0.7),
-    tail_scale=0.1,
-    slopes=(20.0, 40.0),
-    midpoints=(0.5, 0.7),
-    verification_interval=(0.4, 0.6),
-    search_interval=(0.6, 0.8),
-    extrapolated=False,
-)
+from tests.calibrations import BY_HAND
 
 
 def test_the_threshold_grows_with_the_logarithm_of_the_number_enrolled() -> None:

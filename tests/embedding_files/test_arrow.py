@@ -12,25 +12,14 @@ from face_encode.embedding_files.arrow import (
     schema_of,
     table_of,
 )
-from face_encode.embedding_files.table import EmbeddingSettings, PhotoFaces
+from face_encode.embedding_files.table import EmbeddingSettings
 from face_encode.errors import EmbeddingFileError, InputError
 from face_encode.quantization import Quantizer
+from tests.embedding_files.drawn import faces
 
 pyarrow = pytest.importorskip("pyarrow")
 
 SETTINGS = EmbeddingSettings("one", "f1", 8, "eyes", raw=True)
-
-
-def faces(photo: str, count: int) -> PhotoFaces:
-    random = np.random.default_rng(ord(photo[0]))
-    return PhotoFaces(
-        photo,
-        "ab",
-        random.integers(1, 99, (count, 4)).astype(np.int32),
-        random.random(count).astype(np.float32),
-        (1 + random.random((count, 8))).astype(np.float32),
-        None if count else "no face found",
-    )
 
 
 PHOTOS = [faces("a.jpg", 2), faces("b.jpg", 0), faces("d.jpg", 1)]

@@ -18,25 +18,14 @@ from face_encode.embedding_files.parts import (
     write_contents,
     write_part,
 )
-from face_encode.embedding_files.table import EmbeddingSettings, PhotoFaces
+from face_encode.embedding_files.table import EmbeddingSettings
 from face_encode.errors import EmbeddingFileError
 from face_encode.storage import place_of
+from tests.embedding_files.drawn import faces
 
 parquet = pytest.importorskip("pyarrow.parquet")
 
 SETTINGS = EmbeddingSettings("one", "f1", 8, "eyes")
-
-
-def faces(photo: str, count: int) -> PhotoFaces:
-    random = np.random.default_rng(ord(photo[0]))
-    return PhotoFaces(
-        photo,
-        "ab",
-        random.integers(1, 99, (count, 4)).astype(np.int32),
-        random.random(count).astype(np.float32),
-        (1 + random.random((count, 8))).astype(np.float32),
-        None if count else "no face found",
-    )
 
 
 PARTS = [[faces("a.jpg", 2), faces("b.jpg", 0)], [faces("c.jpg", 0)], [faces("d.jpg", 1)]]

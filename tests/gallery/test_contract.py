@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from face_encode.errors import GalleryError, InputError, WrongEncoderError
+from tests.calibrations import BY_HAND
 from tests.gallery.common import SIXTEEN, Identity, vectors
 from tests.gallery.stores import Store
-from tests.test_calibration import BY_HAND
 
 HALF = np.sqrt(0.5)
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from face_encode.calibration import Calibration
 from face_encode.errors import InputError
 from face_encode.gallery.decision_threshold import DecisionThreshold
 from face_encode.gallery.memory import MemoryGallery
+from tests.calibrations import BY_HAND
 from tests.gallery.common import SIXTEEN, like_faces
 
 
@@ -19,22 +19,6 @@ def ten() -> MemoryGallery:
     return gallery
 
 
-def calibration() -> Calibration:
-    return Calibration(
-        false_match_rate=0.01,
-        people=10,
-        photos=100,
-        enrolled=(1, 100),
-        thresholds=(0.5, 0.7),
-        tail_scale=0.1,
-        slopes=(20.0, 40.0),
-        midpoints=(0.5, 0.7),
-        verification_interval=(0.4, 0.6),
-        search_interval=(0.6, 0.8),
-        extrapolated=False,
-    )
-
-
 def test_without_any_other_it_is_the_encoders(ten: MemoryGallery) -> None:
     threshold = DecisionThreshold()
     assert threshold.of_search(ten, 0.9) == threshold.of_comparison(ten, 0.9) == 0.9
@@ -42,20 +26,20 @@ def test_without_any_other_it_is_the_encoders(ten: MemoryGallery) -> None:
 
 
 def test_a_calibrated_gallery_goes_before_the_encoder(ten: MemoryGallery) -> None:
-    ten.calibration = calibration()
+    ten.calibration = BY_HAND
     threshold = DecisionThreshold()
     # By the logarithm of the number enrolled; two photos alone are compared as with one.
     assert threshold.of_search(ten, 0.9) == pytest.approx(0.6)
     assert threshold.of_comparison(ten, 0.9) == 0.5
     assert threshold.source(ten) == "calibration"
     empty = MemoryGallery(SIXTEEN)
-    empty.calibration = calibration()
+    empty.calibration = BY_HAND
     assert threshold.of_search(empty, 0.9) == 0.5
 
 
 @pytest.mark.parametrize("given", [-1, 0.3, 1.0])
 def test_the_one_given_goes_before_all(given: float, ten: MemoryGallery) -> None:
-    ten.calibration = calibration()
+    ten.calibration = BY_HAND
     threshold = DecisionThreshold(given)
     assert threshold.of_search(ten, 0.9) == threshold.of_comparison(ten, 0.9) == given
     assert threshold.source(ten) == "set"

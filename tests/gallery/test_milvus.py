@@ -11,8 +11,8 @@ from face_encode.gallery.gallery import Gallery
 from face_encode.gallery.milvus import MilvusGallery
 from face_encode.gallery.milvus_collection import MilvusCollection
 from face_encode.gallery.opening import open_gallery
+from tests.calibrations import BY_HAND
 from tests.gallery.common import SIXTEEN, Identity, vectors
-from tests.test_calibration import BY_HAND
 
 pytest.importorskip("pymilvus")
 pytest.importorskip("milvus_lite")
