@@ -270,7 +270,7 @@ def test_people_found_by_one_detector_are_matched_by_another(
     ("arguments", "message"),
     [
         (["enroll", "no-such-folder", "-g", "x.npz"], "no such folder"),
-        (["enroll", str(VERIFY_DATASET), "-g", "x.pkl"], "ends in .npz"),
+        (["enroll", str(VERIFY_DATASET), "-g", "x.pkl"], "path of an .npz file"),
         (["match", "no-such-gallery.npz", "x.jpg"], "no such gallery"),
         (["match", str(VERIFY_DATASET), "x.jpg", "--model", "nonsense"], "nonsense"),
         (["match", str(VERIFY_DATASET), "x.jpg", "--detector", "eyes"], "'eyes'"),
