@@ -85,9 +85,10 @@ def _nearest_by_best(enrolled: Enrolled, similarities: Similarities, k: int) -> 
     highest = np.empty((groups.count, len(similarities.slack)), np.float32)
 
     def note(rows: slice) -> None:
-        groups.note_highest(similarities.rough(rows), rows, highest)
+        groups.note_highest(similarities.scores(rows), rows, highest)
 
     _over_rows(note, len(enrolled), similarities)
+    highest = similarities.rough(highest)
     _check_finite(highest)
     return [
         _nearest_in_groups(enrolled, similarities, groups, probe, column, k)
@@ -113,7 +114,7 @@ def _nearest_in_groups(
         rows = groups.rows_of(chosen)
         if len(rows) > _WORTH_A_LOOK and len(chosen) < len(highest):
             # Of most groups a single row is near.
-            rows = rows[similarities.rough(rows)[:, probe] >= least]
+            rows = rows[similarities.rough(similarities.scores(rows))[:, probe] >= least]
         people, best = _best_of_each(enrolled, similarities, probe, rows)
         if len(chosen) == len(highest):
             break
@@ -133,7 +134,7 @@ def _nearest_by_mean(enrolled: Enrolled, similarities: Similarities, k: int) -> 
     rough = np.empty((len(similarities.slack), len(enrolled)), np.float32)
 
     def hold(rows: slice) -> None:
-        rough[:, rows] = similarities.rough(rows).T
+        rough[:, rows] = similarities.rough(similarities.scores(rows)).T
 
     _over_rows(hold, len(enrolled), similarities)
     found = []

@@ -32,7 +32,7 @@ def test_the_rough_look_is_off_by_the_slack_at_the_most(
     # Among them some who are enrolled: distances near zero are the hardest.
     asked = np.concatenate([like_faces(probes, size=size, seed=3), rows[:1]])[-probes:]
     similarities = similarities_of(columns, asked, metric)
-    rough = similarities.rough(slice(0, len(rows)))
+    rough = similarities.rough(similarities.scores(slice(0, len(rows))))
     assert rough.dtype == np.float32
     for probe in range(probes):
         exact = similarities.exact(probe, np.arange(len(rows)))
