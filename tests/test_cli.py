@@ -169,7 +169,7 @@ def test_an_indexed_gallery_gives_the_same_names(
     assert "people indexed" in capsys.readouterr().out
     assert run_json(capsys, "match", target, *photos, "--json") == plain
     assert cli.main(["index", target, "--approximate"]) == 0
-    assert list(tmp_path.glob("people-*.usearch"))
+    assert list(tmp_path.glob("people-*.faiss"))
     assert run_json(capsys, "match", target, *photos, "--json", "--approximate") == plain
     capsys.readouterr()
     assert cli.main(["match", str(VERIFY_DATASET), photos[0], "--approximate"]) == 1

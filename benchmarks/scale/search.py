@@ -46,8 +46,8 @@ SEARCH_KINDS = (
     SearchKind("float32", "exact, float32"),
     SearchKind("indexed", "exact, float32 with int8 index"),
     SearchKind("int8", "exact, int8"),
-    SearchKind("approximate", "approximate index", 100_000),
-    SearchKind("milvus", "Milvus Lite", 30_000),
+    SearchKind("approximate", "approximate index"),
+    SearchKind("milvus", "Milvus Lite", 100_000),
     SearchKind("face_recognition", "face_recognition", 1_000_000),
 )
 LOOP = SearchKind("loop", "the original's loop (reckoned)")

@@ -34,7 +34,7 @@ _PROBES = 256
 _SHARE_OF_MEMORY = 0.85
 _OPENING = "face_encode.gallery.opening"
 _LINES = {
-    "usearch": 'pip install "face_encode[index]"',
+    "faiss": 'pip install "face_encode[index]"',
     "pymilvus": 'pip install "face_encode[milvus]"',
 }
 
@@ -148,14 +148,14 @@ def in_memory(
         options: See the module.
         int8: Whether embeddings are kept as a byte a number.
         index: ``"codes"`` to look through int8 codes of float32 embeddings first, which finds the
-            same; ``"graph"`` to search approximately; empty for neither.
+            same; ``"cells"`` to search approximately; empty for neither.
     """
     from face_encode.gallery.memory import MemoryGallery
 
     gallery = MemoryGallery(AnyEncoder(embedding_size=enrolled.embeddings.shape[1]), int8=int8)
     gallery.add(enrolled.names, enrolled.embeddings)
     if index:
-        gallery.build_index(approximate=index == "graph", progress=False)
+        gallery.build_index(approximate=index == "cells", progress=False)
     return lambda probes: [matches[0].name for matches in gallery.search(probes)]
 
 
@@ -239,7 +239,7 @@ KINDS: dict[str, Callable[[Answer], Handler]] = {
     "indexed": partial(contestant, partial(in_memory, index="codes"), 11.0, [_OPENING]),
     "int8": partial(contestant, partial(in_memory, int8=True), 9.5, [_OPENING]),
     "approximate": partial(
-        contestant, partial(in_memory, index="graph"), 13.0, [_OPENING, "usearch.index"]
+        contestant, partial(in_memory, index="cells"), 13.0, [_OPENING, "faiss"]
     ),
     "milvus": partial(contestant, in_milvus, 17.0, [_OPENING, "pymilvus"]),
     "face_recognition": partial(

@@ -1,13 +1,15 @@
 """An approximate index, for galleries so large that looking at everybody takes too long.
 
-It is a graph of near neighbours (HNSW; Malkov and Yashunin, Efficient and robust approximate
-nearest neighbor search, 2018), built and searched by ``usearch``. A search walks towards the probe
-and meets a few thousand of a million rows. What it meets is then calculated exactly, so that each
-similarity is right; but the nearest of all may be missed.
+The embeddings are divided into cells around so many centres (an inverted file; Sivic and
+Zisserman, Video Google, 2003), with a byte a number, by ``faiss`` (Douze et al., The Faiss library,
+2024). A search looks through the cells whose centres are nearest to the probe. The best that it
+meets are then calculated exactly, so that each similarity is right; but the nearest of all may lie
+in another cell.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -16,49 +18,65 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import GalleryError, MissingExtraError
+from face_encode.gallery.enrolled import Enrolled
 from face_encode.progress import tracked
 from face_encode.quantization import unit_length
-from face_encode.types import Embeddings
 
-# Rows that each is linked to, and that are looked at for the best links: usearch's own defaults.
-_LINKS = 16
-_LOOKED_AT_TO_ADD = 128
-# Rows that a walk keeps in sight; docs/search.md has what is missed with fewer or more.
-_LOOKED_AT = 256
-_ADDED_AT_ONCE = 10_000
+# Times the square root of the rows: so many cells. With more of them a search is faster, as each
+# holds fewer rows, and misses more.
+_CELLS = 2
+# Cells that a search looks through: of up to 16,000 rows all, of a million an eighth, of ten
+# millions a 25th. docs/search.md has what is missed.
+_LOOKED_THROUGH = 256
+# The centres are means of so many rows each, found in so many rounds: more make no better cells.
+_ROWS_A_CENTRE, _ROUNDS = 64, 5
+_ADDED_AT_ONCE = 32_768
 
 
 class ApproximateIndex:
-    """The graph of the embeddings of a gallery, by the numbers of their rows."""
+    """The embeddings of a gallery in cells, by the numbers of their rows."""
 
-    def __init__(self, graph: Any) -> None:
-        """Take a ``usearch`` index of unit vectors."""
-        self._graph = graph
+    def __init__(self, cells: Any) -> None:
+        """Take an inverted file of ``faiss``, of unit vectors."""
+        self._cells = cells
+        cells.nprobe = _LOOKED_THROUGH
+        # The cells of one probe are divided among the cores; several probes take turns.
+        cells.parallel_mode = 1
 
     @classmethod
-    def of(cls, embeddings: Embeddings, *, progress: bool = True) -> ApproximateIndex:
-        """Build the graph, which takes minutes for a million.
+    def of(cls, enrolled: Enrolled, *, progress: bool = True) -> ApproximateIndex:
+        """Put everybody into cells, which takes half a minute for a million.
 
         Args:
-            embeddings: float32 ``(n, D)``, of any length.
+            enrolled: At least one row.
             progress: Whether to show a progress bar.
 
         Raises:
-            MissingExtraError: ``usearch`` is not installed.
+            MissingExtraError: ``faiss`` is not installed.
         """
-        graph = _usearch().Index(
-            ndim=embeddings.shape[1],
-            metric="ip",
-            dtype="f16",
-            connectivity=_LINKS,
-            expansion_add=_LOOKED_AT_TO_ADD,
-            expansion_search=_LOOKED_AT,
+        faiss = _faiss()
+        size = enrolled.rows.shape[1]
+        count = max(1, round(_CELLS * math.sqrt(len(enrolled))))
+        cells = faiss.IndexIVFScalarQuantizer(
+            faiss.IndexFlatIP(size),
+            size,
+            count,
+            faiss.ScalarQuantizer.QT_8bit,
+            faiss.METRIC_INNER_PRODUCT,
         )
-        starts = range(0, len(embeddings), _ADDED_AT_ONCE)
+        cells.cp.spherical = True
+        cells.cp.niter = _ROUNDS
+        cells.cp.min_points_per_centroid = 1
+        cells.cp.max_points_per_centroid = _ROWS_A_CENTRE
+        samples = np.random.default_rng(0).choice(
+            len(enrolled), min(len(enrolled), count * _ROWS_A_CENTRE), replace=False
+        )
+        cells.train(unit_length(enrolled.embeddings_of(np.sort(samples))))
+        starts = range(0, len(enrolled), _ADDED_AT_ONCE)
         for start in tracked(starts, len(starts), "Indexing", show=progress):
-            part = unit_length(embeddings[start : start + _ADDED_AT_ONCE])
-            graph.add(np.arange(start, start + len(part), dtype=np.uint64), part)
-        return cls(graph)
+            rows = np.arange(start, min(start + _ADDED_AT_ONCE, len(enrolled)))
+            cells.add(unit_length(enrolled.embeddings_of(rows)))
+        return cls(cells)
 
     @classmethod
     def read(cls, path: Path, rows: int, size: int) -> ApproximateIndex:
@@ -66,47 +84,48 @@ class ApproximateIndex:
 
         Raises:
             GalleryError: It is of other embeddings, or no such file.
-            MissingExtraError: ``usearch`` is not installed.
+            MissingExtraError: ``faiss`` is not installed.
         """
-        usearch = _usearch()
+        faiss = _faiss()
+        # Windows refuses to replace a file that is mapped.
+        mapped = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY if os.name == "posix" else 0
         try:
-            # Windows refuses to replace a file that is mapped.
-            graph = usearch.Index.restore(os.fspath(path), view=os.name == "posix")
+            cells = faiss.read_index(os.fspath(path), mapped)
         except Exception as error:
             raise GalleryError(f"the index {path} is damaged: {error}") from error
-        if graph is None or (len(graph), graph.ndim) != (rows, size):
-            received = "no index" if graph is None else f"({len(graph)}, {graph.ndim})"
+        received = (cells.ntotal, cells.d)
+        if not isinstance(cells, faiss.IndexIVF) or received != (rows, size):
             raise GalleryError(
                 f"the index {path} is damaged: it is of ({rows}, {size}) embeddings. "
-                f"Received: {received}"
+                f"Received: {type(cells).__name__} of {received}"
             )
-        graph.expansion_search = _LOOKED_AT
-        return cls(graph)
+        return cls(cells)
 
     def write(self, path: Path) -> None:
-        """Write the graph to a file.
+        """Write the cells to a file.
 
         Raises:
-            OSError: It cannot be written; or a RuntimeError of ``usearch``.
+            OSError: It cannot be written; or a RuntimeError of ``faiss``.
         """
-        self._graph.save(os.fspath(path))
+        _faiss().write_index(self._cells, os.fspath(path))
 
     def nearest_rows(self, probe: npt.NDArray[np.floating], count: int) -> npt.NDArray[np.intp]:
-        """Rows near a probe, ``(D,)`` of any length, as many as asked for or all there are.
+        """Rows near a probe, ``(D,)`` of any length, as many as asked for or as its cells hold.
 
         They are likely to be the nearest ones, in no promised order.
         """
-        length = float(np.linalg.norm(probe))
-        unit = np.asarray(probe / (length or 1), np.float32)
-        return np.asarray(self._graph.search(unit, min(count, len(self._graph))).keys, np.intp)
+        unit = unit_length(np.asarray(probe, np.float32)[np.newaxis])
+        _, (found,) = self._cells.search(unit, min(count, self._cells.ntotal))
+        # Behind the last of them comes -1.
+        return np.asarray(found[found >= 0], np.intp)
 
 
-def _usearch() -> Any:
+def _faiss() -> Any:
     """The library, where it is installed."""
     try:
-        import usearch.index
+        import faiss
     except ImportError as error:
         raise MissingExtraError(
-            'an approximate index takes usearch: pip install "face_encode[index]"'
+            'an approximate index takes faiss: pip install "face_encode[index]"'
         ) from error
-    return usearch.index
+    return faiss

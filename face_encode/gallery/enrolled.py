@@ -98,7 +98,7 @@ class Enrolled:
         """float32 ``(n, D)``; from codes widened anew, of length 1."""
         return self._widened(self.rows)
 
-    def embeddings_of(self, rows: Sequence[int]) -> Embeddings:
+    def embeddings_of(self, rows: Sequence[int] | npt.NDArray[np.intp]) -> Embeddings:
         """Those of some rows."""
         return self._widened(self.rows[np.asarray(rows, np.intp)])
 

@@ -1,6 +1,6 @@
 """The file of an approximate index, beside that of its gallery.
 
-Its name says what it belongs to, ``people-1a2b3c4d-5e6f7a8b.usearch``: the checksum of the
+Its name says what it belongs to, ``people-1a2b3c4d-5e6f7a8b.faiss``: the checksum of the
 gallery's embeddings, and that of the index itself. An index of other embeddings is therefore never
 found, and a damaged one is passed over.
 """
@@ -19,7 +19,7 @@ from face_encode.errors import GalleryError
 from face_encode.files import open_regular, reason_of, settle
 from face_encode.gallery.approximate import ApproximateIndex
 
-_ENDING = ".usearch"
+_ENDING = ".faiss"
 _PIECE_BYTES = 1 << 24
 
 
@@ -33,7 +33,7 @@ def find_index(gallery: Path, rows: int, size: int) -> ApproximateIndex | None:
 
     Raises:
         GalleryError: The gallery's file cannot be read.
-        MissingExtraError: ``usearch`` is not installed.
+        MissingExtraError: ``faiss`` is not installed.
     """
     stamp = _stamp(gallery)
     for path in _indices(gallery):
@@ -55,7 +55,7 @@ def write_index(gallery: Path, index: ApproximateIndex) -> None:
         index.write(temporary)
         name = f"{gallery.stem}-{_stamp(gallery)}-{_checksum(temporary)}{_ENDING}"
         settle(temporary, gallery.with_name(name))
-    # usearch raises its own where the disk is full.
+    # faiss raises its own where the disk is full.
     except (OSError, RuntimeError) as error:
         raise GalleryError(f"cannot write the index of {gallery}: {error}") from error
     finally:

@@ -152,21 +152,21 @@ class MemoryGallery:
         Args:
             approximate: False keeps int8 codes beside float32 embeddings, for searches to look
                 through first: they find the same, in a fraction of the time, and the index is
-                saved with the gallery, and grows and shrinks with it. True builds a graph, which
-                may miss the nearest, for tens of millions; it takes minutes for a million, is
-                saved beside the gallery, and is gone when the people change.
+                saved with the gallery, and grows and shrinks with it. True puts them into cells,
+                which may miss the nearest, for tens of millions; it takes half a minute for a
+                million, is saved beside the gallery, and is gone when the people change.
             progress: Whether to show a progress bar.
 
         Raises:
             InputError: The gallery is searched by Euclidean distance, which looks at lengths.
             GalleryError: Nobody is enrolled yet.
-            MissingExtraError: An approximate index, and ``usearch`` is not installed.
+            MissingExtraError: An approximate index, and ``faiss`` is not installed.
         """
         check_cosine(self.metric, "an index holds")
         if not len(self):
             raise GalleryError("an index is of embeddings, and nobody is enrolled yet")
         if approximate:
-            self._index = ApproximateIndex.of(self.embeddings, progress=progress)
+            self._index = ApproximateIndex.of(self.enrolled, progress=progress)
             self._store.is_current = False
         elif self.enrolled.coded is None:
             self._set(self.enrolled.indexed())
@@ -179,7 +179,7 @@ class MemoryGallery:
         Raises:
             InputError: The gallery is searched by Euclidean distance.
             GalleryError: Nobody is enrolled yet, or what was built cannot be saved.
-            MissingExtraError: ``usearch`` is not installed.
+            MissingExtraError: ``faiss`` is not installed.
         """
         check_cosine(self.metric, "an index holds")
         path = self._store.path

@@ -41,11 +41,10 @@ def test_it_finds_what_the_exact_search_finds(int8: bool, ranking: Ranking) -> N
 
 
 def test_it_misses_when_it_looks_at_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The answers come from the graph, and not from an exact search.
+    # The answers come from the cells, and not from an exact search.
     gallery, probes = filled(), like_faces(100, size=SIZE, seed=3)
     exact = gallery.search(probes)
-    monkeypatch.setattr(approximate, "_LINKS", 2)
-    monkeypatch.setattr(approximate, "_LOOKED_AT_TO_ADD", 2)
+    monkeypatch.setattr(approximate, "_LOOKED_THROUGH", 1)
     gallery.build_index(approximate=True, progress=False)
     assert gallery.search(probes) != exact
 
@@ -72,7 +71,7 @@ def test_opening_builds_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     filled().save(path)
     built = open_gallery(path, encoder=ENCODER, approximate=True)
     files = sorted(tmp_path.iterdir())
-    assert [file.suffix for file in files] == [".usearch", ".npz"]
+    assert [file.suffix for file in files] == [".faiss", ".npz"]
 
     def never(*arguments: object, **options: object) -> None:
         raise AssertionError("built again")
@@ -96,8 +95,7 @@ def test_what_has_no_index_is_told() -> None:
         open_gallery("people.db", encoder=ENCODER, approximate=True)
 
 
-def test_without_usearch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "usearch", None)
-    monkeypatch.setitem(sys.modules, "usearch.index", None)
+def test_without_faiss_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(MissingExtraError, match=r'pip install "face_encode\[index\]"'):
         filled().build_index(approximate=True)

@@ -19,11 +19,11 @@ def save(path: Path, seed: int = 0) -> ApproximateIndex:
     gallery = MemoryGallery(SIXTEEN)
     gallery.add(["Ada"] * 50, like_faces(50, seed=seed))
     gallery.save(path)
-    return ApproximateIndex.of(gallery.embeddings, progress=False)
+    return ApproximateIndex.of(gallery.enrolled, progress=False)
 
 
 def indices(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("*.usearch"))
+    return sorted(path.name for path in folder.glob("*.faiss"))
 
 
 def test_an_index_is_found_by_its_gallery(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_an_index_is_found_by_its_gallery(tmp_path: Path) -> None:
     assert found is not None
     for probe in like_faces(5, seed=2):
         np.testing.assert_array_equal(found.nearest_rows(probe, 7), first.nearest_rows(probe, 7))
-    assert [file.suffix for file in tmp_path.iterdir()].count(".usearch") == 2
+    assert [file.suffix for file in tmp_path.iterdir()].count(".faiss") == 2
 
 
 def test_of_other_embeddings_none_is_found_and_the_stale_one_goes(tmp_path: Path) -> None:
@@ -72,8 +72,8 @@ def test_a_damaged_index_is_passed_over(place: int, tmp_path: Path) -> None:
         assert find_index(path, 50, 16) is None
     # Of the right checksum, and none at all.
     with pytest.raises(GalleryError, match="is damaged"):
-        (tmp_path / "x.usearch").write_bytes(b"no index")
-        ApproximateIndex.read(tmp_path / "x.usearch", 50, 16)
+        (tmp_path / "x.faiss").write_bytes(b"no index")
+        ApproximateIndex.read(tmp_path / "x.faiss", 50, 16)
     (tmp_path / name).write_bytes(whole)
     with pytest.raises(GalleryError, match=r"of \(51, 16\) embeddings"):
         ApproximateIndex.read(tmp_path / name, 51, 16)

@@ -15,7 +15,7 @@ from tests.gallery.common import NAMES, SIXTEEN, filled
 def test_a_gallery_is_saved_with_its_index_and_without(tmp_path: Path) -> None:
     gallery, store = filled(), NpzStore(tmp_path / "people.npz")
     assert not store.is_current
-    index = ApproximateIndex.of(gallery.embeddings, progress=False)
+    index = ApproximateIndex.of(gallery.enrolled, progress=False)
     store.save(gallery.content, index)
     assert store.is_current
     assert load_gallery(tmp_path / "people.npz", SIXTEEN).names.tolist() == NAMES
