@@ -19,7 +19,7 @@ from benchmarks.scale.contestant import Contestant, MissingContestantError
 from benchmarks.scale.embeddings import Population
 from benchmarks.scale.encoding_contestants import random_facenet_weights
 from benchmarks.scale.growth import Growth
-from benchmarks.scale.results import Results
+from benchmarks.scale.results import Results, Skipped
 from benchmarks.timing import Times
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.inception_resnet import inception_resnet
@@ -180,6 +180,30 @@ def test_enrolment_is_measured_beside_whoever_is_installed(
     others = [row["contestant"] for row in part["rows"][2:]]
     others += [each["what"] for each in part["skipped"] if "pip install" in each["why"]]
     assert others == ["face_recognition"]
+
+
+def test_ways_of_searching_without_room_beside_each_other_are_measured_in_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    open_now: list[str] = []
+
+    class NeedsAllMemory(Contestant):
+        def __init__(self, name: str, module: str, kind: str, options: dict[str, Any]) -> None:
+            if kind != "reading" and open_now:
+                raise MissingContestantError(f"no room beside {open_now[0]}")
+            super().__init__(name, module, kind, options)
+            open_now.extend([kind] * (kind != "reading"))
+
+        def close(self) -> None:
+            super().close()
+            open_now.clear()
+
+    monkeypatch.setattr(search, "Contestant", NeedsAllMemory)
+    skipped: list[Skipped] = []
+    found = search.measure_search([1_000], ["float32", "indexed", "int8"], 1, skipped)
+    kinds = [row["kind"] for row in found["rows"]]
+    assert kinds == ["reading", "float32", "indexed", "int8"]
+    assert not skipped
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         metavar="KIND=N",
         help="measure a kind with other than so many faces at the most, such as "
-        "approximate=1000000, which takes minutes to build",
+        "milvus=300000, which takes minutes to build",
     )
     group = made.add_argument_group("recall")
     group.add_argument(
@@ -96,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _limit(text: str) -> tuple[str, int]:
-    """A way to search and the most faces, such as ``approximate=1000000``."""
+    """A way to search and the most faces, such as ``milvus=300000``."""
     kind, _, number = text.partition("=")
     if kind not in [each.kind for each in SEARCH_KINDS]:
         raise argparse.ArgumentTypeError(f"KIND=N with a known kind, not {text!r}")

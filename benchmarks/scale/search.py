@@ -121,7 +121,38 @@ def _measure_size(
     rates: list[float],
     skipped: list[Skipped],
 ) -> list[dict[str, Any]]:
-    """All ways at one size; ``rates`` takes the bytes a second that were read meanwhile."""
+    """All ways at one size; ``rates`` takes the bytes a second that were read meanwhile.
+
+    Those that do not fit into the memory beside the others take their turns after them.
+    """
+    read: list[float] = []
+    rows: dict[str, dict[str, Any]] = {}
+    waiting = list(kinds)
+    while waiting:
+        left_out: dict[str, str] = {}
+        rows |= _measure_together(size, waiting, turns, reader, read, left_out)
+        if len(left_out) == len(waiting):
+            skipped += [
+                Skipped("search", f"{each.label}, {size:,} faces", left_out[each.kind])
+                for each in waiting
+            ]
+            break
+        waiting = [each for each in waiting if each.kind in left_out]
+    rates += read
+    array_bytes = size * DIMENSIONS * 4
+    in_order = [rows[each.kind] for each in kinds if each.kind in rows]
+    return [_row("reading", size, [array_bytes / rate for rate in read]), *in_order]
+
+
+def _measure_together(
+    size: int,
+    kinds: Sequence[SearchKind],
+    turns: int,
+    reader: Contestant,
+    read: list[float],
+    left_out: dict[str, str],
+) -> dict[str, dict[str, Any]]:
+    """As many ways as there is room for, in turns; ``left_out`` says why others were not."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         contestants: dict[str, Contestant] = {}
@@ -129,29 +160,24 @@ def _measure_size(
         # Backwards, because building takes much more memory than it keeps: the largest comes last,
         # when nobody else needs room to build.
         for each in reversed(kinds):
-            what = f"{each.label}, {size:,} faces"
             options = {"faces": size, "dimensions": DIMENSIONS, "folder": folder}
             try:
                 contestant = Contestant(each.label, _MODULE, each.kind, options)
             except MissingContestantError as error:
-                skipped.append(Skipped("search", what, str(error)))
+                left_out[each.kind] = str(error)
                 continue
             contestants[each.kind] = stack.enter_context(contestant)
             once = contestant.ask(repeats=2)["seconds"][-1]
             repeats[each.kind] = int(np.clip(_SECONDS_A_TURN / once, _FEWEST, _MOST))
         times: dict[str, list[float]] = {kind: [] for kind in contestants}
-        read: list[float] = []
         for _ in range(turns):
             read += reader.ask(repeats=2)["bytes_a_second"]
             for kind, contestant in contestants.items():
                 times[kind] += contestant.ask(repeats=repeats[kind])["seconds"]
-        rates += read
-        abouts = {kind: each.ask(about=True) for kind, each in contestants.items()}
-    array_bytes = size * DIMENSIONS * 4
-    rows = [_row("reading", size, [array_bytes / rate for rate in read])]
-    for kind in reversed(times):
-        rows.append(_row(kind, size, times[kind]) | abouts[kind])
-    return rows
+        return {
+            kind: _row(kind, size, times[kind]) | contestant.ask(about=True)
+            for kind, contestant in contestants.items()
+        }
 
 
 def _loop_rows(sizes: Sequence[int], turns: int, skipped: list[Skipped]) -> list[dict[str, Any]]:
