@@ -12,13 +12,17 @@ from pathlib import Path
 import numpy as np
 
 from face_encode.alignment import crop_faces
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.detector import Detector, detect_in_all
 from face_encode.errors import ImageError, InputError
 from face_encode.images import as_rgb, content_digest, decode_image, read_image
 from face_encode.types import CropRecipe, Face, ImageArray, Photo, check_count
 from face_encode.workers import in_processes, sensible_workers_for
 
 NO_FACE = "no face found"
+
+# Photos that are read before faces are looked for in any of them, and all of those before any are
+# cut out, hold this many pixels together, or one photo more: sixteen small ones, one large one.
+_PIXELS_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +86,17 @@ def _find_in_chunk(
     import cv2
 
     cv2.setNumThreads(1)
-    return [find_in_photo(photo, detector, recipe, max_faces, digests) for photo in photos]
+    found: list[PhotoCrops] = []
+    read: list[tuple[PhotoCrops, ImageArray | None]] = []
+    pixels = 0
+    for photo in photos:
+        nothing, image = _read(photo, recipe, digests)
+        read.append((nothing, image))
+        pixels += 0 if image is None else image.shape[0] * image.shape[1]
+        if pixels >= _PIXELS_AT_ONCE:
+            found += _find_in_read(read, detector, recipe, max_faces)
+            read, pixels = [], 0
+    return found + _find_in_read(read, detector, recipe, max_faces)
 
 
 def find_in_photo(
@@ -104,17 +118,8 @@ def find_in_photo(
     Returns:
         Whatever is wrong with the photo is its ``error``.
     """
-    label = "array" if isinstance(photo, np.ndarray) else os.fspath(photo)
-    nothing = _nothing_in(label, recipe)
-    try:
-        if digests:
-            nothing = replace(nothing, digest=content_digest(photo))
-        image = as_rgb(photo) if isinstance(photo, np.ndarray) else read_image(photo)
-    except (ImageError, InputError) as error:
-        # The photo is named beside the reason wherever this is shown.
-        reason = str(error).removeprefix(f"{Path(label)}: ")
-        return replace(nothing, error=reason)
-    return _find_in_image(image, nothing, detector, recipe, max_faces)
+    (found,) = _find_in_read([_read(photo, recipe, digests)], detector, recipe, max_faces)
+    return found
 
 
 def find_in_content(
@@ -141,9 +146,11 @@ def find_in_content(
         if content:
             nothing = replace(nothing, digest=hashlib.sha256(content).hexdigest())
         image = decode_image(content, name, any_format=True)
+        nothing = replace(nothing, size=(image.shape[1], image.shape[0]))
     except ImageError as error:
         return replace(nothing, error=str(error).removeprefix(f"{name}: "))
-    return _find_in_image(image, nothing, detector, recipe, max_faces)
+    (found,) = _find_in_read([(nothing, image)], detector, recipe, max_faces)
+    return found
 
 
 def _nothing_in(name: str, recipe: CropRecipe) -> PhotoCrops:
@@ -151,17 +158,38 @@ def _nothing_in(name: str, recipe: CropRecipe) -> PhotoCrops:
     return PhotoCrops(name, (), np.empty((0, recipe.height, recipe.width, 3), np.uint8))
 
 
-def _find_in_image(
-    image: ImageArray,
-    nothing: PhotoCrops,
+def _read(photo: Photo, recipe: CropRecipe, digests: bool) -> tuple[PhotoCrops, ImageArray | None]:
+    """A photo without a face so far, and its pixels; None where it cannot be read."""
+    label = "array" if isinstance(photo, np.ndarray) else os.fspath(photo)
+    nothing = _nothing_in(label, recipe)
+    try:
+        if digests:
+            nothing = replace(nothing, digest=content_digest(photo))
+        image = as_rgb(photo) if isinstance(photo, np.ndarray) else read_image(photo)
+    except (ImageError, InputError) as error:
+        # The photo is named beside the reason wherever this is shown.
+        reason = str(error).removeprefix(f"{Path(label)}: ")
+        return replace(nothing, error=reason), None
+    return replace(nothing, size=(image.shape[1], image.shape[0])), image
+
+
+def _find_in_read(
+    read: Sequence[tuple[PhotoCrops, ImageArray | None]],
     detector: Detector,
     recipe: CropRecipe,
     max_faces: int | None,
-) -> PhotoCrops:
-    """What a photo becomes once it is decoded."""
-    size = (image.shape[1], image.shape[0])
-    faces = tuple(detector.detect(image))
-    if not faces:
-        return replace(nothing, size=size, error=NO_FACE)
-    crops = crop_faces(image, faces[:max_faces], recipe)
-    return replace(nothing, faces=faces, crops=crops, size=size)
+) -> list[PhotoCrops]:
+    """What photos become once they are read; those that could not be stay as they are."""
+    found = iter(detect_in_all(detector, [image for _, image in read if image is not None]))
+    results = []
+    for nothing, image in read:
+        if image is None:
+            results.append(nothing)
+            continue
+        faces = tuple(next(found))
+        if not faces:
+            results.append(replace(nothing, error=NO_FACE))
+            continue
+        crops = crop_faces(image, faces[:max_faces], recipe)
+        results.append(replace(nothing, faces=faces, crops=crops))
+    return results

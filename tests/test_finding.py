@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from face_encode.detectors.detector import Detector
 from face_encode.detectors.loading import load_detector
@@ -63,3 +64,24 @@ def test_a_worker_that_dies_is_told(encoder: Encoder, people_photos: list[Path])
     # The next call starts afresh.
     found = find_crops(people_photos[:2], load_detector(), encoder.contract.crop, workers=2)
     assert all(item.error is None for item in found)
+
+
+def test_workers_find_what_one_process_finds(
+    encoder: Encoder, people_photos: list[Path], tmp_path: Path
+) -> None:
+    # Photos are looked at in groups: small ones, a large one that ends its group, and among them
+    # some that cannot be read or hold nobody.
+    broken, nobody, large = (tmp_path / f"{name}.png" for name in ("broken", "nobody", "large"))
+    broken.write_bytes(b"no photo")
+    Image.new("RGB", (120, 90)).save(nobody)
+    Image.open(people_photos[0]).resize((1_100, 1_100)).save(large)
+    photos = [*people_photos[:3], broken, large, nobody, *people_photos[3:6]]
+    detector, recipe = load_detector("dlib_hog"), encoder.contract.crop
+    alone = list(find_crops(photos, detector, recipe, workers=1, digests=True))
+    together = list(find_crops(photos, detector, recipe, workers=2, digests=True))
+    assert [found.photo for found in together] == list(map(str, photos))
+    assert [found.error for found in together].count(None) == 7
+    for one, other in zip(alone, together, strict=True):
+        assert (one.error, one.size, one.digest) == (other.error, other.size, other.digest)
+        assert [face.box for face in one.faces] == [face.box for face in other.faces]
+        np.testing.assert_array_equal(one.crops, other.crops)

@@ -7,16 +7,16 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from face_encode.detectors.detector import SMALLEST_SIDE, Found, faces_of, scaled
+from face_encode.detectors.detector import SMALLEST_SIDE, Found, FramingDetector, scaled
 from face_encode.detectors.mmod.finding import FaceFinder
-from face_encode.types import Face, ImageArray
+from face_encode.types import ImageArray
 from face_encode.weights import installed_path, read_verified
 
 _of_thread = threading.local()
 
 
 @dataclass(frozen=True)
-class DlibCnnDetector:
+class DlibCnnDetector(FramingDetector):
     """Finds faces that the HOG detector misses: turned, tilted, partly covered.
 
     Attributes:
@@ -30,13 +30,13 @@ class DlibCnnDetector:
     enlarge: float = 1.0
     name: str = "dlib_cnn"
 
-    def detect(self, image: ImageArray) -> list[Face]:
-        """Find the faces; see ``Detector.detect``."""
+    def find(self, image: ImageArray) -> list[Found]:
+        """Find the faces; see ``FramingDetector.find``."""
         smaller, scale = scaled(image, self.max_pixels, self.enlarge)
         if min(smaller.shape[:2]) < SMALLEST_SIDE:
             return []
         found = find_by_dlib(smaller) if _dlib_has_gpu() else _finder().find(smaller)
-        return faces_of(image, found, scale)
+        return [each.unscaled(scale) for each in found]
 
 
 @functools.cache

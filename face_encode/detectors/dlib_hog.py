@@ -6,15 +6,15 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from face_encode.detectors.detector import SMALLEST_SIDE, Found, faces_of, scaled
+from face_encode.detectors.detector import SMALLEST_SIDE, Found, FramingDetector, scaled
 from face_encode.detectors.frontal_face import load_frontal_face_detector
-from face_encode.types import Face, ImageArray
+from face_encode.types import ImageArray
 
 _of_thread = threading.local()
 
 
 @dataclass(frozen=True)
-class DlibHogDetector:
+class DlibHogDetector(FramingDetector):
     """Finds faces of about 80 pixels and more, at the size at which it looks at the photo.
 
     Attributes:
@@ -28,17 +28,16 @@ class DlibHogDetector:
     enlarge: float = 1.0
     name: str = "dlib_hog"
 
-    def detect(self, image: ImageArray) -> list[Face]:
-        """Find the faces; see ``Detector.detect``."""
+    def find(self, image: ImageArray) -> list[Found]:
+        """Find the faces; see ``FramingDetector.find``."""
         smaller, scale = scaled(image, self.max_pixels, self.enlarge)
         if min(smaller.shape[:2]) < SMALLEST_SIDE:
             return []
         boxes, scores, _ = _detector().run(smaller, 0, 0.0)
-        found = [
-            Found(box.left(), box.top(), box.width(), box.height(), float(score))
+        return [
+            Found(box.left(), box.top(), box.width(), box.height(), float(score)).unscaled(scale)
             for box, score in zip(boxes, scores, strict=True)
         ]
-        return faces_of(image, found, scale)
 
 
 def _detector() -> Any:

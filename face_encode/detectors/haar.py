@@ -9,9 +9,9 @@ from typing import Any
 
 import cv2
 
-from face_encode.detectors.detector import Found, faces_of, scaled
+from face_encode.detectors.detector import Found, FramingDetector, scaled
 from face_encode.errors import InputError, MissingExtraError, WeightsError
-from face_encode.types import Face, ImageArray
+from face_encode.types import ImageArray
 
 _FILE = "haarcascade_frontalface_alt2.xml"
 
@@ -24,7 +24,7 @@ _local = threading.local()
 
 
 @dataclass(frozen=True)
-class HaarDetector:
+class HaarDetector(FramingDetector):
     """Finds faces seen from the front, small ones too, in little time.
 
     Attributes:
@@ -49,8 +49,8 @@ class HaarDetector:
             raise InputError(f"step is a number above 1. Received: {self.step!r}")
         _check_cascades()
 
-    def detect(self, image: ImageArray) -> list[Face]:
-        """Find the faces; see ``Detector.detect``."""
+    def find(self, image: ImageArray) -> list[Found]:
+        """Find the faces; see ``FramingDetector.find``."""
         smaller, scale = scaled(image, self.max_pixels, self.enlarge)
         if min(smaller.shape[:2]) < self.smallest:
             return []
@@ -65,7 +65,7 @@ class HaarDetector:
             Found(left, top, width, height, float(score)).reframed(_RIGHT, _DOWN, _SIZE)
             for (left, top, width, height), score in zip(boxes, scores, strict=True)
         ]
-        return faces_of(image, found, scale)
+        return [each.unscaled(scale) for each in found]
 
 
 def _check_cascades() -> None:

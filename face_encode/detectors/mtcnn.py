@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from face_encode.console import without_native_notices
-from face_encode.detectors.detector import SMALLEST_SIDE, Found, faces_of, scaled
+from face_encode.detectors.detector import SMALLEST_SIDE, Found, FramingDetector, scaled
 from face_encode.errors import InputError, MissingExtraError
-from face_encode.types import Face, ImageArray
+from face_encode.types import ImageArray
 from face_encode.weights import installed_path, read_verified
 
 # From MTCNN's frame to dlib's, the medians over faces that both found; docs/detectors.md.
@@ -18,7 +18,7 @@ _RIGHT, _DOWN, _SIZE = 0.05, 0.06, 0.97
 
 
 @dataclass(frozen=True)
-class MtcnnDetector:
+class MtcnnDetector(FramingDetector):
     """Finds faces from 20 pixels on, also turned ones, by three small networks in a row.
 
     Attributes:
@@ -36,8 +36,8 @@ class MtcnnDetector:
         """Check that the extra is there."""
         _check_extra()
 
-    def detect(self, image: ImageArray) -> list[Face]:
-        """Find the faces; see ``Detector.detect``."""
+    def find(self, image: ImageArray) -> list[Found]:
+        """Find the faces; see ``FramingDetector.find``."""
         smaller, scale = scaled(image, self.max_pixels, self.enlarge)
         if min(smaller.shape[:2]) < SMALLEST_SIDE:
             return []
@@ -51,7 +51,7 @@ class MtcnnDetector:
             Found(left, top, right - left, bottom - top, score).reframed(_RIGHT, _DOWN, _SIZE)
             for left, top, right, bottom, score in rows[:, 1:6].astype(float).tolist()
         ]
-        return faces_of(image, found, scale)
+        return [each.unscaled(scale) for each in found]
 
 
 def _check_extra() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from face_encode.detectors.detector import Detector
-from face_encode.types import Face, ImageArray
+from face_encode.detectors.detector import Found, FramingDetector
+from face_encode.types import ImageArray
 
 
 @dataclass(frozen=True)
-class ThoroughDetector:
+class ThoroughDetector(FramingDetector):
     """Asks one detector after the other until one finds a face.
 
     Most photos cost no more than the first one takes, and few are given up.
@@ -19,12 +19,12 @@ class ThoroughDetector:
         name: What the chain is called.
     """
 
-    steps: tuple[Detector, ...]
+    steps: tuple[FramingDetector, ...]
     name: str = "dlib"
 
-    def detect(self, image: ImageArray) -> list[Face]:
-        """Find the faces; see ``Detector.detect``."""
+    def find(self, image: ImageArray) -> list[Found]:
+        """Find the faces; see ``FramingDetector.find``."""
         for step in self.steps:
-            if faces := step.detect(image):
-                return faces
+            if found := step.find(image):
+                return found
         return []

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from face_encode.detectors.detector import Detector, Found, scaled
+from face_encode.detectors.detector import Detector, Found, FramingDetector, detect_in_all, scaled
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.detectors.loading import DEFAULT_DETECTOR, KNOWN_DETECTORS, load_detector
 from face_encode.detectors.thorough import ThoroughDetector
@@ -197,14 +197,27 @@ def test_the_thorough_detector_finds_what_the_fast_one_misses(photo: ImageArray)
 
 
 def test_the_thorough_detector_stops_at_the_first_that_finds_a_face(photo: ImageArray) -> None:
-    class Forbidden:
+    class Forbidden(FramingDetector):
         name = "forbidden"
 
-        def detect(self, image: ImageArray) -> list[Face]:
+        def find(self, image: ImageArray) -> list[Found]:
             raise AssertionError("the chain went on")
 
     chain = ThoroughDetector((DlibHogDetector(), Forbidden()))
     assert len(chain.detect(photo)) == 1
+
+
+def test_many_photos_give_the_faces_of_each(detector: Detector, people_photos: list[Path]) -> None:
+    photos = [read_image(path) for path in people_photos[:2]]
+    photos.insert(1, np.zeros((90, 120, 3), np.uint8))
+    alone = [detector.detect(photo) for photo in photos]
+    together = detect_in_all(detector, photos)
+    assert [len(faces) for faces in together] == [1, 0, 1]
+    for one, other in zip(alone, together, strict=True):
+        assert [face.box for face in one] == [face.box for face in other]
+        for face, same in zip(one, other, strict=True):
+            np.testing.assert_array_equal(face.landmarks, same.landmarks)
+    assert detect_in_all(detector, []) == []
 
 
 def test_an_unknown_detector_is_told_with_the_known_ones() -> None:
