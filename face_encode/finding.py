@@ -86,6 +86,28 @@ def _find_in_chunk(
     import cv2
 
     cv2.setNumThreads(1)
+    return find_in_photos(photos, detector, recipe, max_faces, digests)
+
+
+def find_in_photos(
+    photos: Iterable[Photo],
+    detector: Detector,
+    recipe: CropRecipe,
+    max_faces: int | None,
+    digests: bool = False,
+) -> list[PhotoCrops]:
+    """Read some photos, find the faces and cut them out, in this process.
+
+    Args:
+        photos: Paths or arrays; taken as they are needed.
+        detector: Finds the faces.
+        recipe: How they are cut out.
+        max_faces: The largest so many of each photo; None for all.
+        digests: Whether to make the digest of each file's content too.
+
+    Returns:
+        One a photo, in their order; whatever is wrong with a photo is its ``error``.
+    """
     found: list[PhotoCrops] = []
     read: list[tuple[PhotoCrops, ImageArray | None]] = []
     pixels = 0
@@ -118,7 +140,7 @@ def find_in_photo(
     Returns:
         Whatever is wrong with the photo is its ``error``.
     """
-    (found,) = _find_in_read([_read(photo, recipe, digests)], detector, recipe, max_faces)
+    (found,) = find_in_photos([photo], detector, recipe, max_faces, digests)
     return found
 
 

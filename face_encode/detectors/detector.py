@@ -100,9 +100,9 @@ class FramingDetector(ABC):
 def detect_in_all(detector: Detector, images: Sequence[ImageArray]) -> list[list[Face]]:
     """Find the faces in each of some photos.
 
-    The detector and the model of the landmarks take turns photo after photo no more than they must:
-    each has some megabytes of its own to look at, and would find none of them in the processor's
-    cache, which the other has just filled. That saves a tenth of the time.
+    The detector looks at all of them before any landmarks are looked for: each of the two has some
+    megabytes of its own to go through, and where they take turns at every photo, finds the
+    processor's cache full of the other's. That saves one millisecond in sixteen.
 
     Args:
         detector: Any.

@@ -26,7 +26,7 @@ from face_encode.embedding_files.table import EmbeddingSettings
 from face_encode.encoders.encoder import BATCH_SIZE
 from face_encode.encoders.engines.table import KERAS
 from face_encode.errors import ClusterError
-from face_encode.finding import PhotoCrops, find_in_content, find_in_photo
+from face_encode.finding import PhotoCrops, find_in_content, find_in_photos
 from face_encode.images import MAX_BYTES
 from face_encode.pipeline import encode_together
 from face_encode.storage import Place, in_a_line
@@ -78,18 +78,16 @@ class FaceFinding:
         """
         names = photos["photo"].to_pylist()
         if self._folder.is_local:
-            found = [self._find_in_file(name) for name in names]
+            files = (self._folder.local / name for name in names)
+            found = find_in_photos(
+                files, self._detector, self._recipe, self._max_faces, digests=True
+            )
         else:
             found = list(self._find_in_store(names))
         return (
             photos.select(["part"])
             .append_column("photo", photos["photo"])
             .append_column("found", _packed(found))
-        )
-
-    def _find_in_file(self, name: str) -> PhotoCrops:
-        return find_in_photo(
-            self._folder.local / name, self._detector, self._recipe, self._max_faces, digests=True
         )
 
     def _find_in_store(self, names: Sequence[str]) -> Iterator[PhotoCrops]:
