@@ -20,8 +20,8 @@ from face_encode.workers import in_processes, sensible_workers_for
 
 NO_FACE = "no face found"
 
-# Photos that are read before faces are looked for in any of them, and all of those before any are
-# cut out, hold this many pixels together, or one photo more: sixteen small ones, one large one.
+# Photos that are read before faces are looked for in any of them hold so many pixels together, and
+# one photo more at the most: of small ones all that a worker is given at once, of large ones one.
 _PIXELS_AT_ONCE = 1_000_000
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from face_encode.detectors.detector import Found, FramingDetector
+from face_encode.errors import InputError
 from face_encode.types import ImageArray
 
 
@@ -21,6 +22,15 @@ class ThoroughDetector(FramingDetector):
 
     steps: tuple[FramingDetector, ...]
     name: str = "dlib"
+
+    def __post_init__(self) -> None:
+        """Check the steps."""
+        for step in self.steps:
+            if not isinstance(step, FramingDetector):
+                raise InputError(
+                    "the steps of a chain are FramingDetectors, which find frames. "
+                    f"Received: {type(step).__name__}"
+                )
 
     def find(self, image: ImageArray) -> list[Found]:
         """Find the faces; see ``FramingDetector.find``."""

@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import GalleryError, MissingExtraError
+from face_encode.files import open_regular
 from face_encode.gallery.enrolled import Enrolled
 from face_encode.progress import tracked
 from face_encode.quantization import unit_length
+from face_encode.types import Embeddings
 
 # Times the square root of the rows: so many cells. With more of them a search is faster, as each
 # holds fewer rows, and misses more.
@@ -28,35 +33,39 @@ _CELLS = 2
 # Cells that a search looks through: of up to 16,000 rows all, of a million an eighth, of ten
 # millions a 25th. docs/search.md has what is missed.
 _LOOKED_THROUGH = 256
+# Where these hold fewer rows than are asked for, so many times as many are looked through.
+_FURTHER = 4
 # The centres are means of so many rows each, found in so many rounds: more make no better cells.
 _ROWS_A_CENTRE, _ROUNDS = 64, 5
 _ADDED_AT_ONCE = 32_768
 
 
 class ApproximateIndex:
-    """The embeddings of a gallery in cells, by the numbers of their rows."""
+    """The embeddings of a gallery in cells, by the numbers of their rows.
+
+    Any number of threads may search at once, each on one core: faiss' own threads, which it
+    shares among all, come to a standstill in a process that was forked.
+    """
 
     def __init__(self, cells: Any) -> None:
         """Take an inverted file of ``faiss``, of unit vectors."""
         self._cells = cells
-        cells.nprobe = _LOOKED_THROUGH
-        # The cells of one probe are divided among the cores; several probes take turns.
-        cells.parallel_mode = 1
 
     @classmethod
     def of(cls, enrolled: Enrolled, *, progress: bool = True) -> ApproximateIndex:
-        """Put everybody into cells, which takes half a minute for a million.
+        """Put everybody into cells, which takes some ten seconds for a million.
 
         Args:
             enrolled: At least one row.
             progress: Whether to show a progress bar.
 
         Raises:
+            GalleryError: An embedding is damaged.
             MissingExtraError: ``faiss`` is not installed.
         """
         faiss = _faiss()
         size = enrolled.rows.shape[1]
-        count = max(1, round(_CELLS * math.sqrt(len(enrolled))))
+        count = min(len(enrolled), round(_CELLS * math.sqrt(len(enrolled))))
         cells = faiss.IndexIVFScalarQuantizer(
             faiss.IndexFlatIP(size),
             size,
@@ -71,33 +80,35 @@ class ApproximateIndex:
         samples = np.random.default_rng(0).choice(
             len(enrolled), min(len(enrolled), count * _ROWS_A_CENTRE), replace=False
         )
-        cells.train(unit_length(enrolled.embeddings_of(np.sort(samples))))
+        cells.train(_units(enrolled, np.sort(samples)))
         starts = range(0, len(enrolled), _ADDED_AT_ONCE)
         for start in tracked(starts, len(starts), "Indexing", show=progress):
             rows = np.arange(start, min(start + _ADDED_AT_ONCE, len(enrolled)))
-            cells.add(unit_length(enrolled.embeddings_of(rows)))
+            cells.add(_units(enrolled, rows))
         return cls(cells)
 
     @classmethod
     def read(cls, path: Path, rows: int, size: int) -> ApproximateIndex:
-        """Open a file whose checksum is known to be right.
+        """Read a file whose checksum is known to be right.
 
         Raises:
             GalleryError: It is of other embeddings, or no such file.
             MissingExtraError: ``faiss`` is not installed.
         """
         faiss = _faiss()
-        # Windows refuses to replace a file that is mapped.
-        mapped = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY if os.name == "posix" else 0
-        try:
-            cells = faiss.read_index(os.fspath(path), mapped)
-        except Exception as error:
-            raise GalleryError(f"the index {path} is damaged: {error}") from error
+        # By Python's file: faiss would take the path for one in the system's own encoding, and
+        # follow it to others that a file may name.
+        with _damage_told(path), open_regular(path) as file:
+            cells = faiss.read_index(faiss.PyCallbackIOReader(file.read))
+        if not isinstance(cells, faiss.IndexIVFScalarQuantizer):
+            raise GalleryError(
+                f"the index {path} is damaged: it holds no cells. Received: {type(cells).__name__}"
+            )
         received = (cells.ntotal, cells.d)
-        if not isinstance(cells, faiss.IndexIVF) or received != (rows, size):
+        if received != (rows, size) or cells.invlists.compute_ntotal() != rows:
             raise GalleryError(
                 f"the index {path} is damaged: it is of ({rows}, {size}) embeddings. "
-                f"Received: {type(cells).__name__} of {received}"
+                f"Received: {received}"
             )
         return cls(cells)
 
@@ -107,19 +118,57 @@ class ApproximateIndex:
         Raises:
             OSError: It cannot be written; or a RuntimeError of ``faiss``.
         """
-        _faiss().write_index(self._cells, os.fspath(path))
+        faiss = _faiss()
+        with open(path, "wb") as file:
+            faiss.write_index(self._cells, faiss.PyCallbackIOWriter(file.write))
 
     def nearest_rows(self, probe: npt.NDArray[np.floating], count: int) -> npt.NDArray[np.intp]:
-        """Rows near a probe, ``(D,)`` of any length, as many as asked for or as its cells hold.
+        """Rows near a probe, ``(D,)`` of any length, as many as asked for or all there are.
 
         They are likely to be the nearest ones, in no promised order.
+
+        Raises:
+            GalleryError: The index is damaged.
         """
+        faiss = _faiss()
         unit = unit_length(np.asarray(probe, np.float32)[np.newaxis])
-        _, (found,) = self._cells.search(unit, min(count, self._cells.ntotal))
-        # Behind the last of them comes -1.
-        return np.asarray(found[found >= 0], np.intp)
+        total = self._cells.ntotal
+        looked_through = _LOOKED_THROUGH
+        while True:
+            parameters = faiss.SearchParametersIVF(nprobe=looked_through)
+            _, (found,) = self._cells.search(unit, min(count, total), params=parameters)
+            # Behind the last of them comes -1.
+            rows = np.asarray(found[found >= 0], np.intp)
+            if len(rows) == min(count, total) or looked_through >= self._cells.nlist:
+                break
+            looked_through *= _FURTHER
+        if len(rows) and rows.max() >= total:
+            raise GalleryError("the approximate index is damaged: it names rows that are not there")
+        return rows
 
 
+def _units(enrolled: Enrolled, rows: npt.NDArray[np.intp]) -> Embeddings:
+    """Some rows, brought to length 1.
+
+    Raises:
+        GalleryError: One is not finite; faiss would lose it without a word.
+    """
+    units = unit_length(enrolled.embeddings_of(rows))
+    if not np.isfinite(units).all():
+        raise GalleryError("the gallery is damaged: an embedding in it is not finite")
+    return units
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    """Whatever faiss raises of a file becomes an error of ours."""
+    try:
+        yield
+    except Exception as error:
+        raise GalleryError(f"the index {path} is damaged: {error}") from error
+
+
+@cache
 def _faiss() -> Any:
     """The library, where it is installed."""
     try:
@@ -128,4 +177,7 @@ def _faiss() -> Any:
         raise MissingExtraError(
             'an approximate index takes faiss: pip install "face_encode[index]"'
         ) from error
+    if hasattr(os, "register_at_fork"):
+        # Its threads are not there in a process that was forked, and it would wait for them.
+        os.register_at_fork(after_in_child=lambda: faiss.omp_set_num_threads(1))
     return faiss

@@ -188,7 +188,9 @@ class _OfCodes:
             for part, packed in parts
             if len(part)
         ]
-        return products[0] if len(products) == 1 else np.concatenate(products)
+        if len(products) == 1:
+            return products[0]
+        return np.concatenate([np.empty((0, 1), np.int32), *products])
 
     def exact(self, probe: int, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         unit = self._units[probe]

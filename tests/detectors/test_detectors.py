@@ -6,13 +6,23 @@ import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from face_encode.detectors.detector import Detector, Found, FramingDetector, detect_in_all, scaled
+from face_encode.detectors import detector as module
+from face_encode.detectors.detector import (
+    Detector,
+    Found,
+    FramingDetector,
+    detect_in_all,
+    faces_of,
+    scaled,
+)
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.detectors.loading import DEFAULT_DETECTOR, KNOWN_DETECTORS, load_detector
 from face_encode.detectors.thorough import ThoroughDetector
@@ -218,6 +228,36 @@ def test_many_photos_give_the_faces_of_each(detector: Detector, people_photos: l
         for face, same in zip(one, other, strict=True):
             np.testing.assert_array_equal(face.landmarks, same.landmarks)
     assert detect_in_all(detector, []) == []
+
+
+def test_all_photos_are_looked_at_before_any_landmarks(
+    photo: ImageArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+
+    class Recording(DlibHogDetector):
+        def find(self, image: ImageArray) -> list[Found]:
+            order.append("find")
+            return super().find(image)
+
+    def recorded(image: ImageArray, found: list[Found]) -> list[Face]:
+        order.append("landmarks")
+        return faces_of(image, found)
+
+    monkeypatch.setattr(module, "faces_of", recorded)
+    assert len(detect_in_all(Recording(), [photo, photo])) == 2
+    assert order == ["find", "find", "landmarks", "landmarks"]
+
+
+def test_a_detector_that_leaves_faces_out_leaves_them_out_of_many_photos(photo: ImageArray) -> None:
+    class Choosy(DlibHogDetector):
+        def detect(self, image: ImageArray) -> list[Face]:
+            return [face for face in super().detect(image) if face.box.width > 1_000]
+
+    assert detect_in_all(Choosy(), [photo]) == [[]]
+    plain: Any = SimpleNamespace(name="plain", detect=lambda image: [])
+    with pytest.raises(InputError, match="Received: SimpleNamespace"):
+        ThoroughDetector((plain,))
 
 
 def test_an_unknown_detector_is_told_with_the_known_ones() -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +61,63 @@ def test_as_many_people_are_found_as_there_are() -> None:
     assert gallery.search(np.zeros((1, SIZE), np.float32))[0][0].similarity == 0
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5])
+def test_a_few_are_found_too(rows: int) -> None:
+    gallery = MemoryGallery(ENCODER)
+    gallery.add([f"p{number}" for number in range(rows)], like_faces(rows, size=SIZE))
+    probes = like_faces(3, size=SIZE, seed=3)
+    exact = gallery.search(probes, rows)
+    gallery.build_index(approximate=True, progress=False)
+    assert gallery.search(probes, rows) == exact
+
+
+def test_where_the_nearest_cells_hold_too_few_others_are_looked_through() -> None:
+    # 283 cells, most of them of the crowd, which is one person and farther away than all others.
+    random = np.random.default_rng(0)
+    others = like_faces(5, size=SIZE, seed=1)
+    crowd = -others.mean(axis=0) + 0.01 * random.normal(size=(20_000, SIZE)).astype(np.float32)
+    gallery = MemoryGallery(ENCODER)
+    gallery.add(["crowd"] * 20_000, crowd)
+    gallery.add(["Ada", "Bo", "Cy", "Di", "Ed"], others)
+    gallery.build_index(approximate=True, progress=False)
+    for probe in (others[:1], crowd[:1]):
+        (found,) = gallery.search(probe, 6)
+        assert sorted(match.name for match in found) == ["Ada", "Bo", "Cy", "Di", "Ed", "crowd"]
+
+
+def test_rows_that_are_all_the_same_are_found() -> None:
+    gallery = MemoryGallery(ENCODER)
+    gallery.add(["Ada"] * 20_000, np.tile(like_faces(1, size=SIZE), (20_000, 1)))
+    gallery.build_index(approximate=True, progress=False)
+    assert gallery.search(like_faces(1, size=SIZE, seed=3))[0][0].name == "Ada"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_and_many_threads_search_too() -> None:
+    gallery, probes = filled(), like_faces(40, size=SIZE, seed=3)
+    gallery.build_index(approximate=True, progress=False)
+    expected = gallery.search(probes, 3)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda probe: gallery.search(probe[np.newaxis], 3)[0], probes))
+    assert found == expected
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)  # a search that waits for threads that are not there would last for ever
+        same = gallery.search(probes, 3) == expected
+        gallery.build_index(approximate=True, progress=False)
+        os._exit(0 if same and len(gallery.search(probes)) == 40 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("row", [0, 1_234])
+def test_a_damaged_embedding_is_told(row: int) -> None:
+    gallery = filled()
+    gallery.enrolled.rows[row, 0] = np.nan
+    with pytest.raises(GalleryError, match="an embedding in it is not finite"):
+        gallery.build_index(approximate=True, progress=False)
+
+
 def test_it_is_gone_when_the_people_change() -> None:
     gallery = filled()
     gallery.build_index(approximate=True, progress=False)
@@ -80,6 +140,14 @@ def test_opening_builds_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     opened = open_gallery(path, encoder=ENCODER, approximate=True)
     assert opened.search(probes, 3) == built.search(probes, 3)
     assert sorted(tmp_path.iterdir()) == files
+    # What was read is whole: it can be saved again, here and elsewhere, and read from there.
+    copy = tmp_path / "Kopie für 王" / "people.npz"
+    copy.parent.mkdir()
+    assert isinstance(opened, MemoryGallery)
+    for target in (path, copy):
+        opened.save(target)
+        again = open_gallery(target, encoder=ENCODER, approximate=True)
+        assert again.search(probes, 3) == built.search(probes, 3)
 
 
 def test_what_has_no_index_is_told() -> None:
@@ -96,6 +164,7 @@ def test_what_has_no_index_is_told() -> None:
 
 
 def test_without_faiss_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    approximate._faiss.cache_clear()
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(MissingExtraError, match=r'pip install "face_encode\[index\]"'):
         filled().build_index(approximate=True)

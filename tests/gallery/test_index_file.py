@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
@@ -74,6 +75,9 @@ def test_a_damaged_index_is_passed_over(place: int, tmp_path: Path) -> None:
     with pytest.raises(GalleryError, match="is damaged"):
         (tmp_path / "x.faiss").write_bytes(b"no index")
         ApproximateIndex.read(tmp_path / "x.faiss", 50, 16)
+    with pytest.raises(GalleryError, match="holds no cells"):
+        faiss.write_index(faiss.IndexFlatIP(16), str(tmp_path / "flat.faiss"))
+        ApproximateIndex.read(tmp_path / "flat.faiss", 0, 16)
     (tmp_path / name).write_bytes(whole)
     with pytest.raises(GalleryError, match=r"of \(51, 16\) embeddings"):
         ApproximateIndex.read(tmp_path / name, 51, 16)

@@ -40,6 +40,15 @@ def test_the_rough_look_is_off_by_the_slack_at_the_most(
         assert off <= similarities.slack[probe] <= at_most
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 7, 8])
+def test_any_number_of_rows_has_the_scores_of_each(count: int) -> None:
+    rows = like_faces(9, size=16)
+    columns = Enrolled.nobody(16, int8=True).joined(["Ada"] * 9, rows, [""] * 9)
+    similarities = similarities_of(columns, like_faces(1, size=16, seed=3), "cosine")
+    one_by_one = [similarities.scores(np.array([row]))[0, 0] for row in range(count)]
+    assert similarities.scores(np.arange(count))[:, 0].tolist() == one_by_one
+
+
 def test_exact_is_what_the_definition_says() -> None:
     rows = np.array([(3, 4), (0, 2), (-1, 0)], np.float32)
     columns = Enrolled.nobody(2).joined(["Ada", "Bo", "Cy"], rows, ["", "", ""])
