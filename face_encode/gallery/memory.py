@@ -153,8 +153,8 @@ class MemoryGallery:
             approximate: False keeps int8 codes beside float32 embeddings, for searches to look
                 through first: they find the same, in a fraction of the time, and the index is
                 saved with the gallery, and grows and shrinks with it. True puts them into cells,
-                which may miss the nearest, for tens of millions; it takes half a minute for a
-                million, is saved beside the gallery, and is gone when the people change.
+                which may miss the nearest, for tens of millions; it takes some ten seconds for
+                a million, is saved beside the gallery, and is gone when the people change.
             progress: Whether to show a progress bar.
 
         Raises:
