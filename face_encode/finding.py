@@ -68,7 +68,11 @@ def find_crops(
     if workers is None:
         workers, photos = sensible_workers_for(photos)
     if check_count(workers, "workers") == 1:
-        return (find_in_photo(photo, detector, recipe, max_faces, digests) for photo in photos)
+        return (
+            found
+            for photo in photos
+            for found in find_in_photos([photo], detector, recipe, max_faces, digests)
+        )
     find = partial(
         _find_in_chunk, detector=detector, recipe=recipe, max_faces=max_faces, digests=digests
     )
@@ -121,29 +125,6 @@ def find_in_photos(
     return found + _find_in_read(read, detector, recipe, max_faces)
 
 
-def find_in_photo(
-    photo: Photo,
-    detector: Detector,
-    recipe: CropRecipe,
-    max_faces: int | None,
-    digests: bool = False,
-) -> PhotoCrops:
-    """Read one photo, find the faces and cut them out, in this process.
-
-    Args:
-        photo: A path or an array.
-        detector: Finds the faces.
-        recipe: How they are cut out.
-        max_faces: The largest so many; None for all.
-        digests: Whether to make the digest of the file's content too.
-
-    Returns:
-        Whatever is wrong with the photo is its ``error``.
-    """
-    (found,) = find_in_photos([photo], detector, recipe, max_faces, digests)
-    return found
-
-
 def find_in_content(
     content: bytes,
     name: str,
@@ -151,7 +132,7 @@ def find_in_content(
     recipe: CropRecipe,
     max_faces: int | None,
 ) -> PhotoCrops:
-    """Find the faces in a photo whose file has been read, as ``find_in_photo`` does.
+    """Find the faces in a photo whose file has been read, as ``find_in_photos`` does.
 
     Args:
         content: The file's content, from wherever the file lies.
@@ -168,7 +149,6 @@ def find_in_content(
         if content:
             nothing = replace(nothing, digest=hashlib.sha256(content).hexdigest())
         image = decode_image(content, name, any_format=True)
-        nothing = replace(nothing, size=(image.shape[1], image.shape[0]))
     except ImageError as error:
         return replace(nothing, error=str(error).removeprefix(f"{name}: "))
     (found,) = _find_in_read([(nothing, image)], detector, recipe, max_faces)
@@ -192,7 +172,7 @@ def _read(photo: Photo, recipe: CropRecipe, digests: bool) -> tuple[PhotoCrops, 
         # The photo is named beside the reason wherever this is shown.
         reason = str(error).removeprefix(f"{Path(label)}: ")
         return replace(nothing, error=reason), None
-    return replace(nothing, size=(image.shape[1], image.shape[0])), image
+    return nothing, image
 
 
 def _find_in_read(
@@ -208,10 +188,11 @@ def _find_in_read(
         if image is None:
             results.append(nothing)
             continue
+        size = (image.shape[1], image.shape[0])
         faces = tuple(next(found))
         if not faces:
-            results.append(replace(nothing, error=NO_FACE))
+            results.append(replace(nothing, size=size, error=NO_FACE))
             continue
         crops = crop_faces(image, faces[:max_faces], recipe)
-        results.append(replace(nothing, faces=faces, crops=crops))
+        results.append(replace(nothing, faces=faces, crops=crops, size=size))
     return results

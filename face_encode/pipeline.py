@@ -145,7 +145,7 @@ def encode_together(
     """Encode the crops of several photos in one call of the encoder.
 
     Args:
-        items: What ``find_crops`` gave, or ``find_in_photo``.
+        items: What ``find_crops`` gave, or ``find_in_photos``.
         encoder: Embeds them.
         batch_size: The most crops that go through the network at once.
     """

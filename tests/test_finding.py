@@ -10,7 +10,7 @@ from face_encode.detectors.detector import Detector
 from face_encode.detectors.loading import load_detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import FaceEncodeError
-from face_encode.finding import find_crops, find_in_content, find_in_photo
+from face_encode.finding import find_crops, find_in_content, find_in_photos
 from face_encode.images import read_image
 from face_encode.types import Face, ImageArray
 from tests.conftest import EXAMPLES
@@ -26,7 +26,7 @@ def test_a_file_read_elsewhere_gives_what_the_file_gives(
     detector, recipe = load_detector("dlib_hog"), encoder.contract.crop
     for path in (people_photos[0], EXAMPLES / "group.jpg", broken, empty, text):
         read = find_in_content(path.read_bytes(), path.name, detector, recipe, None)
-        opened = find_in_photo(path, detector, recipe, None, digests=True)
+        (opened,) = find_in_photos([path], detector, recipe, None, digests=True)
         assert (read.photo, opened.photo) == (path.name, str(path))
         assert [face.box for face in read.faces] == [face.box for face in opened.faces]
         assert read.size == opened.size

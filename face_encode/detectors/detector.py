@@ -109,9 +109,11 @@ def detect_in_all(detector: Detector, images: Sequence[ImageArray]) -> list[list
         images: As for ``Detector.detect``; few or small, for all of them are in memory.
     """
     # A subclass with a way of detecting of its own, which leaves faces out for instance, keeps it.
-    if getattr(type(detector), "detect", None) is not FramingDetector.detect:
+    if (
+        not isinstance(detector, FramingDetector)
+        or type(detector).detect is not FramingDetector.detect
+    ):
         return [detector.detect(image) for image in images]
-    assert isinstance(detector, FramingDetector)
     found = [detector.find(image) for image in images]
     return [faces_of(image, each) for image, each in zip(images, found, strict=True)]
 

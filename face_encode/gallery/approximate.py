@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ import numpy.typing as npt
 
 from face_encode.errors import GalleryError, MissingExtraError
 from face_encode.files import open_regular
+from face_encode.gallery.checking import check_undamaged
 from face_encode.gallery.enrolled import Enrolled
 from face_encode.progress import tracked
 from face_encode.quantization import unit_length
@@ -98,8 +97,11 @@ class ApproximateIndex:
         faiss = _faiss()
         # By Python's file: faiss would take the path for one in the system's own encoding, and
         # follow it to others that a file may name.
-        with _damage_told(path), open_regular(path) as file:
-            cells = faiss.read_index(faiss.PyCallbackIOReader(file.read))
+        try:
+            with open_regular(path) as file:
+                cells = faiss.read_index(faiss.PyCallbackIOReader(file.read))
+        except Exception as error:
+            raise GalleryError(f"the index {path} is damaged: {error}") from error
         if not isinstance(cells, faiss.IndexIVFScalarQuantizer):
             raise GalleryError(
                 f"the index {path} is damaged: it holds no cells. Received: {type(cells).__name__}"
@@ -154,18 +156,8 @@ def _units(enrolled: Enrolled, rows: npt.NDArray[np.intp]) -> Embeddings:
         GalleryError: One is not finite; faiss would lose it without a word.
     """
     units = unit_length(enrolled.embeddings_of(rows))
-    if not np.isfinite(units).all():
-        raise GalleryError("the gallery is damaged: an embedding in it is not finite")
+    check_undamaged(units)
     return units
-
-
-@contextmanager
-def _damage_told(path: Path) -> Iterator[None]:
-    """Whatever faiss raises of a file becomes an error of ours."""
-    try:
-        yield
-    except Exception as error:
-        raise GalleryError(f"the index {path} is damaged: {error}") from error
 
 
 @cache

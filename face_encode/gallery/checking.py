@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from face_encode.distances import Metric
-from face_encode.errors import InputError
+from face_encode.errors import GalleryError, InputError
 from face_encode.gallery.names import check_names
 from face_encode.types import Embeddings
 
@@ -31,6 +32,19 @@ def check_embeddings(embeddings: Any, names: Sequence[str], size: int) -> Embedd
     if not np.isfinite(lengths).all() or not (lengths > 0).all():
         raise InputError("an embedding is finite and not all zeros; at least one is not")
     return added
+
+
+def check_undamaged(values: npt.NDArray[np.floating]) -> None:
+    """Refuse what only damaged embeddings give: a file that is mapped is not read beforehand.
+
+    Args:
+        values: Embeddings that are enrolled, or similarities to them.
+
+    Raises:
+        GalleryError: A value is not finite.
+    """
+    if not np.isfinite(values).all():
+        raise GalleryError("the gallery is damaged: an embedding in it is not finite")
 
 
 def check_shape(shape: tuple[int, ...], names: Sequence[str], size: int) -> None:

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.distances import Metric
-from face_encode.errors import GalleryError
 from face_encode.gallery.approximate import ApproximateIndex
+from face_encode.gallery.checking import check_undamaged
 from face_encode.gallery.enrolled import Enrolled
 from face_encode.gallery.gallery import Ranking
 from face_encode.gallery.groups import GROUP_ROWS, Groups
@@ -89,7 +89,7 @@ def _nearest_by_best(enrolled: Enrolled, similarities: Similarities, k: int) -> 
 
     _over_rows(note, len(enrolled), similarities)
     highest = similarities.rough(highest)
-    _check_finite(highest)
+    check_undamaged(highest)
     return [
         _nearest_in_groups(enrolled, similarities, groups, probe, column, k)
         for probe, column in enumerate(np.ascontiguousarray(highest.T))
@@ -141,7 +141,7 @@ def _nearest_by_mean(enrolled: Enrolled, similarities: Similarities, k: int) -> 
     for probe, values in enumerate(rough):
         sums = np.bincount(enrolled.owners, values, len(enrolled.people))
         means = sums / enrolled.counts
-        _check_finite(means)
+        check_undamaged(means)
         slack = float(similarities.slack[probe])
         candidates = means >= _kth_largest(means, k) - 2 * slack
         people = np.flatnonzero(candidates)
@@ -250,14 +250,8 @@ def _anew(
     for start in range(0, len(rows), _ANEW):
         part = slice(start, start + _ANEW)
         values[part] = similarities.exact(probe, rows[part])
-    _check_finite(values)
+    check_undamaged(values)
     return values
-
-
-def _check_finite(values: npt.NDArray[np.floating]) -> None:
-    """Refuse what only damaged embeddings give: a file that is mapped is not read beforehand."""
-    if not np.isfinite(values).all():
-        raise GalleryError("the gallery is damaged: an embedding in it is not finite")
 
 
 def _kth_largest(values: npt.NDArray[np.floating], k: int) -> float:

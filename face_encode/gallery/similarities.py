@@ -182,15 +182,11 @@ class _OfCodes:
             return np.asarray(self._product(codes, self._packed))
         whole = len(codes) // _SIDE_BY_SIDE * _SIDE_BY_SIDE
         wide = codes[:whole].reshape(-1, _SIDE_BY_SIDE * codes.shape[1])
-        parts = [(wide, self._packed_side_by_side), (codes[whole:], self._packed)]
-        products = [
-            np.asarray(self._product(part, packed)).reshape(-1, 1)
-            for part, packed in parts
-            if len(part)
-        ]
-        if len(products) == 1:
-            return products[0]
-        return np.concatenate([np.empty((0, 1), np.int32), *products])
+        products = np.asarray(self._product(wide, self._packed_side_by_side)).reshape(-1, 1)
+        if whole == len(codes):
+            return products
+        rest = np.asarray(self._product(codes[whole:], self._packed))
+        return np.concatenate([products, rest])
 
     def exact(self, probe: int, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         unit = self._units[probe]

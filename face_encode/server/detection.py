@@ -18,7 +18,7 @@ import loky
 
 from face_encode.detectors.detector import Detector
 from face_encode.errors import ImageError
-from face_encode.finding import PhotoCrops, find_in_photo
+from face_encode.finding import PhotoCrops, find_in_photos
 from face_encode.images import decode_image
 from face_encode.types import CropRecipe
 from face_encode.workers import ONE_THREAD, end_with
@@ -140,7 +140,8 @@ def find_in_bytes(task: DetectionTask, detector: Detector, recipe: CropRecipe) -
         nothing = np.empty((0, recipe.height, recipe.width, 3), np.uint8)
         reason = str(error).removeprefix("the photo: ")
         return PhotoCrops(task.label, (), nothing, error=reason)
-    return replace(find_in_photo(image, detector, recipe, task.max_faces), photo=task.label)
+    (found,) = find_in_photos([image], detector, recipe, task.max_faces)
+    return replace(found, photo=task.label)
 
 
 def _warm_up() -> None:
