@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import numbers
+from collections.abc import Sized
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -148,6 +150,39 @@ class Calibration:
             return cls(**values)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"the calibration is damaged: {error}") from error
+
+
+def check_threshold(given: float | None) -> float | None:
+    """Check a cosine threshold; None stays None.
+
+    Raises:
+        InputError: Not a number within -1..1.
+    """
+    if given is not None and (not isinstance(given, numbers.Real) or not -1 <= given <= 1):
+        raise InputError(f"a cosine threshold lies within -1..1. Received: {given!r}")
+    return None if given is None else float(given)
+
+
+def decision_threshold(
+    given: float | None,
+    calibration: Calibration | None,
+    encoder_threshold: float,
+    enrolled: Sized | None = None,
+) -> float:
+    """Cosine similarity from which two faces count as one person.
+
+    Args:
+        given: The threshold that was set, within -1..1; it goes before the others.
+        calibration: What was learnt from the enrolled people, if anything.
+        encoder_threshold: The encoder's own.
+        enrolled: The photos that are searched; None for a comparison of two photos.
+    """
+    if given is not None:
+        return given
+    if calibration is None:
+        return encoder_threshold
+    # The size is asked for only here: a gallery on a server takes a call for it.
+    return calibration.threshold(1 if enrolled is None else max(1, len(enrolled)))
 
 
 def sigmoid(log_odds: npt.ArrayLike) -> npt.NDArray[np.float64]:

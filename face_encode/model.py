@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.alignment import crop_faces, crop_whole
+from face_encode.calibration import check_threshold, decision_threshold
 from face_encode.detectors.detector import Detector
 from face_encode.detectors.loading import as_detector
 from face_encode.distances import unit_embedding
@@ -20,7 +21,6 @@ from face_encode.encoders.loading import as_encoder
 from face_encode.enrolment import enrol_people, unfinished_enrolment
 from face_encode.errors import GalleryError, InputError
 from face_encode.files import as_path
-from face_encode.gallery.decision_threshold import DecisionThreshold
 from face_encode.gallery.gallery import Gallery
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.opening import open_gallery
@@ -75,7 +75,7 @@ class Face_Encode_Model:
             MissingExtraError: The engine, or the detector, is not installed.
             EngineError: The engine cannot run the encoder, or does not give what Keras gives.
         """
-        self._decision_threshold = DecisionThreshold(threshold)
+        self._threshold = check_threshold(threshold)
         self.detector: Detector = as_detector(detector)
         self.encoder: Encoder = as_encoder(model_path, engine)
         self.gallery: Gallery = MemoryGallery(self.encoder)
@@ -91,23 +91,25 @@ class Face_Encode_Model:
     @property
     def threshold(self) -> float:
         """Cosine similarity from which a face counts as the person found."""
-        own = self.encoder.contract.threshold
-        return self._decision_threshold.of_search(self.gallery, own)
+        gallery, own = self.gallery, self.encoder.contract.threshold
+        return decision_threshold(self._threshold, gallery.calibration, own, gallery)
 
     @threshold.setter
     def threshold(self, value: float) -> None:
-        self._decision_threshold.given = float(value)
+        self._threshold = float(value)
 
     @property
     def verification_threshold(self) -> float:
         """Cosine similarity from which two photos count as of one person."""
         own = self.encoder.contract.threshold
-        return self._decision_threshold.of_comparison(self.gallery, own)
+        return decision_threshold(self._threshold, self.gallery.calibration, own)
 
     @property
     def threshold_source(self) -> str:
         """Where the threshold comes from: ``"set"``, ``"calibration"`` or ``"encoder"``."""
-        return self._decision_threshold.source(self.gallery)
+        if self._threshold is not None:
+            return "set"
+        return "encoder" if self.gallery.calibration is None else "calibration"
 
     @property
     def verify_embeddings(self) -> Embeddings:
