@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import errno
+import math
+import mmap
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+import struct
+import zipfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from face_encode.errors import FaceEncodeError, InputError
 
@@ -148,3 +156,207 @@ def _sync_folder(folder: Path) -> None:
                 os.fsync(handle)
             finally:
                 os.close(handle)
+
+
+Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
+TextArray: TypeAlias = npt.NDArray[np.str_]
+
+# Where the numbers of an array begin in an archive: at a multiple of this, which suits every type
+# and a processor's cache lines.
+_ALIGNMENT = 64
+# What a member of a zip archive begins with: its signature, and at the end the lengths of its name
+# and of its extra fields (APPNOTE.TXT of PKWARE, section 4.3.7).
+_MEMBER_HEADER = struct.Struct("<4s22xHH")
+# The extra field that says a large member's size, which zipfile adds by itself.
+_SIZE_FIELD_BYTES = 20
+# The number of the extra field that holds nothing but room: Android's, for the same purpose.
+_ROOM_FIELD = 0xD935
+
+
+@dataclass(frozen=True)
+class ArchiveForm:
+    """What an archive of some kind holds.
+
+    Attributes:
+        what: What people call it.
+        newest: The latest format version that this release reads; the array ``format_version``.
+        arrays: The arrays that it always holds: numpy's kinds of type, and the number of
+            dimensions.
+        optional: The arrays that it may hold.
+        error_type: What is raised.
+        refused: What another kind of file begins with that may stand in its place, and what is
+            said of that.
+    """
+
+    what: str
+    newest: int
+    arrays: Mapping[str, tuple[str, int]]
+    error_type: type[FaceEncodeError]
+    optional: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    refused: Mapping[bytes, str] = field(default_factory=dict)
+
+
+def text_array(values: Sequence[str]) -> TextArray:
+    """A text array of one dimension, also of nothing."""
+    return np.array(values, dtype=np.str_).reshape(len(values))
+
+
+def write_archive(file: Path | BinaryIO, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write arrays as ``numpy.load`` reads them; the same arrays give the same bytes.
+
+    Texts, for which numpy takes four bytes a letter and as many letters as the longest has, are
+    packed; numbers lie in the file as they do in memory, and can be mapped: see
+    :func:`read_archive`.
+
+    Args:
+        file: Its path, or the file open for writing; not written atomically: see
+            :func:`face_encode.files.replacing`.
+        arrays: By their names.
+    """
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            # Without a date, which would be that of the writing.
+            member = zipfile.ZipInfo(f"{name}.npy")
+            packed = array.dtype.kind in "US"
+            member.compress_type = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
+            if not packed:
+                beginning = archive.start_dir + _MEMBER_HEADER.size + len(member.filename)
+                member.extra = _room(beginning + _SIZE_FIELD_BYTES)
+            with archive.open(member, "w", force_zip64=True) as opened:
+                np.lib.format.write_array(opened, array, allow_pickle=False)
+
+
+def _room(place: int) -> bytes:
+    """An extra field after which an array's numbers begin where they can be mapped.
+
+    Args:
+        place: Where they would begin without it; numpy's own header before them is a multiple.
+    """
+    length = -(place + 4) % _ALIGNMENT
+    return struct.pack("<HH", _ROOM_FIELD, length) + bytes(length)
+
+
+def read_archive(path: Path, form: ArchiveForm, *, mapped: Collection[str] = ()) -> Arrays:
+    """Read an archive's file; see :func:`read_open_archive`.
+
+    Args:
+        path: The file.
+        form: What it has to hold.
+        mapped: The arrays that are mapped into memory instead of being read, where they can be:
+            they take no time to open and no memory of the process's own, cannot be written into,
+            and their checksums are not looked at. They stay as they are when the file is replaced
+            or removed; whoever shortens it in its place ends the process.
+
+    Raises:
+        FaceEncodeError: Of the form's type: missing, damaged, or written by a later release.
+    """
+    raising, what = form.error_type, form.what
+    try:
+        with open_regular(path) as file:
+            return read_open_archive(file, str(path), form, mapped=mapped)
+    except FileNotFoundError as error:
+        raise raising(f"no such {what}: {path}") from error
+    except OSError as error:
+        raise raising(f"the {what} {path} cannot be read: {reason_of(error)}") from error
+
+
+def read_open_archive(
+    file: BinaryIO, label: str, form: ArchiveForm, *, mapped: Collection[str] = ()
+) -> Arrays:
+    """Read an archive; numpy refuses whatever would have to be unpickled.
+
+    Args:
+        file: The archive, open for reading.
+        label: What it is called in an error.
+        form: What it has to hold.
+        mapped: See :func:`read_archive`; none of a file that is not on disk.
+
+    Returns:
+        The arrays of the form, each of the kind of type and the number of dimensions that it has
+        to be, and ``format_version``; whether they fit together is for the caller to check.
+
+    Raises:
+        FaceEncodeError: Of the form's type: damaged, or written by a later release.
+        OSError: The file cannot be read.
+    """
+    raising, what = form.error_type, form.what
+    try:
+        for beginning, words in form.refused.items():
+            file.seek(0)
+            if file.read(len(beginning)) == beginning:
+                raise raising(f"{label} {words}")
+        if not zipfile.is_zipfile(file):
+            raise raising(f"{label} is no {what}, or is cut off: no .npz archive")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as archive:
+            mappings = {
+                name: array
+                for name in mapped
+                if name in archive and (array := _mapped(file, archive.zip, name)) is not None
+            }
+            version = _checked(label, form, archive, "format_version", "iu", 0)
+            if not 1 <= version <= form.newest:
+                raise raising(
+                    f"{label} was written by a later release of face_encode; this one reads "
+                    f"versions up to {form.newest}. Received: version {version}"
+                )
+            present = {name: want for name, want in form.optional.items() if name in archive}
+            return {"format_version": version} | {
+                name: _checked(label, form, mappings if name in mappings else archive, name, *want)
+                for name, want in (*form.arrays.items(), *present.items())
+            }
+    except (form.error_type, OSError):
+        raise
+    except MemoryError as error:
+        raise raising(f"the {what} {label} does not fit into memory: {error}") from error
+    # numpy and zipfile raise whatever a damaged archive trips over: ValueError, BadZipFile,
+    # zlib.error, NotImplementedError …
+    except Exception as error:
+        raise raising(f"the {what} {label} is damaged: {error}") from error
+
+
+def _mapped(file: BinaryIO, archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any] | None:
+    """An array of an archive mapped into memory; None where it has to be read instead.
+
+    Raises:
+        ValueError: The array is cut off, or not as long as the archive says.
+    """
+    member = archive.getinfo(f"{name}.npy")
+    if member.compress_type != zipfile.ZIP_STORED:
+        return None
+    file.seek(member.header_offset)
+    signature, name_bytes, extra_bytes = _MEMBER_HEADER.unpack(file.read(_MEMBER_HEADER.size))
+    start = member.header_offset + _MEMBER_HEADER.size + name_bytes + extra_bytes
+    file.seek(start)
+    if signature != b"PK\3\4" or np.lib.format.read_magic(file) != (1, 0):
+        return None
+    shape, is_transposed, dtype = np.lib.format.read_array_header_1_0(file)
+    place = file.tell()
+    size = math.prod(shape) * dtype.itemsize
+    whole = os.fstat(file.fileno()).st_size
+    if place - start + size != member.file_size or place + size > whole:
+        raise ValueError(f"{name!r} is cut off")
+    if is_transposed or dtype.hasobject or not dtype.isnative or place % _ALIGNMENT or not size:
+        return None
+    mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return np.frombuffer(mapping, dtype, math.prod(shape), place).reshape(shape)
+
+
+def _checked(
+    label: str,
+    form: ArchiveForm,
+    archive: Mapping[str, npt.NDArray[Any]],
+    name: str,
+    kinds: str,
+    dimensions: int,
+) -> npt.NDArray[Any]:
+    """An array of the file, of the kind of type and the number of dimensions that it has to be."""
+    if name not in archive:
+        raise form.error_type(f"{label} is no {form.what}: it holds no array {name!r}")
+    array = archive[name]
+    if array.dtype.kind not in kinds or array.ndim != dimensions:
+        raise form.error_type(
+            f"the {form.what} {label} is damaged: {name!r} is an array of {dimensions} dimensions "
+            f"and kind {kinds!r}. Received: {array.dtype}, shape {array.shape}"
+        )
+    return array

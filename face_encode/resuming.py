@@ -20,9 +20,8 @@ from types import TracebackType
 
 import numpy as np
 
-from face_encode.archives import text_array
 from face_encode.errors import FaceEncodeError
-from face_encode.files import FileState, state_of
+from face_encode.files import FileState, state_of, text_array
 from face_encode.journal import Journal
 from face_encode.pipeline import EmbeddedPhoto
 from face_encode.types import Box, Face

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from face_encode.archives import ArchiveForm, read_archive, text_array, write_archive
 from face_encode.errors import FaceEncodeError, InputError
+from face_encode.files import ArchiveForm, read_archive, text_array, write_archive
 
 FORM = ArchiveForm(
     what="herbarium",

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.archives import ArchiveForm, read_archive, text_array, write_archive
 from face_encode.embedding_files.table import (
     FORMAT_VERSION,
     EmbeddingSettings,
@@ -18,6 +17,7 @@ from face_encode.embedding_files.table import (
     finished,
 )
 from face_encode.errors import EmbeddingFileError, InputError
+from face_encode.files import ArchiveForm, read_archive, text_array, write_archive
 from face_encode.quantization import Codes, Quantizer
 from face_encode.types import Embeddings
 

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.archives import TextArray
 from face_encode.errors import InputError
+from face_encode.files import TextArray
 from face_encode.quantization import Codes, Quantizer, unit_length
 from face_encode.types import Box, Embeddings
 

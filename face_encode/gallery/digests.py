@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.archives import TextArray, text_array
+from face_encode.files import TextArray, text_array
 
 DigestColumn: TypeAlias = npt.NDArray[Any]
 """uint8 ``(n, W)``, the bytes that hexadecimal digests of one length stand for, zeros where a

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.archives import TextArray, text_array
+from face_encode.files import TextArray, text_array
 from face_encode.gallery.codes import Coded
 from face_encode.gallery.digests import (
     DigestColumn,

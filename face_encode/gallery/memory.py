@@ -11,11 +11,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.archives import TextArray
 from face_encode.calibration import Calibration
 from face_encode.distances import Metric, check_metric
 from face_encode.errors import GalleryError
-from face_encode.files import as_path
+from face_encode.files import TextArray, as_path
 from face_encode.gallery.approximate import ApproximateIndex
 from face_encode.gallery.checking import (
     check_cosine,

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.archives import Arrays
 from face_encode.errors import InputError
+from face_encode.files import Arrays
 from face_encode.gallery.checking import check_embeddings, check_labels, check_shape
 from face_encode.gallery.codes import Coded, farthest
 from face_encode.gallery.digests import DigestColumn, pack_digests

@@ -13,16 +13,16 @@ from typing import BinaryIO
 
 import numpy as np
 
-from face_encode.archives import (
+from face_encode.calibration import Calibration
+from face_encode.distances import Metric, check_metric
+from face_encode.errors import GalleryError, InputError
+from face_encode.files import (
     ArchiveForm,
     Arrays,
     read_archive,
     read_open_archive,
     write_archive,
 )
-from face_encode.calibration import Calibration
-from face_encode.distances import Metric, check_metric
-from face_encode.errors import GalleryError, InputError
 from face_encode.gallery.enrolled import Enrolled
 from face_encode.gallery.gallery import EncoderIdentity, check_encoder
 from face_encode.gallery.npz_columns import (

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from face_encode.archives import write_archive
 from face_encode.embedding_files.opening import (
     check_embeddings_path,
     read_embeddings,
@@ -17,6 +16,7 @@ from face_encode.embedding_files.opening import (
 )
 from face_encode.embedding_files.table import EmbeddingSettings, EmbeddingTable, PhotoFaces
 from face_encode.errors import EmbeddingFileError, InputError, MissingExtraError
+from face_encode.files import write_archive
 from face_encode.quantization import Quantizer
 from face_encode.types import Box
 
