@@ -22,9 +22,9 @@ from face_encode.errors import EmbeddingFileError
 from face_encode.files import as_path, check_writable
 from face_encode.photo_folders import no_photo_below, photos_below
 from face_encode.pipeline import EmbeddedPhoto, embed_batches
-from face_encode.progress import tracked
 from face_encode.quantization import Quantizer
 from face_encode.resuming import UNFINISHED_SUFFIX, UnfinishedRun
+from face_encode.terminal import tracked
 
 _NO_TEXT = "its name is no text (UTF-8); rename it"
 

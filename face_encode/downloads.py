@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from face_encode.errors import WeightsError
 from face_encode.files import reason_of, settle
-from face_encode.progress import counted_bytes
+from face_encode.terminal import counted_bytes
 from face_encode.version import __version__
 
 if TYPE_CHECKING:

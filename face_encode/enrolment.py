@@ -27,8 +27,8 @@ from face_encode.gallery.gallery import Gallery, Mark, Replaces
 from face_encode.gallery.milvus_places import is_milvus
 from face_encode.hygiene.suspicions import find_suspicions
 from face_encode.pipeline import EmbeddedPhoto, embed_batches
-from face_encode.progress import tracked
 from face_encode.resuming import UNFINISHED_SUFFIX, UnfinishedRun
+from face_encode.terminal import tracked
 from face_encode.types import EnrolmentReport, LeftOut
 from face_encode.weights import cache_folder
 from face_encode.workers import sensible_workers

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from face_encode.progress import tracked
+from face_encode.terminal import tracked
 
 
 def test_items_pass_through_and_the_bar_goes_to_standard_error(

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 
 from face_encode.cli import embed, enroll, export, index, match, models, remove, verify, watch
-from face_encode.console import exit_code_of
 from face_encode.evaluation.commands import add_commands as add_evaluation_commands
 from face_encode.server import command as serve
+from face_encode.terminal import exit_code_of
 from face_encode.training import distill, head
 from face_encode.version import __version__
 

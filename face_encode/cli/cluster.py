@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from face_encode.console import positive
 from face_encode.errors import InputError
+from face_encode.terminal import positive
 
 if TYPE_CHECKING:
     from face_encode.bulk import EmbeddingReport

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from face_encode.cli.cluster import add_cluster_options, check_engine_options, embedding_on_cluster
 from face_encode.cli.opening import add_model_options, open_model
-from face_encode.console import (
+from face_encode.terminal import (
     ROWS_SHOWN,
     add_json_option,
     add_work_options,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from face_encode.cli.opening import add_model_options, open_model
-from face_encode.console import (
+from face_encode.terminal import (
     ROWS_SHOWN,
     add_json_option,
     add_work_options,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from face_encode.console import add_json_option, print_json
+from face_encode.terminal import add_json_option, print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

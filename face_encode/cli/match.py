@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from face_encode.cli.opening import add_model_options, add_people, open_model
-from face_encode.console import add_json_option, positive, print_json, print_table
 from face_encode.errors import GalleryError, ImageError
+from face_encode.terminal import add_json_option, positive, print_json, print_table
 
 if TYPE_CHECKING:
     from face_encode.model import Face_Encode_Model
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     """Match, draw where asked to, and print."""
     from face_encode.finding import NO_FACE
     from face_encode.pipeline import embed_photos
-    from face_encode.progress import tracked
+    from face_encode.terminal import tracked
 
     model = open_model(options)
     add_people(model, options.people, approximate=options.approximate)

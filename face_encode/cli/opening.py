@@ -6,13 +6,13 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from face_encode.console import (
+from face_encode.errors import InputError
+from face_encode.terminal import (
     add_detector_option,
     add_encoder_option,
     add_threshold_option,
     printable,
 )
-from face_encode.errors import InputError
 
 if TYPE_CHECKING:
     from face_encode.model import Face_Encode_Model

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from face_encode.cli.opening import add_model_options, open_model
-from face_encode.console import add_json_option, print_json
 from face_encode.errors import ImageError
+from face_encode.terminal import add_json_option, print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from face_encode.cli.opening import add_people, open_model
-from face_encode.console import (
+from face_encode.terminal import (
     add_detector_option,
     add_encoder_option,
     add_json_option,

@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from face_encode.console import import_keras
 from face_encode.encoders.contract import (
     EncoderContract,
     original_contract,
@@ -38,6 +37,7 @@ from face_encode.encoders.facenet import (
 from face_encode.encoders.shipped import SHIPPED_ENCODERS, shipped_path
 from face_encode.errors import InputError, ModelFileError, WeightsError
 from face_encode.files import as_path, open_regular, reason_of
+from face_encode.terminal import import_keras
 from face_encode.version import __version__
 from face_encode.weights import (
     KNOWN_WEIGHTS,

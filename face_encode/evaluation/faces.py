@@ -16,7 +16,7 @@ from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import InputError
 from face_encode.finding import find_crops
 from face_encode.hygiene.sharpness import sharpness
-from face_encode.progress import tracked
+from face_encode.terminal import tracked
 from face_encode.types import Embeddings, Face, ImageArray
 
 Choice: TypeAlias = Callable[[Sequence[Face], tuple[int, int]], int]

@@ -17,7 +17,7 @@ from face_encode.evaluation.clustering import cluster_faces
 from face_encode.images import read_image
 from face_encode.photo_folders import no_photo_below, photos_below
 from face_encode.pipeline import embed_photos
-from face_encode.progress import tracked
+from face_encode.terminal import tracked
 from face_encode.types import Box
 
 # Enough around a face for a detector to find it again when the folder is enrolled.

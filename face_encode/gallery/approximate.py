@@ -22,8 +22,8 @@ from face_encode.errors import GalleryError, MissingExtraError
 from face_encode.files import open_regular
 from face_encode.gallery.checking import check_undamaged
 from face_encode.gallery.enrolled import Enrolled
-from face_encode.progress import tracked
 from face_encode.quantization import unit_length
+from face_encode.terminal import tracked
 from face_encode.types import Embeddings
 
 # Times the square root of the rows: so many cells. With more of them a search is faster, as each

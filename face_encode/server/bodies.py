@@ -13,9 +13,9 @@ from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from face_encode.console import printable
 from face_encode.server.problems import Problem
 from face_encode.server.settings import Limits
+from face_encode.terminal import printable
 
 _MOST_TEXT_BYTES = 10_000
 _MOST_LABEL_CHARACTERS = 100

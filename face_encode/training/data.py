@@ -24,7 +24,7 @@ from face_encode.files import replacing
 from face_encode.finding import find_crops
 from face_encode.images import content_digest
 from face_encode.photo_folders import people_in
-from face_encode.progress import tracked
+from face_encode.terminal import tracked
 from face_encode.types import CropRecipe, ImageArray, LeftOut
 from face_encode.weights import cache_folder
 

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from face_encode.console import exit_code_of
+from face_encode.terminal import exit_code_of
 
 DESCRIPTION = (
     "Teach VGG16 with an MLP head to give another encoder's embeddings. The same command goes "

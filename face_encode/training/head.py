@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from face_encode.console import exit_code_of
+from face_encode.terminal import exit_code_of
 from face_encode.training.conditions import CONDITIONS
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import InputError, ModelFileError
 from face_encode.files import replacing
-from face_encode.progress import tracked
+from face_encode.terminal import tracked
 from face_encode.training.augmentation import Augmentation
 from face_encode.training.backbones import Backbone, build_head, join, solve_linear_correction
 from face_encode.training.batches import PeopleBatches, PhotoBatches

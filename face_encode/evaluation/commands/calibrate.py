@@ -6,8 +6,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from face_encode.console import add_json_option, print_json, print_table
 from face_encode.evaluation.commands import shared
+from face_encode.terminal import add_json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from face_encode.calibration import Calibration

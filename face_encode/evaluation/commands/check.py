@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from face_encode.console import add_json_option, print_json, print_table
 from face_encode.evaluation.commands import shared
+from face_encode.terminal import add_json_option, print_json, print_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from face_encode.console import (
+from face_encode.terminal import (
     ROWS_SHOWN,
     add_detector_option,
     add_encoder_option,
