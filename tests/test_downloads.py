@@ -99,7 +99,7 @@ def test_a_process_that_is_killed_leaves_a_part_and_the_next_one_goes_on(
 ) -> None:
     server.silent_after = [600_000]
     program = (
-        "import sys; from pathlib import Path; from face_encode.downloads import download; "
+        "import sys; from pathlib import Path; from face_encode.weights import download; "
         "download(sys.argv[1], Path(sys.argv[2]), show_progress=False)"
     )
     child = subprocess.Popen([sys.executable, "-c", program, server.url, str(path)])
