@@ -24,8 +24,8 @@ from statistics import median
 from face_encode.detectors.detector import Detector
 from face_encode.detectors.loading import KNOWN_DETECTORS, load_detector
 from face_encode.errors import FaceEncodeError, InputError
-from face_encode.images import read_image
-from face_encode.photo_folders import photos_in
+from face_encode.photos.folders import photos_in
+from face_encode.photos.reading import read_image
 from face_encode.terminal import positive, print_table
 from face_encode.types import Face, ImageArray
 

@@ -43,7 +43,7 @@ def load(photos: str, cache: Path | None) -> tuple[Array, Array, float]:
     from face_encode.detectors.loading import load_detector
     from face_encode.encoders.loading import load_encoder
     from face_encode.evaluation.faces import embed_faces
-    from face_encode.photo_folders import people_in
+    from face_encode.photos.folders import people_in
 
     encoder = load_encoder()
     if cache is not None and cache.is_file():

@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from face_encode.encoders.loading import load_encoder
     from face_encode.errors import FaceEncodeError
     from face_encode.gallery.opening import open_gallery
-    from face_encode.images import read_image
     from face_encode.model import Face_Encode_Model
-    from face_encode.photo_inputs import read_photo
+    from face_encode.photos.reading import read_image, read_photo
     from face_encode.references import ReferenceEmbeddings
     from face_encode.training.triplet import DistanceLayer, TripletModel
     from face_encode.types import EnrolmentReport, Face, Match
@@ -51,8 +50,8 @@ _HOME_OF = {
     "open_gallery": "face_encode.gallery.opening",
     "read_contract": "face_encode.encoders.contract",
     "read_embeddings": "face_encode.embedding_files.opening",
-    "read_image": "face_encode.images",
-    "read_photo": "face_encode.photo_inputs",
+    "read_image": "face_encode.photos.reading",
+    "read_photo": "face_encode.photos.reading",
     "represent": "face_encode.verbs.photos",
     "save_encoder": "face_encode.encoders.contract",
     "verify": "face_encode.verbs.photos",

@@ -14,7 +14,7 @@ import numpy as np
 from face_encode.alignment import crop_faces
 from face_encode.detectors.detector import Detector, detect_in_all
 from face_encode.errors import ImageError, InputError
-from face_encode.images import as_rgb, content_digest, decode_image, read_image
+from face_encode.photos.reading import as_rgb, content_digest, decode_image, read_image
 from face_encode.types import CropRecipe, Face, ImageArray, Photo, check_count
 from face_encode.workers import in_processes, sensible_workers_for
 

@@ -15,7 +15,6 @@ from face_encode.calibration import check_threshold, decision_threshold
 from face_encode.detectors.detector import Detector
 from face_encode.detectors.loading import as_detector
 from face_encode.distances import unit_embedding
-from face_encode.drawing import draw_boxes, labelled_boxes
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.loading import as_encoder
 from face_encode.enrolment import enrol_people, unfinished_enrolment
@@ -24,9 +23,9 @@ from face_encode.files import as_path
 from face_encode.gallery.gallery import Gallery
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.opening import open_gallery
-from face_encode.images import as_rgb
-from face_encode.photo_folders import people_in
-from face_encode.photo_inputs import PhotoInput, is_one_photo
+from face_encode.photos.drawing import draw_boxes, labelled_boxes
+from face_encode.photos.folders import people_in
+from face_encode.photos.reading import PhotoInput, as_rgb, is_one_photo
 from face_encode.types import BoundingBox, Embeddings, EnrolmentReport, Match, check_count
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from face_encode.alignment import crop_faces, crop_whole, find_landmarks
 from face_encode.detectors.dlib_hog import DlibHogDetector
-from face_encode.images import read_image
+from face_encode.photos.reading import read_image
 from face_encode.types import Box, CropRecipe, Face
 from face_encode.weights import installed_path
 

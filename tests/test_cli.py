@@ -15,7 +15,7 @@ from PIL import Image
 
 from face_encode import cli
 from face_encode.gallery.memory import MemoryGallery
-from face_encode.images import read_image
+from face_encode.photos.reading import read_image
 from tests.conftest import EXAMPLES, VERIFY_DATASET
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from face_encode.drawing import KNOWN_COLOUR, UNKNOWN_COLOUR, draw_boxes, labelled_boxes
 from face_encode.errors import InputError
+from face_encode.photos.drawing import KNOWN_COLOUR, UNKNOWN_COLOUR, draw_boxes, labelled_boxes
 from face_encode.types import Box
 
 

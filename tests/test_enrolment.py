@@ -18,8 +18,8 @@ from face_encode.enrolment import enrol_people
 from face_encode.errors import DatasetError
 from face_encode.gallery.gallery import Replaces
 from face_encode.gallery.memory import MemoryGallery
-from face_encode.images import read_image
-from face_encode.photo_folders import people_in
+from face_encode.photos.folders import people_in
+from face_encode.photos.reading import read_image
 from face_encode.types import EnrolmentReport, Face, ImageArray, LeftOut
 from tests.conftest import VERIFY_DATASET
 from tests.tiny_parts import Halves

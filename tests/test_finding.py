@@ -11,7 +11,7 @@ from face_encode.detectors.loading import load_detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import FaceEncodeError
 from face_encode.finding import find_crops, find_in_content, find_in_photos
-from face_encode.images import read_image
+from face_encode.photos.reading import read_image
 from face_encode.types import Face, ImageArray
 from tests.conftest import EXAMPLES
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from face_encode import images
 from face_encode.errors import ImageError
-from face_encode.images import as_rgb, content_digest, decode_image, read_image, rgb_of
+from face_encode.photos.reading import as_rgb, content_digest, decode_image, read_image, rgb_of
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
 

@@ -25,7 +25,7 @@ from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.npz_file import write_content
 from face_encode.journal import Journal
 from face_encode.model import Face_Encode_Model
-from face_encode.photo_folders import people_in
+from face_encode.photos.folders import people_in
 from face_encode.types import ImageArray
 from tests.conftest import REPOSITORY
 from tests.tiny_parts import Halves

@@ -24,7 +24,7 @@ from face_encode.files import write_archive
 from face_encode.gallery import npz_file
 from face_encode.gallery.loading import load_gallery
 from face_encode.gallery.memory import MemoryGallery
-from face_encode.photo_folders import people_in, photos_in
+from face_encode.photos.folders import people_in, photos_in
 from face_encode.types import CropRecipe
 from tests.conftest import REPOSITORY
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from face_encode.errors import InputError
-from face_encode.labelled_photos import photos_by_label
+from face_encode.photos.folders import photos_by_label
 
 WALL = np.full((4, 4, 3), 90, np.uint8)
 

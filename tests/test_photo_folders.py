@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from face_encode.errors import DatasetError
-from face_encode.photo_folders import PHOTO_SUFFIXES, people_in, photos_below, photos_in
+from face_encode.photos.folders import PHOTO_SUFFIXES, people_in, photos_below, photos_in
 
 
 def touch(folder: Path, *names: str) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from face_encode import photo_inputs
 from face_encode.errors import ImageError, InputError
-from face_encode.photo_inputs import decode_base64, local_photo, read_photo
+from face_encode.photos.reading import decode_base64, local_photo, read_photo
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
 
@@ -205,7 +205,7 @@ def test_a_closed_file_is_told() -> None:
 
 
 def test_a_bomb_is_refused_in_every_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("face_encode.images.MAX_PIXELS", 47)
+    monkeypatch.setattr("face_encode.photos.reading.MAX_PIXELS", 47)
     for form in (PNG, BASE64, Image.fromarray(PHOTO)):
         with pytest.raises(ImageError, match="at most 47 pixels"):
             read_photo(form)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from face_encode.errors import DatasetError, EmbeddingFileError, InputError
-from face_encode.storage import Place, is_address, list_photos, place_of
+from face_encode.photos.folders import Place, is_address, list_photos, place_of
 
 pytest.importorskip("pyarrow")
 

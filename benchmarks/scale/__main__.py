@@ -173,7 +173,7 @@ def _largest_gallery(options: argparse.Namespace, folder: Path) -> Path:
     made = sorted(folder.glob("*.npz"), key=lambda path: int(path.stem))
     if made:
         return made[-1]
-    from face_encode.photo_folders import people_in
+    from face_encode.photos.folders import people_in
 
     count = sum(map(len, people_in(options.photos).values()))
     list(measure_memory(options.photos, [count], folder, []))

@@ -74,7 +74,7 @@ def check_engine_options(options: argparse.Namespace) -> None:
         MissingExtraError: Ray is not installed.
     """
     from face_encode.encoders.engines.table import AUTOMATIC, KERAS
-    from face_encode.storage import is_address, place_of
+    from face_encode.photos.folders import is_address, place_of
 
     if options.engine == "ray":
         from face_encode.distributed.embedding import check_output

@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     from face_encode.errors import GalleryError
     from face_encode.files import as_path, check_writable
     from face_encode.gallery.opening import check_kept, gallery_label, open_gallery
-    from face_encode.photo_folders import people_in
+    from face_encode.photos.folders import people_in
 
     check_kept(options.gallery)
     if as_path(options.gallery).suffix == ".npz":

@@ -79,7 +79,7 @@ def _annotate(model: Face_Encode_Model, results: Sequence[dict[str, Any]], folde
     """Write the photos with boxes and names drawn; photos of the same name are numbered."""
     from PIL import Image
 
-    from face_encode.images import read_image
+    from face_encode.photos.reading import read_image
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -23,9 +23,15 @@ from face_encode.embedding_files.parts import CONTENTS, is_part
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import ClusterError, EmbeddingFileError
 from face_encode.files import check_writable
-from face_encode.photo_folders import no_photo_below
+from face_encode.photos.folders import (
+    PhotoListing,
+    Place,
+    list_photos,
+    no_photo_below,
+    place_of,
+    reporting,
+)
 from face_encode.resuming import UNFINISHED_SUFFIX
-from face_encode.storage import PhotoListing, Place, list_photos, place_of, reporting
 from face_encode.terminal import tracked
 from face_encode.types import check_count
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from face_encode.embedding_files.parts import part_name
 from face_encode.embedding_files.table import EmbeddingSettings
-from face_encode.storage import PhotoListing
+from face_encode.photos.folders import PhotoListing
 
 
 @dataclass(frozen=True)

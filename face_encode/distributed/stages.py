@@ -27,9 +27,9 @@ from face_encode.encoders.encoder import BATCH_SIZE
 from face_encode.encoders.engines.table import KERAS
 from face_encode.errors import ClusterError
 from face_encode.finding import PhotoCrops, find_in_content, find_in_photos
-from face_encode.images import MAX_BYTES
+from face_encode.photos.folders import Place, in_a_line
+from face_encode.photos.reading import MAX_BYTES
 from face_encode.pipeline import encode_together
-from face_encode.storage import Place, in_a_line
 from face_encode.types import Box, CropRecipe, Face
 from face_encode.version import __version__
 

@@ -15,8 +15,8 @@ from face_encode.embedding_files.table import EmbeddingSettings
 from face_encode.encoders.contract import save_encoder
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import ClusterError, FaceEncodeError, InputError
+from face_encode.photos.folders import Place
 from face_encode.prefetching import prefetched
-from face_encode.storage import Place
 from face_encode.types import check_count
 from face_encode.version import __version__
 

@@ -13,7 +13,7 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.evaluation.faces import embed_faces
 from face_encode.evaluation.page import Page, check_report_path, thumbnail
 from face_encode.hygiene.suspicions import Suspicion, find_suspicions
-from face_encode.photo_folders import people_in
+from face_encode.photos.folders import people_in
 
 
 @dataclass(frozen=True)

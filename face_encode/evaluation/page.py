@@ -13,7 +13,7 @@ from PIL import Image
 
 from face_encode.errors import ImageError, InputError
 from face_encode.files import replacing
-from face_encode.images import read_image
+from face_encode.photos.reading import read_image
 from face_encode.types import Face
 from face_encode.version import __version__
 

@@ -17,7 +17,7 @@ from face_encode.evaluation.calibration import calibrate
 from face_encode.evaluation.faces import EmbeddedFaces, embed_faces
 from face_encode.evaluation.identification import IdentificationResult, evaluate_identification
 from face_encode.evaluation.searches import Integers, unit_length
-from face_encode.photo_folders import people_in
+from face_encode.photos.folders import people_in
 from face_encode.types import Embeddings
 
 

@@ -14,7 +14,7 @@ from face_encode.alignment import crop_faces
 from face_encode.detectors.detector import Detector
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import ImageError
-from face_encode.images import read_image
+from face_encode.photos.reading import read_image
 
 _PHOTOS = 20
 _REPEATS = 5

@@ -19,7 +19,7 @@ import loky
 from face_encode.detectors.detector import Detector
 from face_encode.errors import ImageError
 from face_encode.finding import PhotoCrops, find_in_photos
-from face_encode.images import decode_image
+from face_encode.photos.reading import decode_image
 from face_encode.types import CropRecipe
 from face_encode.workers import ONE_THREAD, end_with
 

@@ -28,7 +28,7 @@ from face_encode.encoders.engines.table import KERAS
 from face_encode.encoders.loading import load_encoder
 from face_encode.errors import InputError, ModelFileError
 from face_encode.files import replacing
-from face_encode.images import content_digest
+from face_encode.photos.reading import content_digest
 from face_encode.training.batches import PhotoBatches
 from face_encode.training.data import FaceCrops, PeopleSplit, crop_people, split_people
 from face_encode.training.fitting import Progress, Schedule, Watch, fit_watched, without_xla

@@ -21,9 +21,9 @@ from face_encode.gallery.gallery import Gallery, check_encoder
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.milvus import MilvusGallery
 from face_encode.gallery.opening import names_gallery, open_gallery
-from face_encode.images import content_digest
 from face_encode.model import Face_Encode_Model
-from face_encode.photo_folders import people_in
+from face_encode.photos.folders import people_in
+from face_encode.photos.reading import content_digest
 from face_encode.types import Embeddings, EnrolmentReport
 
 # An encoder may take half a gigabyte: the ones used last are enough.

@@ -15,7 +15,7 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.errors import MissingExtraError
 from face_encode.gallery.gallery import Gallery
 from face_encode.model import Face_Encode_Model
-from face_encode.photo_inputs import PhotoInput, read_photo
+from face_encode.photos.reading import PhotoInput, read_photo
 from face_encode.types import Box, check_count
 from face_encode.verbs.cache import Searched, searched_people
 from face_encode.verbs.photos import embed_faces, limit_of

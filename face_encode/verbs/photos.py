@@ -2,7 +2,7 @@
 
 :mod:`face_encode.verbs.finding` has the fourth, ``find``.
 
-Photos come in any form that :func:`face_encode.photo_inputs.read_photo` takes; to keep addresses
+Photos come in any form that :func:`face_encode.photos.reading.read_photo` takes; to keep addresses
 from being fetched, read them with it. Answers are plain dicts with a ``similarity``, higher is
 nearer, and a ``distance``, lower is nearer. An encoder is loaded at its first use and kept, and
 any number of threads may call at once.
@@ -30,7 +30,7 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.errors import ImageError
 from face_encode.finding import NO_FACE
 from face_encode.model import Face_Encode_Model
-from face_encode.photo_inputs import PhotoInput, place_of, read_photo
+from face_encode.photos.reading import PhotoInput, place_of, read_photo
 from face_encode.quantization import unit_length
 from face_encode.types import BoundingBox, Embeddings, Face, ImageArray, check_count
 from face_encode.verbs.cache import kept_encoder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from face_encode.drawing import KNOWN_COLOUR, UNKNOWN_COLOUR, blur_boxes, draw_boxes
+from face_encode.photos.drawing import KNOWN_COLOUR, UNKNOWN_COLOUR, blur_boxes, draw_boxes
 from face_encode.types import ImageArray
 from face_encode.watching.results import WatchedFrame
 

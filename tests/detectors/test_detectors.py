@@ -27,7 +27,7 @@ from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.detectors.loading import DEFAULT_DETECTOR, KNOWN_DETECTORS, load_detector
 from face_encode.detectors.thorough import ThoroughDetector
 from face_encode.errors import InputError
-from face_encode.images import read_image
+from face_encode.photos.reading import read_image
 from face_encode.types import Face, ImageArray
 
 

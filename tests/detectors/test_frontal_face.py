@@ -8,7 +8,7 @@ import dlib
 import pytest
 
 from face_encode.detectors.frontal_face import load_frontal_face_detector
-from face_encode.images import read_image
+from face_encode.photos.reading import read_image
 from face_encode.weights import CACHE_VARIABLE
 from tests.conftest import EXAMPLES
 

@@ -22,7 +22,7 @@ from face_encode.embedding_files.opening import read_embeddings
 from face_encode.embedding_files.parts import CONTENTS, part_name, write_part
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import ClusterError, DatasetError, EmbeddingFileError, InputError
-from face_encode.storage import Place, list_photos, place_of
+from face_encode.photos.folders import Place, list_photos, place_of
 from tests.distributed.finding import NotingDetector, noted
 
 pyarrow = pytest.importorskip("pyarrow")

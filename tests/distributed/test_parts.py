@@ -6,7 +6,7 @@ import pytest
 from face_encode.distributed.parts import chunks, divide
 from face_encode.embedding_files.parts import is_part
 from face_encode.embedding_files.table import EmbeddingSettings
-from face_encode.storage import PhotoListing
+from face_encode.photos.folders import PhotoListing
 
 pytest.importorskip("pyarrow")
 

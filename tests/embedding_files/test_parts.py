@@ -20,7 +20,7 @@ from face_encode.embedding_files.parts import (
 )
 from face_encode.embedding_files.table import EmbeddingSettings
 from face_encode.errors import EmbeddingFileError
-from face_encode.storage import place_of
+from face_encode.photos.folders import place_of
 from tests.embedding_files.drawn import faces
 
 parquet = pytest.importorskip("pyarrow.parquet")

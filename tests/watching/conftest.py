@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from face_encode.encoders.encoder import Encoder
-from face_encode.images import content_digest, read_image
 from face_encode.model import Face_Encode_Model
+from face_encode.photos.reading import content_digest, read_image
 from face_encode.types import ImageArray
 from face_encode.watching.recording import Recorder
 from tests.conftest import VERIFY_DATASET

@@ -7,9 +7,9 @@ import pytest
 
 from face_encode.alignment import crop_faces
 from face_encode.detectors.loading import load_detector
-from face_encode.drawing import KNOWN_COLOUR, UNKNOWN_COLOUR, blur_boxes
 from face_encode.encoders.encoder import Encoder
-from face_encode.images import read_image
+from face_encode.photos.drawing import KNOWN_COLOUR, UNKNOWN_COLOUR, blur_boxes
+from face_encode.photos.reading import read_image
 from face_encode.types import Box, ImageArray
 from face_encode.watching.pictures import UNSETTLED_COLOUR, draw_watched
 from face_encode.watching.results import WatchedFace, WatchedFrame

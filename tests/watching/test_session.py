@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from face_encode.errors import VideoError
-from face_encode.images import read_image
 from face_encode.model import Face_Encode_Model
+from face_encode.photos.reading import read_image
 from face_encode.types import ImageArray
 from face_encode.watching.event_file import EventFile
 from face_encode.watching.recording import Recorder

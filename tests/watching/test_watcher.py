@@ -9,8 +9,8 @@ import pytest
 
 import face_encode
 from face_encode.errors import InputError
-from face_encode.images import read_image
 from face_encode.model import Face_Encode_Model
+from face_encode.photos.reading import read_image
 from face_encode.types import Box, Face, ImageArray
 from face_encode.watching.appearances import AppearanceLog
 from face_encode.watching.opening import open_source

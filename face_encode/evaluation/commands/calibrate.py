@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     from face_encode.evaluation.calibration import calibrate
     from face_encode.evaluation.faces import embed_faces
     from face_encode.gallery.opening import gallery_label, names_gallery, open_gallery
-    from face_encode.photo_folders import people_in
+    from face_encode.photos.folders import people_in
 
     from_gallery = names_gallery(options.people)
     path = options.people if from_gallery else options.gallery

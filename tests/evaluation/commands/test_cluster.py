@@ -7,7 +7,7 @@ import pytest
 
 from face_encode.errors import DatasetError
 from face_encode.evaluation.clustering import b_cubed
-from face_encode.photo_folders import people_in
+from face_encode.photos.folders import people_in
 
 
 def test_unnamed_photos_become_folders_that_can_be_enrolled(

@@ -1,14 +1,9 @@
-"""Places of files: a path of this machine, or an address in an object store.
-
-Addresses are those of pyarrow's file systems: ``s3://``, ``gs://``, ``abfs://``, ``hdfs://`` and
-``file://``, which is a path. What belongs to a store itself, such as another endpoint, stands
-behind a question mark in the address; credentials come from the environment, as for every program.
-"""
+"""Folders of photos: those directly in one, those below it, and one sub-folder a person."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +16,146 @@ import numpy.typing as npt
 
 from face_encode.errors import DatasetError, FaceEncodeError, InputError, MissingExtraError
 from face_encode.files import FileState, as_path, reason_of, replacing, state_of
-from face_encode.photo_folders import PHOTO_SUFFIXES, photos_below
+from face_encode.photos.reading import PhotoInput, is_one_photo
+
+# HEIC and AVIF are read where Pillow can, and otherwise told rather than passed over: telephones
+# write them.
+PHOTO_SUFFIXES = frozenset(
+    {".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm"}
+    | {".tif", ".tiff", ".webp"}
+)
+
+
+def photos_in(folder: str | os.PathLike[str]) -> list[Path]:
+    """The photos directly in a folder, by suffix, sorted by name; hidden files are passed over.
+
+    Raises:
+        DatasetError: The folder is missing, is no folder, or cannot be listed.
+    """
+    return sorted(
+        path
+        for path in _visible(folder)
+        if path.suffix.lower() in PHOTO_SUFFIXES and not os.path.isdir(path)
+    )
+
+
+def photos_below(
+    folder: str | os.PathLike[str],
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """The photos in a folder and all folders below it, by suffix.
+
+    Hidden files and folders are passed over, and links to folders are not followed.
+
+    Returns:
+        The photos' paths relative to the folder, with ``/`` between the parts, sorted; and each
+        folder below that cannot be listed, with the reason.
+
+    Raises:
+        DatasetError: The folder is missing, is no folder, or cannot be listed.
+    """
+    top = os.fspath(as_path(folder))
+    _visible(top)  # told in the same words as for other folders
+    photos: list[str] = []
+    unlisted: list[tuple[str, str]] = []
+
+    def skip(error: OSError) -> None:
+        where = os.path.relpath(error.filename, top).replace(os.sep, "/")
+        unlisted.append((where, reason_of(error)))
+
+    for path, folders, files in os.walk(top, onerror=skip):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = os.path.relpath(path, top).replace(os.sep, "/")
+        start = "" if inside == "." else f"{inside}/"
+        photos += [
+            start + name
+            for name in files
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES
+        ]
+    return sorted(photos), sorted(unlisted)
+
+
+def people_in(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
+    """The photos of a folder with one sub-folder a person.
+
+    Args:
+        folder: Its sub-folders' names are the people's names; files beside them, hidden files
+            and files that are no photos by their suffix are passed over.
+
+    Returns:
+        Name -> photos, both sorted. A person whose folder holds no photo has an empty list.
+
+    Raises:
+        DatasetError: The folder is missing, is no folder, or holds no sub-folder.
+    """
+    # os.path, because pathlib raises where a link cannot be followed or a folder not be searched.
+    folders = [path for path in sorted(_visible(folder)) if os.path.isdir(path)]
+    people = {path.name: photos_in(path) for path in folders}
+    if not people:
+        raise DatasetError(
+            f"{folder}: expected one sub-folder a person, with that person's photos in it. "
+            "Received: a folder without sub-folders"
+        )
+    if not any(people.values()):
+        raise DatasetError(
+            f"{folder}: no photo in any of its {len(people)} sub-folders; photos are files "
+            f"ending in {', '.join(sorted(PHOTO_SUFFIXES))}"
+        )
+    return people
+
+
+def no_photo_below(folder: object, unlisted: Sequence[tuple[str, str]] = ()) -> DatasetError:
+    """What to raise where ``photos_below`` found none, with the folders that hide some.
+
+    Args:
+        folder: Where was looked.
+        unlisted: Folders that cannot be listed, each with the reason.
+    """
+    message = f"{folder}: no photo in it or below it"
+    if unlisted:
+        where, reason = unlisted[0]
+        message += f", and of its folders {len(unlisted)} cannot be listed: {where}: {reason}"
+        message += ", …" if len(unlisted) > 1 else ""
+    return DatasetError(message)
+
+
+def _visible(folder: str | os.PathLike[str]) -> Iterable[Path]:
+    """The entries of a folder that are not hidden."""
+    folder = as_path(folder)
+    try:
+        return [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except FileNotFoundError as error:
+        raise DatasetError(f"{folder}: no such folder") from error
+    except NotADirectoryError as error:
+        raise DatasetError(f"{folder}: a file, not a folder") from error
+    except OSError as error:
+        raise DatasetError(f"{folder}: {reason_of(error)}") from error
+
+
+def photos_by_label(photos: Iterable[tuple[str, PhotoInput]]) -> dict[str, list[PhotoInput]]:
+    """Gather photos by their labels, both in the order given.
+
+    Args:
+        photos: Pairs of a label and a photo in any form that ``read_photo`` takes. A label may
+            come several times. No photo is opened.
+
+    Raises:
+        InputError: Not such pairs.
+    """
+    if not isinstance(photos, Iterable) or is_one_photo(photos):
+        raise InputError(
+            f"photos are a list of pairs (label, photo). Received: {type(photos).__name__}"
+        )
+    gathered: dict[str, list[PhotoInput]] = {}
+    for pair in photos:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InputError(
+                f"photos are a list of pairs (label, photo). Received: {type(pair).__name__} in it"
+            )
+        label, photo = pair
+        if not isinstance(label, str):
+            raise InputError(f"a label is text. Received: {label!r}")
+        gathered.setdefault(label, []).append(photo)
+    return gathered
 
 
 @dataclass(frozen=True)
