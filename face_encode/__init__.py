@@ -13,7 +13,7 @@ from face_encode.version import __version__
 
 if TYPE_CHECKING:
     from face_encode.bulk import embed_folder
-    from face_encode.detectors.loading import load_detector
+    from face_encode.detectors.registry import load_detector
     from face_encode.embedding_files.opening import read_embeddings
     from face_encode.encoders.contract import EncoderContract, read_contract, save_encoder
     from face_encode.encoders.encoder import Encoder
@@ -45,7 +45,7 @@ _HOME_OF = {
     "export_encoder": "face_encode.encoders.exporting",
     "extract_faces": "face_encode.verbs.photos",
     "find": "face_encode.verbs.finding",
-    "load_detector": "face_encode.detectors.loading",
+    "load_detector": "face_encode.detectors.registry",
     "load_encoder": "face_encode.encoders.loading",
     "open_gallery": "face_encode.gallery.opening",
     "read_contract": "face_encode.encoders.contract",

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.base import Detector
 from face_encode.embedding_files.opening import check_embeddings_path, write_embeddings
 from face_encode.embedding_files.table import EmbeddingSettings, PhotoFaces
 from face_encode.encoders.encoder import Encoder

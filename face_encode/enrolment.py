@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.enrolment_work import (
     EnrolmentTask,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from face_encode.alignment import crop_faces
-from face_encode.detectors.detector import Detector, detect_in_all
+from face_encode.detectors.alignment import crop_faces
+from face_encode.detectors.base import Detector, detect_in_all
 from face_encode.errors import ImageError, InputError
 from face_encode.photos.reading import as_rgb, content_digest, decode_image, read_image
 from face_encode.types import CropRecipe, Face, ImageArray, Photo, check_count

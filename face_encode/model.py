@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.alignment import crop_faces, crop_whole
 from face_encode.calibration import check_threshold, decision_threshold
-from face_encode.detectors.detector import Detector
-from face_encode.detectors.loading import as_detector
+from face_encode.detectors.alignment import crop_faces, crop_whole
+from face_encode.detectors.base import Detector
+from face_encode.detectors.registry import as_detector
 from face_encode.distances import unit_embedding
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.loading import as_encoder

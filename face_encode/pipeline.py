@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.finding import PhotoCrops, find_crops
 from face_encode.hygiene.sharpness import sharpness

@@ -9,7 +9,7 @@ from typing import Any
 
 import platformdirs
 
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.base import Detector
 from face_encode.distances import (
     Metric,
     check_distance_threshold,

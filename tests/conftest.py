@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from face_encode.detectors.loading import load_detector
+from face_encode.detectors.registry import load_detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.loading import load_encoder
 from face_encode.finding import find_crops

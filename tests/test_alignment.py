@@ -6,7 +6,7 @@ import dlib
 import numpy as np
 import pytest
 
-from face_encode.alignment import crop_faces, crop_whole, find_landmarks
+from face_encode.detectors.alignment import crop_faces, crop_whole, find_landmarks
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.photos.reading import read_image
 from face_encode.types import Box, CropRecipe, Face

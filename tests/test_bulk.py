@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from face_encode.alignment import crop_faces
+from face_encode.detectors.alignment import crop_faces
 from face_encode.embedding_files.opening import read_embeddings
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, EmbeddingFileError, InputError

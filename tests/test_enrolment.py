@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from face_encode import enrolment
-from face_encode.detectors.loading import load_detector
+from face_encode.detectors.registry import load_detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.enrolment import enrol_people
 from face_encode.errors import DatasetError

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from face_encode.detectors.detector import Detector
-from face_encode.detectors.loading import load_detector
+from face_encode.detectors.base import Detector
+from face_encode.detectors.registry import load_detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import FaceEncodeError
 from face_encode.finding import find_crops, find_in_content, find_in_photos

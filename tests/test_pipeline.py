@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from face_encode.detectors.loading import load_detector
+from face_encode.detectors.registry import load_detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.finding import NO_FACE
 from face_encode.pipeline import embed_photos

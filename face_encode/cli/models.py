@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the two tables, or get one encoder's weights."""
-    from face_encode.detectors.loading import DEFAULT_DETECTOR, KNOWN_DETECTORS
+    from face_encode.detectors.registry import DEFAULT_DETECTOR, KNOWN_DETECTORS
     from face_encode.encoders.contract import read_contract
     from face_encode.encoders.loading import DEFAULT_ENCODER, KNOWN_ENCODERS, is_at_hand
     from face_encode.encoders.shipped import SHIPPED_ENCODERS, shipped_path

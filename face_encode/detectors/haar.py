@@ -9,7 +9,7 @@ from typing import Any
 
 import cv2
 
-from face_encode.detectors.detector import Found, FramingDetector, scaled
+from face_encode.detectors.base import Found, FramingDetector, scaled
 from face_encode.errors import InputError, MissingExtraError, WeightsError
 from face_encode.types import ImageArray
 

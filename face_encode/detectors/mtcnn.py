@@ -7,7 +7,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
-from face_encode.detectors.detector import SMALLEST_SIDE, Found, FramingDetector, scaled
+from face_encode.detectors.base import SMALLEST_SIDE, Found, FramingDetector, scaled
 from face_encode.errors import InputError, MissingExtraError
 from face_encode.terminal import without_native_notices
 from face_encode.types import ImageArray

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from face_encode.bulk import EmbeddingReport, settings_of, with_names_of_text
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.base import Detector
 from face_encode.distributed.connection import check_ray, connected
 from face_encode.distributed.parts import Part, divide
 from face_encode.distributed.stream import Actors, embedded_tables

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from face_encode.bulk import faces_of
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.base import Detector
 from face_encode.embedding_files.arrow import table_of
 from face_encode.embedding_files.table import EmbeddingSettings
 from face_encode.encoders.encoder import BATCH_SIZE

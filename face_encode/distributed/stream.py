@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.base import Detector
 from face_encode.distributed.parts import Part, chunks
 from face_encode.distributed.stages import FaceEncoding, FaceFinding
 from face_encode.embedding_files.table import EmbeddingSettings

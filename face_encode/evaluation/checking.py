@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.evaluation.faces import embed_faces
 from face_encode.evaluation.page import Page, check_report_path, thumbnail

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import InputError
 from face_encode.finding import find_crops

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.evaluation.faces import central_face, embed_faces, similarities
 from face_encode.evaluation.intervals import Indices, Interval, bootstrap, percentile_interval

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError
 from face_encode.evaluation.calibration import calibrate

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from face_encode.alignment import crop_faces
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.alignment import crop_faces
+from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import ImageError
 from face_encode.photos.reading import read_image

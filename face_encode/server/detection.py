@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import loky
 
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.base import Detector
 from face_encode.errors import ImageError
 from face_encode.finding import PhotoCrops, find_in_photos
 from face_encode.photos.reading import decode_image
@@ -149,7 +149,7 @@ def _warm_up() -> None:
     import cv2
     import numpy as np
 
-    from face_encode.alignment import find_landmarks
+    from face_encode.detectors.alignment import find_landmarks
     from face_encode.detectors.dlib_hog import DlibHogDetector
     from face_encode.types import Box
 

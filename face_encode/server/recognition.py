@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from face_encode.detectors.detector import Detector
-from face_encode.detectors.thorough import ThoroughDetector
+from face_encode.detectors.base import Detector
+from face_encode.detectors.registry import ThoroughDetector
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.finding import NO_FACE, PhotoCrops
 from face_encode.pipeline import NO_EMBEDDING, EmbeddedPhoto

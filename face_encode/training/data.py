@@ -18,7 +18,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.base import Detector
 from face_encode.errors import DatasetError, InputError
 from face_encode.files import replacing
 from face_encode.finding import find_crops

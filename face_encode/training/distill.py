@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         FaceEncodeError: Whatever stands in the way.
     """
-    from face_encode.detectors.loading import load_detector
+    from face_encode.detectors.registry import load_detector
     from face_encode.encoders.engines.table import KERAS
     from face_encode.encoders.loading import load_encoder
     from face_encode.training.distillation import distil

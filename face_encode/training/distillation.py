@@ -21,7 +21,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.base import Detector
 from face_encode.encoders.contract import save_encoder
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.engines.table import KERAS

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.base import Detector
 from face_encode.encoders.contract import EncoderContract, save_encoder
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import InputError, ModelFileError

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.loading import DEFAULT_ENCODER, encoder_names, load_encoder
 from face_encode.enrolment import enrol_people

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.base import Detector
 from face_encode.distances import Metric, check_metric, distances, similarity_of
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import MissingExtraError

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from face_encode.alignment import crop_faces, crop_whole
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.alignment import crop_faces, crop_whole
+from face_encode.detectors.base import Detector
 from face_encode.distances import (
     Metric,
     check_distance_threshold,

@@ -6,9 +6,9 @@ import dataclasses
 import os
 from collections.abc import Iterator
 
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.base import Detector
 from face_encode.detectors.haar import HaarDetector
-from face_encode.detectors.loading import load_detector
+from face_encode.detectors.registry import load_detector
 from face_encode.model import Face_Encode_Model
 from face_encode.types import check_count
 from face_encode.watching.opening import open_source

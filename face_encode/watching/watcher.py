@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from face_encode.alignment import crop_faces
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.alignment import crop_faces
+from face_encode.detectors.base import Detector
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.detectors.haar import HaarDetector
 from face_encode.hygiene.sharpness import is_blurred

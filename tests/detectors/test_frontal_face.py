@@ -7,7 +7,7 @@ from typing import Any
 import dlib
 import pytest
 
-from face_encode.detectors.frontal_face import load_frontal_face_detector
+from face_encode.detectors.dlib_hog import load_frontal_face_detector
 from face_encode.photos.reading import read_image
 from face_encode.weights import CACHE_VARIABLE
 from tests.conftest import EXAMPLES
@@ -67,6 +67,6 @@ def test_a_cache_that_cannot_be_written_to_costs_time_only(
 
 def test_another_detector_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
-    monkeypatch.setattr("face_encode.detectors.frontal_face._SHA256", "0" * 64)
+    monkeypatch.setattr("face_encode.detectors.dlib_hog._SHA256", "0" * 64)
     assert len(found_by(load_frontal_face_detector())) == 5
     assert not list(tmp_path.iterdir())

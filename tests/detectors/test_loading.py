@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from face_encode.detectors.haar import HaarDetector
-from face_encode.detectors.loading import DEFAULT_DETECTOR, as_detector
+from face_encode.detectors.registry import DEFAULT_DETECTOR, as_detector
 from face_encode.errors import InputError
 from tests.tiny_parts import Halves
 

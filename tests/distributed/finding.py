@@ -7,7 +7,7 @@ import secrets
 import time
 from pathlib import Path
 
-from face_encode.detectors.loading import load_detector
+from face_encode.detectors.registry import load_detector
 from face_encode.types import Face, ImageArray
 
 

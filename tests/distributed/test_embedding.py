@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from face_encode.bulk import embed_folder
-from face_encode.detectors.loading import load_detector
+from face_encode.detectors.registry import load_detector
 from face_encode.distributed.embedding import embed_folder_on_ray
 from face_encode.distributed.parts import divide
 from face_encode.distributed.stream import Actors

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.detectors.loading import load_detector
+from face_encode.detectors.registry import load_detector
 from face_encode.encoders.vgg16 import vgg_embedding
 from face_encode.finding import find_crops
 from face_encode.training.batches import random_triplets

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from face_encode.alignment import crop_faces
-from face_encode.detectors.loading import load_detector
+from face_encode.detectors.alignment import crop_faces
+from face_encode.detectors.registry import load_detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.photos.drawing import KNOWN_COLOUR, UNKNOWN_COLOUR, blur_boxes
 from face_encode.photos.reading import read_image

@@ -15,7 +15,7 @@ from face_encode.terminal import (
 )
 
 if TYPE_CHECKING:
-    from face_encode.detectors.detector import Detector
+    from face_encode.detectors.base import Detector
     from face_encode.encoders.encoder import Encoder
 
 
@@ -49,7 +49,7 @@ def rate(text: str) -> float:
 
 def open_models(options: argparse.Namespace) -> tuple[Detector, Encoder]:
     """The detector and the encoder that the options name."""
-    from face_encode.detectors.loading import load_detector
+    from face_encode.detectors.registry import load_detector
     from face_encode.encoders.loading import load_encoder
 
     encoder = load_encoder(options.model, engine=options.encoder_engine)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from face_encode.detectors.loading import load_detector
+from face_encode.detectors.registry import load_detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, InputError
 from face_encode.evaluation.lfw import read_pairs

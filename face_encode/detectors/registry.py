@@ -5,13 +5,45 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.base import Detector, Found, FramingDetector
 from face_encode.detectors.dlib_cnn import DlibCnnDetector
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.detectors.haar import HaarDetector
 from face_encode.detectors.mtcnn import MtcnnDetector
-from face_encode.detectors.thorough import ThoroughDetector
 from face_encode.errors import InputError
+from face_encode.types import ImageArray
+
+
+@dataclass(frozen=True)
+class ThoroughDetector(FramingDetector):
+    """Asks one detector after the other until one finds a face.
+
+    Most photos cost no more than the first one takes, and few are given up.
+
+    Attributes:
+        steps: The detectors, in this order.
+        name: What the chain is called.
+    """
+
+    steps: tuple[FramingDetector, ...]
+    name: str = "dlib"
+
+    def __post_init__(self) -> None:
+        """Check the steps."""
+        for step in self.steps:
+            if not isinstance(step, FramingDetector):
+                raise InputError(
+                    "the steps of a chain are FramingDetectors, which find frames. "
+                    f"Received: {type(step).__name__}"
+                )
+
+    def find(self, image: ImageArray) -> list[Found]:
+        """Find the faces; see ``FramingDetector.find``."""
+        for step in self.steps:
+            if found := step.find(image):
+                return found
+        return []
+
 
 DEFAULT_DETECTOR = "dlib"
 

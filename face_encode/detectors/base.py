@@ -10,7 +10,7 @@ from typing import Protocol, cast
 
 import cv2
 
-from face_encode.alignment import find_landmarks
+from face_encode.detectors.alignment import find_landmarks
 from face_encode.types import Box, Face, ImageArray
 
 # Nothing smaller than this on a side can hold a face that is worth encoding.
