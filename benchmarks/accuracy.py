@@ -49,7 +49,7 @@ def main() -> None:
     """Measure and write."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from face_encode.detectors.registry import KNOWN_DETECTORS
-    from face_encode.encoders.loading import KNOWN_ENCODERS, is_at_hand
+    from face_encode.encoders.registry import KNOWN_ENCODERS, is_at_hand
     from face_encode.evaluation.lfw import read_pairs
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -101,7 +101,7 @@ def main() -> None:
 def measure(encoder_name: str, detector_name: str, photos: str, file: str) -> list[list[str]]:
     """The rows of one encoder with one detector, a metric each."""
     from face_encode.detectors.registry import load_detector
-    from face_encode.encoders.loading import load_encoder
+    from face_encode.encoders.registry import load_encoder
     from face_encode.evaluation.faces import central_face, embed_faces, similarities
     from face_encode.evaluation.lfw import read_pairs
     from face_encode.evaluation.pairs import verification_numbers

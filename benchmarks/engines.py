@@ -21,7 +21,7 @@ import numpy as np
 
 from face_encode.encoders.engines.parity import largest_difference, probe_crops
 from face_encode.encoders.engines.table import ENGINES, KERAS
-from face_encode.encoders.loading import load_encoder
+from face_encode.encoders.registry import load_encoder
 from face_encode.terminal import import_keras_quietly, print_table
 
 BATCHES = (1, 8, 32)

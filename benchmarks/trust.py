@@ -41,7 +41,7 @@ def main() -> None:
 def load(photos: str, cache: Path | None) -> tuple[Array, Array, float]:
     """Embeddings of the largest faces, the number of each one's person, the threshold."""
     from face_encode.detectors.registry import load_detector
-    from face_encode.encoders.loading import load_encoder
+    from face_encode.encoders.registry import load_encoder
     from face_encode.evaluation.faces import embed_faces
     from face_encode.photos.folders import people_in
 

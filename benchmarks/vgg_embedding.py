@@ -34,7 +34,7 @@ def main() -> None:
     """Measure and print a table in Markdown."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from face_encode.detectors.registry import load_detector
-    from face_encode.encoders.loading import load_encoder
+    from face_encode.encoders.registry import load_encoder
     from face_encode.training.data import crop_people, split_people
     from face_encode.training.recipe import read_recipe
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from face_encode.embedding_files.opening import read_embeddings
     from face_encode.encoders.contract import EncoderContract, read_contract, save_encoder
     from face_encode.encoders.encoder import Encoder
-    from face_encode.encoders.exporting import export_encoder
-    from face_encode.encoders.loading import load_encoder
+    from face_encode.encoders.export import export_encoder
+    from face_encode.encoders.registry import load_encoder
     from face_encode.errors import FaceEncodeError
     from face_encode.gallery.opening import open_gallery
     from face_encode.model import Face_Encode_Model
@@ -42,11 +42,11 @@ _HOME_OF = {
     "ReferenceEmbeddings": "face_encode.references",
     "TripletModel": "face_encode.training.triplet",
     "embed_folder": "face_encode.bulk",
-    "export_encoder": "face_encode.encoders.exporting",
+    "export_encoder": "face_encode.encoders.export",
     "extract_faces": "face_encode.verbs.photos",
     "find": "face_encode.verbs.finding",
     "load_detector": "face_encode.detectors.registry",
-    "load_encoder": "face_encode.encoders.loading",
+    "load_encoder": "face_encode.encoders.registry",
     "open_gallery": "face_encode.gallery.opening",
     "read_contract": "face_encode.encoders.contract",
     "read_embeddings": "face_encode.embedding_files.opening",

@@ -16,7 +16,7 @@ from face_encode.detectors.base import Detector
 from face_encode.detectors.registry import as_detector
 from face_encode.distances import unit_embedding
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.loading import as_encoder
+from face_encode.encoders.registry import as_encoder
 from face_encode.enrolment import enrol_people, unfinished_enrolment
 from face_encode.errors import GalleryError, InputError
 from face_encode.files import as_path

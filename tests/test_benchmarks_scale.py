@@ -22,7 +22,7 @@ from benchmarks.scale.growth import Growth
 from benchmarks.scale.results import Results, Skipped
 from benchmarks.timing import Times
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.inception_resnet import inception_resnet
+from face_encode.encoders.facenet import inception_resnet
 from face_encode.errors import InputError
 from tests.conftest import VERIFY_DATASET
 

@@ -8,7 +8,7 @@ import shlex
 import pytest
 
 from face_encode import cli
-from face_encode.encoders.loading import KNOWN_ENCODERS
+from face_encode.encoders.registry import KNOWN_ENCODERS
 from face_encode.weights import KNOWN_WEIGHTS
 from tests.conftest import REPOSITORY
 

@@ -16,7 +16,7 @@ from PIL import Image
 from face_encode import bulk
 from face_encode.embedding_files.opening import read_embeddings
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.loading import load_encoder
+from face_encode.encoders.registry import load_encoder
 from face_encode.errors import EmbeddingFileError
 from face_encode.journal import Journal
 from face_encode.types import ImageArray
@@ -81,7 +81,7 @@ def test_interrupted_it_goes_on_and_ends_with_the_same_file(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from face_encode.encoders.loading import load_encoder
+from face_encode.encoders.registry import load_encoder
 from face_encode.journal import Journal
 from tests.tiny_parts import embed
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from face_encode import enrolment
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.loading import load_encoder
+from face_encode.encoders.registry import load_encoder
 from face_encode.enrolment import enrol_people, unfinished_enrolment, unfinished_path
 from face_encode.errors import DatasetError, GalleryError
 from face_encode.gallery.gallery import Gallery
@@ -127,7 +127,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import loky
-from face_encode.encoders.loading import load_encoder
+from face_encode.encoders.registry import load_encoder
 from face_encode.journal import Journal
 from tests.test_interrupted_enrolment import enrol_many
 

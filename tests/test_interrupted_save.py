@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from face_encode.encoders.contract import EncoderContract, read_contract, save_encoder
-from face_encode.encoders.loading import load_encoder
+from face_encode.encoders.registry import load_encoder
 from face_encode.errors import DatasetError, GalleryError, ModelFileError
 from face_encode.files import write_archive
 from face_encode.gallery import npz_file

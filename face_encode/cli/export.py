@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Export, and say what was written."""
-    from face_encode.encoders.exporting import check_export_path, export_encoder
-    from face_encode.encoders.loading import load_encoder
+    from face_encode.encoders.export import check_export_path, export_encoder
+    from face_encode.encoders.registry import load_encoder
     from face_encode.files import as_path
 
     # Before the seconds that loading a model takes.

@@ -26,8 +26,13 @@ def run(options: argparse.Namespace) -> int:
     """Print the two tables, or get one encoder's weights."""
     from face_encode.detectors.registry import DEFAULT_DETECTOR, KNOWN_DETECTORS
     from face_encode.encoders.contract import read_contract
-    from face_encode.encoders.loading import DEFAULT_ENCODER, KNOWN_ENCODERS, is_at_hand
-    from face_encode.encoders.shipped import SHIPPED_ENCODERS, shipped_path
+    from face_encode.encoders.registry import (
+        DEFAULT_ENCODER,
+        KNOWN_ENCODERS,
+        SHIPPED_ENCODERS,
+        is_at_hand,
+        shipped_path,
+    )
     from face_encode.weights import KNOWN_WEIGHTS
 
     if options.download is not None:
@@ -96,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _download(name: str, *, as_json: bool) -> int:
     """Get an encoder's weights and say what they are."""
-    from face_encode.encoders.loading import KNOWN_ENCODERS, load_encoder
+    from face_encode.encoders.registry import KNOWN_ENCODERS, load_encoder
     from face_encode.weights import expected_digest, installed_path
 
     if name not in KNOWN_ENCODERS:

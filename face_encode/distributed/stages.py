@@ -139,7 +139,7 @@ class FaceEncoding:
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         _keep_to_one_core()
-        from face_encode.encoders.loading import load_encoder
+        from face_encode.encoders.registry import load_encoder
 
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "encoder.keras"

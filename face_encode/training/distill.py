@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
     """
     from face_encode.detectors.registry import load_detector
     from face_encode.encoders.engines.table import KERAS
-    from face_encode.encoders.loading import load_encoder
+    from face_encode.encoders.registry import load_encoder
     from face_encode.training.distillation import distil
     from face_encode.training.recipe import SETTINGS, Recipe, read_recipe
     from face_encode.training.settings import Distillation

@@ -25,7 +25,7 @@ from face_encode.detectors.base import Detector
 from face_encode.encoders.contract import save_encoder
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.engines.table import KERAS
-from face_encode.encoders.loading import load_encoder
+from face_encode.encoders.registry import load_encoder
 from face_encode.errors import InputError, ModelFileError
 from face_encode.files import replacing
 from face_encode.photos.reading import content_digest

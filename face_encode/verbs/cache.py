@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.loading import DEFAULT_ENCODER, encoder_names, load_encoder
+from face_encode.encoders.registry import DEFAULT_ENCODER, encoder_names, load_encoder
 from face_encode.enrolment import enrol_people
 from face_encode.errors import GalleryError, ImageError, InputError
 from face_encode.files import as_path

@@ -7,7 +7,7 @@ import keras
 import pytest
 
 from face_encode import cli
-from face_encode.encoders.loading import load_encoder
+from face_encode.encoders.registry import load_encoder
 
 pytest.importorskip("tf2onnx")
 pytest.importorskip("onnxruntime")

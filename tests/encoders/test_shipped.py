@@ -10,8 +10,7 @@ import pytest
 
 from face_encode.encoders import shipped
 from face_encode.encoders.contract import read_contract
-from face_encode.encoders.loading import load_encoder
-from face_encode.encoders.shipped import SHIPPED_ENCODERS, shipped_path
+from face_encode.encoders.registry import SHIPPED_ENCODERS, load_encoder, shipped_path
 from face_encode.errors import ModelFileError
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from face_encode.encoders.torch_file import read_state_dict
+from face_encode.encoders.facenet_files import read_state_dict
 from face_encode.errors import WeightsError
 from tests.encoders import torch_writing as writing
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from face_encode import cli
-from face_encode.encoders.loading import load_encoder
+from face_encode.encoders.registry import load_encoder
 from tests.conftest import REPOSITORY, VERIFY_DATASET
 
 GUIDE = (REPOSITORY / "docs" / "training.md").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ import keras
 import pytest
 
 from face_encode.encoders.contract import EncoderContract, save_encoder
-from face_encode.encoders.loading import load_encoder
+from face_encode.encoders.registry import load_encoder
 from face_encode.errors import ModelFileError
 from face_encode.types import CropRecipe
 from face_encode.verbs import cache

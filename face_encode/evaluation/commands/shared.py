@@ -50,7 +50,7 @@ def rate(text: str) -> float:
 def open_models(options: argparse.Namespace) -> tuple[Detector, Encoder]:
     """The detector and the encoder that the options name."""
     from face_encode.detectors.registry import load_detector
-    from face_encode.encoders.loading import load_encoder
+    from face_encode.encoders.registry import load_encoder
 
     encoder = load_encoder(options.model, engine=options.encoder_engine)
     return load_detector(options.detector), encoder

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import keras
 
 from face_encode.encoders.contract import (
     EncoderContract,
@@ -34,7 +36,6 @@ from face_encode.encoders.facenet import (
     facenet_casia,
     facenet_vggface2,
 )
-from face_encode.encoders.shipped import SHIPPED_ENCODERS, shipped_path
 from face_encode.errors import InputError, ModelFileError, WeightsError
 from face_encode.files import as_path, open_regular, reason_of
 from face_encode.terminal import import_keras
@@ -48,8 +49,34 @@ from face_encode.weights import (
     read_verified,
 )
 
-if TYPE_CHECKING:
-    import keras
+SHIPPED_ENCODERS = ("vgg_embedding",)
+"""Names of the encoders whose files come with the package."""
+
+_PACKAGE = "face_encode_weights"
+
+
+def shipped_path(name: str) -> Path:
+    """Where the file of a shipped encoder lies.
+
+    Args:
+        name: One of :data:`SHIPPED_ENCODERS`.
+
+    Raises:
+        ModelFileError: It is neither beside the package nor installed.
+    """
+    # A clone's own weights first: an installed release may be another one.
+    folders = [Path(__file__).parents[2] / "weights"]
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is not None:
+        folders += [Path(folder) for folder in spec.submodule_search_locations or ()]
+    for folder in folders:
+        if (folder / f"{name}.keras").is_file():
+            return folder / f"{name}.keras"
+    raise ModelFileError(
+        f"the file {name}.keras, which comes with face_encode, is missing; install the package "
+        f"again. Looked in: {', '.join(map(str, folders))}"
+    )
+
 
 DEFAULT_ENCODER = "dlib_resnet"
 
