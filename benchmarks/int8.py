@@ -25,9 +25,9 @@ from face_encode.embedding_files.table import EmbeddingTable
 from face_encode.evaluation.faces import central_face, similarities
 from face_encode.evaluation.lfw import read_pairs
 from face_encode.gallery.memory import MemoryGallery
+from face_encode.gallery.quantization import Quantizer, unit_length
 from face_encode.metrics.accuracy import verification_accuracy
 from face_encode.metrics.roc import equal_error_rate, tar_at_far
-from face_encode.quantization import Quantizer, unit_length
 from face_encode.types import Embeddings, Face
 
 

@@ -125,7 +125,7 @@ def strangers(embeddings: Array, owner: Array, rate: float = 0.01) -> None:
 
 def mislabelled(embeddings: Array, owner: Array, planted: int = 10) -> None:
     """Photos put into wrong folders, in a folder of five hundred photos."""
-    from face_encode.hygiene.suspicions import find_suspicions
+    from face_encode.gallery.mistakes import find_suspicions
 
     sizes = np.bincount(owner)
     print(f"\n{planted} photos in wrong folders among 500: named (false warnings)")

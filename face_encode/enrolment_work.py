@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import ImageError, InputError
-from face_encode.gallery.gallery import Gallery
-from face_encode.gallery.names import check_name
+from face_encode.gallery.base import Gallery, check_name
 from face_encode.photos.reading import PhotoInput, content_digest, local_photo, path_of, place_of
 from face_encode.pipeline import EmbeddedPhoto
 from face_encode.resuming import UnfinishedRun

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.calibration import check_threshold, decision_threshold
 from face_encode.detectors.alignment import crop_faces, crop_whole
 from face_encode.detectors.base import Detector
 from face_encode.detectors.registry import as_detector
-from face_encode.distances import unit_embedding
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.registry import as_encoder
 from face_encode.enrolment import enrol_people, unfinished_enrolment
 from face_encode.errors import GalleryError, InputError
 from face_encode.files import as_path
-from face_encode.gallery.gallery import Gallery
+from face_encode.gallery.base import Gallery
+from face_encode.gallery.distances import unit_embedding
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.opening import open_gallery
+from face_encode.gallery.thresholds import check_threshold, decision_threshold
 from face_encode.photos.drawing import draw_boxes, labelled_boxes
 from face_encode.photos.folders import people_in
 from face_encode.photos.reading import PhotoInput, as_rgb, is_one_photo

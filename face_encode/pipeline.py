@@ -12,7 +12,7 @@ import numpy as np
 from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.finding import PhotoCrops, find_crops
-from face_encode.hygiene.sharpness import sharpness
+from face_encode.gallery.mistakes import sharpness
 from face_encode.prefetching import prefetched
 from face_encode.types import Embeddings, Face, Photo, check_count
 from face_encode.workers import sensible_workers_for

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from face_encode.calibration import Calibration
+from face_encode.gallery.thresholds import Calibration
 
 BY_HAND = Calibration(
     false_match_rate=0.01,

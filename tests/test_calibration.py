@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from face_encode.calibration import Calibration, check_threshold, decision_threshold
 from face_encode.errors import InputError
+from face_encode.gallery.thresholds import Calibration, check_threshold, decision_threshold
 from tests.calibrations import BY_HAND
 
 

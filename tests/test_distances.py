@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from face_encode import distances as module
-from face_encode.distances import (
+from face_encode.errors import InputError
+from face_encode.gallery.distances import (
     METRICS,
     Metric,
     check_distance_threshold,
@@ -16,7 +17,6 @@ from face_encode.distances import (
     threshold_distance,
     unit_embedding,
 )
-from face_encode.errors import InputError
 
 A = np.array([[3.0, 4.0]], np.float32)
 B = np.array([[3.0, 4.0], [4.0, 3.0], [-6.0, -8.0], [0.0, 1.0]], np.float32)

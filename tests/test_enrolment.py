@@ -16,7 +16,7 @@ from face_encode.detectors.registry import load_detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.enrolment import enrol_people
 from face_encode.errors import DatasetError
-from face_encode.gallery.gallery import Replaces
+from face_encode.gallery.base import Replaces
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.photos.folders import people_in
 from face_encode.photos.reading import read_image

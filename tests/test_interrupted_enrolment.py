@@ -20,9 +20,9 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.registry import load_encoder
 from face_encode.enrolment import enrol_people, unfinished_enrolment, unfinished_path
 from face_encode.errors import DatasetError, GalleryError
-from face_encode.gallery.gallery import Gallery
+from face_encode.gallery.base import Gallery
 from face_encode.gallery.memory import MemoryGallery
-from face_encode.gallery.npz_file import write_content
+from face_encode.gallery.npz import write_content
 from face_encode.journal import Journal
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.folders import people_in

@@ -22,8 +22,8 @@ from face_encode.encoders.registry import load_encoder
 from face_encode.errors import DatasetError, GalleryError, ModelFileError
 from face_encode.files import write_archive
 from face_encode.gallery import npz_file
-from face_encode.gallery.loading import load_gallery
 from face_encode.gallery.memory import MemoryGallery
+from face_encode.gallery.opening import load_gallery
 from face_encode.photos.folders import people_in, photos_in
 from face_encode.types import CropRecipe
 from tests.conftest import REPOSITORY

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from face_encode.errors import InputError
-from face_encode.quantization import Quantizer, unit_length
+from face_encode.gallery.quantization import Quantizer, unit_length
 from face_encode.types import Embeddings
 
 
@@ -67,7 +67,7 @@ def test_many_rows_are_done_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     quantizer = Quantizer.fitted_to([embeddings])
     codes = quantizer.quantize(embeddings)
     steps = quantizer.steps(codes)
-    monkeypatch.setattr("face_encode.quantization._BLOCK", 7)
+    monkeypatch.setattr("face_encode.gallery.quantization._BLOCK", 7)
     np.testing.assert_allclose(
         Quantizer.fitted_to([embeddings]).centre, quantizer.centre, atol=1e-7
     )

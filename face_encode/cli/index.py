@@ -25,9 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Build, save, and tell of how many."""
     from face_encode.errors import GalleryError
-    from face_encode.gallery.loading import load_gallery
     from face_encode.gallery.milvus_places import is_milvus
-    from face_encode.gallery.opening import gallery_label
+    from face_encode.gallery.opening import gallery_label, load_gallery
 
     if is_milvus(options.gallery):
         raise GalleryError(

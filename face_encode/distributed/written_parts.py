@@ -19,8 +19,8 @@ from face_encode.embedding_files.parts import (
 )
 from face_encode.embedding_files.table import EmbeddingSettings
 from face_encode.errors import EmbeddingFileError
+from face_encode.gallery.quantization import Quantizer
 from face_encode.photos.folders import Place, reporting
-from face_encode.quantization import Quantizer
 
 
 class WrittenParts:

@@ -19,7 +19,7 @@ from face_encode.embedding_files.table import (
     finished,
 )
 from face_encode.errors import EmbeddingFileError, InputError
-from face_encode.quantization import Quantizer
+from face_encode.gallery.quantization import Quantizer
 
 _KEY = b"face_encode"
 

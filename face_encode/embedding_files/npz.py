@@ -18,7 +18,7 @@ from face_encode.embedding_files.table import (
 )
 from face_encode.errors import EmbeddingFileError, InputError
 from face_encode.files import ArchiveForm, read_archive, text_array, write_archive
-from face_encode.quantization import Codes, Quantizer
+from face_encode.gallery.quantization import Codes, Quantizer
 from face_encode.types import Embeddings
 
 _FORM = ArchiveForm(

@@ -12,8 +12,8 @@ from face_encode.embedding_files.parts import read_parts
 from face_encode.embedding_files.table import EmbeddingSettings, EmbeddingTable, PhotoFaces
 from face_encode.errors import EmbeddingFileError, InputError
 from face_encode.files import replacing
+from face_encode.gallery.quantization import Quantizer
 from face_encode.photos.folders import is_address, place_of, reporting
-from face_encode.quantization import Quantizer
 
 SUFFIXES = (".npz", ".parquet")
 

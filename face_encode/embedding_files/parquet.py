@@ -10,8 +10,8 @@ from face_encode.embedding_files.arrow import embedding_table_of, schema_of, tab
 from face_encode.embedding_files.table import EmbeddingSettings, EmbeddingTable, PhotoFaces
 from face_encode.errors import EmbeddingFileError, InputError, MissingExtraError
 from face_encode.files import open_regular
+from face_encode.gallery.quantization import Quantizer
 from face_encode.photos.folders import Place, in_a_line
-from face_encode.quantization import Quantizer
 
 # Rows that are written together: 16 MB of 128 float32 each.
 _ROW_GROUP = 32_768

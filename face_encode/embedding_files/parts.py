@@ -17,8 +17,8 @@ from face_encode.embedding_files.arrow import embedding_table_of
 from face_encode.embedding_files.parquet import write_tables
 from face_encode.embedding_files.table import FORMAT_VERSION, EmbeddingSettings, EmbeddingTable
 from face_encode.errors import EmbeddingFileError, InputError
+from face_encode.gallery.quantization import Quantizer
 from face_encode.photos.folders import Place, reporting
-from face_encode.quantization import Quantizer
 
 CONTENTS = "_face_encode.json"
 

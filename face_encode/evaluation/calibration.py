@@ -25,10 +25,10 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.calibration import Calibration, sigmoid
 from face_encode.errors import InputError
 from face_encode.evaluation.intervals import percentile_interval
 from face_encode.evaluation.searches import Searches, search_all
+from face_encode.gallery.thresholds import Calibration, sigmoid
 from face_encode.metrics.roc import FEWEST_FALSE_MATCHES
 from face_encode.metrics.scored_pairs import checked_pairs
 

@@ -15,7 +15,7 @@ from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import InputError
 from face_encode.finding import find_crops
-from face_encode.hygiene.sharpness import sharpness
+from face_encode.gallery.mistakes import sharpness
 from face_encode.terminal import tracked
 from face_encode.types import Embeddings, Face, ImageArray
 
@@ -57,7 +57,7 @@ class EmbeddedFaces:
         photos: P paths.
         embeddings: float32 ``(P, D)``; a row of NaN where there is no face.
         faces: The chosen face of each photo, or None.
-        sharpness: float64 ``(P,)``, see :mod:`face_encode.hygiene.sharpness`; NaN where there
+        sharpness: float64 ``(P,)``, see :mod:`face_encode.gallery.mistakes`; NaN where there
             is no face.
         errors: For each photo why there is no face, or None.
         seconds_a_photo: Wall-clock time, reading, detecting and encoding.

@@ -10,11 +10,19 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.calibration import Calibration
-from face_encode.distances import Metric
 from face_encode.errors import GalleryError
-from face_encode.gallery.checking import check_embeddings, check_labels, check_probes
-from face_encode.gallery.gallery import EncoderIdentity, Mark, Ranking, Replaces, check_ranking
+from face_encode.gallery.base import (
+    EncoderIdentity,
+    Mark,
+    Ranking,
+    Replaces,
+    check_embeddings,
+    check_labels,
+    check_name,
+    check_probes,
+    check_ranking,
+)
+from face_encode.gallery.distances import Metric
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.milvus_collection import ROWS_AT_ONCE, MilvusCollection
 from face_encode.gallery.milvus_places import milvus_place
@@ -35,7 +43,7 @@ from face_encode.gallery.milvus_rows import (
     rows_of,
 )
 from face_encode.gallery.milvus_search import nearest_people
-from face_encode.gallery.names import check_name
+from face_encode.gallery.thresholds import Calibration
 from face_encode.types import Embeddings, Match, check_count
 
 

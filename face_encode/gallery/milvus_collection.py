@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from face_encode.calibration import Calibration
-from face_encode.distances import Metric, check_metric
 from face_encode.errors import GalleryError
-from face_encode.gallery.gallery import GALLERY_METRICS, EncoderIdentity, check_encoder
+from face_encode.gallery.base import GALLERY_METRICS, EncoderIdentity, check_encoder
+from face_encode.gallery.distances import Metric, check_metric
 from face_encode.gallery.milvus_client import CALL_SECONDS
 from face_encode.gallery.milvus_places import MilvusPlace
 from face_encode.gallery.milvus_rows import (
@@ -23,6 +22,7 @@ from face_encode.gallery.milvus_rows import (
     schema_of,
 )
 from face_encode.gallery.milvus_stores import store_of
+from face_encode.gallery.thresholds import Calibration
 
 # 1,000 rows of 512 numbers are 2 MB; a server refuses messages from 64 MB on.
 ROWS_AT_ONCE = 1_000

@@ -11,8 +11,8 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from face_encode.distances import Metric
 from face_encode.errors import InputError
+from face_encode.gallery.distances import Metric
 from face_encode.types import Embeddings
 
 # Of a row: its key; the person's name and a digest of it; the photo's digest as it was given, and

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from face_encode.distances import Metric
+from face_encode.gallery.distances import Metric
 from face_encode.gallery.milvus_client import CALL_SECONDS
 from face_encode.gallery.milvus_rows import EMBEDDING, METRIC_TYPES, NAME, PERSON, any_of
 from face_encode.types import Embeddings, Match

@@ -8,9 +8,9 @@ from pathlib import Path
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import GalleryError
 from face_encode.files import check_writable, open_regular, reason_of, replacing
-from face_encode.gallery.loading import read_gallery
 from face_encode.gallery.memory import MemoryGallery
-from face_encode.gallery.npz_file import check_file_name, write_content
+from face_encode.gallery.npz import check_file_name, write_content
+from face_encode.gallery.opening import read_gallery
 from face_encode.server.encryption import KEY_VARIABLE, Cipher, is_encrypted
 
 

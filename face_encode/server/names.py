@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 from face_encode.errors import InputError
-from face_encode.gallery.names import check_name
+from face_encode.gallery.base import check_name
 
 MOST_CHARACTERS = 200
 # They end a path segment, here or at a proxy.

@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Any
 
 from face_encode.errors import FaceEncodeError, GalleryError
-from face_encode.gallery.gallery import Gallery
+from face_encode.gallery.base import Gallery
 from face_encode.model import Face_Encode_Model
 from face_encode.server.audit import AuditLog, Author
 from face_encode.server.changes import Change

@@ -17,7 +17,7 @@ from face_encode.encoders.registry import DEFAULT_ENCODER, encoder_names, load_e
 from face_encode.enrolment import enrol_people
 from face_encode.errors import GalleryError, ImageError, InputError
 from face_encode.files import as_path
-from face_encode.gallery.gallery import Gallery, check_encoder
+from face_encode.gallery.base import Gallery, check_encoder
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.milvus import MilvusGallery
 from face_encode.gallery.opening import names_gallery, open_gallery

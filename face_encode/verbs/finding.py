@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.detectors.base import Detector
-from face_encode.distances import Metric, check_metric, distances, similarity_of
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import MissingExtraError
-from face_encode.gallery.gallery import Gallery
+from face_encode.gallery.base import Gallery
+from face_encode.gallery.distances import Metric, check_metric, distances, similarity_of
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.reading import PhotoInput, read_photo
 from face_encode.types import Box, check_count

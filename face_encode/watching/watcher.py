@@ -10,7 +10,7 @@ from face_encode.detectors.alignment import crop_faces
 from face_encode.detectors.base import Detector
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.detectors.haar import HaarDetector
-from face_encode.hygiene.sharpness import is_blurred
+from face_encode.gallery.mistakes import is_blurred
 from face_encode.model import Face_Encode_Model
 from face_encode.types import Box, Face, ImageArray, check_count
 from face_encode.watching.identity import Identity

@@ -12,8 +12,8 @@ from face_encode.embedding_files.opening import read_embeddings
 from face_encode.embedding_files.parts import part_name
 from face_encode.embedding_files.table import EmbeddingSettings, PhotoFaces
 from face_encode.errors import EmbeddingFileError
+from face_encode.gallery.quantization import Quantizer
 from face_encode.photos.folders import PhotoListing, place_of
-from face_encode.quantization import Quantizer
 
 pytest.importorskip("pyarrow")
 

@@ -14,7 +14,7 @@ from face_encode.embedding_files.arrow import (
 )
 from face_encode.embedding_files.table import EmbeddingSettings
 from face_encode.errors import EmbeddingFileError, InputError
-from face_encode.quantization import Quantizer
+from face_encode.gallery.quantization import Quantizer
 from tests.embedding_files.drawn import faces
 
 pyarrow = pytest.importorskip("pyarrow")

@@ -17,7 +17,7 @@ from face_encode.embedding_files.opening import (
 from face_encode.embedding_files.table import EmbeddingSettings, EmbeddingTable, PhotoFaces
 from face_encode.errors import EmbeddingFileError, InputError, MissingExtraError
 from face_encode.files import write_archive
-from face_encode.quantization import Quantizer
+from face_encode.gallery.quantization import Quantizer
 from face_encode.types import Box
 
 pyarrow = pytest.importorskip("pyarrow")

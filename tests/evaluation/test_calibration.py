@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from face_encode.calibration import Calibration
 from face_encode.errors import InputError
 from face_encode.evaluation.calibration import calibrate, fit_logistic
 from face_encode.evaluation.searches import unit_length
+from face_encode.gallery.thresholds import Calibration
 
 
 def invented_people(people: int, photos: int, seed: int = 0, noise: float = 0.6) -> tuple[Any, Any]:

@@ -12,7 +12,7 @@ import pytest
 from face_encode.errors import GalleryError, InputError, MissingExtraError
 from face_encode.gallery import approximate
 from face_encode.gallery.approximate import ApproximateIndex
-from face_encode.gallery.gallery import Ranking
+from face_encode.gallery.base import Ranking
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.opening import open_gallery
 from tests.gallery.common import Identity, like_faces

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from face_encode.gallery.codes import Coded
-from face_encode.quantization import Quantizer, unit_length
+from face_encode.gallery.quantization import Coded, Quantizer, unit_length
 from tests.gallery.common import like_faces
 
 

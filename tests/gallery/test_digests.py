@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from face_encode.gallery.digests import digest_texts, join_digests, pack_digests
+from face_encode.gallery.columns import digest_texts, join_digests, pack_digests
 
 FULL = [hashlib.sha256(bytes([number])).hexdigest() for number in range(3)]
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from face_encode.gallery.enrolled import Enrolled
+from face_encode.gallery.columns import Enrolled
 from tests.gallery.common import like_faces
 
 

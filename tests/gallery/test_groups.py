@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from face_encode.gallery.groups import Groups
+from face_encode.gallery.search import Groups
 
 
 @pytest.mark.parametrize("rows", [1, 63, 64, 65, 127, 128, 640, 700, 1_281])

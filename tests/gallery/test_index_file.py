@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 
 from face_encode.errors import GalleryError
-from face_encode.gallery.approximate import ApproximateIndex
-from face_encode.gallery.index_file import find_index, remove_stale_indices, write_index
-from face_encode.gallery.loading import load_gallery
+from face_encode.gallery.approximate import (
+    ApproximateIndex,
+    find_index,
+    remove_stale_indices,
+    write_index,
+)
 from face_encode.gallery.memory import MemoryGallery
+from face_encode.gallery.opening import load_gallery
 from tests.gallery.common import SIXTEEN, like_faces
 
 

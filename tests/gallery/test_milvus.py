@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from face_encode.errors import GalleryError, InputError
-from face_encode.gallery.gallery import Gallery
+from face_encode.gallery.base import Gallery
 from face_encode.gallery.milvus import MilvusGallery
 from face_encode.gallery.milvus_collection import MilvusCollection
 from face_encode.gallery.opening import open_gallery

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from face_encode.errors import InputError
-from face_encode.gallery.names import check_name, check_names
+from face_encode.gallery.base import check_name, check_names
 
 
 @pytest.mark.parametrize("name", ["Ada", "Ada Lovelace", "王小明", "O'Brien-Ñ", "نیم\u200cفاصله"])

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from face_encode.errors import GalleryError
-from face_encode.gallery.loading import load_gallery
 from face_encode.gallery.memory import MemoryGallery
-from face_encode.quantization import Quantizer
+from face_encode.gallery.opening import load_gallery
+from face_encode.gallery.quantization import Quantizer
 from tests.gallery.common import DIGESTS, NAMES, SIXTEEN, filled, like_faces
 
 

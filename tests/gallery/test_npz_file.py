@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from face_encode.errors import GalleryError
-from face_encode.gallery.loading import load_gallery, read_gallery
-from face_encode.gallery.npz_file import read_content
+from face_encode.gallery.npz import read_content
+from face_encode.gallery.opening import load_gallery, read_gallery
 from tests.gallery.common import DIGESTS, KINDS, SIXTEEN, filled, like_faces
 
 

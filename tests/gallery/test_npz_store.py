@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 
 from face_encode.errors import GalleryError
-from face_encode.gallery.approximate import ApproximateIndex
-from face_encode.gallery.index_file import find_index
-from face_encode.gallery.loading import load_gallery
-from face_encode.gallery.npz_store import NpzStore
+from face_encode.gallery.approximate import ApproximateIndex, find_index
+from face_encode.gallery.npz import NpzStore
+from face_encode.gallery.opening import load_gallery
 from tests.gallery.common import NAMES, SIXTEEN, filled
 
 

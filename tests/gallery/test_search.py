@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from face_encode.distances import Metric
 from face_encode.errors import GalleryError
-from face_encode.gallery.enrolled import Enrolled
-from face_encode.gallery.gallery import Ranking
+from face_encode.gallery.base import Ranking
+from face_encode.gallery.columns import Enrolled
+from face_encode.gallery.distances import Metric
 from face_encode.gallery.search import search_enrolled
 from face_encode.types import Embeddings
 from tests.gallery.common import like_faces

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from face_encode.distances import Metric
-from face_encode.gallery.enrolled import Enrolled
-from face_encode.gallery.similarities import similarities_of
+from face_encode.gallery.columns import Enrolled
+from face_encode.gallery.distances import Metric
+from face_encode.gallery.search import similarities_of
 from tests.gallery.common import like_faces
 
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from face_encode.hygiene import comparison
-from face_encode.hygiene.comparison import Folder, compare_all, folder_of, people_with_several
+
+from face_encode.gallery.mistakes import Folder, compare_all, folder_of, people_with_several
 
 
 def at_angles(names: list[str], *degrees: float) -> Folder | None:

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from face_encode.hygiene.sharpness import is_blurred, sharpness
+from face_encode.gallery.mistakes import is_blurred, sharpness
 from face_encode.types import ImageArray
 
 

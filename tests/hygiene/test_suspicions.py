@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from face_encode.errors import InputError
-from face_encode.hygiene.suspicions import Suspicion, find_suspicions
+from face_encode.gallery.mistakes import Suspicion, find_suspicions
 
 
 def invented_folder(people: int = 40, each: int = 5) -> tuple[list[str], list[str], Any]:

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from face_encode.encoders.encoder import Encoder
-from face_encode.gallery.loading import load_gallery
+from face_encode.gallery.opening import load_gallery
 from tests.conftest import EXAMPLES, VERIFY_DATASET
 from tests.server.conftest import Serve
 

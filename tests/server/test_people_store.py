@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from face_encode.errors import GalleryError
-from face_encode.gallery.loading import load_gallery
 from face_encode.gallery.memory import MemoryGallery
+from face_encode.gallery.opening import load_gallery
 from face_encode.model import Face_Encode_Model
 from face_encode.server.audit import AuditLog, Author
 from face_encode.server.changes import Remove, Rename

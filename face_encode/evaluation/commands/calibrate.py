@@ -10,7 +10,7 @@ from face_encode.evaluation.commands import shared
 from face_encode.terminal import add_json_option, print_json, print_table
 
 if TYPE_CHECKING:
-    from face_encode.calibration import Calibration
+    from face_encode.gallery.thresholds import Calibration
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import GalleryError, InputError
-from face_encode.gallery.loading import load_gallery
+from face_encode.gallery.opening import load_gallery
 from face_encode.model import Face_Encode_Model
 
 

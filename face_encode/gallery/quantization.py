@@ -8,7 +8,7 @@ x ≈ m + s c has length 1, which makes s the positive root of
     |c|² s² + 2 (m · c) s + |m|² - 1 = 0.
 
 The similarity of a probe p is then p · m + s (p · c): one matrix product with the codes, which
-:mod:`face_encode.gallery.similarities` does in whole numbers.
+:mod:`face_encode.gallery.search` does in whole numbers.
 
 Why a centre: embeddings of faces share a large mean (strangers' cosine is about 0.8 for
 ``dlib_resnet``), and 255 steps around it are finer than around zero; docs/embeddings.md has the
@@ -18,7 +18,7 @@ errors. With the centre at zero this is the usual symmetric quantisation with a 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -133,3 +133,72 @@ class Quantizer:
         """
         steps = self.steps(codes)[:, np.newaxis]
         return np.asarray(codes.astype(np.float32) * steps + self.centre, np.float32)
+
+
+# Rows compared with their codes at once: 16 MB of 128 float32 each.
+_BLOCK_OF_CODES = 32_768
+# What comparing in single precision may miss, of differences of vectors of length 1.
+_ROUNDING = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class Coded:
+    """The codes of n embeddings.
+
+    Attributes:
+        codes: int8 ``(n, D)``.
+        steps: float32 ``(n,)``, the step of each; see :mod:`face_encode.gallery.quantization`.
+        quantizer: What they stand for.
+        reach: How far what they stand for is from the quantizer's centre, at the most.
+        blur: How far what they stand for is from the embeddings, brought to length 1, that they
+            were made of, at the most; 0 where the codes are all that there is.
+    """
+
+    codes: Codes
+    steps: npt.NDArray[np.float32]
+    quantizer: Quantizer
+    reach: float
+    blur: float = 0.0
+
+    @classmethod
+    def of(cls, embeddings: Embeddings, quantizer: Quantizer | None = None) -> Coded:
+        """The codes of embeddings, float32 ``(n, D)`` with n at least 1, none of length zero.
+
+        Args:
+            embeddings: Of any length.
+            quantizer: None takes the finest for them.
+        """
+        quantizer = quantizer or Quantizer.fitted_to([embeddings])
+        codes = quantizer.quantize(embeddings)
+        steps = quantizer.steps(codes)
+        return cls(codes, steps, quantizer, farthest(codes, steps))
+
+    def blurred_from(self, embeddings: Embeddings) -> Coded:
+        """The same codes, with how far they are from the embeddings that they were made of."""
+        blur = 0.0
+        for start in range(0, len(embeddings), _BLOCK_OF_CODES):
+            block = slice(start, start + _BLOCK_OF_CODES)
+            apart = self.quantizer.dequantize(self.codes[block]) - unit_length(embeddings[block])
+            blur = max(blur, float(np.linalg.norm(apart, axis=1).max()))
+        return replace(self, blur=blur + _ROUNDING)
+
+    def joined(self, other: Coded) -> Coded:
+        """With the codes of others behind these, by the same quantizer."""
+        return replace(
+            self,
+            codes=np.concatenate([self.codes, other.codes]),
+            steps=np.concatenate([self.steps, other.steps]),
+            reach=max(self.reach, other.reach),
+            blur=max(self.blur, other.blur),
+        )
+
+    def of_rows(self, rows: npt.NDArray[np.bool_]) -> Coded:
+        """The codes of some rows."""
+        return replace(self, codes=self.codes[rows], steps=self.steps[rows])
+
+
+def farthest(codes: Codes, steps: npt.NDArray[np.float32]) -> float:
+    """How far from their quantizer's centre the embeddings of codes lie at the most."""
+    # Whole numbers; einsum takes no memory for their squares.
+    squares = np.einsum("nd,nd->n", codes, codes, dtype=np.int32)
+    return float((np.sqrt(squares) * steps).max(initial=0))
