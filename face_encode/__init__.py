@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING
 from face_encode.version import __version__
 
 if TYPE_CHECKING:
-    from face_encode.bulk import embed_folder
     from face_encode.detectors.registry import load_detector
-    from face_encode.embedding_files.opening import read_embeddings
     from face_encode.encoders.contract import EncoderContract, read_contract, save_encoder
     from face_encode.encoders.encoder import Encoder
     from face_encode.encoders.export import export_encoder
@@ -23,6 +21,8 @@ if TYPE_CHECKING:
     from face_encode.gallery.opening import open_gallery
     from face_encode.model import Face_Encode_Model
     from face_encode.photos.reading import read_image, read_photo
+    from face_encode.pipeline.embedding_file import read_embeddings
+    from face_encode.pipeline.folder import embed_folder
     from face_encode.references import ReferenceEmbeddings
     from face_encode.training.triplet import DistanceLayer, TripletModel
     from face_encode.types import EnrolmentReport, Face, Match
@@ -41,7 +41,7 @@ _HOME_OF = {
     "Match": "face_encode.types",
     "ReferenceEmbeddings": "face_encode.references",
     "TripletModel": "face_encode.training.triplet",
-    "embed_folder": "face_encode.bulk",
+    "embed_folder": "face_encode.pipeline.folder",
     "export_encoder": "face_encode.encoders.export",
     "extract_faces": "face_encode.verbs.photos",
     "find": "face_encode.verbs.finding",
@@ -49,7 +49,7 @@ _HOME_OF = {
     "load_encoder": "face_encode.encoders.registry",
     "open_gallery": "face_encode.gallery.opening",
     "read_contract": "face_encode.encoders.contract",
-    "read_embeddings": "face_encode.embedding_files.opening",
+    "read_embeddings": "face_encode.pipeline.embedding_file",
     "read_image": "face_encode.photos.reading",
     "read_photo": "face_encode.photos.reading",
     "represent": "face_encode.verbs.photos",

@@ -15,7 +15,6 @@ from face_encode.detectors.base import Detector
 from face_encode.detectors.registry import as_detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.registry import as_encoder
-from face_encode.enrolment import enrol_people, unfinished_enrolment
 from face_encode.errors import GalleryError, InputError
 from face_encode.files import as_path
 from face_encode.gallery.base import Gallery
@@ -26,6 +25,7 @@ from face_encode.gallery.thresholds import check_threshold, decision_threshold
 from face_encode.photos.drawing import draw_boxes, labelled_boxes
 from face_encode.photos.folders import people_in
 from face_encode.photos.reading import PhotoInput, as_rgb, is_one_photo
+from face_encode.pipeline.enrolment import enrol_people, unfinished_enrolment
 from face_encode.types import BoundingBox, Embeddings, EnrolmentReport, Match, check_count
 
 

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from face_encode.detectors.alignment import crop_faces
-from face_encode.embedding_files.opening import read_embeddings
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, EmbeddingFileError, InputError
 from face_encode.photos.reading import content_digest, read_image
+from face_encode.pipeline.embedding_file import read_embeddings
 from face_encode.types import Box
 from tests.tiny_parts import Halves, embed, write_photos
 

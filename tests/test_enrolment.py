@@ -14,12 +14,12 @@ from PIL import Image
 from face_encode import enrolment
 from face_encode.detectors.registry import load_detector
 from face_encode.encoders.encoder import Encoder
-from face_encode.enrolment import enrol_people
 from face_encode.errors import DatasetError
 from face_encode.gallery.base import Replaces
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.photos.folders import people_in
 from face_encode.photos.reading import read_image
+from face_encode.pipeline.enrolment import enrol_people
 from face_encode.types import EnrolmentReport, Face, ImageArray, LeftOut
 from tests.conftest import VERIFY_DATASET
 from tests.tiny_parts import Halves

@@ -10,8 +10,8 @@ from face_encode.detectors.base import Detector
 from face_encode.detectors.registry import load_detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import FaceEncodeError
-from face_encode.finding import find_crops, find_in_content, find_in_photos
 from face_encode.photos.reading import read_image
+from face_encode.pipeline.embedding import find_crops, find_in_content, find_in_photos
 from face_encode.types import Face, ImageArray
 from tests.conftest import EXAMPLES
 

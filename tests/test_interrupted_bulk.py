@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from face_encode import bulk
-from face_encode.embedding_files.opening import read_embeddings
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.registry import load_encoder
 from face_encode.errors import EmbeddingFileError
-from face_encode.journal import Journal
+from face_encode.pipeline.checkpoint import Journal
+from face_encode.pipeline.embedding_file import read_embeddings
 from face_encode.types import ImageArray
 from tests.conftest import REPOSITORY
 from tests.tiny_parts import embed, write_photos
@@ -82,7 +82,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from face_encode.encoders.registry import load_encoder
-from face_encode.journal import Journal
+from face_encode.pipeline.checkpoint import Journal
 from tests.tiny_parts import embed
 
 real, records = Journal._write, []

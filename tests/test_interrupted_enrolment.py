@@ -18,14 +18,14 @@ from PIL import Image
 from face_encode import enrolment
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.registry import load_encoder
-from face_encode.enrolment import enrol_people, unfinished_enrolment, unfinished_path
 from face_encode.errors import DatasetError, GalleryError
 from face_encode.gallery.base import Gallery
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.npz import write_content
-from face_encode.journal import Journal
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.folders import people_in
+from face_encode.pipeline.checkpoint import Journal
+from face_encode.pipeline.enrolment import enrol_people, unfinished_enrolment, unfinished_path
 from face_encode.types import ImageArray
 from tests.conftest import REPOSITORY
 from tests.tiny_parts import Halves
@@ -128,7 +128,7 @@ import os, signal, sys
 from pathlib import Path
 import loky
 from face_encode.encoders.registry import load_encoder
-from face_encode.journal import Journal
+from face_encode.pipeline.checkpoint import Journal
 from tests.test_interrupted_enrolment import enrol_many
 
 real, records = Journal._write, []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from face_encode.errors import EmbeddingFileError
-from face_encode.journal import Journal
+from face_encode.pipeline.checkpoint import Journal
 
 
 def opened(path: Path, heading: bytes = b"run 1", restart: bool = False) -> Journal:
@@ -101,7 +101,7 @@ def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"
         "from face_encode.errors import EmbeddingFileError\n"
-        "from face_encode.journal import Journal\n"
+        "from face_encode.pipeline.checkpoint import Journal\n"
         "Journal(Path(sys.argv[1]), b'run 1', EmbeddingFileError)\n"
     )
     command = [sys.executable, "-c", script, str(path)]

@@ -6,8 +6,7 @@ import numpy as np
 
 from face_encode.detectors.registry import load_detector
 from face_encode.encoders.encoder import Encoder
-from face_encode.finding import NO_FACE
-from face_encode.pipeline import embed_photos
+from face_encode.pipeline.embedding import NO_FACE, embed_photos
 
 
 def test_photos_come_back_in_their_order_whatever_is_wrong_with_some(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from face_encode.prefetching import prefetched
+from face_encode.pipeline.workers import prefetched
 
 
 def counting(taken: list[int], closed: list[str], count: int = 100) -> Iterator[int]:

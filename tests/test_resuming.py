@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 
 from face_encode.errors import GalleryError
-from face_encode.finding import NO_FACE
-from face_encode.journal import Journal
-from face_encode.pipeline import EmbeddedPhoto
-from face_encode.resuming import UnfinishedRun
+from face_encode.pipeline.checkpoint import Journal, UnfinishedRun
+from face_encode.pipeline.embedding import NO_FACE, EmbeddedPhoto
 from face_encode.types import Box, Face
 
 SETTINGS = {"run": "test", "fingerprint": "abc"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from face_encode.errors import FaceEncodeError
-from face_encode.workers import in_processes, sensible_workers, sensible_workers_for
+from face_encode.pipeline.workers import in_processes, sensible_workers, sensible_workers_for
 
 
 def squares(numbers: list[int]) -> list[int]:

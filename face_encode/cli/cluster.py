@@ -11,7 +11,7 @@ from face_encode.errors import InputError
 from face_encode.terminal import positive
 
 if TYPE_CHECKING:
-    from face_encode.bulk import EmbeddingReport
+    from face_encode.pipeline.folder import EmbeddingReport
 
 _ON_A_CLUSTER = ("address", "parts", "photos_per_part", "finders", "encoders", "gpus_per_actor")
 
@@ -77,7 +77,7 @@ def check_engine_options(options: argparse.Namespace) -> None:
     from face_encode.photos.folders import is_address, place_of
 
     if options.engine == "ray":
-        from face_encode.distributed.embedding import check_output
+        from face_encode.pipeline.cluster.run import check_output
 
         if options.workers is not None:
             raise InputError(
@@ -101,8 +101,8 @@ def check_engine_options(options: argparse.Namespace) -> None:
 
 def embedding_on_cluster(options: argparse.Namespace) -> Callable[..., EmbeddingReport]:
     """``embed_folder_on_ray`` with what is chosen for a cluster alone."""
-    from face_encode.distributed.embedding import PHOTOS_PER_PART, embed_folder_on_ray
-    from face_encode.distributed.stream import Actors
+    from face_encode.pipeline.cluster.run import PHOTOS_PER_PART, embed_folder_on_ray
+    from face_encode.pipeline.cluster.stages import Actors
 
     return partial(
         embed_folder_on_ray,

@@ -19,7 +19,7 @@ from face_encode.terminal import (
 )
 
 if TYPE_CHECKING:
-    from face_encode.bulk import EmbeddingReport
+    from face_encode.pipeline.folder import EmbeddingReport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,9 +101,9 @@ def _embed(options: argparse.Namespace) -> EmbeddingReport:
 
 def _embedding_here(options: argparse.Namespace) -> Callable[..., EmbeddingReport]:
     """``embed_folder`` with what is chosen for this machine alone."""
-    from face_encode.bulk import embed_folder
-    from face_encode.embedding_files.opening import check_embeddings_path
     from face_encode.files import as_path
+    from face_encode.pipeline.embedding_file import check_embeddings_path
+    from face_encode.pipeline.folder import embed_folder
 
     check_embeddings_path(as_path(options.output))
     return partial(embed_folder, workers=options.workers, batch_size=options.batch_size)

@@ -53,11 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Enrol, save, and report."""
-    from face_encode.enrolment import enrol_people, unfinished_enrolment, unfinished_path
     from face_encode.errors import GalleryError
     from face_encode.files import as_path, check_writable
     from face_encode.gallery.opening import check_kept, gallery_label, open_gallery
     from face_encode.photos.folders import people_in
+    from face_encode.pipeline.enrolment import enrol_people, unfinished_enrolment, unfinished_path
 
     check_kept(options.gallery)
     if as_path(options.gallery).suffix == ".npz":

@@ -41,8 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Match, draw where asked to, and print."""
-    from face_encode.finding import NO_FACE
-    from face_encode.pipeline import embed_photos
+    from face_encode.pipeline.embedding import NO_FACE, embed_photos
     from face_encode.terminal import tracked
 
     model = open_model(options)

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compare, and print the verdict."""
-    from face_encode.pipeline import embed_photos
+    from face_encode.pipeline.embedding import embed_photos
 
     model = open_model(options)
     pair = list(embed_photos([options.photo_a, options.photo_b], model.detector, model.encoder))

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import InputError
-from face_encode.finding import find_crops
 from face_encode.gallery.mistakes import sharpness
+from face_encode.pipeline.embedding import find_crops
 from face_encode.terminal import tracked
 from face_encode.types import Embeddings, Face, ImageArray
 

@@ -16,7 +16,7 @@ from face_encode.errors import DatasetError, ImageError
 from face_encode.evaluation.clustering import cluster_faces
 from face_encode.photos.folders import no_photo_below, photos_below
 from face_encode.photos.reading import read_image
-from face_encode.pipeline import embed_photos
+from face_encode.pipeline.embedding import embed_photos
 from face_encode.terminal import tracked
 from face_encode.types import Box
 

@@ -8,8 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
-from face_encode.finding import PhotoCrops
-from face_encode.pipeline import EmbeddedPhoto, encode_together
+from face_encode.pipeline.embedding import EmbeddedPhoto, PhotoCrops, encode_together
 
 
 class EncodingBatcher:

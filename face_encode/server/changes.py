@@ -8,11 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from face_encode.enrolment import enrol_embedded
-from face_encode.enrolment_work import EnrolmentTask
 from face_encode.errors import DatasetError
 from face_encode.model import Face_Encode_Model
-from face_encode.pipeline import EmbeddedPhoto
+from face_encode.pipeline.embedding import EmbeddedPhoto
+from face_encode.pipeline.enrolment import EnrolmentTask, enrol_embedded
 from face_encode.server.audit import Action
 from face_encode.server.crops import CropFolder
 from face_encode.types import EnrolmentReport, ImageArray

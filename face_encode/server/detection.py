@@ -18,10 +18,10 @@ import loky
 
 from face_encode.detectors.base import Detector
 from face_encode.errors import ImageError
-from face_encode.finding import PhotoCrops, find_in_photos
 from face_encode.photos.reading import decode_image
+from face_encode.pipeline.embedding import PhotoCrops, find_in_photos
+from face_encode.pipeline.workers import ONE_THREAD, end_with
 from face_encode.types import CropRecipe
-from face_encode.workers import ONE_THREAD, end_with
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

@@ -10,8 +10,7 @@ import numpy as np
 from face_encode.detectors.base import Detector
 from face_encode.detectors.registry import ThoroughDetector
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
-from face_encode.finding import NO_FACE, PhotoCrops
-from face_encode.pipeline import NO_EMBEDDING, EmbeddedPhoto
+from face_encode.pipeline.embedding import NO_EMBEDDING, NO_FACE, EmbeddedPhoto, PhotoCrops
 from face_encode.server.batching import EncodingBatcher
 from face_encode.server.bodies import SentPhoto
 from face_encode.server.detection import DetectionLost, DetectionPool, DetectionTask

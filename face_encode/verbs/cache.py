@@ -14,7 +14,6 @@ from typing import Any, TypeAlias
 from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.registry import DEFAULT_ENCODER, encoder_names, load_encoder
-from face_encode.enrolment import enrol_people
 from face_encode.errors import GalleryError, ImageError, InputError
 from face_encode.files import as_path
 from face_encode.gallery.base import Gallery, check_encoder
@@ -24,6 +23,7 @@ from face_encode.gallery.opening import names_gallery, open_gallery
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.folders import people_in
 from face_encode.photos.reading import content_digest
+from face_encode.pipeline.enrolment import enrol_people
 from face_encode.types import Embeddings, EnrolmentReport
 
 # An encoder may take half a gigabyte: the ones used last are enough.

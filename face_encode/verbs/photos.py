@@ -20,7 +20,6 @@ from face_encode.detectors.alignment import crop_faces, crop_whole
 from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import ImageError
-from face_encode.finding import NO_FACE
 from face_encode.gallery.distances import (
     Metric,
     check_distance_threshold,
@@ -32,6 +31,7 @@ from face_encode.gallery.distances import (
 from face_encode.gallery.quantization import unit_length
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.reading import PhotoInput, place_of, read_photo
+from face_encode.pipeline.embedding import NO_FACE
 from face_encode.types import BoundingBox, Embeddings, Face, ImageArray, check_count
 from face_encode.verbs.cache import kept_encoder
 

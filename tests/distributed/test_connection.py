@@ -8,8 +8,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from face_encode.distributed.connection import check_ray, connected
 from face_encode.errors import ClusterError, InputError, MissingExtraError
+from face_encode.pipeline.cluster.run import check_ray, connected
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

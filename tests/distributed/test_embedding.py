@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from face_encode.bulk import embed_folder
 from face_encode.detectors.registry import load_detector
-from face_encode.distributed.embedding import embed_folder_on_ray
-from face_encode.distributed.parts import divide
-from face_encode.distributed.stream import Actors
-from face_encode.embedding_files.opening import read_embeddings
-from face_encode.embedding_files.parts import CONTENTS, part_name, write_part
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import ClusterError, DatasetError, EmbeddingFileError, InputError
 from face_encode.photos.folders import Place, list_photos, place_of
+from face_encode.pipeline.cluster.parts import divide
+from face_encode.pipeline.cluster.run import embed_folder_on_ray
+from face_encode.pipeline.cluster.stages import Actors
+from face_encode.pipeline.embedding_file import CONTENTS, part_name, read_embeddings, write_part
+from face_encode.pipeline.folder import embed_folder
 from tests.distributed.finding import NotingDetector, noted
 
 pyarrow = pytest.importorskip("pyarrow")

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from face_encode.distributed.parts import chunks, divide
-from face_encode.embedding_files.parts import is_part
-from face_encode.embedding_files.table import EmbeddingSettings
 from face_encode.photos.folders import PhotoListing
+from face_encode.pipeline.cluster.parts import chunks, divide
+from face_encode.pipeline.embedding_file import is_part
+from face_encode.pipeline.embedding_table import EmbeddingSettings
 
 pytest.importorskip("pyarrow")
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from face_encode.distributed.stream import Actors, _told, _watching
 from face_encode.errors import ClusterError, InputError
+from face_encode.pipeline.cluster.stages import Actors, _told, _watching
 
 
 @pytest.mark.parametrize(

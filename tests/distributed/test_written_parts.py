@@ -5,15 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from face_encode.distributed.parts import divide
-from face_encode.distributed.written_parts import WrittenParts
-from face_encode.embedding_files.arrow import table_of
-from face_encode.embedding_files.opening import read_embeddings
-from face_encode.embedding_files.parts import part_name
-from face_encode.embedding_files.table import EmbeddingSettings, PhotoFaces
 from face_encode.errors import EmbeddingFileError
 from face_encode.gallery.quantization import Quantizer
 from face_encode.photos.folders import PhotoListing, place_of
+from face_encode.pipeline.cluster.parts import WrittenParts, divide
+from face_encode.pipeline.embedding_file import part_name, read_embeddings
+from face_encode.pipeline.embedding_table import EmbeddingSettings, PhotoFaces
+from face_encode.pipeline.parquet import table_of
 
 pytest.importorskip("pyarrow")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from face_encode.embedding_files.table import PhotoFaces
+from face_encode.pipeline.embedding_table import PhotoFaces
 
 
 def faces(photo: str, count: int) -> PhotoFaces:

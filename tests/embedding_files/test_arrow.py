@@ -5,16 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from face_encode.embedding_files.arrow import (
+from face_encode.errors import EmbeddingFileError, InputError
+from face_encode.gallery.quantization import Quantizer
+from face_encode.pipeline.embedding_table import EmbeddingSettings
+from face_encode.pipeline.parquet import (
     embedding_table_of,
     embeddings_of,
     quantized,
     schema_of,
     table_of,
 )
-from face_encode.embedding_files.table import EmbeddingSettings
-from face_encode.errors import EmbeddingFileError, InputError
-from face_encode.gallery.quantization import Quantizer
 from tests.embedding_files.drawn import faces
 
 pyarrow = pytest.importorskip("pyarrow")

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from face_encode.embedding_files.opening import (
+from face_encode.errors import EmbeddingFileError, InputError, MissingExtraError
+from face_encode.files import write_archive
+from face_encode.gallery.quantization import Quantizer
+from face_encode.pipeline.embedding_file import (
     check_embeddings_path,
     read_embeddings,
     write_embeddings,
 )
-from face_encode.embedding_files.table import EmbeddingSettings, EmbeddingTable, PhotoFaces
-from face_encode.errors import EmbeddingFileError, InputError, MissingExtraError
-from face_encode.files import write_archive
-from face_encode.gallery.quantization import Quantizer
+from face_encode.pipeline.embedding_table import EmbeddingSettings, EmbeddingTable, PhotoFaces
 from face_encode.types import Box
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -108,7 +108,7 @@ def test_a_file_of_no_face(suffix: str, photos: list[PhotoFaces], tmp_path: Path
 
 def test_many_rows_are_written_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = written(tmp_path / "one.parquet")
-    monkeypatch.setattr("face_encode.embedding_files.parquet._ROW_GROUP", 3)
+    monkeypatch.setattr("face_encode.pipeline.parquet._ROW_GROUP", 3)
     parts = written(tmp_path / "more.parquet")
     assert parquet.ParquetFile(tmp_path / "more.parquet").num_row_groups == 2
     np.testing.assert_array_equal(whole.embeddings, parts.embeddings)

@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from face_encode.embedding_files.arrow import table_of
-from face_encode.embedding_files.opening import read_embeddings
-from face_encode.embedding_files.parts import (
+from face_encode.errors import EmbeddingFileError
+from face_encode.photos.folders import place_of
+from face_encode.pipeline.embedding_file import (
     CONTENTS,
     is_part,
     part_name,
+    read_embeddings,
     read_part,
     write_contents,
     write_part,
 )
-from face_encode.embedding_files.table import EmbeddingSettings
-from face_encode.errors import EmbeddingFileError
-from face_encode.photos.folders import place_of
+from face_encode.pipeline.embedding_table import EmbeddingSettings
+from face_encode.pipeline.parquet import table_of
 from tests.embedding_files.drawn import faces
 
 parquet = pytest.importorskip("pyarrow.parquet")

@@ -15,15 +15,15 @@ from typing import Literal
 import numpy as np
 
 from face_encode.detectors.base import Detector
-from face_encode.embedding_files.opening import check_embeddings_path, write_embeddings
-from face_encode.embedding_files.table import EmbeddingSettings, PhotoFaces
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import EmbeddingFileError
 from face_encode.files import as_path, check_writable
 from face_encode.gallery.quantization import Quantizer
 from face_encode.photos.folders import no_photo_below, photos_below
-from face_encode.pipeline import EmbeddedPhoto, embed_batches
-from face_encode.resuming import UNFINISHED_SUFFIX, UnfinishedRun
+from face_encode.pipeline.checkpoint import UNFINISHED_SUFFIX, UnfinishedRun
+from face_encode.pipeline.embedding import EmbeddedPhoto, embed_batches
+from face_encode.pipeline.embedding_file import check_embeddings_path, write_embeddings
+from face_encode.pipeline.embedding_table import EmbeddingSettings, PhotoFaces
 from face_encode.terminal import tracked
 
 _NO_TEXT = "its name is no text (UTF-8); rename it"
