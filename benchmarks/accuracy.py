@@ -50,7 +50,7 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from face_encode.detectors.registry import KNOWN_DETECTORS
     from face_encode.encoders.registry import KNOWN_ENCODERS, is_at_hand
-    from face_encode.evaluation.lfw import read_pairs
+    from face_encode.evaluation.pairs import read_pairs
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", required=True, help="the folder with a sub-folder a person")
@@ -103,8 +103,7 @@ def measure(encoder_name: str, detector_name: str, photos: str, file: str) -> li
     from face_encode.detectors.registry import load_detector
     from face_encode.encoders.registry import load_encoder
     from face_encode.evaluation.faces import central_face, embed_faces, similarities
-    from face_encode.evaluation.lfw import read_pairs
-    from face_encode.evaluation.pairs import verification_numbers
+    from face_encode.evaluation.pairs import read_pairs, verification_numbers
 
     pairs = read_pairs(file, photos)
     encoder, detector = load_encoder(encoder_name), load_detector(detector_name)

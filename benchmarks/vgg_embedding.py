@@ -19,9 +19,7 @@ import numpy as np
 
 from face_encode.encoders.encoder import Encoder
 from face_encode.evaluation.intervals import bootstrap, percentile_interval
-from face_encode.metrics.accuracy import verification_accuracy
-from face_encode.metrics.roc import tar_at_far
-from face_encode.metrics.scored_pairs import Flags, Scores
+from face_encode.evaluation.metrics import Flags, Scores, tar_at_far, verification_accuracy
 from face_encode.training.data import Rows
 from face_encode.types import ImageArray
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from face_encode.encoders.export import export_encoder
     from face_encode.encoders.registry import load_encoder
     from face_encode.errors import FaceEncodeError
+    from face_encode.functions import extract_faces, find, represent, verify
     from face_encode.gallery.opening import open_gallery
     from face_encode.model import Face_Encode_Model
     from face_encode.photos.reading import read_image, read_photo
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from face_encode.references import ReferenceEmbeddings
     from face_encode.training.triplet import DistanceLayer, TripletModel
     from face_encode.types import EnrolmentReport, Face, Match
-    from face_encode.verbs.finding import find
-    from face_encode.verbs.photos import extract_faces, represent, verify
     from face_encode.watching.watch import watch
 
 _HOME_OF = {
@@ -43,8 +42,8 @@ _HOME_OF = {
     "TripletModel": "face_encode.training.triplet",
     "embed_folder": "face_encode.pipeline.folder",
     "export_encoder": "face_encode.encoders.export",
-    "extract_faces": "face_encode.verbs.photos",
-    "find": "face_encode.verbs.finding",
+    "extract_faces": "face_encode.functions",
+    "find": "face_encode.functions",
     "load_detector": "face_encode.detectors.registry",
     "load_encoder": "face_encode.encoders.registry",
     "open_gallery": "face_encode.gallery.opening",
@@ -52,9 +51,9 @@ _HOME_OF = {
     "read_embeddings": "face_encode.pipeline.embedding_file",
     "read_image": "face_encode.photos.reading",
     "read_photo": "face_encode.photos.reading",
-    "represent": "face_encode.verbs.photos",
+    "represent": "face_encode.functions",
     "save_encoder": "face_encode.encoders.contract",
-    "verify": "face_encode.verbs.photos",
+    "verify": "face_encode.functions",
     "watch": "face_encode.watching.watch",
 }
 

@@ -11,7 +11,7 @@ import numpy as np
 from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.evaluation.faces import embed_faces
-from face_encode.evaluation.page import Page, check_report_path, thumbnail
+from face_encode.evaluation.html import Page, check_report_path, thumbnail
 from face_encode.gallery.mistakes import Suspicion, find_suspicions
 from face_encode.photos.folders import people_in
 

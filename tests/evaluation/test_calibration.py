@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from face_encode.errors import InputError
-from face_encode.evaluation.calibration import calibrate, fit_logistic
-from face_encode.evaluation.searches import unit_length
+from face_encode.evaluation.calibration import calibrate, fit_logistic, unit_length
 from face_encode.gallery.thresholds import Calibration
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from face_encode.errors import InputError
-from face_encode.evaluation.charts import HEIGHT, WIDTH, Axis, Chart
+from face_encode.evaluation.html import HEIGHT, WIDTH, Axis, Chart
 
 
 def test_a_linear_axis() -> None:

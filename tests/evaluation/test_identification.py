@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from face_encode.errors import InputError
-from face_encode.evaluation.identification import evaluate_identification, identification_at
+from face_encode.evaluation.people import evaluate_identification, identification_at
 
 GALLERY = ["ann", "bo", "cy"]
 

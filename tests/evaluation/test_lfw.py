@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from face_encode.errors import DatasetError
-from face_encode.evaluation.lfw import read_pairs
+from face_encode.evaluation.pairs import read_pairs
 
 
 @pytest.fixture

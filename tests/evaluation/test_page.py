@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from face_encode.errors import InputError
-from face_encode.evaluation.page import Page, check_report_path, thumbnail
+from face_encode.evaluation.html import Page, check_report_path, thumbnail
 from face_encode.types import Box, Face
 
 

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from face_encode.evaluation.lfw import PairList
-from face_encode.evaluation.pairs import verification_numbers
-from face_encode.metrics.accuracy import fold_accuracy, verification_accuracy
+from face_encode.evaluation.metrics import fold_accuracy, verification_accuracy
+from face_encode.evaluation.pairs import PairList, verification_numbers
 
 
 def scored_pairs(count: int, folds: int | None, seed: int = 0) -> tuple[Any, PairList]:

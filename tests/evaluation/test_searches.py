@@ -8,7 +8,7 @@ import pytest
 
 from face_encode.errors import InputError
 from face_encode.evaluation import searches as module
-from face_encode.evaluation.searches import search_all, unit_length
+from face_encode.evaluation.calibration import search_all, unit_length
 
 
 def at_angles(*degrees: float) -> Any:

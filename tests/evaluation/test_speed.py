@@ -8,7 +8,7 @@ from PIL import Image
 
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.encoders.encoder import Encoder
-from face_encode.evaluation.speed import measure_speeds
+from face_encode.evaluation.faces import measure_speeds
 
 
 def test_every_part_of_real_photos_takes_time(lfw_photos: Path, encoder: Encoder) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from face_encode.errors import InputError
-from face_encode.metrics.accuracy import accuracy_at, fold_accuracy, verification_accuracy
+from face_encode.evaluation.metrics import accuracy_at, fold_accuracy, verification_accuracy
 from tests.metrics.invented_pairs import SAME, SCORES, random_pairs
 
 

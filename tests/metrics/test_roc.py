@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from face_encode.errors import InputError
-from face_encode.metrics.roc import (
+from face_encode.evaluation.metrics import (
     RocCurve,
     equal_error_rate,
     roc_auc,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from face_encode.errors import InputError
-from face_encode.metrics.scored_pairs import checked_pairs
+from face_encode.evaluation.metrics import checked_pairs
 
 
 def test_pairs_become_scores_and_truths() -> None:

@@ -8,13 +8,13 @@ from typing import Any
 
 import keras
 import pytest
+from face_encode.verbs import cache
 
 from face_encode.encoders.contract import EncoderContract, save_encoder
 from face_encode.encoders.registry import load_encoder
 from face_encode.errors import ModelFileError
+from face_encode.functions import kept_encoder
 from face_encode.types import CropRecipe
-from face_encode.verbs import cache
-from face_encode.verbs.cache import kept_encoder
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,10 @@ import pytest
 
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, GalleryError, InputError, MissingExtraError
+from face_encode.functions import FIND_COLUMNS, find
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.reading import read_image
-from face_encode.verbs.finding import FIND_COLUMNS, find
 from tests.conftest import EXAMPLES, VERIFY_DATASET
 
 ADA = EXAMPLES / "ada_mirova.jpg"

@@ -14,10 +14,10 @@ from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.encoders.contract import original_contract
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import ImageError, InputError, ModelFileError
+from face_encode.functions import extract_faces, represent, verify
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.reading import read_image
 from face_encode.types import ImageArray
-from face_encode.verbs.photos import extract_faces, represent, verify
 from tests.conftest import EXAMPLES, VERIFY_DATASET
 
 ADA = VERIFY_DATASET / "Ada_Mirova" / "1.jpg"

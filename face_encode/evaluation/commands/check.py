@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Look, print, and show the pictures where a report is asked for."""
     from face_encode.evaluation.checking import check_people, write_check_report
-    from face_encode.evaluation.page import check_report_path
+    from face_encode.evaluation.html import check_report_path
 
     if options.report is not None:
         check_report_path(options.report)

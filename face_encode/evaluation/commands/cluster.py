@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Group, write the faces, and print the groups."""
-    from face_encode.evaluation.grouping import check_output_folder, group_photos, write_groups
+    from face_encode.evaluation.clustering import check_output_folder, group_photos, write_groups
 
     check_output_folder(options.output)
     detector, encoder = shared.open_models(options)

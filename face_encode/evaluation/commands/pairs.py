@@ -33,11 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure, print, and write the report where one is asked for."""
-    from face_encode.evaluation.lfw import read_pairs
-    from face_encode.evaluation.page import check_report_path
-    from face_encode.evaluation.pairs import evaluate_pairs
+    from face_encode.evaluation.faces import measure_speeds
+    from face_encode.evaluation.html import check_report_path
+    from face_encode.evaluation.pairs import evaluate_pairs, read_pairs
     from face_encode.evaluation.report import write_pairs_report
-    from face_encode.evaluation.speed import measure_speeds
 
     pairs = read_pairs(options.pairs, options.photos)
     if options.report is not None:

@@ -48,9 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Measure, print, and write the report where one is asked for."""
     from face_encode.evaluation.contact_sheet import check_sheet_path, write_contact_sheet
-    from face_encode.evaluation.page import check_report_path
+    from face_encode.evaluation.html import check_report_path
     from face_encode.evaluation.people import evaluate_people
-    from face_encode.evaluation.people_report import write_people_report
+    from face_encode.evaluation.report import write_people_report
 
     if options.report is not None:
         check_report_path(options.report)
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _print(result: PeopleResult) -> None:
     """The numbers for people."""
-    from face_encode.evaluation.people_report import number_rows, summary
+    from face_encode.evaluation.report import number_rows, summary
 
     print(summary(result))
     print_table(["measure", "value"], number_rows(result))

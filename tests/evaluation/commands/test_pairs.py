@@ -9,8 +9,7 @@ import pytest
 from face_encode.detectors.registry import load_detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, InputError
-from face_encode.evaluation.lfw import read_pairs
-from face_encode.evaluation.pairs import evaluate_pairs
+from face_encode.evaluation.pairs import evaluate_pairs, read_pairs
 
 PER_KIND = 20
 

@@ -1,14 +1,67 @@
-"""The ROC curve, and what is read off it: area, equal error rate, rates and thresholds."""
+"""How well scores tell pairs of one person from pairs of two: verification metrics.
+
+Everything here takes plain numpy arrays: ``scores``, higher is nearer, and ``same``, whether
+the pair truly is one person. A pair counts as a match when its score reaches the threshold.
+
+**A face that was not found.** Its pair has no score: pass NaN (or ``-inf``). Such a pair never
+matches, at any threshold. Two conventions follow, both the strict ones:
+
+* *accuracy* counts it as an error whether the pair is same or different, because the system
+  gave no answer (dropping such pairs is how inflated figures are made);
+* *rates and curves* follow ISO/IEC 19795-1's generalised rates, which include failures to
+  acquire: a same pair is missed, a different pair is not falsely matched.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import InputError
-from face_encode.metrics.scored_pairs import Flags, Scores, checked_pairs
+
+Scores: TypeAlias = npt.NDArray[np.float64]
+Flags: TypeAlias = npt.NDArray[np.bool_]
+
+
+def checked_pairs(
+    scores: npt.ArrayLike, same: npt.ArrayLike, both_kinds: bool = True
+) -> tuple[Scores, Flags]:
+    """Pairs as float64 scores, ``-inf`` where a face was not found, and boolean truths.
+
+    Args:
+        scores: ``(N,)``, finite, NaN or ``-inf``.
+        same: ``(N,)`` of booleans, or of the numbers 0 and 1.
+        both_kinds: Whether same and different pairs must both be present.
+
+    Raises:
+        InputError: Anything else.
+    """
+    try:
+        checked = np.array(scores, np.float64)
+        truths = np.asarray(same)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"scores are numbers, truths booleans: {error}") from error
+    if checked.ndim != 1 or checked.shape != truths.shape or len(checked) == 0:
+        raise InputError(
+            "scores and truths are two arrays of one shape (N,), N at least 1. "
+            f"Received: {checked.shape} and {truths.shape}"
+        )
+    if truths.dtype != np.bool_ and not np.isin(truths, (0, 1)).all():
+        raise InputError(f"truths are booleans, or 0 and 1. Received: {np.unique(truths)[:5]}")
+    truths = truths.astype(np.bool_)
+    if np.isposinf(checked).any():
+        raise InputError("a score is finite, or NaN or -inf for no face. Received: inf")
+    checked[np.isnan(checked)] = -np.inf
+    if both_kinds and (truths.all() or not truths.any()):
+        raise InputError(
+            "both same and different pairs are needed. "
+            f"Received: {truths.sum()} same, {(~truths).sum()} different"
+        )
+    return checked, truths
+
 
 # Below this many false matches the rate is mostly chance: the relative error of a count of ten
 # is about one third (Doddington's "rule of 30" asks for thirty to come within 30 %).
@@ -176,3 +229,112 @@ def _point_at_far(curve: RocCurve, same: Flags, far: float) -> int:
     false_matches = np.rint(curve.false_match_rate * (~same).sum())
     allowed = np.floor(far * (~same).sum() + 1e-6)
     return int(np.searchsorted(false_matches, allowed, side="right")) - 1
+
+
+@dataclass(frozen=True)
+class BestThreshold:
+    """The single threshold that sorts the most pairs right.
+
+    Attributes:
+        accuracy: Share of all pairs sorted right at the threshold, 0..1.
+        threshold: Score from which a pair counts as one person; finite.
+    """
+
+    accuracy: float
+    threshold: float
+
+
+@dataclass(frozen=True, eq=False)
+class FoldAccuracy:
+    """Accuracy with every fold judged by a threshold chosen on the other folds.
+
+    Attributes:
+        accuracy: Mean of the folds' accuracies, 0..1.
+        standard_deviation: Of the folds' accuracies (divisor folds - 1). LFW's "standard error
+            of the mean" is this divided by the square root of the number of folds.
+        per_fold: float64 ``(F,)``, each fold's accuracy, in ascending order of fold number.
+        thresholds: float64 ``(F,)``, the threshold that each fold was judged by.
+    """
+
+    accuracy: float
+    standard_deviation: float
+    per_fold: Scores
+    thresholds: Scores
+
+
+def verification_accuracy(scores: npt.ArrayLike, same: npt.ArrayLike) -> BestThreshold:
+    """Best accuracy that a single threshold reaches, searched over all distinct scores.
+
+    The threshold is chosen on the pairs that it is judged by, so the accuracy is an upper
+    bound; :func:`fold_accuracy` gives the honest figure.
+
+    Args:
+        scores: ``(N,)``, higher is nearer; NaN or ``-inf`` where a face was not found, which
+            counts as an error on same and on different pairs alike.
+        same: ``(N,)`` of booleans (or 0 and 1).
+
+    Returns:
+        The accuracy and the threshold, mid-way between two neighbouring scores. Of several
+        equally good thresholds the highest is taken: it makes the fewest false matches.
+
+    Raises:
+        InputError: Wrong shapes or values, only one kind of pair, or no face found at all.
+    """
+    scores, same = checked_pairs(scores, same)
+    found = np.isfinite(scores)
+    if not found.any():
+        raise InputError("a threshold needs at least one pair with a score. Received: none")
+    curve = roc_curve(scores, same)
+    matched_same = curve.true_match_rate * same.sum()
+    matched_different = curve.false_match_rate * (~same).sum()
+    right = np.rint(matched_same + (~same & found).sum() - matched_different)
+    best = int(np.argmax(right))
+    return BestThreshold(
+        accuracy=float(right[best] / len(scores)),
+        threshold=curve.threshold_that_admits(best),
+    )
+
+
+def accuracy_at(scores: npt.ArrayLike, same: npt.ArrayLike, threshold: float) -> float:
+    """Share of pairs that a given threshold sorts right, 0..1.
+
+    Args:
+        scores: As for :func:`verification_accuracy`; a pair without a score is an error.
+        same: ``(N,)`` of booleans.
+        threshold: Score from which a pair counts as one person.
+
+    Raises:
+        InputError: Wrong shapes or values.
+    """
+    scores, same = checked_pairs(scores, same, both_kinds=False)
+    return float(np.mean(((scores >= threshold) == same) & np.isfinite(scores)))
+
+
+def fold_accuracy(scores: npt.ArrayLike, same: npt.ArrayLike, folds: npt.ArrayLike) -> FoldAccuracy:
+    """Accuracy by cross-validation: each fold judged by the best threshold of the others.
+
+    LFW's View 2 protocol (Huang, Ramesh, Berg & Learned-Miller, 2007).
+
+    Args:
+        scores: As for :func:`verification_accuracy`.
+        same: ``(N,)`` of booleans.
+        folds: ``(N,)`` of fold numbers, at least two different ones.
+
+    Raises:
+        InputError: Wrong shapes or values, one fold only, or folds without both kinds of pair
+            in the rest.
+    """
+    scores, same = checked_pairs(scores, same)
+    folds = np.asarray(folds)
+    if folds.shape != scores.shape:
+        raise InputError(f"every pair has a fold. Received: {scores.shape} and {folds.shape}")
+    numbers = np.unique(folds)
+    if len(numbers) < 2:
+        raise InputError(f"cross-validation takes at least 2 folds. Received: {len(numbers)}")
+    thresholds = np.empty(len(numbers))
+    per_fold = np.empty(len(numbers))
+    for index, number in enumerate(numbers):
+        held_out = folds == number
+        thresholds[index] = verification_accuracy(scores[~held_out], same[~held_out]).threshold
+        per_fold[index] = accuracy_at(scores[held_out], same[held_out], thresholds[index])
+    return FoldAccuracy(float(per_fold.mean()), float(per_fold.std(ddof=1)), per_fold, thresholds)
