@@ -83,9 +83,13 @@ def run(options: argparse.Namespace) -> int:
     from face_encode.detectors.registry import load_detector
     from face_encode.encoders.engines.table import KERAS
     from face_encode.encoders.registry import load_encoder
-    from face_encode.training.distillation import distil
-    from face_encode.training.recipe import SETTINGS, Recipe, read_recipe
-    from face_encode.training.settings import Distillation
+    from face_encode.training.distillation import (
+        SETTINGS,
+        Distillation,
+        Recipe,
+        distil,
+        read_recipe,
+    )
 
     recipe = read_recipe(options.recipe) if options.recipe else Recipe()
     given = {name: getattr(options, name, None) for name in SETTINGS}

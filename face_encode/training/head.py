@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from face_encode.terminal import exit_code_of
-from face_encode.training.conditions import CONDITIONS
+from face_encode.training.augmentation import CONDITIONS
 
 if TYPE_CHECKING:
     from face_encode.training.retraining import Retrained

@@ -14,8 +14,7 @@ from face_encode.encoders.registry import load_encoder
 from face_encode.encoders.vgg16 import vgg_embedding
 from face_encode.errors import InputError
 from face_encode.training import distillation
-from face_encode.training.distillation import distil
-from face_encode.training.settings import Distillation
+from face_encode.training.distillation import Distillation, distil
 from face_encode.types import CropRecipe
 from tests.training.drawn_people import WholePhotoDetector, draw_people
 

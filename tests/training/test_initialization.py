@@ -8,7 +8,7 @@ import pytest
 
 from face_encode.encoders.vgg16 import vgg_embedding
 from face_encode.errors import InputError
-from face_encode.training.initialization import standardize_layers
+from face_encode.training.backbones import standardize_layers
 
 
 def images(count: int) -> np.ndarray:

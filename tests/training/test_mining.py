@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from face_encode.training.mining import batch_hard, batch_semi_hard, squared_distances
+from face_encode.training.losses import batch_hard, batch_semi_hard, squared_distances
 
 # Five photos on a line: A at 0 and 3, B at 1 and 10, and C, who has one photo, at 4.
 PEOPLE = np.array([0, 0, 1, 1, 2])

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from face_encode.training.muon import Muon, orthogonal
+from face_encode.training.optimizers import Muon, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(20, 6), (6, 20), (7, 7)])

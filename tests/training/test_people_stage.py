@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import pytest
 
+from face_encode.training.distillation import train_on_people
 from face_encode.training.fitting import Progress
-from face_encode.training.people_stage import train_on_people
 from face_encode.training.verification import PairSet, measure
 from face_encode.types import ImageArray
 

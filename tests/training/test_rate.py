@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from face_encode.training.rate import OneCosine
+from face_encode.training.optimizers import OneCosine
 
 
 def test_it_warms_up_and_falls_to_zero() -> None:

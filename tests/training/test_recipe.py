@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from face_encode.errors import InputError
-from face_encode.training.recipe import SETTINGS, read_recipe
-from face_encode.training.settings import Distillation
+from face_encode.training.distillation import SETTINGS, Distillation, read_recipe
 
 SHIPPED = Path(__file__).parents[2] / "weights" / "vgg_embedding.json"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from face_encode.errors import InputError, ModelFileError
-from face_encode.training.settings import Distillation
+from face_encode.training.distillation import Distillation
 
 
 def test_checkpoints_lie_beside_the_output(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from face_encode.encoders.contract import EncoderContract
 from face_encode.errors import InputError, ModelFileError
-from face_encode.training.student import StudentFrame, earlier_student, vgg16_student
+from face_encode.training.distillation import StudentFrame, earlier_student, vgg16_student
 from face_encode.types import CropRecipe
 
 FRAME = StudentFrame(
