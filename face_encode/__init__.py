@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from face_encode.references import ReferenceEmbeddings
     from face_encode.training.triplet import DistanceLayer, TripletModel
     from face_encode.types import EnrolmentReport, Face, Match
-    from face_encode.watching.watch import watch
+    from face_encode.video.watcher import watch
 
 _HOME_OF = {
     "DistanceLayer": "face_encode.training.triplet",
@@ -54,7 +54,7 @@ _HOME_OF = {
     "represent": "face_encode.functions",
     "save_encoder": "face_encode.encoders.contract",
     "verify": "face_encode.functions",
-    "watch": "face_encode.watching.watch",
+    "watch": "face_encode.video.watcher",
 }
 
 __all__ = [

@@ -24,9 +24,8 @@ from face_encode.terminal import (
 )
 
 if TYPE_CHECKING:
-    from face_encode.watching.appearances import Appearance
-    from face_encode.watching.session import Outlets, SessionReport
-    from face_encode.watching.sources import Source
+    from face_encode.video.session import Appearance, Outlets, SessionReport
+    from face_encode.video.sources import Source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,11 +109,9 @@ def run(options: argparse.Namespace) -> int:
     # not a library, so it may say so for the whole process.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "FATAL")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    from face_encode.watching.cameras import Patience
-    from face_encode.watching.opening import open_source
-    from face_encode.watching.session import Session
-    from face_encode.watching.watch import video_detector
-    from face_encode.watching.watcher import Watcher, WatchSettings
+    from face_encode.video.session import Session
+    from face_encode.video.sources import Patience, open_source
+    from face_encode.video.watcher import Watcher, WatchSettings, video_detector
 
     settings = WatchSettings(detect_every=options.every, smallest_face=options.smallest_face)
     with ExitStack() as stack:
@@ -149,10 +146,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _open_outlets(options: argparse.Namespace, source: Source, stack: ExitStack) -> Outlets:
     """The window and files that the options ask for."""
-    from face_encode.watching.event_file import EventFile
-    from face_encode.watching.recording import Recorder
-    from face_encode.watching.session import Outlets
-    from face_encode.watching.window import Window
+    from face_encode.video.output import Recorder, Window
+    from face_encode.video.session import EventFile, Outlets
 
     recorder, events, window = None, None, None
     if options.output is not None:

@@ -12,7 +12,7 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.reading import content_digest, read_image
 from face_encode.types import ImageArray
-from face_encode.watching.recording import Recorder
+from face_encode.video.output import Recorder
 from tests.conftest import VERIFY_DATASET
 
 WIDTH, HEIGHT, FRAMES, FRAMES_PER_SECOND = 640, 360, 75, 12.5

@@ -4,8 +4,8 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.types import Box
-from face_encode.watching.appearances import Appearance, AppearanceLog
-from face_encode.watching.results import WatchedFace, WatchedFrame
+from face_encode.video.frames import WatchedFace, WatchedFrame
+from face_encode.video.session import Appearance, AppearanceLog
 
 IMAGE = np.zeros((2, 2, 3), np.uint8)
 ONE = np.array([1, 0], np.float32)

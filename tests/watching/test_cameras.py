@@ -13,9 +13,8 @@ import pytest
 
 from face_encode.errors import VideoError
 from face_encode.types import ImageArray
-from face_encode.watching.cameras import Camera, Patience
-from face_encode.watching.opening import open_source
-from face_encode.watching.results import Frame
+from face_encode.video.frames import Frame
+from face_encode.video.sources import Camera, Patience, open_source
 from tests.watching.streaming import streaming
 
 QUICK = Patience(first=0.02, longest=0.05, in_all=30)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from face_encode.errors import VideoError
-from face_encode.watching.event_file import EventFile
+from face_encode.video.session import EventFile
 from tests.conftest import REPOSITORY
 
 
@@ -41,7 +41,7 @@ def test_a_kill_leaves_every_line_whole(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     script = (
         "import sys\n"
-        "from face_encode.watching.event_file import EventFile\n"
+        "from face_encode.video.session import EventFile\n"
         "events = EventFile(sys.argv[1])\n"
         "while True: events.write({'name': 'A' * 3000})\n"
     )

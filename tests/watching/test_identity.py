@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from face_encode.types import Match
-from face_encode.watching.identity import Identity
+from face_encode.video.identity import Identity
 
 THRESHOLD = 0.9
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from face_encode.watching.motion import follow_boxes, shrink
+from face_encode.video.tracking import follow_boxes, shrink
 
 
 def texture() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

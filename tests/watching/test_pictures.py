@@ -11,8 +11,8 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.photos.drawing import KNOWN_COLOUR, UNKNOWN_COLOUR, blur_boxes
 from face_encode.photos.reading import read_image
 from face_encode.types import Box, ImageArray
-from face_encode.watching.pictures import UNSETTLED_COLOUR, draw_watched
-from face_encode.watching.results import WatchedFace, WatchedFrame
+from face_encode.video.frames import WatchedFace, WatchedFrame
+from face_encode.video.output import UNSETTLED_COLOUR, draw_watched
 from tests.conftest import EXAMPLES
 
 

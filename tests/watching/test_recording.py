@@ -8,8 +8,8 @@ import pytest
 
 from face_encode.errors import VideoError
 from face_encode.types import ImageArray
-from face_encode.watching.recording import Recorder
-from face_encode.watching.sources import RecordedVideo
+from face_encode.video.output import Recorder
+from face_encode.video.sources import RecordedVideo
 
 
 def picture(blue: int, height: int = 48, width: int = 64) -> ImageArray:

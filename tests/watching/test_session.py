@@ -12,13 +12,11 @@ from face_encode.errors import VideoError
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.reading import read_image
 from face_encode.types import ImageArray
-from face_encode.watching.event_file import EventFile
-from face_encode.watching.recording import Recorder
-from face_encode.watching.results import Frame
-from face_encode.watching.session import Outlets, Session
-from face_encode.watching.sources import RecordedVideo
-from face_encode.watching.watch import video_detector
-from face_encode.watching.watcher import Watcher, WatchSettings
+from face_encode.video.frames import Frame
+from face_encode.video.output import Recorder
+from face_encode.video.session import EventFile, Outlets, Session
+from face_encode.video.sources import RecordedVideo
+from face_encode.video.watcher import Watcher, WatchSettings, video_detector
 from tests.conftest import VERIFY_DATASET
 
 

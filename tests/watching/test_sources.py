@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from face_encode.errors import InputError, VideoError
-from face_encode.watching.opening import open_source
-from face_encode.watching.recording import Recorder
-from face_encode.watching.sources import RecordedVideo, without_password
+from face_encode.video.output import Recorder
+from face_encode.video.sources import RecordedVideo, open_source, without_password
 from tests.conftest import VERIFY_DATASET
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from face_encode.types import Box, Face
-from face_encode.watching.tracking import Tracker, overlap_of_all
+from face_encode.video.tracking import Tracker, overlap_of_all
 
 SIZE = (640, 360)
 

@@ -12,12 +12,10 @@ from face_encode.errors import InputError
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.reading import read_image
 from face_encode.types import Box, Face, ImageArray
-from face_encode.watching.appearances import AppearanceLog
-from face_encode.watching.opening import open_source
-from face_encode.watching.results import Frame, WatchedFrame
-from face_encode.watching.session import Session
-from face_encode.watching.watch import video_detector
-from face_encode.watching.watcher import Watcher, WatchSettings
+from face_encode.video.frames import Frame, WatchedFrame
+from face_encode.video.session import AppearanceLog, Session
+from face_encode.video.sources import open_source
+from face_encode.video.watcher import Watcher, WatchSettings, video_detector
 from tests.conftest import VERIFY_DATASET
 from tests.watching.conftest import FRAMES, FRAMES_PER_SECOND
 

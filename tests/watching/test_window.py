@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from face_encode.errors import VideoError
-from face_encode.watching.window import Window
+from face_encode.video.output import Window
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is a screen without DISPLAY")

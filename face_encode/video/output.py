@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -11,7 +13,9 @@ import cv2
 
 from face_encode.errors import VideoError
 from face_encode.files import as_path, check_writable, replacing
+from face_encode.photos.drawing import KNOWN_COLOUR, UNKNOWN_COLOUR, blur_boxes, draw_boxes
 from face_encode.types import ImageArray
+from face_encode.video.frames import WatchedFrame
 
 SUFFIX = ".mp4"
 
@@ -116,3 +120,95 @@ class Recorder:
         whole = check.isOpened() and round(check.get(cv2.CAP_PROP_FRAME_COUNT)) == self._written
         check.release()
         return None if whole else VideoError(f"cannot write {self.path}: is the disk full?")
+
+
+_QUIT_KEYS = (ord("q"), ord("Q"), 27)
+# Qt ends the whole process where there is no screen, so another one tries.
+_TRIAL = "import cv2; cv2.namedWindow('trial'); cv2.waitKey(1); cv2.destroyAllWindows()"
+_TRIAL_SECONDS = 20
+
+
+class Window:
+    """Shows frames; the letter q, Escape or closing it asks for the end."""
+
+    def __init__(self, title: str) -> None:
+        """Open it.
+
+        Raises:
+            VideoError: There is no screen, or this OpenCV shows no windows.
+        """
+        _check_screen()
+        self._title = title
+        cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        self._is_sized = False
+
+    def show(self, image: ImageArray) -> None:
+        """Show a frame, RGB, uint8, ``(H, W, 3)``."""
+        if not self._is_sized:
+            cv2.resizeWindow(self._title, image.shape[1], image.shape[0])
+            self._is_sized = True
+        cv2.imshow(self._title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+
+    def is_to_end(self) -> bool:
+        """Look after the window, and tell whether somebody asked for the end."""
+        key = cv2.waitKey(1) & 0xFF
+        closed = self._is_sized and cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
+        return key in _QUIT_KEYS or closed
+
+    def close(self) -> None:
+        """Close it."""
+        cv2.destroyAllWindows()
+
+
+def _check_screen() -> None:
+    """Refuse to open a window where there is no screen."""
+    try:
+        trial = subprocess.run(
+            [sys.executable, "-c", _TRIAL],
+            capture_output=True,
+            timeout=_TRIAL_SECONDS,
+            env=os.environ,
+            check=False,
+        )
+        is_there = trial.returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        is_there = False
+    if not is_there:
+        raise VideoError(
+            "there is no screen to show the video on, or this OpenCV shows no windows: use "
+            "--headless (from Python, take the frames themselves)"
+        )
+
+
+UNSETTLED_COLOUR = (120, 120, 120)
+
+
+def draw_watched(frame: WatchedFrame, *, blur_unknown: bool = False) -> ImageArray:
+    """Draw the faces followed on a copy of their frame.
+
+    A face that nobody can be named for yet has a grey box without a label.
+
+    Args:
+        frame: What ``watch`` gives.
+        blur_unknown: Whether to blur every face but those of enrolled people, also while it is
+            not settled who they are.
+
+    Returns:
+        uint8 ``(H, W, 3)``.
+    """
+    image = frame.image
+    if blur_unknown:
+        unknown = [face.box for face in frame.faces if face.name is None]
+        image = blur_boxes(image, [*unknown, *frame.uncertain])
+    labels, colours = [], []
+    for face in frame.faces:
+        if face.name is not None:
+            labels.append(f"{face.name} {face.similarity:.2f}")
+            colours.append(KNOWN_COLOUR)
+        elif face.is_settled:
+            labels.append("unknown")
+            colours.append(UNKNOWN_COLOUR)
+        else:
+            labels.append("")
+            colours.append(UNSETTLED_COLOUR)
+    return draw_boxes(image, [face.box for face in frame.faces], labels, colours)
