@@ -20,7 +20,7 @@ from face_encode.terminal import (
 
 if TYPE_CHECKING:
     from face_encode.model import Face_Encode_Model
-    from face_encode.server.gallery_file import GalleryFile
+    from face_encode.server.people import GalleryFile
     from face_encode.server.security import Tokens
     from face_encode.server.settings import ServerSettings
 
@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
         ) from error
     from face_encode.server.audit import AuditLog
     from face_encode.server.encryption import cipher_from_environment
-    from face_encode.server.gallery_file import GalleryFile
+    from face_encode.server.people import GalleryFile
     from face_encode.server.security import tokens_from
 
     tokens = tokens_from(options.token_file)

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from face_encode.encoders.encoder import Encoder
 from face_encode.pipeline.embedding import PhotoCrops
-from face_encode.server.batching import EncodingBatcher
+from face_encode.server.recognition import EncodingBatcher
 from face_encode.types import Box, Face, ImageArray
 
 

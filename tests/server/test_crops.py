@@ -10,8 +10,8 @@ from PIL import Image
 
 pytest.importorskip("cryptography")
 
-from face_encode.server.crops import CropFolder
 from face_encode.server.encryption import Cipher, is_encrypted
+from face_encode.server.people import CropFolder
 from face_encode.types import ImageArray
 
 

@@ -12,7 +12,7 @@ from face_encode.errors import GalleryError
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.model import Face_Encode_Model
 from face_encode.server.encryption import Cipher, is_encrypted
-from face_encode.server.gallery_file import GalleryFile
+from face_encode.server.people import GalleryFile
 
 
 @pytest.fixture

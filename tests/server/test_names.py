@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from face_encode.errors import InputError
-from face_encode.server.names import person_name
+from face_encode.server.bodies import person_name
 
 
 @pytest.mark.parametrize(

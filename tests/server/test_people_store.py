@@ -14,9 +14,7 @@ from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.opening import load_gallery
 from face_encode.model import Face_Encode_Model
 from face_encode.server.audit import AuditLog, Author
-from face_encode.server.changes import Remove, Rename
-from face_encode.server.gallery_file import GalleryFile
-from face_encode.server.people_store import PeopleStore
+from face_encode.server.people import GalleryFile, PeopleStore, Remove, Rename
 
 SOMEBODY = Author("front-desk", "10.0.0.7")
 
