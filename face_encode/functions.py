@@ -18,11 +18,10 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import pandas
 
 from face_encode.detectors.alignment import crop_faces, crop_whole
 from face_encode.detectors.base import Detector
@@ -57,6 +56,9 @@ from face_encode.types import (
     ImageArray,
     check_count,
 )
+
+if TYPE_CHECKING:
+    import pandas
 
 # An encoder may take half a gigabyte: the ones used last are enough.
 _MOST_ENCODERS = 4

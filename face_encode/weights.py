@@ -18,14 +18,17 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
-import requests
 
 from face_encode.errors import WeightsError
 from face_encode.files import open_regular, reason_of, replacing, settle
 from face_encode.terminal import counted_bytes
 from face_encode.version import __version__
+
+if TYPE_CHECKING:
+    import requests
 
 MOST_BYTES = 1024**3
 TIMEOUT_SECONDS = 30.0

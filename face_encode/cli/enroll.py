@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from face_encode.cli.opening import add_model_options, open_model
+from face_encode.cli.options import add_model_options, open_model
 from face_encode.terminal import (
     ROWS_SHOWN,
     add_json_option,

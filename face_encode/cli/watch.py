@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from face_encode.cli.opening import add_people, open_model
+from face_encode.cli.options import add_people, open_model
 from face_encode.terminal import (
     add_detector_option,
     add_encoder_option,

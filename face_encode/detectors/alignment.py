@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import cv2
-import dlib
 import numpy as np
 import numpy.typing as npt
 
 from face_encode.types import Box, CropRecipe, Face, ImageArray
 from face_encode.weights import installed_path
+
+if TYPE_CHECKING:
+    import dlib
 
 _predictor: dlib.shape_predictor | None = None
 

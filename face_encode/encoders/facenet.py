@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
@@ -21,6 +20,9 @@ from face_encode.encoders.facenet_files import StoredLayer, read_keras_layers, r
 from face_encode.errors import InputError, WeightsError
 from face_encode.types import CropRecipe
 from face_encode.weights import KNOWN_WEIGHTS
+
+if TYPE_CHECKING:
+    import keras
 
 FloatArray = npt.NDArray[np.float32]
 

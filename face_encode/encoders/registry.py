@@ -10,8 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-
-import keras
+from typing import TYPE_CHECKING
 
 from face_encode.encoders.contract import (
     EncoderContract,
@@ -48,6 +47,9 @@ from face_encode.weights import (
     pin_digest,
     read_verified,
 )
+
+if TYPE_CHECKING:
+    import keras
 
 SHIPPED_ENCODERS = ("vgg_embedding",)
 """Names of the encoders whose files come with the package."""

@@ -11,11 +11,12 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
-
-import loky
+from typing import TYPE_CHECKING, TypeVar
 
 from face_encode.errors import FaceEncodeError
+
+if TYPE_CHECKING:
+    import loky
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
-from keras import ops
 
 from face_encode.types import ImageArray
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class Augmentation:
         Returns:
             float32 ``(N, height, width, 3)``, 0..255, as a tensor of the backend.
         """
+        import keras
+        from keras import ops
+
         images = ops.cast(images, "float32")
         count, height, width = ops.shape(images)[0], images.shape[1], images.shape[2]
         draws = keras.random.uniform((count, 7), -1.0, 1.0, seed=seed)

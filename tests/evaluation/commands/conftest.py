@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from face_encode.evaluation.commands import add_commands
+from face_encode.cli.evaluate import add_commands
 
 Run: TypeAlias = Callable[..., Any]
 

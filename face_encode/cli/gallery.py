@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from face_encode.cli.opening import add_model_options, open_model
+from face_encode.cli.options import add_model_options, open_model
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_index_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
         "Make searches of a large gallery file faster: by int8 codes kept in the file, which find "
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser, threshold=False)
 
 
-def run(options: argparse.Namespace) -> int:
+def run_index(options: argparse.Namespace) -> int:
     """Build, save, and tell of how many."""
     from face_encode.errors import GalleryError
     from face_encode.gallery.milvus_places import is_milvus
@@ -38,4 +38,22 @@ def run(options: argparse.Namespace) -> int:
     gallery.build_index(approximate=options.approximate)
     gallery.save()
     print(f"{len(gallery)} photos of {len(gallery.people())} people indexed: {options.gallery}")
+    return 0
+
+
+def add_remove_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = "Take a person out of a gallery; the others stay as they are."
+    parser.add_argument("gallery", metavar="GALLERY", help="a gallery file, or one in Milvus")
+    parser.add_argument("name", metavar="NAME")
+    add_model_options(parser)
+
+
+def run_remove(options: argparse.Namespace) -> int:
+    """Remove, save, and tell how many remain."""
+    model = open_model(options)
+    model.load_gallery(options.gallery)
+    count = model.remove_person(options.name)
+    model.gallery.close()
+    print(f"{options.name} removed: {count} photos; {len(model.gallery)} remain")
     return 0
