@@ -17,7 +17,7 @@ from face_encode.types import ImageArray
 from face_encode.video.output import Recorder
 from face_encode.video.sources import RecordedVideo
 from tests.conftest import VERIFY_DATASET
-from tests.watching.streaming import streaming
+from tests.video.streaming import streaming
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from face_encode.detectors import detector as module
+from face_encode.detectors import base as module
 from face_encode.detectors.base import (
     Detector,
     Found,

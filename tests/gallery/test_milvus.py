@@ -11,7 +11,7 @@ from face_encode.gallery.base import Gallery
 from face_encode.gallery.milvus import MilvusGallery
 from face_encode.gallery.milvus_collection import MilvusCollection
 from face_encode.gallery.opening import open_gallery
-from tests.calibrations import BY_HAND
+from tests.gallery.calibrations import BY_HAND
 from tests.gallery.common import SIXTEEN, Identity, vectors
 
 pytest.importorskip("pymilvus")
