@@ -37,11 +37,11 @@ from face_encode.gallery.distances import (
     distances,
     similarity_of,
     threshold_distance,
+    unit_length,
 )
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.milvus import MilvusGallery
 from face_encode.gallery.opening import names_gallery, open_gallery
-from face_encode.gallery.quantization import unit_length
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.folders import people_in
 from face_encode.photos.reading import PhotoInput, content_digest, place_of, read_photo
@@ -164,10 +164,10 @@ def searched_people(
 
 def _contents(gallery: Gallery) -> Searched:
     """What a gallery holds; it knows of no paths."""
-    held = gallery.copy()
-    if not len(held):
-        raise GalleryError("nobody is enrolled in this gallery")
+    held = gallery.rows()
     names = held.names.tolist()
+    if not names:
+        raise GalleryError("nobody is enrolled in this gallery")
     return Searched(names, held.embeddings, [None] * len(names))
 
 

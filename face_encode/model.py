@@ -351,7 +351,9 @@ class Face_Encode_Model:
             GalleryError: It cannot be written; a file already there stays whole.
         """
         gallery = self.gallery
-        (gallery if isinstance(gallery, MemoryGallery) else gallery.copy()).save(path)
+        if not isinstance(gallery, MemoryGallery):
+            gallery = MemoryGallery.from_rows(gallery.rows(), self.encoder)
+        gallery.save(path)
 
     def load_gallery(self, path: str | os.PathLike[str], *, approximate: bool = False) -> None:
         """Take the people of a gallery that exists, in the place of whoever was enrolled.

@@ -265,7 +265,7 @@ def run_calibrate(options: argparse.Namespace) -> int:
     # The gallery is opened before the work, so that a wrong one is refused in time.
     gallery = None if path is None else open_gallery(path, encoder=encoder, create=False)
     if from_gallery and gallery is not None:
-        enrolled_people = gallery.copy()
+        enrolled_people = gallery.rows()
         embeddings, names = enrolled_people.embeddings, enrolled_people.names
     else:
         people = people_in(options.people)

@@ -28,7 +28,7 @@ from face_encode.errors import GalleryError, MissingExtraError
 from face_encode.files import open_regular, reason_of, settle
 from face_encode.gallery.base import check_undamaged
 from face_encode.gallery.columns import Enrolled
-from face_encode.gallery.quantization import unit_length
+from face_encode.gallery.distances import unit_length
 from face_encode.terminal import tracked
 from face_encode.types import Embeddings
 

@@ -11,16 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import GalleryError
+from face_encode.files import text_array
 from face_encode.gallery.base import (
     EncoderIdentity,
+    GalleryRows,
     Mark,
     Ranking,
     Replaces,
     check_embeddings,
     check_labels,
     check_name,
-    check_probes,
-    check_ranking,
 )
 from face_encode.gallery.distances import Metric
 from face_encode.gallery.memory import MemoryGallery
@@ -43,8 +43,9 @@ from face_encode.gallery.milvus_rows import (
     rows_of,
 )
 from face_encode.gallery.milvus_search import nearest_people
+from face_encode.gallery.search import check_search
 from face_encode.gallery.thresholds import Calibration
-from face_encode.types import Embeddings, Match, check_count
+from face_encode.types import Embeddings, Match
 
 
 class MilvusGallery:
@@ -116,31 +117,32 @@ class MilvusGallery:
         """Number of embeddings enrolled."""
         return self._collection.count()
 
-    def copy(self) -> MemoryGallery:
-        """All that is enrolled, read once, in memory; see ``Gallery.copy``."""
+    def rows(self) -> GalleryRows:
+        """All that is enrolled, read once; see ``Gallery.rows``."""
         rows = self._collection.rows("", ROW_ID, NAME, DIGEST, DETECTOR, ADDED, EMBEDDING)
         rows.sort(key=lambda row: (row[ADDED], row[ROW_ID]))
-        gallery = MemoryGallery(self._encoder, metric=self.metric)
-        if rows:
-            gallery.add(
-                [row[NAME] for row in rows],
-                np.stack([row[EMBEDDING] for row in rows]),
-                [row[DIGEST] for row in rows],
-            )
+        embeddings = np.empty((len(rows), self._encoder.embedding_size), np.float32)
+        for place, row in enumerate(rows):
+            embeddings[place] = row[EMBEDDING]
         detectors = {row[DETECTOR] for row in rows}
-        gallery.detector_name = detectors.pop() if len(detectors) == 1 else ""
-        gallery.calibration = self.calibration
-        return gallery
+        return GalleryRows(
+            text_array([row[NAME] for row in rows]),
+            embeddings,
+            text_array([row[DIGEST] for row in rows]),
+            detectors.pop() if len(detectors) == 1 else "",
+            self.metric,
+            self.calibration,
+        )
 
     @property
     def embeddings(self) -> Embeddings:
         """float32 ``(n, D)``, in the order of enrolment; each access reads all of them."""
-        return self.copy().embeddings
+        return self.rows().embeddings
 
     @property
     def names(self) -> npt.NDArray[np.str_]:
-        """The person of each embedding; for both at one moment see ``copy``."""
-        return self.copy().names
+        """The person of each embedding; for both at one moment see ``rows``."""
+        return self.rows().names
 
     @property
     def detector_name(self) -> str:
@@ -192,10 +194,10 @@ class MilvusGallery:
             InputError: Another length of embedding, one that is not finite, k below 1, or no such
                 ranking.
         """
-        probes = check_probes(embeddings, self._encoder.embedding_size)
-        k, ranking = check_count(k, "k"), check_ranking(ranking)
+        probes, k, ranking = check_search(embeddings, self._encoder.embedding_size, k, ranking)
         if ranking == "mean":
-            return self.copy().search(probes, k, ranking)
+            gallery = MemoryGallery.from_rows(self.rows(), self._encoder)
+            return gallery.search(probes, k, ranking)
         with self._collection.client() as client:
             if client is None:
                 return [[] for _ in probes]

@@ -32,7 +32,7 @@ def load_gallery(
     path = as_path(path)
     content = read_content(path)
     content.check(str(path), encoder, metric)
-    return MemoryGallery.of(content, encoder, path)
+    return MemoryGallery.from_content(content, encoder, path)
 
 
 def read_gallery(file: BinaryIO, encoder: EncoderIdentity, label: str) -> MemoryGallery:
@@ -51,7 +51,7 @@ def read_gallery(file: BinaryIO, encoder: EncoderIdentity, label: str) -> Memory
     """
     content = read_open_content(file, label)
     content.check(label, encoder, "cosine")
-    return MemoryGallery.of(content, encoder)
+    return MemoryGallery.from_content(content, encoder)
 
 
 IN_MEMORY = ":memory:"

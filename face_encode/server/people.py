@@ -194,7 +194,7 @@ class Enrol:
 
     def apply(self, model: Face_Encode_Model) -> EnrolmentReport:
         """Add the embeddings of the photos that are usable and not enrolled under the name yet."""
-        gallery = model.gallery.copy()
+        gallery = _in_memory(model.gallery)
         owners: dict[str, str] = {}
         known = np.isin(gallery.digests, self.digests)
         hits = zip(gallery.digests[known].tolist(), gallery.names[known].tolist(), strict=True)
@@ -479,7 +479,7 @@ class PeopleStore:
         """Do the changes of a group, save once, and answer all of them."""
         former = self._people
         draft = copy.copy(former.model)
-        people = former.model.gallery.copy()
+        people = _in_memory(former.model.gallery).copy()
         draft.gallery = people
         done: list[tuple[_Waiting, Any]] = []
         for each in group:
@@ -525,6 +525,12 @@ class _Waiting:
     change: Change
     author: Author
     future: Future[Any]
+
+
+def _in_memory(gallery: Gallery) -> MemoryGallery:
+    """The people of the service, who are always held in memory."""
+    assert isinstance(gallery, MemoryGallery)
+    return gallery
 
 
 def _frozen(model: Face_Encode_Model, gallery: Gallery) -> People:

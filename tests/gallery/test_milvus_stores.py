@@ -47,11 +47,11 @@ def test_programs_that_enrol_at_once_lose_nothing_also_where_one_is_killed(uri: 
     assert held >= {*digests_of("ben", STEPS), *digests_of("ann", 3)}
     with started(uri, "ann") as again:
         assert again.wait() == 0
-    people = gallery.copy()
+    people = gallery.rows()
     assert Counter(people.digests.tolist()) == Counter(
         digests_of("ann", STEPS) + digests_of("ben", STEPS)
     )
     half = STEPS * IN_A_STEP // 2
-    assert people.people() == {"both": 2 * half, "ann": half, "ben": half}
+    assert gallery.people() == {"both": 2 * half, "ann": half, "ben": half}
     found = gallery.search(people.embeddings)
     assert [match.name for (match,) in found] == people.names.tolist()

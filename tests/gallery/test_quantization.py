@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from face_encode.errors import InputError
-from face_encode.gallery.quantization import Coded, Quantizer, unit_length
+from face_encode.gallery.distances import unit_length
+from face_encode.gallery.quantization import Coded, Quantizer
 from face_encode.types import Embeddings
 from tests.gallery.common import like_faces
 

@@ -73,8 +73,9 @@ def enrol_many(many: Path, journal: Path | None, tiny: Encoder, **options: Any) 
 
 def same_galleries(one: Gallery, other: Gallery) -> bool:
     files = io.BytesIO(), io.BytesIO()
-    write_content(files[0], one.copy().content)
-    write_content(files[1], other.copy().content)
+    for file, gallery in zip(files, (one, other), strict=True):
+        assert isinstance(gallery, MemoryGallery)
+        write_content(file, gallery.content)
     return files[0].getvalue() == files[1].getvalue()
 
 
