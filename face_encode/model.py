@@ -21,7 +21,7 @@ from face_encode.gallery.base import Gallery
 from face_encode.gallery.distances import unit_embedding
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.opening import open_gallery
-from face_encode.gallery.thresholds import check_threshold, decision_threshold
+from face_encode.gallery.thresholds import check_threshold
 from face_encode.photos.drawing import draw_boxes, labelled_boxes
 from face_encode.photos.folders import people_in
 from face_encode.photos.reading import PhotoInput, as_rgb, is_one_photo
@@ -90,8 +90,13 @@ class Face_Encode_Model:
     @property
     def threshold(self) -> float:
         """Cosine similarity from which a face counts as the person found."""
-        gallery, own = self.gallery, self.encoder.contract.threshold
-        return decision_threshold(self._threshold, gallery.calibration, own, gallery)
+        if self._threshold is not None:
+            return self._threshold
+        calibration = self.gallery.calibration
+        if calibration is None:
+            return self.encoder.contract.threshold
+        # The size is asked for only here: a gallery on a server takes a call for it.
+        return calibration.threshold(max(1, len(self.gallery)))
 
     @threshold.setter
     def threshold(self, value: float) -> None:
@@ -100,8 +105,10 @@ class Face_Encode_Model:
     @property
     def verification_threshold(self) -> float:
         """Cosine similarity from which two photos count as of one person."""
-        own = self.encoder.contract.threshold
-        return decision_threshold(self._threshold, self.gallery.calibration, own)
+        if self._threshold is not None:
+            return self._threshold
+        calibration = self.gallery.calibration
+        return self.encoder.contract.threshold if calibration is None else calibration.threshold()
 
     @property
     def threshold_source(self) -> str:

@@ -12,7 +12,7 @@ from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.evaluation.faces import embed_faces
 from face_encode.evaluation.html import Page, check_report_path, thumbnail
-from face_encode.gallery.mistakes import Suspicion, find_suspicions
+from face_encode.gallery.mistakes import LabelProblem, find_label_problems
 from face_encode.photos.folders import people_in
 
 
@@ -29,7 +29,7 @@ class CheckResult:
 
     photos: int
     people: int
-    suspicions: tuple[Suspicion, ...]
+    suspicions: tuple[LabelProblem, ...]
     left_out: tuple[tuple[str, str], ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def check_people(
     )
     kept = np.flatnonzero(faces.found).tolist()
     boxes = [face.box for row in kept if (face := faces.faces[row]) is not None]
-    suspicions = find_suspicions(
+    suspicions = find_label_problems(
         [faces.photos[row] for row in kept],
         [rows[row][0] for row in kept],
         faces.embeddings[kept],

@@ -1,24 +1,24 @@
 """Exact search: the nearest people of each probe, among all who are enrolled.
 
-A small gallery takes one product, the best row of each person, and a sort; see
-:func:`search_enrolled`. The rest of this file is for galleries too large for that. They are
-searched in two steps. The rough step goes through all rows in blocks, by matrix products in single
-precision or in whole numbers, and notes only the best of every few rows, so that it needs little
-memory whatever the gallery's size. The exact step computes in double precision the rows that can
-hold one of the k nearest people, given the largest error of a rough similarity. Both ways find
-what double precision throughout would find.
+A small gallery takes one product, the best row of each person, and a sort: ``search_enrolled``. The
+rest of this file is for larger ones, in two steps. The rough step goes through all rows in blocks,
+in single precision or in whole numbers, and notes only the best of every few rows, so that it needs
+little memory. The exact step computes in double precision the rows that can hold one of the k
+nearest people, given the largest error of a rough similarity. The answer is that of double
+precision throughout.
 """
 
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -89,12 +89,7 @@ def search_enrolled(
     Raises:
         GalleryError: An enrolled embedding is damaged.
     """
-    rows, scales, owners, people = (
-        enrolled.rows,
-        enrolled.scales,
-        enrolled.owners,
-        enrolled.people,
-    )
+    rows, people, size = enrolled.rows, enrolled.people, enrolled.rows.size * len(probes)
     if (
         (ranking, metric, index, enrolled.index) != ("best", "cosine", None, None)
         or rows.dtype != np.float32
@@ -105,19 +100,22 @@ def search_enrolled(
     slack = 2 * (rows.shape[1] + _FURTHER_ROUNDINGS) * _UNIT_ROUNDOFF
     units = probes.astype(np.float64)
     units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    similarities = _products(rows, units.astype(np.float32)) / scales[:, np.newaxis]
+    factors = units.astype(np.float32)
+    # A product as small as the first stays in this thread by itself.
+    products = rows @ factors.T if size <= _GEMV_ALONE else _products(rows, factors)
+    similarities = products / enrolled.scales[:, np.newaxis]
     found = []
     for unit, rough in zip(units, similarities.T, strict=True):
         if not np.isfinite(rough).all():
             raise GalleryError("the gallery is damaged: an embedding in it is not finite")
         best = np.full(len(people), -np.inf, np.float32)
-        np.maximum.at(best, owners, rough)
+        np.maximum.at(best, enrolled.owners, rough)
         # Rows that can be among the nearest, in double precision: what is equal stays equal.
         near = np.flatnonzero(rough >= np.partition(best, -k)[-k] - slack)
         embeddings = rows[near].astype(np.float64)
         lengths = np.sqrt((embeddings**2).sum(axis=1))
         exact = np.clip((embeddings * unit).sum(axis=1) / lengths, -1, 1).astype(np.float32)
-        names = [people[owner] for owner in owners[near].tolist()]
+        names = [people[owner] for owner in enrolled.owners[near].tolist()]
         nearest: dict[str, float] = {}
         for distance, name in sorted(zip((-exact).tolist(), names, strict=True)):
             nearest.setdefault(name, -distance)
@@ -141,7 +139,7 @@ def _products(rows: npt.NDArray[Any], factors: npt.NDArray[np.float32]) -> npt.N
     (total, size), count = rows.shape, len(factors)
     if count == 1 and total > _FEW_SIMILARITIES:
         # Where memory is the limit, a single run through the rows is a tenth faster.
-        return np.einsum("nd,d->n", rows, factors[0])[:, np.newaxis]
+        return np.asarray(np.einsum("nd,d->n", rows, factors[0])[:, np.newaxis])
     alone = _GEMV_ALONE if count == 1 else _GEMM_ALONE
     together = max(1, min(count, alone // size // _MIN_PIECE_ROWS))
     height = min(_PIECE_ROWS, max(1, alone // size // together))
@@ -169,7 +167,7 @@ GROUP_ROWS = 64
 
 @dataclass(frozen=True)
 class Groups:
-    """How the rows of a gallery form groups, of which the rough step notes the best row only.
+    """Groups of rows, of which the rough step notes the best row only.
 
     Rows are processed in blocks. A block's groups are combs: with w of them group g has the rows
     g, g + w, g + 2 w ..., because maxima across long runs are ten times as fast as within short
@@ -189,18 +187,9 @@ class Groups:
         return -(-self.rows // GROUP_ROWS)
 
     def note_highest(
-        self,
-        values: npt.NDArray[np.float32],
-        block: slice,
-        highest: npt.NDArray[np.float32],
+        self, values: npt.NDArray[np.float32], block: slice, highest: npt.NDArray[np.float32]
     ) -> None:
-        """Note the highest value of each group of a block.
-
-        Args:
-            values: float32 ``(r, m)``, of each row of the block.
-            block: The rows of the block.
-            highest: float32 ``(count, m)``, receives the highest values.
-        """
+        """Write the highest of a block's values ``(r, m)`` in each group to ``(count, m)``."""
         width = len(values) // GROUP_ROWS
         first = block.start // GROUP_ROWS
         combs = values[: width * GROUP_ROWS].reshape(GROUP_ROWS, width, values.shape[1])
@@ -222,19 +211,26 @@ class Groups:
         return np.asarray(found[found < self.rows], np.intp)
 
 
+# Rows computed exactly at once: 32 MB of 128 numbers in double precision.
+_EXACT_ROWS = 32_768
 Rows: TypeAlias = "slice | npt.NDArray[np.intp]"
-"""A run of rows, or some rows by their numbers."""
 
 
-class Similarities(Protocol):
+class Similarities(ABC):
     """The similarities of m probes and the enrolled rows, higher is nearer.
 
     Attributes:
+        enrolled: The rows.
         slack: float64 ``(m,)``, the largest error of a rough similarity.
     """
 
     slack: npt.NDArray[np.float64]
 
+    def __init__(self, enrolled: Enrolled) -> None:
+        """Take the rows."""
+        self.enrolled = enrolled
+
+    @abstractmethod
     def scores(self, rows: Rows) -> npt.NDArray[np.float32]:
         """Score r rows for all probes, float32 ``(r, m)``: the nearer the row, the higher.
 
@@ -244,49 +240,82 @@ class Similarities(Protocol):
 
     def rough(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Convert scores ``(r, m)``, which may be overwritten, to similarities within the slack."""
+        return scores
 
+    @abstractmethod
     def exact(self, probe: int, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         """Compute rows and one probe in double precision; equal rows get equal similarities."""
+
+    def best_of_each(
+        self, probe: int, rows: npt.NDArray[np.intp]
+    ) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.float32]]:
+        """The people to whom some rows belong, and the exact similarity of each one's nearest."""
+        values = self._exactly(probe, rows)
+        order = np.argsort(-values, kind="stable")
+        people, first = np.unique(self.enrolled.owners[rows][order], return_index=True)
+        return people, values[order][first]
+
+    def means_of(self, probe: int, people: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+        """The mean exact similarity of some people over all their rows."""
+        owners, count = self.enrolled.owners, len(self.enrolled.people)
+        is_asked = np.zeros(count, bool)
+        is_asked[people] = True
+        rows = np.flatnonzero(is_asked[owners])
+        sums = np.bincount(owners[rows], self._exactly(probe, rows), count)
+        return np.asarray(sums[people] / self.enrolled.counts[people], np.float32)
+
+    def _exactly(self, probe: int, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        """``exact`` for any number of rows."""
+        values = np.empty(len(rows), np.float32)
+        for start in range(0, len(rows), _EXACT_ROWS):
+            part = slice(start, start + _EXACT_ROWS)
+            values[part] = self.exact(probe, rows[part])
+        check_undamaged(values)
+        return values
+
+    def ranked(
+        self, people: npt.NDArray[np.integer], nearness: npt.NDArray[np.float32], k: int
+    ) -> list[Match]:
+        """The nearest k of some people, nearest first; equally near ones by name."""
+        chosen = np.flatnonzero(nearness >= _kth_largest(nearness, k))
+        pairs = [(-float(nearness[each]), self.enrolled.people[people[each]]) for each in chosen]
+        return [Match(name, -negated) for negated, name in sorted(pairs)[:k]]
 
 
 def similarities_of(enrolled: Enrolled, probes: Embeddings, metric: Metric) -> Similarities:
     """Prepare the comparison of probes, float32 ``(m, D)``, finite, by a gallery's metric."""
     if metric == "euclidean":
         return _Euclidean(enrolled, probes)
-    if enrolled.coded is None:
-        return _Cosine(enrolled, probes)
-    return _OfCodes(enrolled.coded, probes) if enrolled.is_int8 else _ByCodes(enrolled, probes)
+    coded = enrolled.coded
+    return _Cosine(enrolled, probes) if coded is None else _ByCodes(enrolled, coded, probes)
 
 
-class _Cosine:
+class _Cosine(Similarities):
     """Cosine similarity to float32 rows of any length."""
 
     def __init__(self, enrolled: Enrolled, probes: Embeddings) -> None:
-        self._enrolled = enrolled
+        super().__init__(enrolled)
         self._units = unit_length(probes.astype(np.float64))
         self._factors = self._units.astype(np.float32)
         rounding = (probes.shape[1] + _FURTHER_ROUNDINGS) * _UNIT_ROUNDOFF
         self.slack = np.full(len(probes), rounding)
 
     def scores(self, rows: Rows) -> npt.NDArray[np.float32]:
-        result = _products(self._enrolled.rows[rows], self._factors)
-        result /= self._enrolled.scales[rows, np.newaxis]
+        result = _products(self.enrolled.rows[rows], self._factors)
+        result /= self.enrolled.scales[rows, np.newaxis]
         return result
 
-    def rough(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return scores
-
     def exact(self, probe: int, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
-        found = self._enrolled.rows[rows].astype(np.float64)
-        lengths = np.sqrt((found**2).sum(axis=1))
-        return _cosines((found * self._units[probe]).sum(axis=1) / lengths)
+        found = self.enrolled.rows[rows].astype(np.float64)
+        cosines = (found * self._units[probe]).sum(axis=1) / np.sqrt((found**2).sum(axis=1))
+        return np.asarray(np.clip(cosines, -1, 1), np.float32)
 
 
-class _Euclidean:
+class _Euclidean(Similarities):
     """Minus the distance between embeddings as the encoder gave them."""
 
     def __init__(self, enrolled: Enrolled, probes: Embeddings) -> None:
-        self._enrolled = enrolled
+        super().__init__(enrolled)
         self._probes = probes.astype(np.float64)
         self._factors = probes
         lengths = np.sqrt((self._probes**2).sum(axis=1))
@@ -297,9 +326,9 @@ class _Euclidean:
         self.slack = np.sqrt(rounding * (lengths + largest) ** 2)
 
     def scores(self, rows: Rows) -> npt.NDArray[np.float32]:
-        result = _products(self._enrolled.rows[rows], self._factors)
+        result = _products(self.enrolled.rows[rows], self._factors)
         result *= np.float32(2)
-        result -= self._enrolled.scales[rows, np.newaxis] ** 2
+        result -= self.enrolled.scales[rows, np.newaxis] ** 2
         return result
 
     def rough(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -307,7 +336,7 @@ class _Euclidean:
         return np.asarray(-np.sqrt(np.maximum(self._squares - scores, 0)), np.float32)
 
     def exact(self, probe: int, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
-        apart = self._enrolled.rows[rows] - self._probes[probe]
+        apart = self.enrolled.rows[rows] - self._probes[probe]
         return np.asarray(-np.sqrt((apart**2).sum(axis=1)), np.float32)
 
 
@@ -316,15 +345,15 @@ class _Euclidean:
 _SIDE_BY_SIDE = 4
 
 
-class _OfCodes:
-    """Cosine similarity to codes."""
+class _ByCodes(_Cosine):
+    """Cosine similarity, roughly by codes; exactly to float32 rows, or to the codes themselves."""
 
-    def __init__(self, coded: Coded, probes: Embeddings) -> None:
+    def __init__(self, enrolled: Enrolled, coded: Coded, probes: Embeddings) -> None:
         import numkong
 
+        super().__init__(enrolled, probes)
         self._product = numkong.dots_packed
         self._coded = coded
-        self._units = unit_length(probes.astype(np.float64))
         self._centre = coded.quantizer.centre.astype(np.float64)
         # A probe of zeros has no direction, and is as far from everybody.
         widest = np.abs(self._units).max(axis=1, keepdims=True)
@@ -345,7 +374,15 @@ class _OfCodes:
         self.slack = lengths * coded.reach + coded.blur + rounding
 
     def scores(self, rows: Rows) -> npt.NDArray[np.float32]:
-        result = self._whole_products(self._coded.codes[rows]).astype(np.float32)
+        codes = self._coded.codes[rows]
+        whole = 0
+        result = np.empty((len(codes), len(self._steps)), np.float32)
+        if self._packed_side_by_side is not None:
+            whole = len(codes) // _SIDE_BY_SIDE * _SIDE_BY_SIDE
+            wide = codes[:whole].reshape(-1, _SIDE_BY_SIDE * codes.shape[1])
+            result[:whole, 0] = np.asarray(self._product(wide, self._packed_side_by_side)).ravel()
+        if whole < len(codes):
+            result[whole:] = self._product(codes[whole:], self._packed)
         result *= self._coded.steps[rows, np.newaxis]
         return result
 
@@ -354,46 +391,15 @@ class _OfCodes:
         scores += self._offsets
         return scores
 
-    def _whole_products(self, codes: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-        """Multiply r rows of codes with the probes' codes, int32 ``(r, m)``."""
-        if self._packed_side_by_side is None:
-            return np.asarray(self._product(codes, self._packed))
-        whole = len(codes) // _SIDE_BY_SIDE * _SIDE_BY_SIDE
-        wide = codes[:whole].reshape(-1, _SIDE_BY_SIDE * codes.shape[1])
-        products = np.asarray(self._product(wide, self._packed_side_by_side)).reshape(-1, 1)
-        if whole == len(codes):
-            return products
-        rest = np.asarray(self._product(codes[whole:], self._packed))
-        return np.concatenate([products, rest])
-
     def exact(self, probe: int, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        if not self.enrolled.is_int8:
+            return super().exact(probe, rows)
         unit = self._units[probe]
         codes = self._coded.codes[rows].astype(np.float64)
         along = (codes * unit).sum(axis=1) * self._coded.steps[rows]
-        return _cosines(along + unit @ self._centre)
+        return np.asarray(np.clip(along + unit @ self._centre, -1, 1), np.float32)
 
 
-class _ByCodes(_OfCodes):
-    """Cosine similarity to float32 rows, of whose codes the rough step takes the products."""
-
-    def __init__(self, enrolled: Enrolled, probes: Embeddings) -> None:
-        assert enrolled.coded is not None
-        super().__init__(enrolled.coded, probes)
-        self._cosine = _Cosine(enrolled, probes)
-
-    def exact(self, probe: int, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
-        return self._cosine.exact(probe, rows)
-
-
-def _cosines(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Round to float32, within the range -1..1 of a cosine."""
-    return np.asarray(np.clip(values, -1, 1), np.float32)
-
-
-# Similarities computed at once: 1 MB, which stays in a core's cache.
-_BLOCK_SIMILARITIES = 1 << 18
-# Rows of a block: more do not make a product faster, fewer are not worth a thread.
-_MIN_BLOCK_ROWS, _MAX_BLOCK_ROWS = 8_192, 65_536
 _MAX_PROBES = 128
 # Similarities held at once where a mean takes all of them: 64 MB.
 _MAX_HELD = 16_000_000
@@ -401,8 +407,6 @@ _MAX_HELD = 16_000_000
 _MIN_ASKED = 64
 # Rows above which a rough look at each takes less time than computing them exactly.
 _WORTH_A_LOOK = 256
-# Rows computed exactly at once: 32 MB of 128 numbers in double precision.
-_EXACT_ROWS = 32_768
 
 
 def _search_many(
@@ -417,7 +421,7 @@ def _search_many(
     if index is not None:
         similarities = similarities_of(enrolled, probes, metric)
         return [
-            _nearest_by_index(enrolled, similarities, index, place, probe, k, ranking)
+            _nearest_by_index(similarities, index, place, probe, k, ranking)
             for place, probe in enumerate(probes)
         ]
     found: list[list[Match]] = []
@@ -427,30 +431,29 @@ def _search_many(
     for start in range(0, len(probes), at_once):
         similarities = similarities_of(enrolled, probes[start : start + at_once], metric)
         nearest = _nearest_by_best if ranking == "best" else _nearest_by_mean
-        found += nearest(enrolled, similarities, k)
+        found += nearest(similarities, k)
     return found
 
 
-def _nearest_by_best(enrolled: Enrolled, similarities: Similarities, k: int) -> list[list[Match]]:
+def _nearest_by_best(similarities: Similarities, k: int) -> list[list[Match]]:
     """The nearest people of each probe, by the nearest row of each person."""
-    count = len(similarities.slack)
-    groups = Groups(len(enrolled), _block_height(len(enrolled), count))
+    total, count = len(similarities.enrolled), len(similarities.slack)
+    groups = Groups(total, _block_height(total, count))
     highest = np.empty((groups.count, count), np.float32)
 
     def note(rows: slice) -> None:
         groups.note_highest(similarities.scores(rows), rows, highest)
 
-    _for_each_block(note, len(enrolled), groups.height)
+    _for_each_block(note, total, groups.height)
     highest = similarities.rough(highest)
     check_undamaged(highest)
     return [
-        _nearest_in_groups(enrolled, similarities, groups, probe, column, k)
+        _nearest_in_groups(similarities, groups, probe, column, k)
         for probe, column in enumerate(np.ascontiguousarray(highest.T))
     ]
 
 
 def _nearest_in_groups(
-    enrolled: Enrolled,
     similarities: Similarities,
     groups: Groups,
     probe: int,
@@ -458,7 +461,6 @@ def _nearest_in_groups(
     k: int,
 ) -> list[Match]:
     """The nearest people of one probe, given the best rough similarity of each group."""
-    slack = float(similarities.slack[probe])
     # The first turn finds a lower bound of the k nearest similarities; the next one, a slack below
     # that, finds everybody who may be as near. That is half as far down as the rough similarities
     # alone would ask for.
@@ -469,23 +471,23 @@ def _nearest_in_groups(
         if len(rows) > _WORTH_A_LOOK and len(chosen) < len(highest):
             # In most groups a single row is near.
             rows = rows[similarities.rough(similarities.scores(rows))[:, probe] >= least]
-        people, best = _best_of_each(enrolled, similarities, probe, rows)
+        people, best = similarities.best_of_each(probe, rows)
         if len(chosen) == len(highest):
             break
         if len(people) < k:
             # Many rows belong to one person.
             least = _kth_largest(highest, 4 * len(chosen))
             continue
-        needed = _kth_largest(best, k) - slack
+        needed = _kth_largest(best, k) - float(similarities.slack[probe])
         if needed >= least:
             break
         least = needed
-    return _ranked(enrolled, people, best, k)
+    return similarities.ranked(people, best, k)
 
 
-def _nearest_by_mean(enrolled: Enrolled, similarities: Similarities, k: int) -> list[list[Match]]:
+def _nearest_by_mean(similarities: Similarities, k: int) -> list[list[Match]]:
     """The nearest people of each probe, by the mean over the rows of each person."""
-    count = len(similarities.slack)
+    enrolled, count = similarities.enrolled, len(similarities.slack)
     rough = np.empty((count, len(enrolled)), np.float32)
 
     def hold(rows: slice) -> None:
@@ -494,17 +496,15 @@ def _nearest_by_mean(enrolled: Enrolled, similarities: Similarities, k: int) -> 
     _for_each_block(hold, len(enrolled), _block_height(len(enrolled), count))
     found = []
     for probe, values in enumerate(rough):
-        sums = np.bincount(enrolled.owners, values, len(enrolled.people))
-        means = sums / enrolled.counts
+        means = np.bincount(enrolled.owners, values, len(enrolled.people)) / enrolled.counts
         check_undamaged(means)
-        slack = float(similarities.slack[probe])
-        people = np.flatnonzero(means >= _kth_largest(means, k) - 2 * slack)
-        found.append(_ranked(enrolled, people, _means_of(enrolled, similarities, probe, people), k))
+        least = _kth_largest(means, k) - 2 * float(similarities.slack[probe])
+        people = np.flatnonzero(means >= least)
+        found.append(similarities.ranked(people, similarities.means_of(probe, people), k))
     return found
 
 
 def _nearest_by_index(
-    enrolled: Enrolled,
     similarities: Similarities,
     index: ApproximateIndex,
     place: int,
@@ -515,49 +515,14 @@ def _nearest_by_index(
     """The nearest people of one probe among the rows that an index finds."""
     asked = max(_MIN_ASKED, 4 * k)
     while True:
-        rows = index.nearest_rows(probe, asked)
-        people, nearness = _best_of_each(enrolled, similarities, place, rows)
-        if len(people) >= k or asked >= len(enrolled):
+        people, nearness = similarities.best_of_each(place, index.nearest_rows(probe, asked))
+        if len(people) >= k or asked >= len(similarities.enrolled):
             break
         # Many rows belong to one person.
         asked *= 4
     if ranking == "mean":
-        nearness = _means_of(enrolled, similarities, place, people)
-    return _ranked(enrolled, people, nearness, k)
-
-
-def _best_of_each(
-    enrolled: Enrolled, similarities: Similarities, probe: int, rows: npt.NDArray[np.intp]
-) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.float32]]:
-    """The people to whom some rows belong, and the similarity of the nearest row of each."""
-    values = _exactly(similarities, probe, rows)
-    order = np.argsort(-values, kind="stable")
-    people, first = np.unique(enrolled.owners[rows][order], return_index=True)
-    return people, values[order][first]
-
-
-def _means_of(
-    enrolled: Enrolled, similarities: Similarities, probe: int, people: npt.NDArray[np.integer]
-) -> npt.NDArray[np.float32]:
-    """The mean similarity of some people over all their rows."""
-    is_asked = np.zeros(len(enrolled.people), bool)
-    is_asked[people] = True
-    rows = np.flatnonzero(is_asked[enrolled.owners])
-    values = _exactly(similarities, probe, rows)
-    sums = np.bincount(enrolled.owners[rows], values, len(enrolled.people))
-    return np.asarray(sums[people] / enrolled.counts[people], np.float32)
-
-
-def _exactly(
-    similarities: Similarities, probe: int, rows: npt.NDArray[np.intp]
-) -> npt.NDArray[np.float32]:
-    """Exact similarities of some rows and one probe."""
-    values = np.empty(len(rows), np.float32)
-    for start in range(0, len(rows), _EXACT_ROWS):
-        part = slice(start, start + _EXACT_ROWS)
-        values[part] = similarities.exact(probe, rows[part])
-    check_undamaged(values)
-    return values
+        nearness = similarities.means_of(place, people)
+    return similarities.ranked(people, nearness, k)
 
 
 def _kth_largest(values: npt.NDArray[np.floating], k: int) -> float:
@@ -568,16 +533,10 @@ def _kth_largest(values: npt.NDArray[np.floating], k: int) -> float:
     return float(np.partition(values, place)[place])
 
 
-def _ranked(
-    enrolled: Enrolled,
-    people: npt.NDArray[np.integer],
-    nearness: npt.NDArray[np.float32],
-    k: int,
-) -> list[Match]:
-    """The nearest k of some people, nearest first; equally near ones by name."""
-    chosen = np.flatnonzero(nearness >= _kth_largest(nearness, k))
-    pairs = [(-float(nearness[each]), enrolled.people[people[each]]) for each in chosen]
-    return [Match(name, -negated) for negated, name in sorted(pairs)[:k]]
+# Similarities computed at once: 1 MB, which stays in a core's cache.
+_BLOCK_SIMILARITIES = 1 << 18
+# Rows of a block: more do not make a product faster, fewer are not worth a thread.
+_MIN_BLOCK_ROWS, _MAX_BLOCK_ROWS = 8_192, 65_536
 
 
 def _block_height(rows: int, probes: int) -> int:

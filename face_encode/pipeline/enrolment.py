@@ -19,7 +19,7 @@ from face_encode.errors import DatasetError, GalleryError, ImageError, InputErro
 from face_encode.files import as_path
 from face_encode.gallery.base import Gallery, Mark, Replaces, check_name
 from face_encode.gallery.milvus_places import is_milvus
-from face_encode.gallery.mistakes import find_suspicions
+from face_encode.gallery.mistakes import find_label_problems
 from face_encode.photos.reading import PhotoInput, content_digest, local_photo, path_of, place_of
 from face_encode.pipeline.checkpoint import UNFINISHED_SUFFIX, UnfinishedRun
 from face_encode.pipeline.embedding import EmbeddedPhoto, embed_batches
@@ -384,7 +384,7 @@ def _enrol(
             + (f"; the first: {left_out[0].photo}: {left_out[0].reason}" if left_out else "")
         )
     embeddings = np.stack([each.embedding for each in usable])
-    suspicions = find_suspicions(
+    suspicions = find_label_problems(
         labels,
         names,
         embeddings,

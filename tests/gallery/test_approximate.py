@@ -54,7 +54,7 @@ def test_it_misses_when_it_looks_at_little(monkeypatch: pytest.MonkeyPatch) -> N
     # The answers come from the cells, and not from an exact search.
     gallery, probes = filled(), like_faces(100, size=SIZE, seed=3)
     exact = gallery.search(probes)
-    monkeypatch.setattr(approximate, "_LOOKED_THROUGH", 1)
+    monkeypatch.setattr(approximate, "_CELLS_SEARCHED", 1)
     gallery.build_index(approximate=True, progress=False)
     assert gallery.search(probes) != exact
 

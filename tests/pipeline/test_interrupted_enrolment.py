@@ -193,7 +193,7 @@ def test_an_interrupted_enrolment_with_another_detector_is_refused(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(enrolment, "find_suspicions", interrupted)
+        patch.setattr(enrolment, "find_label_problems", interrupted)
         enrol_many(many, journal, tiny)
     model = Face_Encode_Model(tiny, "haar")
     with pytest.raises(GalleryError, match=r"other settings.*--restart"):
