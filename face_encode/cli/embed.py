@@ -7,17 +7,18 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from face_encode.cli.options import add_model_options, open_model
-from face_encode.errors import InputError
-from face_encode.terminal import (
+from face_encode.cli.options import (
     ROWS_SHOWN,
     add_json_option,
+    add_model_options,
     add_work_options,
+    open_model,
     positive,
     print_json,
-    printable,
-    telling_of_resumption,
+    resumption_notice,
 )
+from face_encode.errors import InputError
+from face_encode.terminal import printable
 
 if TYPE_CHECKING:
     from face_encode.pipeline.folder import EmbeddingReport
@@ -169,7 +170,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Embed, write, and report."""
     check_engine_options(options)
-    with telling_of_resumption():
+    with resumption_notice():
         report = _embed(options)
     if options.json:
         left_out = [{"photo": photo, "reason": reason} for photo, reason in report.left_out]

@@ -6,16 +6,17 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from face_encode.cli.options import add_model_options, open_model
-from face_encode.terminal import (
+from face_encode.cli.options import (
     ROWS_SHOWN,
     add_json_option,
+    add_model_options,
     add_work_options,
+    open_model,
     print_json,
     print_table,
-    printable,
-    telling_of_resumption,
+    resumption_notice,
 )
+from face_encode.terminal import printable
 
 if TYPE_CHECKING:
     from face_encode.types import EnrolmentReport
@@ -70,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     before = set() if adds else set(gallery.people())
     journal = unfinished_path(options.gallery, options.people)
     keeping = unfinished_enrolment(journal, model.detector, model.encoder, restart=options.restart)
-    with telling_of_resumption(), keeping as unfinished:
+    with resumption_notice(), keeping as unfinished:
         report = enrol_people(
             people,
             gallery,

@@ -8,9 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from face_encode.cli.options import add_model_options, add_people, open_model
+from face_encode.cli.options import (
+    add_json_option,
+    add_model_options,
+    add_people,
+    open_model,
+    positive,
+    print_json,
+    print_table,
+)
 from face_encode.errors import GalleryError, ImageError
-from face_encode.terminal import add_json_option, positive, print_json, print_table
 
 if TYPE_CHECKING:
     from face_encode.model import Face_Encode_Model

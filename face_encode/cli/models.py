@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from face_encode.cli.options import add_json_option, print_json, print_table
 from face_encode.errors import InputError
-from face_encode.terminal import add_json_option, print_json, print_table
 
 
 def add_models_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,14 +9,14 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from face_encode.errors import InputError, MissingExtraError
-from face_encode.terminal import (
+from face_encode.cli.options import (
     add_detector_option,
     add_encoder_option,
     add_threshold_option,
     positive,
-    printable,
 )
+from face_encode.errors import InputError, MissingExtraError
+from face_encode.terminal import printable
 
 if TYPE_CHECKING:
     from face_encode.model import Face_Encode_Model

@@ -12,16 +12,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from face_encode.cli.options import add_people, open_model
-from face_encode.terminal import (
+from face_encode.cli.options import (
     add_detector_option,
     add_encoder_option,
     add_json_option,
+    add_people,
     add_threshold_option,
+    open_model,
     positive,
     print_json,
-    printable,
 )
+from face_encode.terminal import printable
 
 if TYPE_CHECKING:
     from face_encode.video.session import Appearance, Outlets, SessionReport
