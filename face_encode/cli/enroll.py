@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _report_as_dict(report: EnrolmentReport) -> dict[str, Any]:
-    """The report as plain JSON values."""
+    """Convert the report to plain JSON values."""
     return {
         "enrolled": report.enrolled,
         "reused": report.reused,
@@ -110,7 +110,7 @@ def _report_as_dict(report: EnrolmentReport) -> dict[str, Any]:
 
 
 def _print_report(report: EnrolmentReport, gone: Sequence[str]) -> None:
-    """The report for people: a table where it is short, and what was left out."""
+    """Print the report: a table where it is short, and the photos left out."""
     if len(report.per_person) <= ROWS_SHOWN:
         rows = [[name, str(count)] for name, count in report.per_person.items()]
         print_table(["person", "photos"], rows)

@@ -1,4 +1,4 @@
-"""``face-encode match``: names for the faces in photos."""
+"""``face-encode match``, names for the faces in photos, and ``face-encode verify``."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _annotate(model: Face_Encode_Model, results: Sequence[dict[str, Any]], folde
 
 
 def _print_matches(results: Sequence[dict[str, Any]]) -> None:
-    """A row a face, and a row a photo without any."""
+    """Print a row for each face, and one for each photo without a face."""
     rows = []
     for result in results:
         for face in result["faces"]:

@@ -1,4 +1,4 @@
-"""``face-encode models``: the known encoders and detectors, their sources and licences."""
+"""``face-encode models``, the known encoders and detectors, and ``face-encode export``."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def run_models(options: argparse.Namespace) -> int:
 
 
 def _download(name: str, *, as_json: bool) -> int:
-    """Get an encoder's weights and say what they are."""
+    """Fetch an encoder's weights and print where they are from."""
     from face_encode.encoders.registry import KNOWN_ENCODERS, load_encoder
     from face_encode.weights import expected_digest, installed_path
 
@@ -123,7 +123,7 @@ def _download(name: str, *, as_json: bool) -> int:
 
 
 def _cell(value: Any) -> str:
-    """A value in the table."""
+    """Format a value for the table."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "unknown" if value is None else str(value)
