@@ -24,7 +24,7 @@ from face_encode.detectors.detector import Detector
 from face_encode.embedding_files.arrow import table_of
 from face_encode.embedding_files.table import EmbeddingSettings
 from face_encode.encoders.encoder import BATCH_SIZE
-from face_encode.encoders.engines.table import KERAS
+from face_encode.encoders.engines import KERAS
 from face_encode.errors import ClusterError
 from face_encode.finding import PhotoCrops, find_in_content, find_in_photos
 from face_encode.images import MAX_BYTES

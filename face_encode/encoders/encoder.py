@@ -12,8 +12,7 @@ import numpy as np
 
 from face_encode.encoders.compilation import Forward, compile_forward
 from face_encode.encoders.contract import EncoderContract
-from face_encode.encoders.engines.choosing import RunningEngine
-from face_encode.encoders.engines.table import KERAS
+from face_encode.encoders.engines import KERAS, RunningEngine
 from face_encode.errors import InputError, ModelFileError
 from face_encode.types import Embeddings, ImageArray
 

@@ -18,11 +18,15 @@ from typing import Any
 
 import numpy as np
 
+from face_encode.encoders.conversion import INPUT_NAME, FileFormat, convert, first_line_of
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.engines.conversion import INPUT_NAME, FileFormat, convert
-from face_encode.encoders.engines.engine import Network, first_line_of
-from face_encode.encoders.engines.onnx_runtime import open_onnx_runtime
-from face_encode.encoders.engines.parity import MOST_DIFFERENCE, largest_difference, probe_crops
+from face_encode.encoders.engines import (
+    MOST_DIFFERENCE,
+    Network,
+    largest_difference,
+    open_onnx_runtime,
+    probe_crops,
+)
 from face_encode.errors import EngineError, InputError, MissingExtraError
 from face_encode.files import as_path, check_writable, replacing
 from face_encode.types import CropRecipe, Embeddings, ImageArray

@@ -24,9 +24,7 @@ from face_encode.encoders.dlib_resnet import (
     dlib_resnet,
 )
 from face_encode.encoders.encoder import Encoder, image_shape
-from face_encode.encoders.engines.choosing import check_engine, start_engine
-from face_encode.encoders.engines.kept import KeptPlace
-from face_encode.encoders.engines.table import AUTOMATIC, KERAS
+from face_encode.encoders.engines import AUTOMATIC, KERAS, KeptPlace, check_engine, start_engine
 from face_encode.encoders.facenet import (
     FACENET128_CONTRACT,
     FACENET_CASIA_CONTRACT,

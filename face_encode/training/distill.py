@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
         FaceEncodeError: Whatever stands in the way.
     """
     from face_encode.detectors.loading import load_detector
-    from face_encode.encoders.engines.table import KERAS
+    from face_encode.encoders.engines import KERAS
     from face_encode.encoders.loading import load_encoder
     from face_encode.training.distillation import distil
     from face_encode.training.recipe import SETTINGS, Recipe, read_recipe

@@ -24,7 +24,7 @@ import numpy as np
 from face_encode.detectors.detector import Detector
 from face_encode.encoders.contract import save_encoder
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.engines.table import KERAS
+from face_encode.encoders.engines import KERAS
 from face_encode.encoders.loading import load_encoder
 from face_encode.errors import InputError, ModelFileError
 from face_encode.files import replacing

@@ -10,7 +10,7 @@ import pytest
 
 from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.engines.table import AUTOMATIC, KERAS
+from face_encode.encoders.engines import AUTOMATIC, KERAS
 from face_encode.encoders.loading import (
     KNOWN_ENCODERS,
     KnownEncoder,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,12 +13,24 @@ import keras
 import numpy as np
 import pytest
 
+from face_encode.encoders import conversion, engines
+from face_encode.encoders.compilation import Forward
 from face_encode.encoders.contract import EncoderContract, save_encoder
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.engines import choosing, conversion
-from face_encode.encoders.engines.engine import Engine, Network
-from face_encode.encoders.engines.onnx_runtime import open_onnx_runtime
-from face_encode.encoders.engines.table import ENGINES, KERAS
+from face_encode.encoders.engines import (
+    ENGINES,
+    IMAGES_A_PIECE,
+    KERAS,
+    MOST_DIFFERENCE,
+    Engine,
+    Network,
+    Parity,
+    largest_difference,
+    milliseconds_in_turns,
+    open_onnx_runtime,
+    pieces_of,
+    probe_crops,
+)
 from face_encode.encoders.loading import load_encoder
 from face_encode.errors import EngineError, InputError, MissingExtraError, ModelFileError
 from face_encode.types import CropRecipe, Embeddings, ImageArray
@@ -126,7 +139,7 @@ def test_many_threads_may_encode_at_once(name: str, model_file: Path) -> None:
 
 
 def test_a_single_core_and_many_give_the_same(name: str, model_file: Path) -> None:
-    from face_encode.encoders.engines.conversion import convert
+    from face_encode.encoders.conversion import convert
 
     content = convert(small_network(), CONTRACT, "onnx", mirror=False)
     crops = random_crops(20)
@@ -212,7 +225,7 @@ def test_auto_takes_keras_where_nothing_else_is_installed(
     model_file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     absent = {engine.name: replace(engine, module="no_such_library") for engine in ENGINES.values()}
-    monkeypatch.setattr(choosing, "ENGINES", absent)
+    monkeypatch.setattr(engines, "ENGINES", absent)
     assert load_encoder(model_file).engine == KERAS
     assert not list(cache.glob("*.onnx*"))
     with pytest.raises(MissingExtraError, match=r'pip install "face_encode\[onnx\]"'):
@@ -261,8 +274,8 @@ def odd_engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         Engine("inexact", "onnxruntime", "onnxruntime", "onnx", open_inexactly),
         Engine("broken", "onnxruntime", "numpy", "onnx", open_never),
     )
-    monkeypatch.setattr(choosing, "ENGINES", {row.name: row for row in rows})
-    monkeypatch.setattr(choosing, "engine_names", lambda: ("auto", "inexact", "broken"))
+    monkeypatch.setattr(engines, "ENGINES", {row.name: row for row in rows})
+    monkeypatch.setattr(engines, "engine_names", lambda: ("auto", "inexact", "broken"))
     yield
 
 
@@ -323,3 +336,98 @@ def test_a_file_that_changed_is_not_taken_for_the_one_that_was_opened(model_file
     model_file.write_bytes(b"something else")
     with pytest.raises(ModelFileError, match="was changed"):
         _ = third.model
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 23, 24, 25, 50])
+def test_the_pieces_of_a_batch_are_in_order_and_small(count: int) -> None:
+    images = np.zeros((count, 2, 2, 3), np.uint8)
+    images[:, 0, 0, 0] = np.arange(count)
+    pieces = pieces_of(images, 3)
+    assert np.array_equal(np.concatenate(pieces), images)
+    assert max(map(len, pieces)) <= IMAGES_A_PIECE
+    assert len(pieces) >= min(3, count) - 1
+
+
+def test_probes_are_always_the_same_and_use_the_whole_range() -> None:
+    recipe = CropRecipe("box", 60, 41)
+    crops = probe_crops(recipe)
+    assert crops.shape == (8, 60, 41, 3)
+    assert crops.dtype == np.uint8
+    assert np.array_equal(crops, probe_crops(recipe))
+    assert (crops.min(), crops.max()) == (0, 255)
+    spread = crops[:-1].std(axis=(1, 2))
+    assert spread.min() > 25
+
+
+def test_probes_are_smooth_as_photographs_are() -> None:
+    crops = probe_crops(CropRecipe("box", 150, 150))[:-1].astype(np.float64)
+    neighbours = np.abs(np.diff(crops, axis=2)).mean()
+    strangers = np.abs(crops[:, :, :75] - crops[:, :, 75:]).mean()
+    assert neighbours < strangers / 3
+
+
+def test_probes_find_as_large_a_difference_as_faces_do(
+    encoder: Encoder, colour_crops: ImageArray
+) -> None:
+    """What an inexact engine gets wrong on faces must show on the probes."""
+    import keras
+
+    coarse = keras.models.clone_model(encoder.model)
+    coarse.set_weights(
+        [
+            # bfloat16 keeps eight bits of the mantissa.
+            (weight.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+            for weight in encoder.model.get_weights()
+        ]
+    )
+    inexact, exact = (Encoder(model, encoder.contract) for model in (coarse, encoder.model))
+
+    def difference(crops: ImageArray) -> float:
+        return largest_difference(exact.encode(crops), inexact.encode(crops))
+
+    on_faces = difference(colour_crops)
+    assert on_faces > MOST_DIFFERENCE
+    assert difference(probe_crops(encoder.contract.crop)) > on_faces / 2
+
+
+@pytest.mark.parametrize(
+    ("expected", "received", "difference"),
+    [
+        ([[3.0, 4.0]], [[3.0, 4.5]], 0.5),  # length 5: as it is
+        ([[0.3, 0.4]], [[0.3, 0.45]], 0.1),  # length 0.5: in proportion
+        ([[0.0, 0.0]], [[0.0, 0.0]], 0.0),
+        ([[0.0, 0.0]], [[0.0, 0.1]], np.inf),
+        ([[3.0, 4.0], [1.0, 0.0]], [[3.0, 4.0], [1.0, 0.25]], 0.25),
+        ([[1.0]], [[1.0], [1.0]], np.inf),
+    ],
+)
+def test_the_largest_difference(
+    expected: list[list[float]], received: list[list[float]], difference: float
+) -> None:
+    arrays = np.array(expected, np.float32), np.array(received, np.float32)
+    assert largest_difference(*arrays) == pytest.approx(difference, abs=1e-6)
+
+
+def test_what_is_no_number_does_not_hold() -> None:
+    expected = np.ones((8, 3), np.float32)
+    assert not Parity(largest_difference(expected, expected * np.nan), 1.0).holds
+    assert Parity(1e-3, 1.0).holds and not Parity(1.1e-3, 1.0).holds
+
+
+def test_engines_are_timed_in_turns() -> None:
+    crops = probe_crops(CropRecipe("box", 8, 8))
+    calls: list[str] = []
+
+    def forward(name: str, seconds: float) -> Forward:
+        def run(crops: ImageArray) -> Embeddings:
+            # The first turn of all is disturbed, which must not decide.
+            time.sleep(seconds if calls else 0.1)
+            calls.append(name)
+            return np.ones((len(crops), 3), np.float32)
+
+        return run
+
+    fast, slow = milliseconds_in_turns([forward("fast", 0.001), forward("slow", 0.02)], crops)
+    assert 1 <= fast < slow
+    assert calls[:8] == ["fast", "fast", "slow", "slow"] * 2
+    assert calls.count("slow") == calls.count("fast")

@@ -7,10 +7,10 @@ import keras
 import numpy as np
 import pytest
 
+from face_encode.encoders import conversion
 from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.engines import conversion
-from face_encode.encoders.engines.onnx_runtime import open_onnx_runtime
+from face_encode.encoders.engines import open_onnx_runtime
 from face_encode.errors import EngineError
 from face_encode.types import CropRecipe
 

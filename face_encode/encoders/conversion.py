@@ -12,12 +12,12 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from face_encode.console import without_native_notices
 from face_encode.encoders.contract import EncoderContract, read_contract, save_encoder
-from face_encode.encoders.engines.engine import first_line_of, release_of
 from face_encode.errors import EngineError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -29,6 +29,19 @@ INPUT_NAME = "crops"
 OUTPUT_NAME = "embeddings"
 
 _ONNX_CONVERTERS = ("tf2onnx", "onnx")
+
+
+def release_of(distribution: str) -> str:
+    """Name and version of what is installed under a name; nothing is imported."""
+    try:
+        return f"{distribution} {metadata.version(distribution)}"
+    except metadata.PackageNotFoundError:
+        return f"no {distribution}"
+
+
+def first_line_of(error: Exception) -> str:
+    """What an error of another library says first; its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def can_convert_to_onnx() -> bool:
