@@ -21,7 +21,7 @@ import numpy as np
 from face_encode.encoders.conversion import INPUT_NAME, FileFormat, convert, first_line_of
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.engines import (
-    MOST_DIFFERENCE,
+    MAX_DIFFERENCE,
     Network,
     largest_difference,
     open_onnx_runtime,
@@ -85,10 +85,10 @@ def export_encoder(encoder: Encoder, path: str | os.PathLike[str]) -> ExportedEn
     content = convert(encoder.model, encoder.contract, file_format, mirror=encoder.contract.mirror)
     difference = _difference(encoder, content, file_format)
     # Not the other way round, since no comparison holds for what is no number.
-    if not difference <= MOST_DIFFERENCE:
+    if not difference <= MAX_DIFFERENCE:
         raise EngineError(
             f"{path} was not written: embeddings may differ from those of Keras by "
-            f"{MOST_DIFFERENCE:g} at most. Received: a largest difference of {difference:.2g}"
+            f"{MAX_DIFFERENCE:g} at most. Received: a largest difference of {difference:.2g}"
         )
     note_path = path.with_name(f"{path.name}.json")
     note = describe_export(encoder, path, content, difference)
