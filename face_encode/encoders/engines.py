@@ -33,7 +33,7 @@ from face_encode.encoders.conversion import (
     first_line_of,
     release_of,
 )
-from face_encode.errors import EngineError, InputError, MissingExtraError
+from face_encode.errors import EngineError, InputError, MissingExtraError, ModelFileError
 from face_encode.files import open_regular, reason_of, replacing
 from face_encode.types import CropRecipe, Embeddings, ImageArray
 from face_encode.version import __version__
@@ -291,14 +291,15 @@ def _read(path: Path) -> ConvertedNetwork | None:
     try:
         with open_regular(path) as file:
             digest, _, body = file.read().partition(b"\n")
-    except OSError:
+        if hashlib.sha256(body).hexdigest().encode() != digest:
+            return None
+        record, _, content = body.partition(b"\n")
+        values = json.loads(record)
+        contract = EncoderContract.from_json(values.pop("contract"))
+        return ConvertedNetwork(contract=contract, content=content, **values)
+    # Whatever else than OSError: a working copy of the same version wrote the file.
+    except (OSError, KeyError, TypeError, ValueError, ModelFileError):
         return None
-    if hashlib.sha256(body).hexdigest().encode() != digest:
-        return None
-    record, _, content = body.partition(b"\n")
-    values = json.loads(record)
-    contract = EncoderContract.from_json(values.pop("contract"))
-    return ConvertedNetwork(contract=contract, content=content, **values)
 
 
 def _write(path: Path, network: ConvertedNetwork) -> None:
