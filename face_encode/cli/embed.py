@@ -83,7 +83,7 @@ def check_engine_options(options: argparse.Namespace) -> None:
         InputError: Options, or an address of photos, of the other engine.
         MissingExtraError: Ray is not installed.
     """
-    from face_encode.encoders.engines.table import AUTOMATIC, KERAS
+    from face_encode.encoders.engines import AUTOMATIC, KERAS
     from face_encode.photos.folders import is_address, place_of
 
     if options.engine == "ray":

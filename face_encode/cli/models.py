@@ -141,7 +141,7 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         metavar="FILE",
         required=True,
-        help="the file to write: .onnx (pip install 'face_encode[export]') or .tflite",
+        help="the file to write: .onnx or .tflite",
     )
     add_json_option(parser)
 

@@ -38,8 +38,8 @@ def add_encoder_option(parser: argparse._ActionsContainer) -> None:
         "--encoder-engine",
         default="auto",
         metavar="NAME",
-        help="what runs the encoder: tensorflow (Keras itself), onnx, openvino, or auto, the "
-        "fastest that is installed and gives the same (the default)",
+        help="what runs the encoder: tensorflow (Keras itself), onnx, openvino, or auto (the "
+        "default): onnx where it gives what Keras gives, else Keras",
     )
 
 
