@@ -24,7 +24,7 @@ from face_encode.enrolment_work import (
 from face_encode.errors import DatasetError, GalleryError
 from face_encode.files import as_path
 from face_encode.gallery.gallery import Gallery, Mark, Replaces
-from face_encode.gallery.milvus_places import is_milvus
+from face_encode.gallery.milvus_store import is_milvus
 from face_encode.hygiene.suspicions import find_suspicions
 from face_encode.pipeline import EmbeddedPhoto, embed_batches
 from face_encode.progress import tracked

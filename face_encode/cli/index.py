@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     """Build, save, and tell of how many."""
     from face_encode.errors import GalleryError
     from face_encode.gallery.loading import load_gallery
-    from face_encode.gallery.milvus_places import is_milvus
+    from face_encode.gallery.milvus_store import is_milvus
     from face_encode.gallery.opening import gallery_label
 
     if is_milvus(options.gallery):

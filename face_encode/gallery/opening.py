@@ -11,7 +11,7 @@ from face_encode.gallery.gallery import EncoderIdentity, Gallery
 from face_encode.gallery.loading import load_gallery
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.milvus import MilvusGallery
-from face_encode.gallery.milvus_places import is_milvus, milvus_place
+from face_encode.gallery.milvus_store import is_milvus, milvus_place
 
 IN_MEMORY = ":memory:"
 

@@ -155,7 +155,7 @@ def settings_from(options: argparse.Namespace) -> ServerSettings:
         InputError: A limit is out of range, or the people are not in a file.
     """
     from face_encode.files import as_path
-    from face_encode.gallery.milvus_places import is_milvus, milvus_place
+    from face_encode.gallery.milvus_store import is_milvus, milvus_place
     from face_encode.server.settings import Limits, ServerSettings
 
     if is_milvus(options.people):

@@ -9,7 +9,7 @@ import pytest
 from face_encode.errors import GalleryError, InputError
 from face_encode.gallery.gallery import Gallery
 from face_encode.gallery.milvus import MilvusGallery
-from face_encode.gallery.milvus_collection import MilvusCollection
+from face_encode.gallery.milvus_store import MilvusCollection
 from face_encode.gallery.opening import open_gallery
 from tests.calibrations import BY_HAND
 from tests.gallery.common import SIXTEEN, Identity, vectors
