@@ -11,7 +11,7 @@ from face_encode.gallery.gallery import EncoderIdentity, Gallery
 from face_encode.gallery.loading import load_gallery
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.milvus import MilvusGallery
-from face_encode.gallery.milvus_store import is_milvus, milvus_place
+from face_encode.gallery.milvus_store import is_milvus, milvus_address
 
 IN_MEMORY = ":memory:"
 
@@ -44,7 +44,7 @@ def check_kept(text: str | os.PathLike[str], others: str = "") -> None:
 
 def gallery_label(text: str | os.PathLike[str]) -> str:
     """What a gallery is called in messages: its name, without a password that is in it."""
-    return milvus_place(text).label if is_milvus(text) else os.fspath(text)
+    return milvus_address(text).label if is_milvus(text) else os.fspath(text)
 
 
 def open_gallery(

@@ -9,7 +9,6 @@ import pytest
 from face_encode.errors import GalleryError, InputError
 from face_encode.gallery.gallery import Gallery
 from face_encode.gallery.milvus import MilvusGallery
-from face_encode.gallery.milvus_store import MilvusCollection
 from face_encode.gallery.opening import open_gallery
 from tests.calibrations import BY_HAND
 from tests.gallery.common import SIXTEEN, Identity, vectors
@@ -77,11 +76,11 @@ def test_a_replacement_cut_off_loses_nobody_and_is_ended_by_the_next(
     gallery = open_gallery(path, encoder=Identity())
     gallery.add(["Ada", "Bo"], vectors((1, 0), (0, 1)), ["a", "b"])
 
-    def cut_off(collection: MilvusCollection, ids: object) -> None:
+    def cut_off(gallery: MilvusGallery, ids: object) -> None:
         raise GalleryError("cut off")
 
     with monkeypatch.context() as patch:
-        patch.setattr(MilvusCollection, "delete", cut_off)
+        patch.setattr(MilvusGallery, "_delete", cut_off)
         with pytest.raises(GalleryError, match="cut off"):
             gallery.replace(["Ada"], vectors((1, 1)), ["c"], "same people")
         with pytest.raises(GalleryError, match="cut off"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,15 +15,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from face_encode.errors import GalleryError, InputError, MissingExtraError
 from face_encode.gallery import milvus_store
-from face_encode.gallery.milvus_store import TOKEN_VARIABLE, is_milvus, milvus_place
+from face_encode.gallery.gallery import Gallery
+from face_encode.gallery.milvus_store import TOKEN_VARIABLE, is_milvus, milvus_address
 from face_encode.gallery.opening import open_gallery
-from tests.conftest import REPOSITORY
 from tests.gallery import enrolling
-from tests.gallery.common import SIXTEEN, Identity, vectors
+from tests.gallery.common import SIXTEEN, Identity, like_faces, vectors
 from tests.gallery.enrolling import IN_A_STEP, digests_of
 
 pytest.importorskip("pymilvus")
@@ -46,14 +47,14 @@ def test_which_names_are_milvus() -> None:
 
 def test_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TOKEN_VARIABLE, "secret")
-    place = milvus_place(Path("people.db"))
-    assert (place.path, place.address, place.token) == (Path("people.db"), "", "")
-    assert (place.label, place.collection) == ("people.db", "face_encode")
-    assert milvus_place("people.db", collection="staff").label == "people.db#staff"
+    address = milvus_address(Path("people.db"))
+    assert (address.folder, address.url, address.token) == (Path("people.db"), "", "")
+    assert (address.label, address.collection) == ("people.db", "face_encode")
+    assert milvus_address("people.db", collection="staff").label == "people.db#staff"
 
 
 @pytest.mark.parametrize(
-    ("uri", "address", "collection", "token"),
+    ("uri", "url", "collection", "token"),
     [
         ("http://host:19530", "http://host:19530", "face_encode", ""),
         ("https://host", "https://host", "face_encode", ""),
@@ -64,23 +65,23 @@ def test_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_an_address(
-    uri: str, address: str, collection: str, token: str, monkeypatch: pytest.MonkeyPatch
+    uri: str, url: str, collection: str, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
-    place = milvus_place(uri)
-    assert (place.address, place.collection, place.token) == (address, collection, token)
-    assert place.path is None
+    address = milvus_address(uri)
+    assert (address.url, address.collection, address.token) == (url, collection, token)
+    assert address.folder is None
     for secret in ("sesame", "key"):
-        assert secret not in place.label
-        assert secret not in repr(place)
+        assert secret not in address.label
+        assert secret not in repr(address)
 
 
 def test_what_is_given_comes_before_what_is_in_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TOKEN_VARIABLE, "from the environment")
-    assert milvus_place("http://host").token == "from the environment"
-    assert milvus_place("http://a:b@host").token == "a:b"
-    place = milvus_place("http://a:b@host#one", "given", "two")
-    assert (place.token, place.collection, place.label) == ("given", "two", "http://host#two")
+    assert milvus_address("http://host").token == "from the environment"
+    assert milvus_address("http://a:b@host").token == "a:b"
+    address = milvus_address("http://a:b@host#one", "given", "two")
+    assert (address.token, address.collection, address.label) == ("given", "two", "http://host#two")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_what_is_given_comes_before_what_is_in_the_address(monkeypatch: pytest.M
 )
 def test_what_is_no_address_is_refused(uri: str, told: str) -> None:
     with pytest.raises(GalleryError, match=told):
-        milvus_place(uri)
+        milvus_address(uri)
 
 
 TOKEN = "root:sesame"
@@ -163,31 +164,6 @@ def test_without_the_extra_it_is_told_how_to_get_it(
         open_gallery(tmp_path / "people.db", encoder=Identity())
 
 
-# In a process of its own, where pymilvus was not imported before.
-LOGGING = """
-import io, logging, logging.config, sys
-kept, configure = io.StringIO(), logging.config.dictConfig
-handler = logging.handlers.MemoryHandler(9, target=logging.StreamHandler(kept))
-logging.getLogger().addHandler(handler)
-from face_encode.gallery.milvus_store import check_milvus
-assert "pymilvus" not in sys.modules
-check_milvus(embedded=True)
-assert "pymilvus" in sys.modules
-assert logging.config.dictConfig is configure
-logging.warning("still here")
-handler.flush()
-assert kept.getvalue() == "still here\\n", kept.getvalue()
-"""
-
-
-def test_the_logging_of_the_program_is_left_alone() -> None:
-    subprocess.run(
-        [sys.executable, "-c", "import logging.handlers\n" + LOGGING],
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-    )
-
-
 def test_a_server_that_is_not_there_is_told_soon_and_without_the_password() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -224,53 +200,103 @@ def test_what_cannot_be_a_store_is_refused(tmp_path: Path) -> None:
         open_gallery(tmp_path / "file.db", encoder=Identity())
 
 
-def test_a_store_that_another_program_keeps_is_waited_for_and_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+REFUSED = "is open in another program.* several programs share a Milvus server"
+
+
+def test_a_folder_that_another_program_has_open_is_refused(tmp_path: Path) -> None:
+    from milvus_lite import MilvusLite
+
     path = tmp_path / "people.db"
-    open_gallery(path, encoder=Identity()).add(["Ada"], vectors((1, 0)))
-    milvus_store.embedded_store(path).close()
-    code = f"from pymilvus import MilvusClient; MilvusClient({str(path)!r}); print(); input()"
-    pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        monkeypatch.setattr(milvus_store, "TURN_SECONDS", 0.5)
-        with pytest.raises(GalleryError, match="kept open by another program"):
-            open_gallery(path, encoder=Identity())
-        other.kill()
-    assert open_gallery(path, encoder=Identity()).people() == {"Ada": 1}
+    gallery = open_gallery(path, encoder=Identity())
+    gallery.add(["Ada"], vectors((1, 0)))
+    gallery.close()
+    # Its lock is by open file, not by process: this stands for another program.
+    with MilvusLite(str(path)):
+        for use in (lambda: open_gallery(path, encoder=Identity()), gallery.people):
+            with pytest.raises(GalleryError, match=f"{path} {REFUSED}"):
+                use()
+    assert gallery.people() == {"Ada": 1}
+
+
+def test_threads_share_an_open_folder(tmp_path: Path) -> None:
+    path = tmp_path / "people.db"
+
+    def enrol(who: str) -> int:
+        gallery = open_gallery(path, encoder=SIXTEEN)
+        for number, embedding in enumerate(like_faces(5, seed=sum(who.encode()))):
+            gallery.add([who], embedding[np.newaxis], [f"{who}-{number}"])
+            gallery.search(embedding[np.newaxis])
+            if number == 2:
+                # The next use of any thread opens the folder again.
+                gallery.close()
+        return gallery.people()[who]
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(enrol, ["ann", "ben", "cy", "di"])) == [5] * 4
+    assert len(open_gallery(path, encoder=SIXTEEN)) == 20
 
 
 STEPS = 8
 
 
 def started(uri: str, who: str) -> subprocess.Popen[str]:
+    """A program that enrols, and then lives until its input is closed."""
     command = [sys.executable, str(Path(enrolling.__file__)), uri, who, str(STEPS)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
-@pytest.fixture(params=["embedded", "server"])
-def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "embedded":
-        return str(tmp_path / "people.db")
-    return f"{request.getfixturevalue('milvus_server')}#t{uuid.uuid4().hex}"
+def await_steps(program: subprocess.Popen[str], steps: int) -> None:
+    assert program.stdout is not None
+    for step in range(steps):
+        assert program.stdout.readline() == f"step {step}\n"
 
 
-def test_programs_that_enrol_at_once_lose_nothing_also_where_one_is_killed(uri: str) -> None:
+@pytest.mark.slow
+def test_programs_take_turns_at_a_folder_and_a_killed_one_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "people.db"
+    with started(str(path), "ann") as ann:
+        await_steps(ann, 3)
+        with pytest.raises(GalleryError, match=f"{path} {REFUSED}"):
+            open_gallery(path, encoder=SIXTEEN)
+        ann.kill()
+    gallery = open_gallery(path, encoder=SIXTEEN)
+    # What was acknowledged is there, whatever became of the rest.
+    assert set(gallery.known_photos("eyes")) >= set(digests_of("ann", 3))
+    with started(str(path), "ben") as ben:
+        _, told = ben.communicate()
+        assert ben.returncode == 1
+        assert re.search(f"GalleryError: .*{path} {REFUSED}", told)
+    gallery.close()
+    # These two let go of the folder by ending.
+    for who in ("ann", "ben"):
+        with started(str(path), who) as program:
+            program.communicate()
+            assert program.returncode == 0
+    check_all_are_held(gallery)
+
+
+@pytest.mark.slow
+def test_programs_at_one_server_lose_nothing_also_where_one_is_killed(milvus_server: str) -> None:
+    uri = f"{milvus_server}#t{uuid.uuid4().hex}"
     # Both make the gallery, too: there is none yet.
     with started(uri, "ann") as ann, started(uri, "ben") as ben:
-        assert ann.stdout is not None
-        for step in range(3):
-            assert ann.stdout.readline() == f"step {step}\n"
+        await_steps(ann, 3)
         ann.kill()
-        assert ben.wait() == 0
+        ben.communicate()
+        assert ben.returncode == 0
     gallery = open_gallery(uri, encoder=SIXTEEN)
-    held = set(gallery.known_photos("eyes"))
     # What was acknowledged is there, whatever became of the rest.
+    held = set(gallery.known_photos("eyes"))
     assert held >= {*digests_of("ben", STEPS), *digests_of("ann", 3)}
     with started(uri, "ann") as again:
-        assert again.wait() == 0
+        again.communicate()
+        assert again.returncode == 0
+    check_all_are_held(gallery)
+
+
+def check_all_are_held(gallery: Gallery) -> None:
+    """All that ann and ben enrol is held once, and found."""
     people = gallery.copy()
     assert Counter(people.digests.tolist()) == Counter(
         digests_of("ann", STEPS) + digests_of("ben", STEPS)
