@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -74,8 +75,6 @@ class MilvusGallery:
     Attributes:
         is_shared: True: other programs, or other galleries of this one, may change it at any time.
         precision: ``"float32"``, always.
-        encoder_name: The name of the encoder whose embeddings it holds.
-        encoder_fingerprint: Its fingerprint.
         metric: ``"cosine"``, or ``"euclidean"``, where a similarity is minus the distance.
     """
 
@@ -93,16 +92,7 @@ class MilvusGallery:
         index: str = "FLAT",
         create: bool = True,
     ) -> None:
-        """Open a gallery; see ``open_gallery``.
-
-        Raises:
-            MissingExtraError: ``pymilvus`` is not installed.
-            GalleryError: The server cannot be reached, the folder is open in another program or
-                cannot be opened, the collection is no gallery or one of another metric, or it
-                does not exist and may not be made.
-            WrongEncoderError: Another encoder filled it.
-            InputError: No such metric.
-        """
+        """Open a gallery; see ``open_gallery`` for the arguments and errors."""
         address = milvus_address(uri, token, collection)
         self.encoder_name = encoder.name
         self.encoder_fingerprint = encoder.fingerprint
@@ -210,7 +200,7 @@ class MilvusGallery:
         with self._client() as client:
             if client is None:
                 return [[] for _ in probes]
-            return _nearest_people(client, self._collection, probes, k, self.metric)
+            return self._nearest_people(client, probes, k)
 
     def add(
         self,
@@ -218,11 +208,7 @@ class MilvusGallery:
         embeddings: Embeddings,
         digests: Sequence[str] | None = None,
     ) -> None:
-        """Enrol embeddings; see ``Gallery.add``.
-
-        Raises:
-            InputError: As for ``Gallery.add``, or a name too long for Milvus.
-        """
+        """Enrol embeddings; see ``Gallery.add``. A name too long for Milvus is an InputError."""
         self._put(self._new_rows(names, embeddings, digests, ""))
 
     def mark(self, names: Collection[str] | None = None) -> frozenset[str]:
@@ -244,9 +230,6 @@ class MilvusGallery:
 
         The new rows come before the former ones go: if this is interrupted, nobody is lost, and
         the same call once more completes it.
-
-        Raises:
-            InputError: As for ``add``; then nothing has changed.
         """
         rows = self._new_rows(names, embeddings, digests, detector_name)
         former: frozenset[str] = frozenset()
@@ -300,6 +283,51 @@ class MilvusGallery:
         added = check_embeddings(embeddings, names, self._encoder.embedding_size)
         return rows_of(names, added, check_labels(names, digests), detector)
 
+    def _nearest_people(self, client: Any, probes: Embeddings, k: int) -> list[list[Match]]:
+        """The k nearest people of each probe, nearest first, each by the nearest embedding.
+
+        Milvus gives the nearest embeddings, and those may all be one person's. The search then
+        goes on without the people found so far, so that the answer is that of the gallery in
+        memory, however many embeddings a person has. (Milvus's own grouping looks at a limited
+        number of embeddings, and may end before k people are found.)
+        """
+        limit = min(_MAX_ROWS, max(_MIN_ROWS, 4 * k))
+        search = partial(
+            client.search,
+            self._collection,
+            anns_field=EMBEDDING,
+            limit=limit,
+            output_fields=[NAME, PERSON],
+            search_params={"metric_type": METRIC_TYPES[self.metric]},
+            timeout=CALL_SECONDS,
+            consistency_level="Strong",
+        )
+        found: list[list[Match]] = []
+        for start in range(0, len(probes), _PROBES_AT_ONCE):
+            block = list(probes[start : start + _PROBES_AT_ONCE])
+            for probe, hits in zip(block, search(data=block), strict=True):
+                similarities: dict[str, float] = {}
+                persons: set[str] = set()
+                while True:
+                    # A person's first hit is the nearest.
+                    for hit in hits:
+                        persons.add(hit["entity"][PERSON])
+                        similarity = self._similarity(float(hit["distance"]))
+                        similarities.setdefault(hit["entity"][NAME], similarity)
+                    if len(hits) < limit or len(similarities) >= k:
+                        break
+                    others = any_of(PERSON, sorted(persons), other=True)
+                    (hits,) = search(data=[probe], filter=others)
+                nearest = sorted(similarities.items(), key=lambda item: (-item[1], item[0]))
+                found.append([Match(name, similarity) for name, similarity in nearest[:k]])
+        return found
+
+    def _similarity(self, distance: float) -> float:
+        """Milvus's number, a cosine or a squared distance, as a similarity."""
+        if self.metric == "cosine":
+            return min(1.0, max(-1.0, distance))
+        return -float(np.sqrt(max(0.0, distance)))
+
     def _rows(self, filters: Iterable[str], *fields: str) -> list[dict[str, Any]]:
         """Read these fields of all rows that any of the filters leaves, in any order."""
         found: list[dict[str, Any]] = []
@@ -347,13 +375,8 @@ class MilvusGallery:
     def _client(self, *, make: bool = False) -> Iterator[Any]:
         """Lend a client with the collection loaded; None if the collection does not exist.
 
-        Each use comes through here, since the store may have been closed in between.
-
-        Args:
-            make: Whether to make a collection that does not exist.
-
-        Raises:
-            GalleryError: From within, too, for what Milvus refuses or fails at.
+        With ``make`` it is made. Each use comes through here, since the store may have been closed
+        in between; what Milvus refuses or fails at within it is a ``GalleryError``.
         """
         if not make and not self._store.exists():
             yield None
@@ -458,62 +481,3 @@ def _only_detector(rows: Sequence[Mapping[str, Any]]) -> str:
     """The detector of all rows; empty if there are several."""
     detectors = {str(row[DETECTOR]) for row in rows}
     return detectors.pop() if len(detectors) == 1 else ""
-
-
-def _nearest_people(
-    client: Any, collection: str, probes: Embeddings, k: int, metric: Metric
-) -> list[list[Match]]:
-    """The k nearest people of each probe, nearest first, each by the nearest embedding.
-
-    Milvus gives the nearest embeddings, and those may all be one person's. The search then goes
-    on without the people found so far, so that the answer is that of the gallery in memory,
-    however many embeddings a person has. (Milvus's own grouping looks at a limited number of
-    embeddings, and may end before k people are found.)
-
-    Args:
-        client: A ``pymilvus.MilvusClient``.
-        collection: The collection's name.
-        probes: float32 ``(m, D)``.
-        k: At most this many people.
-        metric: The collection's metric.
-    """
-    limit = min(_MAX_ROWS, max(_MIN_ROWS, 4 * k))
-
-    def search(rows: Embeddings, filter: str = "") -> Any:
-        return client.search(
-            collection,
-            data=list(rows),
-            anns_field=EMBEDDING,
-            filter=filter,
-            limit=limit,
-            output_fields=[NAME, PERSON],
-            search_params={"metric_type": METRIC_TYPES[metric]},
-            timeout=CALL_SECONDS,
-            consistency_level="Strong",
-        )
-
-    found: list[list[Match]] = []
-    for start in range(0, len(probes), _PROBES_AT_ONCE):
-        block = probes[start : start + _PROBES_AT_ONCE]
-        for probe, hits in zip(block, search(block), strict=True):
-            similarities: dict[str, float] = {}
-            persons: set[str] = set()
-            while True:
-                # A person's first hit is the nearest.
-                for hit in hits:
-                    persons.add(hit["entity"][PERSON])
-                    similarity = _similarity(float(hit["distance"]), metric)
-                    similarities.setdefault(hit["entity"][NAME], similarity)
-                if len(hits) < limit or len(similarities) >= k:
-                    break
-                (hits,) = search(probe[np.newaxis], any_of(PERSON, sorted(persons), other=True))
-            nearest = sorted(similarities.items(), key=lambda item: (-item[1], item[0]))
-            found.append([Match(name, similarity) for name, similarity in nearest[:k]])
-    return found
-
-
-def _similarity(distance: float, metric: Metric) -> float:
-    """Milvus's number, a cosine or a squared distance, as a similarity."""
-    if metric == "cosine":
-        return min(1.0, max(-1.0, distance))
-    return -float(np.sqrt(max(0.0, distance)))

@@ -24,7 +24,7 @@ from face_encode.errors import GalleryError, InputError, MissingExtraError
 from face_encode.files import as_path, reason_of
 from face_encode.types import Embeddings
 
-DEFAULT_COLLECTION = "face_encode"
+_DEFAULT_COLLECTION = "face_encode"
 TOKEN_VARIABLE = "FACE_ENCODE_MILVUS_TOKEN"
 
 CONNECT_SECONDS = 10.0
@@ -100,49 +100,40 @@ def milvus_address(
     Raises:
         GalleryError: Not a valid URL, or not a valid name of a collection.
     """
-    text = os.fspath(uri)
-    if not _is_url(text):
-        chosen = _check_collection(DEFAULT_COLLECTION if collection is None else collection)
+    url, secret, folder = "", "", None
+    if _is_url(os.fspath(uri)):
+        try:
+            parts = urlsplit(os.fspath(uri))
+            port = parts.port
+        except ValueError as error:
+            raise GalleryError(f"a server's address is like http://host:19530: {error}") from error
+        if not parts.hostname:
+            raise GalleryError(
+                "a server's address is like http://host:19530. Received: one without a host"
+            )
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        network = host if port is None else f"{host}:{port}"
+        url = urlunsplit((parts.scheme, network, parts.path, "", ""))
+        collection = collection or parts.fragment or None
+        shown = (parts.username or "") + (f":{parts.password}" if parts.password else "")
+        secret = token or shown or os.environ.get(TOKEN_VARIABLE, "")
+    else:
         folder = as_path(uri)
-        label = str(folder) if chosen == DEFAULT_COLLECTION else f"{folder}#{chosen}"
-        return MilvusAddress(label, chosen, folder=folder)
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError as error:
-        raise GalleryError(f"a server's address is like http://host:19530: {error}") from error
-    if not parts.hostname:
+    chosen = _DEFAULT_COLLECTION if collection is None else collection
+    if not isinstance(chosen, str) or not _COLLECTION_NAME.fullmatch(chosen):
         raise GalleryError(
-            "a server's address is like http://host:19530. Received: one without a host"
+            "a collection's name has up to 255 letters, digits and underscores, and no digit "
+            f"first. Received: {chosen!r}"
         )
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    network = host if port is None else f"{host}:{port}"
-    url = urlunsplit((parts.scheme, network, parts.path, "", ""))
-    chosen = _check_collection(collection or parts.fragment or DEFAULT_COLLECTION)
-    shown = parts.username or ""
-    if parts.password:
-        shown = f"{shown}:{parts.password}"
-    return MilvusAddress(
-        url if chosen == DEFAULT_COLLECTION else f"{url}#{chosen}",
-        chosen,
-        url,
-        token or shown or os.environ.get(TOKEN_VARIABLE, ""),
-    )
+    label = url or str(folder)
+    if chosen != _DEFAULT_COLLECTION:
+        label = f"{label}#{chosen}"
+    return MilvusAddress(label, chosen, url, secret, folder)
 
 
 def _is_url(text: str) -> bool:
     """Whether a text is a server's URL rather than a path."""
     return text.lower().startswith(("http://", "https://"))
-
-
-def _check_collection(name: str) -> str:
-    """Refuse a name of a collection that Milvus does not allow."""
-    if not isinstance(name, str) or not _COLLECTION_NAME.fullmatch(name):
-        raise GalleryError(
-            "a collection's name has up to 255 letters, digits and underscores, and no digit "
-            f"first. Received: {name!r}"
-        )
-    return name
 
 
 class MilvusStore:
@@ -153,20 +144,16 @@ class MilvusStore:
 
     def __init__(self, address: MilvusAddress) -> None:
         """Take an address; the first use connects."""
+        self.is_lite = address.folder is not None
         self._address = address
         self._lock = threading.Lock()
         self._client: Any = None
         self._lite: Any = None
         # Milvus Lite takes one writer at a time, a server any number of programs and threads.
         self._turn: AbstractContextManager[Any] = nullcontext()
-        if address.folder is not None:
+        if self.is_lite:
             self._turn = threading.Lock()
             atexit.register(self.close)
-
-    @property
-    def is_lite(self) -> bool:
-        """Whether this is a folder of Milvus Lite."""
-        return self._address.folder is not None
 
     def exists(self) -> bool:
         """Whether the folder exists; of a server, the first use finds out."""
@@ -228,12 +215,7 @@ class MilvusStore:
 
 
 def _start_lite(folder: Path) -> Any:
-    """Start Milvus Lite's server on a folder: gives server, database and port.
-
-    Raises:
-        GalleryError: Another program has the folder open, it is damaged, or it cannot be written
-            to.
-    """
+    """Start Milvus Lite on a folder that no other program has open: server, database and port."""
     from milvus_lite import DataDirLockedError
     from milvus_lite.adapter.grpc.server import start_server_in_thread
 
@@ -306,7 +288,7 @@ def _import_pymilvus(*, lite: bool) -> None:
         ) from error
     finally:
         logging.config.dictConfig = configure
-    # They log the errors that they raise, with tracebacks.
+    # pymilvus logs the errors that it raises, with tracebacks.
     for name in ("pymilvus", "pymilvus.milvus_client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
@@ -342,7 +324,7 @@ def of_people(names: Iterable[str]) -> list[str]:
 
 def of_photos(digests: Iterable[str]) -> list[str]:
     """Filters for the rows of these photos."""
-    return [any_of(PHOTO, batch) for batch in batches(_key("photo", digest) for digest in digests)]
+    return [any_of(PHOTO, batch) for batch in batches(map(_photo_key, digests))]
 
 
 def any_of(field: str, keys: Iterable[str], *, other: bool = False) -> str:
@@ -361,6 +343,10 @@ def batches(items: Iterable[Any]) -> Iterator[list[Any]]:
 def person_key(name: str) -> str:
     """The key that a person's rows are found by."""
     return _key("person", name)
+
+
+def _photo_key(digest: str) -> str:
+    return _key("photo", digest)
 
 
 def renamed_id(row: Mapping[str, Any], new_name: str) -> str:
@@ -385,11 +371,7 @@ def rows_of(
 ) -> list[dict[str, Any]]:
     """Make the rows of new embeddings; the same photo of the same person gives one row.
 
-    Args:
-        names: n names.
-        embeddings: float32 ``(n, D)``.
-        digests: n digests, empty where unknown: such a photo is not like any other.
-        detector_name: The detector that found the faces.
+    A photo without a digest is not the same as any other.
 
     Raises:
         InputError: A text is longer than Milvus takes.
@@ -409,7 +391,7 @@ def rows_of(
             NAME: name,
             PERSON: person_key(name),
             DIGEST: digest,
-            PHOTO: _key("photo", digest),
+            PHOTO: _photo_key(digest),
             DETECTOR: detector_name,
             ADDED: now + index,
             EMBEDDING: embeddings[index],
