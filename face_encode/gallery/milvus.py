@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from face_encode.calibration import Calibration
 from face_encode.distances import Metric, check_metric
-from face_encode.errors import GalleryError
+from face_encode.errors import FaceEncodeError, GalleryError
 from face_encode.gallery.checking import check_embeddings, check_labels, check_probes
 from face_encode.gallery.gallery import (
     GALLERY_METRICS,
@@ -67,10 +67,10 @@ _PROBES_AT_ONCE = 256
 
 
 class MilvusGallery:
-    """The enrolled people in a Milvus collection, which the first of them makes.
+    """The enrolled people in a Milvus collection; enrolling the first of them makes it.
 
     What any program enrols is found at once. The same photo of the same person, by its digest, is
-    held once.
+    held once. In a ``.db`` folder, the galleries of one program share the folder's store.
 
     Attributes:
         is_shared: True: other programs, or other galleries of this one, may change it at any time.
@@ -105,12 +105,17 @@ class MilvusGallery:
         self._collection = address.collection
         self._store = open_store(address)
         self._is_made = False
+        self._rows_in_log = 0
         # The client by which the collection was loaded; a new one may find it unloaded.
         self._loaded_by: Any = None
-        with self._client():
-            pass
-        if not create and not self._is_made:
-            raise GalleryError(f"there is no gallery {address.label}")
+        try:
+            with self._client():
+                pass
+            if not create and not self._is_made:
+                raise GalleryError(f"there is no gallery {address.label}")
+        except FaceEncodeError:
+            self.close()
+            raise
 
     def __repr__(self) -> str:
         """The address; counting the embeddings would take a call."""
@@ -358,10 +363,12 @@ class MilvusGallery:
         for batch in batches(rows):
             with self._client(make=True) as client:
                 client.upsert(self._collection, batch, timeout=CALL_SECONDS)
-        if len(rows) >= ROWS_AT_ONCE and self._store.is_lite:
+        self._rows_in_log += len(rows)
+        if self._rows_in_log >= ROWS_AT_ONCE and self._store.is_lite:
             # Milvus Lite reads its files ten times faster than its log.
             with self._client() as client:
                 client.flush(self._collection, timeout=CALL_SECONDS)
+            self._rows_in_log = 0
 
     def _delete(self, ids: Collection[str]) -> None:
         """Delete rows by their keys."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import socket
 import subprocess
@@ -18,11 +19,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from face_encode.errors import GalleryError, InputError, MissingExtraError
+from face_encode.errors import GalleryError, InputError, MissingExtraError, WrongEncoderError
 from face_encode.gallery import milvus_store
 from face_encode.gallery.gallery import Gallery
 from face_encode.gallery.milvus_store import TOKEN_VARIABLE, is_milvus, milvus_address
 from face_encode.gallery.opening import open_gallery
+from tests.conftest import REPOSITORY
 from tests.gallery import enrolling
 from tests.gallery.common import SIXTEEN, Identity, like_faces, vectors
 from tests.gallery.enrolling import IN_A_STEP, digests_of
@@ -164,6 +166,32 @@ def test_without_the_extra_it_is_told_how_to_get_it(
         open_gallery(tmp_path / "people.db", encoder=Identity())
 
 
+# In a process of its own, where pymilvus was not imported before.
+LOGGING = """
+import io, logging, logging.config, logging.handlers, sys
+kept, configure = io.StringIO(), logging.config.dictConfig
+handler = logging.handlers.MemoryHandler(9, target=logging.StreamHandler(kept))
+logging.getLogger().addHandler(handler)
+from face_encode.gallery.milvus_store import milvus_address, open_store
+assert "pymilvus" not in sys.modules
+open_store(milvus_address("people.db"))
+assert "pymilvus" in sys.modules
+assert logging.config.dictConfig is configure
+logging.warning("still here")
+handler.flush()
+assert kept.getvalue() == "still here\\n", kept.getvalue()
+"""
+
+
+def test_the_logging_of_the_program_is_left_alone(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-c", LOGGING],
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+
+
 def test_a_server_that_is_not_there_is_told_soon_and_without_the_password() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -215,6 +243,11 @@ def test_a_folder_that_another_program_has_open_is_refused(tmp_path: Path) -> No
         for use in (lambda: open_gallery(path, encoder=Identity()), gallery.people):
             with pytest.raises(GalleryError, match=f"{path} {REFUSED}"):
                 use()
+    # A gallery that could not be opened does not keep the folder open.
+    gallery.close()
+    with pytest.raises(WrongEncoderError):
+        open_gallery(path, encoder=Identity("two", "f2"))
+    MilvusLite(str(path)).close()
     assert gallery.people() == {"Ada": 1}
 
 
