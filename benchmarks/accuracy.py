@@ -48,9 +48,9 @@ python benchmarks/accuracy.py --photos {photos} --pairs {pairs}{more}
 def main() -> None:
     """Measure and write."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from face_encode.detectors.loading import KNOWN_DETECTORS
-    from face_encode.encoders.loading import KNOWN_ENCODERS, is_at_hand
-    from face_encode.evaluation.lfw import read_pairs
+    from face_encode.detectors.registry import KNOWN_DETECTORS
+    from face_encode.encoders.registry import KNOWN_ENCODERS, is_at_hand
+    from face_encode.evaluation.pairs import read_pairs
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", required=True, help="the folder with a sub-folder a person")
@@ -100,11 +100,10 @@ def main() -> None:
 
 def measure(encoder_name: str, detector_name: str, photos: str, file: str) -> list[list[str]]:
     """The rows of one encoder with one detector, a metric each."""
-    from face_encode.detectors.loading import load_detector
-    from face_encode.encoders.loading import load_encoder
+    from face_encode.detectors.registry import load_detector
+    from face_encode.encoders.registry import load_encoder
     from face_encode.evaluation.faces import central_face, embed_faces, similarities
-    from face_encode.evaluation.lfw import read_pairs
-    from face_encode.evaluation.pairs import verification_numbers
+    from face_encode.evaluation.pairs import read_pairs, verification_numbers
 
     pairs = read_pairs(file, photos)
     encoder, detector = load_encoder(encoder_name), load_detector(detector_name)

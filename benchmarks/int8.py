@@ -20,14 +20,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from face_encode.embedding_files.opening import read_embeddings
-from face_encode.embedding_files.table import EmbeddingTable
 from face_encode.evaluation.faces import central_face, similarities
-from face_encode.evaluation.lfw import read_pairs
+from face_encode.evaluation.metrics import equal_error_rate, tar_at_far, verification_accuracy
+from face_encode.evaluation.pairs import read_pairs
 from face_encode.gallery.memory import MemoryGallery
-from face_encode.metrics.accuracy import verification_accuracy
-from face_encode.metrics.roc import equal_error_rate, tar_at_far
-from face_encode.quantization import Quantizer, unit_length
+from face_encode.gallery.quantization import Quantizer, unit_length
+from face_encode.pipeline.embedding_file import read_embeddings
+from face_encode.pipeline.embedding_table import EmbeddingTable
 from face_encode.types import Embeddings, Face
 
 

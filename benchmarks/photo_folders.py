@@ -14,7 +14,7 @@ FACE_RECOGNITION_LINE = (
 
 def copy_photos(source: Path, count: int, target: Path) -> list[Path]:
     """Copy about so many photos, of people spread evenly over the folder, all of each person's."""
-    from face_encode.photo_folders import people_in
+    from face_encode.photos.folders import people_in
 
     people = list(people_in(source).items())
     total = sum(len(photos) for _, photos in people)

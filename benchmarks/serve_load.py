@@ -29,7 +29,7 @@ import numpy as np
 
 from benchmarks.machine import processor_seconds, resident_megabytes
 from benchmarks.serving import Client, RunningService
-from face_encode.photo_folders import people_in
+from face_encode.photos.folders import people_in
 
 # One request in so many changes the people.
 CHANGE_EVERY = 20

@@ -82,7 +82,7 @@ def compare_encoding(photos: Sequence[Path], encoder: Encoder) -> list[Speedup]:
     from face_recognition.api import face_encoder
 
     from face_encode import Encoder, Face
-    from face_encode.alignment import crop_faces
+    from face_encode.detectors.alignment import crop_faces
     from face_encode.types import Box, ImageArray
 
     recipe = encoder.contract.crop

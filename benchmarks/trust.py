@@ -40,10 +40,10 @@ def main() -> None:
 
 def load(photos: str, cache: Path | None) -> tuple[Array, Array, float]:
     """Embeddings of the largest faces, the number of each one's person, the threshold."""
-    from face_encode.detectors.loading import load_detector
-    from face_encode.encoders.loading import load_encoder
+    from face_encode.detectors.registry import load_detector
+    from face_encode.encoders.registry import load_encoder
     from face_encode.evaluation.faces import embed_faces
-    from face_encode.photo_folders import people_in
+    from face_encode.photos.folders import people_in
 
     encoder = load_encoder()
     if cache is not None and cache.is_file():
@@ -61,9 +61,8 @@ def load(photos: str, cache: Path | None) -> tuple[Array, Array, float]:
 
 def calibrated_rate(embeddings: Array, owner: Array, rate: float = 1e-3) -> None:
     """A threshold calibrated on half of the people, judged on the other half."""
-    from face_encode.evaluation.calibration import calibrate
+    from face_encode.evaluation.calibration import calibrate, unit_length
     from face_encode.evaluation.intervals import percentile_interval
-    from face_encode.evaluation.searches import unit_length
 
     print(f"\nfalse match rate on the other half of the people, {rate:g} asked for")
     for seed in range(REPEATS):
@@ -95,8 +94,7 @@ def calibrated_rate(embeddings: Array, owner: Array, rate: float = 1e-3) -> None
 
 def strangers(embeddings: Array, owner: Array, rate: float = 0.01) -> None:
     """Two thousand strangers search a gallery of a thousand people."""
-    from face_encode.evaluation.calibration import calibrate
-    from face_encode.evaluation.searches import unit_length
+    from face_encode.evaluation.calibration import calibrate, unit_length
 
     units, sizes = unit_length(embeddings), np.bincount(owner)
     for kind, least in (("any people", 1), ("people with two photos or more", 2)):
@@ -125,7 +123,7 @@ def strangers(embeddings: Array, owner: Array, rate: float = 0.01) -> None:
 
 def mislabelled(embeddings: Array, owner: Array, planted: int = 10) -> None:
     """Photos put into wrong folders, in a folder of five hundred photos."""
-    from face_encode.hygiene.suspicions import find_suspicions
+    from face_encode.gallery.mistakes import find_suspicions
 
     sizes = np.bincount(owner)
     print(f"\n{planted} photos in wrong folders among 500: named (false warnings)")

@@ -19,9 +19,7 @@ import numpy as np
 
 from face_encode.encoders.encoder import Encoder
 from face_encode.evaluation.intervals import bootstrap, percentile_interval
-from face_encode.metrics.accuracy import verification_accuracy
-from face_encode.metrics.roc import tar_at_far
-from face_encode.metrics.scored_pairs import Flags, Scores
+from face_encode.evaluation.metrics import Flags, Scores, tar_at_far, verification_accuracy
 from face_encode.training.data import Rows
 from face_encode.types import ImageArray
 
@@ -33,10 +31,10 @@ TEACHER = "dlib_resnet"
 def main() -> None:
     """Measure and print a table in Markdown."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from face_encode.detectors.loading import load_detector
-    from face_encode.encoders.loading import load_encoder
+    from face_encode.detectors.registry import load_detector
+    from face_encode.encoders.registry import load_encoder
     from face_encode.training.data import crop_people, split_people
-    from face_encode.training.recipe import read_recipe
+    from face_encode.training.distillation import read_recipe
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", required=True, help="the folder with a sub-folder a person")

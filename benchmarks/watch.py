@@ -22,12 +22,11 @@ import numpy as np
 
 from face_encode import Face_Encode_Model, read_image
 from face_encode.types import ImageArray
-from face_encode.watching.recording import Recorder
-from face_encode.watching.results import Frame
-from face_encode.watching.session import Outlets, Session
-from face_encode.watching.sources import RecordedVideo
-from face_encode.watching.watch import video_detector
-from face_encode.watching.watcher import Watcher, WatchSettings
+from face_encode.video.frames import Frame
+from face_encode.video.output import Recorder
+from face_encode.video.session import Outlets, Session
+from face_encode.video.sources import RecordedVideo
+from face_encode.video.watcher import Watcher, WatchSettings, video_detector
 
 _PEOPLE = Path(__file__).parent.parent / "verify_dataset"
 _WIDTH, _HEIGHT, _FRAMES_PER_SECOND = 640, 360, 25.0

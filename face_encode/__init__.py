@@ -12,24 +12,22 @@ from typing import TYPE_CHECKING
 from face_encode.version import __version__
 
 if TYPE_CHECKING:
-    from face_encode.bulk import embed_folder
-    from face_encode.detectors.loading import load_detector
-    from face_encode.embedding_files.opening import read_embeddings
+    from face_encode.detectors.registry import load_detector
     from face_encode.encoders.contract import EncoderContract, read_contract, save_encoder
     from face_encode.encoders.encoder import Encoder
-    from face_encode.encoders.exporting import export_encoder
-    from face_encode.encoders.loading import load_encoder
+    from face_encode.encoders.export import export_encoder
+    from face_encode.encoders.registry import load_encoder
     from face_encode.errors import FaceEncodeError
+    from face_encode.functions import extract_faces, find, represent, verify
     from face_encode.gallery.opening import open_gallery
-    from face_encode.images import read_image
     from face_encode.model import Face_Encode_Model
-    from face_encode.photo_inputs import read_photo
+    from face_encode.photos.reading import read_image, read_photo
+    from face_encode.pipeline.embedding_file import read_embeddings
+    from face_encode.pipeline.folder import embed_folder
     from face_encode.references import ReferenceEmbeddings
     from face_encode.training.triplet import DistanceLayer, TripletModel
     from face_encode.types import EnrolmentReport, Face, Match
-    from face_encode.verbs.finding import find
-    from face_encode.verbs.photos import extract_faces, represent, verify
-    from face_encode.watching.watch import watch
+    from face_encode.video.watcher import watch
 
 _HOME_OF = {
     "DistanceLayer": "face_encode.training.triplet",
@@ -42,21 +40,21 @@ _HOME_OF = {
     "Match": "face_encode.types",
     "ReferenceEmbeddings": "face_encode.references",
     "TripletModel": "face_encode.training.triplet",
-    "embed_folder": "face_encode.bulk",
-    "export_encoder": "face_encode.encoders.exporting",
-    "extract_faces": "face_encode.verbs.photos",
-    "find": "face_encode.verbs.finding",
-    "load_detector": "face_encode.detectors.loading",
-    "load_encoder": "face_encode.encoders.loading",
+    "embed_folder": "face_encode.pipeline.folder",
+    "export_encoder": "face_encode.encoders.export",
+    "extract_faces": "face_encode.functions",
+    "find": "face_encode.functions",
+    "load_detector": "face_encode.detectors.registry",
+    "load_encoder": "face_encode.encoders.registry",
     "open_gallery": "face_encode.gallery.opening",
     "read_contract": "face_encode.encoders.contract",
-    "read_embeddings": "face_encode.embedding_files.opening",
-    "read_image": "face_encode.images",
-    "read_photo": "face_encode.photo_inputs",
-    "represent": "face_encode.verbs.photos",
+    "read_embeddings": "face_encode.pipeline.embedding_file",
+    "read_image": "face_encode.photos.reading",
+    "read_photo": "face_encode.photos.reading",
+    "represent": "face_encode.functions",
     "save_encoder": "face_encode.encoders.contract",
-    "verify": "face_encode.verbs.photos",
-    "watch": "face_encode.watching.watch",
+    "verify": "face_encode.functions",
+    "watch": "face_encode.video.watcher",
 }
 
 __all__ = [

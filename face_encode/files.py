@@ -1,16 +1,24 @@
-"""Files: opening only what is one, and writing so that none is ever half the new version."""
+"""Files: opened only if regular, replaced atomically; and archives of arrays (``.npz``)."""
 
 from __future__ import annotations
 
 import errno
+import math
+import mmap
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+import struct
+import zipfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from face_encode.errors import FaceEncodeError, InputError
 
@@ -22,7 +30,7 @@ FileState: TypeAlias = tuple[int, int]
 
 
 def as_path(value: object) -> Path:
-    """Take an argument as a path.
+    """Check an argument that is a path.
 
     Raises:
         InputError: Neither text nor a path; or empty, which pathlib would take for the current
@@ -39,9 +47,9 @@ def as_path(value: object) -> Path:
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a file to read its bytes, and nothing else that can be opened.
+    """Open a regular file to read its bytes; refuse pipes, devices and folders.
 
-    A pipe may wait for a writer who never comes, and a device such as ``/dev/zero`` never ends.
+    A pipe may wait for a writer that never comes, and ``/dev/zero`` never ends.
 
     Raises:
         OSError: It cannot be opened, or is no regular file.
@@ -58,12 +66,12 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def reason_of(error: OSError) -> str:
-    """What the operating system says, without the error number and path."""
+    """The operating system's message, without the error number and path."""
     return (error.strerror or str(error)).lower()
 
 
 def state_of(path: str | os.PathLike[str]) -> FileState:
-    """A file's state now; a link to nothing has none: ``(-1, -1)``."""
+    """A file's state now; ``(-1, -1)`` for a broken link or a path that is no file's."""
     try:
         found = os.stat(path)
     # A path with a zero byte in it is a ValueError.
@@ -76,14 +84,14 @@ def state_of(path: str | os.PathLike[str]) -> FileState:
 def replacing(path: Path, error_type: type[FaceEncodeError]) -> Iterator[Path]:
     """Write a new version of a file, atomically.
 
-    Gives the path of a temporary file beside it to write to. When the block ends well, its
-    content is forced to disk and takes the place of the file in one step; when it fails, or the
-    process dies at any point, the former file is as it was.
+    Yields the path of a temporary file beside it to write to. When the block ends well, its
+    content is forced to disk and replaces the file in one step; when the block fails, or the
+    process dies at any point, the former file is unchanged.
 
     Args:
         path: The file; folders above it are made. A link is followed, not replaced. A former
             file's permissions are kept.
-        error_type: What is raised where the operating system refuses.
+        error_type: Raised where the operating system refuses.
     """
     target = Path(os.path.realpath(path))
     # In the same folder, because os.replace is atomic only within one file system; with the
@@ -97,17 +105,17 @@ def replacing(path: Path, error_type: type[FaceEncodeError]) -> Iterator[Path]:
     except OSError as error:
         raise error_type(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        # What stood in the way of writing stands in the way of tidying up too.
+        # The reason that kept the file from being written may also keep it from being removed.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
 def settle(temporary: Path, target: Path) -> None:
-    """Force a finished file to disk and put it in the place of another in one step.
+    """Force a finished file to disk and move it to its path in one step.
 
     Args:
         temporary: The file, in the target's folder.
-        target: Its place. A former file's permissions are kept.
+        target: The path. A former file's permissions are kept.
 
     Raises:
         OSError: The operating system refuses.
@@ -121,11 +129,11 @@ def settle(temporary: Path, target: Path) -> None:
 
 
 def check_writable(path: Path, error_type: type[FaceEncodeError]) -> None:
-    """Refuse a place that cannot be written to before the work whose result would go there.
+    """Refuse a path that cannot be written to, before hours of work.
 
     Args:
-        path: The file that is going to be written.
-        error_type: What is raised.
+        path: The file that will be written.
+        error_type: Raised.
     """
     # os.path, because pathlib raises where a path cannot be looked at.
     folder = os.path.dirname(os.path.realpath(path))
@@ -140,7 +148,7 @@ def check_writable(path: Path, error_type: type[FaceEncodeError]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Force the new name to disk too; not every operating and file system offers that."""
+    """Force the new name to disk too, where the system offers that."""
     if os.name == "posix":
         with suppress(OSError):
             handle = os.open(folder, os.O_RDONLY)
@@ -148,3 +156,205 @@ def _sync_folder(folder: Path) -> None:
                 os.fsync(handle)
             finally:
                 os.close(handle)
+
+
+Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
+TextArray: TypeAlias = npt.NDArray[np.str_]
+
+# Where the numbers of an array begin in an archive: at a multiple of this, which suits every type
+# and a processor's cache lines.
+_ALIGNMENT = 64
+# What a member of a zip archive begins with: its signature, and at the end the lengths of its name
+# and of its extra fields (APPNOTE.TXT of PKWARE, section 4.3.7).
+_MEMBER_HEADER = struct.Struct("<4s22xHH")
+# The extra field that says a large member's size, which zipfile adds by itself.
+_SIZE_FIELD_BYTES = 20
+# The number of the extra field that holds nothing but room: Android's, for the same purpose.
+_ROOM_FIELD = 0xD935
+
+
+@dataclass(frozen=True)
+class ArchiveForm:
+    """The arrays of one kind of archive.
+
+    Attributes:
+        what: The kind's name, for messages.
+        newest: The latest format version that this release reads; the array ``format_version``.
+        arrays: The required arrays: numpy's kinds of type, and the number of dimensions.
+        optional: The optional arrays.
+        error_type: Raised.
+        refused: The first bytes of another kind of file, and the message for it.
+    """
+
+    what: str
+    newest: int
+    arrays: Mapping[str, tuple[str, int]]
+    error_type: type[FaceEncodeError]
+    optional: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    refused: Mapping[bytes, str] = field(default_factory=dict)
+
+
+def text_array(values: Sequence[str]) -> TextArray:
+    """Make a text array of one dimension, also of no texts."""
+    return np.array(values, dtype=np.str_).reshape(len(values))
+
+
+def write_archive(file: Path | BinaryIO, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write arrays as ``numpy.load`` reads them; the same arrays give the same bytes.
+
+    Texts, for which numpy takes four bytes a letter and as many letters as the longest has, are
+    packed; numbers lie in the file as they do in memory, and can be mapped: see
+    :func:`read_archive`.
+
+    Args:
+        file: Its path, or the file open for writing; not written atomically: see
+            :func:`face_encode.files.replacing`.
+        arrays: By their names.
+    """
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            # Without a date, which would be that of the writing.
+            member = zipfile.ZipInfo(f"{name}.npy")
+            packed = array.dtype.kind in "US"
+            member.compress_type = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
+            if not packed:
+                beginning = archive.start_dir + _MEMBER_HEADER.size + len(member.filename)
+                member.extra = _room(beginning + _SIZE_FIELD_BYTES)
+            with archive.open(member, "w", force_zip64=True) as opened:
+                np.lib.format.write_array(opened, array, allow_pickle=False)
+
+
+def _room(place: int) -> bytes:
+    """Make an extra field that pads an array's numbers to a place where they can be mapped.
+
+    Args:
+        place: Where the numbers would begin without it; numpy's header is a multiple itself.
+    """
+    length = -(place + 4) % _ALIGNMENT
+    return struct.pack("<HH", _ROOM_FIELD, length) + bytes(length)
+
+
+def read_archive(path: Path, form: ArchiveForm, *, mapped: Collection[str] = ()) -> Arrays:
+    """Read an archive from its path; see :func:`read_open_archive`.
+
+    Args:
+        path: The file.
+        form: What it has to hold.
+        mapped: The arrays that are mapped into memory instead of being read, where they can be:
+            they take no time to open and no memory of the process's own, cannot be written into,
+            and their checksums are not looked at. They stay as they are when the file is replaced
+            or removed; shortening the file in place ends the process.
+
+    Raises:
+        FaceEncodeError: Of the form's type: missing, damaged, or written by a later release.
+    """
+    raising, what = form.error_type, form.what
+    try:
+        with open_regular(path) as file:
+            return read_open_archive(file, str(path), form, mapped=mapped)
+    except FileNotFoundError as error:
+        raise raising(f"no such {what}: {path}") from error
+    except OSError as error:
+        raise raising(f"the {what} {path} cannot be read: {reason_of(error)}") from error
+
+
+def read_open_archive(
+    file: BinaryIO, label: str, form: ArchiveForm, *, mapped: Collection[str] = ()
+) -> Arrays:
+    """Read an archive; numpy refuses arrays that would have to be unpickled.
+
+    Args:
+        file: The archive, open for reading.
+        label: What it is called in an error.
+        form: What it has to hold.
+        mapped: See :func:`read_archive`; none of a file that is not on disk.
+
+    Returns:
+        The arrays of the form, each of the kind of type and the number of dimensions that it has
+        to be, and ``format_version``; whether they fit together is for the caller to check.
+
+    Raises:
+        FaceEncodeError: Of the form's type: damaged, or written by a later release.
+        OSError: The file cannot be read.
+    """
+    raising, what = form.error_type, form.what
+    try:
+        for beginning, words in form.refused.items():
+            file.seek(0)
+            if file.read(len(beginning)) == beginning:
+                raise raising(f"{label} {words}")
+        if not zipfile.is_zipfile(file):
+            raise raising(f"{label} is no {what}, or is cut off: no .npz archive")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as archive:
+            mappings = {
+                name: array
+                for name in mapped
+                if name in archive and (array := _mapped(file, archive.zip, name)) is not None
+            }
+            version = _checked(label, form, archive, "format_version", "iu", 0)
+            if not 1 <= version <= form.newest:
+                raise raising(
+                    f"{label} was written by a later release of face_encode; this one reads "
+                    f"versions up to {form.newest}. Received: version {version}"
+                )
+            present = {name: want for name, want in form.optional.items() if name in archive}
+            return {"format_version": version} | {
+                name: _checked(label, form, mappings if name in mappings else archive, name, *want)
+                for name, want in (*form.arrays.items(), *present.items())
+            }
+    except (form.error_type, OSError):
+        raise
+    except MemoryError as error:
+        raise raising(f"the {what} {label} does not fit into memory: {error}") from error
+    # numpy and zipfile raise many types on a damaged archive: ValueError, BadZipFile,
+    # zlib.error, NotImplementedError …
+    except Exception as error:
+        raise raising(f"the {what} {label} is damaged: {error}") from error
+
+
+def _mapped(file: BinaryIO, archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any] | None:
+    """An array of an archive mapped into memory; None where it has to be read instead.
+
+    Raises:
+        ValueError: The array is cut off, or not as long as the archive says.
+    """
+    member = archive.getinfo(f"{name}.npy")
+    if member.compress_type != zipfile.ZIP_STORED:
+        return None
+    file.seek(member.header_offset)
+    signature, name_bytes, extra_bytes = _MEMBER_HEADER.unpack(file.read(_MEMBER_HEADER.size))
+    start = member.header_offset + _MEMBER_HEADER.size + name_bytes + extra_bytes
+    file.seek(start)
+    if signature != b"PK\3\4" or np.lib.format.read_magic(file) != (1, 0):
+        return None
+    shape, is_transposed, dtype = np.lib.format.read_array_header_1_0(file)
+    place = file.tell()
+    size = math.prod(shape) * dtype.itemsize
+    whole = os.fstat(file.fileno()).st_size
+    if place - start + size != member.file_size or place + size > whole:
+        raise ValueError(f"{name!r} is cut off")
+    if is_transposed or dtype.hasobject or not dtype.isnative or place % _ALIGNMENT or not size:
+        return None
+    mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return np.frombuffer(mapping, dtype, math.prod(shape), place).reshape(shape)
+
+
+def _checked(
+    label: str,
+    form: ArchiveForm,
+    archive: Mapping[str, npt.NDArray[Any]],
+    name: str,
+    kinds: str,
+    dimensions: int,
+) -> npt.NDArray[Any]:
+    """An array of the file, of the kind of type and the number of dimensions that it has to be."""
+    if name not in archive:
+        raise form.error_type(f"{label} is no {form.what}: it holds no array {name!r}")
+    array = archive[name]
+    if array.dtype.kind not in kinds or array.ndim != dimensions:
+        raise form.error_type(
+            f"the {form.what} {label} is damaged: {name!r} is an array of {dimensions} dimensions "
+            f"and kind {kinds!r}. Received: {array.dtype}, shape {array.shape}"
+        )
+    return array

@@ -10,23 +10,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.alignment import crop_faces, crop_whole
-from face_encode.detectors.detector import Detector
-from face_encode.detectors.loading import as_detector
-from face_encode.distances import unit_embedding
-from face_encode.drawing import draw_boxes, labelled_boxes
+from face_encode.detectors.alignment import crop_faces, crop_whole
+from face_encode.detectors.base import Detector
+from face_encode.detectors.registry import as_detector
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.loading import as_encoder
-from face_encode.enrolment import enrol_people, unfinished_enrolment
+from face_encode.encoders.registry import as_encoder
 from face_encode.errors import GalleryError, InputError
 from face_encode.files import as_path
-from face_encode.gallery.decision_threshold import DecisionThreshold
-from face_encode.gallery.gallery import Gallery
+from face_encode.gallery.base import Gallery
+from face_encode.gallery.distances import unit_embedding
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.opening import open_gallery
-from face_encode.images import as_rgb
-from face_encode.photo_folders import people_in
-from face_encode.photo_inputs import PhotoInput, is_one_photo
+from face_encode.gallery.thresholds import check_threshold, decision_threshold
+from face_encode.photos.drawing import draw_boxes, labelled_boxes
+from face_encode.photos.folders import people_in
+from face_encode.photos.reading import PhotoInput, as_rgb, is_one_photo
+from face_encode.pipeline.enrolment import enrol_people, unfinished_enrolment
 from face_encode.types import BoundingBox, Embeddings, EnrolmentReport, Match, check_count
 
 
@@ -75,7 +74,7 @@ class Face_Encode_Model:
             MissingExtraError: The engine, or the detector, is not installed.
             EngineError: The engine cannot run the encoder, or does not give what Keras gives.
         """
-        self._decision_threshold = DecisionThreshold(threshold)
+        self._threshold = check_threshold(threshold)
         self.detector: Detector = as_detector(detector)
         self.encoder: Encoder = as_encoder(model_path, engine)
         self.gallery: Gallery = MemoryGallery(self.encoder)
@@ -91,23 +90,25 @@ class Face_Encode_Model:
     @property
     def threshold(self) -> float:
         """Cosine similarity from which a face counts as the person found."""
-        own = self.encoder.contract.threshold
-        return self._decision_threshold.of_search(self.gallery, own)
+        gallery, own = self.gallery, self.encoder.contract.threshold
+        return decision_threshold(self._threshold, gallery.calibration, own, gallery)
 
     @threshold.setter
     def threshold(self, value: float) -> None:
-        self._decision_threshold.given = float(value)
+        self._threshold = float(value)
 
     @property
     def verification_threshold(self) -> float:
         """Cosine similarity from which two photos count as of one person."""
         own = self.encoder.contract.threshold
-        return self._decision_threshold.of_comparison(self.gallery, own)
+        return decision_threshold(self._threshold, self.gallery.calibration, own)
 
     @property
     def threshold_source(self) -> str:
         """Where the threshold comes from: ``"set"``, ``"calibration"`` or ``"encoder"``."""
-        return self._decision_threshold.source(self.gallery)
+        if self._threshold is not None:
+            return "set"
+        return "encoder" if self.gallery.calibration is None else "calibration"
 
     @property
     def verify_embeddings(self) -> Embeddings:

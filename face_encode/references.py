@@ -9,25 +9,24 @@ from typing import Any
 
 import platformdirs
 
-from face_encode.detectors.detector import Detector
-from face_encode.distances import (
+from face_encode.detectors.base import Detector
+from face_encode.encoders.encoder import Encoder
+from face_encode.errors import GalleryError, ImageError
+from face_encode.files import as_path
+from face_encode.gallery.distances import (
     Metric,
     check_distance_threshold,
     distances,
     similarity_of,
     threshold_distance,
 )
-from face_encode.encoders.encoder import Encoder
-from face_encode.enrolment import enrol_people
-from face_encode.errors import GalleryError, ImageError
-from face_encode.files import as_path
-from face_encode.finding import NO_FACE
-from face_encode.gallery.loading import load_gallery
 from face_encode.gallery.memory import MemoryGallery
-from face_encode.labelled_photos import photos_by_label
+from face_encode.gallery.opening import load_gallery
 from face_encode.model import Face_Encode_Model
-from face_encode.photo_folders import photos_in
-from face_encode.photo_inputs import PhotoInput, place_of, read_photo
+from face_encode.photos.folders import photos_by_label, photos_in
+from face_encode.photos.reading import PhotoInput, place_of, read_photo
+from face_encode.pipeline.embedding import NO_FACE
+from face_encode.pipeline.enrolment import enrol_people
 from face_encode.types import (
     BoundingBox,
     Comparison,

@@ -1,9 +1,8 @@
 """Known weights: where they come from, their SHA-256 and licence, and the cache for them.
 
-Some lie in an installed package. Others are downloaded from their original place when they are
-first used, into the cache; a file put there by hand does as well. Where their makers publish no
-SHA-256, it is taken from the first file that proved to hold the network, and kept beside the file:
-from then on no other file passes.
+Some lie in an installed package. Others are downloaded from their publisher into the cache when
+they are first used; a file put there by hand does as well. Where no SHA-256 is published, that of
+the first file that proved to hold the network is kept beside it: from then on no other file passes.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import platformdirs
 
-from face_encode.downloads import download
+from face_encode.downloads import DownloadError, download_file
 from face_encode.errors import WeightsError
 from face_encode.files import open_regular, replacing
 
@@ -36,8 +35,8 @@ class KnownWeights:
         file: Path inside the package, or the file's name in the cache.
         sha256: 64 hexadecimal digits of the file's content; None where none is published.
         licence: Its licence, in words.
-        source: Who made it and where it is described.
-        url: Its original place, where it is downloaded.
+        source: Its author, and where it is described.
+        url: Its publisher's address, where it is downloaded.
     """
 
     package: str | None
@@ -139,11 +138,10 @@ KNOWN_WEIGHTS = {
 
 
 def installed_path(name: str) -> Path:
-    """Where the known weights lie, or would lie, on this machine.
+    """The path of known weights on this machine, whether or not they were downloaded yet.
 
     A package that carries them is located without being imported: importing it may need
-    ``pkg_resources``, which newer releases of setuptools no longer bring. What is downloaded lies
-    in the cache, once it is there; nothing is downloaded here.
+    ``pkg_resources``, which newer releases of setuptools lack.
 
     Raises:
         WeightsError: The package is not installed, or the file is missing from it.
@@ -165,15 +163,15 @@ def installed_path(name: str) -> Path:
 
 
 def read_verified(name: str, path: str | os.PathLike[str] | None = None) -> bytes:
-    """The content of a weights file, checked against the known SHA-256.
+    """Read a weights file and check it against the known SHA-256.
 
-    Weights that are neither installed nor in the cache are downloaded, after their licence was
-    shown on standard error.
+    Weights that are neither installed nor in the cache are downloaded, after their licence is
+    printed on standard error.
 
     Args:
         name: One of ``KNOWN_WEIGHTS``.
-        path: The file, where it is not the expected one. Where no SHA-256 is published, such a
-            file is taken as it is.
+        path: The file, where it lies elsewhere. Where no SHA-256 is published, such a file is
+            taken as it is.
 
     Raises:
         WeightsError: Missing, not to be had, unreadable, or with another SHA-256 than the known
@@ -205,7 +203,7 @@ def read_verified(name: str, path: str | os.PathLike[str] | None = None) -> byte
 
 
 def expected_digest(name: str) -> str | None:
-    """The SHA-256 that the weights have to have: published, or taken at the first use.
+    """The SHA-256 that the weights must have: published, or kept from the first use.
 
     Returns:
         64 hexadecimal digits; None where none is published and the weights were never used.
@@ -230,10 +228,7 @@ def expected_digest(name: str) -> str | None:
 
 
 def pin_digest(name: str, digest: str) -> None:
-    """Keep the SHA-256 of weights that proved to be right, unless one is known already.
-
-    A cache that cannot be written to keeps none.
-    """
+    """Keep the SHA-256 of weights that proved right, if none is known and the cache is writable."""
     known = KNOWN_WEIGHTS[name]
     if known.sha256 is None and expected_digest(name) is None:
         note = {"file": known.file, "sha256": digest, "url": known.url}
@@ -242,7 +237,7 @@ def pin_digest(name: str, digest: str) -> None:
 
 
 def _at_hand(name: str, expected: str | None) -> Path:
-    """The path of the weights, downloaded where that is their way and they are not there."""
+    """The path of the weights, after downloading them where needed."""
     known, path = KNOWN_WEIGHTS[name], installed_path(name)
     if known.url is None:
         return path
@@ -254,8 +249,8 @@ def _at_hand(name: str, expected: str | None) -> Path:
         )
     if not path.is_file():
         try:
-            download(known.url, path, sha256=expected)
-        except WeightsError as error:
+            download_file(known.url, path, sha256=expected)
+        except DownloadError as error:
             raise WeightsError(
                 f"the weights {name!r} could not be downloaded from {known.url}: {error}. By "
                 f"hand: fetch that address on any machine and put the file at {path}, or say "
@@ -265,11 +260,11 @@ def _at_hand(name: str, expected: str | None) -> Path:
 
 
 def _pin_path(known: KnownWeights) -> Path:
-    """The note of the first use."""
+    """The file that keeps the SHA-256 of the first use."""
     return cache_folder() / f"{Path(known.file).name}.sha256.json"
 
 
 def cache_folder() -> Path:
-    """The folder for files that can be made again: ``FACE_ENCODE_CACHE``, or the user's cache."""
+    """The folder for files that can be rebuilt: ``FACE_ENCODE_CACHE``, or the user's cache."""
     chosen = os.environ.get(CACHE_VARIABLE)
     return Path(chosen) if chosen else platformdirs.user_cache_path("face_encode", appauthor=False)

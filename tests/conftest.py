@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from face_encode.detectors.loading import load_detector
+from face_encode.detectors.registry import load_detector
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.loading import load_encoder
-from face_encode.finding import find_crops
+from face_encode.encoders.registry import load_encoder
 from face_encode.model import Face_Encode_Model
+from face_encode.pipeline.embedding import find_crops
 from face_encode.types import ImageArray
 from tests.tiny_parts import save_tiny_encoder
 

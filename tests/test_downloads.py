@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from face_encode import downloads
-from face_encode.errors import WeightsError
+from face_encode.downloads import DownloadError
 from tests.loopback import Served, serving
 
 CONTENT = np.random.RandomState(0).bytes(1_000_003)
@@ -40,7 +40,7 @@ def path(tmp_path: Path) -> Path:
 def download(served: Served, path: Path, **options: object) -> None:
     """Without waiting, and without drawing."""
     settings = {"wait_seconds": 0.01, "show_progress": False, "timeout_seconds": 15.0} | options
-    downloads.download(served.url, path, **settings)  # type: ignore[arg-type]
+    downloads.download_file(served.url, path, **settings)  # type: ignore[arg-type]
 
 
 def left(path: Path) -> set[str]:
@@ -85,7 +85,7 @@ def test_a_later_run_goes_on_too(server: Served, path: Path) -> None:
     server.cut_after = [400_000]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(downloads, "ATTEMPTS", 1)
-        with pytest.raises(WeightsError, match="the connection breaks"):
+        with pytest.raises(DownloadError, match="the connection breaks"):
             download(server, path)
     assert left(path) == {"weights.bin.part", "weights.bin.part.json"}
     download(server, path)
@@ -99,8 +99,8 @@ def test_a_process_that_is_killed_leaves_a_part_and_the_next_one_goes_on(
 ) -> None:
     server.silent_after = [600_000]
     program = (
-        "import sys; from pathlib import Path; from face_encode.downloads import download; "
-        "download(sys.argv[1], Path(sys.argv[2]), show_progress=False)"
+        "import sys; from pathlib import Path; from face_encode.downloads import download_file; "
+        "download_file(sys.argv[1], Path(sys.argv[2]), show_progress=False)"
     )
     child = subprocess.Popen([sys.executable, "-c", program, server.url, str(path)])
     part = path.with_name("weights.bin.part")
@@ -122,7 +122,7 @@ def test_two_versions_are_never_joined(server: Served, path: Path) -> None:
     server.cut_after = [400_000]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(downloads, "ATTEMPTS", 1)
-        with pytest.raises(WeightsError):
+        with pytest.raises(DownloadError):
             download(server, path)
     server.content, server.tag = CONTENT[::-1], '"two"'
     download(server, path)
@@ -163,14 +163,14 @@ def test_a_part_of_unknown_origin_is_not_used(server: Served, path: Path, note: 
 
 
 def test_another_file_is_refused_and_not_kept(server: Served, path: Path) -> None:
-    with pytest.raises(WeightsError, match=f"expected SHA-256 {'0' * 64}. Received: {DIGEST}"):
+    with pytest.raises(DownloadError, match=f"expected SHA-256 {'0' * 64}. Received: {DIGEST}"):
         download(server, path, sha256="0" * 64)
     assert left(path) == set()
 
 
 def test_a_missing_file_is_told_at_once(server: Served, path: Path) -> None:
     server.statuses = [404] * 9
-    with pytest.raises(WeightsError, match="the server answers 404 Not Found"):
+    with pytest.raises(DownloadError, match="the server answers 404 Not Found"):
         download(server, path)
     assert len(server.asked) == 1
     assert left(path) == set()
@@ -181,7 +181,7 @@ def test_a_server_in_trouble_is_asked_again(server: Served, path: Path) -> None:
     download(server, path)
     assert path.read_bytes() == CONTENT
     server.statuses = [503] * 9
-    with pytest.raises(WeightsError, match="the server answers 503"):
+    with pytest.raises(DownloadError, match="the server answers 503"):
         download(server, path.with_name("other"))
     assert len(server.asked) == 3 + downloads.ATTEMPTS
 
@@ -195,7 +195,7 @@ def test_a_silent_server_is_left_and_asked_for_the_rest(server: Served, path: Pa
 
 def test_a_server_that_stays_silent_is_given_up(server: Served, path: Path) -> None:
     server.silent_after = [0] * 9
-    with pytest.raises(WeightsError, match="falls silent"):
+    with pytest.raises(DownloadError, match="falls silent"):
         download(server, path, timeout_seconds=0.2)
 
 
@@ -209,8 +209,8 @@ def test_a_slow_server_may_take_longer_than_the_longest_silence(server: Served, 
 @pytest.mark.parametrize("with_length", [True, False])
 def test_a_file_that_is_too_large_is_refused(server: Served, path: Path, with_length: bool) -> None:
     server.with_length = with_length
-    with pytest.raises(WeightsError, match=r"at most 500,000 bytes large"):
-        download(server, path, most_bytes=500_000)
+    with pytest.raises(DownloadError, match=r"larger than 500,000 bytes"):
+        download(server, path, max_bytes=500_000)
     assert left(path) == set()
 
 
@@ -218,7 +218,7 @@ def test_nobody_there_is_told_in_words(path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         served = Served(b"", url=f"http://127.0.0.1:{free.getsockname()[1]}/x")
-    with pytest.raises(WeightsError, match=r"cannot be reached \(is this machine online\?\)"):
+    with pytest.raises(DownloadError, match=r"cannot be reached \(is this machine online\?\)"):
         download(served, path)
 
 
@@ -246,7 +246,7 @@ def test_two_at_once_download_once(server: Served, path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_told(server: Served, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(WeightsError, match=r"cannot be written: (not a directory|file exists)"):
+    with pytest.raises(DownloadError, match=r"cannot be written: (not a directory|file exists)"):
         download(server, tmp_path / "file" / "weights.bin")
 
 

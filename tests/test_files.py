@@ -1,14 +1,28 @@
 from __future__ import annotations
 
+import mmap
 import os
 import stat
+import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from face_encode.errors import GalleryError, InputError, ModelFileError
-from face_encode.files import as_path, check_writable, open_regular, reason_of, replacing
+from face_encode.errors import FaceEncodeError, GalleryError, InputError, ModelFileError
+from face_encode.files import (
+    ArchiveForm,
+    as_path,
+    check_writable,
+    open_regular,
+    read_archive,
+    reason_of,
+    replacing,
+    text_array,
+    write_archive,
+)
 
 
 @pytest.mark.parametrize("value", ["a b.jpg", Path("a b.jpg")])
@@ -157,3 +171,123 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path: Pat
             check_writable(path, GalleryError)
     check_writable(tmp_path / "new" / "folders" / "people.npz", GalleryError)
     assert not (tmp_path / "new").exists()
+
+
+FORM = ArchiveForm(
+    what="herbarium",
+    newest=2,
+    arrays={"numbers": ("f", 2), "texts": ("U", 1)},
+    optional={"note": ("U", 0)},
+    error_type=InputError,
+)
+WHOLE: dict[str, Any] = {
+    "format_version": np.array(1),
+    "numbers": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "texts": np.array(["Ada", "王小明"]),
+}
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "herbs.npz"
+    write_archive(path, WHOLE)
+    read = read_archive(path, FORM)
+    assert set(read) == {"format_version", "numbers", "texts"}
+    for name, array in WHOLE.items():
+        np.testing.assert_array_equal(read[name], array)
+    write_archive(path, {**WHOLE, "note": np.array("dry")})
+    assert str(read_archive(path, FORM)["note"]) == "dry"
+
+
+def test_the_same_arrays_give_the_same_bytes_and_texts_are_packed(tmp_path: Path) -> None:
+    arrays = {**WHOLE, "texts": np.array(["a" * 64] * 1000), "numbers": np.zeros((1000, 8))}
+    write_archive(tmp_path / "one.npz", arrays)
+    time.sleep(2.1)  # the clock of a zip archive goes in steps of two seconds
+    write_archive(tmp_path / "two.npz", arrays)
+    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
+    with zipfile.ZipFile(tmp_path / "one.npz") as archive:
+        sizes = {member.filename: member.compress_size for member in archive.infolist()}
+    assert sizes["texts.npy"] < 64 * 1000
+    # Numbers lie there as in memory, so that they can be mapped.
+    assert sizes["numbers.npy"] > 8 * 8 * 1000
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"texts": None}, "is no herbarium: it holds no array 'texts'"),
+        ({"numbers": np.zeros(3)}, "herbarium .* is damaged: 'numbers' is an array of 2"),
+        ({"note": np.array(3)}, "'note' is an array of 0 dimensions and kind 'U'"),
+        ({"format_version": np.array(3)}, "versions up to 2. Received: version 3"),
+        ({"format_version": np.array(0)}, "Received: version 0"),
+    ],
+)
+def test_what_does_not_fit_the_form_is_refused(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "herbs.npz"
+    arrays = {name: array for name, array in (WHOLE | changes).items() if array is not None}
+    write_archive(path, arrays)
+    with pytest.raises(InputError, match=message):
+        read_archive(path, FORM)
+
+
+def test_nothing_is_pickled_and_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Object arrays"):
+        write_archive(tmp_path / "x.npz", {"a": np.array([object()])})
+    with pytest.raises(FaceEncodeError, match="no such herbarium"):
+        read_archive(tmp_path / "none.npz", FORM)
+
+
+def test_an_array_of_no_text_is_one_of_texts() -> None:
+    assert text_array([]).shape == (0,)
+    assert text_array([]).dtype.kind == "U"
+    assert np.concatenate([text_array([]), text_array(["Ada"])]).tolist() == ["Ada"]
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 30, 63])
+def test_numbers_are_mapped_where_they_lie(length: int, tmp_path: Path) -> None:
+    path = tmp_path / "herbs.npz"
+    # The note before them moves where the numbers begin.
+    write_archive(path, {"note": np.array("x" * length), "v" * length: np.arange(3), **WHOLE})
+    read = read_archive(path, FORM, mapped=["numbers", "texts", "missing"])
+    numbers = read["numbers"]
+    np.testing.assert_array_equal(numbers, WHOLE["numbers"])
+    assert numbers.flags.aligned and not numbers.flags.owndata and not numbers.flags.writeable
+    assert isinstance(numbers.base, mmap.mmap | np.ndarray)
+    # Texts are packed, and therefore read.
+    assert read["texts"].tolist() == WHOLE["texts"].tolist()
+    with np.load(path) as plain:
+        np.testing.assert_array_equal(plain["numbers"], WHOLE["numbers"])
+
+
+def test_what_is_mapped_stays_when_the_file_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "herbs.npz"
+    write_archive(path, WHOLE)
+    numbers = read_archive(path, FORM, mapped=["numbers"])["numbers"]
+    write_archive(tmp_path / "next.npz", {**WHOLE, "numbers": np.zeros((9, 3))})
+    (tmp_path / "next.npz").replace(path)
+    np.testing.assert_array_equal(numbers, WHOLE["numbers"])
+    assert read_archive(path, FORM, mapped=["numbers"])["numbers"].shape == (9, 3)
+
+
+def test_what_numpy_wrote_is_read_where_it_cannot_be_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "herbs.npz"
+    np.savez(path, **{**WHOLE, "numbers": np.asfortranarray(WHOLE["numbers"])})
+    for _ in range(2):
+        read = read_archive(path, FORM, mapped=["numbers"])
+        np.testing.assert_array_equal(read["numbers"], WHOLE["numbers"])
+        np.savez_compressed(path, **WHOLE)
+
+
+def test_a_file_that_is_cut_off_or_lies_about_its_length_is_not_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "herbs.npz"
+    write_archive(path, {**WHOLE, "numbers": np.zeros((4_000, 3), np.float32)})
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 997):
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError, match=r"cut off|damaged"):
+            read_archive(path, FORM, mapped=["numbers"])
+    # The array says that it is longer than its member.
+    path.write_bytes(whole.replace(b"(4000, 3)", b"(9000, 3)"))
+    with pytest.raises(InputError, match="'numbers' is cut off"):
+        read_archive(path, FORM, mapped=["numbers"])

@@ -10,12 +10,12 @@ import keras
 import numpy as np
 import pytest
 
-from face_encode.calibration import Calibration
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, GalleryError, InputError, WrongEncoderError
-from face_encode.images import read_image
+from face_encode.gallery.thresholds import Calibration
 from face_encode.model import Face_Encode_Model
+from face_encode.photos.reading import read_image
 from face_encode.types import ImageArray, Match
 from tests.conftest import EXAMPLES, VERIFY_DATASET
 

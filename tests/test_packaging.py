@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from face_encode.encoders.shipped import SHIPPED_ENCODERS
+from face_encode.encoders.registry import SHIPPED_ENCODERS
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,9 +36,9 @@ def test_an_installation_carries_the_shipped_files(tmp_path: Path) -> None:
     # From elsewhere and without PYTHONPATH, or it would be the clone that answers.
     script = (
         "from importlib.util import find_spec\n"
-        "if not find_spec('face_encode') or not find_spec('face_encode.encoders.shipped'):\n"
+        "if not find_spec('face_encode') or not find_spec('face_encode.encoders.registry'):\n"
         "    raise SystemExit(77)\n"
-        "from face_encode.encoders.shipped import SHIPPED_ENCODERS, shipped_path\n"
+        "from face_encode.encoders.registry import SHIPPED_ENCODERS, shipped_path\n"
         "for name in SHIPPED_ENCODERS:\n"
         "    print(name, shipped_path(name), sep='=')\n"
     )

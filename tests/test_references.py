@@ -10,8 +10,8 @@ from PIL import Image
 from face_encode.encoders.contract import original_contract
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, GalleryError, ImageError, InputError
-from face_encode.images import read_image
 from face_encode.model import Face_Encode_Model
+from face_encode.photos.reading import read_image
 from face_encode.references import ReferenceEmbeddings, default_path
 from tests.conftest import EXAMPLES, VERIFY_DATASET
 

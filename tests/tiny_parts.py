@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from face_encode.bulk import EmbeddingReport, embed_folder
 from face_encode.encoders.contract import EncoderContract, save_encoder
 from face_encode.encoders.encoder import Encoder
+from face_encode.pipeline.folder import EmbeddingReport, embed_folder
 from face_encode.types import Box, CropRecipe, Face, ImageArray
 
 TINY_CONTRACT = EncoderContract("tiny", CropRecipe("box", 8, 8), threshold=0.5)

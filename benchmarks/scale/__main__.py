@@ -20,9 +20,10 @@ from benchmarks.scale.recall import measure_recall
 from benchmarks.scale.results import Results
 from benchmarks.scale.search import DIMENSIONS, LOOP, SEARCH_KINDS, measure_search
 from benchmarks.scale.tables import markdown
-from face_encode.console import exit_code_of, positive
+from face_encode.cli.options import positive
 from face_encode.errors import InputError
 from face_encode.files import replacing
+from face_encode.terminal import exit_code_of
 
 PARTS = ("enrolment", "memory", "encoding", "search", "recall")
 NEED_PHOTOS = ("enrolment", "memory", "recall")
@@ -173,7 +174,7 @@ def _largest_gallery(options: argparse.Namespace, folder: Path) -> Path:
     made = sorted(folder.glob("*.npz"), key=lambda path: int(path.stem))
     if made:
         return made[-1]
-    from face_encode.photo_folders import people_in
+    from face_encode.photos.folders import people_in
 
     count = sum(map(len, people_in(options.photos).values()))
     list(measure_memory(options.photos, [count], folder, []))

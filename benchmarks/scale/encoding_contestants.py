@@ -17,16 +17,16 @@ from benchmarks.scale.contestant import Answer, Handler, MissingContestantError,
 from benchmarks.timing import seconds
 from face_encode.encoders.contract import save_encoder
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.facenet import FACENET_VGGFACE2_CONTRACT
-from face_encode.encoders.inception_resnet import (
+from face_encode.encoders.facenet import (
     EMBEDDING_LAYER,
+    FACENET_VGGFACE2_CONTRACT,
     NETWORK,
     Convolution,
     FloatArray,
     Pool,
     inception_resnet,
 )
-from face_encode.encoders.loading import KNOWN_ENCODERS, is_at_hand, load_encoder
+from face_encode.encoders.registry import KNOWN_ENCODERS, is_at_hand, load_encoder
 from face_encode.errors import EngineError, InputError, MissingExtraError
 
 if TYPE_CHECKING:

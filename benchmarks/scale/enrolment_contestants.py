@@ -36,7 +36,7 @@ _embed_here: Embed | None = None
 def face_encode(options: Answer) -> Handler:
     """This package, as it comes: ``fit_dataset`` on all cores."""
     from face_encode import Face_Encode_Model, load_encoder
-    from face_encode.detectors.loading import load_detector
+    from face_encode.detectors.registry import load_detector
 
     encoder = load_encoder(options.get("encoder"))
     detector = load_detector(options.get("detector"))

@@ -1,7 +1,7 @@
 """The command ``face-encode``: parses, calls, prints.
 
-Each module holds one command: ``add_arguments(parser)`` declares it, ``run(options)`` does it
-and returns the exit code. Nothing heavy is imported before a command runs.
+For each command one function declares its arguments and one runs it and returns the exit code.
+Nothing heavy is imported before a command runs.
 """
 
 from __future__ import annotations
@@ -12,23 +12,50 @@ import os
 import sys
 from collections.abc import Sequence
 
-from face_encode.cli import embed, enroll, export, index, match, models, remove, verify, watch
-from face_encode.console import exit_code_of
-from face_encode.evaluation.commands import add_commands as add_evaluation_commands
-from face_encode.server import command as serve
+from face_encode.cli import embed, enroll, gallery, match, models, serve, watch
+from face_encode.cli.evaluate import add_commands as add_evaluation_commands
+from face_encode.terminal import exit_code_of
 from face_encode.training import distill, head
 from face_encode.version import __version__
 
 _COMMANDS = {
-    "enroll": (enroll, "enrol a folder of people into a gallery file"),
-    "match": (match, "name the faces in photos"),
-    "verify": (verify, "say whether two photos show the same person"),
-    "remove": (remove, "take a person out of a gallery file"),
-    "index": (index, "make searches of a large gallery file faster"),
-    "embed": (embed, "write the embeddings of a folder of photos into a file"),
-    "watch": (watch, "follow and name the faces in a camera, a stream or a video file"),
-    "export": (export, "write an encoder as an ONNX or TensorFlow Lite file"),
-    "models": (models, "list the known encoders and detectors, their sources and licences"),
+    "enroll": (enroll.add_arguments, enroll.run, "enrol a folder of people into a gallery file"),
+    "match": (match.add_match_arguments, match.run_match, "name the faces in photos"),
+    "verify": (
+        match.add_verify_arguments,
+        match.run_verify,
+        "say whether two photos show the same person",
+    ),
+    "remove": (
+        gallery.add_remove_arguments,
+        gallery.run_remove,
+        "take a person out of a gallery file",
+    ),
+    "index": (
+        gallery.add_index_arguments,
+        gallery.run_index,
+        "make searches of a large gallery file faster",
+    ),
+    "embed": (
+        embed.add_arguments,
+        embed.run,
+        "write the embeddings of a folder of photos into a file",
+    ),
+    "watch": (
+        watch.add_arguments,
+        watch.run,
+        "follow and name the faces in a camera, a stream or a video file",
+    ),
+    "export": (
+        models.add_export_arguments,
+        models.run_export,
+        "write an encoder as an ONNX or TensorFlow Lite file",
+    ),
+    "models": (
+        models.add_models_arguments,
+        models.run_models,
+        "list the known encoders and detectors, their sources and licences",
+    ),
 }
 _TRAININGS = {
     "head": (head, "the last layers, on a folder of people"),
@@ -65,10 +92,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, (module, summary) in _COMMANDS.items():
+    for name, (add_arguments, run, summary) in _COMMANDS.items():
         command = commands.add_parser(name, help=summary)
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        add_arguments(command)
+        command.set_defaults(run=run)
     add_evaluation_commands(commands)
     service = commands.add_parser("serve", help=serve.SUMMARY)
     serve.add_arguments(service)

@@ -7,19 +7,125 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from face_encode.cli.cluster import add_cluster_options, check_engine_options, embedding_on_cluster
-from face_encode.cli.opening import add_model_options, open_model
-from face_encode.console import (
+from face_encode.cli.options import (
     ROWS_SHOWN,
     add_json_option,
+    add_model_options,
     add_work_options,
+    open_model,
+    positive,
     print_json,
-    printable,
-    telling_of_resumption,
+    resumption_notice,
 )
+from face_encode.errors import InputError
+from face_encode.terminal import printable
 
 if TYPE_CHECKING:
-    from face_encode.bulk import EmbeddingReport
+    from face_encode.pipeline.folder import EmbeddingReport
+
+_ON_A_CLUSTER = ("address", "parts", "photos_per_part", "finders", "encoders", "gpus_per_actor")
+
+
+def add_cluster_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--engine`` and the options of the engine ray."""
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="where: on this machine (default), or on a Ray cluster "
+        "(pip install 'face_encode[ray]')",
+    )
+    group = parser.add_argument_group("with --engine ray")
+    group.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="HOST:PORT of the cluster's head, auto for the one on this machine, local to start "
+        "one here (default: RAY_ADDRESS, or local)",
+    )
+    group.add_argument(
+        "--parts",
+        action="store_true",
+        default=None,
+        help="write a folder of Parquet files instead of one file",
+    )
+    group.add_argument(
+        "--photos-per-part",
+        type=positive,
+        metavar="N",
+        help="photos that are written, and after a kill done again, together (default: 32,768)",
+    )
+    group.add_argument(
+        "--finders",
+        type=positive,
+        metavar="N",
+        help="actors that find faces, a core each (default: the cores that are left)",
+    )
+    group.add_argument(
+        "--encoders",
+        type=positive,
+        metavar="N",
+        help="actors that encode (default: all GPUs with --gpus-per-actor, else a third of the "
+        "cores)",
+    )
+    group.add_argument(
+        "--gpus-per-actor",
+        type=float,
+        metavar="X",
+        help="GPUs of an actor that encodes; 0.5 lets two share one (default: 0)",
+    )
+
+
+def check_engine_options(options: argparse.Namespace) -> None:
+    """Refuse options that the engine does not have, before the seconds that loading takes.
+
+    Raises:
+        EmbeddingFileError: The engine ray cannot write there.
+        InputError: Options, or an address of photos, of the other engine.
+        MissingExtraError: Ray is not installed.
+    """
+    from face_encode.encoders.engines.table import AUTOMATIC, KERAS
+    from face_encode.photos.folders import is_address, place_of
+
+    if options.engine == "ray":
+        from face_encode.pipeline.cluster.run import check_output
+
+        if options.workers is not None:
+            raise InputError(
+                "--workers is for --engine local; on a cluster it is --finders and --encoders"
+            )
+        if options.encoder_engine not in (AUTOMATIC, KERAS):
+            raise InputError(
+                f"on a cluster Keras runs the encoder. Received: {options.encoder_engine}"
+            )
+        options.encoder_engine = KERAS
+        place_of(options.folder)
+        check_output(place_of(options.output), parts=bool(options.parts))
+        return
+    for name in _ON_A_CLUSTER:
+        if getattr(options, name) is not None:
+            raise InputError(f"--{name.replace('_', '-')} needs --engine ray")
+    for given in (options.folder, options.output):
+        if is_address(given):
+            raise InputError(f"an address needs --engine ray. Received: {given!r}")
+
+
+def embedding_on_cluster(options: argparse.Namespace) -> Callable[..., EmbeddingReport]:
+    """Bind the cluster's options to ``embed_folder_on_ray``."""
+    from face_encode.pipeline.cluster.run import PHOTOS_PER_PART, embed_folder_on_ray
+    from face_encode.pipeline.cluster.stages import Actors
+
+    return partial(
+        embed_folder_on_ray,
+        parts=bool(options.parts),
+        photos_per_part=options.photos_per_part or PHOTOS_PER_PART,
+        address=options.address,
+        actors=Actors(
+            finding=options.finders,
+            encoding=options.encoders,
+            gpus_each=options.gpus_per_actor or 0.0,
+            batch_size=options.batch_size,
+        ),
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +170,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Embed, write, and report."""
     check_engine_options(options)
-    with telling_of_resumption():
+    with resumption_notice():
         report = _embed(options)
     if options.json:
         left_out = [{"photo": photo, "reason": reason} for photo, reason in report.left_out]
@@ -78,12 +184,12 @@ def run(options: argparse.Namespace) -> int:
             more = len(report.left_out) - ROWS_SHOWN
             print(f"  … and {more:,} more (--json tells all, and so does the file)")
         print(f"embeddings: {options.output}")
-    # The file is there all the same, and tells of every photo why.
+    # The file is written all the same, with the reason for every photo.
     return 0 if report.faces else 1
 
 
 def _embed(options: argparse.Namespace) -> EmbeddingReport:
-    """Embed, wherever the options say."""
+    """Embed the folder on the engine that the options name."""
     # What can be refused is, before the seconds that loading a model takes.
     embed = embedding_on_cluster(options) if options.engine == "ray" else _embedding_here(options)
     model = open_model(options)
@@ -100,10 +206,10 @@ def _embed(options: argparse.Namespace) -> EmbeddingReport:
 
 
 def _embedding_here(options: argparse.Namespace) -> Callable[..., EmbeddingReport]:
-    """``embed_folder`` with what is chosen for this machine alone."""
-    from face_encode.bulk import embed_folder
-    from face_encode.embedding_files.opening import check_embeddings_path
+    """Bind this machine's options to ``embed_folder``."""
     from face_encode.files import as_path
+    from face_encode.pipeline.embedding_file import check_embeddings_path
+    from face_encode.pipeline.folder import embed_folder
 
     check_embeddings_path(as_path(options.output))
     return partial(embed_folder, workers=options.workers, batch_size=options.batch_size)

@@ -1,4 +1,4 @@
-"""``face-encode match``: names for the faces in photos."""
+"""``face-encode match``, names for the faces in photos, and ``face-encode verify``."""
 
 from __future__ import annotations
 
@@ -8,15 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from face_encode.cli.opening import add_model_options, add_people, open_model
-from face_encode.console import add_json_option, positive, print_json, print_table
+from face_encode.cli.options import (
+    add_json_option,
+    add_model_options,
+    add_people,
+    open_model,
+    positive,
+    print_json,
+    print_table,
+)
 from face_encode.errors import GalleryError, ImageError
 
 if TYPE_CHECKING:
     from face_encode.model import Face_Encode_Model
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_match_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = "Name the faces in photos by the people of a folder or a gallery."
     parser.add_argument("people", metavar="PEOPLE", help="a folder of people, or a gallery")
@@ -39,11 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser)
 
 
-def run(options: argparse.Namespace) -> int:
+def run_match(options: argparse.Namespace) -> int:
     """Match, draw where asked to, and print."""
-    from face_encode.finding import NO_FACE
-    from face_encode.pipeline import embed_photos
-    from face_encode.progress import tracked
+    from face_encode.pipeline.embedding import NO_FACE, embed_photos
+    from face_encode.terminal import tracked
 
     model = open_model(options)
     add_people(model, options.people, approximate=options.approximate)
@@ -79,7 +85,7 @@ def _annotate(model: Face_Encode_Model, results: Sequence[dict[str, Any]], folde
     """Write the photos with boxes and names drawn; photos of the same name are numbered."""
     from PIL import Image
 
-    from face_encode.images import read_image
+    from face_encode.photos.reading import read_image
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +107,7 @@ def _annotate(model: Face_Encode_Model, results: Sequence[dict[str, Any]], folde
 
 
 def _print_matches(results: Sequence[dict[str, Any]]) -> None:
-    """A row a face, and a row a photo without any."""
+    """Print a row for each face, and one for each photo without a face."""
     rows = []
     for result in results:
         for face in result["faces"]:
@@ -123,3 +129,38 @@ def _print_matches(results: Sequence[dict[str, Any]]) -> None:
         header.pop(3)
         rows = [[*row[:3], row[4]] for row in rows]
     print_table(header, rows)
+
+
+def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = "Compare the largest faces of two photos."
+    parser.add_argument("photo_a", metavar="PHOTO_A")
+    parser.add_argument("photo_b", metavar="PHOTO_B")
+    add_json_option(parser)
+    add_model_options(parser)
+
+
+def run_verify(options: argparse.Namespace) -> int:
+    """Compare, and print the verdict."""
+    from face_encode.pipeline.embedding import embed_photos
+
+    model = open_model(options)
+    pair = list(embed_photos([options.photo_a, options.photo_b], model.detector, model.encoder))
+    for photo in pair:
+        if photo.error is not None:
+            raise ImageError(f"{photo.photo}: {photo.error}")
+    similarity, is_match = model.compare_encodings(pair[0].embeddings[0], pair[1].embeddings[0])
+    if options.json:
+        print_json(
+            {
+                "photo_a": options.photo_a,
+                "photo_b": options.photo_b,
+                "similarity": similarity,
+                "is_match": is_match,
+                "threshold": model.threshold,
+            }
+        )
+    else:
+        verdict = "the same person" if is_match else "different people"
+        print(f"{verdict}: similarity {similarity:.3f}, threshold {model.threshold:.3f}")
+    return 0

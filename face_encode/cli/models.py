@@ -1,15 +1,15 @@
-"""``face-encode models``: the known encoders and detectors, their sources and licences."""
+"""``face-encode models``, the known encoders and detectors, and ``face-encode export``."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from face_encode.console import add_json_option, print_json, print_table
+from face_encode.cli.options import add_json_option, print_json, print_table
 from face_encode.errors import InputError
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_models_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
         "List the known encoders and detectors, where their weights come from, and licences."
@@ -22,12 +22,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json_option(parser)
 
 
-def run(options: argparse.Namespace) -> int:
+def run_models(options: argparse.Namespace) -> int:
     """Print the two tables, or get one encoder's weights."""
-    from face_encode.detectors.loading import DEFAULT_DETECTOR, KNOWN_DETECTORS
+    from face_encode.detectors.registry import DEFAULT_DETECTOR, KNOWN_DETECTORS
     from face_encode.encoders.contract import read_contract
-    from face_encode.encoders.loading import DEFAULT_ENCODER, KNOWN_ENCODERS, is_at_hand
-    from face_encode.encoders.shipped import SHIPPED_ENCODERS, shipped_path
+    from face_encode.encoders.registry import (
+        DEFAULT_ENCODER,
+        KNOWN_ENCODERS,
+        SHIPPED_ENCODERS,
+        is_at_hand,
+        shipped_path,
+    )
     from face_encode.weights import KNOWN_WEIGHTS
 
     if options.download is not None:
@@ -95,8 +100,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _download(name: str, *, as_json: bool) -> int:
-    """Get an encoder's weights and say what they are."""
-    from face_encode.encoders.loading import KNOWN_ENCODERS, load_encoder
+    """Fetch an encoder's weights and print where they are from."""
+    from face_encode.encoders.registry import KNOWN_ENCODERS, load_encoder
     from face_encode.weights import expected_digest, installed_path
 
     if name not in KNOWN_ENCODERS:
@@ -118,7 +123,49 @@ def _download(name: str, *, as_json: bool) -> int:
 
 
 def _cell(value: Any) -> str:
-    """A value in the table."""
+    """Format a value for the table."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "unknown" if value is None else str(value)
+
+
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Write an encoder as one file that runs without Keras and without this package, and beside "
+        "it JSON that says how it is to be used. The file is compared with Keras first."
+    )
+    parser.add_argument("model", metavar="MODEL", help="a known encoder or a .keras file")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        required=True,
+        help="the file to write: .onnx (pip install 'face_encode[export]') or .tflite",
+    )
+    add_json_option(parser)
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """Export, and say what was written."""
+    from face_encode.encoders.export import check_export_path, export_encoder
+    from face_encode.encoders.registry import load_encoder
+    from face_encode.files import as_path
+
+    # Before the seconds that loading a model takes.
+    check_export_path(as_path(options.output))
+    encoder = load_encoder(options.model, engine="tensorflow")
+    written = export_encoder(encoder, options.output)
+    if options.json:
+        print_json(
+            {
+                "output": str(written.path),
+                "note": str(written.note_path),
+                "fingerprint": encoder.fingerprint,
+                "largest_difference_from_keras": written.difference,
+            }
+        )
+    else:
+        print(f"{written.path}: {encoder.name}, within {written.difference:.1e} of Keras")
+        print(f"{written.note_path}: how it is to be used")
+    return 0

@@ -12,21 +12,21 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from face_encode.cli.opening import add_people, open_model
-from face_encode.console import (
+from face_encode.cli.options import (
     add_detector_option,
     add_encoder_option,
     add_json_option,
+    add_people,
     add_threshold_option,
+    open_model,
     positive,
     print_json,
-    printable,
 )
+from face_encode.terminal import printable
 
 if TYPE_CHECKING:
-    from face_encode.watching.appearances import Appearance
-    from face_encode.watching.session import Outlets, SessionReport
-    from face_encode.watching.sources import Source
+    from face_encode.video.session import Appearance, Outlets, SessionReport
+    from face_encode.video.sources import Source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,11 +110,9 @@ def run(options: argparse.Namespace) -> int:
     # not a library, so it may say so for the whole process.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "FATAL")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    from face_encode.watching.cameras import Patience
-    from face_encode.watching.opening import open_source
-    from face_encode.watching.session import Session
-    from face_encode.watching.watch import video_detector
-    from face_encode.watching.watcher import Watcher, WatchSettings
+    from face_encode.video.session import Session
+    from face_encode.video.sources import Patience, open_source
+    from face_encode.video.watcher import Watcher, WatchSettings, video_detector
 
     settings = WatchSettings(detect_every=options.every, smallest_face=options.smallest_face)
     with ExitStack() as stack:
@@ -124,7 +122,8 @@ def run(options: argparse.Namespace) -> int:
         )
         stack.callback(source.close)
         detector = video_detector(options.detector, options.look_width, is_live=source.is_live)
-        # The photos of the people are looked at by the thorough detector, whatever follows them.
+        # The photos of the people are searched by the thorough detector, whichever one follows the
+        # video.
         options.detector = None
         outlets = _open_outlets(options, source, stack)
         model = open_model(options)
@@ -149,10 +148,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _open_outlets(options: argparse.Namespace, source: Source, stack: ExitStack) -> Outlets:
     """The window and files that the options ask for."""
-    from face_encode.watching.event_file import EventFile
-    from face_encode.watching.recording import Recorder
-    from face_encode.watching.session import Outlets
-    from face_encode.watching.window import Window
+    from face_encode.video.output import Recorder, Window
+    from face_encode.video.session import EventFile, Outlets
 
     recorder, events, window = None, None, None
     if options.output is not None:
@@ -170,7 +167,7 @@ def _open_outlets(options: argparse.Namespace, source: Source, stack: ExitStack)
 
 @contextmanager
 def _signals_as_wish() -> Iterator[Callable[[], bool]]:
-    """Take Ctrl-C and a polite kill as the wish to end; a second one ends at once.
+    """End orderly at SIGINT or SIGTERM; a second signal ends at once.
 
     Gives a function that tells whether there was one.
     """
@@ -192,12 +189,12 @@ def _signals_as_wish() -> Iterator[Callable[[], bool]]:
 
 
 def _tell(text: str) -> None:
-    """What the source has to say."""
+    """Print the source's notices."""
     print(f"face-encode: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def _print_appearance(appearance: Appearance) -> None:
-    """A line an appearance, as soon as it is over."""
+    """Print a line for each appearance as it ends."""
     best = appearance.best_similarity
     print(
         f"{_clock(appearance.begin)} to {_clock(appearance.end)}  "
@@ -208,7 +205,7 @@ def _print_appearance(appearance: Appearance) -> None:
 
 
 def _print_end(report: SessionReport) -> None:
-    """How much was watched, and how fast."""
+    """Format how much was watched, and how fast."""
     rate = report.frames / report.elapsed if report.elapsed else 0.0
     passed_over = f", {report.passed_over} passed over" if report.passed_over else ""
     print(
@@ -219,14 +216,14 @@ def _print_end(report: SessionReport) -> None:
 
 
 def _clock(seconds: float) -> str:
-    """Minutes and seconds, and hours where there are any."""
+    """Format a duration as minutes and seconds, with hours where there are any."""
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(int(minutes), 60)
     return f"{hours}:{minutes:02d}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"
 
 
 def _seconds(text: str) -> float:
-    """A number of seconds, 0 or more."""
+    """Parse a number of seconds, 0 or more."""
     try:
         number = float(text)
     except ValueError:

@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from face_encode.detectors.detector import SMALLEST_SIDE, Found, FramingDetector, scaled
+from face_encode.detectors.base import SMALLEST_SIDE, Found, FramingDetector, scaled
 from face_encode.detectors.mmod.finding import FaceFinder
 from face_encode.types import ImageArray
 from face_encode.weights import installed_path, read_verified

@@ -2,26 +2,66 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from face_encode.detectors.detector import SMALLEST_SIDE, Found, FramingDetector, scaled
-from face_encode.detectors.frontal_face import load_frontal_face_detector
+from face_encode.detectors.base import SMALLEST_SIDE, Found, FramingDetector, scaled
+from face_encode.errors import WeightsError
+from face_encode.files import open_regular, replacing
 from face_encode.types import ImageArray
+from face_encode.weights import cache_folder
+
+# Of dlib's releases 19.24 to 20.0, all of which carry the same detector.
+_SHA256 = "f3f7aa833fb4a14a46fc48689f45b98d85ef72d6dfaf8bdc012b7d3c522a5426"
+_FILE = "dlib_frontal_face_detector.svm"
+
+
+def load_frontal_face_detector() -> Any:
+    """Load ``dlib.get_frontal_face_detector()`` from the cache, which is faster.
+
+    dlib unpacks its detector at every call; the cache keeps it unpacked, where the cache can be
+    written and dlib carries the known detector.
+    """
+    import dlib
+
+    path = cache_folder() / _FILE
+    # dlib reads any file: a damaged one could give a detector that finds less.
+    if _is_right(path):
+        with suppress(RuntimeError):
+            return dlib.fhog_object_detector(str(path))
+    detector = dlib.get_frontal_face_detector()
+    with suppress(WeightsError, RuntimeError), replacing(path, WeightsError) as temporary:
+        detector.save(str(temporary))
+        if not _is_right(temporary):
+            raise WeightsError("another detector than the known one")
+    return detector
+
+
+def _is_right(path: Path) -> bool:
+    """Whether the file holds the known detector."""
+    try:
+        with open_regular(path) as file:
+            return hashlib.sha256(file.read()).hexdigest() == _SHA256
+    except OSError:
+        return False
+
 
 _of_thread = threading.local()
 
 
 @dataclass(frozen=True)
 class DlibHogDetector(FramingDetector):
-    """Finds faces of about 80 pixels and more, at the size at which it looks at the photo.
+    """Finds faces of about 80 pixels and more, counted after resizing.
 
     Attributes:
-        max_pixels: Larger photos are shrunk to this many pixels before looking.
-        enlarge: Smaller ones are enlarged by up to this factor on a side; 2 finds faces of 40
+        max_pixels: Larger photos are shrunk to this many pixels.
+        enlarge: Smaller photos are enlarged by up to this factor on a side; 2 finds faces of 40
             pixels, in four times the time.
-        name: What the detector is called.
+        name: The detector's name.
     """
 
     max_pixels: int = 2_000_000
@@ -41,9 +81,9 @@ class DlibHogDetector(FramingDetector):
 
 
 def _detector() -> Any:
-    """A detector of the thread's own.
+    """This thread's detector.
 
-    dlib lets go of Python's lock, and one detector used by two threads corrupts its memory.
+    dlib releases Python's lock, and one detector used by two threads corrupts its memory.
     """
     if not hasattr(_of_thread, "detector"):
         _of_thread.detector = load_frontal_face_detector()

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.evaluation.faces import embed_faces
-from face_encode.evaluation.page import Page, check_report_path, thumbnail
-from face_encode.hygiene.suspicions import Suspicion, find_suspicions
-from face_encode.photo_folders import people_in
+from face_encode.evaluation.html import Page, check_report_path, thumbnail
+from face_encode.gallery.mistakes import Suspicion, find_suspicions
+from face_encode.photos.folders import people_in
 
 
 @dataclass(frozen=True)

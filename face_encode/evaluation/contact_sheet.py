@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from face_encode.drawing import KNOWN_COLOUR, UNKNOWN_COLOUR, label_font
 from face_encode.errors import InputError
-from face_encode.evaluation.page import picture_of
+from face_encode.evaluation.html import picture_of
 from face_encode.evaluation.people import PeopleResult
 from face_encode.files import replacing
+from face_encode.photos.drawing import KNOWN_COLOUR, UNKNOWN_COLOUR, label_font
 
 RIGHT_COLOUR, WRONG_COLOUR, UNNAMED_COLOUR = KNOWN_COLOUR, UNKNOWN_COLOUR, (120, 124, 132)
 SUFFIXES = (".png", ".jpg", ".jpeg")

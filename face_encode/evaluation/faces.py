@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.alignment import crop_faces
+from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
-from face_encode.errors import InputError
-from face_encode.finding import find_crops
-from face_encode.hygiene.sharpness import sharpness
-from face_encode.progress import tracked
+from face_encode.errors import ImageError, InputError
+from face_encode.gallery.mistakes import sharpness
+from face_encode.photos.reading import read_image
+from face_encode.pipeline.embedding import find_crops
+from face_encode.terminal import tracked
 from face_encode.types import Embeddings, Face, ImageArray
 
 Choice: TypeAlias = Callable[[Sequence[Face], tuple[int, int]], int]
@@ -57,7 +61,7 @@ class EmbeddedFaces:
         photos: P paths.
         embeddings: float32 ``(P, D)``; a row of NaN where there is no face.
         faces: The chosen face of each photo, or None.
-        sharpness: float64 ``(P,)``, see :mod:`face_encode.hygiene.sharpness`; NaN where there
+        sharpness: float64 ``(P,)``, see :mod:`face_encode.gallery.mistakes`; NaN where there
             is no face.
         errors: For each photo why there is no face, or None.
         seconds_a_photo: Wall-clock time, reading, detecting and encoding.
@@ -165,3 +169,75 @@ def similarities(
         raise InputError(f"a metric is one of 'cosine', 'euclidean'. Received: {metric!r}")
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return np.asarray(np.einsum("nd,nd->n", a, b) / lengths, np.float64)
+
+
+_PHOTOS = 20
+_REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Medians of wall-clock times in one process, in milliseconds; NaN where not measured.
+
+    Attributes:
+        reading: A photo from its file.
+        detection: All faces of a photo, with landmarks.
+        encoding_one: One face by itself.
+        encoding_batched: One face of a batch of 32.
+    """
+
+    reading: float
+    detection: float
+    encoding_one: float
+    encoding_batched: float
+
+
+def measure_speeds(photos: Sequence[Path], detector: Detector, encoder: Encoder) -> Speeds:
+    """Time each part on the first photos, after a warm-up.
+
+    Args:
+        photos: Of the kind that is meant to be fast; at most 20 are used.
+        detector: Finds the faces.
+        encoder: Embeds them.
+    """
+    reading, detection, crops = [], [], []
+    recipe = encoder.contract.crop
+    for photo in photos[:_PHOTOS]:
+        try:
+            started = time.perf_counter()
+            image = read_image(photo)
+        except ImageError:
+            continue
+        reading.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        faces = detector.detect(image)
+        detection.append(time.perf_counter() - started)
+        crops.append(crop_faces(image, faces[:1], recipe))
+    # The first photo pays for loading the detector.
+    found = [crop for crop in crops if len(crop)]
+    if not found:
+        return Speeds(_median(reading), _median(detection[1:]), float("nan"), float("nan"))
+    one = found[0]
+    batch = np.repeat(one, BATCH_SIZE, axis=0)
+    return Speeds(
+        reading=_median(reading),
+        detection=_median(detection[1:]),
+        encoding_one=_timed(lambda: encoder.encode(one)),
+        encoding_batched=_timed(lambda: encoder.encode(batch)) / BATCH_SIZE,
+    )
+
+
+def _timed(work: Callable[[], object]) -> float:
+    """The median of repeated runs after one warm-up, in milliseconds."""
+    work()
+    seconds = []
+    for _ in range(_REPEATS):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return _median(seconds)
+
+
+def _median(seconds: Sequence[float]) -> float:
+    """The median in milliseconds; NaN of nothing."""
+    return 1000 * statistics.median(seconds) if seconds else float("nan")

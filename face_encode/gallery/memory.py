@@ -11,32 +11,27 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.archives import TextArray
-from face_encode.calibration import Calibration
-from face_encode.distances import Metric, check_metric
 from face_encode.errors import GalleryError
-from face_encode.files import as_path
-from face_encode.gallery.approximate import ApproximateIndex
-from face_encode.gallery.checking import (
-    check_cosine,
-    check_embeddings,
-    check_labels,
-    check_probes,
-)
-from face_encode.gallery.enrolled import Enrolled
-from face_encode.gallery.gallery import (
+from face_encode.files import TextArray, as_path
+from face_encode.gallery.approximate import ApproximateIndex, find_index
+from face_encode.gallery.base import (
     GALLERY_METRICS,
     EncoderIdentity,
     Mark,
     Ranking,
     Replaces,
+    check_cosine,
+    check_embeddings,
+    check_labels,
+    check_name,
+    check_probes,
     check_ranking,
 )
-from face_encode.gallery.index_file import find_index
-from face_encode.gallery.names import check_name
-from face_encode.gallery.npz_file import GalleryContent
-from face_encode.gallery.npz_store import NpzStore
+from face_encode.gallery.columns import Enrolled
+from face_encode.gallery.distances import Metric, check_metric
+from face_encode.gallery.npz import GalleryContent, NpzStore
 from face_encode.gallery.search import search_enrolled
+from face_encode.gallery.thresholds import Calibration
 from face_encode.types import Embeddings, Match, check_count
 
 

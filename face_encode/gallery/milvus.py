@@ -12,19 +12,21 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.calibration import Calibration
-from face_encode.distances import Metric, check_metric
 from face_encode.errors import FaceEncodeError, GalleryError
-from face_encode.gallery.checking import check_embeddings, check_labels, check_probes
-from face_encode.gallery.gallery import (
+from face_encode.gallery.base import (
     GALLERY_METRICS,
     EncoderIdentity,
     Mark,
     Ranking,
     Replaces,
+    check_embeddings,
     check_encoder,
+    check_labels,
+    check_name,
+    check_probes,
     check_ranking,
 )
+from face_encode.gallery.distances import Metric, check_metric
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.milvus_store import (
     ADDED,
@@ -49,7 +51,7 @@ from face_encode.gallery.milvus_store import (
     rows_of,
     schema_of,
 )
-from face_encode.gallery.names import check_name
+from face_encode.gallery.thresholds import Calibration
 from face_encode.types import Embeddings, Match, check_count
 
 # The properties of a collection that describe its gallery.

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from face_encode.distances import Metric
 from face_encode.errors import GalleryError, InputError, MissingExtraError
 from face_encode.files import as_path, reason_of
+from face_encode.gallery.distances import Metric
 from face_encode.types import Embeddings
 
 _DEFAULT_COLLECTION = "face_encode"

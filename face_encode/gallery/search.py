@@ -12,19 +12,278 @@ import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.distances import Metric
 from face_encode.gallery.approximate import ApproximateIndex
-from face_encode.gallery.checking import check_undamaged
-from face_encode.gallery.enrolled import Enrolled
-from face_encode.gallery.gallery import Ranking
-from face_encode.gallery.groups import GROUP_ROWS, Groups
-from face_encode.gallery.similarities import Similarities, similarities_of
+from face_encode.gallery.base import Ranking, check_undamaged
+from face_encode.gallery.columns import Enrolled
+from face_encode.gallery.distances import Metric
+from face_encode.gallery.quantization import Coded
 from face_encode.types import Embeddings, Match
+
+# A 64th of the similarities is little memory, and to calculate 64 rows anew takes microseconds.
+GROUP_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Groups:
+    """How the rows of a gallery fall into groups.
+
+    Rows are worked on in blocks. A block's groups are combs: with w of them the group g has the
+    rows g, g + w, g + 2 w ..., because maxima are ten times as fast to find across long runs as
+    within short ones. What is left over at the end is a group of its own.
+
+    Attributes:
+        rows: How many there are.
+        height: Rows of a block, a multiple of ``GROUP_ROWS``; the last block may have fewer.
+    """
+
+    rows: int
+    height: int
+
+    @property
+    def count(self) -> int:
+        """Number of groups."""
+        return -(-self.rows // GROUP_ROWS)
+
+    def note_highest(
+        self,
+        values: npt.NDArray[np.float32],
+        block: slice,
+        highest: npt.NDArray[np.float32],
+    ) -> None:
+        """Note the highest value of each group of a block.
+
+        Args:
+            values: float32 ``(r, m)``, of each row of the block.
+            block: Which rows these are.
+            highest: float32 ``(count, m)``, takes the highest.
+        """
+        width = len(values) // GROUP_ROWS
+        first = block.start // GROUP_ROWS
+        combs = values[: width * GROUP_ROWS].reshape(GROUP_ROWS, -1)
+        combs.max(axis=0, out=highest[first : first + width].reshape(-1))
+        if width * GROUP_ROWS < len(values):
+            values[width * GROUP_ROWS :].max(axis=0, out=highest[-1])
+
+    def rows_of(self, groups: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """The rows of some groups."""
+        in_block = self.height // GROUP_ROWS
+        starts = groups // in_block * self.height
+        widths = np.minimum(self.height, self.rows - starts) // GROUP_ROWS
+        places = groups % in_block
+        is_rest = places == widths
+        firsts = starts + np.where(is_rest, widths * GROUP_ROWS, places)
+        strides = np.where(is_rest, 1, widths)
+        rows = firsts[:, np.newaxis] + strides[:, np.newaxis] * np.arange(GROUP_ROWS)
+        found = rows.ravel()
+        return np.asarray(found[found < self.rows], np.intp)
+
+
+# What one rounding to float32 is off by, of a number's size.
+_UNIT_ROUNDOFF = 2.0**-24
+# Roundings beside those of the product itself: of lengths, sums and quotients; with room to spare.
+_FURTHER_ROUNDINGS = 16
+_LARGEST_CODE = 127
+# So many rows of codes are taken as one long row for a single probe: its product with as many
+# copies of the probe, side by side with zeros between, takes half to three quarters of the time.
+_SIDE_BY_SIDE = 4
+# Up to so many probes a product with each is faster than one with all: BLAS is made for many.
+_FEW_PROBES = 4
+
+
+Rows: TypeAlias = "slice | npt.NDArray[np.intp]"
+"""A run of rows, or some rows by their numbers."""
+
+
+class Similarities(Protocol):
+    """The similarities of m probes and the enrolled, higher is nearer.
+
+    Attributes:
+        slack: float64 ``(m,)``, how far a rough similarity is from the exact one at the most.
+        is_threaded: Whether ``scores`` takes all cores by itself; where it does not, it leaves
+            Python's other threads alone.
+    """
+
+    slack: npt.NDArray[np.float64]
+    is_threaded: bool
+
+    def scores(self, rows: Rows) -> npt.NDArray[np.float32]:
+        """Of r rows and all probes, float32 ``(r, m)``: higher where the row is nearer.
+
+        Whatever is the same for all rows of a probe is left to ``rough``, which is asked about
+        the highest scores only.
+        """
+
+    def rough(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """The similarities to within the slack, of scores ``(r, m)``, which it may overwrite."""
+
+    def exact(self, probe: int, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        """Of some rows and one probe, rounded once; the same for the same row, wherever it is."""
+
+
+def similarities_of(enrolled: Enrolled, probes: Embeddings, metric: Metric) -> Similarities:
+    """The similarities of probes, float32 ``(m, D)``, finite, by a gallery's metric."""
+    if metric == "euclidean":
+        return _Euclidean(enrolled, probes)
+    if enrolled.coded is None:
+        return _Cosine(enrolled, probes)
+    return _OfCodes(enrolled.coded, probes) if enrolled.is_int8 else _ByCodes(enrolled, probes)
+
+
+class _Cosine:
+    """By the cosine of the angle; the rows are float32 of any length."""
+
+    def __init__(self, enrolled: Enrolled, probes: Embeddings) -> None:
+        self._enrolled = enrolled
+        self._units = _unit_length(probes)
+        self._factors = self._units.astype(np.float32)
+        self.is_threaded = len(probes) > _FEW_PROBES
+        rounding = (probes.shape[1] + _FURTHER_ROUNDINGS) * _UNIT_ROUNDOFF
+        self.slack = np.full(len(probes), rounding)
+
+    def scores(self, rows: Rows) -> npt.NDArray[np.float32]:
+        result = _products(self._enrolled.rows[rows], self._factors)
+        result /= self._enrolled.scales[rows, np.newaxis]
+        return result
+
+    def rough(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return scores
+
+    def exact(self, probe: int, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        found = self._enrolled.rows[rows].astype(np.float64)
+        lengths = np.sqrt((found**2).sum(axis=1))
+        return _cosines((found * self._units[probe]).sum(axis=1) / lengths)
+
+
+class _Euclidean:
+    """By minus the distance of the embeddings as they are."""
+
+    def __init__(self, enrolled: Enrolled, probes: Embeddings) -> None:
+        self._enrolled = enrolled
+        self._probes = probes.astype(np.float64)
+        self._factors = probes
+        self.is_threaded = len(probes) > _FEW_PROBES
+        lengths = np.sqrt((self._probes**2).sum(axis=1))
+        self._squares = (lengths**2).astype(np.float32)
+        largest = float(enrolled.scales.max(initial=0))
+        rounding = 2 * (probes.shape[1] + _FURTHER_ROUNDINGS) * _UNIT_ROUNDOFF
+        # Of the square; a root is off by the root of that at the most, which it is near zero.
+        self.slack = np.sqrt(rounding * (lengths + largest) ** 2)
+
+    def scores(self, rows: Rows) -> npt.NDArray[np.float32]:
+        result = _products(self._enrolled.rows[rows], self._factors)
+        result *= np.float32(2)
+        result -= self._enrolled.scales[rows, np.newaxis] ** 2
+        return result
+
+    def rough(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        # Rounding makes the square of a tiny distance negative now and then.
+        return np.asarray(-np.sqrt(np.maximum(self._squares - scores, 0)), np.float32)
+
+    def exact(self, probe: int, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        apart = self._enrolled.rows[rows] - self._probes[probe]
+        return np.asarray(-np.sqrt((apart**2).sum(axis=1)), np.float32)
+
+
+class _OfCodes:
+    """By the cosine of the angle; the rows are codes."""
+
+    is_threaded = False
+
+    def __init__(self, coded: Coded, probes: Embeddings) -> None:
+        import numkong
+
+        self._product = numkong.dots_packed
+        self._coded = coded
+        self._units = _unit_length(probes)
+        self._centre = coded.quantizer.centre.astype(np.float64)
+        # A probe of zeros, which has no direction, is as far from everybody.
+        widest = np.abs(self._units).max(axis=1, keepdims=True)
+        steps = np.where(widest > 0, widest, 1) / _LARGEST_CODE
+        codes = np.rint(self._units / steps)
+        left_out = self._units - codes * steps
+        factors = codes.astype(np.int8)
+        self._packed = numkong.dots_pack(factors)
+        self._packed_side_by_side = None
+        if len(factors) == 1:
+            side_by_side = np.kron(np.eye(_SIDE_BY_SIDE, dtype=np.int8), factors)
+            self._packed_side_by_side = numkong.dots_pack(side_by_side)
+        self._steps = steps[:, 0].astype(np.float32)
+        self._offsets = (self._units @ self._centre).astype(np.float32)
+        # The products with the centre and with the codes are both below 2.
+        rounding = _FURTHER_ROUNDINGS * _UNIT_ROUNDOFF * 4
+        lengths = np.sqrt((left_out**2).sum(axis=1))
+        self.slack = lengths * coded.reach + coded.blur + rounding
+
+    def scores(self, rows: Rows) -> npt.NDArray[np.float32]:
+        result = self._whole_products(self._coded.codes[rows]).astype(np.float32)
+        result *= self._coded.steps[rows, np.newaxis]
+        return result
+
+    def rough(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        scores *= self._steps
+        scores += self._offsets
+        return scores
+
+    def _whole_products(self, codes: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+        """Of r rows of codes and the probes', int32 ``(r, m)``."""
+        if self._packed_side_by_side is None:
+            return np.asarray(self._product(codes, self._packed))
+        whole = len(codes) // _SIDE_BY_SIDE * _SIDE_BY_SIDE
+        wide = codes[:whole].reshape(-1, _SIDE_BY_SIDE * codes.shape[1])
+        products = np.asarray(self._product(wide, self._packed_side_by_side)).reshape(-1, 1)
+        if whole == len(codes):
+            return products
+        rest = np.asarray(self._product(codes[whole:], self._packed))
+        return np.concatenate([products, rest])
+
+    def exact(self, probe: int, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        unit = self._units[probe]
+        codes = self._coded.codes[rows].astype(np.float64)
+        along = (codes * unit).sum(axis=1) * self._coded.steps[rows]
+        return _cosines(along + unit @ self._centre)
+
+
+class _ByCodes(_OfCodes):
+    """By the cosine of the angle; the rows are float32, and their codes are looked through."""
+
+    def __init__(self, enrolled: Enrolled, probes: Embeddings) -> None:
+        assert enrolled.coded is not None
+        super().__init__(enrolled.coded, probes)
+        self._cosine = _Cosine(enrolled, probes)
+
+    def exact(self, probe: int, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        return self._cosine.exact(probe, rows)
+
+
+def _unit_length(probes: Embeddings) -> npt.NDArray[np.float64]:
+    """Probes brought to length 1, in double precision; one of zeros stays one."""
+    values = probes.astype(np.float64)
+    lengths = np.sqrt((values**2).sum(axis=1, keepdims=True))
+    return values / np.where(lengths > 0, lengths, 1)
+
+
+def _products(rows: npt.NDArray[Any], factors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Of r rows and m factors, float32 ``(r, m)``."""
+    if len(factors) > _FEW_PROBES:
+        return np.asarray(rows @ factors.T, np.float32)
+    result = np.empty((len(rows), len(factors)), np.float32)
+    for column, factor in enumerate(factors):
+        # Unlike BLAS's, numpy's own product runs in several of Python's threads at once.
+        np.einsum("nd,d->n", rows, factor, out=result[:, column])
+    return result
+
+
+def _cosines(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Rounded, and within the range that people are promised."""
+    return np.asarray(np.clip(values, -1, 1), np.float32)
+
 
 # Similarities calculated at once, which stay in a core's cache: 4 MB.
 _AT_ONCE = 1 << 20

@@ -13,20 +13,16 @@ from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 
 from face_encode.model import Face_Encode_Model
-from face_encode.server import operation_routes, people_routes, recognition_routes
 from face_encode.server.audit import AuditLog
-from face_encode.server.crops import CropFolder
 from face_encode.server.encryption import Cipher
-from face_encode.server.gallery_file import GalleryFile
 from face_encode.server.limits import RequestLimits
 from face_encode.server.metrics import Metrics, RequestMeter
-from face_encode.server.origins import OriginGuard
-from face_encode.server.people_store import PeopleStore
+from face_encode.server.people import CropFolder, GalleryFile, PeopleStore
 from face_encode.server.problems import add_handlers, allowed_methods
 from face_encode.server.recognition import Recogniser
+from face_encode.server.routes import Service, operation_router, people_router, recognition_router
 from face_encode.server.schemas import ProblemAnswer
-from face_encode.server.security import Tokens
-from face_encode.server.service import Service
+from face_encode.server.security import OriginGuard, Tokens
 from face_encode.server.settings import ServerSettings
 from face_encode.version import __version__
 
@@ -98,9 +94,9 @@ def make_application(
     )
     application.state.tokens = tokens
     add_handlers(application)
-    application.include_router(recognition_routes.router)
-    application.include_router(people_routes.router)
-    application.include_router(operation_routes.router)
+    application.include_router(recognition_router)
+    application.include_router(people_router)
+    application.include_router(operation_router)
     _describe_problems(application)
     _add_page(application)
     return application

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,11 @@ from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from face_encode.console import printable
+from face_encode.errors import InputError
+from face_encode.gallery.base import check_name
 from face_encode.server.problems import Problem
 from face_encode.server.settings import Limits
+from face_encode.terminal import printable
 
 _MOST_TEXT_BYTES = 10_000
 _MOST_LABEL_CHARACTERS = 100
@@ -183,4 +186,47 @@ def _unknown_field(field: str, photo_fields: Sequence[str], text_fields: Sequenc
         422,
         "unknown-field",
         f"The fields are: {known} (photos as files), each text once. Received: {field[:50]!r}.",
+    )
+
+
+MOST_CHARACTERS = 200
+# They end a path segment, here or at a proxy.
+_SEPARATORS = frozenset("/\\")
+# Embeddings and overrides of the writing direction can make one name look like another.
+_DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def person_name(value: object) -> str:
+    """A name as it is enrolled: trimmed, and of the many ways to write an é always the same one.
+
+    Returns:
+        In Unicode's normal form NFC.
+
+    Raises:
+        InputError: No text, empty, too long, or with characters that no name has.
+    """
+    if not isinstance(value, str):
+        raise InputError(f"a person's name is text. Received: {type(value).__name__}")
+    if len(value) > 4 * MOST_CHARACTERS:
+        raise InputError(_allowed(value))
+    check_name(value)
+    name = unicodedata.normalize("NFC", value.strip())
+    if (
+        len(name) > MOST_CHARACTERS
+        or name.startswith(".")
+        or any(
+            character in _SEPARATORS
+            or character in _DIRECTIONS
+            or unicodedata.category(character) in ("Zl", "Zp", "Cn", "Co")
+            for character in name
+        )
+    ):
+        raise InputError(_allowed(name))
+    return name
+
+
+def _allowed(name: str) -> str:
+    return (
+        f"a person's name has at most {MOST_CHARACTERS} characters, does not begin with a dot, and "
+        f"holds no slash, line break or mark of the writing direction. Received: {name[:80]!r}"
     )

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 from face_encode.errors import GalleryError, InputError, MissingExtraError
-from face_encode.gallery.npz_file import ENCRYPTED_HEADER as HEADER
+from face_encode.gallery.npz import ENCRYPTED_HEADER as HEADER
 
 KEY_VARIABLE = "FACE_ENCODE_GALLERY_KEY"
 

@@ -18,13 +18,13 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.detectors.detector import Detector
+from face_encode.detectors.base import Detector
 from face_encode.errors import DatasetError, InputError
 from face_encode.files import replacing
-from face_encode.finding import find_crops
-from face_encode.images import content_digest
-from face_encode.photo_folders import people_in
-from face_encode.progress import tracked
+from face_encode.photos.folders import people_in
+from face_encode.photos.reading import content_digest
+from face_encode.pipeline.embedding import find_crops
+from face_encode.terminal import tracked
 from face_encode.types import CropRecipe, ImageArray, LeftOut
 from face_encode.weights import cache_folder
 

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from face_encode.console import exit_code_of
+from face_encode.terminal import exit_code_of
 
 DESCRIPTION = (
     "Teach VGG16 with an MLP head to give another encoder's embeddings. The same command goes "
@@ -80,12 +80,16 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         FaceEncodeError: Whatever stands in the way.
     """
-    from face_encode.detectors.loading import load_detector
+    from face_encode.detectors.registry import load_detector
     from face_encode.encoders.engines.table import KERAS
-    from face_encode.encoders.loading import load_encoder
-    from face_encode.training.distillation import distil
-    from face_encode.training.recipe import SETTINGS, Recipe, read_recipe
-    from face_encode.training.settings import Distillation
+    from face_encode.encoders.registry import load_encoder
+    from face_encode.training.distillation import (
+        SETTINGS,
+        Distillation,
+        Recipe,
+        distil,
+        read_recipe,
+    )
 
     recipe = read_recipe(options.recipe) if options.recipe else Recipe()
     given = {name: getattr(options, name, None) for name in SETTINGS}

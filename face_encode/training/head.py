@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from face_encode.console import exit_code_of
-from face_encode.training.conditions import CONDITIONS
+from face_encode.terminal import exit_code_of
+from face_encode.training.augmentation import CONDITIONS
 
 if TYPE_CHECKING:
     from face_encode.training.retraining import Retrained
@@ -102,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         FaceEncodeError: Whatever stands in the way.
     """
-    from face_encode.detectors.loading import load_detector
+    from face_encode.detectors.registry import load_detector
     from face_encode.training.backbones import open_backbone
     from face_encode.training.fitting import Schedule
     from face_encode.training.report import check_extra, draw_report, write_events

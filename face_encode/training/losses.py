@@ -7,13 +7,102 @@ batches of (images, people) that hold several photos of each person.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import keras
 from keras import ops
 
 from face_encode.errors import InputError
-from face_encode.training.mining import batch_hard, batch_semi_hard, squared_distances
+
+
+class MinedTriplets(NamedTuple):
+    """Triplets, as distances; M is the number of anchors or of pairs of anchor and positive.
+
+    Attributes:
+        positive_distance: ``(M,)``, anchor to positive.
+        negative_distance: ``(M,)``, anchor to the chosen negative.
+        is_valid: ``(M,)`` boolean; False where the batch held no positive or no negative, and
+            the distances mean nothing.
+    """
+
+    positive_distance: Any
+    negative_distance: Any
+    is_valid: Any
+
+
+def squared_distances(embeddings: Any) -> Any:
+    """Squared Euclidean distances between all embeddings of a batch.
+
+    Args:
+        embeddings: float ``(N, D)``, L2-normalised or not.
+
+    Returns:
+        ``(N, N)``, at least 0, and 0 on the diagonal.
+    """
+    products = ops.matmul(embeddings, ops.transpose(embeddings))
+    squares = ops.diagonal(products)
+    # The product form saves the (N, N, D) differences; rounding may push it below 0.
+    return ops.relu(squares[:, None] + squares[None, :] - 2 * products)
+
+
+def batch_hard(distances: Any, people: Any) -> MinedTriplets:
+    """The farthest positive and the nearest negative of each anchor.
+
+    Args:
+        distances: float ``(N, N)``, from :func:`squared_distances`.
+        people: int ``(N,)``, who is on each photo.
+
+    Returns:
+        N triplets, one an anchor.
+    """
+    positive, negative = _pair_masks(people)
+    infinity = _beyond(distances)
+    return MinedTriplets(
+        ops.max(ops.where(positive, distances, -infinity), axis=1),
+        ops.min(ops.where(negative, distances, infinity), axis=1),
+        ops.logical_and(ops.any(positive, axis=1), ops.any(negative, axis=1)),
+    )
+
+
+def batch_semi_hard(distances: Any, people: Any) -> MinedTriplets:
+    """For each anchor and positive the nearest negative that is farther than the positive.
+
+    Where every negative is nearer than the positive, the farthest of them is taken: the least
+    hard, because the hardest ones let the training collapse early on (FaceNet, section 3.2).
+
+    Args:
+        distances: float ``(N, N)``, from :func:`squared_distances`.
+        people: int ``(N,)``, who is on each photo.
+
+    Returns:
+        N * N triplets, one for each ordered pair; valid are those of one person's two photos.
+    """
+    positive, negative = _pair_masks(people)
+    infinity = _beyond(distances)
+    # Axes: anchor, positive, candidate negative.
+    candidates = distances[:, None, :]
+    farther = ops.logical_and(negative[:, None, :], candidates > distances[:, :, None])
+    nearest_farther = ops.min(ops.where(farther, candidates, infinity), axis=2)
+    farthest = ops.max(ops.where(negative, distances, -infinity), axis=1)
+    chosen = ops.where(ops.any(farther, axis=2), nearest_farther, farthest[:, None])
+    is_valid = ops.logical_and(positive, ops.any(negative, axis=1)[:, None])
+    return MinedTriplets(
+        ops.reshape(distances, (-1,)), ops.reshape(chosen, (-1,)), ops.reshape(is_valid, (-1,))
+    )
+
+
+def _pair_masks(people: Any) -> tuple[Any, Any]:
+    """Boolean ``(N, N)``: pairs of two photos of one person, and pairs of two people."""
+    people = ops.reshape(people, (-1,))
+    same = ops.equal(people[:, None], people[None, :])
+    itself = ops.eye(ops.shape(people)[0], dtype="bool")
+    return ops.logical_and(same, ops.logical_not(itself)), ops.logical_not(same)
+
+
+def _beyond(distances: Any) -> Any:
+    """A number beyond every distance; finite, so that no gradient becomes NaN."""
+    return ops.max(distances) + 1
+
 
 __all__ = ["MinedTripletLoss", "MultiSimilarityLoss", "TeacherLoss"]
 
@@ -37,7 +126,7 @@ class MinedTripletLoss(keras.losses.Loss):  # type: ignore[misc]
         Args:
             margin: By how much a negative is to be farther than the positive, as a squared
                 distance; on normalised embeddings those lie within 0..4.
-            mining: ``"semi_hard"`` or ``"hard"``: see :mod:`face_encode.training.mining`.
+            mining: ``"semi_hard"`` or ``"hard"``: see :mod:`face_encode.training.losses`.
             normalize: Whether embeddings are scaled to length 1 first.
             name: As for every Keras loss.
             **keywords: As for every Keras loss.

@@ -8,9 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import DatasetError
-from face_encode.metrics.accuracy import accuracy_at, verification_accuracy
-from face_encode.metrics.roc import roc_auc, smallest_meaningful_far, tar_at_far, threshold_at_far
-from face_encode.quantization import unit_length
+from face_encode.evaluation.metrics import (
+    accuracy_at,
+    roc_auc,
+    smallest_meaningful_far,
+    tar_at_far,
+    threshold_at_far,
+    verification_accuracy,
+)
+from face_encode.gallery.quantization import unit_length
 from face_encode.types import Embeddings
 
 # A few people with hundreds of photos would otherwise make up most pairs.

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import InputError, ModelFileError
 from face_encode.files import replacing
-from face_encode.progress import tracked
+from face_encode.terminal import tracked
 from face_encode.training.augmentation import Augmentation
 from face_encode.types import Embeddings, ImageArray
 

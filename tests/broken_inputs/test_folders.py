@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from face_encode.encoders.encoder import Encoder
-from face_encode.enrolment import enrol_people
 from face_encode.errors import DatasetError, InputError
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.model import Face_Encode_Model
-from face_encode.photo_folders import people_in
+from face_encode.photos.folders import people_in
+from face_encode.pipeline.enrolment import enrol_people
 from face_encode.types import EnrolmentReport, Face, ImageArray
 from tests.broken_inputs.conftest import WholePhoto
 from tests.broken_inputs.making import BROKEN_FILES, picture

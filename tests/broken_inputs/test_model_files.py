@@ -15,7 +15,7 @@ import pytest
 
 from face_encode.encoders.contract import CONTRACT_MEMBER
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.loading import load_encoder
+from face_encode.encoders.registry import load_encoder
 from face_encode.errors import FaceEncodeError, InputError, ModelFileError
 from tests.broken_inputs.making import Explosive, encoded
 

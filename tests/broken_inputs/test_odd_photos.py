@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from face_encode.images import content_digest, read_image
+from face_encode.photos.reading import content_digest, read_image
 from face_encode.types import ImageArray
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from face_encode.errors import FaceEncodeError, ImageError, InputError
-from face_encode.images import as_rgb, content_digest, read_image
+from face_encode.photos.reading import as_rgb, content_digest, read_image
 from tests.broken_inputs.making import BROKEN_FILES, BROKEN_PATHS, encoded, little_memory, picture
 
 ALL = {**BROKEN_FILES, **BROKEN_PATHS}

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from face_encode.cli import main
-from face_encode.images import read_image
 from face_encode.model import Face_Encode_Model
+from face_encode.photos.reading import read_image
 from face_encode.types import ImageArray
-from face_encode.watching.recording import Recorder
-from face_encode.watching.sources import RecordedVideo
+from face_encode.video.output import Recorder
+from face_encode.video.sources import RecordedVideo
 from tests.conftest import VERIFY_DATASET
-from tests.watching.streaming import streaming
+from tests.video.streaming import streaming
 
 
 @pytest.fixture(scope="module")

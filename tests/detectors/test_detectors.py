@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from face_encode.detectors import detector as module
-from face_encode.detectors.detector import (
+from face_encode.detectors import base as module
+from face_encode.detectors.base import (
     Detector,
     Found,
     FramingDetector,
@@ -24,10 +24,14 @@ from face_encode.detectors.detector import (
     scaled,
 )
 from face_encode.detectors.dlib_hog import DlibHogDetector
-from face_encode.detectors.loading import DEFAULT_DETECTOR, KNOWN_DETECTORS, load_detector
-from face_encode.detectors.thorough import ThoroughDetector
+from face_encode.detectors.registry import (
+    DEFAULT_DETECTOR,
+    KNOWN_DETECTORS,
+    ThoroughDetector,
+    load_detector,
+)
 from face_encode.errors import InputError
-from face_encode.images import read_image
+from face_encode.photos.reading import read_image
 from face_encode.types import Face, ImageArray
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from face_encode.detectors import dlib_cnn
-from face_encode.detectors.detector import Found
+from face_encode.detectors.base import Found
 from face_encode.detectors.dlib_cnn import DlibCnnDetector, find_by_dlib
-from face_encode.images import read_image
+from face_encode.photos.reading import read_image
 from face_encode.types import ImageArray
 
 

@@ -10,9 +10,9 @@ import pytest
 from face_encode.detectors import haar
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.detectors.haar import HaarDetector
-from face_encode.detectors.loading import load_detector
+from face_encode.detectors.registry import load_detector
 from face_encode.errors import InputError, MissingExtraError, WeightsError
-from face_encode.images import read_image
+from face_encode.photos.reading import read_image
 
 
 def test_finds_faces_that_hog_is_too_coarse_for(people_photos: list[Path]) -> None:

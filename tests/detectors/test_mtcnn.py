@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from face_encode.detectors import mtcnn
-from face_encode.detectors.loading import load_detector
+from face_encode.detectors.registry import load_detector
 from face_encode.errors import InputError, MissingExtraError, WeightsError
-from face_encode.images import read_image
+from face_encode.photos.reading import read_image
 from face_encode.weights import KNOWN_WEIGHTS
 from tests.conftest import REPOSITORY
 

@@ -4,7 +4,7 @@ import dlib
 import numpy as np
 
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.loading import load_encoder
+from face_encode.encoders.registry import load_encoder
 from face_encode.types import ImageArray
 from face_encode.weights import installed_path
 

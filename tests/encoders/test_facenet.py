@@ -17,7 +17,7 @@ import pytest
 from face_encode.encoders import facenet
 from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.loading import load_encoder
+from face_encode.encoders.registry import load_encoder
 from face_encode.errors import WeightsError
 from face_encode.weights import KNOWN_WEIGHTS
 from tests.encoders import torch_writing

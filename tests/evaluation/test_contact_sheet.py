@@ -17,8 +17,7 @@ from face_encode.evaluation.contact_sheet import (
     write_contact_sheet,
 )
 from face_encode.evaluation.faces import EmbeddedFaces
-from face_encode.evaluation.identification import evaluate_identification
-from face_encode.evaluation.people import PeopleResult
+from face_encode.evaluation.people import PeopleResult, evaluate_identification
 from face_encode.types import Box, Face
 from tests.conftest import EXAMPLES, VERIFY_DATASET
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from face_encode.evaluation.lfw import PairList
-from face_encode.evaluation.pairs import verification_numbers
-from face_encode.metrics.accuracy import fold_accuracy, verification_accuracy
+from face_encode.errors import DatasetError
+from face_encode.evaluation.metrics import fold_accuracy, verification_accuracy
+from face_encode.evaluation.pairs import PairList, read_pairs, verification_numbers
 
 
 def scored_pairs(count: int, folds: int | None, seed: int = 0) -> tuple[Any, PairList]:
@@ -74,3 +74,110 @@ def test_keys_of_the_json_are_text() -> None:
     text = json.dumps({str(rate): tar for rate, tar in numbers.tar_at_far.items()})
     assert json.loads(text)["0.0001"] is None
     assert set(json.loads(text)) == {"0.1", "0.01", "0.001", "0.0001"}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Empty files in LFW's layout: these readers never open a photo."""
+    folder = tmp_path / "photos"
+    for name, count in {"Ann_Lee": 3, "Bo_Ek": 2, "Cy": 1}.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(1, count + 1):
+            (folder / name / f"{name}_{number:04d}.jpg").touch()
+    return folder
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "pairs.txt"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_view_1(photos: Path, tmp_path: Path) -> None:
+    text = "2\nAnn_Lee\t1\t3\nBo_Ek\t1\t2\nAnn_Lee\t2\tBo_Ek\t1\nCy\t1\tAnn_Lee\t1\n"
+    pairs = read_pairs(write(tmp_path, text), photos)
+    assert len(pairs) == 4
+    assert pairs.folds is None
+    assert pairs.same.tolist() == [True, True, False, False]
+    assert pairs.people == ("Ann_Lee", "Bo_Ek", "Ann_Lee", "Cy")
+    assert pairs.photos_a[0] == photos / "Ann_Lee" / "Ann_Lee_0001.jpg"
+    assert pairs.photos_b[0] == photos / "Ann_Lee" / "Ann_Lee_0003.jpg"
+    assert pairs.photos_b[2] == photos / "Bo_Ek" / "Bo_Ek_0001.jpg"
+    assert len(pairs.photos()) == 6
+
+
+def test_view_2_has_folds(photos: Path, tmp_path: Path) -> None:
+    fold = "Ann_Lee 1 2\nAnn_Lee 1 Cy 1\n"
+    pairs = read_pairs(write(tmp_path, "3 1\n" + 3 * fold), photos)
+    assert pairs.folds is not None
+    assert pairs.folds.tolist() == [0, 0, 1, 1, 2, 2]
+    assert pairs.same.tolist() == [True, False] * 3
+
+
+def test_photos_of_another_kind_are_found(photos: Path, tmp_path: Path) -> None:
+    (photos / "Cy" / "Cy_0001.jpg").rename(photos / "Cy" / "Cy_0001.png")
+    pairs = read_pairs(write(tmp_path, "1\nAnn_Lee 1 2\nAnn_Lee 1 Cy 1\n"), photos)
+    assert pairs.photos_b[1].suffix == ".png"
+
+
+def test_csv(photos: Path, tmp_path: Path) -> None:
+    text = (
+        "photo_a,photo_b,same\n"
+        "Ann_Lee/Ann_Lee_0001.jpg,Ann_Lee/Ann_Lee_0002.jpg,1\n"
+        '"Ann_Lee/Ann_Lee_0001.jpg",Bo_Ek/Bo_Ek_0001.jpg,False\n'
+    )
+    pairs = read_pairs(write(tmp_path, text), photos)
+    assert pairs.same.tolist() == [True, False]
+    assert pairs.folds is None
+    assert pairs.photos_b[1] == photos / "Bo_Ek" / "Bo_Ek_0001.jpg"
+
+
+def test_csv_with_byte_order_mark_and_folds(photos: Path, tmp_path: Path) -> None:
+    row = "Ann_Lee/Ann_Lee_0001.jpg,Ann_Lee/Ann_Lee_0002.jpg,yes"
+    text = f"\ufeffphoto_a,photo_b,same,fold\n{row},b\n{row},a\n{row},b\n"
+    folds = read_pairs(write(tmp_path, text), photos).folds
+    assert folds is not None
+    np.testing.assert_array_equal(folds, [1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty"),
+        ("photo_a,photo_b,same\n", "empty"),
+        ("2\nAnn_Lee 1 2\n", "promises 4 pairs"),
+        ("1\nAnn_Lee 1 2\nBo_Ek 1 2\n", "as many same as different"),
+        ("1\nAnn_Lee one two\nAnn_Lee 1 Bo_Ek 1\n", "line 2"),
+        ("1\nAnn_Lee 1\nAnn_Lee 1 Bo_Ek 1\n", "line 2"),
+        ("1\nAnn_Lee 1 9\nAnn_Lee 1 Bo_Ek 1\n", "not in"),
+        ("first,second,same\na,b,1\n", "columns"),
+        ("photo_a,photo_b,same\nx.jpg,y.jpg,maybe\n", "line 2"),
+        ("photo_a,photo_b,same\nx.jpg\n", "line 2"),
+        ("photo_a,photo_b,same\nx.jpg,y.jpg,1\n", "not in"),
+    ],
+)
+def test_a_wrong_list_is_refused(photos: Path, tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        read_pairs(write(tmp_path, text), photos)
+
+
+def test_missing_files_are_refused(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="cannot read"):
+        read_pairs(tmp_path / "no.txt", photos)
+    with pytest.raises(DatasetError, match="does not exist"):
+        read_pairs(write(tmp_path, "1\n"), tmp_path / "none")
+    binary = tmp_path / "binary.txt"
+    binary.write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(DatasetError, match="cannot read"):
+        read_pairs(binary, photos)
+
+
+def test_the_development_list_of_lfw(lfw_photos: Path, lfw_pairs: Path) -> None:
+    pairs = read_pairs(lfw_pairs, lfw_photos)
+    assert len(pairs) == 2200
+    assert pairs.same.sum() == 1100
+    assert pairs.folds is None
+    same_person = [
+        a.parent == b.parent for a, b in zip(pairs.photos_a, pairs.photos_b, strict=True)
+    ]
+    np.testing.assert_array_equal(same_person, pairs.same)

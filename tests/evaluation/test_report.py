@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from face_encode.evaluation.lfw import PairList
-from face_encode.evaluation.pairs import PairsResult, verification_numbers
+from face_encode.evaluation.faces import Speeds
+from face_encode.evaluation.pairs import PairList, PairsResult, verification_numbers
 from face_encode.evaluation.report import write_pairs_report
-from face_encode.evaluation.speed import Speeds
 
 
 def measured(folder: Path, folds: int | None) -> PairsResult:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from face_encode.gallery import npz_file
-from face_encode.gallery.gallery import EncoderIdentity, Gallery
+from face_encode.gallery import npz
+from face_encode.gallery.base import EncoderIdentity, Gallery
 from face_encode.gallery.opening import open_gallery
 from tests.gallery.stores import Store
 
@@ -39,7 +39,7 @@ def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(params=[True, False], ids=["mapped", "read"])
 def is_mapped(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Both ways to open a file, whatever its size."""
-    monkeypatch.setattr(npz_file, "_MAPPED_FROM_BYTES", 0 if request.param else 1 << 60)
+    monkeypatch.setattr(npz, "_MAPPED_FROM_BYTES", 0 if request.param else 1 << 60)
     return bool(request.param)
 
 

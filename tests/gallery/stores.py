@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from face_encode.gallery.gallery import EncoderIdentity, Gallery
+from face_encode.gallery.base import EncoderIdentity, Gallery
 from tests.gallery.common import Identity, vectors
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from face_encode.errors import GalleryError, InputError, WrongEncoderError
-from tests.calibrations import BY_HAND
+from tests.gallery.calibrations import BY_HAND
 from tests.gallery.common import SIXTEEN, Identity, vectors
 from tests.gallery.stores import Store
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from face_encode.errors import GalleryError, InputError
-from face_encode.gallery.loading import load_gallery
 from face_encode.gallery.memory import MemoryGallery
-from face_encode.gallery.opening import open_gallery
+from face_encode.gallery.opening import load_gallery, open_gallery
 from tests.gallery.common import SIXTEEN, Identity, like_faces, vectors
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from face_encode.errors import GalleryError, InputError
-from face_encode.gallery.gallery import Gallery
+from face_encode.gallery.base import Gallery
 from face_encode.gallery.milvus import MilvusGallery
 from face_encode.gallery.milvus_store import milvus_address, open_store
 from face_encode.gallery.opening import open_gallery
-from tests.calibrations import BY_HAND
+from tests.gallery.calibrations import BY_HAND
 from tests.gallery.common import SIXTEEN, Identity, vectors
 
 pytest.importorskip("pymilvus")

@@ -21,7 +21,7 @@ import pytest
 
 from face_encode.errors import GalleryError, InputError, MissingExtraError, WrongEncoderError
 from face_encode.gallery import milvus_store
-from face_encode.gallery.gallery import Gallery
+from face_encode.gallery.base import Gallery
 from face_encode.gallery.milvus_store import TOKEN_VARIABLE, is_milvus, milvus_address
 from face_encode.gallery.opening import open_gallery
 from tests.conftest import REPOSITORY

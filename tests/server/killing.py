@@ -20,8 +20,8 @@ from pathlib import Path
 
 from benchmarks.serving import Client, RunningService
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.loading import load_encoder
-from face_encode.gallery.loading import load_gallery
+from face_encode.encoders.registry import load_encoder
+from face_encode.gallery.opening import load_gallery
 from tests.conftest import EXAMPLES
 
 PHOTO = (EXAMPLES / "ada_mirova.jpg").read_bytes()

@@ -11,7 +11,7 @@ pytest.importorskip("cryptography")
 
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import GalleryError, InputError
-from face_encode.gallery.loading import load_gallery
+from face_encode.gallery.opening import load_gallery
 from face_encode.server.encryption import Cipher, cipher_from_environment, is_encrypted
 from tests.conftest import EXAMPLES
 from tests.server.conftest import Serve

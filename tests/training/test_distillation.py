@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,13 +14,23 @@ import pytest
 
 from face_encode.encoders.contract import EncoderContract, read_contract
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.loading import load_encoder
+from face_encode.encoders.registry import load_encoder
 from face_encode.encoders.vgg16 import vgg_embedding
-from face_encode.errors import InputError
+from face_encode.errors import InputError, ModelFileError
 from face_encode.training import distillation
-from face_encode.training.distillation import distil
-from face_encode.training.settings import Distillation
-from face_encode.types import CropRecipe
+from face_encode.training.distillation import (
+    SETTINGS,
+    Distillation,
+    StudentFrame,
+    distil,
+    earlier_student,
+    read_recipe,
+    train_on_people,
+    vgg16_student,
+)
+from face_encode.training.fitting import Progress
+from face_encode.training.verification import PairSet, measure
+from face_encode.types import CropRecipe, ImageArray
 from tests.training.drawn_people import WholePhotoDetector, draw_people
 
 
@@ -156,3 +170,207 @@ def test_a_wider_student_goes_on_from_a_finished_one(
     last_score = rows[-1].split(",")[rows[0].split(",").index("score")]
     # Before the first step it tells people apart exactly as the one that it came from.
     assert result.stages["48px"].rows[0]["score"] == pytest.approx(float(last_score), abs=1e-6)
+
+
+def draw(people: int, photos: int, seed: int) -> tuple[ImageArray, np.ndarray]:
+    """People are a colour under much light; what tells them apart is the hue."""
+    random = np.random.default_rng(seed)
+    colours = random.uniform(60, 200, (people, 1, 1, 1, 3))
+    light = random.normal(0, 60, (people, photos, 1, 1, 1))
+    crops = colours + light + random.normal(0, 6, (people, photos, 8, 8, 3))
+    numbers = np.repeat(np.arange(people), photos)
+    return crops.reshape(-1, 8, 8, 3).clip(0, 255).astype(np.uint8), numbers
+
+
+def network() -> keras.Model:
+    keras.utils.set_random_seed(1)
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(16, "relu"),
+            keras.layers.Dense(8),
+        ]
+    )
+
+
+def stage(
+    folder: Path, judge: Callable[[keras.Model], float], epochs: int = 4
+) -> tuple[keras.Model, Progress]:
+    crops, people = draw(30, 4, 0)
+    model = network()
+    progress = train_on_people(
+        model,
+        crops,
+        people,
+        lambda: {"score": judge(model), "standard_error": 0.01},
+        epochs=epochs,
+        learning_rate=0.01,
+        folder=folder,
+        run_key="key",
+    )
+    return model, progress
+
+
+def test_it_tells_other_people_apart_better(tmp_path: Path) -> None:
+    crops, people = draw(20, 4, 9)
+    pairs = PairSet.among(people)
+
+    def judge(model: keras.Model) -> float:
+        return measure(model.predict(crops, verbose=0), pairs).accuracy
+
+    model, progress = stage(tmp_path, judge)
+    scores = [row["score"] for row in progress.rows]
+    assert progress.best_epoch > 0
+    assert max(scores) > scores[0] + 0.05, scores
+    assert judge(model) == pytest.approx(max(scores))
+
+
+def test_what_does_not_help_is_not_kept(tmp_path: Path) -> None:
+    given = iter([0.8, 0.8, 0.805, 0.7])
+    model, progress = stage(tmp_path, lambda _: next(given), epochs=2)
+    assert progress.best_epoch == 0
+    for kept, untouched in zip(model.get_weights(), network().get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, untouched)
+
+
+FRAME = StudentFrame(
+    contract=EncoderContract("student", CropRecipe("dlib_chip", 40, 40, margin=0.0), threshold=0.5),
+    share=0.8,
+    mean=np.array([1.0, -2.0, 0.5], np.float32),
+    scale=0.25,
+)
+
+
+def test_it_sees_the_middle_of_the_teachers_crop() -> None:
+    crop = np.zeros((1, 40, 40, 3), np.uint8)
+    crop[:, 4:36, 4:36] = 255
+    seen = FRAME.seen(crop, 32)
+    assert seen.shape == (1, 32, 32, 3)
+    assert seen.min() == 255
+
+
+def test_finishing_undoes_the_centring_and_folds_the_normalisation() -> None:
+    keras.utils.set_random_seed(0)
+    student = vgg16_student(0.0625, False, 32, 3)
+    # Moving averages other than those of the beginning, so that folding has something to do.
+    for layer in student.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights([weight + 0.3 for weight in layer.get_weights()])
+    crops = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
+    learnt = keras.ops.convert_to_numpy(student(crops.astype(np.float32), training=False))
+    encoder = FRAME.finish(student)
+    assert encoder.contract.crop == replace(FRAME.contract.crop, height=32, width=32)
+    np.testing.assert_allclose(FRAME.centred(encoder.encode(crops)), learnt, rtol=1e-3, atol=1e-3)
+    kinds = [type(layer).__name__ for layer in encoder.model.layers]
+    assert kinds.count("BatchNormalization") == 3
+
+
+def test_mixed_precision_is_the_students_alone() -> None:
+    student = vgg16_student(0.0625, True, 32, 3)
+    assert student.get_layer("block1_conv1").compute_dtype == "bfloat16"
+    assert student.get_layer("embedding").compute_dtype == "float32"
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_an_earlier_student_is_opened_and_widened(tmp_path: Path) -> None:
+    path = tmp_path / "student.keras"
+    student = vgg16_student(0.0625, False, 32, 3)
+    student.save(path)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.float32)
+    answers = keras.ops.convert_to_numpy(student(pixels))
+    for width in (0.0625, 0.125):
+        again = earlier_student(path, width, 3)
+        assert again.get_layer("block1_conv1").filters == 64 * width
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(again(pixels)), answers, rtol=1e-3, atol=1e-4
+        )
+
+
+def test_a_student_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "student.keras"
+    vgg16_student(0.125, False, 32, 3).save(path)
+    for width, size in ((0.1875, 3), (0.0625, 3), (0.125, 4)):
+        with pytest.raises(InputError, match="Received: 3 numbers, 8 channels"):
+            earlier_student(path, width, size)
+    with pytest.raises(ModelFileError, match="cannot load"):
+        earlier_student(tmp_path / "none.keras", 0.125, 3)
+
+
+def test_checkpoints_lie_beside_the_output(tmp_path: Path) -> None:
+    work = Distillation(tmp_path, tmp_path / "student.keras")
+    assert work.run_folder == tmp_path / "student.training"
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"sides": (32,)}, InputError),
+        ({"optimizer": "sgd"}, InputError),
+        ({"sides": (64, 48, 32, 16)}, InputError),
+        ({"epochs": (1, 1, 1, 0)}, InputError),
+        ({"views": (1,)}, InputError),
+        ({"mixup": 1.5}, InputError),
+        ({"output": Path("student.h5")}, ModelFileError),
+    ],
+)
+def test_settings_out_of_range_are_refused(
+    tmp_path: Path, changes: dict[str, object], error: type[Exception]
+) -> None:
+    with pytest.raises(error, match="Received"):
+        Distillation(tmp_path, **{"output": tmp_path / "student.keras", **changes})  # type: ignore[arg-type]
+
+
+SHIPPED = Path(__file__).parents[2] / "weights" / "vgg_embedding.json"
+
+
+def test_the_shipped_recipe_is_one() -> None:
+    recipe = read_recipe(SHIPPED)
+    work = Distillation(Path("people"), Path("vgg_embedding.keras"), **recipe.settings)
+    assert recipe.teacher == "dlib_resnet"
+    assert work.sides[-1] >= 32
+    assert work.test == 0.2
+
+
+def test_a_recipe_sets_what_it_names(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps({"about": "a try", "sides": [32, 40], "margin": 0, "width": 1}))
+    recipe = read_recipe(path)
+    assert (recipe.teacher, recipe.detector) == (None, None)
+    assert recipe.settings == {"sides": (32, 40), "margin": 0, "width": 1}
+
+
+def test_every_setting_can_be_checked(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    for name in SETTINGS:
+        path.write_text(json.dumps({name: {}}))
+        with pytest.raises(InputError, match=rf"'{name}' is .*Received: \{{\}}"):
+            read_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"side": [32]}, "Received: 'side'"),
+        ({"sides": [32, "48"]}, "'sides' is tuple"),
+        ({"batch_size": True}, "'batch_size' is int"),
+        ({"mixed_precision": 1}, "'mixed_precision' is bool"),
+        ({"teacher": 3}, "'teacher' is a name"),
+        ({"data": "elsewhere"}, "Received: 'data'"),
+        ([], "one JSON object"),
+    ],
+)
+def test_what_is_no_recipe_is_refused(tmp_path: Path, content: Any, message: str) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message):
+        read_recipe(path)
+
+
+def test_no_file_and_no_json_are_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read_recipe(tmp_path / "recipe.json")
+    (tmp_path / "recipe.json").write_text("sides: 32")
+    with pytest.raises(InputError, match="no JSON"):
+        read_recipe(tmp_path / "recipe.json")

@@ -13,7 +13,7 @@ import pytest
 
 from face_encode.encoders.contract import EncoderContract, read_contract
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.loading import load_encoder
+from face_encode.encoders.registry import load_encoder
 from face_encode.errors import DatasetError, FaceEncodeError, InputError, TrainingError
 from face_encode.training import head
 from face_encode.training.backbones import Backbone, split_encoder

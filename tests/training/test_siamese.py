@@ -12,11 +12,11 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.detectors.loading import load_detector
+from face_encode.detectors.registry import load_detector
 from face_encode.encoders.vgg16 import vgg_embedding
-from face_encode.finding import find_crops
+from face_encode.pipeline.embedding import find_crops
+from face_encode.training.backbones import standardize_layers
 from face_encode.training.batches import random_triplets
-from face_encode.training.initialization import standardize_layers
 from face_encode.training.triplet import TripletModel
 from face_encode.types import CropRecipe
 

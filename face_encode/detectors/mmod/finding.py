@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from face_encode.detectors.detector import Found
+from face_encode.detectors.base import Found
 from face_encode.detectors.mmod.decoding import best_apart, to_whole
 from face_encode.detectors.mmod.network import Network
 from face_encode.detectors.mmod.pyramid import draw_pyramid, lay_out

@@ -15,10 +15,10 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from face_encode.console import without_native_notices
 from face_encode.encoders.contract import EncoderContract, read_contract, save_encoder
 from face_encode.encoders.engines.engine import first_line_of, release_of
 from face_encode.errors import EngineError, MissingExtraError
+from face_encode.terminal import without_native_notices
 
 if TYPE_CHECKING:
     import keras

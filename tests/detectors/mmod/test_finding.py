@@ -9,7 +9,7 @@ import pytest
 
 from face_encode.detectors.mmod.finding import FaceFinder
 from face_encode.errors import WeightsError
-from face_encode.images import read_image
+from face_encode.photos.reading import read_image
 from face_encode.weights import installed_path
 
 

@@ -18,7 +18,7 @@ from face_encode.encoders.engines import choosing, conversion
 from face_encode.encoders.engines.engine import Engine, Network
 from face_encode.encoders.engines.onnx_runtime import open_onnx_runtime
 from face_encode.encoders.engines.table import ENGINES, KERAS
-from face_encode.encoders.loading import load_encoder
+from face_encode.encoders.registry import load_encoder
 from face_encode.errors import EngineError, InputError, MissingExtraError, ModelFileError
 from face_encode.types import CropRecipe, Embeddings, ImageArray
 

@@ -1,0 +1,256 @@
+"""``face-encode serve``: the HTTP service and its page."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from face_encode.cli.options import (
+    add_detector_option,
+    add_encoder_option,
+    add_threshold_option,
+    positive,
+)
+from face_encode.errors import InputError, MissingExtraError
+from face_encode.terminal import printable
+
+if TYPE_CHECKING:
+    from face_encode.model import Face_Encode_Model
+    from face_encode.server.people import GalleryFile
+    from face_encode.server.security import Tokens
+    from face_encode.server.settings import ServerSettings
+
+SUMMARY = "answer over HTTP, with a page for browsers"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Serve recognition over HTTP, and a page on it. Tokens come from the environment, "
+        "FACE_ENCODE_TOKEN and, to tell reading from changing people, FACE_ENCODE_WRITE_TOKEN, or "
+        "from a file."
+    )
+    parser.add_argument(
+        "--people",
+        metavar="PEOPLE",
+        required=True,
+        help="a gallery file, made where there is none; or a folder of people, which is enrolled "
+        "into PEOPLE.npz beside it, once",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
+    parser.add_argument(
+        "--port", type=_port, default=8000, help="default: 8000; 0 takes a free one"
+    )
+    parser.add_argument(
+        "--token-file", metavar="FILE", help="lines of a client's name, read or write, and a token"
+    )
+    parser.add_argument(
+        "--allowed-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a further name that browsers reach the service by, such as a reverse proxy's",
+    )
+    parser.add_argument(
+        "--audit-log", metavar="FILE", help="who changed what (default: PEOPLE.audit.jsonl)"
+    )
+    parser.add_argument(
+        "--keep-crops", action="store_true", help="keep a small picture of each person"
+    )
+    parser.add_argument(
+        "--workers", type=positive, metavar="N", help="processes that find faces (default: cores)"
+    )
+    model = parser.add_argument_group("model")
+    add_encoder_option(model)
+    add_detector_option(model)
+    add_threshold_option(model)
+    limits = parser.add_argument_group("limits")
+    for option, (help_text, _) in _LIMITS.items():
+        limits.add_argument(f"--max-{option}", type=positive, metavar="N", help=help_text)
+
+
+_LIMITS = {
+    "body-megabytes": ("of one request", ("body_bytes", 1_000_000)),
+    "megapixels": ("of one photo", ("pixels", 1_000_000)),
+    "photos": ("of one enrolment", ("photos", 1)),
+    "faces": ("of one photo", ("faces", 1)),
+    "body-seconds": ("until a request has arrived", ("body_seconds", 1)),
+    "header-seconds": ("until a request's headers have arrived", ("header_seconds", 1)),
+    "request-seconds": ("until it is answered", ("request_seconds", 1)),
+    "requests": ("answered at once", ("requests_in_flight", 1)),
+    "connections": ("open at once", ("connections", 1)),
+}
+
+
+def run(options: argparse.Namespace) -> int:
+    """Open everything, and serve until told to stop."""
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import python_multipart  # noqa: F401
+        import uvicorn
+    except ImportError as error:
+        raise MissingExtraError(
+            'serving needs FastAPI and Uvicorn: pip install "face_encode[server]"'
+        ) from error
+    from face_encode.server.audit import AuditLog
+    from face_encode.server.encryption import cipher_from_environment
+    from face_encode.server.people import GalleryFile
+    from face_encode.server.security import tokens_from
+
+    tokens = tokens_from(options.token_file)
+    settings = settings_from(options)
+    check_exposure(settings, tokens)
+    # Before seconds go by on loading: a port that is taken is the likeliest mistake.
+    listener = bound(settings.host, settings.port)
+    cipher = cipher_from_environment()
+    file = GalleryFile(settings.gallery, cipher)
+    # Now and in one line, rather than when the service is up and the first change fails.
+    AuditLog(settings.audit_log).close()
+    model = _open_model(options, settings, file)
+    if tokens and not tokens.can_write:
+        print("no write token is set: nobody can change the people")
+
+    # It would write a line for each broken body; the client is told.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+    from face_encode.server.application import make_application
+    from face_encode.server.protocol import limited_protocol
+
+    class AnnouncedServer(uvicorn.Server):
+        """Says where it listens, once it does."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                host, port = listener.getsockname()[:2]
+                place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+                people = len(model.gallery.people())
+                text = f"serving {people} people of {settings.gallery} at http://{place}"
+                print(printable(text), flush=True)
+
+    configuration = uvicorn.Config(
+        make_application(model, settings, tokens, cipher),
+        http=limited_protocol(settings.limits),
+        ws="none",
+        # Paths hold people's names; the audit log says who changed what, the metrics how much.
+        access_log=False,
+        server_header=False,
+        log_level="warning",
+        timeout_graceful_shutdown=settings.limits.request_seconds,
+    )
+    server = AnnouncedServer(configuration)
+    with listener:
+        server.run([listener])
+    return 0 if server.started else 1
+
+
+def settings_from(options: argparse.Namespace) -> ServerSettings:
+    """The settings that the options describe.
+
+    Raises:
+        InputError: A limit is out of range, or the people are not in a file.
+    """
+    from face_encode.files import as_path
+    from face_encode.gallery.milvus_store import is_milvus, milvus_address
+    from face_encode.server.settings import Limits, ServerSettings
+
+    if is_milvus(options.people):
+        raise InputError(
+            "the service keeps its people in a gallery file of its own, whose every change it "
+            "answers for: copy them from Milvus into one (see docs/galleries.md). Received: "
+            f"{milvus_address(options.people).label}"
+        )
+    people = as_path(options.people)
+    # os.path, because pathlib raises where the path cannot be looked at.
+    gallery = people.with_name(f"{people.name}.npz") if os.path.isdir(people) else people
+    beside = gallery.with_suffix("")
+    limits = {
+        field: value * unit
+        for option, (_, (field, unit)) in _LIMITS.items()
+        if (value := getattr(options, f"max_{option.replace('-', '_')}")) is not None
+    }
+    return ServerSettings(
+        gallery=gallery,
+        audit_log=Path(options.audit_log or f"{beside}.audit.jsonl"),
+        crops=Path(f"{beside}.crops"),
+        host=options.host,
+        port=options.port,
+        allowed_hosts=tuple(options.allowed_host),
+        keep_crops=options.keep_crops,
+        workers=options.workers or os.cpu_count() or 1,
+        limits=Limits(**limits),
+    )
+
+
+def check_exposure(settings: ServerSettings, tokens: Tokens) -> None:
+    """Refuse to be reached from elsewhere without tokens.
+
+    Raises:
+        InputError: It would be.
+    """
+    if tokens:
+        return
+    if not settings.is_loopback:
+        raise InputError(
+            f"at {settings.host} other machines reach the service, so it takes a token: set "
+            "FACE_ENCODE_TOKEN, and FACE_ENCODE_WRITE_TOKEN where not everybody may change people, "
+            "or give --token-file. Received: neither"
+        )
+    if settings.allowed_hosts:
+        raise InputError(
+            f"reached as {settings.allowed_hosts[0]}, through a proxy, the service takes a token: "
+            "set FACE_ENCODE_TOKEN and FACE_ENCODE_WRITE_TOKEN, or give --token-file. "
+            "Received: neither"
+        )
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket at an address, not listening yet: nobody is kept waiting while models load.
+
+    Raises:
+        InputError: There is no such address here, or it is taken.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"cannot serve at {host}, port {port}: {reason}") from error
+    return listener
+
+
+def _open_model(
+    options: argparse.Namespace, settings: ServerSettings, file: GalleryFile
+) -> Face_Encode_Model:
+    """The model, with the people of the gallery file, or of the folder where there is none yet."""
+    from face_encode.model import Face_Encode_Model
+
+    model = Face_Encode_Model(
+        options.model, options.detector, options.threshold, engine=options.encoder_engine
+    )
+    exists = os.path.exists(settings.gallery)
+    model.gallery = file.read(model.encoder)
+    folder = Path(options.people)
+    if folder != settings.gallery:
+        if exists:
+            print(printable(f"{folder} is enrolled in {settings.gallery} already: that is served"))
+        else:
+            report = model.fit_dataset(folder)
+            print(printable(str(report).replace("\n", ";")))
+            file.write(model.gallery)
+    return model
+
+
+def _port(text: str) -> int:
+    """A port number."""
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"a whole number within 0..65535, not {text!r}")
+    return int(text)

@@ -1,0 +1,112 @@
+"""Alignment: from a photo and a face in it to the crop that an encoder takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from face_encode.types import Box, CropRecipe, Face, ImageArray
+from face_encode.weights import installed_path
+
+if TYPE_CHECKING:
+    import dlib
+
+_predictor: dlib.shape_predictor | None = None
+
+
+def crop_faces(image: ImageArray, faces: Sequence[Face], recipe: CropRecipe) -> ImageArray:
+    """Cut faces out of a photo by an encoder's recipe.
+
+    Args:
+        image: RGB, uint8, ``(H, W, 3)``, at full size.
+        faces: Faces in it.
+        recipe: The encoder's.
+
+    Returns:
+        uint8 ``(N, recipe.height, recipe.width, 3)``.
+    """
+    crop = _METHODS[recipe.method]
+    crops = np.empty((len(faces), recipe.height, recipe.width, 3), np.uint8)
+    for index, face in enumerate(faces):
+        crops[index] = crop(image, face, recipe)
+    return crops
+
+
+def crop_whole(image: ImageArray, recipe: CropRecipe) -> ImageArray:
+    """Resize a whole photo to a crop, for photos that are crops of a face already.
+
+    Returns:
+        uint8 ``(recipe.height, recipe.width, 3)``.
+    """
+    return _resize(image, recipe)
+
+
+def find_landmarks(image: ImageArray, box: Box) -> npt.NDArray[np.float32]:
+    """Find the five landmarks of a face by dlib's model (Kazemi and Sullivan, 2014).
+
+    Args:
+        image: RGB, uint8, ``(H, W, 3)``.
+        box: The face, as a dlib detector frames it.
+
+    Returns:
+        float32 ``(5, 2)``, x and y in pixels: whole numbers, as dlib gives them.
+    """
+    import dlib
+
+    global _predictor
+    if _predictor is None:
+        _predictor = dlib.shape_predictor(str(installed_path("dlib_landmarks_5")))
+    shape = _predictor(image, _rectangle(box))
+    return np.array([(point.x, point.y) for point in shape.parts()], np.float32)
+
+
+def _rectangle(box: Box) -> dlib.rectangle:
+    """Convert a box to dlib's, whose right and bottom are the last pixels inside."""
+    import dlib
+
+    right, bottom = box.left + box.width - 1, box.top + box.height - 1
+    return dlib.rectangle(box.left, box.top, right, bottom)
+
+
+def _crop_dlib_chip(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageArray:
+    """Cut out dlib's own chip, so that its network sees the pixels that it was trained on."""
+    import dlib
+
+    landmarks = find_landmarks(image, face.box) if face.landmarks is None else face.landmarks
+    points = [dlib.point(round(float(x)), round(float(y))) for x, y in landmarks]
+    shape = dlib.full_object_detection(_rectangle(face.box), points)
+    chip = dlib.get_face_chip(image, shape, size=recipe.height, padding=recipe.margin)
+    return cast(ImageArray, chip)
+
+
+def _crop_box(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageArray:
+    """Cut out the box, grown by the margin on every side as far as the photo reaches."""
+    extra_width, extra_height = (
+        round(side * recipe.margin) for side in (face.box.width, face.box.height)
+    )
+    grown = Box(
+        face.box.left - extra_width,
+        face.box.top - extra_height,
+        face.box.width + 2 * extra_width,
+        face.box.height + 2 * extra_height,
+    ).clamped(image.shape[1], image.shape[0])
+    rows = slice(grown.top, grown.top + grown.height)
+    columns = slice(grown.left, grown.left + grown.width)
+    return _resize(image[rows, columns], recipe)
+
+
+def _resize(image: ImageArray, recipe: CropRecipe) -> ImageArray:
+    """Resize to the recipe's size; areas are averaged on the way down, against aliasing."""
+    shrinks = image.shape[0] > recipe.height or image.shape[1] > recipe.width
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cast(ImageArray, cv2.resize(image, (recipe.width, recipe.height), interpolation=method))
+
+
+_METHODS: dict[str, Callable[[ImageArray, Face, CropRecipe], ImageArray]] = {
+    "box": _crop_box,
+    "dlib_chip": _crop_dlib_chip,
+}

@@ -1,1 +1,0 @@
-"""Embedding archives that outgrow one machine, on a Ray cluster."""

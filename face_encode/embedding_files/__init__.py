@@ -1,1 +1,0 @@
-"""Files of embeddings: one row a face, where it was found, and what made it."""

@@ -1,0 +1,196 @@
+"""What a similarity means in a gallery: a threshold that grows with it, and a probability.
+
+The values only; :func:`face_encode.evaluation.calibration.calibrate` learns them from people
+whose names are known, and a gallery keeps them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+from collections.abc import Sized
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from face_encode.errors import InputError
+
+CALIBRATION_VERSION = 1
+# JSON has lists only; these are tuples.
+_PAIRS_AND_LISTS = (
+    "enrolled",
+    "thresholds",
+    "slopes",
+    "midpoints",
+    "verification_interval",
+    "search_interval",
+)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was learnt from people whose names are known.
+
+    Attributes:
+        false_match_rate: The rate asked for: share of searches for a stranger that may name
+            someone; for a comparison of two photos, of comparisons.
+        people: People that it was learnt from.
+        photos: Their photos.
+        enrolled: Rising numbers of enrolled photos, from 1.
+        thresholds: The threshold for each of them.
+        tail_scale: By how much the threshold rises when the number enrolled grows e-fold beyond
+            the last of them; 0 or more.
+        slopes: Of the log-odds over the similarity, above 0: for one enrolled photo, and for
+            the largest number of ``enrolled``.
+        midpoints: The similarities at which the odds are even, for the same two.
+        verification_interval: Lower and upper end, with 95 % confidence, of the threshold for
+            one enrolled photo.
+        search_interval: The same for the largest number of ``enrolled``.
+        extrapolated: Whether the rate is smaller than the photos can show, so that the
+            thresholds rest on the shape of the tail.
+    """
+
+    false_match_rate: float
+    people: int
+    photos: int
+    enrolled: tuple[int, ...]
+    thresholds: tuple[float, ...]
+    tail_scale: float
+    slopes: tuple[float, float]
+    midpoints: tuple[float, float]
+    verification_interval: tuple[float, float]
+    search_interval: tuple[float, float]
+    extrapolated: bool
+
+    def __post_init__(self) -> None:
+        """Check the order of the numbers."""
+        if not 0 < self.false_match_rate < 1:
+            raise InputError(
+                f"a false match rate lies between 0 and 1. Received: {self.false_match_rate}"
+            )
+        if (
+            len(self.enrolled) != len(self.thresholds)
+            or not self.enrolled
+            or self.enrolled[0] != 1
+            or any(np.diff(self.enrolled) <= 0)
+            or any(np.diff(self.thresholds) < 0)
+        ):
+            raise InputError(
+                "thresholds rise with the number enrolled, from 1. "
+                f"Received: {self.enrolled}, {self.thresholds}"
+            )
+        if self.tail_scale < 0 or min(self.slopes) <= 0:
+            raise InputError(
+                "a tail is not negative, and nearer faces are likelier the same. "
+                f"Received: tail {self.tail_scale}, slopes {self.slopes}"
+            )
+
+    def threshold(self, enrolled: int = 1) -> float:
+        """Similarity from which a search names someone.
+
+        Args:
+            enrolled: Photos in the gallery; 1 for a comparison of two photos.
+
+        Raises:
+            InputError: Not at least 1.
+        """
+        _check_enrolled(enrolled)
+        known = np.log(self.enrolled)
+        within = float(np.interp(math.log(enrolled), known, self.thresholds))
+        beyond = max(0.0, math.log(enrolled) - float(known[-1]))
+        return within + self.tail_scale * beyond
+
+    def probability(self, similarity: npt.ArrayLike, enrolled: int = 1) -> npt.NDArray[np.float64]:
+        """Probability that a face and the nearest person found for it are one, 0..1.
+
+        Beforehand it is taken for as likely as not that the person is enrolled at all.
+
+        Args:
+            similarity: To the nearest person; any shape.
+            enrolled: Photos that were searched; 1 for a comparison of two photos.
+
+        Returns:
+            float64 of the same shape.
+
+        Raises:
+            InputError: ``enrolled`` is not at least 1.
+        """
+        _check_enrolled(enrolled)
+        largest = math.log(self.enrolled[-1])
+        share = min(1.0, math.log(enrolled) / largest) if largest else 0.0
+        slope = self.slopes[0] + share * (self.slopes[1] - self.slopes[0])
+        midpoint = self.midpoints[0] + share * (self.midpoints[1] - self.midpoints[0])
+        beyond = self.tail_scale * max(0.0, math.log(enrolled) - largest)
+        return sigmoid(slope * (np.asarray(similarity, np.float64) - midpoint - beyond))
+
+    def to_json(self) -> str:
+        """The calibration as text, to be kept in a gallery."""
+        return json.dumps({"calibration_version": CALIBRATION_VERSION, **asdict(self)})
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Calibration:
+        """Read the text back.
+
+        Raises:
+            InputError: Damaged, or written by a later release.
+        """
+        try:
+            values: dict[str, Any] = json.loads(text)
+            version = values.pop("calibration_version")
+            if version != CALIBRATION_VERSION:
+                raise InputError(
+                    f"this release reads calibrations of version {CALIBRATION_VERSION}. "
+                    f"Received: version {version}"
+                )
+            for name in _PAIRS_AND_LISTS:
+                values[name] = tuple(values[name])
+            return cls(**values)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"the calibration is damaged: {error}") from error
+
+
+def check_threshold(given: float | None) -> float | None:
+    """Check a cosine threshold; None stays None.
+
+    Raises:
+        InputError: Not a number within -1..1.
+    """
+    if given is not None and (not isinstance(given, numbers.Real) or not -1 <= given <= 1):
+        raise InputError(f"a cosine threshold lies within -1..1. Received: {given!r}")
+    return None if given is None else float(given)
+
+
+def decision_threshold(
+    given: float | None,
+    calibration: Calibration | None,
+    encoder_threshold: float,
+    enrolled: Sized | None = None,
+) -> float:
+    """Cosine similarity from which two faces count as one person.
+
+    Args:
+        given: The threshold that was set, within -1..1; it goes before the others.
+        calibration: What was learnt from the enrolled people, if anything.
+        encoder_threshold: The encoder's own.
+        enrolled: The photos that are searched; None for a comparison of two photos.
+    """
+    if given is not None:
+        return given
+    if calibration is None:
+        return encoder_threshold
+    # The size is asked for only here: a gallery on a server takes a call for it.
+    return calibration.threshold(1 if enrolled is None else max(1, len(enrolled)))
+
+
+def sigmoid(log_odds: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """The probability of log-odds, without overflow at either end; any shape."""
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * np.asarray(log_odds, np.float64))), np.float64)
+
+
+def _check_enrolled(enrolled: int) -> None:
+    """Refuse an empty gallery."""
+    if enrolled < 1:
+        raise InputError(f"a search needs at least one enrolled photo. Received: {enrolled}")

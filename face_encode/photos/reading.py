@@ -1,0 +1,536 @@
+"""Photos: read any of them as RGB.
+
+Pillow reads the files, because it tells a photo's size before decoding it (a decompression bomb
+is refused in time) and reports a truncated file instead of filling the rest with grey.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import os
+import queue
+import threading
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias, cast
+from urllib.parse import urljoin, urlsplit
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from face_encode.errors import ImageError, InputError
+from face_encode.files import as_path, open_regular, reason_of
+from face_encode.types import ImageArray, Photo
+
+# Twice Pillow's own warning level, at which Pillow itself refuses: 0.5 GB as RGB.
+MAX_PIXELS = 178_956_970
+# The most that these pixels take, uncompressed in RGBA at 16 bits; what is larger is no photo,
+# and would be read to its end for nothing.
+MAX_BYTES = 8 * MAX_PIXELS
+# What is read of bytes whose sender is not known: every decoder more is one more to trust.
+_FORMATS_FROM_OUTSIDE = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+# Read at once while a file's digest is made.
+_BLOCK = 1 << 20
+
+
+def as_rgb(image: Any) -> ImageArray:
+    """Check that an array is a photo, and give it as contiguous RGB.
+
+    Args:
+        image: uint8 array, values 0..255: ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA (the alpha is
+            dropped), ``(H, W)`` or ``(H, W, 1)`` grey.
+
+    Returns:
+        uint8 ``(H, W, 3)``.
+
+    Raises:
+        InputError: Not an array, another shape or another type. Floating-point photos are
+            refused rather than guessed at, since 0..1 and 0..255 are both in use.
+    """
+    if not isinstance(image, np.ndarray):
+        raise InputError(
+            "a photo is a numpy array of shape (height, width, 3); read a file with "
+            f"face_encode.read_image first. Received: {type(image).__name__}"
+        )
+    channels = image.shape[2] if image.ndim == 3 else 1
+    if image.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in image.shape:
+        raise InputError(
+            "a photo has shape (height, width, 3) in RGB, (height, width, 4) in RGBA or "
+            f"(height, width) in grey, none of them 0. Received: shape {image.shape}"
+        )
+    if image.dtype != np.uint8:
+        hint = "; multiply values of 0..1 by 255" if image.dtype.kind == "f" else ""
+        raise InputError(
+            f"a photo has dtype uint8 with values 0..255{hint}. Received: {image.dtype}"
+        )
+    if image.ndim == 2:
+        image = image[:, :, np.newaxis]
+    image = np.repeat(image, 3, axis=2) if channels == 1 else image[:, :, :3]
+    return np.ascontiguousarray(image)
+
+
+def read_image(path: str | os.PathLike[str]) -> ImageArray:
+    """Read a photo as RGB, turned as its EXIF orientation says.
+
+    Grey becomes RGB, transparency is laid on white, 16 bits are reduced to 8, and of an animation
+    the first frame is taken.
+
+    Args:
+        path: Any format that Pillow reads: JPEG, PNG, WebP, GIF, BMP, TIFF …
+
+    Returns:
+        uint8 ``(H, W, 3)``.
+
+    Raises:
+        ImageError: Missing, unreadable, damaged, truncated, of more than ``MAX_PIXELS``, with
+            floating-point pixels, or no regular file.
+        InputError: The path is none.
+    """
+    path = as_path(path)
+    label = str(path)
+    with (
+        _opened(path) as file,
+        _telling_damage(label, MAX_PIXELS),
+        Image.open(file) as photo,
+    ):
+        return _to_rgb(photo, label, MAX_PIXELS)
+
+
+def decode_image(
+    content: bytes,
+    label: str = "the photo",
+    *,
+    max_pixels: int | None = None,
+    any_format: bool = False,
+) -> ImageArray:
+    """Read a photo's bytes, whose sender may be unknown, as ``read_image`` reads a file.
+
+    Args:
+        content: A photo as AVIF, BMP, GIF, JPEG, PNG, PPM, TIFF or WebP; a HEIC one is refused.
+        label: What it is called in an error.
+        max_pixels: The most that are decoded; None for ``MAX_PIXELS``.
+        any_format: Whether whatever ``read_image`` reads is read: for a file of one's own that
+            lies elsewhere.
+
+    Returns:
+        uint8 ``(H, W, 3)``.
+
+    Raises:
+        ImageError: Another format, damaged, truncated, or of more pixels or bytes.
+    """
+    if not content:
+        raise ImageError(f"{label}: an empty file")
+    if len(content) > MAX_BYTES:
+        raise ImageError(f"{label}: too large to be a photo; at most {MAX_BYTES:,} bytes")
+    most = MAX_PIXELS if max_pixels is None else max_pixels
+    with (
+        _telling_damage(label, most),
+        Image.open(
+            io.BytesIO(content), formats=None if any_format else _FORMATS_FROM_OUTSIDE
+        ) as photo,
+    ):
+        return _to_rgb(photo, label, most)
+
+
+def rgb_of(photo: Image.Image, label: str = "the photo") -> ImageArray:
+    """Turn Pillow's image into an array, upright and RGB, as ``read_image`` does with a file.
+
+    Args:
+        photo: Of any mode; it may come from a file that is not decoded yet.
+        label: What it is called in an error.
+
+    Returns:
+        uint8 ``(H, W, 3)``.
+
+    Raises:
+        ImageError: As for ``read_image``.
+    """
+    with _telling_damage(label, MAX_PIXELS):
+        return _to_rgb(photo, label, MAX_PIXELS)
+
+
+@contextmanager
+def _telling_damage(label: str, max_pixels: int) -> Iterator[None]:
+    """Make whatever Pillow raises while it decodes an error of ours."""
+    try:
+        with warnings.catch_warnings():
+            # Our own limit stands in for this warning, which comes at half of it.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns of damaged metadata; the photo itself is what counts here.
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{label}: not a photo in a known format") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{label}: too large to be read safely; at most {max_pixels:,} pixels are "
+            f"allowed ({error})"
+        ) from error
+    except MemoryError as error:
+        raise ImageError(f"{label}: not enough memory to decode it") from error
+    # Pillow's decoders raise whatever a damaged file trips over: struct.error, SyntaxError,
+    # IndexError … A photo from outside must never end the program.
+    except Exception as error:
+        raise ImageError(f"{label}: damaged or cut off ({error})") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A photo's file, open for reading.
+
+    Raises:
+        ImageError: There is no such file, it is empty or larger than any photo, or it cannot be
+            opened; the same words whoever opens it.
+    """
+    try:
+        file = open_regular(path)
+    except FileNotFoundError as error:
+        reason = "a link to nothing" if path.is_symlink() else "no such file"
+        raise ImageError(f"{path}: {reason}") from error
+    except IsADirectoryError as error:
+        raise ImageError(f"{path}: a folder, not a photo") from error
+    except PermissionError as error:
+        raise ImageError(f"{path}: no permission to read it") from error
+    except OSError as error:
+        raise ImageError(f"{path}: {reason_of(error)}") from error
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            raise ImageError(f"{path}: an empty file")
+        if size > MAX_BYTES:
+            raise ImageError(f"{path}: too large to be a photo; at most {MAX_BYTES:,} bytes")
+        yield file
+
+
+def _to_rgb(photo: Image.Image, label: str, max_pixels: int) -> ImageArray:
+    """Decode, turn upright, and bring to 8-bit RGB."""
+    if photo.width * photo.height > max_pixels:
+        raise Image.DecompressionBombError(f"{photo.width}x{photo.height} pixels")
+    if photo.format == "EPS":
+        # Pillow would start Ghostscript on a stranger's program.
+        raise ImageError(f"{label}: a PostScript file, not a photo")
+    # A photo of plain RGB without an orientation takes the first two steps only.
+    photo.load()
+    upright = _upright(photo)
+    if upright.mode.startswith("I;16"):
+        grey = (np.asarray(upright, np.uint16) / 257).round().astype(np.uint8)
+        return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
+    if upright.mode == "F":
+        # No agreed range: taken as 0..255, a photo of 0..1 would silently be black.
+        raise ImageError(f"{label}: floating-point pixels; save it with 8 or 16 bits")
+    if upright.mode == "I":  # how some 16-bit files arrive
+        values = np.asarray(upright)
+        if values.min() < 0 or values.max() > 65535:
+            raise ImageError(f"{label}: values outside 0..65535 in a photo of 32 bits")
+        grey = (values / 257).round().astype(np.uint8)
+        return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
+    if upright.mode != "RGB":
+        if upright.has_transparency_data:
+            layer = upright.convert("RGBA")
+            upright = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        upright = upright.convert("RGB")
+    return cast(ImageArray, np.array(upright, np.uint8))
+
+
+def _upright(photo: Image.Image) -> Image.Image:
+    """Turned as its EXIF data says; as it is, where they are damaged."""
+    try:
+        return ImageOps.exif_transpose(photo)
+    # As with the decoders: anything at all, and here it costs no more than the orientation.
+    except Exception:
+        return photo
+
+
+def content_digest(photo: Photo) -> str:
+    """SHA-256 of a photo's content, 64 hexadecimal digits: the same whatever its name or date.
+
+    Raises:
+        ImageError: The file cannot be read, is empty, or larger than any photo.
+        InputError: Neither an array nor a path.
+    """
+    if isinstance(photo, np.ndarray):
+        header = f"{photo.dtype} {photo.shape} ".encode()
+        return hashlib.sha256(header + np.ascontiguousarray(photo).tobytes()).hexdigest()
+    path = as_path(photo)
+    digest = hashlib.sha256()
+    with _opened(path) as file:
+        try:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+        except OSError as error:
+            raise ImageError(f"{path}: {reason_of(error)}") from error
+    return digest.hexdigest()
+
+
+PhotoInput: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image"
+    " | npt.NDArray[np.uint8]"
+)
+"""A photo as a caller has it: the path of a file; an ``http://`` or ``https://`` address; a
+``data:`` address or plain base64; the content of a file, or a binary file open for reading; an
+image of Pillow's; RGB pixels, uint8 ``(H, W, 3)``."""
+
+# Far above any photo on the web, far below what would fill a machine's memory.
+MAX_DOWNLOAD_BYTES = 32 * 2**20
+DOWNLOAD_SECONDS = 30
+MAX_REDIRECTS = 3
+
+_DOWNLOAD_BLOCK_BYTES = 1 << 16
+# The shortest photo that Pillow reads takes more; a shorter text is a path.
+_FEWEST_BASE64_CHARACTERS = 48
+# Linux' own limit, above those of other systems.
+_LONGEST_PATH_CHARACTERS = 4096
+_SHOWN_CHARACTERS = 60
+
+
+def read_photo(photo: PhotoInput, *, urls: bool = True) -> ImageArray:
+    """Read a photo in any form as RGB.
+
+    Args:
+        photo: See ``PhotoInput``. Text is taken for what it begins with, then for a path where
+            a file of that name exists, then for base64.
+        urls: Whether photos are fetched from ``http://`` and ``https://`` addresses. Turn it off
+            where the text comes from somebody else: their address would be fetched from inside
+            your network, and their path read from your disk.
+
+    Returns:
+        uint8 ``(H, W, 3)``, upright.
+
+    Raises:
+        ImageError: It cannot be read, fetched or decoded.
+        InputError: None of these forms, or an address where they are turned off.
+    """
+    local = local_photo(photo, urls=urls)
+    return as_rgb(local) if isinstance(local, np.ndarray) else read_image(local)
+
+
+def local_photo(photo: PhotoInput, *, urls: bool = True) -> Photo:
+    """Bring a photo in any form to one of the two that the package works on.
+
+    Args:
+        photo: See ``PhotoInput``.
+        urls: As for ``read_photo``.
+
+    Returns:
+        Paths and arrays as they are, whether they hold a photo or not; all else as RGB, uint8
+        ``(H, W, 3)``.
+
+    Raises:
+        ImageError: It cannot be fetched or decoded.
+        InputError: None of these forms, or an address where they are turned off.
+    """
+    from PIL import Image
+
+    if isinstance(photo, np.ndarray | os.PathLike):
+        return photo
+    if isinstance(photo, str):
+        return _photo_of_text(photo, urls)
+    if isinstance(photo, bytes | bytearray | memoryview):
+        return decode_image(bytes(photo), "the bytes received")
+    if isinstance(photo, Image.Image):
+        return rgb_of(photo, "the image received")
+    if callable(getattr(photo, "read", None)):
+        return decode_image(_content_of(photo), "the file received")
+    raise InputError(
+        "a photo is the path of a file, an http or https address, base64, bytes, a binary file, "
+        f"an image of Pillow's or a numpy array. Received: {type(photo).__name__}"
+    )
+
+
+def is_one_photo(value: object) -> bool:
+    """Whether something that can be gone through is one photo rather than a list of them."""
+    return isinstance(value, str | bytes | bytearray | memoryview | np.ndarray | io.IOBase)
+
+
+def place_of(photo: PhotoInput) -> str | None:
+    """Where a photo comes from, as it may be shown: its path or address, without a password.
+
+    Returns:
+        None for a photo that has no place of its own: pixels, bytes, base64.
+    """
+    if not isinstance(photo, str | os.PathLike):
+        return None
+    text = os.fspath(photo)
+    if isinstance(text, str) and text.lower().startswith(("http://", "https://")):
+        return _without_password(text)
+    return text if isinstance(text, str) and not _is_base64(text) else None
+
+
+def path_of(photo: PhotoInput) -> str | None:
+    """The absolute path of a photo that is given by its path; None for any other."""
+    place = place_of(photo)
+    if place is None or (isinstance(photo, str) and "://" in photo) or "\0" in place:
+        return None
+    return os.path.abspath(place)
+
+
+def decode_base64(text: str) -> bytes:
+    """The bytes of plain base64, or of a ``data:`` address in base64 (RFC 2397).
+
+    Raises:
+        InputError: Not base64, or a ``data:`` address in another encoding.
+    """
+    if text[:5].lower() == "data:":
+        header, _, text = text.partition(",")
+        if not header.lower().endswith(";base64"):
+            raise InputError(
+                "a data address holds a photo in base64, 'data:image/…;base64,…'. "
+                f"Received: {_shown(header)!r}"
+            )
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InputError(f"not base64: {error}. Received: {_shown(text)!r}") from error
+
+
+def _photo_of_text(text: str, urls: bool) -> Photo:
+    """What a text stands for: an address, a path or base64."""
+    scheme, separator, _ = text.partition("://")
+    if separator and scheme.isalnum():
+        if scheme.lower() not in ("http", "https"):
+            raise InputError(
+                f"photos are fetched by http and https alone. Received: {_shown(text)!r}"
+            )
+        if not urls:
+            raise InputError(f"photos are not fetched here. Received: {_shown(text)!r}")
+        name = _without_password(text)
+        return decode_image(_fetched(text, name), name)
+    if not _is_base64(text):
+        return as_path(text)
+    return decode_image(decode_base64(text), "the base64 received")
+
+
+def _is_base64(text: str) -> bool:
+    """Whether a text without an address is meant as base64 rather than as a path.
+
+    A text that no path can be as long as is, right or wrong.
+    """
+    if text[:5].lower() == "data:" or len(text) > _LONGEST_PATH_CHARACTERS:
+        return True
+    if len(text) < _FEWEST_BASE64_CHARACTERS or os.path.exists(text):
+        return False
+    try:
+        decode_base64(text)
+    except InputError:
+        return False
+    return True
+
+
+def _content_of(file: Any) -> bytes:
+    """What is left to read of an open file, as far as it can be a photo."""
+    try:
+        content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"the file received cannot be read: {error}") from error
+    if not isinstance(content, bytes):
+        raise InputError(
+            "a photo's file is open for reading bytes, mode 'rb'. "
+            f"Received: one that gives {type(content).__name__}"
+        )
+    return content
+
+
+def _fetched(url: str, name: str) -> bytes:
+    """What an address holds, within the time and size that a photo may take.
+
+    A server that sends a byte now and then would keep any single read, and any loop of them,
+    waiting for ever: so the fetching has a thread of its own, which is left to itself when the
+    time is over.
+    """
+    outcomes: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+    deadline = time.monotonic() + DOWNLOAD_SECONDS
+
+    def fetch() -> None:
+        try:
+            outcomes.put(_download(url, name, deadline))
+        except Exception as error:
+            outcomes.put(error)
+
+    threading.Thread(target=fetch, daemon=True, name="face_encode download").start()
+    try:
+        outcome = outcomes.get(timeout=DOWNLOAD_SECONDS)
+    except queue.Empty:
+        outcome = _too_slow(name)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def _download(url: str, name: str, deadline: float) -> bytes:
+    """Fetch an address; ends soon after the deadline, unless the server drips."""
+    import requests
+
+    # Compressed, a small answer could become a large one.
+    headers = {"Accept-Encoding": "identity"}
+    try:
+        with requests.Session() as session:
+            # Redirections are followed here, because requests reads all of each one's body.
+            for _ in range(MAX_REDIRECTS + 1):
+                with session.get(
+                    url,
+                    stream=True,
+                    timeout=DOWNLOAD_SECONDS,
+                    headers=headers,
+                    allow_redirects=False,
+                ) as answer:
+                    target = session.get_redirect_target(answer)
+                    if target is None:
+                        _check_status(answer.status_code, answer.reason, name)
+                        blocks = answer.iter_content(_DOWNLOAD_BLOCK_BYTES)
+                        return _body_of(blocks, name, deadline)
+                    url = urljoin(url, target)
+            raise ImageError(f"{name}: more than {MAX_REDIRECTS} redirections")
+    except requests.Timeout as error:
+        raise _too_slow(name) from error
+    # The address may be none (InvalidURL and UnicodeError among others) or lead to another
+    # scheme; the connection may be refused or cut off.
+    except (requests.RequestException, ValueError) as error:
+        raise ImageError(f"{name}: cannot be fetched ({type(error).__name__})") from error
+
+
+def _check_status(code: int, reason: str | None, name: str) -> None:
+    """Refuse every answer but the one that brings the photo."""
+    if code != HTTPStatus.OK:
+        raise ImageError(f"{name}: the server answers {code} {reason or ''}".rstrip())
+
+
+def _body_of(blocks: Iterable[bytes], name: str, deadline: float) -> bytes:
+    """The blocks together, as long as they are no more than a photo takes."""
+    content = bytearray()
+    for block in blocks:
+        content += block
+        if len(content) > MAX_DOWNLOAD_BYTES:
+            raise ImageError(f"{name}: larger than {MAX_DOWNLOAD_BYTES:,} bytes, which is the most")
+        if time.monotonic() > deadline:
+            raise _too_slow(name)
+    return bytes(content)
+
+
+def _too_slow(name: str) -> ImageError:
+    """The error of a fetch that took too long."""
+    return ImageError(f"{name}: not there within {DOWNLOAD_SECONDS} seconds")
+
+
+def _without_password(url: str) -> str:
+    """An address as it may be shown: user, password and query may be secrets."""
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+    except ValueError:
+        return _shown(url.partition("?")[0].rpartition("@")[2])
+    return _shown(f"{parts.scheme}://{host}{parts.path}")
+
+
+def _shown(text: str) -> str:
+    """The beginning of a text that may be megabytes long."""
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"

@@ -1,0 +1,223 @@
+"""The parts that a large folder is embedded in: a file each, found again by a later run.
+
+A part's name carries a digest of the settings and of its photos' names, sizes and times of change.
+So a file of that name holds what this run would write, whoever wrote it and when.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from face_encode.errors import EmbeddingFileError
+from face_encode.gallery.quantization import Quantizer
+from face_encode.photos.folders import PhotoListing, Place, reporting
+from face_encode.pipeline.embedding_file import (
+    CONTENTS,
+    is_part,
+    part_name,
+    read_part,
+    write_contents,
+    write_part,
+)
+from face_encode.pipeline.embedding_table import EmbeddingSettings
+from face_encode.pipeline.folder import without_faces
+from face_encode.pipeline.parquet import embeddings_of, quantized, schema_of, table_of, write_tables
+
+
+@dataclass(frozen=True)
+class Part:
+    """Photos that stand in one file.
+
+    Attributes:
+        number: Its place among the parts.
+        start: Its first photo's place among all.
+        stop: The place behind its last photo.
+        name: Of its file.
+    """
+
+    number: int
+    start: int
+    stop: int
+    name: str
+
+    def __len__(self) -> int:
+        """Number of photos."""
+        return self.stop - self.start
+
+
+def divide(listing: PhotoListing, settings: EmbeddingSettings, photos_per_part: int) -> list[Part]:
+    """Divide the photos of a folder, in their order, into parts.
+
+    Args:
+        listing: The photos.
+        settings: What the embeddings are made by.
+        photos_per_part: As many in each, and in the last what is left.
+    """
+    starts = range(0, len(listing.names), photos_per_part)
+    parts = []
+    # The number 0 is that of what could not be listed.
+    for number, start in enumerate(starts, 1):
+        stop = min(start + photos_per_part, len(listing.names))
+        made_of = [
+            settings.to_json(),
+            listing.names[start:stop],
+            listing.states[start:stop].tolist(),
+        ]
+        digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+        parts.append(Part(number, start, stop, part_name(number, digest)))
+    return parts
+
+
+def chunks(parts: Sequence[Part], names: Sequence[str], size: int) -> Iterator[Any]:
+    """The photos of some parts as pyarrow's tables, each of one part only.
+
+    Args:
+        parts: Which.
+        names: Of all photos.
+        size: Photos in a table, at the most.
+    """
+    import pyarrow
+
+    for part in parts:
+        for start in range(part.start, part.stop, size):
+            photos = names[start : min(start + size, part.stop)]
+            numbers = pyarrow.array([part.number] * len(photos), pyarrow.int32())
+            yield pyarrow.table({"part": numbers, "photo": pyarrow.array(photos, pyarrow.string())})
+
+
+class WrittenParts:
+    """The files of the parts of one run.
+
+    Attributes:
+        face_count: Faces of the parts that were put together.
+        left_out: Photos without any, and why.
+    """
+
+    def __init__(
+        self,
+        work: Place,
+        settings: EmbeddingSettings,
+        others: Sequence[tuple[str, str]],
+        parts: Sequence[Part],
+    ) -> None:
+        """Take the parts; nothing is read or written yet.
+
+        Args:
+            work: The folder of the files.
+            settings: What the embeddings are made by, float32.
+            others: What is told of without being opened, and why.
+            parts: Those that belong together, in their order.
+        """
+        self._work, self._settings, self._parts = work, settings, parts
+        self._others = [without_faces(name, reason) for name, reason in others]
+        self.face_count = 0
+        self.left_out: list[tuple[str, str]] = []
+
+    def tidy(self, *, restart: bool) -> set[str]:
+        """Delete the files that are none of this run's; returns the names of the others.
+
+        Args:
+            restart: Whether none of those that are there is to be taken over.
+
+        Raises:
+            EmbeddingFileError: The folder cannot be looked at.
+        """
+        wanted = set() if restart else {part.name for part in self._parts}
+        with reporting(f"{self._work} cannot be looked at", EmbeddingFileError):
+            present = set(self._work.names())
+            for name in present - wanted:
+                # Unfinished from now on; and nothing that is not ours is touched.
+                if is_part(name) or name == CONTENTS:
+                    self._work.below(name).delete()
+        return present & wanted
+
+    def write(self, part: Part, tables: Sequence[Any]) -> None:
+        """Put a part's rows, pyarrow's tables in the order of its photos, into its file.
+
+        Raises:
+            EmbeddingFileError: It cannot be written.
+        """
+        # Of the stages' own schema, which knows nothing of the metadata.
+        schema = schema_of(self._settings, None)
+        write_part(
+            self._work.below(part.name),
+            self._settings,
+            [table.select(schema.names).cast(schema) for table in tables],
+        )
+
+    def _tables(self, columns: list[str] | None = None) -> Iterator[tuple[str, Any]]:
+        """Each part's name and rows, in order."""
+        for part in self._parts:
+            yield part.name, read_part(self._work.below(part.name), columns)
+
+    def quantizer(self) -> Quantizer:
+        """Centred on the mean of all embeddings of the run.
+
+        Raises:
+            EmbeddingFileError: A part is gone, or damaged.
+        """
+        batches = (embeddings_of(table) for _, table in self._tables(["embedding"]))
+        return Quantizer.fitted_to(batch for batch in batches if len(batch))
+
+    def finish_file(
+        self, target: Place, settings: EmbeddingSettings, quantizer: Quantizer | None
+    ) -> None:
+        """Put one file together, a part at a time.
+
+        Args:
+            target: The file.
+            settings: What the file says of itself: those of the parts, or with int8.
+            quantizer: For int8.
+
+        Raises:
+            EmbeddingFileError: A part is gone or damaged, or the file cannot be written.
+        """
+
+        def tables() -> Iterator[Any]:
+            if self._others:
+                yield self._counted(table_of(self._others, settings, quantizer))
+            for _, table in self._tables():
+                self._counted(table)
+                yield table if quantizer is None else quantized(table, settings, quantizer)
+
+        with target.writing(EmbeddingFileError) as file:
+            write_tables(file, settings, tables(), quantizer)
+
+    def finish_folder(
+        self, target: Place, settings: EmbeddingSettings, quantizer: Quantizer | None
+    ) -> None:
+        """Say that the parts are all there, after writing them anew where they are to be int8.
+
+        Args:
+            target: The folder; for float32 the one that the parts are in.
+            settings: What the file says of itself: those of the parts, or with int8.
+            quantizer: For int8.
+
+        Raises:
+            EmbeddingFileError: A part is gone or damaged, or the folder cannot be written.
+        """
+        names = []
+        if self._others:
+            names.append(part_name(0, "0" * 16))
+            rows = self._counted(table_of(self._others, settings, quantizer))
+            write_part(target.below(names[0]), settings, [rows], quantizer)
+        columns = ["photo", "error"] if quantizer is None else None
+        for name, table in self._tables(columns):
+            names.append(name)
+            self._counted(table)
+            if quantizer is not None:
+                codes = quantized(table, settings, quantizer)
+                write_part(target.below(name), settings, [codes], quantizer)
+        write_contents(target, names)
+
+    def _counted(self, table: Any) -> Any:
+        """Count a table's faces and note its errors; returns it."""
+        failed = table.select(["photo", "error"]).filter(table["error"].is_valid())
+        pairs = zip(failed["photo"].to_pylist(), failed["error"].to_pylist(), strict=True)
+        self.left_out += pairs
+        self.face_count += len(table) - len(failed)
+        return table

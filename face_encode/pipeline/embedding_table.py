@@ -1,0 +1,171 @@
+"""What a file of embeddings holds, whatever its format."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from face_encode.errors import InputError
+from face_encode.files import TextArray
+from face_encode.gallery.quantization import Codes, Quantizer, unit_length
+from face_encode.types import Box, Embeddings
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class EmbeddingSettings:
+    """What made the embeddings of a file.
+
+    Attributes:
+        encoder: The encoder's name.
+        fingerprint: Its fingerprint: embeddings of two files can be compared exactly when these
+            are equal.
+        embedding_size: Length D of an embedding.
+        detector: The detector's name.
+        faces: ``"all"`` of a photo, or its ``"largest"``.
+        raw: Whether embeddings are as the network gives them; else they have length 1.
+        int8: Whether they are kept as a byte a number.
+    """
+
+    encoder: str
+    fingerprint: str
+    embedding_size: int
+    detector: str
+    faces: Literal["all", "largest"] = "all"
+    raw: bool = False
+    int8: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what excludes each other.
+
+        Raises:
+            InputError: Other faces than those, or raw embeddings as int8.
+        """
+        if self.faces not in ("all", "largest"):
+            raise InputError(f"faces are 'all' or 'largest'. Received: {self.faces!r}")
+        if self.raw and self.int8:
+            raise InputError(
+                "int8 keeps the direction of an embedding only, and raw keeps its length too: "
+                "choose one of the two. Received: both"
+            )
+
+    def to_json(self) -> str:
+        """As JSON, always in the same words."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> EmbeddingSettings:
+        """From the JSON of a file.
+
+        Raises:
+            InputError: Not these settings.
+        """
+        try:
+            values = json.loads(text)
+            kinds = {name: type(value) for name, value in values.items()}
+            expected = {name: type(value) for name, value in asdict(cls("", "", 0, "")).items()}
+            if kinds != expected:
+                raise ValueError(f"fields {sorted(kinds)}")
+            return cls(**values)
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"its settings are damaged: {error}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoFaces:
+    """The faces of one photo, on their way into a file.
+
+    Attributes:
+        photo: Its path.
+        digest: Of its content, 64 hexadecimal digits, or empty where it cannot be read.
+        boxes: N boxes.
+        scores: float32 ``(N,)``.
+        embeddings: float32 ``(N, D)``, as the encoder gave them.
+        error: Why there are none, or None.
+    """
+
+    photo: str
+    digest: str
+    boxes: npt.NDArray[np.int32]
+    scores: npt.NDArray[np.float32]
+    embeddings: Embeddings
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check that everything fits together."""
+        count = len(self.boxes)
+        if len(self.scores) != count or len(self.embeddings) != count:
+            raise InputError("each box has a score and an embedding")
+        if (self.error is None) != (count > 0):
+            raise InputError("a photo has faces or an error")
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingTable:
+    """A file of embeddings in memory: one row a face.
+
+    Attributes:
+        photos: str ``(N,)``, path of each face's photo, relative to the folder, parted by ``/``.
+        digests: str ``(N,)``, SHA-256 of the photo's content.
+        faces: int32 ``(N,)``, number of the face in its photo, 0 for the largest.
+        boxes: int32 ``(N, 4)``: left, top, width, height, in pixels of the photo.
+        scores: float32 ``(N,)``, the detector's confidence.
+        kept: The embeddings as they are kept: float32 ``(N, D)``, or int8 codes.
+        quantizer: What int8 codes stand for; None for float32.
+        left_out: Each photo without a row, and why.
+        settings: What made them.
+    """
+
+    photos: TextArray
+    digests: TextArray
+    faces: npt.NDArray[np.int32]
+    boxes: npt.NDArray[np.int32]
+    scores: npt.NDArray[np.float32]
+    kept: Embeddings | Codes
+    quantizer: Quantizer | None
+    left_out: tuple[tuple[str, str], ...]
+    settings: EmbeddingSettings
+
+    def __post_init__(self) -> None:
+        """Check that everything fits together."""
+        count = len(self.photos)
+        columns = (self.digests, self.faces, self.boxes, self.scores)
+        expected = (count, self.settings.embedding_size)
+        if {len(column) for column in columns} != {count} or self.boxes.shape != (count, 4):
+            raise InputError("its columns are of unequal lengths")
+        if self.kept.shape != expected:
+            raise InputError(f"embeddings have shape {expected}. Received: {self.kept.shape}")
+        if (self.quantizer is None) != (self.kept.dtype == np.float32) or (
+            self.quantizer is not None
+            and (self.kept.dtype != np.int8 or self.quantizer.centre.shape != expected[1:])
+        ):
+            raise InputError("embeddings are float32, or int8 with a centre")
+
+    def __len__(self) -> int:
+        """Number of faces."""
+        return len(self.photos)
+
+    @property
+    def embeddings(self) -> Embeddings:
+        """float32 ``(N, D)``; from int8 widened anew."""
+        if self.quantizer is None:
+            return np.asarray(self.kept, np.float32)
+        return self.quantizer.dequantize(np.asarray(self.kept, np.int8))
+
+    def box(self, row: int) -> Box:
+        """Where a face is in its photo."""
+        return Box(*self.boxes[row].tolist())
+
+
+def finished(
+    embeddings: Embeddings, settings: EmbeddingSettings, quantizer: Quantizer | None
+) -> Embeddings | Codes:
+    """Embeddings as the network gave them, in the form that the settings ask for."""
+    if quantizer is not None:
+        return quantizer.quantize(embeddings)
+    return embeddings if settings.raw else unit_length(embeddings)

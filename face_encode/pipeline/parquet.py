@@ -1,0 +1,321 @@
+"""Files of embeddings as Parquet, which pandas, DuckDB, Spark and Ray read too; see ``arrow``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from face_encode.errors import EmbeddingFileError, InputError, MissingExtraError
+from face_encode.files import open_regular
+from face_encode.gallery.quantization import Quantizer
+from face_encode.photos.folders import Place, in_a_line
+from face_encode.pipeline.embedding_table import (
+    FORMAT_VERSION,
+    EmbeddingSettings,
+    EmbeddingTable,
+    PhotoFaces,
+    finished,
+)
+
+_KEY = b"face_encode"
+
+
+def table_of(
+    photos: list[PhotoFaces], settings: EmbeddingSettings, quantizer: Quantizer | None
+) -> Any:
+    """The rows of some photos as pyarrow's table.
+
+    Args:
+        photos: At least one.
+        settings: What made the embeddings.
+        quantizer: For int8.
+    """
+    import pyarrow
+
+    schema = schema_of(settings, quantizer)
+    return pyarrow.Table.from_arrays(_columns(photos, settings, quantizer, schema), schema=schema)
+
+
+def schema_of(settings: EmbeddingSettings, quantizer: Quantizer | None) -> Any:
+    """The schema of a file, with what the file says of itself in the metadata."""
+    described = {"format_version": FORMAT_VERSION, "settings": json.loads(settings.to_json())}
+    if quantizer is not None:
+        described["centre"] = quantizer.centre.tolist()
+    return _schema(settings).with_metadata({_KEY: json.dumps(described)})
+
+
+def quantized(table: Any, settings: EmbeddingSettings, quantizer: Quantizer) -> Any:
+    """A table of float32 embeddings as one of int8.
+
+    Args:
+        table: pyarrow's table with float32 embeddings.
+        settings: With int8.
+        quantizer: Makes the codes.
+    """
+    import pyarrow
+
+    schema = schema_of(settings, quantizer)
+    embeddings = embeddings_of(table)
+    absent = table["error"].is_valid().to_numpy(zero_copy_only=False)
+    codes = np.zeros((len(table), settings.embedding_size), np.int8)
+    if len(embeddings):
+        codes[~absent] = quantizer.quantize(embeddings)
+    column = pyarrow.FixedSizeListArray.from_arrays(
+        pyarrow.array(codes.reshape(-1)),
+        type=schema.field("embedding").type,
+        mask=pyarrow.array(absent),
+    )
+    place = schema.get_field_index("embedding")
+    return table.set_column(place, schema.field(place), column).replace_schema_metadata(
+        schema.metadata
+    )
+
+
+def embeddings_of(table: Any) -> Any:
+    """The embeddings of a table's rows that have one, as they are kept: ``(N, D)``."""
+    import pyarrow
+
+    size = table.schema.field("embedding").type.list_size
+    present = table["embedding"].combine_chunks().drop_null()
+    if isinstance(present, pyarrow.ChunkedArray):  # of no chunk at all, in some releases
+        present = pyarrow.concat_arrays(present.chunks or [pyarrow.array([], present.type)])
+    return present.flatten().to_numpy().reshape(-1, size)
+
+
+def _schema(settings: EmbeddingSettings) -> Any:
+    """The columns of the file."""
+    import pyarrow
+
+    number = pyarrow.int8() if settings.int8 else pyarrow.float32()
+    whole = pyarrow.int32()
+    return pyarrow.schema(
+        [
+            ("photo", pyarrow.string()),
+            ("digest", pyarrow.string()),
+            ("face", whole),
+            *((side, whole) for side in ("left", "top", "width", "height")),
+            ("score", pyarrow.float32()),
+            ("embedding", pyarrow.list_(number, settings.embedding_size)),
+            ("error", pyarrow.string()),
+        ]
+    )
+
+
+def _columns(
+    photos: list[PhotoFaces],
+    settings: EmbeddingSettings,
+    quantizer: Quantizer | None,
+    schema: Any,
+) -> list[Any]:
+    """The rows of some photos as Arrow columns; what a photo without a face lacks is null."""
+    import pyarrow
+
+    # Photos without a face have one row as well.
+    counts = [max(1, len(each.boxes)) for each in photos]
+    absent = np.repeat([each.error is not None for each in photos], counts)
+    rows = len(absent)
+    boxes = np.zeros((rows, 4), np.int32)
+    scores = np.zeros(rows, np.float32)
+    codes = np.int8 if settings.int8 else np.float32
+    embeddings = np.zeros((rows, settings.embedding_size), codes)
+    if not absent.all():
+        found = [each for each in photos if each.error is None]
+        boxes[~absent] = np.concatenate([each.boxes for each in found])
+        scores[~absent] = np.concatenate([each.scores for each in found])
+        together = np.concatenate([each.embeddings for each in found])
+        embeddings[~absent] = finished(together, settings, quantizer)
+    numbers = np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
+    vectors = pyarrow.FixedSizeListArray.from_arrays(
+        pyarrow.array(embeddings.reshape(-1)),
+        type=schema.field("embedding").type,
+        mask=pyarrow.array(absent),
+    )
+
+    def repeated(texts: list[str | None]) -> Any:
+        each = zip(texts, counts, strict=True)
+        spread = [text for text, count in each for _ in range(count)]
+        return pyarrow.array(spread, pyarrow.string())
+
+    return [
+        repeated([each.photo for each in photos]),
+        repeated([each.digest or None for each in photos]),
+        pyarrow.array(numbers, mask=absent),
+        *(pyarrow.array(np.ascontiguousarray(side), mask=absent) for side in boxes.T),
+        pyarrow.array(scores, mask=absent),
+        vectors,
+        repeated([each.error for each in photos]),
+    ]
+
+
+def embedding_table_of(table: Any, name: str) -> EmbeddingTable:
+    """What the rows of a file stand for.
+
+    Args:
+        table: pyarrow's table, with the file's metadata.
+        name: What the file is called in an error.
+
+    Raises:
+        EmbeddingFileError: Of another kind.
+        InputError: Its parts do not fit together.
+    """
+    import pyarrow
+
+    settings, quantizer = _described(name, table.schema.metadata or {})
+    if not table.schema.equals(_schema(settings)):
+        raise InputError("its columns are not those of embeddings")
+    absent = table["error"].is_valid().to_numpy(zero_copy_only=False)
+    missing = table.filter(pyarrow.array(absent))
+    left_out = zip(missing["photo"].to_pylist(), missing["error"].to_pylist(), strict=True)
+    faces = table.filter(pyarrow.array(~absent))
+    if any(faces[name].null_count for name in faces.column_names if name != "error"):
+        raise InputError("a row without an error lacks a value")
+    sides = ("left", "top", "width", "height")
+    return EmbeddingTable(
+        photos=np.array(faces["photo"].to_pylist(), np.str_).reshape(len(faces)),
+        digests=np.array(faces["digest"].to_pylist(), np.str_).reshape(len(faces)),
+        faces=faces["face"].to_numpy(),
+        boxes=np.stack([faces[side].to_numpy() for side in sides], axis=1),
+        scores=faces["score"].to_numpy(),
+        kept=embeddings_of(faces),
+        quantizer=quantizer,
+        left_out=tuple(left_out),
+        settings=settings,
+    )
+
+
+def _described(name: str, metadata: dict[bytes, bytes]) -> tuple[EmbeddingSettings, Any]:
+    """The settings and the quantizer that a file's metadata tell of."""
+    if _KEY not in metadata:
+        raise EmbeddingFileError(
+            f"{name} is no file of embeddings: it has no metadata of face_encode"
+        )
+    try:
+        described = json.loads(metadata[_KEY])
+        version, stored = described["format_version"], described["settings"]
+        centre = described.get("centre")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"its metadata are damaged: {error!r}") from error
+    if version != FORMAT_VERSION:
+        raise EmbeddingFileError(
+            f"{name} was written by a later release of face_encode; this one reads version "
+            f"{FORMAT_VERSION}. Received: version {version}"
+        )
+    settings = EmbeddingSettings.from_json(json.dumps(stored))
+    if centre is None:
+        return settings, None
+    try:
+        return settings, Quantizer(np.array(centre, np.float32))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"its centre is damaged: {error}") from error
+
+
+# Rows that are written together: 16 MB of 128 float32 each.
+_ROW_GROUP = 32_768
+
+
+def check_pyarrow() -> None:
+    """Refuse Parquet where it cannot be read or written.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            'Parquet needs pyarrow: pip install "face_encode[parquet]"'
+        ) from error
+
+
+def write_parquet(
+    path: Path | IO[bytes],
+    settings: EmbeddingSettings,
+    photos: Iterable[PhotoFaces],
+    quantizer: Quantizer | None,
+) -> None:
+    """Write the rows as they come, in memory of one row group.
+
+    Args:
+        path: Where to, or a file open for writing.
+        settings: What made the embeddings.
+        photos: Every photo, also those without a face.
+        quantizer: For int8.
+    """
+    write_tables(path, settings, _tables(settings, photos, quantizer), quantizer)
+
+
+def _tables(
+    settings: EmbeddingSettings, photos: Iterable[PhotoFaces], quantizer: Quantizer | None
+) -> Iterator[Any]:
+    """The rows as Arrow tables of about a row group each."""
+    waiting: list[PhotoFaces] = []
+    rows = 0
+    for each in photos:
+        waiting.append(each)
+        rows += max(1, len(each.boxes))
+        if rows >= _ROW_GROUP:
+            yield table_of(waiting, settings, quantizer)
+            waiting.clear()
+            rows = 0
+    if waiting:
+        yield table_of(waiting, settings, quantizer)
+
+
+def write_tables(
+    path: Path | IO[bytes],
+    settings: EmbeddingSettings,
+    tables: Iterable[Any],
+    quantizer: Quantizer | None,
+) -> None:
+    """Write Arrow tables that ``table_of`` made, a row group each.
+
+    Args:
+        path: Where to, or a file open for writing.
+        settings: What made the embeddings.
+        tables: pyarrow's tables.
+        quantizer: For int8.
+    """
+    import pyarrow.parquet
+
+    # Embeddings look like noise: a dictionary of them would hold every number once.
+    options = {"use_dictionary": ["photo", "digest", "error"]}
+    with pyarrow.parquet.ParquetWriter(path, schema_of(settings, quantizer), **options) as writer:
+        for table in tables:
+            writer.write_table(table)
+
+
+def read_parquet(place: Place) -> EmbeddingTable:
+    """Read a Parquet file of embeddings; see ``read_embeddings``.
+
+    Raises:
+        EmbeddingFileError: Missing, damaged, or of another kind.
+        InputError: Its parts do not fit together.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with _opened(place) as file:
+            table = pyarrow.parquet.read_table(file)
+    except FileNotFoundError as error:
+        raise EmbeddingFileError(f"no such file of embeddings: {place}") from error
+    # What pyarrow raises for a damaged file is an OSError too, without an error number.
+    except pyarrow.ArrowException as error:
+        first_line = next(iter(str(error).splitlines()), "")
+        raise InputError(first_line) from error
+    except OSError as error:
+        if error.errno is None:
+            raise InputError(next(iter(str(error).splitlines()), "")) from error
+        raise EmbeddingFileError(f"{place} cannot be read: {in_a_line(error)}") from error
+    return embedding_table_of(table, str(place))
+
+
+def _opened(place: Place) -> Any:
+    """A file open for reading, at any place in it."""
+    if place.is_local:
+        return open_regular(place.local)
+    return place.file_system.open_input_file(place.path)

@@ -1,0 +1,231 @@
+"""Worker processes: started clean, one core each, and gone when whoever started them is."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from face_encode.errors import FaceEncodeError
+
+if TYPE_CHECKING:
+    import loky
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# A worker takes one core: libraries that would each start as many threads as there are cores
+# only get into each other's way.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+# Below this many photos, starting processes takes longer than they save.
+_ENOUGH_FOR_WORKERS = 200
+# Items that travel to a worker together: enough to hide the trip, few enough that the first results
+# come soon and no worker is left with much when the others are done.
+_CHUNK = 8
+# Chunks for each worker that wait for it, or are done and wait to be taken.
+_CHUNKS_AHEAD = 4
+# A worker that nobody needs ends after so long.
+_IDLE_SECONDS = 60
+# How often a worker looks whether its parent still lives.
+_LOOK_SECONDS = 1.0
+
+
+def sensible_workers(photos: int) -> int:
+    """How many processes suit so many photos: as many as cores, or 1 for few.
+
+    The encoder takes part of the cores too. But workers wait whenever they are far enough ahead, so
+    that nobody has to know beforehand how the cores are best shared between the two: that depends
+    on the size of the photos.
+    """
+    if photos < _ENOUGH_FOR_WORKERS:
+        return 1
+    import loky
+
+    return int(loky.cpu_count())
+
+
+def sensible_workers_for(items: Iterable[Item]) -> tuple[int, Iterable[Item]]:
+    """The same for photos that are not counted yet; gives them too, the first few of them taken."""
+    rest = iter(items)
+    first = list(itertools.islice(rest, _ENOUGH_FOR_WORKERS))
+    return sensible_workers(len(first)), itertools.chain(first, rest)
+
+
+def in_processes(
+    work: Callable[[list[Item]], list[Result]], items: Iterable[Item], workers: int
+) -> Iterator[Result]:
+    """Let workers do something with many items.
+
+    Args:
+        work: From a list of items to as many results; it travels to the workers.
+        items: Taken as they are needed, a bounded number ahead.
+        workers: How many processes.
+
+    Returns:
+        The results in the order of the items; may be gone through in another thread.
+
+    Raises:
+        FaceEncodeError: While they are gone through: a worker died.
+    """
+    # loky starts clean processes: forking one in which TensorFlow runs can deadlock, and the
+    # standard library's clean start would run the user's own script again in each.
+    import loky
+
+    # Here and not where the items are gone through: loky keeps workers for further calls from the
+    # same thread only.
+    executor = loky.get_reusable_executor(
+        max_workers=workers,
+        timeout=_IDLE_SECONDS,
+        initializer=end_with,
+        initargs=(os.getpid(),),
+        env=ONE_THREAD,
+    )
+    there = partial(_in_folder, _current_folder(), work)
+    return _results(executor, there, iter(items), _CHUNKS_AHEAD * workers)
+
+
+def _results(
+    executor: loky.ProcessPoolExecutor,
+    work: Callable[[list[Item]], list[Result]],
+    items: Iterator[Item],
+    most_pending: int,
+) -> Iterator[Result]:
+    """Hand out chunks, a few ahead, and take the results in order."""
+    import loky
+
+    pending: deque[loky.Future] = deque()
+    try:
+        while chunk := list(itertools.islice(items, _CHUNK)):
+            pending.append(executor.submit(work, chunk))
+            if len(pending) > most_pending:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+    except loky.BrokenProcessPool as error:
+        raise FaceEncodeError(
+            "a worker process ended abruptly, most often for lack of memory; try workers=1"
+        ) from error
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _current_folder() -> str:
+    """The folder that this process stands in, empty where that was deleted."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""
+
+
+def _in_folder(
+    folder: str, work: Callable[[list[Item]], list[Result]], items: list[Item]
+) -> list[Result]:
+    """Work on items where the caller stands.
+
+    A worker that was started for an earlier call stands where the caller stood then, and would not
+    find files by their relative paths.
+    """
+    with suppress(OSError):
+        os.chdir(folder)
+    return work(items)
+
+
+def end_with(parent: int) -> None:
+    """End this process when the one that started it is gone, however it went.
+
+    Without this, a worker whose parent was killed would wait for ever for it to take a result.
+
+    Args:
+        parent: The number of that process.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_SECONDS)
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True, name="face_encode parent watch").start()
+
+
+# How often a thread that waits for its caller looks whether the caller still wants anything.
+_LOOK_SECONDS_OF_PREFETCHING = 0.1
+# How long a caller that gives up waits for the thread to notice.
+_PATIENCE_SECONDS = 10
+
+
+class _End:
+    """What comes behind the last item."""
+
+
+def prefetched(
+    items: Iterator[Item],
+    depth: int,
+    *,
+    while_waiting: Callable[[float], None] | None = None,
+    look_seconds: float = 10.0,
+) -> Generator[Item, None, None]:
+    """Take items in a thread of its own, ahead of whoever goes through them.
+
+    Args:
+        items: Gone through, and closed where it can be closed, in that thread alone.
+        depth: How many items wait at the most; then the thread waits.
+        while_waiting: Called now and then with the seconds for which no item has come; what it
+            raises ends the waiting.
+        look_seconds: How long before, and between, such calls.
+
+    Returns:
+        The same items in the same order; what taking one raises is raised here. Where the caller
+        stops early, the thread stops as soon as it has the item that it is at.
+    """
+    waiting: queue.Queue[Item | BaseException | type[_End]] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(outcome: Item | BaseException | type[_End]) -> None:
+        while not stopped.is_set():
+            try:
+                return waiting.put(outcome, timeout=_LOOK_SECONDS_OF_PREFETCHING)
+            except queue.Full:
+                continue
+
+    def take() -> None:
+        try:
+            for item in items:
+                put(item)
+                if stopped.is_set():
+                    break
+            if isinstance(items, Generator):
+                items.close()
+        # Whatever it is, the caller has to hear of it, or would wait for ever.
+        except BaseException as error:
+            put(error)
+        put(_End)
+
+    def get() -> Item | BaseException | type[_End]:
+        if while_waiting is None:
+            return waiting.get()
+        begun = time.monotonic()
+        while True:
+            try:
+                return waiting.get(timeout=look_seconds)
+            except queue.Empty:
+                while_waiting(time.monotonic() - begun)
+
+    thread = threading.Thread(target=take, daemon=True, name="face_encode prefetching")
+    thread.start()
+    try:
+        while (outcome := get()) is not _End:
+            if isinstance(outcome, BaseException):
+                raise outcome
+            yield outcome  # type: ignore[misc]
+    finally:
+        stopped.set()
+        thread.join(_PATIENCE_SECONDS)

@@ -1,0 +1,398 @@
+"""What the routes share: the recogniser, the people, the settings and the numbers."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, cast
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from face_encode.errors import GalleryError, InputError
+from face_encode.server.audit import Author
+from face_encode.server.bodies import person_name, read_body
+from face_encode.server.documentation import page_of
+from face_encode.server.metrics import Metrics
+from face_encode.server.people import (
+    Change,
+    Enrol,
+    NotSavedError,
+    People,
+    PeopleStore,
+    PhotosLeftOut,
+    Remove,
+    Rename,
+)
+from face_encode.server.problems import Problem
+from face_encode.server.recognition import Recogniser, readable, with_face
+from face_encode.server.schemas import (
+    CHANGE_PROBLEMS,
+    PERSON_PROBLEMS,
+    PHOTO_PROBLEMS,
+    READING_PROBLEMS,
+    EmbedAnswer,
+    EnrolmentAnswer,
+    HealthAnswer,
+    MatchAnswer,
+    PeopleAnswer,
+    Person,
+    RemovalAnswer,
+    SettingsAnswer,
+    VerifyAnswer,
+    photo_body,
+)
+from face_encode.server.security import Reader, Tokens, Writer
+from face_encode.server.settings import ServerSettings
+from face_encode.types import Embeddings, EnrolmentReport, Face
+from face_encode.version import __version__
+
+
+@dataclass(frozen=True, eq=False)
+class Service:
+    """A running service.
+
+    Attributes:
+        recogniser: Embeds photos.
+        store: Holds the people.
+        settings: How it was started.
+        metrics: Its numbers.
+    """
+
+    recogniser: Recogniser
+    store: PeopleStore
+    settings: ServerSettings
+    metrics: Metrics
+
+    async def change(self, change: Change, author: Author) -> Any:
+        """Make a change, and wait until it is on disk.
+
+        Raises:
+            Problem: It cannot be done, or not be saved.
+        """
+        # Shielded: a request whose time is over leaves the change as it is, done or not done.
+        waiting = asyncio.wrap_future(self.store.submit(change, author))
+        try:
+            return await asyncio.shield(waiting)
+        except PhotosLeftOut as error:
+            detail = f"{str(error)[:1].upper()}{str(error)[1:]}."
+            raise Problem(422, "no-photo-usable", detail, left_out=error.left_out) from error
+        except NotSavedError as error:
+            raise Problem(
+                503,
+                "not-saved",
+                "The change could not be saved; nothing was changed.",
+                headers={"Retry-After": "30"},
+            ) from error
+        except GalleryError as error:
+            kind = "name-taken" if "already" in str(error) else "nobody-of-that-name"
+            status = 409 if kind == "name-taken" else 404
+            raise Problem(status, kind, f"{error}.") from error
+
+
+def service_of(request: Request) -> Service:
+    """The service that a request is for."""
+    return cast(Service, request.app.state.service)
+
+
+TheService = Annotated[Service, Depends(service_of)]
+
+
+def checked_name(value: object) -> str:
+    """A person's name as it is enrolled.
+
+    Raises:
+        Problem: It is none.
+    """
+    try:
+        return person_name(value)
+    except InputError as error:
+        raise Problem(422, "not-a-name", f"{error}.") from error
+
+
+def enrolled_name(people: People, name: str) -> str:
+    """The enrolled person of a name in a path.
+
+    Raises:
+        Problem: There is none.
+    """
+    # Galleries from elsewhere hold names that are not in the form that we enrol.
+    if name in people.photos:
+        return name
+    try:
+        normal = person_name(name)
+    except InputError:
+        normal = ""
+    if normal in people.photos:
+        return normal
+    raise Problem(404, "nobody-of-that-name", "Nobody of that name is enrolled.")
+
+
+recognition_router = APIRouter(prefix="/v1", tags=["recognition"], responses=PHOTO_PROBLEMS)
+
+
+class Search(BaseModel):
+    """How faces are looked for; an option that is misspelt is refused, not passed over."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_faces: int | None = Field(
+        default=None, ge=1, le=1000, description="The largest so many faces only."
+    )
+    thorough: bool = Field(
+        default=True,
+        description="False: no slower detector looks where the fast one finds nothing.",
+    )
+
+
+SearchQuery = Annotated[Search, Query()]
+
+
+async def _faces_in(
+    request: Request, service: Service, search: Search
+) -> tuple[Sequence[Face], Embeddings]:
+    """The faces of the photo sent, and their embeddings."""
+    limits = service.settings.limits
+    body = await read_body(request, ["photo"], [], limits)
+    most = min(search.max_faces or limits.faces, limits.faces)
+    _, photo = await service.recogniser.embed(body.photo("photo"), most, thorough=search.thorough)
+    return readable(photo).faces[: len(photo.embeddings)], photo.embeddings
+
+
+@recognition_router.post(
+    "/match",
+    response_model=MatchAnswer,
+    response_model_exclude_unset=True,
+    openapi_extra=photo_body("photo"),
+)
+async def match(
+    request: Request, service: TheService, author: Reader, search: SearchQuery
+) -> dict[str, Any]:
+    """Name the faces in a photo; a photo without a face has an empty list."""
+    faces, embeddings = await _faces_in(request, service, search)
+    people = service.store.people
+    if not people.photos:
+        unknown = {"name": None, "similarity": None, "is_match": False}
+        return {"faces": [{**unknown, "bounding_box": face.box.as_dict()} for face in faces]}
+    if not faces:
+        return {"faces": []}
+    # Off the event loop: among many thousand people a search takes milliseconds.
+    found = await asyncio.to_thread(people.model.gallery.search, embeddings)
+    return {
+        "faces": [
+            people.model.describe(matches[0], face.box.as_dict())
+            for matches, face in zip(found, faces, strict=True)
+        ]
+    }
+
+
+@recognition_router.post(
+    "/verify",
+    response_model=VerifyAnswer,
+    openapi_extra=photo_body("photo_a", "photo_b"),
+)
+async def verify(request: Request, service: TheService, author: Reader) -> dict[str, Any]:
+    """Say whether the largest faces of two photos are one person's."""
+    body = await read_body(request, ["photo_a", "photo_b"], [], service.settings.limits)
+    pair = await service.recogniser.embed_all([body.photo("photo_a"), body.photo("photo_b")], 1)
+    a, b = (with_face(photo) for _, photo in pair)
+    model = service.store.people.model
+    similarity, is_match = model.compare_encodings(a.embeddings[0], b.embeddings[0])
+    return {
+        "similarity": similarity,
+        "threshold": model.verification_threshold,
+        "is_match": is_match,
+        "bounding_box_a": a.faces[0].box.as_dict(),
+        "bounding_box_b": b.faces[0].box.as_dict(),
+    }
+
+
+@recognition_router.post("/embed", response_model=EmbedAnswer, openapi_extra=photo_body("photo"))
+async def embed(
+    request: Request, service: TheService, author: Reader, search: SearchQuery
+) -> dict[str, Any]:
+    """Give the embeddings of the faces in a photo."""
+    faces, embeddings = await _faces_in(request, service, search)
+    encoder = service.store.people.model.encoder
+    return {
+        "encoder": encoder.name,
+        "fingerprint": encoder.fingerprint,
+        "faces": [
+            {"embedding": embedding.tolist(), "bounding_box": face.box.as_dict()}
+            for embedding, face in zip(embeddings, faces, strict=True)
+        ],
+    }
+
+
+people_router = APIRouter(prefix="/v1/people", tags=["people"])
+
+_NEW_NAME = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"name": {"type": "string", "minLength": 1, "maxLength": 200}},
+                    "required": ["name"],
+                    "additionalProperties": False,
+                }
+            }
+        },
+    }
+}
+
+
+@people_router.get("", response_model=PeopleAnswer, responses=READING_PROBLEMS)
+async def everybody(service: TheService, author: Reader) -> dict[str, Any]:
+    """Tell who is enrolled, by name."""
+    photos = service.store.people.photos
+    return {"people": [_described(service, name) for name in sorted(photos)]}
+
+
+@people_router.post(
+    "",
+    response_model=EnrolmentAnswer,
+    responses=CHANGE_PROBLEMS,
+    openapi_extra=photo_body(several=True, text="name"),
+)
+async def enrol(request: Request, service: TheService, author: Writer) -> dict[str, Any]:
+    """Enrol photos of a person, new or known, by the largest face of each."""
+    body = await read_body(request, ["photos", "photo"], ["name"], service.settings.limits)
+    name = checked_name(body.texts.get("name"))
+    sent = [*body.photos.get("photos", []), *body.photos.get("photo", [])]
+    if not sent:
+        raise Problem(422, "photo-missing", "The field 'photos' holds at least one photo.")
+    # All faces are counted, one is embedded: a note tells of the others.
+    pairs = await service.recogniser.embed_all(sent, 1)
+    usable = [crops.crops[0] for crops, photo in pairs if photo.error is None]
+    keeps = service.settings.keep_crops and usable
+    change = Enrol(
+        name,
+        [photo for _, photo in pairs],
+        [hashlib.sha256(photo.content).hexdigest() for photo in sent],
+        usable[0] if keeps else None,
+    )
+    report: EnrolmentReport = await service.change(change, author)
+    return {
+        "name": name,
+        "enrolled": report.enrolled,
+        "reused": report.reused,
+        "left_out": [{"photo": row.photo, "reason": row.reason} for row in report.left_out],
+        "notes": list(report.notes),
+    }
+
+
+@people_router.get("/{name}", response_model=Person, responses=PERSON_PROBLEMS)
+async def person(name: str, service: TheService, author: Reader) -> dict[str, Any]:
+    """Tell of one person."""
+    return _described(service, enrolled_name(service.store.people, name))
+
+
+@people_router.patch(
+    "/{name}", response_model=Person, responses=CHANGE_PROBLEMS, openapi_extra=_NEW_NAME
+)
+async def rename(
+    name: str, request: Request, service: TheService, author: Writer
+) -> dict[str, Any]:
+    """Call a person otherwise."""
+    body = await read_body(request, [], ["name"], service.settings.limits)
+    new_name = checked_name(body.texts.get("name"))
+    photos = await service.change(
+        Rename(enrolled_name(service.store.people, name), new_name), author
+    )
+    return {"name": new_name, "photos": photos, "thumbnail": _has_thumbnail(service, new_name)}
+
+
+@people_router.delete("/{name}", response_model=RemovalAnswer, responses=PERSON_PROBLEMS)
+async def remove(name: str, service: TheService, author: Writer) -> dict[str, Any]:
+    """Take a person out, for good."""
+    enrolled = enrolled_name(service.store.people, name)
+    return {"name": enrolled, "photos": await service.change(Remove(enrolled), author)}
+
+
+@people_router.get(
+    "/{name}/thumbnail",
+    responses={**PERSON_PROBLEMS, 200: {"content": {"image/jpeg": {}}}},
+    response_class=Response,
+)
+async def thumbnail(name: str, service: TheService, author: Reader) -> Response:
+    """Show a small picture of a person, where one is kept."""
+    enrolled = enrolled_name(service.store.people, name)
+    crops = service.store.crops
+    content = None if crops is None else await asyncio.to_thread(crops.of, enrolled)
+    if content is None:
+        raise Problem(404, "no-thumbnail", "No picture of this person is kept.")
+    return Response(content, media_type="image/jpeg")
+
+
+def _described(service: Service, name: str) -> dict[str, Any]:
+    photos = service.store.people.photos.get(name, 0)
+    return {"name": name, "photos": photos, "thumbnail": _has_thumbnail(service, name)}
+
+
+def _has_thumbnail(service: Service, name: str) -> bool:
+    return service.store.crops is not None and service.store.crops.has(name)
+
+
+operation_router = APIRouter(tags=["operation"])
+
+
+@operation_router.get("/healthz", response_model=HealthAnswer)
+async def health() -> dict[str, str]:
+    """Tell that the service runs."""
+    return {"status": "ok"}
+
+
+@operation_router.get(
+    "/readyz", response_model=HealthAnswer, responses={503: READING_PROBLEMS[503]}
+)
+async def ready(service: TheService) -> dict[str, str]:
+    """Tell whether the service takes work and can save changes."""
+    if service.store.failing:
+        raise Problem(503, "not-saving", "The last change of the people could not be saved.")
+    if service.recogniser.pool.is_full:
+        raise Problem(503, "too-busy", "Too many photos wait to be looked at.")
+    return {"status": "ok"}
+
+
+@operation_router.get(
+    "/metrics", responses={**READING_PROBLEMS, 200: {"content": {"text/plain": {}}}}
+)
+async def metrics(service: TheService, author: Reader) -> Response:
+    """Give the numbers of the service in Prometheus' format."""
+    return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@operation_router.get("/v1/settings", response_model=SettingsAnswer, responses=READING_PROBLEMS)
+async def settings(request: Request, service: TheService, author: Reader) -> dict[str, Any]:
+    """Tell how the service recognises, and how fast."""
+    people = service.store.people
+    model, calibration = people.model, people.model.gallery.calibration
+    tokens: Tokens = request.app.state.tokens
+    return {
+        "version": __version__,
+        "encoder": model.encoder.name,
+        "fingerprint": model.encoder.fingerprint,
+        "detector": model.detector.name,
+        "people": len(people.photos),
+        "photos": len(model.gallery),
+        "threshold": model.threshold,
+        "verification_threshold": model.verification_threshold,
+        "threshold_from": model.threshold_source,
+        "calibration": None if calibration is None else asdict(calibration),
+        "limits": asdict(service.settings.limits),
+        "keeps_crops": service.settings.keep_crops,
+        "needs_token": bool(tokens),
+        "may_write": tokens.may_write(author.token),
+        "latency": service.metrics.latency(),
+    }
+
+
+@operation_router.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+async def documentation(request: Request) -> HTMLResponse:
+    """Show the operations as a page."""
+    return HTMLResponse(page_of(request.app.openapi()))

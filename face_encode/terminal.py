@@ -1,0 +1,180 @@
+"""The terminal: progress bars on standard error, exit codes, and native code kept quiet."""
+
+from __future__ import annotations
+
+import os
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+from face_encode.errors import FaceEncodeError
+
+Item = TypeVar("Item")
+
+
+def tracked(
+    items: Iterable[Item], total: int, description: str, *, show: bool = True, done: int = 0
+) -> Iterator[Item]:
+    """Pass items on behind a progress bar: count, rate and time left.
+
+    Args:
+        items: The items, passed on one by one.
+        total: Number of items.
+        description: The words beside the bar.
+        show: False for silence.
+        done: Items of the total that an earlier run did.
+    """
+    if not show or total == 0:
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+    )
+    from rich.text import Text
+
+    # The mean rate of the whole run. Rich takes the time between two items, which is close to zero
+    # for items that come in batches.
+    def mean_rate(task: Task) -> float:
+        return (task.completed - done) / task.elapsed if task.elapsed else 0.0
+
+    class Rate(ProgressColumn):
+        """Items a second."""
+
+        def render(self, task: Task) -> Text:
+            """The mean rate, empty before the first item."""
+            rate = mean_rate(task)
+            text = f"{rate:.0f}/s" if rate >= 10 else f"{rate:.1f}/s"
+            return Text(text if rate else "", style="progress.data.speed")
+
+    class TimeLeft(ProgressColumn):
+        """Hours, minutes and seconds."""
+
+        def render(self, task: Task) -> Text:
+            """The time left at the mean rate, unknown before the first item."""
+            rate = mean_rate(task)
+            left = "-:--:--" if not rate else timedelta(seconds=round((task.remaining or 0) / rate))
+            return Text(f"{left} left", style="progress.remaining")
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeLeft(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(description, total=total, completed=done)
+        for item in items:
+            yield item
+            bar.advance(task)
+
+
+@contextmanager
+def counted_bytes(
+    total: int | None, start: int, description: str, *, show: bool = True
+) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar for a download.
+
+    Yields a function that is called with the size of each block, in bytes.
+
+    Args:
+        total: Size in bytes; None where it is not known.
+        start: Bytes that were there before.
+        description: The words beside the bar.
+        show: False for silence.
+    """
+    if not show:
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(description, total=total, completed=start)
+        yield lambda count: bar.advance(task, count)
+
+
+def exit_code_of(action: Callable[[], int], interrupted: str = "interrupted") -> int:
+    """Run a program's work and turn its errors into an exit code.
+
+    Args:
+        action: The work; returns the exit code.
+        interrupted: The message after Ctrl-C.
+
+    Returns:
+        The action's exit code; 1 for an error of this package, printed in one line on standard
+        error; 130 after Ctrl-C.
+    """
+    # TensorFlow writes pages of notices to standard error. This is a program, not a library, so it
+    # may set a variable for the whole process.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        return action()
+    except FaceEncodeError as error:
+        print(f"face-encode: {printable(str(error))}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"face-encode: {interrupted}", file=sys.stderr)
+        return 130
+
+
+def printable(text: str) -> str:
+    """Escape the control characters of a text, which could steer a terminal."""
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+        else character
+        for character in text
+    )
+
+
+@contextmanager
+def without_native_notices() -> Iterator[None]:
+    """Silence native code on standard error; Python's exceptions pass.
+
+    TensorFlow 2.21 prints four lines that none of its own switches turns off.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def import_keras() -> None:
+    """Import Keras, quietly where ``TF_CPP_MIN_LOG_LEVEL`` asks for that."""
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3" and "keras" not in sys.modules:
+        import_keras_quietly()
+
+
+def import_keras_quietly() -> None:
+    """Import Keras and its backend without the notices that they print."""
+    with without_native_notices():
+        import keras  # noqa: F401

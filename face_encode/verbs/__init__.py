@@ -1,1 +1,0 @@
-"""Verify, find, represent, extract: what is most often wanted, as one call each."""

@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from face_encode.detectors.registry import load_detector
+from face_encode.encoders.encoder import Encoder
+from face_encode.errors import DatasetError, GalleryError, InputError
+from face_encode.evaluation.clustering import b_cubed
+from face_encode.evaluation.pairs import evaluate_pairs, read_pairs
+from face_encode.gallery.opening import load_gallery
+from face_encode.model import Face_Encode_Model
+from face_encode.photos.folders import people_in
+
+
+def test_a_gallery_keeps_what_was_learnt(
+    run: Any, link: Any, several: list[Path], encoder: Encoder, tmp_path: Path
+) -> None:
+    people, path = link(tmp_path / "people", several, 0, 3), tmp_path / "people.npz"
+    model = Face_Encode_Model(encoder)
+    model.fit_dataset(people, progress=False)
+    model.save_gallery(path)
+    told = run("calibrate", path, "--false-match-rate", "0.05", "--json")
+    kept = load_gallery(path, encoder).calibration
+    assert kept is not None
+    assert kept.false_match_rate == 0.05
+    assert (kept.people, kept.photos) == (8, 24)
+    assert told["threshold"] == kept.threshold(24)
+    assert told["gallery"] == str(path)
+    # The same people from their folder teach the same.
+    fresh = run("calibrate", people, "--false-match-rate", "0.05", "--json")
+    assert fresh["thresholds"] == pytest.approx(told["thresholds"], abs=1e-4)
+    assert fresh["gallery"] is None
+
+
+def test_the_thresholds_are_printed_and_an_extrapolation_is_told(
+    run: Any, link: Any, several: list[Path], tmp_path: Path
+) -> None:
+    printed = run("calibrate", link(tmp_path / "people", several, 0, 2))
+    assert "two photos compared" in printed
+    assert "16 photos enrolled" in printed
+    assert "to the safe side" in printed
+
+
+def test_too_few_people_and_a_missing_gallery_are_refused(
+    run: Any, link: Any, several: list[Path], tmp_path: Path
+) -> None:
+    people = link(tmp_path / "people", several[:3], 0, 2)
+    with pytest.raises(InputError, match="at least 5 people"):
+        run("calibrate", people)
+    with pytest.raises(GalleryError, match="no such gallery"):
+        run("calibrate", people, "-g", tmp_path / "none.npz")
+
+
+def test_planted_mistakes_are_named_with_pictures(
+    run: Any, link: Any, several: list[Path], tmp_path: Path
+) -> None:
+    folder = link(tmp_path / "people", several, 0, 4)
+    first, second, third = (each.name for each in several[:3])
+    wrong = folder / second / "wrong.jpg"
+    shutil.move(folder / first / f"{first}_0001.jpg", wrong)
+    double = folder / third / "double.jpg"
+    shutil.copy(folder / third / f"{third}_0001.jpg", double)
+    blurred = folder / third / f"{third}_0002.jpg"
+    photo = Image.open(blurred).convert("RGB").filter(ImageFilter.GaussianBlur(7))
+    blurred.unlink()
+    photo.save(blurred, quality=95)
+    Image.new("RGB", (200, 200), "teal").save(folder / third / "empty.jpg")
+    report = tmp_path / "report.html"
+    told = run("check", folder, "--json", "--report", report)
+    assert (told["photos"], told["people"]) == (34, 8)
+    named = {(each["kind"], *each["photos"]) for each in told["suspicions"]}
+    assert ("mislabelled", str(wrong)) in named
+    assert ("same photo", str(folder / third / f"{third}_0001.jpg"), str(double)) in named
+    left_out = [each["photo"] for each in told["left_out"]]
+    # So much blur may hide the face from the detector altogether; either way it is named.
+    assert ("blurred face", str(blurred)) in named or str(blurred) in left_out
+    assert str(folder / third / "empty.jpg") in left_out
+    page = report.read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg") == sum(len(each["photos"]) for each in told["suspicions"])
+    printed = run("check", folder)
+    assert "wrong.jpg: unlike the other photos" in printed
+
+
+def test_a_clean_folder_has_nothing_to_show(
+    run: Any, link: Any, several: list[Path], tmp_path: Path
+) -> None:
+    report = tmp_path / "report.html"
+    run("check", link(tmp_path / "people", several[:2], 0, 2), "--report", report)
+    assert "Nothing was noticed." in report.read_text(encoding="utf-8")
+
+
+def test_unnamed_photos_become_folders_that_can_be_enrolled(
+    run: Any, several: list[Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("scipy")
+    photos, output = tmp_path / "photos", tmp_path / "people"
+    (photos / "deeper").mkdir(parents=True)
+    for person in several[:5]:
+        for number, photo in enumerate(sorted(person.iterdir())[:4]):
+            folder = photos / "deeper" if number % 2 else photos
+            (folder / f"{person.name}-{number}.jpg").symlink_to(photo)
+    told = run("cluster", photos, "-o", output, "--json")
+    assert told["photos"] == 20
+    rows = [
+        (Path(face["photo"]).stem.rsplit("-", 1)[0], person["name"])
+        for person in told["people"]
+        for face in person["faces"]
+        if face["bounding_box"]["width"] > 60
+    ]
+    assert b_cubed([name for name, _ in rows], [group for _, group in rows]).f > 0.9
+    written = people_in(output)
+    assert {name: len(files) for name, files in written.items()} == {
+        person["name"]: len(person["faces"]) for person in told["people"]
+    }
+    with pytest.raises(DatasetError, match="new or an empty folder"):
+        run("cluster", photos, "-o", output)
+
+
+def test_a_folder_without_photos_is_refused(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(DatasetError, match="no photo"):
+        run("cluster", tmp_path / "photos", "-o", tmp_path / "out")
+
+
+PER_KIND = 20
+
+
+@pytest.fixture
+def some_pairs(lfw_pairs: Path, tmp_path: Path) -> Path:
+    """The first pairs of each kind of the development list."""
+    _, *lines = (lfw_pairs).read_text().splitlines()
+    half = len(lines) // 2
+    file = tmp_path / "pairs.txt"
+    chosen = [str(PER_KIND), *lines[:PER_KIND], *lines[half : half + PER_KIND]]
+    file.write_text("\n".join(chosen), encoding="utf-8")
+    return file
+
+
+def test_json_equals_scikit_learn_and_the_report_stands_alone(
+    run: Any, some_pairs: Path, lfw_photos: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    sklearn_metrics = pytest.importorskip("sklearn.metrics")
+    photos, report = lfw_photos, tmp_path / "report.html"
+    arguments = ["--photos", photos, "--pairs", some_pairs]
+    told = run("evaluate", "pairs", *arguments, "--report", report, "--json")
+    pairs = read_pairs(some_pairs, photos)
+    measured = evaluate_pairs(pairs, load_detector(), encoder, progress=False)
+    false, true, _ = sklearn_metrics.roc_curve(pairs.same, measured.scores, drop_intermediate=False)
+    accuracy = np.max(true + 1 - false) / 2
+    assert told["pairs"] == 2 * PER_KIND
+    assert told["not_found"] == []
+    assert told["accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    assert told["auc"] == pytest.approx(sklearn_metrics.auc(false, true), abs=1e-6)
+    assert told["accuracy"] > 0.9
+    assert told["tar_at_far"] == {"0.1": None, "0.01": None, "0.001": None, "0.0001": None}
+    assert (told["encoder"], told["detector"], told["metric"]) == ("dlib_resnet", "dlib", "cosine")
+    page = report.read_text(encoding="utf-8")
+    assert page.count("<svg") == 3
+    assert "http" not in page
+    assert "encoding one face" in page
+
+
+def test_a_photo_without_a_face_is_listed_and_counts_as_an_error(
+    run: Any, several: list[Path], tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    for person in several[:2]:
+        for number, photo in enumerate(sorted(person.iterdir())[:2]):
+            (tmp_path / f"{person.name}{number}.jpg").symlink_to(photo)
+    Image.new("RGB", (200, 200), "teal").save(tmp_path / "empty.jpg")
+    first, second = several[0].name, several[1].name
+    rows = [
+        (f"{first}0.jpg", f"{first}1.jpg", 1),
+        (f"{second}0.jpg", f"{second}1.jpg", 1),
+        (f"{first}0.jpg", f"{second}0.jpg", 0),
+        (f"{first}1.jpg", "empty.jpg", 0),
+    ]
+    file = tmp_path / "pairs.csv"
+    lines = ["photo_a,photo_b,same", *(f"{a},{b},{same}" for a, b, same in rows)]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    told = run("evaluate", "pairs", "--photos", tmp_path, "--pairs", file, "--json")
+    assert told["not_found"] == [str(tmp_path / "empty.jpg")]
+    assert told["accuracy"] == pytest.approx(3 / 4)
+    printed = run("evaluate", "pairs", "--photos", tmp_path, "--pairs", file)
+    assert "75.00 %" in printed
+    assert "a face was found in 80.00 % of the photos" in printed
+    assert "empty.jpg: no face found" in printed
+
+
+def test_what_is_wrong_is_told_before_the_work(run: Any, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="does not exist"):
+        run("evaluate", "pairs", "--photos", tmp_path / "none", "--pairs", tmp_path / "none")
+    (tmp_path / "a.jpg").touch()
+    file = tmp_path / "pairs.csv"
+    file.write_text("photo_a,photo_b,same\na.jpg,a.jpg,1\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"\.html"):
+        run("evaluate", "pairs", "--photos", tmp_path, "--pairs", file, "--report", "out.pdf")
+
+
+def test_enrolled_people_strangers_and_a_photo_without_a_face(
+    run: Any, link: Any, several: list[Path], tmp_path: Path
+) -> None:
+    gallery = link(tmp_path / "gallery", several[:6], 0, 2)
+    probes = link(tmp_path / "probes", several, 2, 4)
+    Image.new("RGB", (200, 200), "teal").save(probes / several[0].name / "empty.jpg")
+    report = tmp_path / "report.html"
+    told = run("evaluate", "people", gallery, probes, "--json", "--report", report)
+    assert (told["people"], told["enrolled"]) == (6, 12)
+    assert (told["probes"], told["stranger_probes"]) == (17, 4)
+    assert told["not_found"] == [str(probes / several[0].name / "empty.jpg")]
+    # Twelve probes of enrolled people have a face; at most one may be told wrong.
+    assert told["rank_1"] >= 11 / 13
+    assert told["rank_5"] >= told["rank_1"]
+    right = told["probes"] - told["wrong_name"] - told["missed"] - told["false_alarms"]
+    assert told["correct"] == right
+    assert report.read_text(encoding="utf-8").count("<svg") == 1
+    printed = run("evaluate", "people", gallery, probes, "--threshold", "0")
+    assert "strangers given a name" in printed
+    assert "4 of 4 (100.00 %" in printed
+    assert "empty.jpg: no face found" in printed
+
+
+def test_the_threshold_can_be_calibrated_on_the_enrolled(
+    run: Any, link: Any, several: list[Path], tmp_path: Path
+) -> None:
+    gallery = link(tmp_path / "gallery", several, 0, 3)
+    probes = link(tmp_path / "probes", several[:1], 3, 4)
+    loose, strict = (
+        run("evaluate", "people", gallery, probes, "--false-match-rate", rate, "--json")
+        for rate in (0.2, 0.001)
+    )
+    assert 0.7 < loose["threshold"] < strict["threshold"]

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from face_encode.encoders import registry
+from face_encode.encoders.contract import EncoderContract, read_contract
+from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.engines.table import AUTOMATIC, KERAS
+from face_encode.encoders.registry import (
+    KNOWN_ENCODERS,
+    SHIPPED_ENCODERS,
+    KnownEncoder,
+    as_encoder,
+    is_at_hand,
+    load_encoder,
+    shipped_path,
+)
+from face_encode.errors import InputError, ModelFileError, WeightsError
+from face_encode.types import CropRecipe, ImageArray
+from face_encode.weights import KNOWN_WEIGHTS, KnownWeights
+from tests.loopback import Served, serving
+
+
+def plain_model(height: int | None = 16, channels: int = 3) -> keras.Model:
+    inputs = keras.Input((height, height, channels))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))
+    return keras.Model(inputs, keras.layers.Dense(8)(x))
+
+
+def test_the_default_is_the_most_accurate_one(encoder: Encoder) -> None:
+    assert encoder.name == "dlib_resnet"
+    assert load_encoder("dlib_resnet").fingerprint == encoder.fingerprint
+
+
+def test_the_converted_weights_are_cached(
+    encoder: Encoder, cache_folder: Path, colour_crops: ImageArray
+) -> None:
+    cached = list(cache_folder.glob("dlib_resnet-*.keras"))
+    assert len(cached) == 1
+    from_file = load_encoder(cached[0])
+    assert from_file.contract == encoder.contract
+    assert from_file.fingerprint == encoder.fingerprint
+    np.testing.assert_allclose(
+        from_file.encode(colour_crops[:4]), encoder.encode(colour_crops[:4]), atol=1e-6
+    )
+
+
+def test_a_cache_from_another_calibration_is_left_alone(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACE_ENCODE_CACHE", str(tmp_path))
+    known = KNOWN_ENCODERS["dlib_resnet"]
+    former = replace(known, contract=replace(known.contract, threshold=0.5))
+    monkeypatch.setitem(KNOWN_ENCODERS, "dlib_resnet", former)
+    assert load_encoder(engine=KERAS).contract.threshold == 0.5
+    monkeypatch.setitem(KNOWN_ENCODERS, "dlib_resnet", known)
+    assert load_encoder(engine=KERAS).contract == encoder.contract
+
+
+def test_a_damaged_cache_is_made_again(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACE_ENCODE_CACHE", str(tmp_path))
+    load_encoder(engine=KERAS)
+    (cached,) = tmp_path.glob("*.keras")
+    cached.write_bytes(cached.read_bytes()[:1000])
+    assert load_encoder(engine=KERAS).fingerprint == encoder.fingerprint
+    assert load_encoder(cached, engine=KERAS).fingerprint == encoder.fingerprint  # whole again
+
+
+def test_a_cache_that_cannot_be_written_is_no_matter(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("FACE_ENCODE_CACHE", str(tmp_path / "file"))
+    assert load_encoder(engine=KERAS).fingerprint == encoder.fingerprint
+
+
+def test_weights_are_taken_from_a_given_path_and_verified(tmp_path: Path) -> None:
+    other = tmp_path / "weights.dat"
+    other.write_bytes(b"something else")
+    with pytest.raises(WeightsError, match="SHA-256"):
+        load_encoder("dlib_resnet", weights=other)
+
+
+def test_a_plain_keras_file_is_used_by_the_original_conventions(tmp_path: Path) -> None:
+    model, path = plain_model(), tmp_path / "vgg_embedding.keras"
+    model.save(path)
+    encoder = load_encoder(path)
+    assert encoder.name == "vgg_embedding"
+    assert encoder.contract.threshold == 0.7
+    crops = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    expected = np.asarray(model(crops.astype(np.float32) / 255))
+    np.testing.assert_allclose(encoder.encode(crops), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["nonsense", "model.h5", "", "dlib_resnet.dat"])
+def test_an_unknown_name_is_told_with_the_known_ones(name: str) -> None:
+    with pytest.raises(ModelFileError, match=r"dlib_resnet.*Received"):
+        load_encoder(name)
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="no such model file"):
+        load_encoder(tmp_path / "none.keras")
+
+
+def test_an_open_encoder_is_taken_with_its_engine(tiny_file: Path) -> None:
+    opened = as_encoder(tiny_file, KERAS)
+    assert opened.engine == KERAS
+    for engine in (None, AUTOMATIC, KERAS):
+        assert as_encoder(opened, engine) is opened
+    with pytest.raises(InputError, match=rf"its engine, '{KERAS}'.*Received: 'onnx'"):
+        as_encoder(opened, "onnx")
+
+
+def test_weights_make_no_sense_for_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "plain.keras"
+    plain_model().save(path)
+    with pytest.raises(ModelFileError, match="carries its own weights"):
+        load_encoder(path, weights=path)
+
+
+def test_a_model_of_open_size_without_a_contract_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "open.keras"
+    plain_model(height=None).save(path)
+    with pytest.raises(ModelFileError, match="one fixed size"):
+        load_encoder(path)
+
+
+def test_a_model_of_grey_images_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "grey.keras"
+    plain_model(channels=1).save(path)
+    with pytest.raises(ModelFileError, match="RGB images"):
+        load_encoder(path)
+
+
+def test_a_siamese_network_is_refused_with_advice(tmp_path: Path) -> None:
+    network = plain_model()
+    inputs = [keras.Input((16, 16, 3)) for _ in range(3)]
+    siamese = keras.Model(inputs, [network(each) for each in inputs])
+    path = tmp_path / "siamese.keras"
+    siamese.save(path)
+    with pytest.raises(ModelFileError):
+        load_encoder(path)
+
+
+def test_code_in_a_model_file_is_not_run(tmp_path: Path) -> None:
+    inputs = keras.Input((16, 16, 3))
+    hidden = keras.layers.Lambda(lambda x: x + 1, output_shape=(16, 16, 3))(inputs)
+    path = tmp_path / "lambda.keras"
+    keras.Model(inputs, keras.layers.Flatten()(hidden)).save(path)
+    with pytest.raises(ModelFileError, match="Keras cannot load"):
+        load_encoder(path)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Served]:
+    """An encoder "far" whose weights are one number, on a server of this machine."""
+
+    def build(content: bytes) -> keras.Model:
+        if not content.startswith(b"weights "):
+            raise WeightsError("no weights")
+        model = plain_model()
+        model.set_weights([np.full(each.shape, int(content[8:])) for each in model.weights])
+        return model
+
+    monkeypatch.setenv("FACE_ENCODE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with serving(Served(b"weights 3")) as served:
+        weights = KnownWeights(None, "far.bin", None, "for tests only", "the tests", served.url)
+        contract = EncoderContract("far", CropRecipe("box", 16, 16), 0.5)
+        monkeypatch.setitem(KNOWN_WEIGHTS, "far", weights)
+        monkeypatch.setitem(KNOWN_ENCODERS, "far", KnownEncoder(contract, build, "far"))
+        yield served
+
+
+def test_an_encoder_is_downloaded_once(server: Served, tmp_path: Path) -> None:
+    assert not is_at_hand("far")
+    first = load_encoder("far", engine=KERAS)
+    assert is_at_hand("far")
+    assert load_encoder("far", engine=KERAS).fingerprint == first.fingerprint
+    assert len(server.asked) == 1
+    names = sorted({path.suffix for path in (tmp_path / "cache").iterdir()} - {".lock"})
+    assert names == [".bin", ".json", ".keras"]
+    # The converted one does without the original.
+    (tmp_path / "cache" / "far.bin").unlink()
+    assert is_at_hand("far")
+    assert load_encoder("far", engine=KERAS).fingerprint == first.fingerprint
+    assert len(server.asked) == 1
+
+
+def test_a_download_that_is_no_network_is_told_and_not_ruled_by(
+    server: Served, tmp_path: Path
+) -> None:
+    server.content = b"<html>Please log in to this hotel</html>"
+    with pytest.raises(WeightsError, match=r"far\.bin: no weights; delete it"):
+        load_encoder("far", engine=KERAS)
+    (tmp_path / "cache" / "far.bin").unlink()
+    server.content = b"weights 3"
+    assert float(load_encoder("far", engine=KERAS).model.get_weights()[0].max()) == 3
+
+
+def test_weights_from_anywhere_leave_no_trace(server: Served, tmp_path: Path) -> None:
+    (tmp_path / "mine.bin").write_bytes(b"weights 5")
+    mine = load_encoder("far", weights=tmp_path / "mine.bin", engine=KERAS)
+    assert float(mine.model.get_weights()[0].max()) == 5
+    assert server.asked == []
+    assert float(load_encoder("far", engine=KERAS).model.get_weights()[0].max()) == 3
+    (tmp_path / "mine.bin").write_bytes(b"something else")
+    with pytest.raises(WeightsError, match=r"mine\.bin: no weights$"):
+        load_encoder("far", weights=tmp_path / "mine.bin", engine=KERAS)
+
+
+@pytest.mark.parametrize("name", SHIPPED_ENCODERS)
+def test_a_shipped_encoder_is_calibrated_and_open_to_keras_alone(name: str) -> None:
+    path = shipped_path(name)
+    contract = read_contract(path)
+    assert contract is not None
+    assert contract.name == name
+    assert contract.false_match_rate == 1e-3
+    assert contract.licence != "unknown"
+    assert contract.euclidean_threshold is None
+    assert "dlib_resnet" in contract.trained_on
+    model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    side = contract.crop.height
+    assert model.input_shape == (None, side, side, 3)
+    crops = np.random.default_rng(0).integers(0, 256, (2, side, side, 3)).astype(np.uint8)
+    assert load_encoder(name).encode(crops).shape == (2, 128)
+
+
+def test_vgg_embedding_is_plain_vgg16_with_the_mlp() -> None:
+    kinds = [type(layer).__name__ for layer in load_encoder("vgg_embedding").model.layers]
+    assert kinds.count("Conv2D") == 13
+    assert kinds.count("MaxPooling2D") == 5
+    assert kinds.count("Dense") == 4
+    # Those of the original project's head, behind its activations.
+    assert kinds.count("BatchNormalization") == 3
+    assert "Conv2D" not in kinds[kinds.index("Flatten") :]
+
+
+def test_a_shipped_encoder_carries_its_own_weights(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="carries its own weights"):
+        load_encoder("vgg_embedding", tmp_path / "weights.dat")
+
+
+def test_a_missing_file_is_told_of_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "SHIPPED_ENCODERS", ("lost",))
+    with pytest.raises(ModelFileError, match=r"lost\.keras.* is missing; install"):
+        shipped_path("lost")

@@ -1,0 +1,226 @@
+"""Enrolling a folder that is interrupted or killed, and goes on."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.registry import load_encoder
+from face_encode.errors import DatasetError, GalleryError
+from face_encode.gallery.base import Gallery
+from face_encode.gallery.memory import MemoryGallery
+from face_encode.gallery.npz import write_content
+from face_encode.model import Face_Encode_Model
+from face_encode.photos.folders import people_in
+from face_encode.pipeline import enrolment
+from face_encode.pipeline.checkpoint import Journal
+from face_encode.pipeline.enrolment import enrol_people, unfinished_enrolment, unfinished_path
+from face_encode.types import ImageArray
+from tests.conftest import REPOSITORY
+from tests.tiny_parts import Halves
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """130 photos of 13 people, some with two faces; one nobody, one that is damaged."""
+    top = tmp_path_factory.mktemp("many")
+    random = np.random.default_rng(0)
+    for number in range(130):
+        (top / f"person {number // 10:02}").mkdir(exist_ok=True)
+        pixels = random.integers(0, 256, (16, 40 if number % 9 == 0 else 20, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(top / f"person {number // 10:02}" / f"{number:03}.png")
+    Image.new("RGB", (20, 20)).save(top / "person 03" / "black.png")
+    (top / "person 05" / "broken.jpg").write_text("no photo")
+    return top
+
+
+def enrol_many(many: Path, journal: Path | None, tiny: Encoder, **options: Any) -> MemoryGallery:
+    """A gallery of these people, enrolled as the command does it."""
+    gallery = MemoryGallery(tiny)
+    if journal is None:
+        enrol_people(people_in(many), gallery, Halves(), tiny, progress=False, **options)
+        return gallery
+    with unfinished_enrolment(journal, Halves(), tiny) as unfinished:
+        report = enrol_people(
+            people_in(many),
+            gallery,
+            Halves(),
+            tiny,
+            progress=False,
+            unfinished=unfinished,
+            **options,
+        )
+        unfinished.remove()
+    assert report.enrolled == 130
+    assert {row.reason for row in report.left_out} == {
+        "no face found",
+        "not a photo in a known format",
+    }
+    assert sum("2 faces" in note for note in report.notes) == 15
+    return gallery
+
+
+def same_galleries(one: Gallery, other: Gallery) -> bool:
+    files = io.BytesIO(), io.BytesIO()
+    write_content(files[0], one.copy().content)
+    write_content(files[1], other.copy().content)
+    return files[0].getvalue() == files[1].getvalue()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(many: Path, tiny: Encoder) -> MemoryGallery:
+    return enrol_many(many, None, tiny)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_interrupted_it_goes_on_and_ends_with_the_same_gallery(
+    after: int,
+    workers: int,
+    many: Path,
+    tiny: Encoder,
+    uninterrupted: MemoryGallery,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    journal = tmp_path / "people.npz.unfinished"
+    encoded: list[int] = []
+    encode = tiny.encode
+    append = Journal.append
+    records: list[bytes] = []
+
+    def counted(crops: ImageArray, **options: Any) -> Any:
+        encoded.append(len(crops))
+        return encode(crops, **options)
+
+    def interrupted(journal: Journal, record: bytes) -> int:
+        # The heading is a record too.
+        if len(records) > after:
+            raise KeyboardInterrupt
+        records.append(record)
+        return append(journal, record)
+
+    monkeypatch.setattr(tiny, "encode", counted)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Journal, "append", interrupted)
+        enrol_many(many, journal, tiny, workers=workers)
+    assert journal.is_file()
+    gallery = enrol_many(many, journal, tiny, workers=workers)
+    assert not journal.exists()
+    assert same_galleries(gallery, uninterrupted)
+    # One batch was in the encoder and is in no record.
+    assert sum(encoded) == 130 + 32
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import loky
+from face_encode.encoders.registry import load_encoder
+from face_encode.pipeline.checkpoint import Journal
+from tests.pipeline.test_interrupted_enrolment import enrol_many
+
+real, records = Journal._write, []
+
+def dying(journal, content):
+    records.append(content)
+    if len(records) == 4:
+        real(journal, content[: len(content) // 2])
+        executor = loky.get_reusable_executor(reuse=True)
+        Path(sys.argv[4]).write_text(" ".join(map(str, executor._processes)))
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(journal, content)
+
+Journal._write = dying
+enrol_many(Path(sys.argv[1]), Path(sys.argv[2]), load_encoder(sys.argv[3]), workers=2)
+"""
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of that number runs; one that is dead may not be cleared away yet."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in "ZX"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills processes the POSIX way")
+def test_killed_in_the_middle_of_a_record_it_goes_on(
+    many: Path, tiny: Encoder, tiny_file: Path, uninterrupted: MemoryGallery, tmp_path: Path
+) -> None:
+    journal = tmp_path / "people.npz.unfinished"
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, many, journal, tiny_file, tmp_path / "workers.txt"],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+    assert done.returncode == -signal.SIGKILL
+    model = Face_Encode_Model(tiny, Halves())
+    report = model.fit_dataset(many, progress=False, unfinished=journal)
+    # The signature, the heading and a whole batch were written before.
+    assert report.resumed == 32
+    assert "32 by an interrupted run before" in str(report)
+    assert same_galleries(model.gallery, uninterrupted)
+    assert not journal.exists()
+    workers = [int(word) for word in (tmp_path / "workers.txt").read_text().split()]
+    assert len(workers) == 2
+    if sys.platform == "linux":
+        deadline = time.monotonic() + 60
+        while any(map(is_alive, workers)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not any(map(is_alive, workers))
+
+
+def test_an_interrupted_enrolment_with_another_detector_is_refused(
+    many: Path, tiny: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = tmp_path / "people.npz.unfinished"
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(enrolment, "find_suspicions", interrupted)
+        enrol_many(many, journal, tiny)
+    model = Face_Encode_Model(tiny, "haar")
+    with pytest.raises(GalleryError, match=r"other settings.*--restart"):
+        model.fit_dataset(many, progress=False, unfinished=journal)
+    with pytest.raises(DatasetError, match="none of the 132 photos"):
+        model.fit_dataset(many, progress=False, unfinished=journal, restart=True)
+    # It came to its end, if to none that was hoped for.
+    assert not journal.exists()
+
+
+def test_an_interrupted_enrolment_on_another_engine_is_refused(
+    tiny_file: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("tf2onnx")
+    journal = tmp_path / "people.npz.unfinished"
+    on_keras, on_onnx = (load_encoder(tiny_file, engine=name) for name in ("tensorflow", "onnx"))
+    with unfinished_enrolment(journal, Halves(), on_keras):
+        pass
+    with pytest.raises(
+        GalleryError, match=r"--encoder-engine tensorflow.*Received: the engine onn"
+    ):
+        unfinished_enrolment(journal, Halves(), on_onnx)
+
+
+def test_a_journal_lies_beside_the_gallery_or_in_the_cache(cache_folder: Path) -> None:
+    assert unfinished_path("a/people.npz", "people") == Path("a/people.npz.unfinished")
+    remote = unfinished_path("http://host:19530", "people")
+    assert remote.parent.parent == cache_folder
+    assert remote == unfinished_path("http://host:19530", os.path.abspath("people"))
+    assert remote != unfinished_path("http://host:19530", "others")

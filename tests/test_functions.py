@@ -1,0 +1,343 @@
+from __future__ import annotations
+
+import base64
+import math
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
+
+import keras
+import numpy as np
+import pandas
+import pytest
+from PIL import Image
+
+from face_encode import functions
+from face_encode.detectors.dlib_hog import DlibHogDetector
+from face_encode.encoders.contract import EncoderContract, original_contract, save_encoder
+from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.registry import load_encoder
+from face_encode.errors import (
+    DatasetError,
+    GalleryError,
+    ImageError,
+    InputError,
+    MissingExtraError,
+    ModelFileError,
+)
+from face_encode.functions import FIND_COLUMNS, extract_faces, find, kept_encoder, represent, verify
+from face_encode.gallery.memory import MemoryGallery
+from face_encode.model import Face_Encode_Model
+from face_encode.photos.reading import read_image
+from face_encode.types import CropRecipe, ImageArray
+from tests.conftest import EXAMPLES, VERIFY_DATASET
+
+ADA = VERIFY_DATASET / "Ada_Mirova" / "1.jpg"
+ADA_AGAIN = EXAMPLES / "ada_mirova.jpg"
+BRUNO = EXAMPLES / "bruno_castell.jpg"
+WALL = np.full((100, 120, 3), 90, np.uint8)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean", "euclidean_l2"])
+def test_the_same_person_is_told_from_another_by_every_metric(
+    encoder: Encoder, metric: Any
+) -> None:
+    same = verify(ADA, ADA_AGAIN, encoder=encoder, metric=metric)
+    other = verify(ADA, BRUNO, encoder=encoder, metric=metric)
+    assert same["is_match"] is True
+    assert other["is_match"] is False
+    assert 0 < same["distance"] <= same["distance_threshold"] < other["distance"]
+    assert same["similarity"] > other["similarity"]
+    assert (same["metric"], same["encoder"], same["detector"]) == (metric, "dlib_resnet", "dlib")
+
+
+def test_distance_and_threshold_agree_with_the_model(encoder: Encoder) -> None:
+    model = Face_Encode_Model(encoder)
+    photos = [read_image(path) for path in (ADA, ADA_AGAIN)]
+    (a, (box_a,)), (b, (box_b,)) = (model.compute_embeddings_image(photo) for photo in photos)
+    similarity, is_same = model.compare_encodings(a, b)
+    found = verify(*photos, encoder=encoder)
+    assert found["similarity"] == pytest.approx(similarity, abs=1e-6)
+    assert found["distance"] == pytest.approx(1 - similarity, abs=1e-6)
+    assert found["distance_threshold"] == pytest.approx(1 - encoder.contract.threshold)
+    assert found["is_match"] is is_same
+    assert found["bounding_boxes"] == [box_a, box_b]
+    on_the_sphere = verify(*photos, encoder=encoder, metric="euclidean_l2")
+    assert on_the_sphere["distance"] == pytest.approx(math.sqrt(2 - 2 * similarity), abs=1e-6)
+    raw = verify(*photos, encoder=encoder, metric="euclidean")
+    assert raw["distance"] == pytest.approx(float(np.linalg.norm(a - b)), abs=1e-6)
+    assert raw["distance_threshold"] == encoder.contract.euclidean_threshold
+
+
+def test_a_threshold_of_ones_own_decides(encoder: Encoder) -> None:
+    for threshold, is_match in ((0.0, False), (2, True)):
+        found = verify(ADA, ADA_AGAIN, encoder=encoder, distance_threshold=threshold)
+        assert found["is_match"] is is_match
+        assert found["distance_threshold"] == threshold
+
+
+def test_photos_come_in_every_form(encoder: Encoder) -> None:
+    content = ADA.read_bytes()
+    expected = verify(ADA, ADA_AGAIN, encoder=encoder)
+    with Image.open(ADA) as image, open(ADA, "rb") as file:
+        for form in (content, base64.b64encode(content).decode(), image, file, read_image(ADA)):
+            assert verify(form, str(ADA_AGAIN), encoder=encoder) == expected
+
+
+def test_crops_are_compared_without_looking_for_faces(
+    encoder: Encoder, colour_crops: ImageArray
+) -> None:
+    found = verify(colour_crops[0], colour_crops[0], encoder=encoder, detect_faces=False)
+    assert found["distance"] == pytest.approx(0, abs=1e-6)
+    assert found["bounding_boxes"] == [None, None]
+
+
+def test_what_cannot_be_compared_is_told(encoder: Encoder, tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="photo b: no face found"):
+        verify(ADA, WALL, encoder=encoder)
+    Image.fromarray(WALL).save(tmp_path / "wall.png")
+    with pytest.raises(ImageError, match=r"wall\.png: no face found"):
+        verify(tmp_path / "wall.png", ADA, encoder=encoder)
+    with pytest.raises(ImageError, match="no such file"):
+        verify("none.jpg", ADA, encoder=encoder)
+    with pytest.raises(InputError, match="a metric is one of cosine, euclidean, euclidean_l2"):
+        verify(ADA, ADA, encoder=encoder, metric="manhattan")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="distance threshold"):
+        verify(ADA, ADA, encoder=encoder, distance_threshold=-1)
+    with pytest.raises(InputError, match="a detector is one of"):
+        verify(ADA, ADA, encoder=encoder, detector="none")
+    for wrong in ("none", 7, "none.keras"):
+        with pytest.raises((ModelFileError, InputError)):
+            verify(ADA, ADA, encoder=wrong)  # type: ignore[arg-type]
+
+
+def test_a_raw_distance_without_a_measured_threshold_needs_one(encoder: Encoder) -> None:
+    unmeasured = Encoder(encoder.model, original_contract("mine", 150, 150))
+    with pytest.raises(InputError, match=r"no threshold was measured.*'mine'"):
+        verify(ADA, ADA, encoder=unmeasured, metric="euclidean")
+    found = verify(ADA, ADA, encoder=unmeasured, metric="euclidean", distance_threshold=0.5)
+    assert found["is_match"] is True
+
+
+def test_faces_are_represented_the_largest_first(encoder: Encoder) -> None:
+    group = EXAMPLES / "group.jpg"
+    faces = represent(group, encoder=encoder)
+    assert len(faces) >= 3
+    embeddings, boxes = Face_Encode_Model(encoder).compute_embeddings_image(
+        read_image(group), n_max_faces=None
+    )
+    assert [face["bounding_box"] for face in faces] == boxes
+    for face, embedding in zip(faces, embeddings, strict=True):
+        np.testing.assert_allclose(face["embedding"], embedding, atol=1e-6)
+        assert face["embedding"].dtype == np.float32
+        assert isinstance(face["score"], float)
+    (largest,) = represent(group, encoder=encoder, max_faces=1, normalize=True)
+    assert np.linalg.norm(largest["embedding"]) == pytest.approx(1, abs=1e-6)
+    assert largest["bounding_box"] == boxes[0]
+
+
+def test_no_face_is_an_empty_list(encoder: Encoder) -> None:
+    assert represent(WALL, encoder=encoder) == []
+    assert extract_faces(WALL, encoder=encoder) == []
+    (whole,) = represent(WALL, encoder=encoder, detect_faces=False)
+    assert (whole["bounding_box"], whole["score"]) == (None, None)
+    with pytest.raises(InputError, match="max_faces"):
+        represent(ADA, encoder=encoder, max_faces=0)
+
+
+def test_extracted_faces_are_what_the_encoder_takes(encoder: Encoder) -> None:
+    (face,) = extract_faces(ADA, encoder=encoder, detector=DlibHogDetector())
+    assert face["face"].shape == (150, 150, 3)
+    assert face["face"].dtype == np.uint8
+    assert face["landmarks"].shape == (5, 2)
+    (embedded,) = represent(ADA, encoder=encoder, detector="dlib_hog")
+    np.testing.assert_allclose(
+        encoder.encode(face["face"][np.newaxis])[0], embedded["embedding"], atol=1e-6
+    )
+    assert (face["bounding_box"], face["score"]) == (embedded["bounding_box"], embedded["score"])
+
+
+def test_threads_get_the_same_answers(encoder: Encoder, people_photos: list[Path]) -> None:
+    def distance(photo: Path) -> float:
+        found = verify(ADA, photo, encoder=encoder, detector="dlib_hog")
+        return float(found["distance"])
+
+    alone = [distance(photo) for photo in people_photos[:12]]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(distance, people_photos[:12] * 2))
+    np.testing.assert_allclose(together, alone * 2, atol=1e-6)
+
+
+ADA_OF_FINDING = EXAMPLES / "ada_mirova.jpg"
+GROUP = EXAMPLES / "group.jpg"
+
+
+def rows(*arguments: Any, **options: Any) -> list[dict[str, Any]]:
+    return cast(list[dict[str, Any]], find(*arguments, as_frame=False, **options))
+
+
+def test_a_folders_photos_of_the_same_person_are_found(encoder: Encoder) -> None:
+    found = find(ADA_OF_FINDING, VERIFY_DATASET, encoder=encoder)
+    assert isinstance(found, pandas.DataFrame)
+    assert tuple(found.columns) == FIND_COLUMNS
+    assert set(found["name"]) == {"Ada_Mirova"}
+    assert set(found["photo"]) <= {str(path) for path in VERIFY_DATASET.glob("Ada_Mirova/*")}
+    assert found["distance"].is_monotonic_increasing
+    assert (found["distance"] <= found["distance_threshold"]).all()
+    assert found.to_dict("records") == rows(ADA_OF_FINDING, VERIFY_DATASET, encoder=encoder)
+
+
+def test_each_face_of_a_group_has_rows_of_its_own(
+    encoder: Encoder, fitted_model: Face_Encode_Model
+) -> None:
+    found = rows(GROUP, fitted_model, k=1)
+    expected = [
+        face
+        for face in fitted_model.match_image(read_image(GROUP), n_max_faces=None)
+        if face["is_match"]
+    ]
+    assert [row["name"] for row in found] == [face["name"] for face in expected]
+    assert len({row["face"] for row in found}) == len(found) >= 3
+    for row, face in zip(found, expected, strict=True):
+        assert row["similarity"] == pytest.approx(face["similarity"], abs=1e-5)
+        box = face["bounding_box"]
+        assert {side: row[side] for side in box} == box
+        assert row["photo"] is None
+    # A gallery, in memory or in a file, is as good as the model that filled it.
+    assert rows(GROUP, fitted_model.gallery, encoder=encoder, k=1) == found
+
+
+def test_a_gallery_file_is_searched_by_any_metric(
+    encoder: Encoder, fitted_model: Face_Encode_Model, tmp_path: Path
+) -> None:
+    fitted_model.save_gallery(tmp_path / "people.npz")
+    for metric in ("cosine", "euclidean", "euclidean_l2"):
+        found = rows(ADA_OF_FINDING, tmp_path / "people.npz", encoder=encoder, metric=metric)
+        assert {row["name"] for row in found} == {"Ada_Mirova"}
+    everybody = rows(ADA_OF_FINDING, tmp_path / "people.npz", encoder=encoder, distance_threshold=2)
+    assert len(everybody) == len(fitted_model.gallery)
+    assert len(rows(ADA_OF_FINDING, fitted_model, distance_threshold=2, k=3)) == 3
+
+
+def test_strangers_and_walls_have_no_rows(fitted_model: Face_Encode_Model) -> None:
+    wall = np.full((100, 120, 3), 90, np.uint8)
+    for photo in (EXAMPLES / "stranger.jpg", wall):
+        found = find(photo, fitted_model)
+        assert isinstance(found, pandas.DataFrame)
+        assert (len(found), tuple(found.columns)) == (0, FIND_COLUMNS)
+
+
+def test_a_folder_is_enrolled_again_as_far_as_it_changed(encoder: Encoder, tmp_path: Path) -> None:
+    people = tmp_path / "people"
+    shutil.copytree(VERIFY_DATASET / "Ada_Mirova", people / "Ada")
+    (people / "Ada" / "broken.jpg").write_text("no photo")
+    options: dict[str, Any] = {"encoder": encoder, "detector": "dlib_hog"}
+    with pytest.warns(UserWarning, match=r"1 photos .*broken\.jpg"):
+        first = rows(ADA_OF_FINDING, people, **options)
+    assert {row["name"] for row in first} == {"Ada"}
+    with warnings.catch_warnings():
+        # Nothing has changed: nothing is enrolled, nothing told again.
+        warnings.simplefilter("error")
+        assert rows(ADA_OF_FINDING, people, **options) == first
+    (people / "Ada" / "broken.jpg").unlink()
+    (people / "Ada").rename(people / "Ada Lovelace")
+    again = rows(ADA_OF_FINDING, people, **options)
+    assert [row["name"] for row in again] == ["Ada Lovelace"] * len(first)
+    assert again[0]["photo"].startswith(str(people / "Ada Lovelace"))
+
+
+def test_without_pandas_there_are_dicts(
+    fitted_model: Face_Encode_Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = rows(ADA_OF_FINDING, fitted_model)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    assert find(ADA_OF_FINDING, fitted_model) == expected
+    with pytest.raises(MissingExtraError, match=r'pip install "face_encode\[pandas\]"'):
+        find(ADA_OF_FINDING, fitted_model, as_frame=True)
+
+
+def test_what_cannot_be_searched_is_told(
+    encoder: Encoder, fitted_model: Face_Encode_Model, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="give it alone"):
+        find(ADA_OF_FINDING, fitted_model, encoder=encoder)
+    with pytest.raises(GalleryError, match="nobody is enrolled"):
+        find(ADA_OF_FINDING, MemoryGallery(encoder), encoder=encoder)
+    with pytest.raises(DatasetError, match="no such folder"):
+        find(ADA_OF_FINDING, tmp_path / "none", encoder=encoder)
+    with pytest.raises(GalleryError, match="no such gallery"):
+        find(ADA_OF_FINDING, tmp_path / "none.npz", encoder=encoder)
+    with pytest.raises(InputError, match="k is a whole number"):
+        find(ADA_OF_FINDING, fitted_model, k=0)
+    with pytest.raises(InputError, match="a path is"):
+        find(ADA_OF_FINDING, 7, encoder=encoder)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(functions, "_encoders", type(functions._encoders)())
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """What was loaded, in order; the loading itself is the real one."""
+    loaded: list[Any] = []
+
+    def counted(name_or_path: Any) -> Any:
+        loaded.append(name_or_path)
+        return load_encoder(name_or_path)
+
+    monkeypatch.setattr(functions, "load_encoder", counted)
+    yield loaded
+
+
+def save(path: Path, seed: int) -> Path:
+    keras.utils.set_random_seed(seed)
+    layers = [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(4)]
+    contract = EncoderContract(name="tiny", crop=CropRecipe("box", 8, 8), threshold=0.5)
+    save_encoder(keras.Sequential(layers), path, contract)
+    return path
+
+
+def test_an_encoder_is_loaded_once_for_any_number_of_threads(
+    tmp_path: Path, loads: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "a.keras", 0)
+    with ThreadPoolExecutor(4) as threads:
+        encoders = list(threads.map(kept_encoder, [path, str(path)] * 4))
+    assert len({id(encoder) for encoder in encoders}) == len(loads) == 1
+    monkeypatch.chdir(tmp_path)
+    assert kept_encoder("a.keras") is encoders[0]
+    assert kept_encoder(encoders[0]) is encoders[0]
+    assert len(loads) == 1
+
+
+def test_a_file_that_changed_is_loaded_again(tmp_path: Path, loads: list[Any]) -> None:
+    path = save(tmp_path / "a.keras", 0)
+    first = kept_encoder(path)
+    save(path, 1)
+    os.utime(path, ns=(1, 1))
+    assert kept_encoder(path).fingerprint != first.fingerprint
+    assert len(loads) == 2
+
+
+def test_only_the_ones_used_last_are_kept(
+    tmp_path: Path, loads: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(functions, "_MOST_ENCODERS", 1)
+    paths = [save(tmp_path / f"{name}.keras", 0) for name in "ab"]
+    for path in (*paths, *paths):
+        kept_encoder(path)
+    assert len(loads) == 4
+
+
+def test_what_is_no_encoder_is_not_kept(tmp_path: Path, loads: list[Any]) -> None:
+    for _ in range(2):
+        with pytest.raises(ModelFileError):
+            kept_encoder(tmp_path / "none.keras")
+    assert len(loads) == 2

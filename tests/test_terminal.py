@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from face_encode.terminal import tracked
+
+
+def test_items_pass_through_and_the_bar_goes_to_standard_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert list(tracked(iter("abc"), 3, "Working")) == ["a", "b", "c"]
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Working" in captured.err
+    assert "3/3" in captured.err
+
+
+def test_silence_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(tracked(iter("abc"), 3, "Working", show=False)) == ["a", "b", "c"]
+    assert list(tracked(iter(""), 0, "Working")) == []
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_rate_is_that_of_the_whole_also_where_items_come_in_batches(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def batches() -> Iterator[int]:
+        time.sleep(0.5)
+        yield from range(20)
+
+    start = time.perf_counter()
+    list(tracked(batches(), 20, "Working"))
+    took = time.perf_counter() - start
+    (rate,) = re.findall(r"([\d.]+)/s", capsys.readouterr().err.splitlines()[-1])
+    assert 0.9 * 20 / took < float(rate) <= 40
+
+
+def test_the_time_left_is_that_of_the_whole_also_where_items_come_in_batches(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+
+    def batches() -> Iterator[int]:
+        time.sleep(0.5)
+        yield from range(20)
+        time.sleep(0.5)
+
+    start = time.perf_counter()
+    list(tracked(batches(), 420, "Working", done=200))
+    took = time.perf_counter() - start
+    frames = re.findall(r"220/420.*?(\d):(\d\d):(\d\d) left", capsys.readouterr().err)
+    assert frames
+    # 20 in so much time, and 200 to come; the last frame may be drawn a little before the end.
+    hours, minutes, seconds = map(int, frames[-1])
+    assert 5 <= 3600 * hours + 60 * minutes + seconds <= 10 * took + 1

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from face_encode.types import Match
+from face_encode.video.identity import Identity
+
+THRESHOLD = 0.9
+
+
+def told(identity: Identity, *sights: tuple[str, float], start: float = 0.0) -> list[str | None]:
+    """Sights, each as the nearest person alone and together; the name after each."""
+    names = []
+    for index, (name, similarity) in enumerate(sights):
+        identity.add_sight(np.ones(4, np.float32), start + index, 80)
+        match = Match(name, similarity)
+        identity.judge(match, [match], THRESHOLD)
+        names.append(identity.name)
+    return names
+
+
+def test_a_name_takes_two_sights_and_unknown_takes_three() -> None:
+    assert told(Identity(), ("Ada", 0.95), ("Ada", 0.95)) == [None, "Ada"]
+    nobody = Identity()
+    assert told(nobody, ("Ada", 0.8), ("Ada", 0.8)) == [None, None]
+    assert not nobody.is_settled
+    told(nobody, ("Bob", 0.8))
+    assert nobody.is_settled
+    assert nobody.similarity == 0.8
+
+
+def test_a_name_stays_while_the_similarity_dips() -> None:
+    identity = Identity()
+    # The threshold is 0.9; a quarter of the way from it to 1, below it, is 0.875.
+    names = told(identity, ("Ada", 0.95), ("Ada", 0.95), ("Ada", 0.88), ("Ada", 0.91))
+    assert names == [None, "Ada", "Ada", "Ada"]
+    assert told(identity, ("Ada", 0.87)) == [None]
+
+
+def test_a_name_stays_while_another_is_nearest_below_the_threshold() -> None:
+    identity = Identity()
+    told(identity, ("Ada", 0.95), ("Ada", 0.95))
+    together = [Match("Bob", 0.89), Match("Ada", 0.88)]
+    identity.judge(Match("Bob", 0.89), together, THRESHOLD)
+    assert (identity.name, identity.similarity) == ("Ada", 0.88)
+
+
+def test_another_person_in_the_place_is_told_after_two_sights() -> None:
+    identity = Identity()
+    told(identity, ("Ada", 0.95), ("Ada", 0.95), ("Ada", 0.95))
+    ada = [Match("Ada", 0.93), Match("Bob", 0.91)]
+    names = []
+    for seconds in (3, 4):
+        identity.add_sight(np.array([1, -1, 0, 0], np.float32), seconds, 80)
+        identity.judge(Match("Bob", 0.96), ada, THRESHOLD)
+        names.append(identity.name)
+    assert names == ["Ada", "Bob"]
+    # What is left are the sights of Bob.
+    assert identity.embedding is not None
+    assert identity.embedding == pytest.approx(np.array([1, -1, 0, 0]) / np.sqrt(2))
+
+
+def test_the_mean_is_of_unit_length_and_over_the_last_five() -> None:
+    identity = Identity()
+    assert identity.embedding is None
+    identity.add_sight(np.array([0, 7, 0, 0], np.float32), 0, 80)
+    for index in range(5):
+        mean = identity.add_sight(np.array([5, 0, 0, 0], np.float32), 1 + index, 80)
+    assert mean == pytest.approx(np.array([1, 0, 0, 0]))
+
+
+def test_a_face_is_encoded_a_few_times_only() -> None:
+    identity = Identity()
+    times = []
+    for frame in range(25 * 60):
+        if identity.wants_sight(frame / 25, 80):
+            identity.add_sight(np.ones(4, np.float32), frame / 25, 80)
+            times.append(frame / 25)
+    gaps = np.diff(times)
+    assert times[:2] == [0, 0.2]
+    assert (np.diff(gaps) >= -0.05).all()
+    assert 10 <= len(times) <= 16  # in a minute
+
+
+def test_a_face_that_comes_nearer_is_encoded_before_its_time() -> None:
+    identity = Identity()
+    for seconds in range(10):
+        identity.add_sight(np.ones(4, np.float32), seconds, 50)
+    assert not identity.wants_sight(9.5, 60)
+    assert identity.wants_sight(9.5, 66)
+
+
+def test_a_face_not_seen_well_is_tried_again_ever_less_often() -> None:
+    identity = Identity()
+    tries = []
+    for frame in range(25 * 20):
+        if identity.wants_sight(frame / 25, 80):
+            identity.note_failure(frame / 25, 80)
+            tries.append(frame / 25)
+    assert len(tries) < 30
+    assert np.diff(tries).max() < 1.1
