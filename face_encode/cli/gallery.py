@@ -25,7 +25,7 @@ def add_index_arguments(parser: argparse.ArgumentParser) -> None:
 def run_index(options: argparse.Namespace) -> int:
     """Build the index, save the gallery, and print the counts."""
     from face_encode.errors import GalleryError
-    from face_encode.gallery.milvus_places import is_milvus
+    from face_encode.gallery.milvus_store import is_milvus
     from face_encode.gallery.opening import gallery_label, load_gallery
 
     if is_milvus(options.gallery):
