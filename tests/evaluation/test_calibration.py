@@ -8,7 +8,8 @@ import pytest
 
 from face_encode.errors import InputError
 from face_encode.evaluation import calibration as module
-from face_encode.evaluation.calibration import calibrate, fit_logistic, search_all, unit_length
+from face_encode.evaluation.calibration import calibrate, fit_logistic, search_all
+from face_encode.evaluation.faces import unit_length
 from face_encode.gallery.thresholds import Calibration
 
 
@@ -236,7 +237,7 @@ def test_of_many_photos_only_the_tail_is_kept_and_says_the_same(
 ) -> None:
     vectors, names = invented_people_of_searches(60, 5)
     whole = search_all(vectors, names)
-    monkeypatch.setattr(module, "_ALL_KEPT", 100)
+    monkeypatch.setattr(module, "_MAX_WITH_WHOLE_TAIL", 100)
     part = search_all(vectors, names)
     assert len(part.tail) < 0.1 * len(whole.tail)
     for enrolled in (1, 10, 200):
@@ -244,7 +245,7 @@ def test_of_many_photos_only_the_tail_is_kept_and_says_the_same(
 
 
 def test_more_photos_than_the_most_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_PHOTOS", 50)
+    monkeypatch.setattr(module, "MAX_PHOTOS", 50)
     assert search_all(*invented_people_of_searches(60, 5)).photos == 50
 
 
