@@ -15,7 +15,6 @@ from face_encode.cli.options import (
     ROWS_SHOWN,
     add_json_option,
     add_model_options,
-    add_report_option,
     open_models,
     percent,
     positive,
@@ -28,6 +27,8 @@ from face_encode.cli.options import (
 if TYPE_CHECKING:
     from face_encode.evaluation.pairs import PairsResult
     from face_encode.gallery.thresholds import Calibration
+
+_REPORT = "write a report with curves and pictures, one file"
 
 Parsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -53,8 +54,14 @@ def _add_command(
 ) -> argparse.ArgumentParser:
     parser = parsers.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
     parser.set_defaults(run=run)
-    add_model_options(parser, threshold=False, workers=True)
     return parser
+
+
+def _add_shared_options(parser: argparse.ArgumentParser, report: str | None = None) -> None:
+    add_json_option(parser)
+    if report is not None:
+        parser.add_argument("--report", metavar="OUT.html", help=report)
+    add_model_options(parser, threshold=False, workers=True)
 
 
 def _add_pairs(parsers: Parsers) -> None:
@@ -72,8 +79,7 @@ def _add_pairs(parsers: Parsers) -> None:
     parser.add_argument(
         "--metric", choices=("cosine", "euclidean"), default="cosine", help="default: cosine"
     )
-    add_json_option(parser)
-    add_report_option(parser)
+    _add_shared_options(parser, _REPORT)
 
 
 def run_pairs(options: argparse.Namespace) -> int:
@@ -144,8 +150,7 @@ def _add_people(parsers: Parsers) -> None:
         help="draw each probe's face with its true name, the name given and the similarity; "
         "further pages are OUT-2.png and so on",
     )
-    add_json_option(parser)
-    add_report_option(parser)
+    _add_shared_options(parser, _REPORT)
 
 
 def run_people(options: argparse.Namespace) -> int:
@@ -212,7 +217,7 @@ def _add_calibrate(parsers: Parsers) -> None:
         metavar="R",
         help="share of searches for a stranger that may name someone (default: 0.001)",
     )
-    add_json_option(parser)
+    _add_shared_options(parser)
 
 
 def run_calibrate(options: argparse.Namespace) -> int:
@@ -278,10 +283,7 @@ def _add_check(parsers: Parsers) -> None:
     summary = "name likely mistakes in a folder of people: mislabelled, doubled, blurred photos"
     parser = _add_command(parsers, "check", run_check, summary)
     parser.add_argument("people", metavar="DIR", help="a folder with a sub-folder a person")
-    add_json_option(parser)
-    parser.add_argument(
-        "--report", metavar="OUT.html", help="show what was noticed with its pictures, one file"
-    )
+    _add_shared_options(parser, "show what was noticed with its pictures, one file")
 
 
 def run_check(options: argparse.Namespace) -> int:
@@ -333,7 +335,7 @@ def _add_cluster(parsers: Parsers) -> None:
         metavar="N",
         help="write groups of at least this many faces (default: 2)",
     )
-    add_json_option(parser)
+    _add_shared_options(parser)
 
 
 def run_cluster(options: argparse.Namespace) -> int:
