@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
         "Follow the faces in a camera, a stream or a video file, and name them by the people of a "
-        "folder or a gallery. The letter q, Ctrl-C and the end of the video end the command; the "
-        "recording is complete after each. A lost camera is retried."
+        "folder or a gallery. The letter q, Ctrl-C and the end of the video end the command and "
+        "leave a complete recording. A lost camera is retried."
     )
     parser.add_argument(
         "source",
