@@ -17,4 +17,4 @@ test-all:  ## Everything: also slow, browser, ray and data tests.
 	python -m pytest -m ""
 
 docs:  ## Build the documentation site into site/; a warning is an error.
-	python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict
