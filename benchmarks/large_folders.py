@@ -1,9 +1,9 @@
-"""Measure what docs/enrolment.md says about large folders: memory, and resuming after a kill.
+"""What docs/enrolment.md says of large folders: memory, and going on after a kill.
 
-``python -m benchmarks.large_folders memory PHOTO_DIR --photos 500 9000`` enrols 500 photos,
-then 9,000, each in a process of its own, and prints its peak memory, workers included.
+``python benchmarks/large_folders.py memory PHOTO_DIR --photos 500 9000`` enrols so many photos,
+each number in a process of its own, and prints the most memory that it took with its workers.
 
-``python -m benchmarks.large_folders kill PHOTO_DIR --photos 2000`` enrols them once undisturbed and
+``python benchmarks/large_folders.py kill PHOTO_DIR --photos 2000`` enrols them once undisturbed and
 once killed at three points with SIGKILL and started again, and compares the two galleries.
 
 PHOTO_DIR has one sub-folder a person. Linux only.
@@ -51,7 +51,7 @@ sys.exit(main(sys.argv[2:]))
 
 
 def copy_people(source: Path, count: int, target: Path) -> None:
-    """Copy the first ``count`` photos with their folders."""
+    """Copy the first so many photos with their folders."""
     from face_encode.photos.folders import people_in
 
     for name, photos in people_in(source).items():
