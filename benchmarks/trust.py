@@ -2,7 +2,7 @@
 
 Takes a folder with a sub-folder a person, some thousand people such as LFW's::
 
-    python benchmarks/trust.py --photos LFW_DIR [--embeddings CACHE.npz]
+    python -m benchmarks.trust --photos LFW_DIR [--embeddings CACHE.npz]
 
 Every experiment is repeated on random choices of people; each line gives what was promised and
 what came out.

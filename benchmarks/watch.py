@@ -1,6 +1,6 @@
 """How many frames a second ``face-encode watch`` takes, by detector.
 
-    python benchmarks/watch.py [--frames 250] [--detectors haar dlib_hog ...] [--threads 2]
+    python -m benchmarks.watch [--frames 250] [--detectors haar dlib_hog ...] [--threads 2]
 
 A video of 640x360 with two of the invented people, who move all the time, is made, then watched
 end to end: decoded, faces found, followed and named, boxes and names drawn, and recorded again.

@@ -32,7 +32,7 @@ from face_encode.types import BoundingBox, Embeddings, EnrolmentReport, Match, c
 class Face_Encode_Model:
     """Recognises people by their faces.
 
-    Example:
+    Examples:
         >>> from face_encode import Face_Encode_Model, read_image
         >>> model = Face_Encode_Model()
         >>> report = model.fit_dataset("verify_dataset", progress=False)

@@ -267,7 +267,7 @@ def watch(
         VideoError: The source cannot be opened, is no video, or was lost and did not come back.
         InputError: No such source or detector.
 
-    Example:
+    Examples:
         >>> from face_encode import Face_Encode_Model, watch
         >>> model = Face_Encode_Model()
         >>> report = model.fit_dataset("verify_dataset", progress=False)
