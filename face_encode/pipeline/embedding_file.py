@@ -17,11 +17,11 @@ from face_encode.errors import EmbeddingFileError, InputError
 from face_encode.files import ArchiveForm, read_archive, replacing, text_array, write_archive
 from face_encode.gallery.quantization import Codes, Quantizer
 from face_encode.photos.folders import Place, is_address, place_of, reporting
+from face_encode.pipeline.embedding import EmbeddedPhoto
 from face_encode.pipeline.embedding_table import (
     FORMAT_VERSION,
     EmbeddingSettings,
     EmbeddingTable,
-    PhotoFaces,
     finished,
 )
 from face_encode.pipeline.parquet import (
@@ -55,7 +55,7 @@ _FORM = ArchiveForm(
 def write_npz(
     path: Path,
     settings: EmbeddingSettings,
-    photos: Iterable[PhotoFaces],
+    photos: Iterable[EmbeddedPhoto],
     quantizer: Quantizer | None,
 ) -> None:
     """Collect the rows in memory, and write them all at once; see ``write_embeddings``."""
@@ -71,7 +71,7 @@ def write_npz(
         if each.error is not None:
             left_out.append((each.photo, each.error))
             continue
-        count = len(each.boxes)
+        count = len(each.embeddings)
         names += [each.photo] * count
         digests += [each.digest] * count
         numbers += range(count)
@@ -303,7 +303,7 @@ def read_embeddings(path: str | os.PathLike[str]) -> EmbeddingTable:
 def write_embeddings(
     path: Path,
     settings: EmbeddingSettings,
-    photos: Iterable[PhotoFaces],
+    photos: Iterable[EmbeddedPhoto],
     quantizer: Quantizer | None = None,
 ) -> None:
     """Write a file of embeddings, atomically.

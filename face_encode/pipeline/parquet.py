@@ -13,11 +13,11 @@ from face_encode.errors import EmbeddingFileError, InputError, MissingExtraError
 from face_encode.files import open_regular
 from face_encode.gallery.quantization import Quantizer
 from face_encode.photos.folders import Place, in_a_line
+from face_encode.pipeline.embedding import EmbeddedPhoto
 from face_encode.pipeline.embedding_table import (
     FORMAT_VERSION,
     EmbeddingSettings,
     EmbeddingTable,
-    PhotoFaces,
     finished,
 )
 
@@ -25,7 +25,7 @@ _KEY = b"face_encode"
 
 
 def table_of(
-    photos: list[PhotoFaces], settings: EmbeddingSettings, quantizer: Quantizer | None
+    photos: list[EmbeddedPhoto], settings: EmbeddingSettings, quantizer: Quantizer | None
 ) -> Any:
     """The rows of some photos as pyarrow's table.
 
@@ -106,7 +106,7 @@ def _schema(settings: EmbeddingSettings) -> Any:
 
 
 def _columns(
-    photos: list[PhotoFaces],
+    photos: list[EmbeddedPhoto],
     settings: EmbeddingSettings,
     quantizer: Quantizer | None,
     schema: Any,
@@ -115,7 +115,7 @@ def _columns(
     import pyarrow
 
     # Photos without a face have one row as well.
-    counts = [max(1, len(each.boxes)) for each in photos]
+    counts = [max(1, len(each.embeddings)) for each in photos]
     absent = np.repeat([each.error is not None for each in photos], counts)
     rows = len(absent)
     boxes = np.zeros((rows, 4), np.int32)
@@ -234,7 +234,7 @@ def check_pyarrow() -> None:
 def write_parquet(
     path: Path | IO[bytes],
     settings: EmbeddingSettings,
-    photos: Iterable[PhotoFaces],
+    photos: Iterable[EmbeddedPhoto],
     quantizer: Quantizer | None,
 ) -> None:
     """Write the rows as they come, in memory of one row group.
@@ -249,14 +249,14 @@ def write_parquet(
 
 
 def _tables(
-    settings: EmbeddingSettings, photos: Iterable[PhotoFaces], quantizer: Quantizer | None
+    settings: EmbeddingSettings, photos: Iterable[EmbeddedPhoto], quantizer: Quantizer | None
 ) -> Iterator[Any]:
     """The rows as Arrow tables of about a row group each."""
-    waiting: list[PhotoFaces] = []
+    waiting: list[EmbeddedPhoto] = []
     rows = 0
     for each in photos:
         waiting.append(each)
-        rows += max(1, len(each.boxes))
+        rows += max(1, len(each.embeddings))
         if rows >= _ROW_GROUP:
             yield table_of(waiting, settings, quantizer)
             waiting.clear()

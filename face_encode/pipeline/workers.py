@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from face_encode.errors import FaceEncodeError
+from face_encode.types import check_count
 
 if TYPE_CHECKING:
     import loky
@@ -26,7 +27,7 @@ Result = TypeVar("Result")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 # Below this many photos, starting processes takes longer than they save.
-_ENOUGH_FOR_WORKERS = 200
+ENOUGH_FOR_WORKERS = 200
 # Items that travel to a worker together: enough to hide the trip, few enough that the first results
 # come soon and no worker is left with much when the others are done.
 _CHUNK = 8
@@ -38,25 +39,27 @@ _IDLE_SECONDS = 60
 _LOOK_SECONDS = 1.0
 
 
-def sensible_workers(photos: int) -> int:
-    """How many processes suit so many photos: as many as cores, or 1 for few.
+def worker_count(workers: int | None, photos: int) -> int:
+    """The number of processes for a number of photos: as many as cores, or 1 for few photos.
 
-    The encoder takes part of the cores too. But workers wait whenever they are far enough ahead, so
-    that nobody has to know beforehand how the cores are best shared between the two: that depends
-    on the size of the photos.
+    The encoder takes part of the cores too. But workers wait whenever they are far enough ahead,
+    so that the cores need not be shared out beforehand: how they are best shared depends on the
+    size of the photos.
+
+    Args:
+        workers: The number asked for; None chooses.
+        photos: How many there are.
+
+    Raises:
+        InputError: Another number asked for than a whole one from 1 on.
     """
-    if photos < _ENOUGH_FOR_WORKERS:
+    if workers is not None:
+        return check_count(workers, "workers")
+    if photos < ENOUGH_FOR_WORKERS:
         return 1
     import loky
 
     return int(loky.cpu_count())
-
-
-def sensible_workers_for(items: Iterable[Item]) -> tuple[int, Iterable[Item]]:
-    """The same for photos that are not counted yet; gives them too, the first few of them taken."""
-    rest = iter(items)
-    first = list(itertools.islice(rest, _ENOUGH_FOR_WORKERS))
-    return sensible_workers(len(first)), itertools.chain(first, rest)
 
 
 def in_processes(

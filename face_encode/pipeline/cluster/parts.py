@@ -15,6 +15,7 @@ from typing import Any
 from face_encode.errors import EmbeddingFileError
 from face_encode.gallery.quantization import Quantizer
 from face_encode.photos.folders import PhotoListing, Place, reporting
+from face_encode.pipeline.embedding import without_embeddings
 from face_encode.pipeline.embedding_file import (
     CONTENTS,
     is_part,
@@ -24,7 +25,6 @@ from face_encode.pipeline.embedding_file import (
     write_part,
 )
 from face_encode.pipeline.embedding_table import EmbeddingSettings
-from face_encode.pipeline.folder import without_faces
 from face_encode.pipeline.parquet import embeddings_of, quantized, schema_of, table_of, write_tables
 
 
@@ -113,7 +113,7 @@ class WrittenParts:
             parts: Those that belong together, in their order.
         """
         self._work, self._settings, self._parts = work, settings, parts
-        self._others = [without_faces(name, reason) for name, reason in others]
+        self._others = [without_embeddings(name, reason) for name, reason in others]
         self.face_count = 0
         self.left_out: list[tuple[str, str]] = []
 

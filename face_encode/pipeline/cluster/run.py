@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -27,13 +27,13 @@ from face_encode.photos.folders import (
     place_of,
     reporting,
 )
-from face_encode.pipeline.checkpoint import UNFINISHED_SUFFIX
+from face_encode.pipeline.checkpoint import CHECKPOINT_SUFFIX
 from face_encode.pipeline.cluster.parts import Part, WrittenParts, divide
 from face_encode.pipeline.cluster.stages import Actors, embedded_tables
 from face_encode.pipeline.embedding_file import CONTENTS, is_part
 from face_encode.pipeline.folder import EmbeddingReport, settings_of, with_names_of_text
 from face_encode.pipeline.parquet import check_pyarrow
-from face_encode.terminal import tracked
+from face_encode.terminal import progress_bar
 from face_encode.types import check_count
 
 # Whoever listens at an address answers within this, or nobody does.
@@ -220,7 +220,7 @@ def embed_folder_on_ray(
     listing, others = _photos_of(source)
     todo = divide(listing, wide, photos_per_part)
     in_place = parts and not int8
-    work = target if in_place else target.with_ending(UNFINISHED_SUFFIX)
+    work = target if in_place else target.with_ending(CHECKPOINT_SUFFIX)
     written = WrittenParts(work, wide, others, todo)
     done = written.tidy(restart=restart)
     missing = [part for part in todo if part.name not in done]
@@ -302,26 +302,21 @@ def _write(
     """Write each part when its last photo has come."""
     waiting = iter(missing)
     part, rows, photos = next(waiting), list[Any](), 0
-
-    def arrived() -> Iterator[None]:
-        nonlocal part, rows, photos
+    bar = progress_bar(total, "Embedding", done=total - sum(map(len, missing)))
+    with bar if progress else nullcontext() as advance:
         for table in tables:
             if set(table["part"].unique().to_pylist()) != {part.number}:
                 raise ClusterError("the cluster gave photos in another order than asked for")
             rows.append(table.drop_columns(["part"]))
-            firsts = _photo_count(table)
-            photos += firsts
+            count = _photo_count(table)
+            photos += count
             if photos == len(part):
                 written.write(part, rows)
                 part, rows, photos = next(waiting, part), [], 0
-            yield from (None for _ in range(firsts))
-        if rows or next(waiting, None) is not None:
-            raise ClusterError("the cluster gave fewer photos than asked for")
-
-    for _ in tracked(
-        arrived(), total, "Embedding", show=progress, done=total - sum(map(len, missing))
-    ):
-        pass
+            if advance:
+                advance(count)
+    if rows or next(waiting, None) is not None:
+        raise ClusterError("the cluster gave fewer photos than asked for")
 
 
 def _photo_count(table: Any) -> int:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,9 @@ from face_encode.pipeline.cluster.parts import Part, chunks
 from face_encode.pipeline.embedding import (
     PhotoCrops,
     encode_together,
-    find_in_content,
     find_in_photos,
 )
 from face_encode.pipeline.embedding_table import EmbeddingSettings
-from face_encode.pipeline.folder import faces_of
 from face_encode.pipeline.parquet import table_of
 from face_encode.pipeline.workers import prefetched
 from face_encode.types import Box, CropRecipe, Face, check_count
@@ -75,8 +74,10 @@ class FaceFinding:
         _check_release(release)
         # An actor takes one core.
         cv2.setNumThreads(1)
-        self._folder, self._detector, self._recipe = folder, detector, recipe
-        self._max_faces = max_faces
+        self._folder, self._recipe = folder, recipe
+        self._find = partial(
+            find_in_photos, detector=detector, recipe=recipe, max_faces=max_faces, digests=True
+        )
 
     def __call__(self, photos: Any) -> Any:
         """From a table of names to one of crops, a row a photo.
@@ -87,9 +88,7 @@ class FaceFinding:
         names = photos["photo"].to_pylist()
         if self._folder.is_local:
             files = (self._folder.local / name for name in names)
-            found = find_in_photos(
-                files, self._detector, self._recipe, self._max_faces, digests=True
-            )
+            found = self._find(files)
         else:
             found = list(self._find_in_store(names))
         return (
@@ -110,13 +109,13 @@ class FaceFinding:
                         f"{self._folder} gives none of {len(names)} photos: {in_a_line(content)}. "
                         "The same command goes on from here"
                     )
-                nothing = find_in_content(b"", name, self._detector, self._recipe, self._max_faces)
-                reason = "no such file" if isinstance(content, FileNotFoundError) else None
-                yield PhotoCrops(
-                    name, (), nothing.crops, error=reason or f"cannot be read: {in_a_line(content)}"
-                )
-                continue
-            yield find_in_content(content, name, self._detector, self._recipe, self._max_faces)
+                reason = f"cannot be read: {in_a_line(content)}"
+                if isinstance(content, FileNotFoundError):
+                    reason = "no such file"
+                crops = np.empty((0, self._recipe.height, self._recipe.width, 3), np.uint8)
+                yield PhotoCrops(name, (), crops, error=reason)
+            else:
+                yield from self._find([(name, content)])
 
 
 class FaceEncoding:
@@ -167,15 +166,10 @@ class FaceEncoding:
         """From a table of crops to one of embeddings, a row a face or a failed photo."""
         names = crops["photo"].to_pylist()
         found = _unpacked(names, crops["found"].to_pylist(), self._encoder.contract.crop)
-        rows = [
-            faces_of(photo, name)
-            for photo, name in zip(
-                encode_together(found, self._encoder, self._batch_size), names, strict=True
-            )
-        ]
+        rows = encode_together(found, self._encoder, self._batch_size)
         import pyarrow
 
-        counts = [max(1, len(each.boxes)) for each in rows]
+        counts = [max(1, len(each.embeddings)) for each in rows]
         parts = np.repeat(crops["part"].to_numpy(), counts)
         return table_of(rows, self._settings, None).append_column("part", pyarrow.array(parts))
 

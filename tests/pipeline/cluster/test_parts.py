@@ -9,9 +9,11 @@ from face_encode.errors import EmbeddingFileError
 from face_encode.gallery.quantization import Quantizer
 from face_encode.photos.folders import PhotoListing, place_of
 from face_encode.pipeline.cluster.parts import WrittenParts, chunks, divide
+from face_encode.pipeline.embedding import EmbeddedPhoto
 from face_encode.pipeline.embedding_file import is_part, part_name, read_embeddings
-from face_encode.pipeline.embedding_table import EmbeddingSettings, PhotoFaces
+from face_encode.pipeline.embedding_table import EmbeddingSettings
 from face_encode.pipeline.parquet import table_of
+from face_encode.types import Box, Face
 
 pytest.importorskip("pyarrow")
 
@@ -61,9 +63,9 @@ NAMES_OF_WRITTEN_PARTS = ["a.jpg", "b.jpg", "c.jpg"]
 PARTS = divide(PhotoListing(NAMES_OF_WRITTEN_PARTS, np.ones((3, 2), np.int64), []), SETTINGS, 2)
 
 
-def face(photo: str) -> PhotoFaces:
+def face(photo: str) -> EmbeddedPhoto:
     embedding = np.random.default_rng(ord(photo[0])).normal(size=(1, 8)).astype(np.float32)
-    return PhotoFaces(photo, "ab", np.ones((1, 4), np.int32), np.ones(1, np.float32), embedding)
+    return EmbeddedPhoto(photo, (Face(Box(1, 1, 1, 1), 1.0),), embedding, digest="ab")
 
 
 def written(folder: Path) -> WrittenParts:
