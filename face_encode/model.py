@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -173,22 +173,24 @@ class Face_Encode_Model:
                 damaged, or cannot be written.
         """
         people = people_in(dir)
-        enrol = partial(
-            enrol_people,
-            people,
-            self.gallery,
-            self.detector,
-            self.encoder,
-            progress=progress,
-            workers=workers,
-            batch_size=batch_size,
-        )
-        if unfinished is None:
-            return enrol()
-        path = as_path(unfinished)
-        with enrolment_checkpoint(path, self.detector, self.encoder, restart=restart) as checkpoint:
-            report = enrol(checkpoint=checkpoint)
-            checkpoint.remove()
+        detector, encoder = self.detector, self.encoder
+        with (
+            nullcontext()
+            if unfinished is None
+            else enrolment_checkpoint(as_path(unfinished), detector, encoder, restart=restart)
+        ) as checkpoint:
+            report = enrol_people(
+                people,
+                self.gallery,
+                detector,
+                encoder,
+                progress=progress,
+                workers=workers,
+                batch_size=batch_size,
+                checkpoint=checkpoint,
+            )
+            if checkpoint is not None:
+                checkpoint.remove()
         return report
 
     def add_person(self, name: str, photos: Sequence[PhotoInput]) -> EnrolmentReport:
@@ -302,7 +304,7 @@ class Face_Encode_Model:
     def _detect(
         self, image: ImageArray, max_faces: int | None, argument: str = "max_faces"
     ) -> list[Face]:
-        """Find the largest faces in a photo, which is RGB of shape ``(H, W, 3)``."""
+        """Find the largest faces in a photo; ``argument`` names ``max_faces`` in an error."""
         if max_faces is not None:
             check_count(max_faces, argument)
         return self.detector.detect(image)[:max_faces]
@@ -314,19 +316,10 @@ class Face_Encode_Model:
         detect_faces: bool = True,
         argument: str = "max_faces",
     ) -> tuple[Embeddings, Sequence[Face | None]]:
-        """Embed the faces in a photo: the one body under this class and all that stands on it.
-
-        Args:
-            image: RGB, uint8, ``(H, W, 3)``.
-            max_faces: At most this many faces, largest first; None for all.
-            detect_faces: False where the photo is the crop of a face already.
-            argument: The name of ``max_faces`` in an error.
+        """Embed the faces in a photo: the one body under all that this package offers.
 
         Returns:
             float32 ``(n, D)``, and n faces, the largest first; without detection the one is None.
-
-        Raises:
-            InputError: Fewer than one face asked for.
         """
         recipe = self.encoder.contract.crop
         if detect_faces:
@@ -341,13 +334,8 @@ class Face_Encode_Model:
     ) -> tuple[Embeddings, BoundingBox | None]:
         """Embed the largest face of a photo in any form, ``(1, D)``, and give its box.
 
-        Args:
-            photo: The photo.
-            label: The photo's name in an error, where it has no path or address.
-            detect_faces: False where the photo is the crop of a face already.
-
         Raises:
-            ImageError: The photo cannot be read, or there is no face in it.
+            ImageError: The photo, called by its path or the label, has no face or is unreadable.
         """
         embeddings, faces = self._embed(read_photo(photo), 1, detect_faces)
         if not faces:
@@ -355,11 +343,7 @@ class Face_Encode_Model:
         return embeddings, box_of(faces[0])
 
     def _distance_threshold(self, metric: Metric, given: float | None) -> float:
-        """The largest distance of one person's faces: the one given, or that of this model.
-
-        Raises:
-            InputError: Out of range, or none given where none was measured.
-        """
+        """The largest distance of one person's faces: the one given, or that of this model."""
         if given is not None:
             return check_distance_threshold(given)
         contract = self.encoder.contract

@@ -104,12 +104,7 @@ def people_in(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
 
 
 def no_photo_below(folder: object, unlisted: Sequence[tuple[str, str]] = ()) -> DatasetError:
-    """What to raise where ``photos_below`` found none, with the folders that hide some.
-
-    Args:
-        folder: Where was looked.
-        unlisted: Folders that cannot be listed, each with the reason.
-    """
+    """The error where ``photos_below`` finds none, with the folders that cannot be listed."""
     message = f"{folder}: no photo in it or below it"
     if unlisted:
         where, reason = unlisted[0]

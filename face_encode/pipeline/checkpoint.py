@@ -24,10 +24,15 @@ from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import FaceEncodeError
 from face_encode.files import FileState, open_regular, reason_of, state_of
-from face_encode.pipeline.embedding import EmbeddedPhoto, embed_batches
+from face_encode.pipeline.embedding import (
+    EmbeddedPhoto,
+    embed_batches,
+    face_numbers,
+    faces_of_numbers,
+)
 from face_encode.pipeline.workers import ENOUGH_FOR_WORKERS, worker_count
 from face_encode.terminal import progress_bar
-from face_encode.types import Box, Face, Photo
+from face_encode.types import Photo
 
 CHECKPOINT_SUFFIX = ".unfinished"
 
@@ -186,10 +191,7 @@ class Checkpoint:
         _, _, digest, width, height, error, faces, sharpness, embeddings, _ = row
         return EmbeddedPhoto(
             photo,
-            tuple(
-                Face(Box(*map(int, box)), score)
-                for *box, score in np.frombuffer(faces).reshape(-1, 5).tolist()
-            ),
+            faces_of_numbers(faces),
             np.frombuffer(embeddings, np.float32).reshape(-1, self._embedding_size),
             tuple(np.frombuffer(sharpness).tolist()),
             (width, height),
@@ -227,12 +229,8 @@ class Checkpoint:
 
 def _packed(result: EmbeddedPhoto) -> tuple[Any, ...]:
     """The columns of a result, from the digest on."""
-    faces = [
-        (face.box.left, face.box.top, face.box.width, face.box.height, face.score)
-        for face in result.faces
-    ]
     blobs = (
-        np.array(faces, np.float64).tobytes(),
+        face_numbers(result.faces).tobytes(),
         np.array(result.sharpness, np.float64).tobytes(),
         result.embeddings.tobytes(),
     )
@@ -320,12 +318,12 @@ class Run:
 
         Args:
             todo: Rows out of ``waiting``, in their order, each with its photo; taken as they are
-                needed. Those left out count as done as soon as all before them are.
+                needed. Rows left out count as done as soon as all before them are.
             detector: Finds the faces.
             encoder: Embeds them.
-            max_faces: At most this many faces of each photo, largest first; None for all.
-            workers: As for ``embed_photos``.
-            batch_size: As for ``embed_photos``.
+            max_faces: As for ``embed_photos``, as are the others.
+            workers: See there.
+            batch_size: See there.
         """
         count = len(self.waiting)
         if workers is None and all(self._paths):

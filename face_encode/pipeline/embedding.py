@@ -21,7 +21,7 @@ from face_encode.errors import ImageError, InputError
 from face_encode.gallery.mistakes import sharpness
 from face_encode.photos.reading import as_rgb, content_digest, decode_image, read_content
 from face_encode.pipeline.workers import in_processes, prefetched, worker_count
-from face_encode.types import CropRecipe, Embeddings, Face, ImageArray, Photo, check_count
+from face_encode.types import Box, CropRecipe, Embeddings, Face, ImageArray, Photo, check_count
 
 NO_FACE = "no face found"
 NO_EMBEDDING = "the encoder gives no usable embedding: not finite, or all zeros"
@@ -92,14 +92,25 @@ class EmbeddedPhoto:
     @property
     def boxes(self) -> npt.NDArray[np.int32]:
         """Boxes of the embedded faces, int32 ``(N, 4)``: left, top, width, height."""
-        boxes = [face.box for face in self.faces[: len(self.embeddings)]]
-        sides = [(box.left, box.top, box.width, box.height) for box in boxes]
-        return np.array(sides, np.int32).reshape(-1, 4)
+        return face_numbers(self.faces[: len(self.embeddings)])[:, :4].astype(np.int32)
 
     @property
     def scores(self) -> npt.NDArray[np.float32]:
         """The detector's confidence in each embedded face, float32 ``(N,)``."""
-        return np.array([face.score for face in self.faces[: len(self.embeddings)]], np.float32)
+        return face_numbers(self.faces[: len(self.embeddings)])[:, 4].astype(np.float32)
+
+
+def face_numbers(faces: Sequence[Face]) -> npt.NDArray[np.float64]:
+    """Boxes and scores of faces, float64 ``(N, 5)``: left, top, width, height, score."""
+    boxes = [(each.box.left, each.box.top, each.box.width, each.box.height) for each in faces]
+    scores = [each.score for each in faces]
+    return np.column_stack([np.reshape(boxes, (len(faces), 4)), scores]).astype(np.float64)
+
+
+def faces_of_numbers(numbers: bytes) -> tuple[Face, ...]:
+    """The faces that ``face_numbers`` stands for, without their landmarks, from its bytes."""
+    rows = np.frombuffer(numbers, np.float64).reshape(-1, 5).tolist()
+    return tuple(Face(Box(*map(int, box)), score) for *box, score in rows)
 
 
 def without_embeddings(photo: str, error: str) -> EmbeddedPhoto:
@@ -163,17 +174,9 @@ def find_in_photos(
     max_faces: int | None,
     digests: bool = False,
 ) -> list[PhotoCrops]:
-    """Read some photos, find the faces and cut them out, in this process.
+    """Read some photos, find the faces and cut them out, in this process; see ``find_crops``.
 
-    Args:
-        photos: Paths, arrays or contents of files; taken as they are needed.
-        detector: Finds the faces.
-        recipe: How they are cut out.
-        max_faces: At most this many faces of each photo, largest first; None for all.
-        digests: Whether to give the digest of each photo's content too.
-
-    Returns:
-        One a photo, in their order; what is wrong with a photo is its ``error``.
+    Photos are taken as they are needed; what is wrong with one is its ``error``.
     """
     found: list[PhotoCrops] = []
     read: list[tuple[PhotoCrops, ImageArray | None]] = []
@@ -281,17 +284,11 @@ def embed_batches(
 
     A run that begins behind such a list makes the same lists from there on, and so, to the last
     bit, the same embeddings. With several workers photos are read and faces found, in processes,
-    while a batch is in the encoder; no batch enters it before the caller takes the next list, so
-    that a caller who writes each down never loses more than one.
+    while a batch is in the encoder; the next batch enters it when the caller takes the next list,
+    so that a caller who keeps each list loses one batch at a kill, and no more.
 
-    Args:
-        photos: Paths or arrays; taken as they are needed.
-        detector: Finds the faces.
-        encoder: Embeds them.
-        workers: Processes that read and detect; 1 stays in this process.
-        max_faces: At most this many faces of each photo, largest first; None for all.
-        digests: Whether to give the digest of each photo's content too.
-        batch_size: As for ``embed_photos``.
+    Photos are taken as they are needed. The arguments are those of ``embed_photos``, and
+    ``digests``: whether to give the digest of each photo's content too.
     """
     size = BATCH_SIZE if batch_size is None else check_count(batch_size, "batch_size")
     found = _find(photos, detector, encoder.contract.crop, max_faces, workers, digests)
@@ -320,13 +317,7 @@ def _batched(
 def encode_together(
     items: Sequence[PhotoCrops], encoder: Encoder, batch_size: int = BATCH_SIZE
 ) -> list[EmbeddedPhoto]:
-    """Encode the crops of several photos in one call of the encoder.
-
-    Args:
-        items: From ``find_crops`` or ``find_in_photos``.
-        encoder: Embeds them.
-        batch_size: The most crops that go through the network at once.
-    """
+    """Encode the crops of several photos in one call of the encoder."""
     if not items:
         return []
     crops = np.concatenate([item.crops for item in items])

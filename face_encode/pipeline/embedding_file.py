@@ -22,6 +22,7 @@ from face_encode.pipeline.embedding_table import (
     FORMAT_VERSION,
     EmbeddingSettings,
     EmbeddingTable,
+    check_version,
     finished,
 )
 from face_encode.pipeline.parquet import (
@@ -58,7 +59,7 @@ def write_npz(
     photos: Iterable[EmbeddedPhoto],
     quantizer: Quantizer | None,
 ) -> None:
-    """Collect the rows in memory, and write them all at once; see ``write_embeddings``."""
+    """Write an ``.npz`` file, which is put together in memory; see ``write_embeddings``."""
     names: list[str] = []
     digests: list[str] = []
     numbers: list[int] = []
@@ -125,17 +126,12 @@ CONTENTS = "_face_encode.json"
 
 _DIGEST_DIGITS = 16
 _PART = re.compile(r"part-\d{6,}-[0-9a-f]{16}\.parquet")
-# Far above what names of parts take.
-_MOST_BYTES = 1 << 30
+# Far above the length of a table of contents.
+_MAX_BYTES = 1 << 30
 
 
 def part_name(number: int, digest: str) -> str:
-    """The name of a part's file.
-
-    Args:
-        number: Its place among the parts.
-        digest: Hexadecimal, of what it is made of.
-    """
+    """The name of a part's file, by its number and a hexadecimal digest of its sources."""
     return f"part-{number:06}-{digest[:_DIGEST_DIGITS]}.parquet"
 
 
@@ -150,13 +146,7 @@ def write_part(
     tables: Sequence[Any],
     quantizer: Quantizer | None = None,
 ) -> None:
-    """Write a part's file, whole or not at all.
-
-    Args:
-        place: Where to.
-        settings: What made the embeddings.
-        tables: pyarrow's tables, in the order of the photos.
-        quantizer: For int8.
+    """Write pyarrow's tables, in the order of the photos, to a part's file, whole or not at all.
 
     Raises:
         EmbeddingFileError: It cannot be written.
@@ -171,14 +161,10 @@ def write_part(
 
 
 def read_part(place: Place, columns: list[str] | None = None) -> Any:
-    """A part's rows as pyarrow's table.
-
-    Args:
-        place: Where it lies.
-        columns: Which; None for all.
+    """Read some columns of a part, or all, as pyarrow's table.
 
     Raises:
-        EmbeddingFileError: It is gone, or damaged.
+        EmbeddingFileError: The part is gone, or damaged.
     """
     import pyarrow
     import pyarrow.parquet
@@ -194,11 +180,7 @@ def read_part(place: Place, columns: list[str] | None = None) -> Any:
 
 
 def write_contents(folder: Place, names: Iterable[str]) -> None:
-    """Say that all parts are there.
-
-    Args:
-        folder: Where they lie.
-        names: Of their files, in order.
+    """Write a folder's table of contents, by which all parts are known to be there.
 
     Raises:
         EmbeddingFileError: It cannot be written.
@@ -220,7 +202,6 @@ def read_parts(folder: Place) -> EmbeddingTable:
     tables = [read_part(folder.below(name)) for name in _contents_of(folder)]
     if any(table.schema.metadata != tables[0].schema.metadata for table in tables):
         raise InputError("its parts were made by different settings")
-    # Without the parts' schemas being equal this raises; told as damage.
     try:
         table = pyarrow.concat_tables(tables)
     except pyarrow.ArrowException as error:
@@ -232,7 +213,7 @@ def _contents_of(folder: Place) -> list[str]:
     """The names of a folder's parts."""
     try:
         with reporting(f"{folder} cannot be read", EmbeddingFileError):
-            content = folder.below(CONTENTS).read(_MOST_BYTES)
+            content = folder.below(CONTENTS).read(_MAX_BYTES)
     except EmbeddingFileError as error:
         if not isinstance(error.__cause__, FileNotFoundError):
             raise
@@ -247,11 +228,7 @@ def _contents_of(folder: Place) -> list[str]:
             raise ValueError("parts")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"its {CONTENTS} is damaged: {error!r}") from error
-    if version != FORMAT_VERSION:
-        raise EmbeddingFileError(
-            f"{folder} was written by a later release of face_encode; this one reads version "
-            f"{FORMAT_VERSION}. Received: version {version}"
-        )
+    check_version(version, str(folder))
     return list(names)
 
 
@@ -259,7 +236,7 @@ SUFFIXES = (".npz", ".parquet")
 
 
 def check_embeddings_path(path: Path) -> None:
-    """Refuse a file's name, or a missing extra, before hours of work rather than after.
+    """Refuse a file's name, or a missing extra, before the work rather than after.
 
     Raises:
         EmbeddingFileError: It ends in neither ``.npz`` nor ``.parquet``.
@@ -312,9 +289,9 @@ def write_embeddings(
 
     Args:
         path: ``.npz`` or ``.parquet``.
-        settings: What made them.
+        settings: The settings that they were made by.
         photos: Every photo, also those without a face.
-        quantizer: For int8.
+        quantizer: Makes the codes of int8.
 
     Raises:
         EmbeddingFileError: It cannot be written.

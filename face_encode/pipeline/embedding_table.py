@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.errors import InputError
+from face_encode.errors import EmbeddingFileError, InputError
 from face_encode.files import TextArray
 from face_encode.gallery.quantization import Codes, Quantizer, unit_length
 from face_encode.types import Box, Embeddings
@@ -130,6 +130,19 @@ class EmbeddingTable:
     def box(self, row: int) -> Box:
         """The box of a row's face in its photo."""
         return Box(*self.boxes[row].tolist())
+
+
+def check_version(version: object, name: str) -> None:
+    """Refuse a file, called ``name`` in the error, of a later release.
+
+    Raises:
+        EmbeddingFileError: Another version than this release's.
+    """
+    if version != FORMAT_VERSION:
+        raise EmbeddingFileError(
+            f"{name} was written by a later release of face_encode; this one reads version "
+            f"{FORMAT_VERSION}. Received: version {version}"
+        )
 
 
 def finished(

@@ -35,15 +35,10 @@ _MAX_COMPARED = 20_000
 
 
 def checkpoint_path(gallery: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Path:
-    """The path of an enrolment's checkpoint, the same for the same command.
+    """The path of an enrolment's checkpoint, the same for the same gallery and folder of people.
 
-    Args:
-        gallery: A gallery's file or address.
-        folder: The people's.
-
-    Returns:
-        A path beside the gallery's file; for one in Milvus, where several folders may be enrolled
-        at once, one in the cache.
+    It lies beside the gallery's file; for a gallery in Milvus, where several folders may be
+    enrolled at once, in the cache.
     """
     if not is_milvus(gallery):
         path = as_path(gallery)
@@ -57,16 +52,10 @@ def checkpoint_path(gallery: str | os.PathLike[str], folder: str | os.PathLike[s
 def enrolment_checkpoint(
     path: Path, detector: Detector, encoder: Encoder, *, restart: bool = False
 ) -> Checkpoint:
-    """Open what an interrupted enrolment has embedded, or begin to keep it.
-
-    Args:
-        path: The file.
-        detector: Finds the faces.
-        encoder: Embeds them.
-        restart: Whether to discard the results that are there.
+    """Open the checkpoint of an enrolment, or begin one; see ``Checkpoint``.
 
     Raises:
-        GalleryError: As for ``Checkpoint``: another encoder's, engine's or detector's, damaged …
+        GalleryError: It is another encoder's, engine's or detector's, damaged, in use …
     """
     settings = {
         "run": "enroll",
@@ -253,13 +242,8 @@ def _unknown_photos(
 ) -> Iterator[tuple[int, Photo]]:
     """The photos that the gallery does not hold, each opened when it is asked for.
 
-    Args:
-        waiting: The rows to go through.
-        together: How many of them are opened, and looked up in the gallery, at once.
-        photos: All photos.
-        rows: Takes what the gallery holds, and why a photo cannot be opened.
-        gallery: The gallery.
-        detector: Finds the faces.
+    ``rows`` takes what the gallery holds, and why a photo cannot be opened; ``together`` photos
+    are looked up in the gallery at once.
     """
     # Asked once: a gallery on a server takes a call for it.
     holds_some = len(gallery) > 0
@@ -297,17 +281,7 @@ def enrol_embedded(
     detector: Detector,
     encoder: Encoder,
 ) -> EnrolmentReport:
-    """Enrol further photos of a person, which were embedded already.
-
-    Args:
-        name: The person.
-        photos: With digests, and errors where they cannot be used.
-        gallery: The gallery; it changes in one step at the end.
-        detector: Found the faces.
-        encoder: Embedded them.
-
-    Returns:
-        What became of each photo.
+    """Enrol further photos of a person, which were embedded already, in one step.
 
     Raises:
         DatasetError: Not one photo could be enrolled.

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +31,14 @@ from face_encode.pipeline.cluster.parts import Part, chunks
 from face_encode.pipeline.embedding import (
     PhotoCrops,
     encode_together,
+    face_numbers,
+    faces_of_numbers,
     find_in_photos,
 )
 from face_encode.pipeline.embedding_table import EmbeddingSettings
 from face_encode.pipeline.parquet import table_of
 from face_encode.pipeline.workers import prefetched
-from face_encode.types import Box, CropRecipe, Face, check_count
+from face_encode.types import CropRecipe, check_count
 from face_encode.version import __version__
 
 # Photos that are on their way from a store while one is searched for faces.
@@ -57,14 +58,14 @@ class FaceFinding:
         recipe: CropRecipe,
         max_faces: int | None,
     ) -> None:
-        """Take the detector; it loads its model at the first photo.
+        """Take the detector, which loads its model at the first photo.
 
         Args:
-            release: Of this package, on the machine that gives the work.
-            folder: Where the photos lie.
+            release: The release of this package on the machine that gives the work.
+            folder: The folder of the photos.
             detector: Finds the faces.
             recipe: How they are cut out.
-            max_faces: The largest so many of each photo; None for all.
+            max_faces: At most this many faces of each photo, largest first; None for all.
 
         Raises:
             ClusterError: This machine has another release.
@@ -128,13 +129,7 @@ class FaceEncoding:
         settings: EmbeddingSettings,
         batch_size: int | None,
     ) -> None:
-        """Load the encoder.
-
-        Args:
-            release: Of this package, on the machine that gives the work.
-            saved_encoder: Ray's reference to the content of its ``.keras`` file.
-            settings: What the embeddings are made by.
-            batch_size: Faces that go through the network together; None for ``BATCH_SIZE``.
+        """Load the encoder from Ray's reference to the content of its ``.keras`` file.
 
         Raises:
             ClusterError: This machine has another release, or makes another encoder of the file.
@@ -223,43 +218,26 @@ def _packed(found: Sequence[PhotoCrops]) -> Any:
     """Photos with their crops as a column of pyarrow's."""
     import pyarrow
 
-    def flat(values: Sequence[Sequence[float]], kind: Any) -> Any:
-        return pyarrow.array(values, pyarrow.list_(kind))
-
-    boxes = [
-        [
-            side
-            for face in each.faces[: len(each.crops)]
-            for side in (face.box.left, face.box.top, face.box.width, face.box.height)
-        ]
-        for each in found
-    ]
-    scores = [[face.score for face in each.faces[: len(each.crops)]] for each in found]
+    faces = [face_numbers(each.faces[: len(each.crops)]).tobytes() for each in found]
     return pyarrow.StructArray.from_arrays(
         [
             pyarrow.array([each.digest for each in found], pyarrow.string()),
             pyarrow.array([each.error for each in found], pyarrow.string()),
-            flat(boxes, pyarrow.int32()),
-            flat(scores, pyarrow.float32()),
+            pyarrow.array(faces, pyarrow.binary()),
             pyarrow.array([each.crops.tobytes() for each in found], pyarrow.large_binary()),
         ],
-        ["digest", "error", "boxes", "scores", "crops"],
+        ["digest", "error", "faces", "crops"],
     )
 
 
 def _unpacked(
     names: Sequence[str], found: Sequence[dict[str, Any]], recipe: CropRecipe
 ) -> list[PhotoCrops]:
-    """The way back."""
+    """The photos that ``_packed`` has made a column of."""
     return [
         PhotoCrops(
             name,
-            tuple(
-                Face(Box(*each["boxes"][stop - 4 : stop]), score)
-                for stop, score in zip(
-                    accumulate([4] * len(each["scores"])), each["scores"], strict=True
-                )
-            ),
+            faces_of_numbers(each["faces"]),
             np.frombuffer(each["crops"], np.uint8).reshape(-1, recipe.height, recipe.width, 3),
             error=each["error"],
             digest=each["digest"],
@@ -268,14 +246,14 @@ def _unpacked(
     ]
 
 
-# Photos of one task, at most: their crops are some 20 MB. Fewer where there are few photos, so that
-# every actor gets some.
-_MOST_PHOTOS_A_TASK = 256
+# Photos of one task: their crops are some 20 MB. Fewer where there are few photos, so that every
+# actor gets some.
+_MAX_PHOTOS_A_TASK = 256
 _TASKS_AN_ACTOR = 4
 # Of the processor cores of a cluster without GPUs, those that encode; finding faces takes longer.
 _ENCODING_SHARE = 1 / 3
 # A new node of a cloud takes some minutes, and is found by the next run.
-_MOST_SECONDS_WITHOUT_NODE = 120.0
+_MAX_SECONDS_WITHOUT_NODE = 120.0
 
 
 @dataclass(frozen=True)
@@ -312,11 +290,7 @@ class Actors:
             )
 
     def settled(self, cores: int, gpus: float) -> tuple[int, int]:
-        """How many find and how many encode on a cluster.
-
-        Args:
-            cores: Its processor cores.
-            gpus: Its GPUs.
+        """How many actors find and how many encode on a cluster of these cores and GPUs.
 
         Raises:
             ClusterError: It is too small for them.
@@ -355,20 +329,11 @@ def embedded_tables(
     settings: EmbeddingSettings,
     actors: Actors,
 ) -> Iterator[Any]:
-    """The rows of some parts as they come from the cluster, in the order of the names.
-
-    Args:
-        ray: The module, connected.
-        folder: Where the photos lie.
-        names: Of all photos.
-        parts: Those to embed.
-        detector: Finds the faces.
-        encoder: Embeds them.
-        settings: What the embeddings are made by.
-        actors: How many.
+    """Embed the photos of some parts, out of the names of all in a folder, on a cluster.
 
     Returns:
-        pyarrow's tables with a further column ``part``, each of one part only.
+        pyarrow's tables in the order of the names, with a further column ``part``, each of one
+        part only.
 
     Raises:
         ClusterError: The cluster is too small, or its work cannot go on.
@@ -377,23 +342,14 @@ def embedded_tables(
     cores = int(found.get("CPU", 0))
     finding, encoding = actors.settled(cores, float(found.get("GPU", 0)))
     photos = sum(map(len, parts))
-    size = min(_MOST_PHOTOS_A_TASK, -(-photos // (_TASKS_AN_ACTOR * finding)))
+    size = min(_MAX_PHOTOS_A_TASK, -(-photos // (_TASKS_AN_ACTOR * finding)))
     saved = ray.put(_saved(encoder))
-    finder = (
-        __version__,
-        folder,
-        detector,
-        encoder.contract.crop,
-        None if settings.faces == "all" else 1,
-    )
+    max_faces = None if settings.faces == "all" else 1
+    finder = (__version__, folder, detector, encoder.contract.crop, max_faces)
+    embedder = (__version__, saved, settings, actors.batch_size)
     stages = (
         (FaceFinding, finder, finding, 0.0),
-        (
-            FaceEncoding,
-            (__version__, saved, settings, actors.batch_size),
-            encoding,
-            actors.gpus_each,
-        ),
+        (FaceEncoding, embedder, encoding, actors.gpus_each),
     )
     stream = ray.data.from_arrow(list(chunks(parts, names, size)))
     for stage, arguments, count, gpus in stages:
@@ -419,19 +375,15 @@ def embedded_tables(
 
 
 def _watching(ray: Any, cores: int) -> Callable[[float], None]:
-    """What ends the waiting for photos that will not come, because a node is gone.
+    """A watch that ends the waiting for photos that will not come, because a node is gone.
 
     Ray starts an actor of a lost node again where there is a core for it, and otherwise waits for
-    a new node, for ever.
-
-    Args:
-        ray: The module, connected.
-        cores: Of the cluster when the work began.
+    a new node without end.
     """
 
     def watch(seconds: float) -> None:
         left = int(ray.cluster_resources().get("CPU", 0))
-        if seconds >= _MOST_SECONDS_WITHOUT_NODE and left < cores:
+        if seconds >= _MAX_SECONDS_WITHOUT_NODE and left < cores:
             raise ClusterError(
                 f"a node was lost, {left} cores are left of {cores}, and no photo came in "
                 f"{seconds:.0f} seconds. The same command goes on from the parts that are written"
@@ -449,7 +401,7 @@ def _saved(encoder: Encoder) -> bytes:
 
 
 def _told(error: BaseException) -> FaceEncodeError:
-    """What ended the work, as an error of ours."""
+    """The error of ours for one that ended the work."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, FaceEncodeError):
