@@ -203,7 +203,10 @@ def enrol_people(
     numbered = (number for of_one in people.values() for number in range(len(of_one)))
     rows = _Photos(
         [name for name, of_one in people.items() for _ in of_one],
-        [name or f"photo {number}" for name, number in zip(shown, numbered, strict=True)],
+        [
+            f"photo {number}" if name is None else name
+            for name, number in zip(shown, numbered, strict=True)
+        ],
         encoder.embedding_size,
     )
     paths = [

@@ -158,6 +158,7 @@ def is_alive(process: int) -> bool:
     return state not in "ZX"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kills processes the POSIX way")
 def test_killed_in_the_middle_of_a_batch_it_goes_on(
     many: Path, tiny: Encoder, tiny_file: Path, uninterrupted: MemoryGallery, tmp_path: Path

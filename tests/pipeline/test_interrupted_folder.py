@@ -101,6 +101,7 @@ embed(Path(sys.argv[1]), Path(sys.argv[2]), load_encoder(sys.argv[3]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kills processes the POSIX way")
 def test_killed_in_the_middle_of_a_batch_it_goes_on(
     whole: Path, folder: Path, tiny: Encoder, tiny_file: Path, tmp_path: Path

@@ -76,6 +76,62 @@ def leave_parts(photos: Place, local: Path, work: Place, photos_per_part: int) -
     return [part.name for part in parts]
 
 
+# Before any test that connects this process to a cluster.
+
+
+def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray.data", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "face_encode\[ray\]"'):
+        check_ray()
+
+
+@pytest.mark.parametrize(
+    "address", ["ray://head:10001", "head", "head:port", ":6379", "head:99999", "http://head:1"]
+)
+def test_what_is_no_address_is_refused(address: str) -> None:
+    pytest.importorskip("ray")
+    with pytest.raises(InputError, match="HOST:PORT, auto or local"), connected(address):
+        pass
+
+
+def test_another_server_at_the_address_is_told_at_once() -> None:
+    ray = pytest.importorskip("ray")
+    server = ThreadingHTTPServer((ray.util.get_node_ip_address(), 0), SimpleHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"127.0.0.1:{server.server_port}"
+    with pytest.raises(ClusterError, match=f"{address} is no head of a Ray"), connected(address):
+        pass
+    server.shutdown()
+
+
+def test_nobody_at_the_address_is_told_at_once() -> None:
+    pytest.importorskip("ray")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(ClusterError, match=f"nobody answers at {address}"), connected(address):
+            pass
+        assert time.monotonic() - began < 8
+
+
+def test_who_listens_for_this_machine_alone_is_out_of_rays_reach() -> None:
+    ray = pytest.importorskip("ray")
+    place = ray.util.get_node_ip_address()
+    if place.startswith("127."):
+        pytest.skip("this machine has no other address")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        began = time.monotonic()
+        with (
+            pytest.raises(ClusterError, match=f"localhost:{port}, which Ray seeks at {place}: "),
+            connected(f"localhost:{port}"),
+        ):
+            pass
+        assert time.monotonic() - began < 8
+
+
 @pytest.mark.parametrize("parts", [False, True], ids=["file", "parts"])
 @pytest.mark.parametrize("int8", [False, True], ids=["float32", "int8"])
 def test_where_all_parts_are_there_no_cluster_is_needed(
@@ -131,6 +187,7 @@ def test_what_cannot_be_is_refused_before_a_cluster_is_asked_for(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.ray
 @pytest.mark.skipif(sys.platform != "linux", reason="Ray's two nodes on one machine need Linux")
 def test_two_nodes_give_what_one_machine_gives_and_lose_nothing_with_a_process(
     cluster: Any, photos: Path, local: Path, encoder: Encoder, tmp_path: Path
@@ -170,6 +227,7 @@ def test_two_nodes_give_what_one_machine_gives_and_lose_nothing_with_a_process(
     assert killed[0] in processes and len(set(processes)) >= 3
 
 
+@pytest.mark.ray
 @pytest.mark.skipif(sys.platform != "linux", reason="Ray's two nodes on one machine need Linux")
 def test_from_a_store_into_a_store_and_on_from_the_parts_that_are_there(
     cluster: Any, bucket: str, photos: Path, local: Path, encoder: Encoder, tmp_path: Path
@@ -210,56 +268,3 @@ def test_from_a_store_into_a_store_and_on_from_the_parts_that_are_there(
     assert given.settings == expected.settings and given.left_out == expected.left_out
     np.testing.assert_array_equal(given.boxes, expected.boxes)
     np.testing.assert_allclose(given.embeddings, expected.embeddings, atol=1e-6)
-
-
-def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.setitem(sys.modules, "ray.data", None)
-    with pytest.raises(MissingExtraError, match=r'pip install "face_encode\[ray\]"'):
-        check_ray()
-
-
-@pytest.mark.parametrize(
-    "address", ["ray://head:10001", "head", "head:port", ":6379", "head:99999", "http://head:1"]
-)
-def test_what_is_no_address_is_refused(address: str) -> None:
-    pytest.importorskip("ray")
-    with pytest.raises(InputError, match="HOST:PORT, auto or local"), connected(address):
-        pass
-
-
-def test_another_server_at_the_address_is_told_at_once() -> None:
-    ray = pytest.importorskip("ray")
-    server = ThreadingHTTPServer((ray.util.get_node_ip_address(), 0), SimpleHTTPRequestHandler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"127.0.0.1:{server.server_port}"
-    with pytest.raises(ClusterError, match=f"{address} is no head of a Ray"), connected(address):
-        pass
-    server.shutdown()
-
-
-def test_nobody_at_the_address_is_told_at_once() -> None:
-    pytest.importorskip("ray")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        began = time.monotonic()
-        with pytest.raises(ClusterError, match=f"nobody answers at {address}"), connected(address):
-            pass
-        assert time.monotonic() - began < 8
-
-
-def test_who_listens_for_this_machine_alone_is_out_of_rays_reach() -> None:
-    ray = pytest.importorskip("ray")
-    place = ray.util.get_node_ip_address()
-    if place.startswith("127."):
-        pytest.skip("this machine has no other address")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        began = time.monotonic()
-        with (
-            pytest.raises(ClusterError, match=f"localhost:{port}, which Ray seeks at {place}: "),
-            connected(f"localhost:{port}"),
-        ):
-            pass
-        assert time.monotonic() - began < 8
