@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -167,7 +168,9 @@ def _searched(
     path = as_path(source)
     if names_gallery(source):
         model.gallery = open_gallery(source, encoder=model.encoder, metric=None, create=False)
-        return model, _held_by(model.gallery)
+        # What is searched is read once: another program may then open a .db folder.
+        with closing(model.gallery):
+            return model, _held_by(model.gallery)
     key = (os.path.realpath(path), model.encoder.fingerprint, model.detector.name)
     return model, _folders.get(key, lambda: _Folder(model.encoder)).enrolled(path, model)
 
