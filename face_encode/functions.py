@@ -1,4 +1,4 @@
-"""Verify, find, represent and extract: what is most often wanted, as one call each.
+"""Verify, find, represent and extract: the most common tasks, one call each.
 
 Photos come in any form that :func:`face_encode.photos.reading.read_photo` takes; to keep addresses
 from being fetched, read them with it. Answers are plain dicts with a ``similarity``, higher is

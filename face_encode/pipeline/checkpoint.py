@@ -151,8 +151,8 @@ class Checkpoint:
                     self._database.execute(statement)
                 text = json.dumps(settings, sort_keys=True)
                 self._database.execute("INSERT INTO settings VALUES (?)", [text])
-            (text,) = self._database.execute("SELECT json FROM settings").fetchone()
-        if difference := _difference(text, settings):
+            former = self._database.execute("SELECT json FROM settings").fetchone()
+        if difference := _difference(former, settings):
             raise self._error_type(f"{self.path} was begun {difference}")
         # With a log a batch waits for no disk, and is safe from a kill; what a power cut takes is
         # done again.
@@ -164,8 +164,8 @@ class Checkpoint:
 
         What could not be read may be readable by now, with the same size and date: it is not held.
         """
-        row = self._row(photo)
-        return row is not None and row[:2] == state and not (row[5] and not row[2])
+        row = self._found(photo)
+        return row is not None and row[1:3] == state and not (row[6] and not row[3])
 
     def keep(self, results: Iterable[tuple[str, FileState, EmbeddedPhoto]]) -> None:
         """Add the results of a batch: all of them or, at a kill or on a full disk, none.
@@ -177,18 +177,15 @@ class Checkpoint:
             self._database.execute("BEGIN")
             self._database.executemany(
                 f"INSERT OR REPLACE INTO done VALUES ({', '.join('?' * 11)})",
-                (
-                    (os.fsencode(photo), *state, *_packed(result))
-                    for photo, state, result in results
-                ),
+                (_row(photo, state, result) for photo, state, result in results),
             )
 
     def result(self, photo: str) -> EmbeddedPhoto:
         """The result of a photo that the file holds; its faces are without their landmarks."""
-        row = self._row(photo)
+        row = self._found(photo)
         if row is None:
             raise self._error_type(f"{self.path} was changed while it was in use")
-        _, _, digest, width, height, error, faces, sharpness, embeddings, _ = row
+        digest, width, height, error, faces, sharpness, embeddings = row[3:]
         return EmbeddedPhoto(
             photo,
             faces_of_numbers(faces),
@@ -199,16 +196,14 @@ class Checkpoint:
             digest,
         )
 
-    def _row(self, photo: str) -> tuple[Any, ...] | None:
-        """The columns of a photo behind its path."""
-        found: tuple[Any, ...] | None
+    def _found(self, photo: str) -> tuple[Any, ...] | None:
+        """The row of a photo without its checksum."""
+        select = "SELECT * FROM done WHERE photo = ?"
         with self._reporting():
-            found = self._database.execute(
-                "SELECT * FROM done WHERE photo = ?", [os.fsencode(photo)]
-            ).fetchone()
-            if found and found[-1] != zlib.crc32(b"".join(found[-4:-1])):
+            row = self._database.execute(select, [os.fsencode(photo)]).fetchone()
+            if row and row[-1] != _checksum(row[:-1]):
                 raise sqlite3.DatabaseError(f"the row of {photo} does not match its checksum")
-        return found and found[1:]
+        return row[:-1] if row else None
 
     def remove(self) -> None:
         """Delete the file: the run is done."""
@@ -227,21 +222,31 @@ class Checkpoint:
         self._database.close()
 
 
-def _packed(result: EmbeddedPhoto) -> tuple[Any, ...]:
-    """The columns of a result, from the digest on."""
-    blobs = (
+def _row(photo: str, state: FileState, result: EmbeddedPhoto) -> tuple[Any, ...]:
+    """The row of a photo."""
+    columns = (
+        os.fsencode(photo),
+        *state,
+        result.digest,
+        *result.size,
+        result.error,
         face_numbers(result.faces).tobytes(),
         np.array(result.sharpness, np.float64).tobytes(),
         result.embeddings.tobytes(),
     )
-    return result.digest, *result.size, result.error, *blobs, zlib.crc32(b"".join(blobs))
+    return *columns, _checksum(columns)
 
 
-def _difference(text: str, own: Mapping[str, Any]) -> str:
+def _checksum(columns: tuple[Any, ...]) -> int:
+    """CRC-32 of a row's values and types."""
+    return zlib.crc32(repr(columns).encode())
+
+
+def _difference(row: tuple[Any, ...] | None, own: Mapping[str, Any]) -> str:
     """How the settings in a checkpoint differ from this run's, and the ways out; else empty."""
     try:
-        former = json.loads(text)
-    except ValueError:
+        former = json.loads(row[0]) if row else None
+    except (ValueError, TypeError):
         former = None
     if not isinstance(former, dict) or former.get("form") != own["form"]:
         return (
@@ -314,16 +319,10 @@ class Run:
         workers: int | None = None,
         batch_size: int | None = None,
     ) -> Iterator[list[tuple[int, EmbeddedPhoto]]]:
-        """Embed photos; each list holds the rows that went through the encoder together.
+        """Embed photos, as ``embed_photos`` does; each list went through the encoder together.
 
-        Args:
-            todo: Rows out of ``waiting``, in their order, each with its photo; taken as they are
-                needed. Rows left out count as done as soon as all before them are.
-            detector: Finds the faces.
-            encoder: Embeds them.
-            max_faces: As for ``embed_photos``, as are the others.
-            workers: See there.
-            batch_size: See there.
+        ``todo`` are rows out of ``waiting``, in their order, each with its photo; they are taken as
+        they are needed. Rows left out count as done as soon as all before them are.
         """
         count = len(self.waiting)
         if workers is None and all(self._paths):

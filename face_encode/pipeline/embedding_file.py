@@ -16,7 +16,7 @@ import numpy.typing as npt
 from face_encode.errors import EmbeddingFileError, InputError
 from face_encode.files import ArchiveForm, read_archive, replacing, text_array, write_archive
 from face_encode.gallery.quantization import Codes, Quantizer
-from face_encode.photos.folders import Place, is_address, place_of, reporting
+from face_encode.photos.folders import Location, is_address, location_of, reporting
 from face_encode.pipeline.embedding import EmbeddedPhoto
 from face_encode.pipeline.embedding_table import (
     FORMAT_VERSION,
@@ -141,7 +141,7 @@ def is_part(name: str) -> bool:
 
 
 def write_part(
-    place: Place,
+    location: Location,
     settings: EmbeddingSettings,
     tables: Sequence[Any],
     quantizer: Quantizer | None = None,
@@ -156,11 +156,11 @@ def write_part(
     # Put together in memory, a few dozen megabytes: a store that breaks off leaves nothing then.
     content = io.BytesIO()
     write_tables(content, settings, [pyarrow.concat_tables(tables)], quantizer)
-    with place.writing(EmbeddingFileError) as file:
+    with location.writing(EmbeddingFileError) as file:
         file.write(content.getbuffer())
 
 
-def read_part(place: Place, columns: list[str] | None = None) -> Any:
+def read_part(location: Location, columns: list[str] | None = None) -> Any:
     """Read some columns of a part, or all, as pyarrow's table.
 
     Raises:
@@ -170,16 +170,16 @@ def read_part(place: Place, columns: list[str] | None = None) -> Any:
     import pyarrow.parquet
 
     try:
-        with reporting(f"{place} cannot be read", EmbeddingFileError):
+        with reporting(f"{location} cannot be read", EmbeddingFileError):
             return pyarrow.parquet.read_table(
-                place.path, columns=columns, filesystem=place.file_system, partitioning=None
+                location.path, columns=columns, filesystem=location.file_system, partitioning=None
             )
     except pyarrow.ArrowException as error:
         first_line = next(iter(str(error).splitlines()), "")
-        raise EmbeddingFileError(f"{place} is damaged: {first_line}; delete it") from error
+        raise EmbeddingFileError(f"{location} is damaged: {first_line}; delete it") from error
 
 
-def write_contents(folder: Place, names: Iterable[str]) -> None:
+def write_contents(folder: Location, names: Iterable[str]) -> None:
     """Write a folder's table of contents, by which all parts are known to be there.
 
     Raises:
@@ -190,7 +190,7 @@ def write_contents(folder: Place, names: Iterable[str]) -> None:
         file.write(content.encode())
 
 
-def read_parts(folder: Place) -> EmbeddingTable:
+def read_parts(folder: Location) -> EmbeddingTable:
     """Read a folder of parts; see ``read_embeddings``.
 
     Raises:
@@ -209,7 +209,7 @@ def read_parts(folder: Place) -> EmbeddingTable:
     return embedding_table_of(table, str(folder))
 
 
-def _contents_of(folder: Place) -> list[str]:
+def _contents_of(folder: Location) -> list[str]:
     """The names of a folder's parts."""
     try:
         with reporting(f"{folder} cannot be read", EmbeddingFileError):
@@ -261,18 +261,18 @@ def read_embeddings(path: str | os.PathLike[str]) -> EmbeddingTable:
         EmbeddingFileError: Missing, damaged, no such file, or written by a later release.
         MissingExtraError: Parquet, and pyarrow is not installed.
     """
-    place = place_of(path)
+    location = location_of(path)
     # As the caller wrote it, in errors.
-    name = str(place) if is_address(path) else os.fspath(path)
+    name = str(location) if is_address(path) else os.fspath(path)
     check_embeddings_path(Path(name))
-    if place.suffix == ".npz" and not place.is_local:
+    if location.suffix == ".npz" and not location.is_local:
         raise EmbeddingFileError(f"an .npz file is read from this machine only. Received: {name}")
     try:
-        if place.suffix == ".npz":
+        if location.suffix == ".npz":
             return read_npz(Path(name))
-        with reporting(f"{place} cannot be read", EmbeddingFileError):
-            kind = place.kind()
-        return read_parts(place) if kind == "folder" else read_parquet(place)
+        with reporting(f"{location} cannot be read", EmbeddingFileError):
+            kind = location.kind()
+        return read_parts(location) if kind == "folder" else read_parquet(location)
     except InputError as error:
         raise EmbeddingFileError(f"the file of embeddings {name} is damaged: {error}") from error
 

@@ -12,7 +12,7 @@ import numpy as np
 from face_encode.errors import EmbeddingFileError, InputError, MissingExtraError
 from face_encode.files import open_regular
 from face_encode.gallery.quantization import Quantizer
-from face_encode.photos.folders import Place, in_a_line
+from face_encode.photos.folders import Location, in_a_line
 from face_encode.pipeline.embedding import EmbeddedPhoto
 from face_encode.pipeline.embedding_table import (
     FORMAT_VERSION,
@@ -59,8 +59,8 @@ def quantized(table: Any, settings: EmbeddingSettings, quantizer: Quantizer) -> 
         type=schema.field("embedding").type,
         mask=pyarrow.array(absent),
     )
-    place = schema.get_field_index("embedding")
-    return table.set_column(place, schema.field(place), column).replace_schema_metadata(
+    index = schema.get_field_index("embedding")
+    return table.set_column(index, schema.field(index), column).replace_schema_metadata(
         schema.metadata
     )
 
@@ -251,7 +251,7 @@ def write_tables(
             writer.write_table(table)
 
 
-def read_parquet(place: Place) -> EmbeddingTable:
+def read_parquet(location: Location) -> EmbeddingTable:
     """Read a Parquet file of embeddings; see ``read_embeddings``.
 
     Raises:
@@ -263,13 +263,13 @@ def read_parquet(place: Place) -> EmbeddingTable:
 
     try:
         with (
-            open_regular(place.local)
-            if place.is_local
-            else place.file_system.open_input_file(place.path)
+            open_regular(location.local)
+            if location.is_local
+            else location.file_system.open_input_file(location.path)
         ) as file:
             table = pyarrow.parquet.read_table(file)
     except FileNotFoundError as error:
-        raise EmbeddingFileError(f"no such file of embeddings: {place}") from error
+        raise EmbeddingFileError(f"no such file of embeddings: {location}") from error
     # What pyarrow raises for a damaged file is an OSError too, without an error number.
     except pyarrow.ArrowException as error:
         first_line = next(iter(str(error).splitlines()), "")
@@ -277,5 +277,5 @@ def read_parquet(place: Place) -> EmbeddingTable:
     except OSError as error:
         if error.errno is None:
             raise InputError(next(iter(str(error).splitlines()), "")) from error
-        raise EmbeddingFileError(f"{place} cannot be read: {in_a_line(error)}") from error
-    return embedding_table_of(table, str(place))
+        raise EmbeddingFileError(f"{location} cannot be read: {in_a_line(error)}") from error
+    return embedding_table_of(table, str(location))

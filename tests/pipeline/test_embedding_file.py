@@ -13,7 +13,7 @@ import pytest
 from face_encode.errors import EmbeddingFileError, InputError, MissingExtraError
 from face_encode.files import write_archive
 from face_encode.gallery.quantization import Quantizer
-from face_encode.photos.folders import place_of
+from face_encode.photos.folders import location_of
 from face_encode.pipeline.embedding import EmbeddedPhoto
 from face_encode.pipeline.embedding_file import (
     CONTENTS,
@@ -242,8 +242,8 @@ NAMES = [part_name(number, f"{number:064x}"[::-1]) for number in (1, 2, 3)]
 def folder(tmp_path: Path) -> Path:
     path = tmp_path / "embeddings.parquet"
     for name, photos in zip(NAMES, PARTS, strict=True):
-        write_part(place_of(path / name), SETTINGS, [table_of(photos, SETTINGS, None)])
-    write_contents(place_of(path), NAMES)
+        write_part(location_of(path / name), SETTINGS, [table_of(photos, SETTINGS, None)])
+    write_contents(location_of(path), NAMES)
     return path
 
 
@@ -279,7 +279,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "other settings": (
         lambda path: write_part(
-            place_of(path / NAMES[1]),
+            location_of(path / NAMES[1]),
             replace(SETTINGS, detector="nose"),
             [table_of(PARTS[1], replace(SETTINGS, detector="nose"), None)],
         ),
@@ -307,4 +307,4 @@ def test_a_part_is_known_by_its_name() -> None:
 def test_a_part_that_is_no_parquet_is_told(tmp_path: Path) -> None:
     (tmp_path / "part").write_text("x")
     with pytest.raises(EmbeddingFileError):
-        read_part(place_of(tmp_path / "part"))
+        read_part(location_of(tmp_path / "part"))

@@ -1,7 +1,7 @@
 """The parts that a large folder is embedded in: a file each, found again by a later run.
 
 A part's name carries a digest of the settings and of its photos' names, sizes and times of change.
-So a file of that name holds what this run would write, whoever wrote it and when.
+So a file of that name holds the rows that this run would write, whenever it was written.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from face_encode.errors import EmbeddingFileError
 from face_encode.gallery.quantization import Quantizer
-from face_encode.photos.folders import PhotoListing, Place, reporting
+from face_encode.photos.folders import Location, PhotoListing, reporting
 from face_encode.pipeline.embedding import without_embeddings
 from face_encode.pipeline.embedding_file import (
     CONTENTS,
@@ -89,7 +89,7 @@ class WrittenParts:
 
     def __init__(
         self,
-        work: Place,
+        work: Location,
         settings: EmbeddingSettings,
         others: Sequence[tuple[str, str]],
         parts: Sequence[Part],
@@ -151,7 +151,7 @@ class WrittenParts:
         return Quantizer.fitted_to(batch for batch in batches if len(batch))
 
     def finish_file(
-        self, target: Place, settings: EmbeddingSettings, quantizer: Quantizer | None
+        self, target: Location, settings: EmbeddingSettings, quantizer: Quantizer | None
     ) -> None:
         """Put one file together, a part at a time; ``settings`` may be int8, by the quantizer.
 
@@ -170,7 +170,7 @@ class WrittenParts:
             write_tables(file, settings, tables(), quantizer)
 
     def finish_folder(
-        self, target: Place, settings: EmbeddingSettings, quantizer: Quantizer | None
+        self, target: Location, settings: EmbeddingSettings, quantizer: Quantizer | None
     ) -> None:
         """Write the table of contents of a folder of parts, for int8 after the parts themselves.
 

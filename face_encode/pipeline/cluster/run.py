@@ -20,11 +20,11 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.errors import ClusterError, EmbeddingFileError, InputError, MissingExtraError
 from face_encode.files import check_writable
 from face_encode.photos.folders import (
+    Location,
     PhotoListing,
-    Place,
     list_photos,
+    location_of,
     no_photo_below,
-    place_of,
     reporting,
 )
 from face_encode.pipeline.checkpoint import CHECKPOINT_SUFFIX
@@ -36,7 +36,7 @@ from face_encode.pipeline.parquet import check_pyarrow
 from face_encode.terminal import progress_bar
 from face_encode.types import check_count
 
-# Whoever listens at an address answers within this, or nobody does.
+# The time within which a head that listens at an address answers.
 _ANSWER_SECONDS = 5.0
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _FRAME_TYPE, _SETTINGS_FRAME = 3, 4
@@ -92,9 +92,9 @@ def connected(address: str | None) -> Iterator[Any]:
     address = address or os.environ.get("RAY_ADDRESS") or _LOCAL
     _check_address(address)
     if address == _LOCAL:
-        # Ray would report to its makers; what is told here is that nothing is sent anywhere.
+        # Ray would report to its makers; this package promises that nothing is sent anywhere.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray tells of every actor that its constructor has arguments; what goes wrong it raises.
+    # Ray warns of every actor whose constructor has arguments; what goes wrong it raises.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
@@ -116,7 +116,7 @@ def connected(address: str | None) -> Iterator[Any]:
 
 
 def _check_address(address: str) -> None:
-    """Refuse what is no address, and one where nobody listens: Ray itself waits a minute."""
+    """Refuse a wrong address, and one where nobody listens: Ray itself waits a minute."""
     if address in (_LOCAL, _RUNNING_HERE):
         return
     host, _, port = address.rpartition(":")
@@ -183,7 +183,7 @@ def embed_folder_on_ray(
 ) -> EmbeddingReport:
     """Embed the faces of all photos in a folder and below it, on a Ray cluster.
 
-    The result is that of ``embed_folder``. A run that was killed is continued by the same call,
+    The result is that of ``embed_folder``. A run that was killed is resumed by the same call,
     which embeds no photo again whose part is written and that has not changed.
 
     Args:
@@ -196,7 +196,7 @@ def embed_folder_on_ray(
         faces: ``"all"`` of each photo, or its ``"largest"``.
         raw: Whether to keep embeddings as the network gives them, instead of at length 1.
         int8: Whether to keep them as a byte a number.
-        restart: Whether to begin anew where there are parts already.
+        restart: Whether to discard the parts that are there already.
         progress: Whether to show a progress bar.
         parts: Whether the output is a folder of parts instead of one file; they lie in it from
             the beginning, except with int8, whose centre takes them all.
@@ -213,7 +213,7 @@ def embed_folder_on_ray(
     """
     settings = settings_of(detector, encoder, faces=faces, raw=raw, int8=int8)
     check_count(photos_per_part, "photos_per_part")
-    source, target = place_of(folder), place_of(output)
+    source, target = location_of(folder), location_of(output)
     check_output(target, parts=parts)
     # What the cluster writes: codes need the mean of all embeddings, which is known at the end.
     wide = replace(settings, int8=False)
@@ -247,8 +247,8 @@ def embed_folder_on_ray(
     )
 
 
-def check_output(target: Place, *, parts: bool) -> None:
-    """Refuse a place, or a missing extra, before hours of work rather than after.
+def check_output(target: Location, *, parts: bool) -> None:
+    """Refuse an output, or a missing extra, before the work rather than after.
 
     Args:
         target: Where the embeddings go.
@@ -278,8 +278,8 @@ def check_output(target: Place, *, parts: bool) -> None:
         check_writable(inside.local, EmbeddingFileError)
 
 
-def _photos_of(source: Place) -> tuple[PhotoListing, list[tuple[str, str]]]:
-    """The photos, and what is told of without being opened, with the reasons."""
+def _photos_of(source: Location) -> tuple[PhotoListing, list[tuple[str, str]]]:
+    """The photos, and those left out without being opened, with the reasons."""
     listing = list_photos(source)
     if not listing.names:
         raise no_photo_below(source, listing.unlisted)

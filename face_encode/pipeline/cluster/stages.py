@@ -25,7 +25,7 @@ from face_encode.encoders.contract import save_encoder
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.encoders.engines import KERAS
 from face_encode.errors import ClusterError, FaceEncodeError, InputError
-from face_encode.photos.folders import Place, in_a_line
+from face_encode.photos.folders import Location, in_a_line
 from face_encode.photos.reading import MAX_BYTES
 from face_encode.pipeline.cluster.parts import Part, chunks
 from face_encode.pipeline.embedding import (
@@ -53,7 +53,7 @@ class FaceFinding:
     def __init__(
         self,
         release: str,
-        folder: Place,
+        folder: Location,
         detector: Detector,
         recipe: CropRecipe,
         max_faces: int | None,
@@ -188,7 +188,7 @@ def _keep_to_one_core() -> None:
         tensorflow.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def _read_ahead(folder: Place, names: Sequence[str]) -> Iterator[tuple[str, bytes | OSError]]:
+def _read_ahead(folder: Location, names: Sequence[str]) -> Iterator[tuple[str, bytes | OSError]]:
     """Each photo's content, or why the store does not give it, in their order."""
     with ThreadPoolExecutor(_READ_AHEAD) as readers:
         waiting: deque[tuple[str, Future[bytes | OSError]]] = deque()
@@ -201,7 +201,7 @@ def _read_ahead(folder: Place, names: Sequence[str]) -> Iterator[tuple[str, byte
             yield first, content.result()
 
 
-def _read(photo: Place) -> bytes | OSError:
+def _read(photo: Location) -> bytes | OSError:
     """A photo's content; a store that falters is asked again."""
     for attempt in range(_ATTEMPTS):
         try:
@@ -321,7 +321,7 @@ class Actors:
 
 def embedded_tables(
     ray: Any,
-    folder: Place,
+    folder: Location,
     names: Sequence[str],
     parts: Sequence[Part],
     detector: Detector,

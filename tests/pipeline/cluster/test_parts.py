@@ -7,7 +7,7 @@ import pytest
 
 from face_encode.errors import EmbeddingFileError
 from face_encode.gallery.quantization import Quantizer
-from face_encode.photos.folders import PhotoListing, place_of
+from face_encode.photos.folders import PhotoListing, location_of
 from face_encode.pipeline.cluster.parts import WrittenParts, chunks, divide
 from face_encode.pipeline.embedding import EmbeddedPhoto
 from face_encode.pipeline.embedding_file import is_part, part_name, read_embeddings
@@ -70,7 +70,7 @@ def face(photo: str) -> EmbeddedPhoto:
 
 def written(folder: Path) -> WrittenParts:
     """Both parts, with the column beside those of the file that a cluster's rows have."""
-    parts = WrittenParts(place_of(folder), SETTINGS, [("bad", "a link to nothing")], PARTS)
+    parts = WrittenParts(location_of(folder), SETTINGS, [("bad", "a link to nothing")], PARTS)
     for part in PARTS:
         rows = table_of(
             [face(name) for name in NAMES_OF_WRITTEN_PARTS[part.start : part.stop]], SETTINGS, None
@@ -81,9 +81,11 @@ def written(folder: Path) -> WrittenParts:
 
 def test_parts_become_a_file_or_a_folder_of_the_same_rows(tmp_path: Path) -> None:
     parts = written(tmp_path / "e.parquet")
-    parts.finish_file(place_of(tmp_path / "one.parquet"), SETTINGS, None)
+    parts.finish_file(location_of(tmp_path / "one.parquet"), SETTINGS, None)
     assert (parts.face_count, parts.left_out) == (3, [("bad", "a link to nothing")])
-    written(tmp_path / "e.parquet").finish_folder(place_of(tmp_path / "e.parquet"), SETTINGS, None)
+    written(tmp_path / "e.parquet").finish_folder(
+        location_of(tmp_path / "e.parquet"), SETTINGS, None
+    )
     one, other = (read_embeddings(tmp_path / name) for name in ("one.parquet", "e.parquet"))
     assert one.photos.tolist() == other.photos.tolist() == NAMES_OF_WRITTEN_PARTS
     assert one.left_out == other.left_out == (("bad", "a link to nothing"),)

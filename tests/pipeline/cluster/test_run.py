@@ -24,7 +24,7 @@ from face_encode.errors import (
     InputError,
     MissingExtraError,
 )
-from face_encode.photos.folders import Place, list_photos, place_of
+from face_encode.photos.folders import Location, list_photos, location_of
 from face_encode.pipeline.cluster.parts import divide
 from face_encode.pipeline.cluster.run import check_ray, connected, embed_folder_on_ray
 from face_encode.pipeline.cluster.stages import Actors
@@ -64,7 +64,7 @@ def assert_same(table: Any, expected: Any, tolerance: float = 1e-6) -> None:
             np.testing.assert_allclose(row, other, atol=tolerance)
 
 
-def leave_parts(photos: Place, local: Path, work: Place, photos_per_part: int) -> list[str]:
+def leave_parts(photos: Location, local: Path, work: Location, photos_per_part: int) -> list[str]:
     """What a run leaves that was killed before its last step; the names of the parts."""
     table, listing = parquet.read_table(local), list_photos(photos)
     settings = read_embeddings(local).settings
@@ -139,7 +139,7 @@ def test_where_all_parts_are_there_no_cluster_is_needed(
 ) -> None:
     output, detector = tmp_path / "embeddings.parquet", load_detector("dlib_hog")
     work = output if parts and not int8 else tmp_path / "embeddings.parquet.unfinished"
-    leave_parts(place_of(photos), local, place_of(work), 6)
+    leave_parts(location_of(photos), local, location_of(work), 6)
     # Of photos that are gone, or were others then.
     (work / part_name(9, "f" * 16)).write_text("a part of a former run")
     report = embed_folder_on_ray(
@@ -233,13 +233,13 @@ def test_from_a_store_into_a_store_and_on_from_the_parts_that_are_there(
     cluster: Any, bucket: str, photos: Path, local: Path, encoder: Encoder, tmp_path: Path
 ) -> None:
     source, output = bucket.format("photos"), bucket.format("out/embeddings.parquet")
-    folder = place_of(source)
+    folder = location_of(source)
     for path in photos.rglob("*"):
         if path.is_file():
             with folder.below(path.relative_to(photos).as_posix()).writing(DatasetError) as file:
                 file.write(path.read_bytes())
     # What a run leaves that was killed: one of two parts, and no table of contents.
-    target = place_of(output)
+    target = location_of(output)
     kept, lost = leave_parts(folder, local, target, 8)
     target.below(lost).delete()
     with pytest.raises(EmbeddingFileError, match=r"no finished folder.*same command goes on"):
