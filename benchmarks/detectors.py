@@ -3,7 +3,7 @@
 Takes photos of one person each, the face in the middle, as LFW has them, and if wanted photos of
 groups with a list of the faces in them, counted by eye::
 
-    python benchmarks/detectors.py LFW_DIR --groups GROUPS_DIR --faces faces.csv
+    python -m benchmarks.detectors LFW_DIR --groups GROUPS_DIR --faces faces.csv
 
 ``faces.csv`` has the columns ``photo``, ``x`` and ``y``: a file's name, and in pixels a point
 between the eyes of each face in it.
@@ -21,12 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from face_encode.cli.options import positive, print_table
 from face_encode.detectors.base import Detector
 from face_encode.detectors.registry import KNOWN_DETECTORS, load_detector
 from face_encode.errors import FaceEncodeError, InputError
 from face_encode.photos.folders import photos_in
 from face_encode.photos.reading import read_image
-from face_encode.terminal import positive, print_table
 from face_encode.types import Face, ImageArray
 
 Point = tuple[float, float]

@@ -20,9 +20,10 @@ from benchmarks.scale.recall import measure_recall
 from benchmarks.scale.results import Results
 from benchmarks.scale.search import DIMENSIONS, LOOP, SEARCH_KINDS, measure_search
 from benchmarks.scale.tables import markdown
+from face_encode.cli.options import positive
 from face_encode.errors import InputError
 from face_encode.files import replacing
-from face_encode.terminal import exit_code_of, positive
+from face_encode.terminal import exit_code_of
 
 PARTS = ("enrolment", "memory", "encoding", "search", "recall")
 NEED_PHOTOS = ("enrolment", "memory", "recall")
@@ -51,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
         choices=PARTS,
         default=list(PARTS),
         metavar="PART",
-        help=f"of {', '.join(PARTS)}; none draws anew what was measured before",
+        help=f"of {', '.join(PARTS)}; none only draws again what was measured before",
     )
     made.add_argument("--turns", type=positive, default=3, help="turns that count (3)")
     group = made.add_argument_group("enrolment")
@@ -80,8 +81,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="KIND=N",
-        help="measure a kind with other than so many faces at the most, such as "
-        "milvus=300000, which takes minutes to build",
+        help="measure a kind with up to N faces, such as milvus=300000: minutes to build",
     )
     group = made.add_argument_group("recall")
     group.add_argument(

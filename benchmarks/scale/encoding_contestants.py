@@ -1,7 +1,7 @@
 """What encodes faces: an encoder on an engine; see ``contestant.py``.
 
-A request ``{"batch": …, "repeats": …}`` has so many crops encoded in one call, so many times, and
-is answered with the seconds of each call.
+A request ``{"batch": …, "repeats": …}`` encodes ``batch`` crops in one call, ``repeats`` times; the
+answer holds the seconds of each call.
 """
 
 from __future__ import annotations

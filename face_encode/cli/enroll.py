@@ -6,16 +6,17 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from face_encode.cli.options import add_model_options, open_model
-from face_encode.terminal import (
+from face_encode.cli.options import (
     ROWS_SHOWN,
     add_json_option,
+    add_model_options,
     add_work_options,
+    open_model,
     print_json,
     print_table,
-    printable,
-    telling_of_resumption,
+    resumption_notice,
 )
+from face_encode.terminal import printable
 
 if TYPE_CHECKING:
     from face_encode.types import EnrolmentReport
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     from face_encode.files import as_path, check_writable
     from face_encode.gallery.opening import check_kept, gallery_label, open_gallery
     from face_encode.photos.folders import people_in
-    from face_encode.pipeline.enrolment import enrol_people, unfinished_enrolment, unfinished_path
+    from face_encode.pipeline.enrolment import checkpoint_path, enrol_people, enrolment_checkpoint
 
     check_kept(options.gallery)
     if as_path(options.gallery).suffix == ".npz":
@@ -68,9 +69,9 @@ def run(options: argparse.Namespace) -> int:
     # What others keep in a shared gallery is not this folder's to take out.
     adds = options.add or gallery.is_shared
     before = set() if adds else set(gallery.people())
-    journal = unfinished_path(options.gallery, options.people)
-    keeping = unfinished_enrolment(journal, model.detector, model.encoder, restart=options.restart)
-    with telling_of_resumption(), keeping as unfinished:
+    path = checkpoint_path(options.gallery, options.people)
+    unfinished = enrolment_checkpoint(path, model.detector, model.encoder, restart=options.restart)
+    with resumption_notice(), unfinished as checkpoint:
         report = enrol_people(
             people,
             gallery,
@@ -79,10 +80,10 @@ def run(options: argparse.Namespace) -> int:
             replaces="same people" if adds else "all",
             workers=options.workers,
             batch_size=options.batch_size,
-            unfinished=unfinished,
+            checkpoint=checkpoint,
         )
         gallery.close()
-        unfinished.remove()
+        checkpoint.remove()
     gone = sorted(before - {name for name, count in report.per_person.items() if count})
     if options.json:
         more = {"no_longer_enrolled": gone, "precision": gallery.precision}
@@ -94,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _report_as_dict(report: EnrolmentReport) -> dict[str, Any]:
-    """The report as plain JSON values."""
+    """Convert the report to plain JSON values."""
     return {
         "enrolled": report.enrolled,
         "reused": report.reused,
@@ -109,7 +110,7 @@ def _report_as_dict(report: EnrolmentReport) -> dict[str, Any]:
 
 
 def _print_report(report: EnrolmentReport, gone: Sequence[str]) -> None:
-    """The report for people: a table where it is short, and what was left out."""
+    """Print the report: a table where it is short, and the photos left out."""
     if len(report.per_person) <= ROWS_SHOWN:
         rows = [[name, str(count)] for name, count in report.per_person.items()]
         print_table(["person", "photos"], rows)

@@ -11,7 +11,7 @@ from face_encode.gallery.base import EncoderIdentity, Gallery
 from face_encode.gallery.distances import Metric
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.milvus import MilvusGallery
-from face_encode.gallery.milvus_places import is_milvus, milvus_place
+from face_encode.gallery.milvus_store import is_milvus, milvus_address
 from face_encode.gallery.npz import read_content, read_open_content
 
 
@@ -84,7 +84,7 @@ def check_kept(text: str | os.PathLike[str], others: str = "") -> None:
 
 def gallery_label(text: str | os.PathLike[str]) -> str:
     """A gallery's name in messages, without a password that it may contain."""
-    return milvus_place(text).label if is_milvus(text) else os.fspath(text)
+    return milvus_address(text).label if is_milvus(text) else os.fspath(text)
 
 
 def open_gallery(
@@ -104,10 +104,10 @@ def open_gallery(
     Args:
         uri: None or ``":memory:"`` for one that ends with the program; the path of an ``.npz``
             file, which is read where it exists and written by ``close``; the path of a folder that
-            ends in ``.db``, stored by Milvus Lite within this program; or the address of a Milvus
-            server or cluster, ``http://host:19530``, followed by ``/database`` and
-            ``#collection`` where they are not the defaults. The last two take ``pip install
-            "face_encode[milvus]"`` and may be changed by several programs at once.
+            ends in ``.db``, which Milvus Lite keeps open in this program until ``close``; or the
+            address of a Milvus server or cluster, ``http://host:19530``, followed by
+            ``/database`` and ``#collection`` where they are not the defaults, which several
+            programs may change at once. The last two take ``pip install "face_encode[milvus]"``.
         encoder: The encoder that fills the gallery.
         int8: Whether to store the embeddings at one byte a number. A gallery of float32 is
             converted; one of int8 stays so in any case. Not for Milvus.
@@ -126,8 +126,9 @@ def open_gallery(
 
     Raises:
         GalleryError: The name has no known form, the gallery does not exist and may not be
-            created, has another metric, is damaged or cannot be reached, the index would be of
-            nobody, or Milvus does not support an option.
+            created, has another metric, is damaged, cannot be reached or is a ``.db`` folder that
+            another program has open, the index would be of nobody, or Milvus does not support an
+            option.
         InputError: The metric is unknown, or int8 is asked for with one that needs lengths.
         WrongEncoderError: Another encoder filled the gallery.
         MissingExtraError: An optional dependency is not installed.

@@ -32,7 +32,7 @@ from face_encode.gallery.npz import check_file_name, write_content
 from face_encode.gallery.opening import read_gallery
 from face_encode.model import Face_Encode_Model
 from face_encode.pipeline.embedding import EmbeddedPhoto
-from face_encode.pipeline.enrolment import EnrolmentTask, enrol_embedded
+from face_encode.pipeline.enrolment import enrol_embedded
 from face_encode.server.audit import Action, AuditLog, Author
 from face_encode.server.encryption import KEY_VARIABLE, Cipher, is_encrypted
 from face_encode.types import EnrolmentReport, ImageArray
@@ -212,17 +212,14 @@ class Enrol:
             seen.add(digest)
             if owner is not None and photo.error is None:
                 notes.append(f"{photo.photo}: the same photo is enrolled as {owner}")
-            fresh.append((photo, EnrolmentTask(self.name, photo.photo, digest)))
+            fresh.append(replace(photo, digest=digest))
         if not fresh:
             return EnrolmentReport(again, {self.name: again}, (), again, tuple(notes))
-        notes += self._likenesses([photo for photo, _ in fresh], model)
-        photos, tasks = zip(*fresh, strict=True)
-        if all(photo.error is not None for photo in photos):
-            rows = [{"photo": photo.photo, "reason": str(photo.error)} for photo in photos]
-            raise PhotosLeftOut(f"none of the {len(photos)} photos can be enrolled", rows)
-        report = enrol_embedded(
-            tasks, photos, model.gallery, model.detector, model.encoder, replaces="nothing"
-        )
+        notes += self._likenesses(fresh, model)
+        if all(photo.error is not None for photo in fresh):
+            rows = [{"photo": photo.photo, "reason": str(photo.error)} for photo in fresh]
+            raise PhotosLeftOut(f"none of the {len(fresh)} photos can be enrolled", rows)
+        report = enrol_embedded(self.name, fresh, model.gallery, model.detector, model.encoder)
         return replace(
             report,
             enrolled=report.enrolled + again,

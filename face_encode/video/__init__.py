@@ -1,1 +1,1 @@
-"""Video."""
+"""Video: sources of frames, tracking, naming, sessions and their output."""
