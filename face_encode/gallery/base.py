@@ -283,37 +283,19 @@ def check_names(names: Sequence[str]) -> None:
             check_name(name)
 
 
-def check_labels(names: Sequence[str], digests: Sequence[str] | None) -> Sequence[str]:
-    """Check the names and digests of n embeddings.
+def check_new(
+    names: Sequence[str], embeddings: Any, digests: Sequence[str] | None, size: int
+) -> tuple[Embeddings, Sequence[str]]:
+    """Check the arguments of ``Gallery.add``; ``size`` is the length D of an embedding.
 
     Returns:
-        n digests, empty ones for None.
+        The embeddings as float32 ``(n, D)``, and n digests, empty ones for None.
 
     Raises:
-        InputError: A name is not a person's name, or there is not one digest for each.
+        InputError: As for ``Gallery.add``.
     """
-    check_names(names)
-    digests = [""] * len(names) if digests is None else digests
-    if len(digests) != len(names):
-        raise InputError(f"{len(names)} names take as many digests. Received: {len(digests)}")
-    return digests
-
-
-def check_embeddings(embeddings: Any, names: Sequence[str], size: int) -> Embeddings:
-    """Check n embeddings that are to be enrolled.
-
-    Args:
-        embeddings: An array of numbers.
-        names: n names.
-        size: Length D of an embedding.
-
-    Returns:
-        float32 ``(n, D)``.
-
-    Raises:
-        InputError: The shape is another, or an embedding is not finite or is all zeros.
-    """
-    added = as_float32(embeddings)
+    is_ready = isinstance(embeddings, np.ndarray) and embeddings.dtype == np.float32
+    added: Embeddings = embeddings if is_ready else as_float32(embeddings)
     if added.shape != (len(names), size):
         raise InputError(
             f"{len(names)} names take embeddings of shape ({len(names)}, {size}). "
@@ -322,7 +304,11 @@ def check_embeddings(embeddings: Any, names: Sequence[str], size: int) -> Embedd
     lengths = np.linalg.norm(added, axis=1)
     if not np.isfinite(lengths).all() or not (lengths > 0).all():
         raise InputError("an embedding is finite and not all zeros; at least one is not")
-    return added
+    check_names(names)
+    digests = [""] * len(names) if digests is None else digests
+    if len(digests) != len(names):
+        raise InputError(f"{len(names)} names take as many digests. Received: {len(digests)}")
+    return added, digests
 
 
 def as_float32(embeddings: Any) -> Embeddings:

@@ -85,16 +85,14 @@ class Enrolled:
     index: Coded | None = None
 
     @classmethod
-    def nobody(cls, size: int, *, int8: bool = False) -> Enrolled:
+    def nobody(
+        cls, size: int, *, int8: bool = False, quantizer: Quantizer | None = None
+    ) -> Enrolled:
         """The columns before anybody is enrolled, for embeddings of length ``size``."""
-        none: Embeddings | Codes = np.empty((0, size), np.float32)
-        return cls(
-            np.empty((0, size), np.int8) if int8 else none,
-            np.empty(0, np.float32),
-            np.empty(0, np.int32),
-            (),
-            pack_digests([]),
-        )
+        none = np.empty(0, np.float32)
+        owners, digests = np.empty(0, np.int32), np.empty((0, 0), np.uint8)
+        rows: Embeddings | Codes = np.empty((0, size), np.int8) if int8 else none.reshape(0, size)
+        return cls(rows, none, owners, (), digests, quantizer)
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -161,7 +159,7 @@ class Enrolled:
         """
         if not len(embeddings):
             return self
-        place_of = dict(self.place_of)
+        place_of = {name: place for place, name in enumerate(self.people)}
         owners = [place_of.setdefault(name, len(place_of)) for name in names]
         added: npt.NDArray[Any] = embeddings
         quantizer, reach, index = self.quantizer, self.reach, self.index
@@ -208,11 +206,6 @@ class Enrolled:
             return self
         embeddings = self.embeddings
         return dataclasses.replace(self, index=Coded.of(embeddings).blurred_from(embeddings))
-
-    def cleared(self) -> Enrolled:
-        """Nobody; who is enrolled next is coded by the same quantizer."""
-        nobody = Enrolled.nobody(self.rows.shape[1], int8=self.is_int8)
-        return dataclasses.replace(nobody, quantizer=self.quantizer)
 
     def without(self, names: Sequence[str]) -> Enrolled:
         """The same people except these; unknown names are ignored."""

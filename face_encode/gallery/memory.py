@@ -22,9 +22,8 @@ from face_encode.gallery.base import (
     Ranking,
     Replaces,
     check_cosine,
-    check_embeddings,
-    check_labels,
     check_name,
+    check_new,
 )
 from face_encode.gallery.columns import Enrolled
 from face_encode.gallery.distances import Metric, check_metric
@@ -209,8 +208,8 @@ class MemoryGallery:
         digests: Sequence[str] | None = None,
     ) -> None:
         """Enrol embeddings; see ``Gallery.add``."""
-        added = check_embeddings(embeddings, names, self.enrolled.rows.shape[1])
-        self._set(self.enrolled.joined(names, added, check_labels(names, digests)))
+        added, digests = check_new(names, embeddings, digests, self.enrolled.rows.shape[1])
+        self._set(self.enrolled.joined(names, added, digests))
 
     def mark(self, names: Collection[str] | None = None) -> Mark:
         """None: nobody else changes this gallery."""
@@ -228,20 +227,21 @@ class MemoryGallery:
     ) -> None:
         """Enrol embeddings in the place of others; see ``Gallery.replace``."""
         former = self.enrolled
-        added = check_embeddings(embeddings, names, former.rows.shape[1])
-        digests = check_labels(names, digests)
+        added, digests = check_new(names, embeddings, digests, former.rows.shape[1])
         stay = former
         if replaces == "all":
-            stay = former.cleared()
+            # Codes stay with the quantizer that the first of them set.
+            size, quantizer = former.rows.shape[1], former.quantizer
+            stay = Enrolled.nobody(size, int8=former.is_int8, quantizer=quantizer)
         elif replaces == "same people":
             stay = former.without(names)
         replaced = stay.joined(names, added, digests)
-        if former.index is not None and len(replaced):
+        if former.index is not None and len(replaced.rows):
             replaced = replaced.indexed()
         self._set(replaced)
         # Where people stay whom another detector found, no single detector can be named; later
         # enrolments then take no photo for unchanged.
-        if len(stay) and self.detector_name != detector_name:
+        if len(stay.rows) and self.detector_name != detector_name:
             detector_name = ""
         self.detector_name = detector_name
 

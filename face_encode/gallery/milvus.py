@@ -21,10 +21,9 @@ from face_encode.gallery.base import (
     Mark,
     Ranking,
     Replaces,
-    check_embeddings,
     check_encoder,
-    check_labels,
     check_name,
+    check_new,
 )
 from face_encode.gallery.distances import Metric, check_metric
 from face_encode.gallery.memory import MemoryGallery
@@ -289,8 +288,8 @@ class MilvusGallery:
         self, names: Sequence[str], embeddings: Any, digests: Sequence[str] | None, detector: str
     ) -> list[dict[str, Any]]:
         """Check new embeddings and make their rows."""
-        added = check_embeddings(embeddings, names, self._encoder.embedding_size)
-        return rows_of(names, added, check_labels(names, digests), detector)
+        size = self._encoder.embedding_size
+        return rows_of(names, *check_new(names, embeddings, digests, size), detector)
 
     def _nearest_people(self, client: Any, probes: Embeddings, k: int) -> list[list[Match]]:
         """The k nearest people of each probe, nearest first, each by the nearest embedding.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import InputError
-from face_encode.gallery.distances import unit_length
 from face_encode.types import Embeddings, ImageArray
 
 Similarities: TypeAlias = npt.NDArray[np.float32]
@@ -107,7 +106,12 @@ def find_label_problems(
         nearest, doubles, near_people = compare_all(labelled)
         found += _mislabelled(labelled, nearest)
         found += _one_person_twice(labelled, near_people)
-        found += _same_photo(labelled, doubles)
+        for pair in doubles:
+            first, second = (photos[row] for row in pair)
+            people = tuple(dict.fromkeys(names[row] for row in pair))
+            under = f", under two names: {' and '.join(people)}" if len(people) > 1 else ""
+            text = f"{first} and {second}: the same photo twice{under}"
+            found.append(LabelProblem("same photo", (first, second), people, text))
     sides = np.full(len(photos), np.nan) if face_sides is None else np.asarray(face_sides)
     details = np.full(len(photos), np.nan) if sharpnesses is None else np.asarray(sharpnesses)
     if sides.shape != (len(photos),) or details.shape != (len(photos),):
@@ -139,18 +143,12 @@ def sharpness(crop: ImageArray) -> float:
         0 or more; 0 for a crop of one colour.
     """
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
-    contrast = _variance(grey)
-    if contrast == 0:
-        return 0.0
-    # Whole numbers, which fit into 16 bits, in a fraction of the time of floating point.
-    detail = _variance(cv2.Laplacian(grey, cv2.CV_16S)) - _ROUNDING
-    return max(0.0, detail) / contrast
-
-
-def _variance(pixels: npt.NDArray[Any]) -> float:
-    """The variance of the values of one channel."""
-    _, deviation = cv2.meanStdDev(pixels)
-    return float(deviation[0, 0]) ** 2
+    # The Laplacian in whole numbers, which fit into 16 bits, takes a fraction of the time.
+    contrast, detail = (
+        float(cv2.meanStdDev(pixels)[1][0, 0]) ** 2
+        for pixels in (grey, cv2.Laplacian(grey, cv2.CV_16S))
+    )
+    return max(0.0, detail - _ROUNDING) / contrast if contrast else 0.0
 
 
 def is_blurred(crop: ImageArray) -> bool:
@@ -166,6 +164,7 @@ class LabelledPhotos:
         photos: N paths.
         names: The people, in ascending order.
         owner: ``(N,)``, the person of each photo as an index of ``names``.
+        rows: The photos of each person, in ascending order.
         units: float32 ``(N, D)``, of length 1.
         far: Similarity to a person's other photos below which a photo is in doubt.
         certain: Similarity to another person that is hardly ever chance.
@@ -176,6 +175,7 @@ class LabelledPhotos:
     photos: Sequence[str]
     names: Sequence[str]
     owner: npt.NDArray[np.intp]
+    rows: Sequence[npt.NDArray[np.intp]]
     units: Embeddings
     far: float
     certain: float
@@ -205,22 +205,26 @@ def label_photos(
             "each photo has a name and an embedding. "
             f"Received: {len(photos)} photos, {len(names)} names, embeddings {vectors.shape}"
         )
-    lengths = np.linalg.norm(vectors, axis=1)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not (np.isfinite(lengths) & (lengths > 0)).all():
         raise InputError("an embedding is finite and not of length zero; at least one is not")
     people, owner = np.unique(np.asarray(names, np.str_), return_inverse=True)
     if len(people) < 3 or len(people) == len(names):
         return None
-    units = unit_length(vectors)
-    strangers = _stranger_sample(units, owner)
+    units = vectors / lengths
+    order = np.argsort(owner, kind="stable")
+    rows = np.split(order, np.cumsum(np.bincount(owner))[:-1])
+    strangers = _stranger_sample(units, rows)
     medians = [
-        float(np.median(mutual[np.triu_indices(len(mutual), 1)]))
-        for _, mutual in _compared_within_people(units, owner)
+        float(np.median((units[own] @ units[own].T)[np.triu_indices(len(own), 1)]))
+        for own in rows
+        if len(own) > 1
     ]
     return LabelledPhotos(
         photos=photos,
         names=people.tolist(),
         owner=owner,
+        rows=rows,
         units=units,
         far=float(np.quantile(strangers, _STRANGERS_FARTHER)),
         certain=float(np.quantile(strangers, _STRANGERS_CERTAIN)),
@@ -229,42 +233,26 @@ def label_photos(
     )
 
 
-def _stranger_sample(units: Embeddings, owner: npt.NDArray[np.intp]) -> Similarities:
+def _stranger_sample(units: Embeddings, rows: Sequence[npt.NDArray[np.intp]]) -> Similarities:
     """Similarities of photos of two different people, each pair of people equally likely.
 
     Drawn by people and not by photos: a single photo in the wrong folder makes as many false
     "strangers" as its true person has photos.
     """
     random = np.random.default_rng(0)
-    order = np.argsort(owner, kind="stable")
-    sizes = np.bincount(owner)
+    order, sizes = np.concatenate(rows), np.array([len(own) for own in rows])
     starts = np.cumsum(sizes) - sizes
     first, second = random.integers(0, len(sizes), (2, _SAMPLE))
     first, second = first[first != second], second[first != second]
-    rows = [
+    one, other = (
         order[starts[who] + (random.random(len(who)) * sizes[who]).astype(np.intp)]
         for who in (first, second)
-    ]
+    )
     similarities = np.empty(len(first), np.float32)
     for start in range(0, len(first), _TILE):
         part = slice(start, start + _TILE)
-        np.einsum("nd,nd->n", units[rows[0][part]], units[rows[1][part]], out=similarities[part])
+        np.einsum("nd,nd->n", units[one[part]], units[other[part]], out=similarities[part])
     return similarities
-
-
-def rows_by_person(owner: npt.NDArray[np.intp]) -> list[npt.NDArray[np.intp]]:
-    """The rows of each person, in ascending order."""
-    order = np.argsort(owner, kind="stable")
-    return np.split(order, np.cumsum(np.bincount(owner))[:-1])
-
-
-def _compared_within_people(
-    units: Embeddings, owner: npt.NDArray[np.intp]
-) -> Iterator[tuple[npt.NDArray[np.intp], Similarities]]:
-    """The rows and mutual similarities of each person with at least two photos."""
-    for rows in rows_by_person(owner):
-        if len(rows) > 1:
-            yield rows, units[rows] @ units[rows].T
 
 
 def compare_all(
@@ -294,9 +282,12 @@ def compare_all(
             doubles += [(row, column) for row, column in found.tolist()]
         own = labelled.owner[rows, None] == labelled.owner[columns]
         tile[own] = -np.inf
-        _take_nearest(tile, other, nearest[rows], nearness[rows])
-        if start != other:
-            _take_nearest(tile.T, start, nearest[columns], nearness[columns])
+        for turned, own_rows, offset in ((tile, rows, other), (tile.T, columns, start)):
+            best = turned.argmax(axis=1)
+            reached = turned[np.arange(len(turned)), best]
+            nearer = reached > nearness[own_rows]
+            nearest[own_rows][nearer] = best[nearer] + offset
+            nearness[own_rows][nearer] = reached[nearer]
         if len(near_people) < _MAX_PAIRS:
             first, second = np.nonzero(tile >= labelled.alike)
             owners = labelled.owner[first + start], labelled.owner[second + other]
@@ -306,22 +297,14 @@ def compare_all(
     return nearest, sorted(doubles)[:_MAX_PAIRS], pairs
 
 
-def _take_nearest(
-    tile: Similarities, start: int, nearest: npt.NDArray[np.intp], nearness: Similarities
-) -> None:
-    """Where a column of a tile is nearer to a row than all before, note it."""
-    best = tile.argmax(axis=1)
-    reached = tile[np.arange(len(tile)), best]
-    nearer = reached > nearness
-    nearest[nearer] = best[nearer] + start
-    nearness[nearer] = reached[nearer]
-
-
 def _mislabelled(labelled: LabelledPhotos, nearest: npt.NDArray[np.intp]) -> Iterator[LabelProblem]:
     """Photos that are as far from their person's others as strangers are."""
     photos = labelled.photos
     toward = np.einsum("nd,nd->n", labelled.units, labelled.units[nearest])
-    for rows, mutual in _compared_within_people(labelled.units, labelled.owner):
+    for rows in labelled.rows:
+        if len(rows) == 1:
+            continue
+        mutual = labelled.units[rows] @ labelled.units[rows].T
         np.fill_diagonal(mutual, np.nan)
         own = np.nanmedian(mutual, axis=1)
         doubtful = []
@@ -359,9 +342,8 @@ def _one_person_twice(
     labelled: LabelledPhotos, near_people: Sequence[tuple[int, int]]
 ) -> Iterator[LabelProblem]:
     """Pairs of people whose photos are as near each other as one person's are."""
-    photos_of = rows_by_person(labelled.owner)
     for first, second in near_people:
-        rows, columns = photos_of[first], photos_of[second]
+        rows, columns = labelled.rows[first], labelled.rows[second]
         similarities = labelled.units[rows] @ labelled.units[columns].T
         middle = float(np.median(similarities))
         if middle >= labelled.alike:
@@ -370,13 +352,3 @@ def _one_person_twice(
             people = (labelled.names[first], labelled.names[second])
             text = f"{people[0]} and {people[1]} may be one person (similarity {middle:.3f})"
             yield LabelProblem("one person twice", photos, people, text)
-
-
-def _same_photo(labelled: LabelledPhotos, doubles: list[tuple[int, int]]) -> Iterator[LabelProblem]:
-    """Pairs of identical photos, under one name or two."""
-    for pair in doubles:
-        photos = tuple(labelled.photos[row] for row in pair)
-        people = tuple(dict.fromkeys(labelled.names[labelled.owner[row]] for row in pair))
-        under = f", under two names: {' and '.join(people)}" if len(people) > 1 else ""
-        text = f"{photos[0]} and {photos[1]}: the same photo twice{under}"
-        yield LabelProblem("same photo", photos, people, text)

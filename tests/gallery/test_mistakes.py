@@ -15,7 +15,6 @@ from face_encode.gallery.mistakes import (
     find_label_problems,
     is_blurred,
     label_photos,
-    rows_by_person,
     sharpness,
 )
 from face_encode.types import ImageArray
@@ -180,8 +179,9 @@ def test_too_few_photos_or_people_set_none(names: list[str]) -> None:
 
 
 def test_the_rows_of_each_person() -> None:
-    rows = rows_by_person(np.array([2, 0, 2, 1, 2, 1]))
-    assert [each.tolist() for each in rows] == [[1], [3, 5], [0, 2, 4]]
+    folder = at_angles(["c", "a", "c", "b", "c", "b"], 0, 30, 5, 60, 10, 70)
+    assert folder is not None
+    assert [each.tolist() for each in folder.rows] == [[1], [3, 5], [0, 2, 4]]
 
 
 @pytest.mark.parametrize("tile", [1, 3, 7, 1_024])
