@@ -208,40 +208,35 @@ def find_index(gallery: Path, rows: int, size: int) -> ApproximateIndex | None:
     return None
 
 
-def write_index(gallery: Path, index: ApproximateIndex) -> None:
-    """Write the index of a gallery's file beside it, and remove former ones.
+def save_index(gallery: Path, index: ApproximateIndex | None) -> None:
+    """Write an index beside a gallery's file, and remove those of former embeddings.
+
+    Args:
+        gallery: The gallery's file.
+        index: None keeps an index of the same embeddings.
 
     Raises:
-        GalleryError: It cannot be written.
+        GalleryError: The gallery's file cannot be read, or the index cannot be written.
     """
     former = _indices(gallery)
-    temporary = gallery.with_name(f".{secrets.token_hex(8)}{_ENDING}")
-    try:
-        index.write(temporary)
-        name = f"{gallery.stem}-{_stamp(gallery)}-{_checksum(temporary)}{_ENDING}"
-        settle(temporary, gallery.with_name(name))
-    # faiss raises its own where the disk is full.
-    except (OSError, RuntimeError) as error:
-        raise GalleryError(f"cannot write the index of {gallery}: {error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    _remove([path for path in former if path.name != name])
-
-
-def remove_stale_indices(gallery: Path) -> None:
-    """Remove the indices of what a gallery's file held before it was replaced."""
-    if indices := _indices(gallery):
-        beginning = f"{gallery.stem}-{_stamp(gallery)}-"
-        _remove([path for path in indices if not path.name.startswith(beginning)])
-
-
-def _remove(paths: list[Path]) -> None:
-    """Remove index files where the system allows that."""
-    for path in paths:
-        # A file that stays is ignored, because its name no longer fits.
-        with suppress(OSError):
-            path.unlink()
+    stays = f"{gallery.stem}-{_stamp(gallery)}-"
+    if index is not None:
+        temporary = gallery.with_name(f".{secrets.token_hex(8)}{_ENDING}")
+        try:
+            index.write(temporary)
+            stays += f"{_checksum(temporary)}{_ENDING}"
+            settle(temporary, gallery.with_name(stays))
+        # faiss raises its own where the disk is full.
+        except (OSError, RuntimeError) as error:
+            raise GalleryError(f"cannot write the index of {gallery}: {error}") from error
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+    for path in former:
+        if not path.name.startswith(stays):
+            # A file that stays is ignored, because its name no longer fits.
+            with suppress(OSError):
+                path.unlink()
 
 
 def _indices(gallery: Path) -> list[Path]:
@@ -263,11 +258,7 @@ def _stamp(gallery: Path) -> str:
 
 
 def _checksum(path: Path) -> str:
-    """The checksum of a file.
-
-    Raises:
-        GalleryError: It cannot be read.
-    """
+    """The checksum of a file."""
     checksum = 0
     try:
         with open_regular(path) as file:

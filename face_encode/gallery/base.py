@@ -119,10 +119,7 @@ class Gallery(Protocol):
         """Number of embeddings enrolled."""
 
     def add(
-        self,
-        names: Sequence[str],
-        embeddings: Embeddings,
-        digests: Sequence[str] | None = None,
+        self, names: Sequence[str], embeddings: Embeddings, digests: Sequence[str] | None = None
     ) -> None:
         """Enrol embeddings.
 

@@ -171,7 +171,7 @@ class Enrolled:
         else:
             scales = np.linalg.norm(embeddings, axis=1)
             if index is not None:
-                coded = Coded.of(embeddings, index.quantizer).blurred_from(embeddings)
+                coded = Coded.of(embeddings, index.quantizer, with_blur=True)
                 index = index.joined(coded)
         return Enrolled(
             np.concatenate([self.rows, added]),
@@ -205,7 +205,7 @@ class Enrolled:
         if self.coded is not None:
             return self
         embeddings = self.embeddings
-        return dataclasses.replace(self, index=Coded.of(embeddings).blurred_from(embeddings))
+        return dataclasses.replace(self, index=Coded.of(embeddings, with_blur=True))
 
     def without(self, names: Sequence[str]) -> Enrolled:
         """The same people except these; unknown names are ignored."""

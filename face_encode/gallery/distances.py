@@ -145,10 +145,7 @@ def similarity_of(distance: float, metric: Metric) -> float:
 
 
 def threshold_distance(
-    metric: Metric,
-    cosine_threshold: float,
-    euclidean_threshold: float | None,
-    encoder_name: str,
+    metric: Metric, cosine_threshold: float, euclidean_threshold: float | None, encoder_name: str
 ) -> float:
     """The distance up to which two faces count as one person.
 

@@ -202,10 +202,7 @@ class MemoryGallery:
         return dict(zip(asked_for, self.enrolled.embeddings_of(rows), strict=True))
 
     def add(
-        self,
-        names: Sequence[str],
-        embeddings: Embeddings,
-        digests: Sequence[str] | None = None,
+        self, names: Sequence[str], embeddings: Embeddings, digests: Sequence[str] | None = None
     ) -> None:
         """Enrol embeddings; see ``Gallery.add``."""
         added, digests = check_new(names, embeddings, digests, self.enrolled.rows.shape[1])

@@ -23,7 +23,7 @@ from face_encode.files import (
     replacing,
     write_archive,
 )
-from face_encode.gallery.approximate import ApproximateIndex, remove_stale_indices, write_index
+from face_encode.gallery.approximate import ApproximateIndex, save_index
 from face_encode.gallery.base import EncoderIdentity, check_encoder, check_names
 from face_encode.gallery.columns import DigestColumn, Enrolled
 from face_encode.gallery.distances import Metric, check_metric
@@ -142,10 +142,7 @@ def save_content(path: Path, content: GalleryContent, index: ApproximateIndex | 
     check_file_name(path)
     with replacing(path, GalleryError) as temporary:
         write_content(temporary, content)
-    if index is None:
-        remove_stale_indices(path)
-    else:
-        write_index(path, index)
+    save_index(path, index)
 
 
 def write_content(file: Path | BinaryIO, content: GalleryContent) -> None:

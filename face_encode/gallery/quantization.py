@@ -154,28 +154,28 @@ class Coded:
     blur: float = 0.0
 
     @classmethod
-    def of(cls, embeddings: Embeddings, quantizer: Quantizer | None = None) -> Coded:
+    def of(
+        cls, embeddings: Embeddings, quantizer: Quantizer | None = None, *, with_blur: bool = False
+    ) -> Coded:
         """Quantize embeddings.
 
         Args:
             embeddings: float32 ``(n, D)`` of any length, n at least 1, none of length zero.
             quantizer: None fits one to them.
+            with_blur: Whether the embeddings are kept too, so that ``blur`` is measured.
         """
         quantizer = quantizer or Quantizer.fitted_to([embeddings])
         codes = quantizer.quantize(embeddings)
         steps = quantizer.steps(codes)
         # Whole numbers; einsum takes no memory for their squares.
         squares = np.einsum("nd,nd->n", codes, codes, dtype=np.int32)
-        return cls(codes, steps, quantizer, float((np.sqrt(squares) * steps).max(initial=0)))
-
-    def blurred_from(self, embeddings: Embeddings) -> Coded:
-        """The same codes with the ``blur``, measured against the embeddings they were made of."""
+        reach = float((np.sqrt(squares) * steps).max(initial=0))
         blur = 0.0
-        for start in range(0, len(embeddings), _BLOCK):
+        for start in range(0, len(codes) if with_blur else 0, _BLOCK):
             block = slice(start, start + _BLOCK)
-            apart = self.quantizer.dequantize(self.codes[block]) - unit_length(embeddings[block])
-            blur = max(blur, float(np.linalg.norm(apart, axis=1).max()))
-        return replace(self, blur=blur + _ROUNDING)
+            apart = quantizer.dequantize(codes[block]) - unit_length(embeddings[block])
+            blur = max(blur, float(np.linalg.norm(apart, axis=1).max()) + _ROUNDING)
+        return cls(codes, steps, quantizer, reach, blur)
 
     def joined(self, other: Coded) -> Coded:
         """These codes followed by others of the same quantizer."""

@@ -454,11 +454,7 @@ def _nearest_by_best(similarities: Similarities, k: int) -> list[list[Match]]:
 
 
 def _nearest_in_groups(
-    similarities: Similarities,
-    groups: Groups,
-    probe: int,
-    highest: npt.NDArray[np.float32],
-    k: int,
+    similarities: Similarities, groups: Groups, probe: int, highest: npt.NDArray[np.float32], k: int
 ) -> list[Match]:
     """The nearest people of one probe, given the best rough similarity of each group."""
     # The first turn finds a lower bound of the k nearest similarities; the next one, a slack below
