@@ -124,41 +124,34 @@ def search_enrolled(
 
 
 # Multiplications up to which OpenBLAS stays in the thread that called it: of a matrix with a
-# vector, and with a matrix. Products are therefore computed in pieces that small. A search's own
-# threads then use all cores, several searches at once do not wait for each other, and nothing waits
-# for a core that is busy with something else: 8 probes among a million rows took half the time.
-_GEMV_ALONE, _GEMM_ALONE = 8_192, 262_144
-# Up to this many probes BLAS is faster with the probes on the left.
-_FEW_PROBES = 8
-# Rows and least rows of a piece: more do not make it faster, and fewer make it slower.
-_PIECE_ROWS, _MIN_PIECE_ROWS = 256, 16
+# vector, and (half of that; more of them are slow on some processors) with a matrix. For few probes
+# products are computed in pieces that small. A search's own threads then use all cores, several
+# searches at once do not wait for each other, and nothing waits for a core that is busy with
+# something else: 8 probes among a million rows take three quarters of the time, or a third.
+_GEMV_ALONE, _GEMM_ALONE = 8_192, 131_072
+_PIECE_ROWS = 128
+# For more probes than this a product by BLAS's own threads is faster.
+_FEW_PROBES = 16
 
 
 def _products(rows: npt.NDArray[Any], factors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Multiply float32 rows ``(r, D)`` with factors ``(m, D)``, in this thread: ``(r, m)``."""
+    """Multiply float32 rows ``(r, D)`` with factors ``(m, D)``: ``(r, m)``."""
     (total, size), count = rows.shape, len(factors)
-    if count == 1 and total > _FEW_SIMILARITIES:
-        # Where memory is the limit, a single run through the rows is a tenth faster.
-        return np.asarray(np.einsum("nd,d->n", rows, factors[0])[:, np.newaxis])
+    if total * count > _FEW_SIMILARITIES:
+        if count > _FEW_PROBES:
+            return np.asarray(rows @ factors.T)
+        if count == 1:
+            # Where memory is the limit, a single run through the rows is a tenth faster.
+            return np.asarray(np.einsum("nd,d->n", rows, factors[0])[:, np.newaxis])
     alone = _GEMV_ALONE if count == 1 else _GEMM_ALONE
-    together = max(1, min(count, alone // size // _MIN_PIECE_ROWS))
-    height = min(_PIECE_ROWS, max(1, alone // size // together))
+    height = min(_PIECE_ROWS, max(1, alone // size // max(1, count)))
     pieces = total // height
     whole = pieces * height
-    stack, rest = rows[:whole].reshape(pieces, height, size), rows[whole:]
-    if count <= _FEW_PROBES:
-        result = np.empty((count, total), np.float32)
-        parts = result[:, :whole].reshape(count, pieces, height).transpose(1, 0, 2)
-        np.matmul(factors, stack.transpose(0, 2, 1), out=parts)
-        np.matmul(factors, rest.T, out=result[:, whole:])
-        return np.transpose(result)
-    result = np.empty((total, count), np.float32)
-    for start in range(0, count, together):
-        some = result[:, start : start + together]
-        factor = factors[start : start + together].T
-        np.matmul(stack, factor, out=some[:whole].reshape(pieces, height, factor.shape[1]))
-        np.matmul(rest, factor, out=some[whole:])
-    return result
+    result = np.empty((count, total), np.float32)
+    parts = result[:, :whole].reshape(count, pieces, height).transpose(1, 0, 2)
+    np.matmul(factors, rows[:whole].reshape(pieces, height, size).transpose(0, 2, 1), out=parts)
+    np.matmul(factors, rows[whole:].T, out=result[:, whole:])
+    return np.transpose(result)
 
 
 # A 64th of the similarities is little memory, and computing 64 rows exactly takes microseconds.
@@ -222,9 +215,11 @@ class Similarities(ABC):
     Attributes:
         enrolled: The rows.
         slack: float64 ``(m,)``, the largest error of a rough similarity.
+        is_threaded: Whether ``scores`` uses all cores by itself.
     """
 
     slack: npt.NDArray[np.float64]
+    is_threaded = False
 
     def __init__(self, enrolled: Enrolled) -> None:
         """Take the rows."""
@@ -297,6 +292,7 @@ class _Cosine(Similarities):
         super().__init__(enrolled)
         self._units = unit_length(probes.astype(np.float64))
         self._factors = self._units.astype(np.float32)
+        self.is_threaded = len(probes) > _FEW_PROBES
         rounding = (probes.shape[1] + _FURTHER_ROUNDINGS) * _UNIT_ROUNDOFF
         self.slack = np.full(len(probes), rounding)
 
@@ -318,6 +314,7 @@ class _Euclidean(Similarities):
         super().__init__(enrolled)
         self._probes = probes.astype(np.float64)
         self._factors = probes
+        self.is_threaded = len(probes) > _FEW_PROBES
         lengths = np.sqrt((self._probes**2).sum(axis=1))
         self._squares = (lengths**2).astype(np.float32)
         largest = float(enrolled.scales.max(initial=0))
@@ -352,6 +349,7 @@ class _ByCodes(_Cosine):
         import numkong
 
         super().__init__(enrolled, probes)
+        self.is_threaded = False
         self._product = numkong.dots_packed
         self._coded = coded
         self._centre = coded.quantizer.centre.astype(np.float64)
@@ -437,14 +435,13 @@ def _search_many(
 
 def _nearest_by_best(similarities: Similarities, k: int) -> list[list[Match]]:
     """The nearest people of each probe, by the nearest row of each person."""
-    total, count = len(similarities.enrolled), len(similarities.slack)
-    groups = Groups(total, _block_height(total, count))
-    highest = np.empty((groups.count, count), np.float32)
+    groups = Groups(len(similarities.enrolled), _block_height(similarities))
+    highest = np.empty((groups.count, len(similarities.slack)), np.float32)
 
     def note(rows: slice) -> None:
         groups.note_highest(similarities.scores(rows), rows, highest)
 
-    _for_each_block(note, total, groups.height)
+    _for_each_block(note, groups.height, similarities)
     highest = similarities.rough(highest)
     check_undamaged(highest)
     return [
@@ -483,13 +480,13 @@ def _nearest_in_groups(
 
 def _nearest_by_mean(similarities: Similarities, k: int) -> list[list[Match]]:
     """The nearest people of each probe, by the mean over the rows of each person."""
-    enrolled, count = similarities.enrolled, len(similarities.slack)
-    rough = np.empty((count, len(enrolled)), np.float32)
+    enrolled = similarities.enrolled
+    rough = np.empty((len(similarities.slack), len(enrolled)), np.float32)
 
     def hold(rows: slice) -> None:
         rough[:, rows] = similarities.rough(similarities.scores(rows)).T
 
-    _for_each_block(hold, len(enrolled), _block_height(len(enrolled), count))
+    _for_each_block(hold, _block_height(similarities), similarities)
     found = []
     for probe, values in enumerate(rough):
         means = np.bincount(enrolled.owners, values, len(enrolled.people)) / enrolled.counts
@@ -529,21 +526,24 @@ def _kth_largest(values: npt.NDArray[np.floating], k: int) -> float:
     return float(np.partition(values, place)[place])
 
 
-# Similarities computed at once: 1 MB, which stays in a core's cache.
-_BLOCK_SIMILARITIES = 1 << 18
+# Similarities computed at once: 4 MB, which stays in a core's cache.
+_BLOCK_SIMILARITIES = 1 << 20
 # Rows of a block: more do not make a product faster, fewer are not worth a thread.
 _MIN_BLOCK_ROWS, _MAX_BLOCK_ROWS = 8_192, 65_536
 
 
-def _block_height(rows: int, probes: int) -> int:
-    """Rows of a block, a multiple of ``GROUP_ROWS``: few enough that each core has one."""
-    shared = max(_MIN_BLOCK_ROWS, -(-rows // _cores()))
-    height = min(_MAX_BLOCK_ROWS, _BLOCK_SIMILARITIES // probes, shared)
+def _block_height(similarities: Similarities) -> int:
+    """Rows of a block, a multiple of ``GROUP_ROWS``."""
+    height = min(_MAX_BLOCK_ROWS, _BLOCK_SIMILARITIES // len(similarities.slack))
+    if not similarities.is_threaded:
+        # Few enough that each core has a block.
+        height = min(height, max(_MIN_BLOCK_ROWS, -(-len(similarities.enrolled) // _cores())))
     return -(-height // GROUP_ROWS) * GROUP_ROWS
 
 
-def _for_each_block(work: Callable[[slice], None], count: int, height: int) -> None:
+def _for_each_block(work: Callable[[slice], None], height: int, similarities: Similarities) -> None:
     """Process all rows, block by block, on all cores."""
+    count = len(similarities.enrolled)
     blocks = [slice(start, min(start + height, count)) for start in range(0, count, height)]
     waiting = deque(blocks)
 
@@ -556,7 +556,8 @@ def _for_each_block(work: Callable[[slice], None], count: int, height: int) -> N
             work(block)
 
     # This thread works too, and does not wait for others that are busy with other searches.
-    others = [_threads().submit(work_on) for _ in range(min(len(blocks), _cores()) - 1)]
+    workers = 1 if similarities.is_threaded else min(len(blocks), _cores())
+    others = [_threads().submit(work_on) for _ in range(workers - 1)]
     work_on()
     for other in others:
         if not other.cancel():
