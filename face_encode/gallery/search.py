@@ -526,18 +526,20 @@ def _kth_largest(values: npt.NDArray[np.floating], k: int) -> float:
     return float(np.partition(values, place)[place])
 
 
-# Similarities computed at once: 4 MB, which stays in a core's cache.
-_BLOCK_SIMILARITIES = 1 << 20
-# Rows of a block: more do not make a product faster, fewer are not worth a thread.
-_MIN_BLOCK_ROWS, _MAX_BLOCK_ROWS = 8_192, 65_536
+# Similarities computed at once: at most 4 MB, which stays in a core's cache; fewer than the first
+# are not worth a thread.
+_MIN_BLOCK, _MAX_BLOCK = 1 << 16, 1 << 20
+# Rows of a block: more do not make a product faster.
+_MAX_BLOCK_ROWS = 65_536
 
 
 def _block_height(similarities: Similarities) -> int:
     """Rows of a block, a multiple of ``GROUP_ROWS``."""
-    height = min(_MAX_BLOCK_ROWS, _BLOCK_SIMILARITIES // len(similarities.slack))
+    rows, probes = len(similarities.enrolled), len(similarities.slack)
+    height = min(_MAX_BLOCK_ROWS, _MAX_BLOCK // probes)
     if not similarities.is_threaded:
         # Few enough that each core has a block.
-        height = min(height, max(_MIN_BLOCK_ROWS, -(-len(similarities.enrolled) // _cores())))
+        height = min(height, max(_MIN_BLOCK // probes, -(-rows // _cores())))
     return -(-height // GROUP_ROWS) * GROUP_ROWS
 
 
