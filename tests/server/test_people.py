@@ -188,15 +188,15 @@ def crop() -> ImageArray:
 
 def test_a_crop_is_kept_renamed_and_forgotten(tmp_path: Path, crop: ImageArray) -> None:
     crops = CropFolder(tmp_path / "crops")
-    assert crops.of("../Zoe") is None and not crops.has("../Zoe")
+    assert crops.read("../Zoe") is None and not crops.has("../Zoe")
     crops.keep("../Zoe", crop)
-    content = crops.of("../Zoe")
+    content = crops.read("../Zoe")
     assert content is not None
     picture = np.asarray(Image.open(io.BytesIO(content)))
     assert picture.shape == (96, 96, 3)
     assert np.abs(picture.mean((0, 1)) - (200, 40, 40)).max() < 4
     crops.rename("../Zoe", "Zoe")
-    assert crops.of("Zoe") == content and not crops.has("../Zoe")
+    assert crops.read("Zoe") == content and not crops.has("../Zoe")
     crops.forget("Zoe")
     crops.forget("Zoe")
     assert list((tmp_path / "crops").iterdir()) == []
@@ -216,12 +216,12 @@ def test_what_a_crash_left_behind_goes(tmp_path: Path, crop: ImageArray) -> None
 
 def test_crops_are_encrypted_under_the_first_key(tmp_path: Path, crop: ImageArray) -> None:
     CropFolder(tmp_path).keep("A", crop)
-    plain = CropFolder(tmp_path).of("A")
+    plain = CropFolder(tmp_path).read("A")
     old, new = secrets.token_bytes(32), secrets.token_bytes(32)
     for keys in ([old], [new, old], [new]):
         crops = CropFolder(tmp_path, Cipher(keys))
         crops.tidy(["A"])
-        assert crops.of("A") == plain
+        assert crops.read("A") == plain
         assert all(is_encrypted(path.read_bytes()) for path in tmp_path.iterdir())
-    assert CropFolder(tmp_path, Cipher([old])).of("A") is None
-    assert CropFolder(tmp_path).of("A") is None
+    assert CropFolder(tmp_path, Cipher([old])).read("A") is None
+    assert CropFolder(tmp_path).read("A") is None
