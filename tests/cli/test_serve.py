@@ -49,6 +49,7 @@ def test_a_folder_is_enrolled_into_a_file_beside_it(service: RunningService, fol
     assert log.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.slow
 def test_every_hostile_request_is_refused_and_the_next_good_one_answered(
     service: RunningService,
 ) -> None:
@@ -71,6 +72,7 @@ def test_a_connection_that_says_nothing_is_closed(service: RunningService) -> No
         assert b" 408 " in silent.recv(1_000)
 
 
+@pytest.mark.slow
 def test_killed_while_enrolling_it_loses_nothing_acknowledged(
     tmp_path: Path, encoder: Encoder
 ) -> None:

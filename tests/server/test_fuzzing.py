@@ -23,6 +23,8 @@ from schemathesis.specs.openapi import checks
 if TYPE_CHECKING:
     from schemathesis import Case
 
+pytestmark = pytest.mark.slow
+
 # A few minutes by hand with FACE_ENCODE_FUZZ_EXAMPLES=200.
 EXAMPLES = int(os.environ.get("FACE_ENCODE_FUZZ_EXAMPLES", "5"))
 

@@ -23,6 +23,8 @@ from face_encode.server.encryption import Cipher, is_encrypted
 from face_encode.server.people import CropFolder, GalleryFile, PeopleStore, Remove, Rename
 from face_encode.types import ImageArray
 
+pytest.importorskip("cryptography")
+
 SOMEBODY = Author("front-desk", "10.0.0.7")
 
 
@@ -105,9 +107,6 @@ def test_what_was_asked_for_is_saved_before_the_end(store: PeopleStore, file: Sl
     assert change.result(0) == 4
 
 
-pytest.importorskip("cryptography")
-
-
 @pytest.fixture
 def cipher() -> Cipher:
     return Cipher([secrets.token_bytes(32)])
@@ -176,9 +175,6 @@ def test_a_gallery_of_the_command_line_is_served(
     gallery = GalleryFile(tmp_path / "people.npz").read(fitted_model.encoder)
     assert isinstance(gallery, MemoryGallery)
     assert gallery.people() == fitted_model.gallery.people()
-
-
-pytest.importorskip("cryptography")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from playwright.sync_api import (
 )
 
 from tests.conftest import EXAMPLES, VERIFY_DATASET
-from tests.server.page.running import WRITE_TOKEN, RunningService, film, running_service
+from tests.server.page.running import WRITE_TOKEN, RunningService, film
 
 ENROLLED = ("Ada_Mirova", "Bruno_Castell")
 
@@ -49,7 +49,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
     folder = tmp_path_factory.mktemp("service") / "people"
     for name in ENROLLED:
         shutil.copytree(VERIFY_DATASET / name, folder / name)
-    with running_service(folder) as running:
+    with RunningService(folder) as running:
         yield running
 
 

@@ -11,6 +11,8 @@ from tests.conftest import VERIFY_DATASET
 from tests.server.page.conftest import ENROLLED, NewPage, wait_for
 from tests.server.page.running import RunningService
 
+pytestmark = pytest.mark.browser
+
 ELIN = [VERIFY_DATASET / "Elin_Sorrel" / f"{number}.jpg" for number in (1, 2)]
 MEI = VERIFY_DATASET / "Mei_Oshara" / "1.jpg"
 

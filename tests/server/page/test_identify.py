@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.conftest import EXAMPLES
 from tests.server.page.conftest import NewBrowser, NewPage, wait_for
 from tests.server.page.running import FILM_SIZE
+
+pytestmark = pytest.mark.browser
 
 # As drawing.js fills the plates of names.
 KNOWN_PLATE = (13, 116, 87)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from itertools import product
 from typing import Literal
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.conftest import EXAMPLES
 from tests.server.page.conftest import NewPage
 from tests.server.page.running import RunningService
+
+pytestmark = pytest.mark.browser
 
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 VIEWS = ("identify", "people", "verify", "quality")

@@ -13,6 +13,8 @@ from tests.server.page.conftest import ENROLLED, NewPage, wait_for
 from tests.server.page.running import RunningService
 from tests.server.page.test_identify import plates
 
+pytestmark = pytest.mark.browser
+
 ELIN = [VERIFY_DATASET / "Elin_Sorrel" / f"{number}.jpg" for number in (1, 2)]
 
 
