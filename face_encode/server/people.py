@@ -175,7 +175,7 @@ class GalleryFile:
         return gallery
 
     def write(self, gallery: MemoryGallery) -> None:
-        """Write the gallery atomically: whatever happens, the file is the former one or this one.
+        """Write the gallery atomically: at every moment the file is the former one or this one.
 
         Raises:
             GalleryError: The file cannot be written.

@@ -36,7 +36,7 @@ class Problem(Exception):
         Args:
             status: The HTTP status.
             kind: A short name for programs, such as ``body-too-large``.
-            detail: For people: what is wrong and what is allowed.
+            detail: The fault and what is allowed, for people.
             headers: Headers that belong to the status, such as ``Retry-After``.
             **members: Further members.
         """

@@ -34,7 +34,7 @@ from face_encode.types import CropRecipe
 
 
 class EncodingBatcher:
-    """Encodes in one call whatever has arrived while the last batch was encoded.
+    """Encodes in one call all photos that have arrived during the last batch.
 
     No photo waits for others: a lone one is encoded at once, and batches grow by themselves with
     the number of requests.
@@ -128,7 +128,7 @@ class DetectionPool:
             each.result()
 
     def close(self) -> None:
-        """End the processes, whatever they are doing."""
+        """End the processes, also in the middle of a photo."""
         with self._lock:
             executor, self._executor = self._executor, None
         if executor is not None:
@@ -178,11 +178,7 @@ class DetectionPool:
 
 
 def _find_faces(
-    photo: SentPhoto,
-    max_faces: int | None,
-    detector: Detector,
-    recipe: CropRecipe,
-    max_pixels: int,
+    photo: SentPhoto, max_faces: int | None, detector: Detector, recipe: CropRecipe, max_pixels: int
 ) -> PhotoCrops:
     """Read a photo, find the faces and cut them out, in a process of the pool."""
     try:
@@ -242,7 +238,7 @@ class Recogniser:
             self._encoder.encode(np.zeros((faces, crop.height, crop.width, 3), np.uint8))
 
     def close(self) -> None:
-        """Stop, whatever is under way."""
+        """Stop, and give up the photos that are under way."""
         self._batcher.close()
         self.pool.close()
 

@@ -21,14 +21,7 @@ from face_encode.pipeline.embedding import NO_EMBEDDING, NO_FACE, EmbeddedPhoto
 from face_encode.server.audit import Author
 from face_encode.server.bodies import person_name, read_body
 from face_encode.server.metrics import Metrics
-from face_encode.server.people import (
-    Change,
-    Enrol,
-    People,
-    PeopleStore,
-    Remove,
-    Rename,
-)
+from face_encode.server.people import Change, Enrol, People, PeopleStore, Remove, Rename
 from face_encode.server.problems import Problem
 from face_encode.server.recognition import Recogniser
 from face_encode.server.schemas import (
@@ -138,8 +131,7 @@ class Search(BaseModel):
         default=None, ge=1, le=1000, description="At most this many faces, largest first."
     )
     thorough: bool = Field(
-        default=True,
-        description="False: no slower detector where the fast one finds nothing.",
+        default=True, description="False: no slower detector where the fast one finds nothing."
     )
 
 
@@ -190,9 +182,7 @@ async def match(
 
 
 @recognition_router.post(
-    "/verify",
-    response_model=VerifyAnswer,
-    openapi_extra=photo_body("photo_a", "photo_b"),
+    "/verify", response_model=VerifyAnswer, openapi_extra=photo_body("photo_a", "photo_b")
 )
 async def verify(request: Request, service: TheService, author: Reader) -> dict[str, Any]:
     """Compare the largest faces of two photos: one person?"""
@@ -289,7 +279,7 @@ async def rename(
     photos = await service.change(
         Rename(enrolled_name(service.store.people, name), new_name), author
     )
-    return {"name": new_name, "photos": photos, "thumbnail": _has_thumbnail(service, new_name)}
+    return {**_described(service, new_name), "photos": photos}
 
 
 @people_router.delete("/{name}", response_model=RemovalAnswer, responses=PERSON_PROBLEMS)
@@ -315,12 +305,9 @@ async def thumbnail(name: str, service: TheService, author: Reader) -> Response:
 
 
 def _described(service: Service, name: str) -> dict[str, Any]:
-    photos = service.store.people.photos.get(name, 0)
-    return {"name": name, "photos": photos, "thumbnail": _has_thumbnail(service, name)}
-
-
-def _has_thumbnail(service: Service, name: str) -> bool:
-    return service.store.crops is not None and service.store.crops.has(name)
+    store = service.store
+    has_thumbnail = store.crops is not None and store.crops.has(name)
+    return {"name": name, "photos": store.people.photos.get(name, 0), "thumbnail": has_thumbnail}
 
 
 operation_router = APIRouter(tags=["operation"])

@@ -34,19 +34,13 @@ class MatchedFace(Answer):
     is_match: bool = Field(description="False: the face is unknown, whatever the name.")
     bounding_box: BoundingBox
     probability: float | None = Field(
-        default=None,
-        description="Probability of that person; with a calibrated gallery only.",
+        default=None, description="Probability of that person; with a calibrated gallery only."
     )
 
 
 _MATCH_EXAMPLE = {
     "faces": [
-        {
-            "name": "Ada_Mirova",
-            "similarity": 0.97,
-            "is_match": True,
-            "bounding_box": _BOX_EXAMPLE,
-        }
+        {"name": "Ada_Mirova", "similarity": 0.97, "is_match": True, "bounding_box": _BOX_EXAMPLE}
     ]
 }
 

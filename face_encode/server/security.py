@@ -270,7 +270,7 @@ class OriginGuard:
 
 
 def _host_and_port(url: str) -> tuple[str, str]:
-    """Return the host name in a URL without and with its port; empty in what is no URL."""
+    """Return the host of a URL without and with its port; both empty if the text is no URL."""
     try:
         parts = urlsplit(url)
         return (parts.hostname or "").lower(), parts.netloc.lower()

@@ -1,4 +1,4 @@
-"""The interface against its own description: whatever schemathesis makes up from it."""
+"""The interface against its own description, by requests that schemathesis generates."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ ADA = (EXAMPLES / "ada_mirova.jpg").read_bytes()
 
 
 class Exchange:
-    """A request played to an application, and what came back."""
+    """A request played to an application, and its answer."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ def test_a_body_is_counted_where_nothing_was_announced() -> None:
     assert play(Limits(body_bytes=10), Exchange([b"1234"] * 3)).status == 413
 
 
-def test_a_refused_client_is_listened_to_but_not_for_ever() -> None:
+def test_a_refused_client_is_listened_to_for_a_while() -> None:
     endless = Exchange([b"x"] * 3, {"Content-Length": "999"}, ends=False)
     start = time.perf_counter()
     assert play(Limits(body_bytes=10), endless).status == 413
@@ -136,7 +136,7 @@ def test_work_that_takes_too_long_is_given_up() -> None:
     assert (done.status, done.headers["retry-after"]) == (503, "5")
 
 
-def test_more_than_so_many_at_once_come_back_later() -> None:
+def test_requests_beyond_the_limit_come_back_later() -> None:
     async def both() -> tuple[Exchange, Exchange]:
         first, second = Exchange([b"x"], pause=0.5), Exchange([b"x"])
         guarded = RequestLimits(reading, Limits(requests_in_flight=1))

@@ -152,7 +152,7 @@ def test_a_new_key_takes_over_at_the_next_start(
         GalleryFile(path, Cipher([old])).read(encoder)
 
 
-def test_a_damaged_file_is_told(tmp_path: Path, cipher: Cipher, encoder: Encoder) -> None:
+def test_a_damaged_file_is_reported(tmp_path: Path, cipher: Cipher, encoder: Encoder) -> None:
     path = tmp_path / "people.npz"
     for content in (b"", b"nonsense", cipher.encrypt(b"nonsense"), cipher.encrypt(b"")[:-1]):
         path.write_bytes(content)

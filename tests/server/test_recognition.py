@@ -60,7 +60,7 @@ def test_what_arrives_together_is_encoded_in_one_call(
     embeddings = asyncio.run(ask_all())
     assert counting.calls == [1, 11]
     assert batches == [(1, 1), (11, 11)]
-    # Everybody gets their own, whoever they were encoded with.
+    # Each photo gets its own embedding, not that of another in its batch.
     assert np.stack(embeddings) == pytest.approx(encoder.encode(colour_crops[:12]), abs=1e-5)
 
 
