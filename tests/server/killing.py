@@ -148,8 +148,8 @@ def main() -> None:
             unaudited = set(done.on_disk) - set(done.audited)
             print(
                 f"kill {kills}: {len(done.asked)} asked, {len(done.acknowledged)} acknowledged, "
-                f"{len(done.on_disk)} on disk in all, {len(lost)} lost, {len(unaudited)} not in the "
-                f"audit log, {len(done.orphans)} processes left",
+                f"{len(done.on_disk)} on disk in all, {len(lost)} lost, {len(unaudited)} not in "
+                f"the audit log, {len(done.orphans)} processes left",
                 flush=True,
             )
             assert not lost and not unaudited and not done.orphans

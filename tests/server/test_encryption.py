@@ -90,9 +90,7 @@ def test_keys_come_from_the_environment(key: bytes, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("text", ["password", "ab" * 31, "ab" * 33, "ab" * 32 + ",", "ä" * 64])
-def test_a_key_that_is_none_is_reported_without_it(
-    text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_key_is_reported_without_it(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACE_ENCODE_GALLERY_KEY", text)
     with pytest.raises(InputError, match="32 random bytes") as error:
         cipher_from_environment()
