@@ -241,22 +241,20 @@ class Enrol(Change):
 
     def apply(self, model: Face_Encode_Model) -> EnrolmentReport:
         """Add the embeddings of the photos that are usable and not enrolled under the name yet."""
-        owners = self._owners(model.gallery)
+        owners = self._owners(_in_memory(model))
         photos: list[EmbeddedPhoto] = []
-        tasks: list[EnrolmentTask] = []
         notes: list[str] = []
         again = 0
         for photo, digest in zip(self.photos, self.digests, strict=True):
             owner = owners.get(digest)
-            if owner == self.name or any(task.digest == digest for task in tasks):
+            if owner == self.name or any(digest == earlier.digest for earlier in photos):
                 # A client that missed our answer asks again: that enrols nothing twice.
                 again += 1
                 notes.append(f"{photo.photo}: enrolled already")
                 continue
             if owner is not None and photo.error is None:
                 notes.append(f"{photo.photo}: the same photo is enrolled as {owner}")
-            photos.append(photo)
-            tasks.append(EnrolmentTask(self.name, photo.photo, digest))
+            photos.append(replace(photo, digest=digest))
         if not photos:
             return EnrolmentReport(again, {self.name: again}, (), again, tuple(notes))
         if all(photo.error is not None for photo in photos):
@@ -264,6 +262,7 @@ class Enrol(Change):
             detail = f"None of the {len(photos)} photos can be enrolled."
             raise Problem(422, "no-photo-usable", detail, left_out=rows)
         notes += self._likenesses(photos, model)
+        tasks = [EnrolmentTask(self.name, photo.photo, photo.digest) for photo in photos]
         report = enrol_embedded(
             tasks, photos, model.gallery, model.detector, model.encoder, replaces="nothing"
         )
@@ -275,12 +274,11 @@ class Enrol(Change):
             notes=(*notes, *report.notes),
         )
 
-    def _owners(self, gallery: Gallery) -> dict[str, str]:
+    def _owners(self, gallery: MemoryGallery) -> dict[str, str]:
         """Who each photo is enrolled as by now; this person first, where there are several."""
-        rows = gallery.copy()
-        known = np.isin(rows.digests, self.digests)
+        known = np.isin(gallery.digests, self.digests)
         owners: dict[str, str] = {}
-        for digest, owner in zip(rows.digests[known], rows.names[known], strict=True):
+        for digest, owner in zip(gallery.digests[known], gallery.names[known], strict=True):
             if owner == self.name or digest not in owners:
                 owners[str(digest)] = str(owner)
         return owners
@@ -367,6 +365,12 @@ class People:
             gallery.search(gallery.embeddings[:1])
 
 
+def _in_memory(model: Face_Encode_Model) -> MemoryGallery:
+    """Return the people of a service, who are always held in memory."""
+    assert isinstance(model.gallery, MemoryGallery)
+    return model.gallery
+
+
 @dataclass(frozen=True, eq=False)
 class _Request:
     """A change that a client waits for."""
@@ -445,7 +449,7 @@ class PeopleStore:
         """Apply the changes of a group, save once, and answer all of them."""
         former = self.people.model
         draft = copy.copy(former)
-        draft.gallery = gallery = former.gallery.copy()
+        draft.gallery = gallery = _in_memory(former).copy()
         done: list[tuple[_Request, Any]] = []
         for request in group:
             try:
