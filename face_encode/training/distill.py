@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
         FaceEncodeError: Whatever stands in the way.
     """
     from face_encode.detectors.registry import load_detector
-    from face_encode.encoders.engines.table import KERAS
+    from face_encode.encoders.engines import KERAS
     from face_encode.encoders.registry import load_encoder
     from face_encode.training.distillation import (
         SETTINGS,
