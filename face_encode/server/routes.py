@@ -392,6 +392,6 @@ async def documentation(request: Request) -> HTMLResponse:
         page.append(
             f'<h2 id="{heading}"><code>{heading}</code></h2>'
             f"<p>{escape(part.get('description', ''))}</p>"
-            f"<details><summary>JSON</summary><pre>{text}</pre></details>"
+            f"<details><summary>OpenAPI</summary><pre>{text}</pre></details>"
         )
     return HTMLResponse("\n".join(page))
