@@ -1,8 +1,8 @@
-"""Known weights: where they come from, their SHA-256 and licence, and the cache for them.
+"""Known weights: their sources, SHA-256 and licences, and the cache for them.
 
-Some lie in an installed package. Others are downloaded from their publisher into the cache when
-they are first used; a file put there by hand does as well. Where no SHA-256 is published, that of
-the first file that proved to hold the network is kept beside it: from then on no other file passes.
+Some come with an installed package. Others are downloaded from their publisher into the cache at
+the first use; a file put there by hand does as well. If no SHA-256 is published, that of the first
+file that proved to hold the network is recorded beside it: from then on no other file is accepted.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ CACHE_VARIABLE = "FACE_ENCODE_CACHE"
 
 @dataclass(frozen=True)
 class KnownWeights:
-    """A weights file that an installed package carries, or that is downloaded.
+    """A weights file that comes with an installed package, or is downloaded.
 
     Attributes:
-        package: Import name of the package; it is located, never imported. None where the file
-            is downloaded.
+        package: Import name of the package; it is located, never imported. None if the file is
+            downloaded.
         file: Path inside the package, or the file's name in the cache.
-        sha256: 64 hexadecimal digits of the file's content; None where none is published.
-        licence: Its licence, in words.
-        source: Its author, and where it is described.
-        url: Its publisher's address, where it is downloaded.
+        sha256: 64 hexadecimal digits of the file's content; None if none is published.
+        licence: The licence, in words.
+        source: The author, and where the weights are described.
+        url: The publisher's address, if the file is downloaded.
     """
 
     package: str | None
@@ -138,9 +138,9 @@ KNOWN_WEIGHTS = {
 
 
 def installed_path(name: str) -> Path:
-    """The path of known weights on this machine, whether or not they were downloaded yet.
+    """Find the path of known weights on this machine, whether or not they were downloaded yet.
 
-    A package that carries them is located without being imported: importing it may need
+    A package that holds them is located without being imported: importing it may need
     ``pkg_resources``, which newer releases of setuptools lack.
 
     Raises:
@@ -170,17 +170,16 @@ def read_verified(name: str, path: str | os.PathLike[str] | None = None) -> byte
 
     Args:
         name: One of ``KNOWN_WEIGHTS``.
-        path: The file, where it lies elsewhere. Where no SHA-256 is published, such a file is
-            taken as it is.
+        path: The file, if it is not in its usual place. Such a file is not checked if no SHA-256
+            is published.
 
     Raises:
-        WeightsError: Missing, not to be had, unreadable, or with another SHA-256 than the known
-            one.
+        WeightsError: The file is missing, cannot be downloaded or read, or has another SHA-256.
     """
     known = KNOWN_WEIGHTS[name]
     expected = known.sha256 if path is not None else expected_digest(name)
     if path is None:
-        path = _at_hand(name, expected)
+        path = _fetched(name, expected)
     path = Path(path)
     try:
         with open_regular(path) as file:
@@ -192,7 +191,7 @@ def read_verified(name: str, path: str | os.PathLike[str] | None = None) -> byte
         advice = ""
         if known.sha256 is None:
             advice = (
-                f", which the first file had that was used here; where the new one is meant, "
+                f", which the first file used here had; to accept the new one, "
                 f"delete {_pin_path(known)}"
             )
         raise WeightsError(
@@ -203,13 +202,13 @@ def read_verified(name: str, path: str | os.PathLike[str] | None = None) -> byte
 
 
 def expected_digest(name: str) -> str | None:
-    """The SHA-256 that the weights must have: published, or kept from the first use.
+    """Look up the SHA-256 that the weights must have: published, or recorded at the first use.
 
     Returns:
-        64 hexadecimal digits; None where none is published and the weights were never used.
+        64 hexadecimal digits; None if none is published and the weights were never used.
 
     Raises:
-        WeightsError: The note of the first use is damaged.
+        WeightsError: The record of the first use is damaged.
     """
     known = KNOWN_WEIGHTS[name]
     path = _pin_path(known)
@@ -228,16 +227,16 @@ def expected_digest(name: str) -> str | None:
 
 
 def pin_digest(name: str, digest: str) -> None:
-    """Keep the SHA-256 of weights that proved right, if none is known and the cache is writable."""
+    """Record the SHA-256 of weights that proved right, if none is known and the cache writable."""
     known = KNOWN_WEIGHTS[name]
     if known.sha256 is None and expected_digest(name) is None:
-        note = {"file": known.file, "sha256": digest, "url": known.url}
+        record = {"file": known.file, "sha256": digest, "url": known.url}
         with suppress(WeightsError), replacing(_pin_path(known), WeightsError) as temporary:
-            temporary.write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def _at_hand(name: str, expected: str | None) -> Path:
-    """The path of the weights, after downloading them where needed."""
+def _fetched(name: str, expected: str | None) -> Path:
+    """Find the path of the weights, after downloading them if needed."""
     known, path = KNOWN_WEIGHTS[name], installed_path(name)
     if known.url is None:
         return path
@@ -260,11 +259,11 @@ def _at_hand(name: str, expected: str | None) -> Path:
 
 
 def _pin_path(known: KnownWeights) -> Path:
-    """The file that keeps the SHA-256 of the first use."""
+    """The file that records the SHA-256 of the first use."""
     return cache_folder() / f"{Path(known.file).name}.sha256.json"
 
 
 def cache_folder() -> Path:
-    """The folder for files that can be rebuilt: ``FACE_ENCODE_CACHE``, or the user's cache."""
+    """The folder for files that can be made again: ``FACE_ENCODE_CACHE``, or the user's cache."""
     chosen = os.environ.get(CACHE_VARIABLE)
     return Path(chosen) if chosen else platformdirs.user_cache_path("face_encode", appauthor=False)
