@@ -69,7 +69,11 @@ def read_dlib_network(content: bytes) -> list[DlibLayer]:
     Raises:
         WeightsError: Another file, a damaged one, or one with bytes left over.
     """
-    return _Reader(content).metric_network()
+    reader = _Reader(content)
+    reader.integer()
+    reader.expect("loss_metric_2")
+    reader.skip_reals(2)  # margin and distance threshold of the loss
+    return reader.layers("input_rgb_image_sized", sizes=2)
 
 
 def read_dlib_detector(content: bytes) -> tuple[DlibDetectorOptions, list[DlibLayer]]:
@@ -81,7 +85,16 @@ def read_dlib_detector(content: bytes) -> tuple[DlibDetectorOptions, list[DlibLa
     Raises:
         WeightsError: Another file, a damaged one, or one with bytes left over.
     """
-    return _Reader(content).detector()
+    reader = _Reader(content)
+    reader.integer()
+    reader.expect("loss_mmod_")
+    if reader.integer() != 1:
+        raise reader.damaged("a detector with one window was expected")
+    width, height = reader.integer(), reader.integer()
+    reader.skip_reals(3)  # loss of a false alarm, of a missed target; overlap that counts as hit
+    options = DlibDetectorOptions(width, height, reader.real(), reader.real())
+    reader.skip_reals(2)  # overlap with a region to ignore; the same, as a part of either
+    return options, reader.layers("input_rgb_image_pyramid", sizes=0)
 
 
 class _Reader:
@@ -91,41 +104,16 @@ class _Reader:
         self.content = content
         self.position = 0
 
-    def metric_network(self) -> list[DlibLayer]:
-        """Read a metric-learning network, up to the last byte."""
-        self.integer()
-        self.expect("loss_metric_2")
-        self.real()  # margin of the loss
-        self.real()  # distance threshold of the loss
-        return self.layers("input_rgb_image_sized", sizes=2)
-
-    def detector(self) -> tuple[DlibDetectorOptions, list[DlibLayer]]:
-        """Read a detector's options and layers, up to the last byte."""
-        self.integer()
-        self.expect("loss_mmod_")
-        if self.integer() != 1:
-            raise self.damaged("a detector with one window was expected")
-        width, height = self.integer(), self.integer()
-        self.real()  # the loss of a false alarm
-        self.real()  # the loss of a missed target
-        self.real()  # the overlap from which on a target counts as hit
-        options = DlibDetectorOptions(width, height, self.real(), self.real())
-        self.real()  # the overlap with a region to ignore
-        self.real()  # the same, as a part of either
-        return options, self.layers("input_rgb_image_pyramid", sizes=0)
-
     def layers(self, input_name: str, sizes: int) -> list[DlibLayer]:
         """Read the input layer and all layers after it."""
         start = bytes([1, len(input_name)]) + input_name.encode()
         while not self.content.startswith(start, self.position):
             self.integer()  # the versions of the nested layers
         layers = [self.input(input_name, sizes)]
-        first = True
         while self.position < len(self.content):
             layers.append(self.layer())
-            if first:
+            if len(layers) == 2:
                 self.integer()  # samples that the input layer makes of one image
-                first = False
         return layers
 
     def layer(self) -> DlibLayer:
@@ -150,7 +138,7 @@ class _Reader:
             )
         layer = readers[name]()
         for _ in range(3):
-            self.boolean()  # state of the training
+            self.skip_boolean()  # state of the training
         for _ in range(3):
             self.tensor()  # gradients and the last output, empty in a cleaned network
         return layer
@@ -168,8 +156,7 @@ class _Reader:
         rows, columns, *rest = (self.integer() for _ in range(6))
         shape = self.alias()
         bias_shape = self.alias()
-        for _ in range(4):
-            self.real()  # multipliers of learning rate and weight decay
+        self.skip_reals(4)  # multipliers of learning rate and weight decay
         if shape[0] != count or math.prod(bias_shape) != count:
             raise self.damaged("a convolution's filters and biases differ in number")
         if math.prod(shape) + count != parameters.size or shape[2:] != (rows, columns):
@@ -200,8 +187,7 @@ class _Reader:
         means, variances = self.tensor().ravel(), self.tensor().ravel()
         self.integer()  # number of updates of the running means
         self.integer()  # number of batches that they run over
-        for _ in range(4):
-            self.real()  # multipliers of learning rate and weight decay
+        self.skip_reals(4)  # multipliers of learning rate and weight decay
         epsilon = np.float32(self.real())
         if not parameters.size == 2 * channels == 2 * means.size == 2 * variances.size:
             raise self.damaged("a batch normalisation's weights do not fit its shape")
@@ -219,8 +205,7 @@ class _Reader:
         self.alias()
         self.alias()
         self.integer()  # with or without bias
-        for _ in range(4):
-            self.real()  # multipliers of learning rate and weight decay
+        self.skip_reals(4)  # multipliers of learning rate and weight decay
         if parameters.size != outputs * inputs:
             raise self.damaged("the last layer's weights do not fit its shape")
         return DlibLayer("fc", (parameters.reshape(inputs, outputs),))
@@ -247,15 +232,17 @@ class _Reader:
 
     def real(self) -> float:
         """Read a floating-point number: mantissa times two to the exponent."""
-        mantissa, exponent = self.integer(), self.integer()
-        return math.ldexp(mantissa, exponent)
+        return math.ldexp(self.integer(), self.integer())
 
-    def boolean(self) -> bool:
-        """Read a boolean: one ASCII character."""
-        character = self.take(1)
-        if character not in b"01":
+    def skip_reals(self, count: int) -> None:
+        """Pass over floating-point numbers."""
+        for _ in range(count):
+            self.real()
+
+    def skip_boolean(self) -> None:
+        """Pass over a boolean: one ASCII character."""
+        if self.take(1) not in b"01":
             raise self.damaged("a boolean was expected")
-        return character == b"1"
 
     def string(self) -> str:
         """Read a string: its length, then its characters."""

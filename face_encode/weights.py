@@ -47,92 +47,64 @@ class KnownWeights:
     url: str | None = None
 
 
-_CC0 = "public domain (CC0)"
-_DLIB_MODELS = "Davis King, github.com/davisking/dlib-models"
-_GITHUB = "https://github.com"
-_FACENET_PYTORCH = f"{_GITHUB}/timesler/facenet-pytorch/releases/download/v2.2.9"
-_DEEPFACE_MODELS = f"{_GITHUB}/serengil/deepface_models/releases/download/v1.0"
-_RCMALLI = f"{_GITHUB}/rcmalli/keras-vggface/releases/download/v2.0"
-_SANDBERG = "David Sandberg, github.com/davidsandberg/facenet"
-_MIT_BUT_PHOTOS = "MIT (the project's); the photos of the training had terms of their own"
-_MTCNN = "Iván de Paz Centeno, github.com/ipazc/mtcnn, after Zhang et al., 2016"
+def _dlib(file: str, sha256: str) -> KnownWeights:
+    source = "Davis King, github.com/davisking/dlib-models"
+    licence = "public domain (CC0)"
+    return KnownWeights("face_recognition_models", f"models/{file}", sha256, licence, source)
+
+
+def _mtcnn(file: str, sha256: str) -> KnownWeights:
+    source = "Iván de Paz Centeno, github.com/ipazc/mtcnn, after Zhang et al., 2016"
+    return KnownWeights("mtcnn", f"assets/weights/{file}", sha256, "MIT", source)
+
+
+def _released(release: str, file: str, licence: str, source: str) -> KnownWeights:
+    """Make a row for a file of a GitHub release; ``release`` is ``owner/repository version``."""
+    repository, version = release.split()
+    url = f"https://github.com/{repository}/releases/download/{version}/{file}"
+    return KnownWeights(None, file, None, licence, f"{source} github.com/{repository}", url)
+
+
+def _facenet(release: str, file: str) -> KnownWeights:
+    licence = "MIT (the project's); the photos of the training had terms of their own"
+    source = "David Sandberg, github.com/davidsandberg/facenet, in the form of"
+    return _released(release, file, licence, source)
+
 
 # dlib's 68-point landmark model lies beside these and is left alone on purpose: its licence
 # excludes commercial use.
 KNOWN_WEIGHTS = {
-    "dlib_resnet": KnownWeights(
-        package="face_recognition_models",
-        file="models/dlib_face_recognition_resnet_model_v1.dat",
-        sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
-        licence=_CC0,
-        source=_DLIB_MODELS,
+    "dlib_resnet": _dlib(
+        "dlib_face_recognition_resnet_model_v1.dat",
+        "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
     ),
-    "dlib_landmarks_5": KnownWeights(
-        package="face_recognition_models",
-        file="models/shape_predictor_5_face_landmarks.dat",
-        sha256="c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888",
-        licence=_CC0,
-        source=_DLIB_MODELS,
+    "dlib_landmarks_5": _dlib(
+        "shape_predictor_5_face_landmarks.dat",
+        "c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888",
     ),
-    "dlib_cnn": KnownWeights(
-        package="face_recognition_models",
-        file="models/mmod_human_face_detector.dat",
-        sha256="4cb19393e2fbaf2b1609a9319ad5386618c886a6234ec1b971f3e87c85d87fe6",
-        licence=_CC0,
-        source=_DLIB_MODELS,
+    "dlib_cnn": _dlib(
+        "mmod_human_face_detector.dat",
+        "4cb19393e2fbaf2b1609a9319ad5386618c886a6234ec1b971f3e87c85d87fe6",
     ),
-    "mtcnn_pnet": KnownWeights(
-        package="mtcnn",
-        file="assets/weights/pnet.lz4",
-        sha256="ea6b0c3e685ebee3165326ad6484acc95f2ef78f1c94fbf40a55704fa989f7b5",
-        licence="MIT",
-        source=_MTCNN,
+    "mtcnn_pnet": _mtcnn(
+        "pnet.lz4", "ea6b0c3e685ebee3165326ad6484acc95f2ef78f1c94fbf40a55704fa989f7b5"
     ),
-    "mtcnn_rnet": KnownWeights(
-        package="mtcnn",
-        file="assets/weights/rnet.lz4",
-        sha256="cb00e6460f3c98b0bfafaba3c0a0ded4bdf6e62cee7174d969e8670d7e757fee",
-        licence="MIT",
-        source=_MTCNN,
+    "mtcnn_rnet": _mtcnn(
+        "rnet.lz4", "cb00e6460f3c98b0bfafaba3c0a0ded4bdf6e62cee7174d969e8670d7e757fee"
     ),
-    "mtcnn_onet": KnownWeights(
-        package="mtcnn",
-        file="assets/weights/onet.lz4",
-        sha256="94f6ea2f4cf985275ee958cdd762d17b6009348a4fb9d8c6be39ba73ffd22ca3",
-        licence="MIT",
-        source=_MTCNN,
+    "mtcnn_onet": _mtcnn(
+        "onet.lz4", "94f6ea2f4cf985275ee958cdd762d17b6009348a4fb9d8c6be39ba73ffd22ca3"
     ),
-    "facenet_vggface2": KnownWeights(
-        package=None,
-        file="20180402-114759-vggface2.pt",
-        sha256=None,
-        licence=_MIT_BUT_PHOTOS,
-        source=f"{_SANDBERG}, in the form of github.com/timesler/facenet-pytorch",
-        url=f"{_FACENET_PYTORCH}/20180402-114759-vggface2.pt",
+    "facenet_vggface2": _facenet("timesler/facenet-pytorch v2.2.9", "20180402-114759-vggface2.pt"),
+    "facenet_casia": _facenet(
+        "timesler/facenet-pytorch v2.2.9", "20180408-102900-casia-webface.pt"
     ),
-    "facenet_casia": KnownWeights(
-        package=None,
-        file="20180408-102900-casia-webface.pt",
-        sha256=None,
-        licence=_MIT_BUT_PHOTOS,
-        source=f"{_SANDBERG}, in the form of github.com/timesler/facenet-pytorch",
-        url=f"{_FACENET_PYTORCH}/20180408-102900-casia-webface.pt",
-    ),
-    "facenet128": KnownWeights(
-        package=None,
-        file="facenet_weights.h5",
-        sha256=None,
-        licence=_MIT_BUT_PHOTOS,
-        source=f"{_SANDBERG}, in the form of github.com/serengil/deepface_models",
-        url=f"{_DEEPFACE_MODELS}/facenet_weights.h5",
-    ),
-    "vggface_vgg16": KnownWeights(
-        package=None,
-        file="rcmalli_vggface_tf_notop_vgg16.h5",
-        sha256=None,
-        licence="non-commercial use only (University of Oxford)",
-        source="Parkhi et al., 2015, in the form of github.com/rcmalli/keras-vggface",
-        url=f"{_RCMALLI}/rcmalli_vggface_tf_notop_vgg16.h5",
+    "facenet128": _facenet("serengil/deepface_models v1.0", "facenet_weights.h5"),
+    "vggface_vgg16": _released(
+        "rcmalli/keras-vggface v2.0",
+        "rcmalli_vggface_tf_notop_vgg16.h5",
+        "non-commercial use only (University of Oxford)",
+        "Parkhi et al., 2015, in the form of",
     ),
 }
 

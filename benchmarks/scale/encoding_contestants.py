@@ -87,8 +87,8 @@ def random_facenet_weights() -> Mapping[str, tuple[FloatArray, ...]]:
         weights[name] = (kernel, np.zeros(shape[-1], np.float32))
         return shape[-1]
 
-    def convolution(part: Convolution, channels: int) -> int:
-        return draw(part.name, part.rows, part.columns, channels, part.filters)
+    def convolution(part: Convolution, channels: int, scale: float = 2.0) -> int:
+        return draw(part.name, part.rows, part.columns, channels, part.filters, scale=scale)
 
     channels = 3
     for block in NETWORK:
@@ -99,9 +99,9 @@ def random_facenet_weights() -> Mapping[str, tuple[FloatArray, ...]]:
                 end = convolution(each, end)
             joined += end
         channels = joined
-        if block.scale:
+        if block.projection is not None:
             # Added to what came in, many times over: small, as in a trained network.
-            channels = draw(block.projection, 1, 1, joined, block.channels, scale=0.1)
+            channels = convolution(block.projection, joined, scale=0.1)
     draw(EMBEDDING_LAYER, channels, _EMBEDDING_SIZE)
     return weights
 

@@ -77,19 +77,16 @@ def _download(name: str, *, as_json: bool) -> int:
     from face_encode.encoders.registry import KNOWN_ENCODERS, ConvertedEncoder, load_encoder
     from face_encode.weights import expected_digest, installed_path
 
-    weights_of = {
-        known_name: known.weights
-        for known_name, known in KNOWN_ENCODERS.items()
-        if isinstance(known, ConvertedEncoder)
-    }
-    if name not in weights_of:
-        raise InputError(f"--download takes one of {', '.join(weights_of)}. Received: {name!r}")
-    encoder, weights = load_encoder(name), weights_of[name]
+    known = KNOWN_ENCODERS.get(name)
+    if not isinstance(known, ConvertedEncoder):
+        names = (each for each, row in KNOWN_ENCODERS.items() if isinstance(row, ConvertedEncoder))
+        raise InputError(f"--download takes one of {', '.join(names)}. Received: {name!r}")
+    encoder = load_encoder(name)
     result = {
         "name": name,
         "embedding_size": encoder.embedding_size,
-        "path": str(installed_path(weights)),
-        "sha256": expected_digest(weights),
+        "path": str(installed_path(known.weights)),
+        "sha256": expected_digest(known.weights),
         "licence": encoder.contract.licence,
     }
     if as_json:

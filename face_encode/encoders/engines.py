@@ -14,9 +14,8 @@ import os
 import platform
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -26,13 +25,7 @@ import numpy as np
 
 from face_encode.encoders.compilation import Forward, compile_forward
 from face_encode.encoders.contract import EncoderContract
-from face_encode.encoders.conversion import (
-    INPUT_NAME,
-    OUTPUT_NAME,
-    convert,
-    first_line_of,
-    release_of,
-)
+from face_encode.encoders.conversion import INPUT_NAME, convert, first_line_of, release_of
 from face_encode.errors import EngineError, InputError, MissingExtraError, ModelFileError
 from face_encode.files import open_regular, reason_of, replacing
 from face_encode.types import CropRecipe, Embeddings, ImageArray
@@ -113,11 +106,8 @@ def open_onnx_runtime(content: bytes, cores: int) -> Network:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors only
-        processor = ["CPUExecutionProvider"]
-        session = onnxruntime.InferenceSession(content, options, providers=processor)
-        return lambda images: np.asarray(
-            session.run([OUTPUT_NAME], {INPUT_NAME: images})[0], np.float32
-        )
+        session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+        return lambda images: np.asarray(session.run(None, {INPUT_NAME: images})[0], np.float32)
 
     together = open_session(cores)
     if cores == 1:
@@ -243,8 +233,7 @@ def start_engine(
         network = _network(engine, cache_key, load_keras, must_cache=is_automatic)
         if network.refusal:
             raise EngineError(network.refusal)
-        with _errors_of(engine):
-            return engine.name, _forward(engine, network), network
+        return engine.name, _forward(engine, network), network
     except (EngineError, MissingExtraError) as error:
         if not is_automatic:
             raise
@@ -320,8 +309,7 @@ def _converted(
     try:
         network = replace(network, content=convert(model, contract, "onnx", mirror=False))
         probes = probe_crops(contract.crop)
-        with _errors_of(engine):
-            received = _forward(engine, network)(probes)
+        received = _forward(engine, network)(probes)
         difference = largest_difference(compile_forward(model, contract)(probes), received)
         if not difference <= MAX_DIFFERENCE:  # so that NaN is refused
             raise EngineError(
@@ -341,11 +329,18 @@ def _forward(engine: Engine, network: ConvertedNetwork) -> Forward:
     opened: dict[int, Network] = {}
 
     def run(crops: ImageArray) -> Embeddings:
-        # A forked process has none of the threads that a network runs on. It keeps the former
-        # network, whose destruction would wait for them.
-        if os.getpid() not in opened:
-            opened[os.getpid()] = engine.open(network.content, int(loky.cpu_count()))
-        return opened[os.getpid()](crops)
+        try:
+            # A forked process has none of the threads that a network runs on. It keeps the former
+            # network, whose destruction would wait for them.
+            if os.getpid() not in opened:
+                opened[os.getpid()] = engine.open(network.content, int(loky.cpu_count()))
+            return opened[os.getpid()](crops)
+        # Each library raises types of its own.
+        except Exception as error:
+            raise EngineError(
+                f"the engine {engine.name!r} ({release_of(engine.library)}) cannot run this "
+                f"encoder: {first_line_of(error)}"
+            ) from error
 
     def run_both(crops: ImageArray) -> Embeddings:
         embeddings = run(np.concatenate([crops, crops[:, :, ::-1]]))
@@ -356,18 +351,6 @@ def _forward(engine: Engine, network: ConvertedNetwork) -> Forward:
     crop = network.contract.crop
     forward(np.zeros((1, crop.height, crop.width, 3), np.uint8))
     return forward
-
-
-@contextmanager
-def _errors_of(engine: Engine) -> Iterator[None]:
-    try:
-        yield
-    # Each library raises types of its own.
-    except Exception as error:
-        raise EngineError(
-            f"the engine {engine.name!r} ({release_of(engine.library)}) cannot run this encoder: "
-            f"{first_line_of(error)}"
-        ) from error
 
 
 def probe_crops(recipe: CropRecipe) -> ImageArray:

@@ -130,6 +130,7 @@ def _note(encoder: Encoder, path: Path, content: bytes, difference: float) -> di
     """Describe an exported file, in plain JSON values."""
     contract, file_format = encoder.contract, _FORMATS[path.suffix]
     crop = contract.crop
+    mirror = "inside the file: the mean over the crop and its mirror image"
     return {
         "note_version": NOTE_VERSION,
         "file": {
@@ -156,9 +157,7 @@ def _note(encoder: Encoder, path: Path, content: bytes, difference: float) -> di
             "name": _OUTPUT_NAMES[file_format],
             "shape": ["one for each crop", encoder.embedding_size],
             "type": "float32",
-            "mirror": "inside the file: the mean over the crop and its mirror image"
-            if contract.mirror
-            else "none",
+            "mirror": mirror if contract.mirror else "none",
             "length": "as the network gives it; divide by it before a dot product",
         },
         "comparison": {
@@ -180,10 +179,9 @@ def _difference(encoder: Encoder, content: bytes, file_format: FileFormat) -> fl
     crops = probe_crops(encoder.contract.crop)
     expected = by_keras.encode(crops)
     try:
-        if file_format == "onnx":
-            network = open_onnx_runtime(content, 1)
-        else:
-            network = _open_tflite(content, encoder.contract.crop)
+        is_onnx = file_format == "onnx"
+        crop = encoder.contract.crop
+        network = open_onnx_runtime(content, 1) if is_onnx else _open_tflite(content, crop)
         whole = largest_difference(expected, network(crops))
         return max(whole, largest_difference(expected[-1:], network(crops[-1:])))
     # Each library raises types of its own.

@@ -94,23 +94,18 @@ class Block:
         name: Its name in facenet-pytorch.
         branches: The convolutions of each branch.
         pooled: Whether one more branch is the maximum over 3x3 in steps of 2, without padding.
-        scale: Factor of the joined channels before they are projected and added to the input; 0 if
+        projection: Projects the joined channels, without relu, to be added to the input; None if
             they are the output themselves.
-        channels: Output channels of the projection.
+        scale: Factor of the projection.
         relu: Whether a relu follows the addition.
     """
 
     name: str
     branches: tuple[tuple[Convolution, ...], ...] = ()
     pooled: bool = False
-    scale: float = 0.0
-    channels: int = 0
+    projection: Convolution | None = None
+    scale: float = 1.0
     relu: bool = True
-
-    @property
-    def projection(self) -> str:
-        """The name of the projection."""
-        return f"{self.name}.conv2d"
 
 
 def _branch(name: str, *convolutions: tuple[Any, ...]) -> tuple[Convolution, ...]:
@@ -133,7 +128,8 @@ def _residual(
     for number, windows in enumerate(chains, start=1):
         sizes = ((width, *window) for window in ((1, 1), *windows))
         branches.append(_branch(f"{name}.branch{number}", *sizes))
-    return Block(name, tuple(branches), scale=scale, channels=channels, relu=relu)
+    projection = Convolution(f"{name}.conv2d", channels, 1, 1)
+    return Block(name, tuple(branches), False, projection, scale, relu)
 
 
 def _plain(name: str, *convolution: Any) -> Block:
@@ -249,16 +245,14 @@ def inception_resnet(
             strides=convolution.stride,
             padding=convolution.padding,
             activation=activation,
-            # They are replaced at once; drawing 23 million at random takes half a second.
+            # Replaced at once; drawing 23 million at random takes half a second.
             kernel_initializer="zeros",
-            name=_keras_name(convolution.name),
+            name=convolution.name.replace(".", "_"),
         )
-        output = layer(tensor)
-        _set_weights(layer, weights[convolution.name])
-        return output
+        return _with_weights(layer, tensor, weights[convolution.name])
 
     for block in NETWORK:
-        block_name = _keras_name(block.name)
+        block_name = block.name.replace(".", "_")  # Keras allows no dots in the names of layers
         ends = []
         for branch in block.branches:
             end = x
@@ -270,23 +264,23 @@ def inception_resnet(
         joined = ends[0]
         if len(ends) > 1:
             joined = keras.layers.Concatenate(name=f"{block_name}_join")(ends)
-        if not block.scale:
+        if block.projection is None:
             x = joined
             continue
-        projected = convolve(joined, Convolution(block.projection, block.channels, 1, 1), None)
+        projected = convolve(joined, block.projection, None)
         x = keras.layers.Add(name=f"{block_name}_add")([x, projected])
         if block.relu:
             x = keras.layers.ReLU(name=f"{block_name}_relu")(x)
     x = keras.layers.GlobalAveragePooling2D(name="avgpool_1a")(x)
     size = weights[EMBEDDING_LAYER][0].shape[-1]
     last = keras.layers.Dense(size, kernel_initializer="zeros", name=EMBEDDING_LAYER)
-    x = last(x)
-    _set_weights(last, weights[EMBEDDING_LAYER])
+    x = _with_weights(last, x, weights[EMBEDDING_LAYER])
     return keras.Model(inputs, keras.layers.UnitNormalization(name="unit_length")(x), name=name)
 
 
-def _set_weights(layer: Any, weights: tuple[FloatArray, ...]) -> None:
-    """Set a layer's weights, or say that their shapes do not fit."""
+def _with_weights(layer: Any, tensor: Any, weights: tuple[FloatArray, ...]) -> Any:
+    """Apply a layer to a tensor and set its weights, or say that their shapes do not fit."""
+    output = layer(tensor)
     expected = [tuple(variable.shape) for variable in layer.weights]
     received = [array.shape for array in weights]
     if received != expected:
@@ -295,11 +289,7 @@ def _set_weights(layer: Any, weights: tuple[FloatArray, ...]) -> None:
             f"Received: {received}"
         )
     layer.set_weights(weights)
-
-
-def _keras_name(name: str) -> str:
-    """Replace the dots, which Keras does not allow in a layer's name."""
-    return name.replace(".", "_")
+    return output
 
 
 def read_torch_weights(content: bytes) -> Weights:
@@ -333,10 +323,10 @@ def read_torch_weights(content: bytes) -> Weights:
             name = convolution.name
             kernel = take(f"{name}.conv.weight", 4).transpose(2, 3, 1, 0)
             weights[name] = folded(name, kernel, f"{name}.bn")
-        if block.scale:
-            kernel = take(f"{block.projection}.weight", 4).transpose(2, 3, 1, 0)
-            bias = take(f"{block.projection}.bias", 1)
-            weights[block.projection] = (kernel * block.scale, bias * block.scale)
+        if block.projection is not None:
+            name = block.projection.name
+            kernel = take(f"{name}.weight", 4).transpose(2, 3, 1, 0)
+            weights[name] = (kernel * block.scale, take(f"{name}.bias", 1) * block.scale)
     kernel = take(f"{EMBEDDING_LAYER}.weight", 2).T
     weights[EMBEDDING_LAYER] = folded(EMBEDDING_LAYER, kernel, "last_bn")
     # The classifier of the training, and counters.
@@ -383,9 +373,9 @@ def read_deepface_weights(content: bytes) -> Weights:
             kernels = {convolution.name: take("kernel")[0] for convolution in abreast}
             for name, kernel in kernels.items():
                 weights[name] = _fold(name, kernel, *take(*normalization))
-        if block.scale:
+        if block.projection is not None:
             kernel, bias = take("kernel", "bias")
-            weights[block.projection] = (kernel * block.scale, bias * block.scale)
+            weights[block.projection.name] = (kernel * block.scale, bias * block.scale)
     kernel = take("kernel")[0]
     weights[EMBEDDING_LAYER] = _fold(EMBEDDING_LAYER, kernel, *take(*normalization))
     if (left := next(layers, None)) is not None:
