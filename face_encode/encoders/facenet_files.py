@@ -258,14 +258,14 @@ class _Interpreter:
     def recall(self, index: int) -> Any:
         """Get a value of the memo."""
         if index not in self.memo:
-            raise WeightsError("its pickle refers to what is not there")
+            raise WeightsError("its pickle refers to a missing value")
         return self.memo[index]
 
     def append(self, values: list[Any]) -> None:
         """Append to the list on top of the stack."""
         (target,) = self.take(1)
         if not isinstance(target, list):
-            raise WeightsError("its pickle appends to what is no list")
+            raise WeightsError("its pickle appends to no list")
         target.extend(values)
         self.stack.append(target)
 
@@ -275,7 +275,7 @@ class _Interpreter:
         keys = values[::2]
         plain = all(isinstance(key, str | int) for key in keys)
         if not isinstance(target, dict) or len(values) % 2 or not plain:
-            raise WeightsError("its pickle sets items of what is no dictionary of names")
+            raise WeightsError("its pickle sets items of no dictionary of names")
         target.update(zip(keys, values[1::2], strict=True))
         self.stack.append(target)
 
@@ -283,7 +283,7 @@ class _Interpreter:
         """Pass over a state dict's attributes, the versions of its layers; none is a tensor."""
         target, _ = self.take(2)
         if not isinstance(target, dict):
-            raise WeightsError("its pickle gives attributes to what is no dictionary")
+            raise WeightsError("its pickle gives attributes to no dictionary")
         self.stack.append(target)
 
     def call(self, function: Any, arguments: Any) -> Any:

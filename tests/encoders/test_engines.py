@@ -268,7 +268,7 @@ def test_starts_at_once_convert_once(model_file: Path, conversions: list[str]) -
     assert conversions == ["small"]
 
 
-def test_another_release_of_an_engine_is_compared_anew(
+def test_another_release_of_an_engine_is_compared_again(
     converted_file: Path, conversions: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "release_of", lambda name: f"{name} 99")
@@ -311,7 +311,7 @@ def test_without_a_converter_auto_takes_keras_and_a_name_is_refused(
         load_encoder(model_file, engine=INSTALLED[0])
 
 
-def test_auto_takes_keras_where_a_copy_cannot_be_kept(
+def test_auto_takes_keras_if_the_cache_cannot_be_written(
     model_file: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -454,7 +454,7 @@ def test_probes_are_smooth_as_photographs_are() -> None:
 def test_probes_find_as_large_a_difference_as_faces_do(
     encoder: Encoder, colour_crops: ImageArray
 ) -> None:
-    """What an inexact engine gets wrong on faces must show on the probes."""
+    """The errors of an inexact engine on faces must show on the probes."""
     import keras
 
     coarse = keras.models.clone_model(encoder.model)

@@ -80,7 +80,7 @@ def written(small: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Exporte
     return export_encoder(small, tmp_path_factory.mktemp("exported") / "small.onnx")
 
 
-def test_the_json_tells_all_that_the_right_use_takes(
+def test_the_json_says_all_that_the_right_use_takes(
     small: Encoder, written: ExportedEncoder
 ) -> None:
     assert written.note_path == written.path.with_name("small.onnx.json")
@@ -166,7 +166,7 @@ def test_another_ending_is_told(small: Encoder, tmp_path: Path, name: str) -> No
         export_encoder(small, tmp_path / name)
 
 
-def test_a_place_that_cannot_be_written_is_told_before_the_work(
+def test_a_path_that_cannot_be_written_is_told_before_the_work(
     small: Encoder, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
