@@ -1,4 +1,4 @@
-"""Retraining a head, from a folder of people to a finished encoder."""
+"""RetrainConfig a head, from a folder of people to a finished encoder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from face_encode.errors import DatasetError, FaceEncodeError, InputError, Traini
 from face_encode.training import head
 from face_encode.training.backbones import Backbone, split_encoder
 from face_encode.training.fitting import Schedule
-from face_encode.training.retraining import Retrained, Retraining, retrain
+from face_encode.training.retraining import RetrainResult, RetrainConfig, retrain
 from face_encode.types import CropRecipe
 from tests.conftest import VERIFY_DATASET
 from tests.training.drawn_people import WholePhotoDetector, draw_people
@@ -43,8 +43,8 @@ def clumsy_backbone(mirror: bool = False) -> Backbone:
     return split_encoder(Encoder(model, contract))
 
 
-def work(folder: Path, output: Path, **changes: object) -> Retraining:
-    settings = Retraining(
+def work(folder: Path, output: Path, **changes: object) -> RetrainConfig:
+    settings = RetrainConfig(
         folder,
         output,
         views=2,
@@ -55,7 +55,7 @@ def work(folder: Path, output: Path, **changes: object) -> Retraining:
     return replace(settings, **changes)  # type: ignore[arg-type]
 
 
-def do(settings: Retraining, backbone: Backbone | None = None) -> Retrained:
+def do(settings: RetrainConfig, backbone: Backbone | None = None) -> RetrainResult:
     backbone = backbone or clumsy_backbone()
     return retrain(settings, backbone, WholePhotoDetector(), progress=False)
 
