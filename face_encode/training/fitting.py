@@ -175,7 +175,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         bar = progress.best_score + (self.schedule.least_gain if progress.best_epoch == 0 else 0)
         if epoch == 0 or judged["score"] > bar:
             progress.best_epoch, progress.best_score, progress.waited = epoch, judged["score"], 0
-            self.best_weights = [keras.ops.convert_to_numpy(v) for v in self.model.variables]
+            self.best_weights = [variable.numpy() for variable in self.model.variables]
         else:
             progress.waited += 1
         next_rate = self.schedule.next_rate(epoch, rate, progress.waited)
@@ -199,10 +199,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             writer = csv.DictWriter(log, list(dict.fromkeys(name for row in rows for name in row)))
             writer.writeheader()
             writer.writerows(rows)
-        arrays = {
-            f"value{index}": keras.ops.convert_to_numpy(variable)
-            for index, variable in enumerate(self._state())
-        }
+        arrays = {f"value{index}": variable.numpy() for index, variable in enumerate(self._state())}
         arrays |= {f"best{index}": value for index, value in enumerate(self.best_weights)}
         state = json.dumps({"run_key": self.run_key, **asdict(self.progress)})
         with replacing(self.path, ModelFileError) as temporary:

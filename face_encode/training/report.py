@@ -89,9 +89,9 @@ def draw_report(
     ):
         for stage, progress in stages.items():
             rows = [row for row in progress.rows if column in row]
-            epochs, values = [row["epoch"] for row in rows], [row[column] for row in rows]
+            epochs, numbers = [row["epoch"] for row in rows], [row[column] for row in rows]
             label = f"{stage} (kept: epoch {progress.best_epoch})"
-            axes.plot(epochs, values, marker=".", label=label)
+            axes.plot(epochs, numbers, marker=".", label=label)
         axes.set_title(title)
         axes.set_xlabel("epoch")
         axes.legend()

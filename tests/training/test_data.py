@@ -12,8 +12,8 @@ from face_encode.errors import DatasetError, InputError
 from face_encode.training.data import (
     FaceCrops,
     crop_people,
-    refuse_shared,
     refuse_overlap,
+    refuse_shared,
     split_people,
 )
 from face_encode.types import CropRecipe, Face, ImageArray

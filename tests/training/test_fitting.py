@@ -65,7 +65,7 @@ def train(
 
 
 def weights(model: keras.Model) -> list[np.ndarray]:
-    return [keras.ops.convert_to_numpy(variable) for variable in model.variables]
+    return [variable.numpy() for variable in model.variables]
 
 
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from face_encode.training.optimizers import Muon, CosineOverStages, orthogonal
+from face_encode.training.optimizers import CosineOverStages, Muon, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(20, 6), (6, 20), (7, 7)])

@@ -12,7 +12,7 @@ from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import InputError, ModelFileError
 from face_encode.training.augmentation import Augmentation
-from face_encode.training.views import jitter, make_views, crop_middle
+from face_encode.training.views import crop_middle, jitter, make_views
 from face_encode.types import CropRecipe, ImageArray
 
 STILL = Augmentation(turn=0, zoom=0, shift=0, brightness=0, contrast=0, flip=False)
