@@ -21,12 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from face_encode.cli.options import positive, print_table
 from face_encode.detectors.base import Detector
 from face_encode.detectors.registry import KNOWN_DETECTORS, load_detector
 from face_encode.errors import FaceEncodeError, InputError
 from face_encode.photos.folders import photos_in
 from face_encode.photos.reading import read_image
-from face_encode.terminal import positive, print_table
 from face_encode.types import Face, ImageArray
 
 Point = tuple[float, float]

@@ -19,10 +19,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from face_encode.encoders.engines.parity import largest_difference, probe_crops
-from face_encode.encoders.engines.table import ENGINES, KERAS
+from face_encode.cli.options import print_table
+from face_encode.encoders.engines import ENGINES, KERAS, largest_difference, probe_crops
 from face_encode.encoders.registry import load_encoder
-from face_encode.terminal import import_keras_quietly, print_table
+from face_encode.terminal import import_keras_quietly
 
 BATCHES = (1, 8, 32)
 ROUNDS = 40

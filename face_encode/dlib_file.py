@@ -47,8 +47,8 @@ class DlibDetectorOptions:
     """How the scores of a max-margin object detector become boxes.
 
     Attributes:
-        width: Of the window whose middle each score is of, pixels.
-        height: Of the same.
+        width: Width of the window around each score, in pixels.
+        height: Height of the window.
         largest_overlap: Of two boxes that share a larger part of the smallest rectangle round
             both, the one with the lower score is dropped.
         largest_cover: The same, where they share a larger part of either.
@@ -110,7 +110,7 @@ class _Reader:
         self.real()  # the loss of a missed target
         self.real()  # the overlap from which on a target counts as hit
         options = DlibDetectorOptions(width, height, self.real(), self.real())
-        self.real()  # the overlap with what is to be ignored
+        self.real()  # the overlap with a region to ignore
         self.real()  # the same, as a part of either
         return options, self.layers("input_rgb_image_pyramid", sizes=0)
 

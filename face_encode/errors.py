@@ -5,14 +5,14 @@
     FaceEncodeError
     ├── InputError              an argument is of the wrong kind, shape or range
     ├── ImageError              a photo cannot be read, or is too large to be read safely
-    ├── VideoError              a video or camera cannot be read, or a video not be written or shown
+    ├── VideoError              a video or camera cannot be read, or a video cannot be written
     ├── DatasetError            a folder of people is missing, empty or of the wrong shape
     ├── ModelFileError          a model file cannot be used as an encoder
-    ├── EngineError             an engine cannot run an encoder, or not as Keras does
-    ├── WeightsError            known weights are missing, damaged or not what they should be
-    ├── TrainingError           a training run cannot go on
+    ├── EngineError             an engine cannot run an encoder as Keras does
+    ├── WeightsError            known weights are missing, damaged or another file
+    ├── TrainingError           a training run cannot continue
     ├── EmbeddingFileError      embeddings cannot be written to, or read from, a file
-    ├── ClusterError            a Ray cluster cannot be reached, or its work not go on
+    ├── ClusterError            a Ray cluster cannot be reached or cannot continue
     ├── MissingExtraError       an optional dependency is needed and not installed
     └── GalleryError            a gallery cannot be read, written or searched
         └── WrongEncoderError   a gallery was filled by another encoder
@@ -36,7 +36,7 @@ class ImageError(FaceEncodeError):
 
 
 class VideoError(FaceEncodeError):
-    """A video or camera cannot be read, or a video not be written or shown."""
+    """A video or camera cannot be read, or a video cannot be written or shown."""
 
 
 class DatasetError(FaceEncodeError):
@@ -52,11 +52,11 @@ class EngineError(FaceEncodeError):
 
 
 class WeightsError(FaceEncodeError):
-    """Known weights are missing, damaged or not what they should be."""
+    """Known weights are missing, damaged or another file."""
 
 
 class TrainingError(FaceEncodeError):
-    """A training run cannot go on."""
+    """A training run cannot continue."""
 
 
 class EmbeddingFileError(FaceEncodeError):
@@ -64,7 +64,7 @@ class EmbeddingFileError(FaceEncodeError):
 
 
 class ClusterError(FaceEncodeError):
-    """A Ray cluster cannot be reached, or its work cannot go on."""
+    """A Ray cluster cannot be reached, or its work cannot continue."""
 
 
 class MissingExtraError(FaceEncodeError, ImportError):

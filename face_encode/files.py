@@ -1,4 +1,4 @@
-"""Files: opening only what is one, and writing so that none is ever half the new version."""
+"""Files: opened only if regular, replaced atomically; and archives of arrays (``.npz``)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FileState: TypeAlias = tuple[int, int]
 
 
 def as_path(value: object) -> Path:
-    """Take an argument as a path.
+    """Check an argument that is a path.
 
     Raises:
         InputError: Neither text nor a path; or empty, which pathlib would take for the current
@@ -47,9 +47,9 @@ def as_path(value: object) -> Path:
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a file to read its bytes, and nothing else that can be opened.
+    """Open a regular file to read its bytes; refuse pipes, devices and folders.
 
-    A pipe may wait for a writer who never comes, and a device such as ``/dev/zero`` never ends.
+    A pipe may wait for a writer that never comes, and ``/dev/zero`` never ends.
 
     Raises:
         OSError: It cannot be opened, or is no regular file.
@@ -66,12 +66,12 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def reason_of(error: OSError) -> str:
-    """What the operating system says, without the error number and path."""
+    """The operating system's message, without the error number and path."""
     return (error.strerror or str(error)).lower()
 
 
 def state_of(path: str | os.PathLike[str]) -> FileState:
-    """A file's state now; a link to nothing has none: ``(-1, -1)``."""
+    """A file's state now; ``(-1, -1)`` for a broken link or a path that is no file's."""
     try:
         found = os.stat(path)
     # A path with a zero byte in it is a ValueError.
@@ -84,14 +84,14 @@ def state_of(path: str | os.PathLike[str]) -> FileState:
 def replacing(path: Path, error_type: type[FaceEncodeError]) -> Iterator[Path]:
     """Write a new version of a file, atomically.
 
-    Gives the path of a temporary file beside it to write to. When the block ends well, its
-    content is forced to disk and takes the place of the file in one step; when it fails, or the
-    process dies at any point, the former file is as it was.
+    Yields the path of a temporary file beside it to write to. When the block ends well, its
+    content is forced to disk and replaces the file in one step; when the block fails, or the
+    process dies at any point, the former file is unchanged.
 
     Args:
         path: The file; folders above it are made. A link is followed, not replaced. A former
             file's permissions are kept.
-        error_type: What is raised where the operating system refuses.
+        error_type: Raised where the operating system refuses.
     """
     target = Path(os.path.realpath(path))
     # In the same folder, because os.replace is atomic only within one file system; with the
@@ -105,17 +105,17 @@ def replacing(path: Path, error_type: type[FaceEncodeError]) -> Iterator[Path]:
     except OSError as error:
         raise error_type(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        # What stood in the way of writing stands in the way of tidying up too.
+        # The reason that kept the file from being written may also keep it from being removed.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
 def settle(temporary: Path, target: Path) -> None:
-    """Force a finished file to disk and put it in the place of another in one step.
+    """Force a finished file to disk and move it to its path in one step.
 
     Args:
         temporary: The file, in the target's folder.
-        target: Its place. A former file's permissions are kept.
+        target: The path. A former file's permissions are kept.
 
     Raises:
         OSError: The operating system refuses.
@@ -129,11 +129,11 @@ def settle(temporary: Path, target: Path) -> None:
 
 
 def check_writable(path: Path, error_type: type[FaceEncodeError]) -> None:
-    """Refuse a place that cannot be written to before the work whose result would go there.
+    """Refuse a path that cannot be written to, before hours of work.
 
     Args:
-        path: The file that is going to be written.
-        error_type: What is raised.
+        path: The file that will be written.
+        error_type: Raised.
     """
     # os.path, because pathlib raises where a path cannot be looked at.
     folder = os.path.dirname(os.path.realpath(path))
@@ -148,7 +148,7 @@ def check_writable(path: Path, error_type: type[FaceEncodeError]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Force the new name to disk too; not every operating and file system offers that."""
+    """Force the new name to disk too, where the system offers that."""
     if os.name == "posix":
         with suppress(OSError):
             handle = os.open(folder, os.O_RDONLY)
@@ -175,17 +175,15 @@ _ROOM_FIELD = 0xD935
 
 @dataclass(frozen=True)
 class ArchiveForm:
-    """What an archive of some kind holds.
+    """The arrays of one kind of archive.
 
     Attributes:
-        what: What people call it.
+        what: The kind's name, for messages.
         newest: The latest format version that this release reads; the array ``format_version``.
-        arrays: The arrays that it always holds: numpy's kinds of type, and the number of
-            dimensions.
-        optional: The arrays that it may hold.
-        error_type: What is raised.
-        refused: What another kind of file begins with that may stand in its place, and what is
-            said of that.
+        arrays: The required arrays: numpy's kinds of type, and the number of dimensions.
+        optional: The optional arrays.
+        error_type: Raised.
+        refused: The first bytes of another kind of file, and the message for it.
     """
 
     what: str
@@ -197,7 +195,7 @@ class ArchiveForm:
 
 
 def text_array(values: Sequence[str]) -> TextArray:
-    """A text array of one dimension, also of nothing."""
+    """Make a text array of one dimension, also of no texts."""
     return np.array(values, dtype=np.str_).reshape(len(values))
 
 
@@ -227,17 +225,17 @@ def write_archive(file: Path | BinaryIO, arrays: Mapping[str, npt.NDArray[Any]])
 
 
 def _room(place: int) -> bytes:
-    """An extra field after which an array's numbers begin where they can be mapped.
+    """Make an extra field that pads an array's numbers to a place where they can be mapped.
 
     Args:
-        place: Where they would begin without it; numpy's own header before them is a multiple.
+        place: Where the numbers would begin without it; numpy's header is a multiple itself.
     """
     length = -(place + 4) % _ALIGNMENT
     return struct.pack("<HH", _ROOM_FIELD, length) + bytes(length)
 
 
 def read_archive(path: Path, form: ArchiveForm, *, mapped: Collection[str] = ()) -> Arrays:
-    """Read an archive's file; see :func:`read_open_archive`.
+    """Read an archive from its path; see :func:`read_open_archive`.
 
     Args:
         path: The file.
@@ -245,7 +243,7 @@ def read_archive(path: Path, form: ArchiveForm, *, mapped: Collection[str] = ())
         mapped: The arrays that are mapped into memory instead of being read, where they can be:
             they take no time to open and no memory of the process's own, cannot be written into,
             and their checksums are not looked at. They stay as they are when the file is replaced
-            or removed; whoever shortens it in its place ends the process.
+            or removed; shortening the file in place ends the process.
 
     Raises:
         FaceEncodeError: Of the form's type: missing, damaged, or written by a later release.
@@ -263,7 +261,7 @@ def read_archive(path: Path, form: ArchiveForm, *, mapped: Collection[str] = ())
 def read_open_archive(
     file: BinaryIO, label: str, form: ArchiveForm, *, mapped: Collection[str] = ()
 ) -> Arrays:
-    """Read an archive; numpy refuses whatever would have to be unpickled.
+    """Read an archive; numpy refuses arrays that would have to be unpickled.
 
     Args:
         file: The archive, open for reading.
@@ -309,7 +307,7 @@ def read_open_archive(
         raise
     except MemoryError as error:
         raise raising(f"the {what} {label} does not fit into memory: {error}") from error
-    # numpy and zipfile raise whatever a damaged archive trips over: ValueError, BadZipFile,
+    # numpy and zipfile raise many types on a damaged archive: ValueError, BadZipFile,
     # zlib.error, NotImplementedError …
     except Exception as error:
         raise raising(f"the {what} {label} is damaged: {error}") from error

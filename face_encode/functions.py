@@ -16,6 +16,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -158,7 +159,9 @@ def searched_people(
     path = as_path(place)
     if names_gallery(place):
         model.gallery = open_gallery(place, encoder=model.encoder, metric=None, create=False)
-        return model, _contents(model.gallery)
+        # What is searched is read once: another program may then open a .db folder.
+        with closing(model.gallery):
+            return model, _contents(model.gallery)
     return model, _folder_people(path, model)
 
 

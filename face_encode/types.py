@@ -29,8 +29,8 @@ def check_count(value: object, name: str, *, least: int = 1) -> int:
     """Check an argument that counts something.
 
     Args:
-        value: What was received.
-        name: What the argument is called.
+        value: The argument.
+        name: Its name, for the message.
         least: The smallest count allowed.
 
     Raises:
@@ -115,8 +115,8 @@ class Match:
     """A person in the gallery and how near a face is to that person.
 
     Attributes:
-        name: The person.
-        similarity: Higher is nearer, whatever the metric; for cosine within -1..1.
+        name: The person's name.
+        similarity: Higher is nearer, for every metric; for cosine within -1..1.
     """
 
     name: str
@@ -125,7 +125,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Identification:
-    """Whom a face looks most like.
+    """The label nearest to a face.
 
     Attributes:
         matched: Whether the nearest label is near enough; if not, the face is unknown.
@@ -148,8 +148,8 @@ class Comparison(NamedTuple):
 
     Attributes:
         matched: Whether the nearest embedding is near enough.
-        label: Whose it is.
-        distance: How far it is, by the metric of the search.
+        label: Its label.
+        distance: Its distance, by the metric of the search.
     """
 
     matched: bool
@@ -205,7 +205,7 @@ class LeftOut:
     Attributes:
         photo: Its path.
         name: The person whose folder it lies in.
-        reason: Why, in words.
+        reason: The reason, in words.
     """
 
     photo: str
@@ -215,16 +215,16 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class EnrolmentReport:
-    """What became of each photo of an enrolment.
+    """The outcome of an enrolment, photo by photo.
 
     Attributes:
         enrolled: Number of photos enrolled.
         per_person: Number of photos enrolled for each person, in the order of the names.
         left_out: Every photo that was not enrolled, with its reason.
-        reused: How many of the enrolled ones were not encoded again, because the gallery held
-            the same photo already.
-        notes: What was noticed without leaving a photo out, such as several faces in it.
-        resumed: How many photos an interrupted run had dealt with already.
+        reused: Photos of these that were not encoded again, because the gallery held the same
+            photo already.
+        notes: Remarks on photos that were enrolled, such as several faces in one.
+        resumed: Photos that an interrupted run had finished.
     """
 
     enrolled: int
@@ -235,7 +235,7 @@ class EnrolmentReport:
     resumed: int = 0
 
     def __str__(self) -> str:
-        """A short text for people: the counts, then a line a photo left out."""
+        """The counts, then a line for each photo left out."""
         people = sum(1 for count in self.per_person.values() if count)
         lines = [
             f"{self.enrolled} photos of {people} people enrolled"

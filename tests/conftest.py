@@ -25,8 +25,12 @@ EXAMPLES = REPOSITORY / "examples"
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache of the tests' own, so that every run converts the weights once more."""
-    folder = tmp_path_factory.mktemp("cache")
+    """A cache of the tests' own: a run converts the weights once, for all its workers."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    folder /= "cache"
+    folder.mkdir(exist_ok=True)
     former = os.environ.get("FACE_ENCODE_CACHE")
     os.environ["FACE_ENCODE_CACHE"] = str(folder)
     yield folder

@@ -20,9 +20,10 @@ from benchmarks.scale.recall import measure_recall
 from benchmarks.scale.results import Results
 from benchmarks.scale.search import DIMENSIONS, LOOP, SEARCH_KINDS, measure_search
 from benchmarks.scale.tables import markdown
+from face_encode.cli.options import positive
 from face_encode.errors import InputError
 from face_encode.files import replacing
-from face_encode.terminal import exit_code_of, positive
+from face_encode.terminal import exit_code_of
 
 PARTS = ("enrolment", "memory", "encoding", "search", "recall")
 NEED_PHOTOS = ("enrolment", "memory", "recall")

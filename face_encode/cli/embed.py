@@ -7,17 +7,18 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from face_encode.cli.options import add_model_options, open_model
-from face_encode.errors import InputError
-from face_encode.terminal import (
+from face_encode.cli.options import (
     ROWS_SHOWN,
     add_json_option,
+    add_model_options,
     add_work_options,
+    open_model,
     positive,
     print_json,
-    printable,
-    telling_of_resumption,
+    resumption_notice,
 )
+from face_encode.errors import InputError
+from face_encode.terminal import printable
 
 if TYPE_CHECKING:
     from face_encode.pipeline.folder import EmbeddingReport
@@ -26,7 +27,7 @@ _ON_A_CLUSTER = ("address", "parts", "photos_per_part", "finders", "encoders", "
 
 
 def add_cluster_options(parser: argparse.ArgumentParser) -> None:
-    """``--engine`` and the options that belong to the engine ray."""
+    """Add ``--engine`` and the options of the engine ray."""
     parser.add_argument(
         "--engine",
         choices=("local", "ray"),
@@ -82,7 +83,7 @@ def check_engine_options(options: argparse.Namespace) -> None:
         InputError: Options, or an address of photos, of the other engine.
         MissingExtraError: Ray is not installed.
     """
-    from face_encode.encoders.engines.table import AUTOMATIC, KERAS
+    from face_encode.encoders.engines import AUTOMATIC, KERAS
     from face_encode.photos.folders import is_address, place_of
 
     if options.engine == "ray":
@@ -109,7 +110,7 @@ def check_engine_options(options: argparse.Namespace) -> None:
 
 
 def embedding_on_cluster(options: argparse.Namespace) -> Callable[..., EmbeddingReport]:
-    """``embed_folder_on_ray`` with what is chosen for a cluster alone."""
+    """Bind the cluster's options to ``embed_folder_on_ray``."""
     from face_encode.pipeline.cluster.run import PHOTOS_PER_PART, embed_folder_on_ray
     from face_encode.pipeline.cluster.stages import Actors
 
@@ -169,7 +170,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Embed, write, and report."""
     check_engine_options(options)
-    with telling_of_resumption():
+    with resumption_notice():
         report = _embed(options)
     if options.json:
         left_out = [{"photo": photo, "reason": reason} for photo, reason in report.left_out]
@@ -183,12 +184,12 @@ def run(options: argparse.Namespace) -> int:
             more = len(report.left_out) - ROWS_SHOWN
             print(f"  … and {more:,} more (--json tells all, and so does the file)")
         print(f"embeddings: {options.output}")
-    # The file is there all the same, and tells of every photo why.
+    # The file is written all the same, with the reason for every photo.
     return 0 if report.faces else 1
 
 
 def _embed(options: argparse.Namespace) -> EmbeddingReport:
-    """Embed, wherever the options say."""
+    """Embed the folder on the engine that the options name."""
     # What can be refused is, before the seconds that loading a model takes.
     embed = embedding_on_cluster(options) if options.engine == "ray" else _embedding_here(options)
     model = open_model(options)
@@ -205,7 +206,7 @@ def _embed(options: argparse.Namespace) -> EmbeddingReport:
 
 
 def _embedding_here(options: argparse.Namespace) -> Callable[..., EmbeddingReport]:
-    """``embed_folder`` with what is chosen for this machine alone."""
+    """Bind this machine's options to ``embed_folder``."""
     from face_encode.files import as_path
     from face_encode.pipeline.embedding_file import check_embeddings_path
     from face_encode.pipeline.folder import embed_folder

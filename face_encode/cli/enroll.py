@@ -6,16 +6,17 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from face_encode.cli.options import add_model_options, open_model
-from face_encode.terminal import (
+from face_encode.cli.options import (
     ROWS_SHOWN,
     add_json_option,
+    add_model_options,
     add_work_options,
+    open_model,
     print_json,
     print_table,
-    printable,
-    telling_of_resumption,
+    resumption_notice,
 )
+from face_encode.terminal import printable
 
 if TYPE_CHECKING:
     from face_encode.types import EnrolmentReport
@@ -70,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     before = set() if adds else set(gallery.people())
     journal = unfinished_path(options.gallery, options.people)
     keeping = unfinished_enrolment(journal, model.detector, model.encoder, restart=options.restart)
-    with telling_of_resumption(), keeping as unfinished:
+    with resumption_notice(), keeping as unfinished:
         report = enrol_people(
             people,
             gallery,
@@ -94,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _report_as_dict(report: EnrolmentReport) -> dict[str, Any]:
-    """The report as plain JSON values."""
+    """Convert the report to plain JSON values."""
     return {
         "enrolled": report.enrolled,
         "reused": report.reused,
@@ -109,7 +110,7 @@ def _report_as_dict(report: EnrolmentReport) -> dict[str, Any]:
 
 
 def _print_report(report: EnrolmentReport, gone: Sequence[str]) -> None:
-    """The report for people: a table where it is short, and what was left out."""
+    """Print the report: a table where it is short, and the photos left out."""
     if len(report.per_person) <= ROWS_SHOWN:
         rows = [[name, str(count)] for name, count in report.per_person.items()]
         print_table(["person", "photos"], rows)

@@ -11,14 +11,18 @@ import json
 from typing import TYPE_CHECKING
 
 from face_encode.cli.options import (
-    add_measurement_options,
+    ROWS_SHOWN,
+    add_json_option,
+    add_model_options,
     add_report_option,
     open_models,
     percent,
+    positive,
+    print_json,
     print_lines,
+    print_table,
     rate,
 )
-from face_encode.terminal import ROWS_SHOWN, add_json_option, positive, print_json, print_table
 
 if TYPE_CHECKING:
     from face_encode.evaluation.pairs import PairsResult
@@ -58,7 +62,7 @@ def add_pairs_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_json_option(parser)
     add_report_option(parser)
-    add_measurement_options(parser)
+    add_model_options(parser, threshold=False, workers=True)
 
 
 def run_pairs(options: argparse.Namespace) -> int:
@@ -165,7 +169,7 @@ def add_people_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_json_option(parser)
     add_report_option(parser)
-    add_measurement_options(parser)
+    add_model_options(parser, threshold=False, workers=True)
 
 
 def run_people(options: argparse.Namespace) -> int:
@@ -247,7 +251,7 @@ def add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of searches for a stranger that may name someone (default: 0.001)",
     )
     add_json_option(parser)
-    add_measurement_options(parser)
+    add_model_options(parser, threshold=False, workers=True)
 
 
 def run_calibrate(options: argparse.Namespace) -> int:
@@ -332,7 +336,7 @@ def add_check_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="OUT.html",
         help="show what was noticed with its pictures, one file",
     )
-    add_measurement_options(parser)
+    add_model_options(parser, threshold=False, workers=True)
 
 
 def run_check(options: argparse.Namespace) -> int:
@@ -385,7 +389,7 @@ def add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
         help="write groups of at least so many faces (default: 2)",
     )
     add_json_option(parser)
-    add_measurement_options(parser)
+    add_model_options(parser, threshold=False, workers=True)
 
 
 def run_cluster(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``face-encode index``: faster searches of a large gallery file."""
+"""Commands that change a gallery file: ``face-encode index`` and ``face-encode remove``."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def add_index_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_index(options: argparse.Namespace) -> int:
-    """Build, save, and tell of how many."""
+    """Build the index, save the gallery, and print the counts."""
     from face_encode.errors import GalleryError
-    from face_encode.gallery.milvus_places import is_milvus
+    from face_encode.gallery.milvus_store import is_milvus
     from face_encode.gallery.opening import gallery_label, load_gallery
 
     if is_milvus(options.gallery):
@@ -50,7 +50,7 @@ def add_remove_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_remove(options: argparse.Namespace) -> int:
-    """Remove, save, and tell how many remain."""
+    """Remove the person, save, and print how many photos remain."""
     model = open_model(options)
     model.load_gallery(options.gallery)
     count = model.remove_person(options.name)

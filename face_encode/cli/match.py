@@ -1,4 +1,4 @@
-"""``face-encode match``: names for the faces in photos."""
+"""``face-encode match``, names for the faces in photos, and ``face-encode verify``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from face_encode.cli.options import add_model_options, add_people, open_model
+from face_encode.cli.options import (
+    add_json_option,
+    add_model_options,
+    add_people,
+    open_model,
+    positive,
+    print_json,
+    print_table,
+)
 from face_encode.errors import GalleryError, ImageError
-from face_encode.terminal import add_json_option, positive, print_json, print_table
 
 if TYPE_CHECKING:
     from face_encode.model import Face_Encode_Model
@@ -100,7 +107,7 @@ def _annotate(model: Face_Encode_Model, results: Sequence[dict[str, Any]], folde
 
 
 def _print_matches(results: Sequence[dict[str, Any]]) -> None:
-    """A row a face, and a row a photo without any."""
+    """Print a row for each face, and one for each photo without a face."""
     rows = []
     for result in results:
         for face in result["faces"]:

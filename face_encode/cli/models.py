@@ -1,12 +1,12 @@
-"""``face-encode models``: the known encoders and detectors, their sources and licences."""
+"""``face-encode models``, the known encoders and detectors, and ``face-encode export``."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
+from face_encode.cli.options import add_json_option, print_json, print_table
 from face_encode.errors import InputError
-from face_encode.terminal import add_json_option, print_json, print_table
 
 
 def add_models_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +100,7 @@ def run_models(options: argparse.Namespace) -> int:
 
 
 def _download(name: str, *, as_json: bool) -> int:
-    """Get an encoder's weights and say what they are."""
+    """Fetch an encoder's weights and print where they are from."""
     from face_encode.encoders.registry import KNOWN_ENCODERS, load_encoder
     from face_encode.weights import expected_digest, installed_path
 
@@ -123,7 +123,7 @@ def _download(name: str, *, as_json: bool) -> int:
 
 
 def _cell(value: Any) -> str:
-    """A value in the table."""
+    """Format a value for the table."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "unknown" if value is None else str(value)
@@ -141,7 +141,7 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         metavar="FILE",
         required=True,
-        help="the file to write: .onnx (pip install 'face_encode[export]') or .tflite",
+        help="the file to write: .onnx or .tflite",
     )
     add_json_option(parser)
 

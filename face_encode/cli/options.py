@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from face_encode.errors import InputError
-from face_encode.terminal import (
-    ROWS_SHOWN,
-    add_detector_option,
-    add_encoder_option,
-    add_threshold_option,
-    positive,
-    printable,
-)
+from face_encode.terminal import printable
 
 if TYPE_CHECKING:
     from face_encode.detectors.base import Detector
@@ -23,20 +18,133 @@ if TYPE_CHECKING:
     from face_encode.model import Face_Encode_Model
 
 
-def add_model_options(parser: argparse.ArgumentParser, *, threshold: bool = True) -> None:
-    """The choices that every command with a model has, and those that compare faces."""
+# Rows of a long list that a terminal gets; JSON gets all.
+ROWS_SHOWN = 20
+
+_DETECTOR_HELP = (
+    "what finds the faces: dlib (the default), haar, mtcnn … as face-encode models lists"
+)
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json``."""
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def add_encoder_option(parser: argparse._ActionsContainer) -> None:
+    """Add ``--model`` and ``--encoder-engine``."""
+    parser.add_argument("--model", metavar="MODEL", help="a known encoder or a .keras file")
+    parser.add_argument(
+        "--encoder-engine",
+        default="auto",
+        metavar="NAME",
+        help="what runs the encoder: tensorflow (Keras itself), onnx, openvino, or auto (the "
+        "default): onnx where it gives what Keras gives, else Keras",
+    )
+
+
+def add_detector_option(
+    parser: argparse._ActionsContainer,
+    help_text: str = _DETECTOR_HELP,
+) -> None:
+    """Add ``--detector``."""
+    parser.add_argument("--detector", metavar="NAME", help=help_text)
+
+
+def add_threshold_option(parser: argparse._ActionsContainer) -> None:
+    """Add ``--threshold``."""
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="X",
+        help="cosine similarity from which two faces count as one person",
+    )
+
+
+def add_work_options(parser: argparse._ActionsContainer) -> None:
+    """Add ``--workers``, ``--batch-size`` and ``--restart``, for commands that can resume."""
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        metavar="N",
+        help="processes that read photos and find faces (default: one a core, for few photos none)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        help="faces that go through the encoder together (default: 32)",
+    )
+    parser.add_argument(
+        "--restart", action="store_true", help="begin anew where an interrupted run could go on"
+    )
+
+
+@contextmanager
+def resumption_notice() -> Iterator[None]:
+    """Say at Ctrl-C that the same command resumes the run."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("face-encode: the same command goes on from here", file=sys.stderr)
+        raise
+
+
+def positive(text: str) -> int:
+    """Parse a whole number of at least 1."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"a whole number, at least 1, not {text!r}")
+    return number
+
+
+def print_json(value: Any) -> None:
+    """Print JSON, with letters of any script unescaped where the output can show them."""
+    ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
+    print(json.dumps(value, indent=2, ensure_ascii=ascii_only))
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: as wide as the terminal, or with whole lines into a pipe."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*header, box=SIMPLE_HEAD)
+    for row in rows:
+        # Text, because a name with square brackets in it is no markup.
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    wide = None if sys.stdout.isatty() else 400
+    Console(width=wide, soft_wrap=False).print(table)
+
+
+def add_model_options(
+    parser: argparse.ArgumentParser, *, threshold: bool = True, workers: bool = False
+) -> None:
+    """Add ``--model``, ``--encoder-engine`` and ``--detector``, and the options asked for."""
     group = parser.add_argument_group("model")
     add_encoder_option(group)
     add_detector_option(group)
     if threshold:
         add_threshold_option(group)
+    if workers:
+        group.add_argument(
+            "--workers",
+            type=positive,
+            metavar="N",
+            help="processes that read photos and find faces",
+        )
 
 
 def add_people(model: Face_Encode_Model, people: str, *, approximate: bool = False) -> None:
-    """Enrol a folder of people, or open a gallery; photos left out are told of.
+    """Enrol a folder of people, or open a gallery; print the photos that were left out.
 
     Args:
-        model: Takes them in the place of whoever was enrolled.
+        model: Its gallery is replaced.
         people: A folder with a sub-folder a person, or a gallery: an ``.npz`` file, or one in
             Milvus.
         approximate: Whether to search a gallery's file by an approximate index.
@@ -57,7 +165,7 @@ def add_people(model: Face_Encode_Model, people: str, *, approximate: bool = Fal
 
 
 def open_model(options: argparse.Namespace) -> Face_Encode_Model:
-    """The model that the options describe."""
+    """Open the model that the options describe."""
     from face_encode.model import Face_Encode_Model
 
     threshold = getattr(options, "threshold", None)
@@ -66,25 +174,15 @@ def open_model(options: argparse.Namespace) -> Face_Encode_Model:
     )
 
 
-def add_measurement_options(parser: argparse.ArgumentParser) -> None:
-    """The choices that every command with an encoder and a detector has."""
-    group = parser.add_argument_group("model")
-    add_encoder_option(group)
-    add_detector_option(group)
-    group.add_argument(
-        "--workers", type=positive, metavar="N", help="processes that read photos and find faces"
-    )
-
-
 def add_report_option(parser: argparse.ArgumentParser) -> None:
-    """``--report``."""
+    """Add ``--report``."""
     parser.add_argument(
         "--report", metavar="OUT.html", help="write a report with curves and pictures, one file"
     )
 
 
 def rate(text: str) -> float:
-    """A number between 0 and 1, both excluded."""
+    """Parse a number between 0 and 1, both excluded."""
     try:
         number = float(text)
     except ValueError:
@@ -95,7 +193,7 @@ def rate(text: str) -> float:
 
 
 def open_models(options: argparse.Namespace) -> tuple[Detector, Encoder]:
-    """The detector and the encoder that the options name."""
+    """Open the detector and the encoder that the options name."""
     from face_encode.detectors.registry import load_detector
     from face_encode.encoders.registry import load_encoder
 
@@ -104,7 +202,7 @@ def open_models(options: argparse.Namespace) -> tuple[Detector, Encoder]:
 
 
 def print_lines(title: str, lines: Sequence[str]) -> None:
-    """A list under a title, its first rows."""
+    """Print the first rows of a list, under a title."""
     if not lines:
         return
     print(f"\n{title}")
@@ -115,5 +213,5 @@ def print_lines(title: str, lines: Sequence[str]) -> None:
 
 
 def percent(share: float) -> str:
-    """A share as percent."""
+    """Format a share as percent."""
     return f"{100 * share:.2f} %"

@@ -9,14 +9,14 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from face_encode.errors import InputError, MissingExtraError
-from face_encode.terminal import (
+from face_encode.cli.options import (
     add_detector_option,
     add_encoder_option,
     add_threshold_option,
     positive,
-    printable,
 )
+from face_encode.errors import InputError, MissingExtraError
+from face_encode.terminal import printable
 
 if TYPE_CHECKING:
     from face_encode.model import Face_Encode_Model
@@ -155,14 +155,14 @@ def settings_from(options: argparse.Namespace) -> ServerSettings:
         InputError: A limit is out of range, or the people are not in a file.
     """
     from face_encode.files import as_path
-    from face_encode.gallery.milvus_places import is_milvus, milvus_place
+    from face_encode.gallery.milvus_store import is_milvus, milvus_address
     from face_encode.server.settings import Limits, ServerSettings
 
     if is_milvus(options.people):
         raise InputError(
             "the service keeps its people in a gallery file of its own, whose every change it "
             "answers for: copy them from Milvus into one (see docs/galleries.md). Received: "
-            f"{milvus_place(options.people).label}"
+            f"{milvus_address(options.people).label}"
         )
     people = as_path(options.people)
     # os.path, because pathlib raises where the path cannot be looked at.

@@ -12,16 +12,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from face_encode.cli.options import add_people, open_model
-from face_encode.terminal import (
+from face_encode.cli.options import (
     add_detector_option,
     add_encoder_option,
     add_json_option,
+    add_people,
     add_threshold_option,
+    open_model,
     positive,
     print_json,
-    printable,
 )
+from face_encode.terminal import printable
 
 if TYPE_CHECKING:
     from face_encode.video.session import Appearance, Outlets, SessionReport
@@ -121,7 +122,8 @@ def run(options: argparse.Namespace) -> int:
         )
         stack.callback(source.close)
         detector = video_detector(options.detector, options.look_width, is_live=source.is_live)
-        # The photos of the people are looked at by the thorough detector, whatever follows them.
+        # The photos of the people are searched by the thorough detector, whichever one follows the
+        # video.
         options.detector = None
         outlets = _open_outlets(options, source, stack)
         model = open_model(options)
@@ -165,7 +167,7 @@ def _open_outlets(options: argparse.Namespace, source: Source, stack: ExitStack)
 
 @contextmanager
 def _signals_as_wish() -> Iterator[Callable[[], bool]]:
-    """Take Ctrl-C and a polite kill as the wish to end; a second one ends at once.
+    """End orderly at SIGINT or SIGTERM; a second signal ends at once.
 
     Gives a function that tells whether there was one.
     """
@@ -187,12 +189,12 @@ def _signals_as_wish() -> Iterator[Callable[[], bool]]:
 
 
 def _tell(text: str) -> None:
-    """What the source has to say."""
+    """Print the source's notices."""
     print(f"face-encode: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def _print_appearance(appearance: Appearance) -> None:
-    """A line an appearance, as soon as it is over."""
+    """Print a line for each appearance as it ends."""
     best = appearance.best_similarity
     print(
         f"{_clock(appearance.begin)} to {_clock(appearance.end)}  "
@@ -203,7 +205,7 @@ def _print_appearance(appearance: Appearance) -> None:
 
 
 def _print_end(report: SessionReport) -> None:
-    """How much was watched, and how fast."""
+    """Format how much was watched, and how fast."""
     rate = report.frames / report.elapsed if report.elapsed else 0.0
     passed_over = f", {report.passed_over} passed over" if report.passed_over else ""
     print(
@@ -214,14 +216,14 @@ def _print_end(report: SessionReport) -> None:
 
 
 def _clock(seconds: float) -> str:
-    """Minutes and seconds, and hours where there are any."""
+    """Format a duration as minutes and seconds, with hours where there are any."""
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(int(minutes), 60)
     return f"{hours}:{minutes:02d}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"
 
 
 def _seconds(text: str) -> float:
-    """A number of seconds, 0 or more."""
+    """Parse a number of seconds, 0 or more."""
     try:
         number = float(text)
     except ValueError:

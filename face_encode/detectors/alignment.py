@@ -37,7 +37,7 @@ def crop_faces(image: ImageArray, faces: Sequence[Face], recipe: CropRecipe) -> 
 
 
 def crop_whole(image: ImageArray, recipe: CropRecipe) -> ImageArray:
-    """Take the whole photo as the crop, for photos that are faces already.
+    """Resize a whole photo to a crop, for photos that are crops of a face already.
 
     Returns:
         uint8 ``(recipe.height, recipe.width, 3)``.
@@ -65,7 +65,7 @@ def find_landmarks(image: ImageArray, box: Box) -> npt.NDArray[np.float32]:
 
 
 def _rectangle(box: Box) -> dlib.rectangle:
-    """The box in dlib's terms: right and bottom are the last pixels inside."""
+    """Convert a box to dlib's, whose right and bottom are the last pixels inside."""
     import dlib
 
     right, bottom = box.left + box.width - 1, box.top + box.height - 1
@@ -73,7 +73,7 @@ def _rectangle(box: Box) -> dlib.rectangle:
 
 
 def _crop_dlib_chip(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageArray:
-    """Dlib's own chip, so that its network sees exactly the pixels it was trained on."""
+    """Cut out dlib's own chip, so that its network sees the pixels that it was trained on."""
     import dlib
 
     landmarks = find_landmarks(image, face.box) if face.landmarks is None else face.landmarks
@@ -84,7 +84,7 @@ def _crop_dlib_chip(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageA
 
 
 def _crop_box(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageArray:
-    """The box grown by the margin on every side, as far as the photo reaches, resized."""
+    """Cut out the box, grown by the margin on every side as far as the photo reaches."""
     extra_width, extra_height = (
         round(side * recipe.margin) for side in (face.box.width, face.box.height)
     )

@@ -1,4 +1,4 @@
-"""What a detector is, and what all of them share."""
+"""The protocol of a detector, and what detectors share: scaling, framing, landmarks."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import cv2
 from face_encode.detectors.alignment import find_landmarks
 from face_encode.types import Box, Face, ImageArray
 
-# Nothing smaller than this on a side can hold a face that is worth encoding.
+# A photo with a smaller side holds no face that is worth encoding.
 SMALLEST_SIDE = 20
 
 
 class Detector(Protocol):
     """Finds faces in a photo.
 
-    A detector travels to worker processes, so it holds settings only; what a library has loaded
-    for it lives beside it, once a process.
+    A detector is sent to worker processes, so it holds settings only; what a library loads for it
+    lives in its module, once a process.
     """
 
     @property
     def name(self) -> str:
-        """What the detector is called."""
+        """The detector's name."""
 
     def detect(self, image: ImageArray) -> list[Face]:
         """Find the faces.
@@ -41,7 +41,7 @@ class Detector(Protocol):
 
 @dataclass(frozen=True)
 class Found:
-    """What a library says of a face: a box that may reach out of the photo, and its score."""
+    """A detection as a library gives it: a box that may reach out of the photo, and a score."""
 
     left: float
     top: float
@@ -67,7 +67,11 @@ class Found:
         return Found(centre_x - side / 2, centre_y - side / 2, side, side, self.score)
 
     def unscaled(self, scale: float) -> Found:
-        """The same face in the photo that ``scaled`` was given, by the factor that it gave."""
+        """Undo ``scaled``: the same face in the photo that it was given.
+
+        Args:
+            scale: The factor that ``scaled`` returned.
+        """
         return Found(
             self.left / scale, self.top / scale, self.width / scale, self.height / scale, self.score
         )
@@ -79,7 +83,7 @@ class FramingDetector(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What the detector is called."""
+        """The detector's name."""
 
     @abstractmethod
     def find(self, image: ImageArray) -> list[Found]:
@@ -100,15 +104,15 @@ class FramingDetector(ABC):
 def detect_in_all(detector: Detector, images: Sequence[ImageArray]) -> list[list[Face]]:
     """Find the faces in each of some photos.
 
-    The detector looks at all of them before any landmarks are looked for: each of the two has some
-    megabytes of its own to go through, and where they take turns at every photo, finds the
-    processor's cache full of the other's. That saves one millisecond in sixteen.
+    All photos go through the detector before landmarks are looked for in any: the two models are
+    some megabytes each, and taking turns at every photo they would empty the processor's cache for
+    each other. That saves one millisecond in sixteen.
 
     Args:
-        detector: Any.
-        images: As for ``Detector.detect``; few or small, for all of them are in memory.
+        detector: Finds the faces.
+        images: As for ``Detector.detect``; all of them are in memory, so few or small ones.
     """
-    # A subclass with a way of detecting of its own, which leaves faces out for instance, keeps it.
+    # A subclass that overrides ``detect``, to leave faces out for instance, is used as it is.
     if (
         not isinstance(detector, FramingDetector)
         or type(detector).detect is not FramingDetector.detect
@@ -119,15 +123,14 @@ def detect_in_all(detector: Detector, images: Sequence[ImageArray]) -> list[list
 
 
 def scaled(image: ImageArray, max_pixels: int, enlarge: float) -> tuple[ImageArray, float]:
-    """Bring a photo to the size at which faces are looked for.
+    """Resize a photo to the size at which a detector looks for faces.
 
-    A detector takes time in proportion to the pixels: a bound on them bounds the time for a
-    photo of any size.
+    A detector's time grows with the pixels, so a bound on them bounds the time.
 
     Args:
         image: uint8 ``(H, W, 3)``.
         max_pixels: The bound.
-        enlarge: By how much a photo under the bound is enlarged at the most; 1 for never.
+        enlarge: The largest factor by which a photo under the bound is enlarged; 1 for never.
 
     Returns:
         The photo, and the factor between its sides and the original's.
@@ -142,7 +145,7 @@ def scaled(image: ImageArray, max_pixels: int, enlarge: float) -> tuple[ImageArr
 
 
 def faces_of(image: ImageArray, found: Iterable[Found]) -> list[Face]:
-    """From boxes in a photo to faces with landmarks, the largest first.
+    """Turn detections into faces with landmarks, the largest first.
 
     Landmarks are looked for in the photo at full size, from the box as the detector drew it:
     the landmark model was trained on boxes that reach out of the photo where the face does.

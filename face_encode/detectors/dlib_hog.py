@@ -21,15 +21,15 @@ _FILE = "dlib_frontal_face_detector.svm"
 
 
 def load_frontal_face_detector() -> Any:
-    """A detector of one's own: ``dlib.get_frontal_face_detector()``, sooner.
+    """Load ``dlib.get_frontal_face_detector()`` from the cache, which is faster.
 
-    Where nothing can be kept, or dlib carries another detector than the known one, it is unpacked
-    anew each time.
+    dlib unpacks its detector at every call; the cache keeps it unpacked, where the cache can be
+    written and dlib carries the known detector.
     """
     import dlib
 
     path = cache_folder() / _FILE
-    # dlib reads whatever it is given: a damaged file could give a detector that finds less.
+    # dlib reads any file: a damaged one could give a detector that finds less.
     if _is_right(path):
         with suppress(RuntimeError):
             return dlib.fhog_object_detector(str(path))
@@ -42,7 +42,7 @@ def load_frontal_face_detector() -> Any:
 
 
 def _is_right(path: Path) -> bool:
-    """Whether a file holds the known detector."""
+    """Whether the file holds the known detector."""
     try:
         with open_regular(path) as file:
             return hashlib.sha256(file.read()).hexdigest() == _SHA256
@@ -55,13 +55,13 @@ _of_thread = threading.local()
 
 @dataclass(frozen=True)
 class DlibHogDetector(FramingDetector):
-    """Finds faces of about 80 pixels and more, at the size at which it looks at the photo.
+    """Finds faces of about 80 pixels and more, counted after resizing.
 
     Attributes:
-        max_pixels: Larger photos are shrunk to this many pixels before looking.
-        enlarge: Smaller ones are enlarged by up to this factor on a side; 2 finds faces of 40
+        max_pixels: Larger photos are shrunk to this many pixels.
+        enlarge: Smaller photos are enlarged by up to this factor on a side; 2 finds faces of 40
             pixels, in four times the time.
-        name: What the detector is called.
+        name: The detector's name.
     """
 
     max_pixels: int = 2_000_000
@@ -81,9 +81,9 @@ class DlibHogDetector(FramingDetector):
 
 
 def _detector() -> Any:
-    """A detector of the thread's own.
+    """This thread's detector.
 
-    dlib lets go of Python's lock, and one detector used by two threads corrupts its memory.
+    dlib releases Python's lock, and one detector used by two threads corrupts its memory.
     """
     if not hasattr(_of_thread, "detector"):
         _of_thread.detector = load_frontal_face_detector()

@@ -18,22 +18,22 @@ _FILE = "haarcascade_frontalface_alt2.xml"
 # From the cascade's frame to dlib's, the medians over faces that both found; docs/detectors.md.
 _RIGHT, _DOWN, _SIZE = 0.03, 0.10, 0.94
 
-# OpenCV lets other threads run while a cascade looks at a photo, and a cascade keeps the photo
-# that it is looking at: every thread has one of its own.
+# A cascade holds the photo that it works on, and OpenCV releases Python's lock meanwhile: every
+# thread has a cascade of its own.
 _local = threading.local()
 
 
 @dataclass(frozen=True)
 class HaarDetector(FramingDetector):
-    """Finds faces seen from the front, small ones too, in little time.
+    """Finds faces seen from the front, also small ones, fast.
 
     Attributes:
-        max_pixels: Larger photos are shrunk to this many pixels before looking.
-        enlarge: Smaller ones are enlarged by up to this factor on a side.
-        smallest: Side of the smallest face looked for, in pixels of the shrunk photo.
-        step: From one size of face to the next; nearer to 1 finds a few more, in more time.
-        neighbours: How many windows must agree on a face; more of them make fewer mistakes.
-        name: What the detector is called.
+        max_pixels: Larger photos are shrunk to this many pixels.
+        enlarge: Smaller photos are enlarged by up to this factor on a side.
+        smallest: Side of the smallest face, in pixels of the shrunk photo.
+        step: Factor from one size of face to the next; nearer to 1 finds a few more, in more time.
+        neighbours: Windows that must agree on a face; more of them make fewer mistakes.
+        name: The detector's name.
     """
 
     max_pixels: int = 250_000
@@ -69,6 +69,7 @@ class HaarDetector(FramingDetector):
 
 
 def _check_cascades() -> None:
+    """Refuse an OpenCV without cascades."""
     if not hasattr(cv2, "CascadeClassifier") or not hasattr(cv2, "data"):
         raise MissingExtraError(
             'the detector "haar" needs OpenCV 4, later releases have no cascades: '

@@ -19,13 +19,13 @@ _RIGHT, _DOWN, _SIZE = 0.05, 0.06, 0.97
 
 @dataclass(frozen=True)
 class MtcnnDetector(FramingDetector):
-    """Finds faces from 20 pixels on, also turned ones, by three small networks in a row.
+    """Finds faces of 20 pixels and more, also turned ones, by three small networks in a row.
 
     Attributes:
-        max_pixels: Larger photos are shrunk to this many pixels before looking; on one core the
-            networks take about 2 seconds a million pixels.
-        enlarge: Smaller ones are enlarged by up to this factor on a side.
-        name: What the detector is called.
+        max_pixels: Larger photos are shrunk to this many pixels; on one core the networks take
+            about 2 seconds a million pixels.
+        enlarge: Smaller photos are enlarged by up to this factor on a side.
+        name: The detector's name.
     """
 
     max_pixels: int = 400_000
@@ -33,7 +33,7 @@ class MtcnnDetector(FramingDetector):
     name: str = "mtcnn"
 
     def __post_init__(self) -> None:
-        """Check that the extra is there."""
+        """Check that the extra is installed."""
         _check_extra()
 
     def find(self, image: ImageArray) -> list[Found]:
@@ -41,9 +41,9 @@ class MtcnnDetector(FramingDetector):
         smaller, scale = scaled(image, self.max_pixels, self.enlarge)
         if min(smaller.shape[:2]) < SMALLEST_SIDE:
             return []
-        # As numbers with fractions, and not cut off at the photo's edge: both would move the
-        # frame. Its own five points are left aside: they are the eyes' centres and the corners
-        # of the mouth, where a ``Face`` has the corners of the eyes.
+        # Unrounded and not cut off at the photo's edge: both would move the frame. Its five points
+        # are not used: they are the eyes' centres and the corners of the mouth, where a ``Face``
+        # has the corners of the eyes.
         rows = _detector().detect_faces(
             smaller, fit_to_image=False, box_format="xyxy", output_type="numpy"
         )
@@ -55,6 +55,7 @@ class MtcnnDetector(FramingDetector):
 
 
 def _check_extra() -> None:
+    """Refuse where the package is missing."""
     if find_spec("mtcnn") is None:
         raise MissingExtraError(
             'the detector "mtcnn" needs the package mtcnn: pip install "face_encode[mtcnn]"'
@@ -63,9 +64,9 @@ def _check_extra() -> None:
 
 @lru_cache(maxsize=1)
 def _detector() -> Any:
-    """The networks; one for all threads, they keep nothing of a photo."""
+    """The networks, shared by all threads: they hold nothing of a photo."""
     _check_extra()
-    # In each worker process TensorFlow would greet anew, amid the progress bar.
+    # TensorFlow would print its notices in each worker process, amid the progress bar.
     with without_native_notices():
         import keras
 
@@ -82,8 +83,8 @@ def _detector() -> Any:
         raise MissingExtraError(
             f'the package mtcnn cannot be imported ({error}): pip install "face_encode[mtcnn]"'
         ) from error
-    # Their library unpickles these files, and by their bare names it would take files of the
-    # working folder first: it gets whole paths, of files that were checked.
+    # The library unpickles these files, and looks up bare names in the working folder first: it
+    # gets the whole paths of files whose content was checked.
     stages = []
     for stage, weights in ((StagePNet, "pnet"), (StageRNet, "rnet"), (StageONet, "onet")):
         read_verified(f"mtcnn_{weights}")

@@ -1,4 +1,4 @@
-"""The table of detectors, and the one function that opens any of them."""
+"""The known detectors, by name."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from face_encode.types import ImageArray
 
 @dataclass(frozen=True)
 class ThoroughDetector(FramingDetector):
-    """Asks one detector after the other until one finds a face.
+    """Runs one detector after the other until one finds a face.
 
-    Most photos cost no more than the first one takes, and few are given up.
+    Most photos cost no more than the first one takes.
 
     Attributes:
         steps: The detectors, in this order.
-        name: What the chain is called.
+        name: The chain's name.
     """
 
     steps: tuple[FramingDetector, ...]
@@ -53,8 +53,8 @@ class KnownDetector:
     """A detector that is known by name.
 
     Attributes:
-        make: Makes it, with settings that suit most photos.
-        summary: What it is good for, in a line.
+        make: Makes the detector, with settings that suit most photos.
+        summary: When to use it, in a line.
         licence: The licence of its weights.
     """
 
@@ -115,7 +115,7 @@ def load_detector(name: str | None = None) -> Detector:
 
 
 def as_detector(detector: str | Detector | None) -> Detector:
-    """A detector as it was given, or opened by its name.
+    """Take a detector, or open one by its name.
 
     Args:
         detector: An object with a method ``detect``; or what :func:`load_detector` takes.

@@ -12,8 +12,7 @@ import numpy as np
 
 from face_encode.encoders.compilation import Forward, compile_forward
 from face_encode.encoders.contract import EncoderContract
-from face_encode.encoders.engines.choosing import RunningEngine
-from face_encode.encoders.engines.table import KERAS
+from face_encode.encoders.engines import KERAS, ConvertedNetwork
 from face_encode.errors import InputError, ModelFileError
 from face_encode.types import Embeddings, ImageArray
 
@@ -46,20 +45,28 @@ class Encoder:
         self._load_model: Callable[[], keras.Model] = lambda: model
 
     @classmethod
-    def on_engine(cls, running: RunningEngine, load_model: Callable[[], keras.Model]) -> Encoder:
+    def on_engine(
+        cls,
+        engine: str,
+        forward: Forward,
+        network: ConvertedNetwork,
+        load_model: Callable[[], keras.Model],
+    ) -> Encoder:
         """An encoder that an engine other than Keras runs.
 
         Args:
-            running: The engine with the encoder's network in it.
-            load_model: Loads the Keras model, when somebody asks for it.
+            engine: The engine's name.
+            forward: The forward pass, mirror image included.
+            network: The encoder's network.
+            load_model: Loads the Keras model when it is first asked for.
         """
         encoder = cls.__new__(cls)
-        encoder.contract = running.note.contract
-        encoder.engine = running.name
+        encoder.contract = network.contract
+        encoder.engine = engine
         encoder._load_model = load_model
-        encoder._forward = running.forward
-        encoder.embedding_size = running.note.embedding_size
-        encoder.fingerprint = running.note.fingerprint
+        encoder._forward = forward
+        encoder.embedding_size = network.embedding_size
+        encoder.fingerprint = network.fingerprint
         return encoder
 
     def __repr__(self) -> str:

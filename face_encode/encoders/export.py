@@ -18,11 +18,15 @@ from typing import Any
 
 import numpy as np
 
+from face_encode.encoders.conversion import INPUT_NAME, FileFormat, convert, first_line_of
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.engines.conversion import INPUT_NAME, FileFormat, convert
-from face_encode.encoders.engines.engine import Network, first_line_of
-from face_encode.encoders.engines.onnx_runtime import open_onnx_runtime
-from face_encode.encoders.engines.parity import MOST_DIFFERENCE, largest_difference, probe_crops
+from face_encode.encoders.engines import (
+    MAX_DIFFERENCE,
+    Network,
+    largest_difference,
+    open_onnx_runtime,
+    probe_crops,
+)
 from face_encode.errors import EngineError, InputError, MissingExtraError
 from face_encode.files import as_path, check_writable, replacing
 from face_encode.types import CropRecipe, Embeddings, ImageArray
@@ -81,10 +85,10 @@ def export_encoder(encoder: Encoder, path: str | os.PathLike[str]) -> ExportedEn
     content = convert(encoder.model, encoder.contract, file_format, mirror=encoder.contract.mirror)
     difference = _difference(encoder, content, file_format)
     # Not the other way round, since no comparison holds for what is no number.
-    if not difference <= MOST_DIFFERENCE:
+    if not difference <= MAX_DIFFERENCE:
         raise EngineError(
             f"{path} was not written: embeddings may differ from those of Keras by "
-            f"{MOST_DIFFERENCE:g} at most. Received: a largest difference of {difference:.2g}"
+            f"{MAX_DIFFERENCE:g} at most. Received: a largest difference of {difference:.2g}"
         )
     note_path = path.with_name(f"{path.name}.json")
     note = describe_export(encoder, path, content, difference)

@@ -24,9 +24,7 @@ from face_encode.encoders.dlib_resnet import (
     dlib_resnet,
 )
 from face_encode.encoders.encoder import Encoder, image_shape
-from face_encode.encoders.engines.choosing import check_engine, start_engine
-from face_encode.encoders.engines.kept import KeptPlace
-from face_encode.encoders.engines.table import AUTOMATIC, KERAS
+from face_encode.encoders.engines import AUTOMATIC, KERAS, check_engine, start_engine
 from face_encode.encoders.facenet import (
     FACENET128_CONTRACT,
     FACENET_CASIA_CONTRACT,
@@ -123,9 +121,9 @@ def load_encoder(
         weights: For a known name, its original weights file where that lies elsewhere than
             expected. It is checked against the SHA-256 where its makers publish one.
         engine: What runs it. ``"tensorflow"`` is Keras itself, on whatever backend it has;
-            ``"onnx"`` and ``"openvino"`` run a converted copy, which is kept in the cache; with
-            ``"auto"`` it is the fastest of those installed, Keras among them, whose embeddings are
-            within 1e-3 of Keras'. Without an extra installed that is Keras.
+            ``"onnx"`` and ``"openvino"`` run a converted copy, which is cached; ``"auto"`` is the
+            first of these two that is installed if its embeddings are within 1e-3 of Keras', else
+            Keras.
 
     Raises:
         ModelFileError: No such name or file, or the file holds no encoder.
@@ -272,19 +270,24 @@ def _open_file(path: Path, engine: str, opened: Encoder | None = None) -> Encode
         return _load_file(path, contract)
 
     name = path.stem if contract is None else contract.name
-    return _on_engine(engine, KeptPlace.of_file(name, digest), keras_encoder)
+    return _on_engine(engine, (name, digest), keras_encoder)
 
 
 def _on_engine(
-    engine: str, place: KeptPlace | None, keras_encoder: Callable[[], Encoder]
+    engine: str, cache_key: tuple[str, str] | None, keras_encoder: Callable[[], Encoder]
 ) -> Encoder:
     """An encoder on the engine asked for, or chosen."""
-    # Choosing may take Keras, and what takes the encoder from then on should not load it again.
+    # A conversion takes the encoder on Keras, and what uses it afterwards should not load it again.
     keras_encoder = cache(keras_encoder)
-    running = start_engine(engine, place, keras_encoder)
-    if running is None:
+
+    def load_keras() -> tuple[keras.Model, EncoderContract, str]:
+        encoder = keras_encoder()
+        return encoder.model, encoder.contract, encoder.fingerprint
+
+    started = start_engine(engine, cache_key, load_keras)
+    if started is None:
         return keras_encoder()
-    return Encoder.on_engine(running, lambda: keras_encoder().model)
+    return Encoder.on_engine(*started, lambda: keras_encoder().model)
 
 
 def _digest(path: Path) -> str:

@@ -1,63 +1,83 @@
-"""The gallery in Milvus: on a server or cluster, or embedded, for several programs at once."""
+"""The gallery in Milvus: on a server or cluster that programs share, or in a folder of one."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.errors import GalleryError
+from face_encode.errors import FaceEncodeError, GalleryError
 from face_encode.gallery.base import (
+    GALLERY_METRICS,
     EncoderIdentity,
     Mark,
     Ranking,
     Replaces,
     check_embeddings,
+    check_encoder,
     check_labels,
     check_name,
     check_probes,
     check_ranking,
 )
-from face_encode.gallery.distances import Metric
+from face_encode.gallery.distances import Metric, check_metric
 from face_encode.gallery.memory import MemoryGallery
-from face_encode.gallery.milvus_collection import ROWS_AT_ONCE, MilvusCollection
-from face_encode.gallery.milvus_places import milvus_place
-from face_encode.gallery.milvus_rows import (
+from face_encode.gallery.milvus_store import (
     ADDED,
+    CALL_SECONDS,
     DETECTOR,
     DIGEST,
     EMBEDDING,
+    METRIC_TYPES,
     NAME,
     PERSON,
     PHOTO,
     ROW_ID,
+    ROWS_AT_ONCE,
     any_of,
     batches,
+    milvus_address,
+    of_people,
+    of_photos,
+    open_store,
     person_key,
-    photo_key,
     renamed_id,
     rows_of,
+    schema_of,
 )
-from face_encode.gallery.milvus_search import nearest_people
 from face_encode.gallery.thresholds import Calibration
 from face_encode.types import Embeddings, Match, check_count
 
+# The properties of a collection that describe its gallery.
+_VERSION, _ENCODER_NAME, _FINGERPRINT, _METRIC, _CALIBRATION = (
+    f"face_encode.{name}"
+    for name in ("format_version", "encoder_name", "encoder_fingerprint", "metric", "calibration")
+)
+_NEWEST_VERSION = 1
+
+# Milvus gives at most this many rows for a probe.
+_MAX_ROWS = 16_384
+# Enough to hold all equally near people, except crowds of twins.
+_MIN_ROWS = 32
+_PROBES_AT_ONCE = 256
+
 
 class MilvusGallery:
-    """The enrolled people in a Milvus collection, which other programs may change meanwhile.
+    """The enrolled people in a Milvus collection; enrolling the first of them makes it.
 
-    A collection is made when the first people are enrolled. What was enrolled, by whomever, is
-    found at once. The same photo of the same person, told by its digest, is held once.
+    What any program enrols is found at once. The same photo of the same person, by its digest, is
+    held once. In a ``.db`` folder, the galleries of one program share the folder's store.
 
     Attributes:
-        is_shared: True: other programs may change it at the same time.
+        is_shared: True: other programs, or other galleries of this one, may change it at any time.
         precision: ``"float32"``, always.
-        encoder_name: The name of the encoder whose embeddings it holds.
-        encoder_fingerprint: Its fingerprint.
+        metric: ``"cosine"``, or ``"euclidean"``, where a similarity is minus the distance.
     """
 
     is_shared = True
@@ -74,63 +94,44 @@ class MilvusGallery:
         index: str = "FLAT",
         create: bool = True,
     ) -> None:
-        """Open a gallery.
-
-        Args:
-            uri: See ``milvus_place``.
-            encoder: Whose embeddings it holds or is to hold.
-            token: See ``milvus_place``.
-            collection: See ``milvus_place``.
-            metric: What a search compares by, one of ``GALLERY_METRICS``; None takes the one
-                of a gallery that exists, and ``"cosine"`` for a new one.
-            index: Milvus's index for a new gallery: ``"FLAT"`` compares with every embedding,
-                as the gallery in memory does; on a server ``"AUTOINDEX"`` and others are faster
-                for very many, and may miss a near one.
-            create: Whether it may be a new one.
-
-        Raises:
-            MissingExtraError: ``pymilvus`` is not installed.
-            GalleryError: The store cannot be reached or opened, holds something else under this
-                name, or holds a gallery of another metric, or none where none may be made.
-            WrongEncoderError: Another encoder filled it.
-            InputError: No such metric.
-        """
+        """Open a gallery; see ``open_gallery`` for the arguments and errors."""
+        address = milvus_address(uri, token, collection)
         self.encoder_name = encoder.name
         self.encoder_fingerprint = encoder.fingerprint
+        self.metric = check_metric("cosine" if metric is None else metric, GALLERY_METRICS)
+        self._calibration: Calibration | None = None
         self._encoder = encoder
-        place = milvus_place(uri, token, collection)
-        self._collection = MilvusCollection(place, encoder, metric, index)
-        if not create and not self._collection.is_made:
-            raise GalleryError(f"there is no gallery {place.label}")
+        self._asked_metric = metric
+        self._index = index
+        self._label = address.label
+        self._collection = address.collection
+        self._store = open_store(address)
+        self._is_made = False
+        self._rows_in_log = 0
+        # The client by which the collection was loaded; a new one may find it unloaded.
+        self._loaded_by: Any = None
+        try:
+            with self._client():
+                pass
+            if not create and not self._is_made:
+                raise GalleryError(f"there is no gallery {address.label}")
+        except FaceEncodeError:
+            self.close()
+            raise
 
     def __repr__(self) -> str:
-        """The place; asking how many are enrolled would take a call."""
-        return f"MilvusGallery({self._collection.label!r})"
-
-    @property
-    def metric(self) -> Metric:
-        """``"cosine"``, or ``"euclidean"``, where a similarity is minus the distance."""
-        return self._collection.metric
+        """The address; counting the embeddings would take a call."""
+        return f"MilvusGallery({self._label!r})"
 
     def __len__(self) -> int:
         """Number of embeddings enrolled."""
-        return self._collection.count()
-
-    def copy(self) -> MemoryGallery:
-        """All that is enrolled, read once, in memory; see ``Gallery.copy``."""
-        rows = self._collection.rows("", ROW_ID, NAME, DIGEST, DETECTOR, ADDED, EMBEDDING)
-        rows.sort(key=lambda row: (row[ADDED], row[ROW_ID]))
-        gallery = MemoryGallery(self._encoder, metric=self.metric)
-        if rows:
-            gallery.add(
-                [row[NAME] for row in rows],
-                np.stack([row[EMBEDDING] for row in rows]),
-                [row[DIGEST] for row in rows],
+        with self._client() as client:
+            if client is None:
+                return 0
+            (row,) = client.query(
+                self._collection, filter="", output_fields=["count(*)"], timeout=CALL_SECONDS
             )
-        detectors = {row[DETECTOR] for row in rows}
-        gallery.detector_name = detectors.pop() if len(detectors) == 1 else ""
-        gallery.calibration = self.calibration
-        return gallery
+            return int(row["count(*)"])
 
     @property
     def embeddings(self) -> Embeddings:
@@ -139,45 +140,56 @@ class MilvusGallery:
 
     @property
     def names(self) -> npt.NDArray[np.str_]:
-        """The person of each embedding; for both at one moment see ``copy``."""
+        """The person of each embedding; ``copy`` gives names and embeddings of one moment."""
         return self.copy().names
 
     @property
     def detector_name(self) -> str:
-        """The detector that found all the faces, empty where unknown or where it was several."""
-        detectors = {row[DETECTOR] for row in self._collection.rows("", DETECTOR)}
-        return str(detectors.pop()) if len(detectors) == 1 else ""
+        """The detector that found all the faces, empty if unknown or if there were several."""
+        return _only_detector(self._rows([""], DETECTOR))
 
     @property
     def calibration(self) -> Calibration | None:
-        """What ``face-encode calibrate`` learnt, as it was when this gallery was opened."""
-        return self._collection.calibration
+        """The gallery's calibration, as it was when the gallery was opened."""
+        return self._calibration
 
     @calibration.setter
     def calibration(self, learnt: Calibration | None) -> None:
-        self._collection.keep_calibration(learnt)
+        text = "" if learnt is None else learnt.to_json()
+        with self._client(make=True) as client:
+            client.alter_collection_properties(
+                self._collection, properties={_CALIBRATION: text}, timeout=CALL_SECONDS
+            )
+        self._calibration = learnt
 
     def people(self) -> dict[str, int]:
-        """How many embeddings each person has, in the order of enrolment; reads all names."""
-        rows = sorted(self._collection.rows("", NAME, ADDED), key=lambda row: int(row[ADDED]))
+        """Count each person's embeddings, in the order of enrolment; reads all names."""
+        rows = sorted(self._rows([""], NAME, ADDED), key=lambda row: int(row[ADDED]))
         return dict(Counter(str(row[NAME]) for row in rows))
+
+    def copy(self) -> MemoryGallery:
+        """Read the whole gallery into memory; see ``Gallery.copy``."""
+        rows = self._rows([""], ROW_ID, NAME, DIGEST, DETECTOR, ADDED, EMBEDDING)
+        rows.sort(key=lambda row: (row[ADDED], row[ROW_ID]))
+        gallery = MemoryGallery(self._encoder, metric=self.metric)
+        if rows:
+            gallery.add(
+                [row[NAME] for row in rows],
+                np.stack([row[EMBEDDING] for row in rows]),
+                [row[DIGEST] for row in rows],
+            )
+        gallery.detector_name = _only_detector(rows)
+        gallery.calibration = self.calibration
+        return gallery
 
     def known_photos(
         self, detector_name: str, digests: Collection[str] | None = None
     ) -> Mapping[str, npt.NDArray[np.float32]]:
         """Content digest -> embedding; see ``Gallery.known_photos``."""
-        fields = (DIGEST, DETECTOR, EMBEDDING)
-        if digests is None:
-            rows = self._collection.rows("", *fields)
-        else:
-            rows = [
-                row
-                for batch in batches(digests, ROWS_AT_ONCE)
-                for row in self._collection.rows(any_of(PHOTO, map(photo_key, batch)), *fields)
-            ]
+        filters = [""] if digests is None else of_photos(digests)
         return {
             row[DIGEST]: row[EMBEDDING]
-            for row in rows
+            for row in self._rows(filters, DIGEST, DETECTOR, EMBEDDING)
             if row[DIGEST] and row[DETECTOR] == detector_name
         }
 
@@ -186,20 +198,16 @@ class MilvusGallery:
     ) -> list[list[Match]]:
         """Find the nearest people; see ``Gallery.search``.
 
-        By ``"mean"`` every embedding counts, and is read for that; by ``"best"`` Milvus searches.
-
-        Raises:
-            InputError: Another length of embedding, one that is not finite, k below 1, or no such
-                ranking.
+        ``"best"`` is Milvus's search; ``"mean"`` reads every embedding.
         """
         probes = check_probes(embeddings, self._encoder.embedding_size)
         k, ranking = check_count(k, "k"), check_ranking(ranking)
         if ranking == "mean":
             return self.copy().search(probes, k, ranking)
-        with self._collection.client() as client:
+        with self._client() as client:
             if client is None:
                 return [[] for _ in probes]
-            return nearest_people(client, self._collection.name, probes, k, self.metric)
+            return self._nearest_people(client, probes, k)
 
     def add(
         self,
@@ -207,33 +215,13 @@ class MilvusGallery:
         embeddings: Embeddings,
         digests: Sequence[str] | None = None,
     ) -> None:
-        """Enrol embeddings; see ``Gallery.add``.
+        """Enrol embeddings; see ``Gallery.add``. A name too long for Milvus is an InputError."""
+        self._put(self._new_rows(names, embeddings, digests, ""))
 
-        Raises:
-            InputError: As for ``Gallery.add``, or a name too long for Milvus.
-        """
-        self._collection.put(self._new_rows(names, embeddings, digests, ""))
-
-    def _new_rows(
-        self, names: Sequence[str], embeddings: Any, digests: Sequence[str] | None, detector: str
-    ) -> list[dict[str, Any]]:
-        """Rows to be enrolled, checked."""
-        added = check_embeddings(embeddings, names, self._encoder.embedding_size)
-        return rows_of(names, added, check_labels(names, digests), detector)
-
-    def mark(self, names: Collection[str] | None = None) -> Mark:
-        """The keys of what is enrolled at this moment, of these people or of all."""
-        return self._ids(names)
-
-    def _ids(self, names: Collection[str] | None) -> frozenset[str]:
-        """The keys of these people's rows, or of all."""
-        if names is None:
-            return frozenset(row[ROW_ID] for row in self._collection.rows("", ROW_ID))
-        return frozenset(
-            row[ROW_ID]
-            for batch in batches(names, ROWS_AT_ONCE)
-            for row in self._collection.rows(any_of(PERSON, map(person_key, batch)), ROW_ID)
-        )
+    def mark(self, names: Collection[str] | None = None) -> frozenset[str]:
+        """The keys of the rows enrolled at this moment, of these people or of all."""
+        filters = [""] if names is None else of_people(names)
+        return frozenset(row[ROW_ID] for row in self._rows(filters, ROW_ID))
 
     def replace(
         self,
@@ -247,46 +235,36 @@ class MilvusGallery:
     ) -> None:
         """Enrol embeddings in the place of others; see ``Gallery.replace``.
 
-        First the new ones come, then the former ones go: cut off in between, nobody is lost, and
-        the same done once more ends it.
-
-        Raises:
-            InputError: As for ``add``; then nothing has changed.
+        The new rows come before the former ones go: if this is interrupted, nobody is lost, and
+        the same call once more completes it.
         """
         rows = self._new_rows(names, embeddings, digests, detector_name)
         former: frozenset[str] = frozenset()
         if replaces != "nothing":
-            # Whoever was marked and is not among the names now, such as somebody none of whose
-            # photos could be used, stays.
-            former = self._ids(None if replaces == "all" else set(names))
+            # People who were marked and are not among the names now, because none of their
+            # photos could be used, stay.
+            former = self.mark(None if replaces == "all" else set(names))
             former = former if mark is None else former & mark
-        self._collection.put(rows)
-        self._collection.delete(former - {row[ROW_ID] for row in rows})
+        self._put(rows)
+        self._delete(former - {row[ROW_ID] for row in rows})
 
     def remove(self, name: str) -> int:
-        """Take a person out without touching the others.
-
-        Raises:
-            GalleryError: No such person.
-        """
-        ids = self._ids([name])
+        """Remove a person; gives the number of embeddings removed; see ``Gallery.remove``."""
+        ids = self.mark([name])
         if not ids:
             raise GalleryError(f"nobody named {name!r} is enrolled")
-        self._collection.delete(ids)
+        self._delete(ids)
         return len(ids)
 
     def rename(self, name: str, new_name: str) -> int:
-        """Call a person otherwise; returns how many embeddings that were.
+        """Rename a person; gives the number of embeddings renamed; see ``Gallery.rename``.
 
-        Cut off in between, the person has both names, and the same done once more ends it.
-
-        Raises:
-            InputError: The new name is none.
-            GalleryError: No such person, or the new name is another person's.
+        If this is interrupted, the person has both names, and the same call once more completes
+        it.
         """
         check_name(new_name)
         fields = (ROW_ID, NAME, PERSON, DIGEST, PHOTO, DETECTOR, ADDED, EMBEDDING)
-        rows = self._collection.rows(any_of(PERSON, [person_key(name)]), *fields)
+        rows = self._rows(of_people([name]), *fields)
         if not rows:
             raise GalleryError(f"nobody named {name!r} is enrolled")
         if new_name == name:
@@ -295,12 +273,220 @@ class MilvusGallery:
             row | {ROW_ID: renamed_id(row, new_name), NAME: new_name, PERSON: person_key(new_name)}
             for row in rows
         ]
-        if self._ids([new_name]) - {row[ROW_ID] for row in renamed}:
+        if self.mark([new_name]) - {row[ROW_ID] for row in renamed}:
             raise GalleryError(f"somebody named {new_name!r} is enrolled already")
-        self._collection.put(renamed)
-        self._collection.delete([row[ROW_ID] for row in rows])
+        self._put(renamed)
+        self._delete([row[ROW_ID] for row in rows])
         return len(rows)
 
     def close(self) -> None:
-        """Let go of the store; everything is kept already."""
-        self._collection.close()
+        """Close the store, so that another program can open its folder; nothing is left to save."""
+        self._store.close()
+
+    def _new_rows(
+        self, names: Sequence[str], embeddings: Any, digests: Sequence[str] | None, detector: str
+    ) -> list[dict[str, Any]]:
+        """Check new embeddings and make their rows."""
+        added = check_embeddings(embeddings, names, self._encoder.embedding_size)
+        return rows_of(names, added, check_labels(names, digests), detector)
+
+    def _nearest_people(self, client: Any, probes: Embeddings, k: int) -> list[list[Match]]:
+        """The k nearest people of each probe, nearest first, each by the nearest embedding.
+
+        Milvus gives the nearest embeddings, and those may all be one person's. The search then
+        goes on without the people found so far, so that the answer is that of the gallery in
+        memory, however many embeddings a person has. (Milvus's own grouping looks at a limited
+        number of embeddings, and may end before k people are found.)
+        """
+        limit = min(_MAX_ROWS, max(_MIN_ROWS, 4 * k))
+        search = partial(
+            client.search,
+            self._collection,
+            anns_field=EMBEDDING,
+            limit=limit,
+            output_fields=[NAME, PERSON],
+            search_params={"metric_type": METRIC_TYPES[self.metric]},
+            timeout=CALL_SECONDS,
+            consistency_level="Strong",
+        )
+        found: list[list[Match]] = []
+        for start in range(0, len(probes), _PROBES_AT_ONCE):
+            block = list(probes[start : start + _PROBES_AT_ONCE])
+            for probe, hits in zip(block, search(data=block), strict=True):
+                similarities: dict[str, float] = {}
+                persons: set[str] = set()
+                while True:
+                    # A person's first hit is the nearest.
+                    for hit in hits:
+                        persons.add(hit["entity"][PERSON])
+                        similarity = self._similarity(float(hit["distance"]))
+                        similarities.setdefault(hit["entity"][NAME], similarity)
+                    if len(hits) < limit or len(similarities) >= k:
+                        break
+                    others = any_of(PERSON, sorted(persons), other=True)
+                    (hits,) = search(data=[probe], filter=others)
+                nearest = sorted(similarities.items(), key=lambda item: (-item[1], item[0]))
+                found.append([Match(name, similarity) for name, similarity in nearest[:k]])
+        return found
+
+    def _similarity(self, distance: float) -> float:
+        """Milvus's number, a cosine or a squared distance, as a similarity."""
+        if self.metric == "cosine":
+            return min(1.0, max(-1.0, distance))
+        return -float(np.sqrt(max(0.0, distance)))
+
+    def _rows(self, filters: Iterable[str], *fields: str) -> list[dict[str, Any]]:
+        """Read these fields of all rows that any of the filters leaves, in any order."""
+        found: list[dict[str, Any]] = []
+        for filter in filters:
+            with self._client() as client:
+                if client is None:
+                    return []
+                rows = client.query_iterator(
+                    self._collection,
+                    batch_size=ROWS_AT_ONCE,
+                    filter=filter,
+                    output_fields=list(fields),
+                    timeout=CALL_SECONDS,
+                )
+                try:
+                    while batch := rows.next():
+                        # As lists the numbers would take eight times the memory.
+                        if EMBEDDING in fields:
+                            for row in batch:
+                                row[EMBEDDING] = np.array(row[EMBEDDING], np.float32)
+                        found += batch
+                finally:
+                    rows.close()
+        return found
+
+    def _put(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Write rows, in the place of rows with the same key; other writes may come in between."""
+        for batch in batches(rows):
+            with self._client(make=True) as client:
+                client.upsert(self._collection, batch, timeout=CALL_SECONDS)
+        self._rows_in_log += len(rows)
+        if self._rows_in_log >= ROWS_AT_ONCE and self._store.is_lite:
+            # Milvus Lite reads its files ten times faster than its log.
+            with self._client() as client:
+                client.flush(self._collection, timeout=CALL_SECONDS)
+            self._rows_in_log = 0
+
+    def _delete(self, ids: Collection[str]) -> None:
+        """Delete rows by their keys."""
+        for batch in batches(ids):
+            with self._client() as client:
+                if client is not None:
+                    filter = any_of(ROW_ID, batch)
+                    client.delete(self._collection, filter=filter, timeout=CALL_SECONDS)
+
+    @contextmanager
+    def _client(self, *, make: bool = False) -> Iterator[Any]:
+        """Lend a client with the collection loaded; None if the collection does not exist.
+
+        With ``make`` it is made. Each use comes through here, since the store may have been closed
+        in between; what Milvus refuses or fails at within it is a ``GalleryError``.
+        """
+        if not make and not self._store.exists():
+            yield None
+            return
+        with self._store.client() as client:
+            if not self._is_made:
+                self._is_made = self._find(client, make)
+            if self._is_made and self._loaded_by is not client:
+                client.load_collection(self._collection, timeout=CALL_SECONDS)
+                self._loaded_by = client
+            yield client if self._is_made else None
+
+    def _find(self, client: Any, make: bool) -> bool:
+        """Whether the collection exists, checked; made where that is wanted."""
+        if not client.has_collection(self._collection, timeout=CALL_SECONDS):
+            if not make:
+                return False
+            self._make(client)
+        found = client.describe_collection(self._collection, timeout=CALL_SECONDS)
+        properties = {key: str(value) for key, value in (found.get("properties") or {}).items()}
+        sizes = [
+            int(field["params"]["dim"]) for field in found["fields"] if field["name"] == EMBEDDING
+        ]
+        version = properties.get(_VERSION, "")
+        if not version.isdecimal() or not sizes:
+            raise GalleryError(f"{self._label} holds a collection, but no gallery of face_encode")
+        if int(version) > _NEWEST_VERSION:
+            raise GalleryError(
+                f"the gallery {self._label} was made by a later release of face_encode "
+                f"(format {version})"
+            )
+        check_encoder(
+            f"the gallery {self._label}",
+            properties.get(_ENCODER_NAME, ""),
+            properties.get(_FINGERPRINT, ""),
+            self._encoder,
+        )
+        if sizes != [self._encoder.embedding_size]:
+            raise GalleryError(
+                f"the gallery {self._label} is damaged: its embeddings have {sizes[0]} numbers, "
+                f"those of its encoder {self._encoder.embedding_size}"
+            )
+        kept = check_metric(properties.get(_METRIC, ""), GALLERY_METRICS)
+        if self._asked_metric not in (None, kept):
+            raise GalleryError(
+                f"the gallery {self._label} is searched by the metric {kept!r}, here it is "
+                f"{self._asked_metric!r}"
+            )
+        self.metric = kept
+        if text := properties.get(_CALIBRATION, ""):
+            self._calibration = Calibration.from_json(text)
+        self._make_indexes(client)
+        return True
+
+    def _make(self, client: Any) -> None:
+        """Make the collection, unless another program just did."""
+        from pymilvus.exceptions import MilvusException
+
+        try:
+            client.create_collection(
+                self._collection,
+                schema=schema_of(client, self._encoder.embedding_size),
+                consistency_level="Strong",
+                properties={
+                    _VERSION: str(_NEWEST_VERSION),
+                    _ENCODER_NAME: self._encoder.name,
+                    _FINGERPRINT: self._encoder.fingerprint,
+                    _METRIC: self.metric,
+                },
+                timeout=CALL_SECONDS,
+            )
+        except MilvusException:
+            if not client.has_collection(self._collection, timeout=CALL_SECONDS):
+                raise
+
+    def _make_indexes(self, client: Any) -> None:
+        """Make the indexes of embeddings and keys that are missing, each named like its field.
+
+        The program that made the collection may not have come to them yet.
+        """
+        from pymilvus.exceptions import MilvusException
+
+        made = client.list_indexes(self._collection, timeout=CALL_SECONDS)
+        kinds: dict[str, dict[str, str]] = {
+            EMBEDDING: {"index_type": self._index, "metric_type": METRIC_TYPES[self.metric]},
+            PERSON: {"index_type": "INVERTED"},
+            PHOTO: {"index_type": "INVERTED"},
+        }
+        for key, kind in kinds.items():
+            if key in made:
+                continue
+            indexes = client.prepare_index_params(field_name=key, index_name=key, **kind)
+            try:
+                # Not waiting until it is built: it is still empty, and loading waits.
+                client.create_index(self._collection, indexes, timeout=CALL_SECONDS, sync=False)
+            except MilvusException:
+                if key not in client.list_indexes(self._collection, timeout=CALL_SECONDS):
+                    raise
+
+
+def _only_detector(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The detector of all rows; empty if there are several."""
+    detectors = {str(row[DETECTOR]) for row in rows}
+    return detectors.pop() if len(detectors) == 1 else ""

@@ -11,7 +11,7 @@ from face_encode.gallery.base import EncoderIdentity, Gallery
 from face_encode.gallery.distances import Metric
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.milvus import MilvusGallery
-from face_encode.gallery.milvus_places import is_milvus, milvus_place
+from face_encode.gallery.milvus_store import is_milvus, milvus_address
 from face_encode.gallery.npz import read_content, read_open_content
 
 
@@ -85,7 +85,7 @@ def check_kept(text: str | os.PathLike[str], others: str = "") -> None:
 
 def gallery_label(text: str | os.PathLike[str]) -> str:
     """What a gallery is called in messages: its name, without a password that is in it."""
-    return milvus_place(text).label if is_milvus(text) else os.fspath(text)
+    return milvus_address(text).label if is_milvus(text) else os.fspath(text)
 
 
 def open_gallery(
@@ -105,10 +105,11 @@ def open_gallery(
     Args:
         uri: None or ``":memory:"`` for one that lives as long as the program; the path of an
             ``.npz`` file, which is read where it exists and written by ``close``; the path of a
-            folder that ends in ``.db``, kept by Milvus Lite within this program; or the address
-            of a Milvus server or cluster, ``http://host:19530``, with ``/database`` and
-            ``#collection`` behind it where they are others than the defaults. The last two take
-            ``pip install "face_encode[milvus]"`` and may be changed by several programs at once.
+            folder that ends in ``.db``, which Milvus Lite keeps open in this program until
+            ``close``; or the address of a Milvus server or cluster, ``http://host:19530``, with
+            ``/database`` and ``#collection`` behind it where they are others than the defaults,
+            which several programs may change at once. The last two take
+            ``pip install "face_encode[milvus]"``.
         encoder: The encoder whose embeddings it holds or is to hold.
         int8: Whether to keep the embeddings as a byte a number. A gallery that holds float32 goes
             over to that; one that holds int8 stays with it in any case. Not for Milvus.
@@ -127,8 +128,8 @@ def open_gallery(
 
     Raises:
         GalleryError: No such kind of gallery, none there where none may be made, one of another
-            metric, an index of nobody, or what a gallery in Milvus does not do; or it is damaged
-            or cannot be reached.
+            metric, an index of nobody, or what a gallery in Milvus does not do; or it is damaged,
+            cannot be reached, or another program has its ``.db`` folder open.
         InputError: No such metric, or int8 for one that looks at lengths.
         WrongEncoderError: Another encoder filled it.
         MissingExtraError: It takes an optional dependency that is not installed.

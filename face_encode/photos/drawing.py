@@ -1,4 +1,4 @@
-"""Draws boxes and names on photos, and makes faces unrecognisable."""
+"""Drawing boxes and names on photos, and making faces unrecognisable."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNKNOWN_COLOUR = (186, 48, 40)
 # OpenCV's draws ASCII alone.
 _FONTS = ("NotoSans-Regular.ttf", "DejaVuSans.ttf", "Arial Unicode.ttf", "arial.ttf")
 
-# What is blurred reaches so far out of a face's box, as a share of its sides.
+# How far the blur reaches out of a face's box, as a share of its sides.
 _BLUR_MARGIN = 0.3
 _BLUR_LATTICE = 6
 
@@ -45,14 +45,14 @@ def draw_boxes(
     height, width = image.shape[:2]
     picture = Image.fromarray(image).copy()
     draw = ImageDraw.Draw(picture)
-    # Lines and letters that can be seen on a thumbnail of a large photo too.
+    # Lines and letters grow with the photo, so that they show on its thumbnail.
     line = max(1, round(min(height, width) / 200))
     font = label_font(max(11, round(min(height, width) / 28)))
     for index, box in enumerate(boxes):
         colour = KNOWN_COLOUR if colours is None else colours[index]
         right, bottom = box.left + box.width - 1, box.top + box.height - 1
         draw.rectangle((box.left, box.top, right, bottom), outline=colour, width=line)
-        # A label is one line, whatever white space a name holds.
+        # A name may hold line breaks; a label is one line.
         label = "" if labels is None else " ".join(labels[index].split())
         if not label:
             continue
@@ -71,7 +71,7 @@ def draw_boxes(
 def labelled_boxes(
     faces: Iterable[Mapping[str, Any]],
 ) -> tuple[list[Box], list[str], list[tuple[int, int, int]]]:
-    """The boxes, labels and colours of faces that were named, as ``draw_boxes`` takes them.
+    """Boxes, labels and colours of named faces, as ``draw_boxes`` takes them.
 
     Args:
         faces: What ``match_image`` returned, or boxes as ``detect_faces`` gives them. A face that
@@ -102,8 +102,8 @@ def labelled_boxes(
 def blur_boxes(image: ImageArray, boxes: Sequence[Box]) -> ImageArray:
     """Make faces unrecognisable on a copy of a photo.
 
-    A face is reduced to a few averages, a lattice of six by six, and these are smoothed: what
-    a blur alone leaves could be sharpened again, what was averaged away is gone.
+    A face is reduced to six by six averages, which are then smoothed: a blur alone could be
+    sharpened again, averages cannot.
 
     Args:
         image: RGB, uint8, ``(H, W, 3)``; not changed.
@@ -141,7 +141,7 @@ def blur_boxes(image: ImageArray, boxes: Sequence[Box]) -> ImageArray:
 
 @lru_cache(maxsize=32)
 def label_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The first of the fonts with many scripts that the system has.
+    """Load the first font with many scripts that the system has.
 
     Args:
         size: Height of the letters, in pixels.

@@ -18,7 +18,7 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, GalleryError, ImageError, InputError
 from face_encode.files import as_path
 from face_encode.gallery.base import Gallery, Mark, Replaces, check_name
-from face_encode.gallery.milvus_places import is_milvus
+from face_encode.gallery.milvus_store import is_milvus
 from face_encode.gallery.mistakes import find_suspicions
 from face_encode.photos.reading import PhotoInput, content_digest, local_photo, path_of, place_of
 from face_encode.pipeline.checkpoint import UNFINISHED_SUFFIX, UnfinishedRun

@@ -16,7 +16,7 @@ import numpy as np
 
 from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.engines.table import KERAS
+from face_encode.encoders.engines import KERAS
 from face_encode.encoders.registry import load_encoder
 from face_encode.encoders.vgg16 import add_mlp_head, load_vggface_weights, vgg16_backbone
 from face_encode.errors import InputError

@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         FaceEncodeError: Any error of ours.
     """
     from face_encode.detectors.registry import load_detector
-    from face_encode.encoders.engines.table import KERAS
+    from face_encode.encoders.engines import KERAS
     from face_encode.encoders.registry import load_encoder
     from face_encode.training.distillation import (
         SETTINGS,

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from face_encode.detectors.base import Detector
 from face_encode.encoders.contract import EncoderContract, save_encoder
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.engines.table import KERAS
+from face_encode.encoders.engines import KERAS
 from face_encode.encoders.registry import load_encoder
 from face_encode.encoders.vgg16 import BLOCKS, vgg_embedding
 from face_encode.errors import InputError, ModelFileError

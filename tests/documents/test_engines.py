@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from face_encode import cli
-from face_encode.encoders.engines.table import engine_names
+from face_encode.encoders.engines import engine_names
 from tests.conftest import REPOSITORY
 from tests.documents.reading import broken_links, commands, run_python
 

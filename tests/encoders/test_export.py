@@ -11,10 +11,9 @@ import keras
 import numpy as np
 import pytest
 
-from face_encode.encoders import export
+from face_encode.encoders import conversion, export
 from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.engines import conversion
 from face_encode.encoders.export import export_encoder
 from face_encode.errors import EngineError, InputError, MissingExtraError
 from face_encode.types import CropRecipe, Embeddings, ImageArray

@@ -11,7 +11,7 @@ import pytest
 from face_encode.encoders import registry
 from face_encode.encoders.contract import EncoderContract, read_contract
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.engines.table import AUTOMATIC, KERAS
+from face_encode.encoders.engines import AUTOMATIC, KERAS
 from face_encode.encoders.registry import (
     KNOWN_ENCODERS,
     SHIPPED_ENCODERS,

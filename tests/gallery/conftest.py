@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from face_encode.gallery import npz
+from face_encode.gallery.base import EncoderIdentity, Gallery
 from face_encode.gallery.opening import open_gallery
 from tests.gallery.stores import Store
 
@@ -42,20 +43,38 @@ def is_mapped(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     return bool(request.param)
 
 
-@pytest.fixture(params=["memory", "npz", "int8", "milvus lite", "milvus server"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+@pytest.fixture(
+    params=[
+        "memory",
+        "npz",
+        "int8",
+        "milvus lite",
+        pytest.param("milvus server", marks=pytest.mark.slow),
+    ]
+)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """Each kind of gallery."""
     kind: str = request.param
     if kind == "memory":
-        return Store(lambda encoder: open_gallery(encoder=encoder), is_kept=False)
+        yield Store(lambda encoder: open_gallery(encoder=encoder), is_kept=False)
+        return
     if kind in ("npz", "int8"):
         small = kind == "int8"
         path = tmp_path / "people.npz"
-        return Store(lambda encoder: open_gallery(path, encoder=encoder, int8=small), int8=small)
+        yield Store(lambda encoder: open_gallery(path, encoder=encoder, int8=small), int8=small)
+        return
     pytest.importorskip("pymilvus")
     pytest.importorskip("milvus_lite")
     if kind == "milvus lite":
         uri = str(tmp_path / "people.db")
     else:
         uri = f"{request.getfixturevalue('milvus_server')}#t{uuid.uuid4().hex}"
-    return Store(lambda encoder: open_gallery(uri, encoder=encoder), holds_once=True)
+    opened: list[Gallery] = []
+
+    def open_one(encoder: EncoderIdentity) -> Gallery:
+        opened.append(open_gallery(uri, encoder=encoder))
+        return opened[-1]
+
+    yield Store(open_one, holds_once=True)
+    for gallery in opened:
+        gallery.close()

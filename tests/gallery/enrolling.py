@@ -1,6 +1,7 @@
 """A program that enrols people into a gallery, in many steps; it is run several times at once.
 
-``python enrolling.py URI WHO STEPS`` enrols ten embeddings a step, and prints a line for each.
+``python enrolling.py URI WHO STEPS`` enrols ten embeddings a step, prints a line for each, and
+lives until its input is closed.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def main() -> None:
         names = [who if number % 2 else "both" for number in range(IN_A_STEP)]
         gallery.replace(names, embeddings[rows], digests[rows], "nothing", detector_name="eyes")
         print(f"step {step}", flush=True)
+    sys.stdin.read()
 
 
 if __name__ == "__main__":

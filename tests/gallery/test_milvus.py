@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from face_encode.errors import GalleryError, InputError
 from face_encode.gallery.base import Gallery
 from face_encode.gallery.milvus import MilvusGallery
-from face_encode.gallery.milvus_collection import MilvusCollection
+from face_encode.gallery.milvus_store import milvus_address, open_store
 from face_encode.gallery.opening import open_gallery
 from tests.gallery.calibrations import BY_HAND
 from tests.gallery.common import SIXTEEN, Identity, vectors
@@ -19,8 +20,10 @@ pytest.importorskip("milvus_lite")
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "people.db"
+def path(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "people.db"
+    yield path
+    open_store(milvus_address(path)).close()
 
 
 @pytest.fixture
@@ -29,8 +32,9 @@ def collection() -> str:
     return f"t{uuid.uuid4().hex}"
 
 
+@pytest.mark.parametrize("kind", ["folder", pytest.param("server", marks=pytest.mark.slow)])
 def test_500_probes_get_the_same_names_in_memory_and_in_milvus(
-    path: Path, milvus_server: str, collection: str
+    kind: str, request: pytest.FixtureRequest, path: Path, collection: str
 ) -> None:
     identity = Identity(embedding_size=64)
     random = np.random.default_rng(3)
@@ -41,17 +45,16 @@ def test_500_probes_get_the_same_names_in_memory_and_in_milvus(
     embeddings = (of_person + 0.3 * random.normal(size=of_person.shape)).astype(np.float32)
     probes = people[random.integers(0, 400, 500)] + 0.4 * random.normal(size=(500, 64))
     memory = open_gallery(encoder=identity)
-    embedded = open_gallery(path, encoder=identity)
-    server = open_gallery(milvus_server, encoder=identity, collection=collection)
+    uri = path if kind == "folder" else request.getfixturevalue("milvus_server")
+    in_milvus = open_gallery(uri, encoder=identity, collection=collection)
     answers = []
-    for gallery in (memory, embedded, server):
+    for gallery in (memory, in_milvus):
         gallery.add(names, embeddings)
         answers.append(gallery.search(probes.astype(np.float32), k=3))
-    for expected, *others in zip(*answers, strict=True):
-        for found in others:
-            assert [match.name for match in found] == [match.name for match in expected]
-            similarities = [match.similarity for match in expected]
-            assert [match.similarity for match in found] == pytest.approx(similarities, abs=1e-6)
+    for expected, found in zip(*answers, strict=True):
+        assert [match.name for match in found] == [match.name for match in expected]
+        similarities = [match.similarity for match in expected]
+        assert [match.similarity for match in found] == pytest.approx(similarities, abs=1e-6)
 
 
 def test_what_others_enrol_meanwhile_is_not_replaced(
@@ -77,11 +80,11 @@ def test_a_replacement_cut_off_loses_nobody_and_is_ended_by_the_next(
     gallery = open_gallery(path, encoder=Identity())
     gallery.add(["Ada", "Bo"], vectors((1, 0), (0, 1)), ["a", "b"])
 
-    def cut_off(collection: MilvusCollection, ids: object) -> None:
+    def cut_off(gallery: MilvusGallery, ids: object) -> None:
         raise GalleryError("cut off")
 
     with monkeypatch.context() as patch:
-        patch.setattr(MilvusCollection, "delete", cut_off)
+        patch.setattr(MilvusGallery, "_delete", cut_off)
         with pytest.raises(GalleryError, match="cut off"):
             gallery.replace(["Ada"], vectors((1, 1)), ["c"], "same people")
         with pytest.raises(GalleryError, match="cut off"):

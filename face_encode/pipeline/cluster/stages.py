@@ -23,7 +23,7 @@ import numpy as np
 from face_encode.detectors.base import Detector
 from face_encode.encoders.contract import save_encoder
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
-from face_encode.encoders.engines.table import KERAS
+from face_encode.encoders.engines import KERAS
 from face_encode.errors import ClusterError, FaceEncodeError, InputError
 from face_encode.photos.folders import Place, in_a_line
 from face_encode.photos.reading import MAX_BYTES

@@ -1,0 +1,160 @@
+"""From a Keras model to a file that runs without Keras: ONNX, or TensorFlow Lite.
+
+Only on TensorFlow does Keras export batches of any size. On another backend a process of its own,
+in which Keras runs on TensorFlow, converts.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from face_encode.encoders.contract import EncoderContract, read_contract, save_encoder
+from face_encode.errors import EngineError, MissingExtraError
+from face_encode.terminal import without_native_notices
+
+if TYPE_CHECKING:
+    import keras
+
+FileFormat = Literal["onnx", "tflite"]
+
+INPUT_NAME = "crops"
+OUTPUT_NAME = "embeddings"
+
+_ONNX_CONVERTERS = ("tf2onnx", "onnx")
+
+
+def convert(
+    model: keras.Model, contract: EncoderContract, file_format: FileFormat, *, mirror: bool
+) -> bytes:
+    """Convert an encoder's network, with the pixels' scaling before it.
+
+    Args:
+        model: ``(N, height, width, 3)`` in, ``(N, D)`` out.
+        contract: How the model is used.
+        file_format: ONNX, or TensorFlow Lite.
+        mirror: Whether the mean over a crop and its mirror image becomes part of it.
+
+    Returns:
+        The content of a file that takes uint8 crops ``(N, height, width, 3)``, any N from 1 on.
+
+    Raises:
+        MissingExtraError: A converter is not installed.
+        EngineError: The converter fails.
+    """
+    if file_format == "onnx" and not all(map(importlib.util.find_spec, _ONNX_CONVERTERS)):
+        raise MissingExtraError(
+            'converting to ONNX needs tf2onnx and onnx: pip install "face_encode[export]"'
+        )
+    import keras
+
+    is_tensorflow = keras.backend.backend() == "tensorflow"
+    try:
+        with tempfile.TemporaryDirectory(prefix="face_encode-") as folder:
+            output = Path(folder, f"network.{file_format}")
+            (_export if is_tensorflow else _export_elsewhere)(model, contract, output, mirror)
+            return output.read_bytes()
+    # The converters raise whatever a foreign graph trips over.
+    except Exception as error:
+        raise EngineError(
+            f"the encoder {contract.name!r} cannot be converted to {file_format}: "
+            f"{first_line_of(error)}"
+        ) from error
+
+
+def release_of(distribution: str) -> str:
+    """Name and version of an installed package; nothing is imported."""
+    try:
+        return f"{distribution} {metadata.version(distribution)}"
+    except metadata.PackageNotFoundError:
+        return f"no {distribution}"
+
+
+def first_line_of(error: Exception) -> str:
+    """The first line of another library's error; its type where it has no message."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _export(model: keras.Model, contract: EncoderContract, output: Path, mirror: bool) -> None:
+    """Write the file from Keras on TensorFlow."""
+    import keras
+    import numpy as np
+
+    height, width = contract.crop.height, contract.crop.width
+    crops = keras.Input((height, width, 3), dtype="uint8", name=INPUT_NAME)
+    pixels: Any = keras.layers.Rescaling(contract.pixel_range[1] / 255)(crops)
+    if mirror:
+        both = keras.ops.stack([pixels, pixels[:, :, ::-1]], axis=1)
+        embeddings = model(keras.ops.reshape(both, (-1, height, width, 3)))
+        pairs = keras.ops.reshape(embeddings, (-1, 2, embeddings.shape[-1]))
+        whole = keras.Model(crops, keras.ops.mean(pairs, axis=1))
+    else:
+        whole = keras.Model(crops, model(pixels))
+    # Keras exports only a model that was called.
+    whole(np.zeros((1, height, width, 3), np.uint8))
+    with warnings.catch_warnings(), without_native_notices():
+        warnings.simplefilter("ignore")
+        if output.suffix == ".onnx":
+            whole.export(str(output), format="onnx", verbose=False)
+            _rename_ends(output)
+        else:
+            whole.export(str(output), format="litert", verbose=False)
+
+
+def _rename_ends(path: Path) -> None:
+    """Name the output and the size of a batch; Keras leaves them TensorFlow's names."""
+    import onnx
+
+    network = onnx.load(str(path))
+    (output,), (source,) = network.graph.output, network.graph.input
+    for node in network.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [OUTPUT_NAME if name == output.name else name for name in names]
+    output.name = OUTPUT_NAME
+    for end in (source, output):
+        end.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.save(network, str(path))
+
+
+def _export_elsewhere(
+    model: keras.Model, contract: EncoderContract, output: Path, mirror: bool
+) -> None:
+    """Write the file by a process in which Keras runs on TensorFlow."""
+    source = output.with_name("network.keras")
+    save_encoder(model, source, contract)
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, str(source), str(output), *["mirror"] * mirror],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode or not output.is_file():
+        last_line = next(reversed(done.stderr.strip().splitlines()), f"exit {done.returncode}")
+        raise EngineError(f"Keras on TensorFlow fails: {last_line}")
+
+
+def _main(source: str, output: str, *mirror: str) -> None:
+    import keras
+
+    contract = read_contract(source)
+    assert contract is not None
+    model = keras.saving.load_model(source, compile=False, safe_mode=True)
+    _export(model, contract, Path(output), bool(mirror))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,415 @@
+"""Engines: the libraries that run an encoder's network in the place of Keras.
+
+A network is converted to ONNX and compared with Keras once, and cached with everything else that
+only Keras could tell. From then on the encoder starts without Keras.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import platform
+import re
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import filelock
+import numpy as np
+
+from face_encode.encoders.compilation import Forward, compile_forward
+from face_encode.encoders.contract import EncoderContract
+from face_encode.encoders.conversion import (
+    INPUT_NAME,
+    OUTPUT_NAME,
+    convert,
+    first_line_of,
+    release_of,
+)
+from face_encode.errors import EngineError, InputError, MissingExtraError, ModelFileError
+from face_encode.files import open_regular, reason_of, replacing
+from face_encode.types import CropRecipe, Embeddings, ImageArray
+from face_encode.version import __version__
+from face_encode.weights import cache_folder
+
+if TYPE_CHECKING:
+    import keras
+
+AUTOMATIC = "auto"
+KERAS = "tensorflow"
+"""Keras itself, on whatever backend it runs on."""
+
+MAX_DIFFERENCE = 1e-3
+"""How far an embedding may be from the one that Keras gives; see :func:`largest_difference`."""
+
+IMAGES_PER_PIECE = 8
+"""Few enough that what passes from layer to layer stays in the processor's cache, many enough that
+a call's own cost does not count: measured best from 4 to 16."""
+
+Network: TypeAlias = Callable[[ImageArray], Embeddings]
+"""From uint8 ``(N, height, width, 3)``, N at least 1, to float32 ``(N, D)``, without the mirror
+image. Any number of threads may call it at once."""
+
+_FILE_VERSION = "2"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A library that runs a network from an ONNX file.
+
+    Attributes:
+        name: What it is chosen by, and the extra of this package that installs it.
+        library: The name by which its library is installed and imported.
+        open: From the content of an ONNX file and a number of processor cores to the network.
+    """
+
+    name: str
+    library: str
+    open: Callable[[bytes, int], Network]
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether the library is there; nothing is imported."""
+        return importlib.util.find_spec(self.library) is not None
+
+
+@dataclass(frozen=True, eq=False)
+class ConvertedNetwork:
+    """An encoder's network for one engine, with what only Keras could tell otherwise.
+
+    Attributes:
+        contract: How the network is used.
+        fingerprint: The encoder's.
+        embedding_size: Length D of an embedding.
+        refusal: Why the engine may not run the network; empty where it may.
+        content: The ONNX file, without the mirror image.
+    """
+
+    contract: EncoderContract
+    fingerprint: str
+    embedding_size: int
+    refusal: str
+    content: bytes
+
+
+def open_onnx_runtime(content: bytes, cores: int) -> Network:
+    """Open an ONNX file's network in ONNX Runtime, on the processor."""
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+
+    def open_session(threads: int) -> Network:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors only
+        processor = ["CPUExecutionProvider"]
+        session = onnxruntime.InferenceSession(content, options, providers=processor)
+        return lambda images: np.asarray(
+            session.run([OUTPUT_NAME], {INPUT_NAME: images})[0], np.float32
+        )
+
+    together = open_session(cores)
+    if cores == 1:
+        return together
+    alone = open_session(1)
+    pool = ThreadPoolExecutor(cores, thread_name_prefix="face_encode-onnx")
+
+    def run(images: ImageArray) -> Embeddings:
+        if len(images) < cores:
+            return together(images)
+        return np.concatenate(list(pool.map(alone, pieces_of(images, cores))))
+
+    return run
+
+
+def open_openvino(content: bytes, cores: int) -> Network:
+    """Open an ONNX file's network in OpenVINO, on the processor."""
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(content)
+
+    def open_requests(streams: int) -> list[Any]:
+        settings = {
+            "INFERENCE_NUM_THREADS": cores,
+            "NUM_STREAMS": streams,
+            # On processors with bfloat16 that would be the default, and 2.5e-3 off.
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        compiled = core.compile_model(model, "CPU", settings)
+        return [compiled.create_infer_request() for _ in range(streams)]
+
+    together, divided = open_requests(1), open_requests(cores)
+    # Two threads that hand over images at once have brought OpenVINO's bindings to a standstill;
+    # and a batch takes all cores by itself.
+    lock = threading.Lock()
+
+    def run(images: ImageArray) -> Embeddings:
+        requests = together if len(images) < cores else divided
+        pieces = pieces_of(images, len(requests))
+        embeddings = []
+        with lock:
+            for start in range(0, len(pieces), len(requests)):
+                at_once = list(zip(requests, pieces[start:], strict=False))
+                for request, piece in at_once:
+                    # OpenVINO takes a view of a larger array to lie in one piece.
+                    request.start_async([np.ascontiguousarray(piece)])
+                for request, _ in at_once:
+                    request.wait()
+                    embeddings.append(np.array(request.get_output_tensor(0).data, np.float32))
+        return np.concatenate(embeddings)
+
+    return run
+
+
+def pieces_of(images: ImageArray, cores: int) -> list[ImageArray]:
+    """Divide images into pieces that a core works on by itself.
+
+    Cores that share the images are busy from the first layer to the last; cores that share each
+    layer wait for each other at its end.
+    """
+    size = min(IMAGES_PER_PIECE, -(-len(images) // cores))
+    return [images[start : start + size] for start in range(0, len(images), size)]
+
+
+# ``auto`` takes the first that is installed.
+ENGINES = {
+    engine.name: engine
+    for engine in (
+        Engine("onnx", "onnxruntime", open_onnx_runtime),
+        Engine("openvino", "openvino", open_openvino),
+    )
+}
+
+
+def engine_names() -> tuple[str, ...]:
+    """The names that :func:`check_engine` accepts."""
+    return (AUTOMATIC, KERAS, *ENGINES)
+
+
+def check_engine(name: str) -> None:
+    """Refuse an unknown engine, or one whose library is missing.
+
+    Raises:
+        InputError: There is no such engine.
+        MissingExtraError: Its library is not installed.
+    """
+    if name not in engine_names():
+        raise InputError(f"the engine is one of {', '.join(engine_names())}. Received: {name!r}")
+    if name in ENGINES and not ENGINES[name].is_installed:
+        raise MissingExtraError(
+            f'the engine {name!r} needs {ENGINES[name].library}: pip install "face_encode[{name}]"'
+        )
+
+
+def start_engine(
+    name: str,
+    cache_key: tuple[str, str] | None,
+    load_keras: Callable[[], tuple[keras.Model, EncoderContract, str]],
+) -> tuple[str, Forward, ConvertedNetwork] | None:
+    """Start an engine with an encoder's network in it.
+
+    Args:
+        name: One of :func:`engine_names`, checked.
+        cache_key: The encoder's name and the SHA-256 of its file; None where its network is not
+            cached: then ``"auto"`` means Keras, since Keras starts faster than a conversion ends.
+        load_keras: Loads the encoder's model, contract and fingerprint.
+
+    Returns:
+        The engine's name, the forward pass (mirror image included), and the network; None where
+        Keras is to run it.
+
+    Raises:
+        EngineError: The engine asked for cannot run the network, its embeddings are further from
+            those of Keras than allowed, or the cache cannot be written to.
+        MissingExtraError: What converts the network is not installed.
+    """
+    is_automatic = name == AUTOMATIC
+    engine = ENGINES.get(name)
+    if is_automatic and cache_key is not None:
+        engine = next((each for each in ENGINES.values() if each.is_installed), None)
+    if engine is None:
+        return None
+    try:
+        network = _network(engine, cache_key, load_keras, must_cache=is_automatic)
+        if network.refusal:
+            raise EngineError(network.refusal)
+        with _errors_of(engine):
+            return engine.name, _forward(engine, network), network
+    except (EngineError, MissingExtraError) as error:
+        if not is_automatic:
+            raise
+        _log.warning("Keras runs the encoder: %s", error)
+        return None
+
+
+def _network(
+    engine: Engine,
+    cache_key: tuple[str, str] | None,
+    load_keras: Callable[[], tuple[keras.Model, EncoderContract, str]],
+    *,
+    must_cache: bool,
+) -> ConvertedNetwork:
+    """The network from the cache, or converted and then cached."""
+    if cache_key is None:
+        return _converted(engine, *load_keras())
+    # A later release of anything that takes part converts and compares anew.
+    releases = map(release_of, ("keras", "tensorflow", "tf2onnx", "onnx", engine.library))
+    used = " ".join([*cache_key, __version__, _FILE_VERSION, platform.machine(), *releases])
+    readable = re.sub(r"[^A-Za-z0-9]", "_", cache_key[0])[:40]
+    short = hashlib.sha256(used.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    path = cache_folder() / f"{readable}-{short}.network"
+    if (network := _read(path)) is not None:
+        return network
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(f"{path}.lock").acquire()
+    except OSError as error:
+        if must_cache:
+            raise EngineError(
+                f"a converted network cannot be kept in {path.parent}: {reason_of(error)}"
+            ) from error
+        return _converted(engine, *load_keras())
+    with lock:
+        # Another process may have done it in the meantime.
+        if (network := _read(path)) is None:
+            network = _converted(engine, *load_keras())
+            _write(path, network)
+    return network
+
+
+def _read(path: Path) -> ConvertedNetwork | None:
+    """Read a cached network; None where it is missing or damaged."""
+    try:
+        with open_regular(path) as file:
+            digest, _, body = file.read().partition(b"\n")
+        if hashlib.sha256(body).hexdigest().encode() != digest:
+            return None
+        record, _, content = body.partition(b"\n")
+        values = json.loads(record)
+        contract = EncoderContract.from_json(values.pop("contract"))
+        return ConvertedNetwork(contract=contract, content=content, **values)
+    # Whatever else than OSError: a working copy of the same version wrote the file.
+    except (OSError, KeyError, TypeError, ValueError, ModelFileError):
+        return None
+
+
+def _write(path: Path, network: ConvertedNetwork) -> None:
+    """Write a network: the SHA-256 of the rest, a line of JSON, and the ONNX file."""
+    values = {**asdict(network), "contract": network.contract.to_json()}
+    content = values.pop("content")
+    body = json.dumps(values).encode() + b"\n" + content
+    with replacing(path, EngineError) as temporary:
+        temporary.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+
+
+def _converted(
+    engine: Engine, model: keras.Model, contract: EncoderContract, fingerprint: str
+) -> ConvertedNetwork:
+    """Convert a network, and compare the engine with Keras."""
+    network = ConvertedNetwork(contract, fingerprint, int(model.output_shape[-1]), "", b"")
+    try:
+        network = replace(network, content=convert(model, contract, "onnx", mirror=False))
+        probes = probe_crops(contract.crop)
+        with _errors_of(engine):
+            received = _forward(engine, network)(probes)
+        difference = largest_difference(compile_forward(model, contract)(probes), received)
+        if not difference <= MAX_DIFFERENCE:  # so that NaN is refused
+            raise EngineError(
+                f"the engine {engine.name!r} ({release_of(engine.library)}) is refused for the "
+                f"encoder {contract.name!r}: its embeddings may differ from those of Keras by "
+                f"{MAX_DIFFERENCE:g} at most. Received: a largest difference of {difference:.2g}"
+            )
+    except EngineError as error:
+        return replace(network, refusal=str(error))
+    return network
+
+
+def _forward(engine: Engine, network: ConvertedNetwork) -> Forward:
+    """The forward pass by an engine, with the mirror image where the contract says so."""
+    import loky
+
+    opened: dict[int, Network] = {}
+
+    def run(crops: ImageArray) -> Embeddings:
+        # A forked process has none of the threads that a network runs on. It keeps the former
+        # network, which would wait for them at its end.
+        if os.getpid() not in opened:
+            opened[os.getpid()] = engine.open(network.content, int(loky.cpu_count()))
+        return opened[os.getpid()](crops)
+
+    def run_both(crops: ImageArray) -> Embeddings:
+        embeddings = run(np.concatenate([crops, crops[:, :, ::-1]]))
+        return np.asarray((embeddings[: len(crops)] + embeddings[len(crops) :]) / 2, np.float32)
+
+    forward = run_both if network.contract.mirror else run
+    # An engine that cannot open the network fails here and not at the first face.
+    crop = network.contract.crop
+    forward(np.zeros((1, crop.height, crop.width, 3), np.uint8))
+    return forward
+
+
+@contextmanager
+def _errors_of(engine: Engine) -> Iterator[None]:
+    try:
+        yield
+    # Each library raises types of its own.
+    except Exception as error:
+        raise EngineError(
+            f"the engine {engine.name!r} ({release_of(engine.library)}) cannot run this encoder: "
+            f"{first_line_of(error)}"
+        ) from error
+
+
+def probe_crops(recipe: CropRecipe) -> ImageArray:
+    """Eight crops, always the same, with colours, edges and textures like those of photographs.
+
+    Returns:
+        uint8 ``(8, height, width, 3)``; the last is black on one half and white on the other.
+    """
+    import cv2
+
+    generator = np.random.default_rng(20_150_610)
+    crops = np.zeros((8, recipe.height, recipe.width, 3), np.uint8)
+    for crop in crops[:-1]:
+        pixels = generator.standard_normal(crop.shape) / 32
+        # Waves from the size of a face down to that of an eye's corner, each octave half as
+        # strong: the spectrum of photographs falls about so (Field, 1987).
+        for octave in range(5):
+            points = generator.standard_normal((3 * 2**octave + 1, 3 * 2**octave + 1, 3))
+            pixels += cv2.resize(points, (recipe.width, recipe.height)) / 2**octave
+        crop[:] = np.clip(np.rint(127.5 + 60 * pixels), 0, 255)
+    crops[-1, :, recipe.width // 2 :] = 255
+    return crops
+
+
+def largest_difference(expected: Embeddings, received: Embeddings) -> float:
+    """The largest difference of any number of any embedding.
+
+    Embeddings shorter than 1 are compared as if brought to length 1: since they are compared by
+    their cosine, what counts is the difference in proportion.
+
+    Args:
+        expected: As Keras gives them, float32 ``(N, D)``.
+        received: As the engine gives them.
+
+    Returns:
+        0 where all are the same; NaN or infinite where an embedding is not finite, or of another
+        shape.
+    """
+    if expected.shape != received.shape:
+        return float("inf")
+    lengths = np.linalg.norm(expected.astype(np.float64), axis=1, keepdims=True)
+    with np.errstate(all="ignore"):
+        differences = np.abs(received.astype(np.float64) - expected) / np.minimum(lengths, 1)
+    # An embedding of zeros, which has no direction, agrees with its like.
+    differences[np.broadcast_to(lengths == 0, differences.shape) & (received == 0)] = 0
+    return float(differences.max())

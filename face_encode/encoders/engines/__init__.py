@@ -1,1 +1,0 @@
-"""Engines: the libraries that can run an encoder's network in the place of Keras."""
