@@ -177,15 +177,9 @@ def build_head(
 
     It is the original project's MLP head. Where the backbone has a projection of its own, the
     head and a linear map are added to that, which stays frozen, and begin at zero: training
-    starts from the encoder as it is.
-
-    Args:
-        backbone: The backbone that gives the features.
-        mean: float32 ``(F,)``, the features' mean over the training photos.
-        deviation: float32 ``(F,)``, their standard deviations, above 0.
-        embedding_size: Length D of the embedding; ignored where the backbone has a projection.
-        head_units: Units of the hidden layers.
-        dropout: Share of units dropped.
+    starts from the encoder as it is. Mean and deviation, float32 ``(F,)``, are those of the
+    features of the training photos, the deviation above 0; the embedding size is ignored where the
+    backbone has a projection.
     """
     given = keras.Input((backbone.feature_count,), name="features")
     # Features of different layers differ in size by orders of magnitude; one learning rate is

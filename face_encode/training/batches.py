@@ -177,8 +177,8 @@ def random_triplets(
         seed: The same seed gives the same triplets.
 
     Returns:
-        Rows of anchors, positives and negatives, each ``(count,)``; anchor and positive are two
-        photos of one person, the negative is someone else.
+        Rows of anchors, of positives, other photos of the same people, and of negatives, photos
+        of someone else; each int64 ``(count,)``.
 
     Raises:
         DatasetError: Fewer than two people, or nobody with two photos.

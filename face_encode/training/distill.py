@@ -25,10 +25,7 @@ DESCRIPTION = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the script.
-
-    Args:
-        arguments: The words behind the script's name; None takes the program's own.
+    """Run the script on arguments, None for the program's own.
 
     Returns:
         0 done; 1 an error of ours, printed in one line on standard error; 130 interrupted.
@@ -61,11 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Distil as the parsed arguments say; 0 when done.
-
-    Raises:
-        FaceEncodeError: Any error of ours.
-    """
+    """Distil as the parsed arguments say; 0 when done."""
     from face_encode.detectors.registry import load_detector
     from face_encode.encoders.engines import KERAS
     from face_encode.encoders.registry import load_encoder

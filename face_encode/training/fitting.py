@@ -86,7 +86,12 @@ Judge = Callable[[], dict[str, float]]
 
 
 class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
-    """Judges each epoch, keeps the best, lowers the learning rate, writes log and checkpoint."""
+    """Judges each epoch, keeps the best, lowers the learning rate, writes log and checkpoint.
+
+    The checkpoint is ``name.npz`` in the folder, the log ``name.csv``. The run's key stands for
+    everything that the run depends on: a checkpoint with another key is ignored. ``say`` takes one
+    line about each epoch.
+    """
 
     def __init__(
         self,
@@ -97,16 +102,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         run_key: str,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Choose how to judge, and where to write.
-
-        Args:
-            judge: Measures the network on people it does not train on.
-            schedule: When to lower the learning rate and stop.
-            folder: Folder of the checkpoint, ``name.npz``, and the log, ``name.csv``.
-            name: Name of the training.
-            run_key: Everything the run depends on; a checkpoint with another key is ignored.
-            say: Takes one line about each epoch.
-        """
+        """Choose how to judge, when to stop, and where to write."""
         super().__init__()
         self.judge = judge
         self.schedule = schedule

@@ -33,10 +33,7 @@ DESCRIPTION = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the script.
-
-    Args:
-        arguments: The words behind the script's name; None takes the program's own.
+    """Run the script on arguments, None for the program's own.
 
     Returns:
         0 done; 1 an error of ours, printed in one line on standard error; 130 interrupted.
@@ -114,20 +111,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def print_unless(quiet: bool) -> Callable[[str], None]:
     """A function that prints a line on standard error, or with ``quiet`` does nothing."""
-
-    def say(line: str) -> None:
-        if not quiet:
-            print(line, file=sys.stderr, flush=True)
-
-    return say
+    return lambda line: None if quiet else print(line, file=sys.stderr, flush=True)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Retrain as the parsed arguments say; 0 when done.
-
-    Raises:
-        FaceEncodeError: Any error of ours.
-    """
+    """Retrain as the parsed arguments say; 0 when done."""
     from face_encode.detectors.registry import load_detector
     from face_encode.training.backbones import open_backbone
     from face_encode.training.fitting import Schedule

@@ -15,11 +15,7 @@ from face_encode.training.verification import Verification
 
 
 def check_extra() -> None:
-    """Refuse to start a run whose report could not be written.
-
-    Raises:
-        MissingExtraError: matplotlib or tensorboard is not installed.
-    """
+    """Raise MissingExtraError before a run whose report could not be written."""
     for module in ("matplotlib", "tensorboard"):
         if find_spec(module) is None:
             raise MissingExtraError(
@@ -28,11 +24,7 @@ def check_extra() -> None:
 
 
 def write_events(folder: Path, stages: dict[str, Progress]) -> None:
-    """Write the epochs of each stage as TensorBoard events.
-
-    Args:
-        folder: Gets one sub-folder a stage; events of an earlier run there are replaced.
-        stages: Name of a stage -> its epochs.
+    """Write the epochs of each stage as TensorBoard events, in place of an earlier run's.
 
     Raises:
         ModelFileError: The events cannot be written.
@@ -64,14 +56,8 @@ def draw_report(
 ) -> None:
     """Draw the loss, the accuracy on the people chosen by, and the scores before and after.
 
-    Args:
-        path: The ``.png`` file to write.
-        stages: Name of a stage -> its epochs.
-        before: The untouched encoder on the test people.
-        after: The finished encoder on the test people.
-        scores: Cosine similarities before and after, ``(M,)`` each, and whether a pair is one
-            person, ``(M,)``.
-        threshold: The finished encoder's threshold.
+    The scores are the cosine similarities of the test pairs before and after, ``(M,)`` each, and
+    whether a pair is one person, ``(M,)``. The file is a PNG.
 
     Raises:
         ModelFileError: The picture cannot be written.

@@ -43,11 +43,7 @@ class PairSet:
 
     @classmethod
     def among(cls, people: npt.NDArray[np.int64], seed: int = 0) -> PairSet:
-        """Draw pairs: up to 20 a person of one person, and up to 200,000 of two.
-
-        Args:
-            people: int ``(N,)``, who is on each photo.
-            seed: The same seed gives the same pairs.
+        """Draw up to 20 pairs of each of the people ``(N,)``, and up to 200,000 of two people.
 
         Raises:
             DatasetError: There is no pair of one kind.

@@ -43,7 +43,7 @@ def test_crops_are_cut_once_and_come_from_the_cache_again(tmp_path: Path) -> Non
     assert first.digests == again.digests
 
 
-def test_a_changed_photo_is_cut_anew(tmp_path: Path) -> None:
+def test_a_changed_photo_is_cut_again(tmp_path: Path) -> None:
     folder = draw_people(tmp_path / "people", people=2, photos=2)
     before = crops_of(folder, tmp_path / "cache")
     shutil.copy(folder / "person_00" / "0.png", folder / "person_01" / "0.png")

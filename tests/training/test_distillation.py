@@ -112,7 +112,7 @@ class Run:
                 **changes,
             }
         )
-        # VGG16 is what is built where nothing is asked for.
+        # Without a builder, VGG16 is built.
         student = None if self.build is vgg16_student else self.build
         return distill_student(
             config, self.teacher, WholePhotoDetector(), student=student, progress=False, say=say
@@ -177,7 +177,7 @@ def test_folding_the_finished_student_changed_nothing(finished: Run) -> None:
     trained = keras.ops.convert_to_numpy(student(crops.astype(np.float32), training=False))
     embeddings = folded.encode(crops)
     assert embeddings.std(axis=0).max() > 0.01
-    # Both compute in float32: what is between them is rounding in the 7th digit, layer by layer.
+    # Both compute in float32, which rounds in the 7th digit, layer by layer.
     bound = 1e-4 * np.abs(trained).max()
     assert np.abs(adapter.targets(embeddings) - trained).max() < bound
     # The file holds these very weights, as float16 rounds them.
@@ -186,6 +186,7 @@ def test_folding_the_finished_student_changed_nothing(finished: Run) -> None:
         np.testing.assert_array_equal(weight, exact.astype(np.float16).astype(np.float32))
 
 
+@pytest.mark.parametrize("finished", [tiny_student], indirect=True, ids=["tiny_student"])
 def test_an_interrupted_run_ends_in_the_same_student(finished: Run, tmp_path: Path) -> None:
     class Stop(Exception):
         pass

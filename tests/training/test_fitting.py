@@ -146,7 +146,7 @@ def test_a_checkpoint_of_other_work_is_not_taken_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"no checkpoint at all"])
-def test_a_damaged_checkpoint_begins_anew(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_checkpoint_starts_again(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run.npz").write_bytes(content)
     _, progress = train(tmp_path, Schedule(epochs=1))
     assert len(progress.rows) == 2

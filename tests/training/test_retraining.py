@@ -145,7 +145,7 @@ def test_training_for_a_condition_and_the_whole_network(
     result = do(config, backbone)
     assert result.whole is not None
     assert len(result.whole.rows) == 3
-    # A teacher's whole network begins anew, triplets' with the trained head.
+    # With a teacher the whole network begins untouched, with triplets with the trained head.
     begun = {"semi_hard": result.head.best_score, "teacher": result.head.rows[0]["score"]}[loss]
     assert result.whole.rows[0]["score"] == pytest.approx(begun, abs=1e-3)
     rates = [progress.rows[0]["learning_rate"] for progress in (result.head, result.whole)]

@@ -1,4 +1,4 @@
-"""Views: what is kept of them, how a student sees them, and going on behind an interruption."""
+"""Views: their files, how a student sees them, and resuming after an interruption."""
 
 from __future__ import annotations
 
