@@ -196,7 +196,7 @@ def verify(
 ) -> dict[str, Any]:
     """Decide whether two photos show the same person, by the largest face of each.
 
-    Example:
+    Examples:
         >>> from face_encode import verify
         >>> verify("verify_dataset/Ada_Mirova/1.jpg", "examples/ada_mirova.jpg")["is_match"]
         True

@@ -52,7 +52,7 @@ from face_encode.types import (
 class Face_Encode_Model:
     """A model that recognises people by their faces.
 
-    Example:
+    Examples:
         >>> from face_encode import Face_Encode_Model, read_image
         >>> model = Face_Encode_Model()
         >>> report = model.fit_dataset("verify_dataset", progress=False)

@@ -29,7 +29,7 @@ class ReferenceEmbeddings:
     A label may have several embeddings; the nearest counts. The file that ``save`` writes is a
     gallery: with the metric ``"cosine"`` every command takes it.
 
-    Example:
+    Examples:
         >>> from face_encode import ReferenceEmbeddings, read_image
         >>> references = ReferenceEmbeddings()
         >>> ada = read_image("verify_dataset/Ada_Mirova/1.jpg")

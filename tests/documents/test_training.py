@@ -43,6 +43,7 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_siamese_network_learns_and_its_file_loads_in_a_fresh_process(clone: Path) -> None:
     namespace: dict[str, object] = {}
     (block,) = blocks("python")
