@@ -23,8 +23,9 @@ from PIL import Image
 from face_encode.evaluation.faces import central_face, similarities
 from face_encode.evaluation.metrics import equal_error_rate, tar_at_far, verification_accuracy
 from face_encode.evaluation.pairs import read_pairs
+from face_encode.gallery.distances import unit_length
 from face_encode.gallery.memory import MemoryGallery
-from face_encode.gallery.quantization import Quantizer, unit_length
+from face_encode.gallery.quantization import Quantizer
 from face_encode.pipeline.embedding_file import read_embeddings
 from face_encode.pipeline.embedding_table import EmbeddingTable
 from face_encode.types import Embeddings, Face

@@ -125,7 +125,7 @@ def strangers(embeddings: Array, owner: Array, rate: float = 0.01) -> None:
 
 def mislabelled(embeddings: Array, owner: Array, planted: int = 10) -> None:
     """Photos put into wrong folders, in a folder of five hundred photos."""
-    from face_encode.gallery.mistakes import find_suspicions
+    from face_encode.gallery.mistakes import find_label_problems
 
     sizes = np.bincount(owner)
     print(f"\n{planted} photos in wrong folders among 500: named (false warnings)")
@@ -145,7 +145,7 @@ def mislabelled(embeddings: Array, owner: Array, planted: int = 10) -> None:
                         rows[place] = random.choice(np.flatnonzero(~np.isin(owner, names)))
                     else:
                         names[place] = random.choice(names[names != names[place]])
-                found = find_suspicions(
+                found = find_label_problems(
                     [str(place) for place in range(500)], names.astype(str), embeddings[rows]
                 )
                 planted_ones = {str(place) for place in wrong}

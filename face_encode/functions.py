@@ -27,11 +27,16 @@ from face_encode.encoders.registry import DEFAULT_ENCODER, encoder_names, load_e
 from face_encode.errors import GalleryError, ImageError, InputError, MissingExtraError
 from face_encode.files import as_path, state_of
 from face_encode.gallery.base import Gallery, check_encoder
-from face_encode.gallery.distances import Metric, check_metric, distances, similarity_of
+from face_encode.gallery.distances import (
+    Metric,
+    check_metric,
+    distances,
+    similarity_of,
+    unit_length,
+)
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.milvus import MilvusGallery
 from face_encode.gallery.opening import names_gallery, open_gallery
-from face_encode.gallery.quantization import unit_length
 from face_encode.model import Face_Encode_Model, box_of
 from face_encode.photos.folders import people_in
 from face_encode.photos.reading import PhotoInput, content_digest, read_photo
@@ -177,10 +182,10 @@ def _searched(
 
 def _held_by(gallery: Gallery) -> _Enrolled:
     """The people in a gallery, which knows of no paths."""
-    held = gallery.copy()
-    if not len(held):
-        raise GalleryError("nobody is enrolled in this gallery")
+    held = gallery.rows()
     names = held.names.tolist()
+    if not names:
+        raise GalleryError("nobody is enrolled in this gallery")
     return _Enrolled(names, held.embeddings, [None] * len(names))
 
 

@@ -26,7 +26,7 @@ from face_encode.gallery.distances import (
 )
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.opening import open_gallery
-from face_encode.gallery.thresholds import check_threshold, decision_threshold
+from face_encode.gallery.thresholds import check_threshold
 from face_encode.photos.drawing import draw_boxes, labelled_boxes
 from face_encode.photos.folders import people_in
 from face_encode.photos.reading import (
@@ -109,8 +109,13 @@ class Face_Encode_Model:
     @property
     def threshold(self) -> float:
         """Cosine similarity from which a face counts as the person found."""
-        gallery, own = self.gallery, self.encoder.contract.threshold
-        return decision_threshold(self._threshold, gallery.calibration, own, gallery)
+        if self._threshold is not None:
+            return self._threshold
+        calibration = self.gallery.calibration
+        if calibration is None:
+            return self.encoder.contract.threshold
+        # The size is asked for only here: a gallery on a server takes a call for it.
+        return calibration.threshold(max(1, len(self.gallery)))
 
     @threshold.setter
     def threshold(self, value: float) -> None:
@@ -119,8 +124,10 @@ class Face_Encode_Model:
     @property
     def verification_threshold(self) -> float:
         """Cosine similarity from which two photos count as of one person."""
-        own = self.encoder.contract.threshold
-        return decision_threshold(self._threshold, self.gallery.calibration, own)
+        if self._threshold is not None:
+            return self._threshold
+        calibration = self.gallery.calibration
+        return self.encoder.contract.threshold if calibration is None else calibration.threshold()
 
     @property
     def threshold_source(self) -> str:
@@ -415,7 +422,9 @@ class Face_Encode_Model:
             GalleryError: It cannot be written; a file already there stays whole.
         """
         gallery = self.gallery
-        (gallery if isinstance(gallery, MemoryGallery) else gallery.copy()).save(path)
+        if not isinstance(gallery, MemoryGallery):
+            gallery = MemoryGallery.from_rows(gallery.rows(), self.encoder)
+        gallery.save(path)
 
     def load_gallery(self, path: str | os.PathLike[str], *, approximate: bool = False) -> None:
         """Take the people of a gallery that exists, in the place of all who were enrolled.

@@ -13,11 +13,13 @@ import pytest
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, GalleryError, InputError, WrongEncoderError
+from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.thresholds import Calibration
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.reading import read_image
 from face_encode.types import ImageArray, Match
 from tests.conftest import EXAMPLES, VERIFY_DATASET
+from tests.gallery.calibrations import BY_HAND
 
 KNOWN_EXAMPLES = sorted(
     path for path in EXAMPLES.glob("*.jpg") if path.stem not in ("group", "stranger")
@@ -271,3 +273,28 @@ def test_a_calibrated_gallery_sets_the_threshold_and_gives_probabilities(
     model.threshold = 0.95
     assert model.threshold == 0.95
     assert not model.compare_encodings(face, other)[1]
+
+
+class Calibrated(MemoryGallery):
+    """A gallery that holds ten photos of nobody."""
+
+    def __len__(self) -> int:
+        return 10
+
+
+def test_a_threshold_is_the_one_set_or_the_calibrated_one_or_the_encoders(encoder: Encoder) -> None:
+    model = Face_Encode_Model(encoder)
+    model.gallery = gallery = Calibrated(encoder)
+    own = encoder.contract.threshold
+    assert model.threshold == model.verification_threshold == own
+    # By the logarithm of the number enrolled; two photos alone are compared as with one.
+    gallery.calibration = BY_HAND
+    assert model.threshold == pytest.approx(0.6)
+    assert model.verification_threshold == 0.5
+    model.gallery = MemoryGallery(encoder)
+    model.gallery.calibration = BY_HAND
+    assert model.threshold == 0.5
+    for given in (-1.0, 0.3, 1.0):
+        model.threshold = given
+        assert model.threshold == model.verification_threshold == given
+        assert Face_Encode_Model(encoder, threshold=given).threshold == given

@@ -232,7 +232,7 @@ def run_calibrate(options: argparse.Namespace) -> int:
     # The gallery is opened before the work, so that a wrong one is refused in time.
     gallery = None if path is None else open_gallery(path, encoder=encoder, create=False)
     if from_gallery and gallery is not None:
-        people = gallery.copy()
+        people = gallery.rows()
         names, embeddings = people.names, people.embeddings
     else:
         names, faces = embed_people(options.people, detector, encoder, workers=options.workers)

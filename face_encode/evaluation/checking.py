@@ -10,7 +10,7 @@ from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.evaluation.faces import embed_people
 from face_encode.evaluation.html import Page, check_report_path, thumbnail
-from face_encode.gallery.mistakes import Suspicion, find_suspicions
+from face_encode.gallery.mistakes import LabelProblem, find_label_problems
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class CheckResult:
 
     photos: int
     people: int
-    suspicions: tuple[Suspicion, ...]
+    suspicions: tuple[LabelProblem, ...]
     left_out: tuple[tuple[str, str], ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def check_people(
     )
     rows = [(row, face.box) for row, face in enumerate(faces.faces) if face is not None]
     kept = [row for row, _ in rows]
-    suspicions = find_suspicions(
+    suspicions = find_label_problems(
         [faces.photos[row] for row in kept],
         names[kept].tolist(),
         faces.embeddings[kept],

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from face_encode.gallery.base import Gallery as Gallery
     from face_encode.gallery.memory import MemoryGallery as MemoryGallery
     from face_encode.gallery.milvus import MilvusGallery as MilvusGallery
-    from face_encode.gallery.mistakes import find_suspicions as find_suspicions
+    from face_encode.gallery.mistakes import LabelProblem as LabelProblem
+    from face_encode.gallery.mistakes import find_label_problems as find_label_problems
     from face_encode.gallery.opening import load_gallery as load_gallery
     from face_encode.gallery.opening import open_gallery as open_gallery
     from face_encode.gallery.thresholds import Calibration as Calibration
@@ -20,7 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "base": ["EncoderIdentity", "Gallery"],
         "memory": ["MemoryGallery"],
         "milvus": ["MilvusGallery"],
-        "mistakes": ["find_suspicions"],
+        "mistakes": ["LabelProblem", "find_label_problems"],
         "opening": ["load_gallery", "open_gallery"],
         "thresholds": ["Calibration"],
     },

@@ -1,10 +1,13 @@
-"""An approximate index, for galleries so large that looking at everybody takes too long.
+"""An approximate index, for galleries too large to compare a probe with everybody.
 
-The embeddings are divided into cells around so many centres (an inverted file; Sivic and
-Zisserman, Video Google, 2003), with a byte a number, by ``faiss`` (Douze et al., The Faiss library,
-2024). A search looks through the cells whose centres are nearest to the probe. The best that it
-meets are then calculated exactly, so that each similarity is right; but the nearest of all may lie
-in another cell.
+The embeddings are divided into cells around centres (an inverted file; Sivic and Zisserman, Video
+Google, 2003), at one byte a number, by ``faiss`` (Douze et al., The Faiss library, 2024). A search
+goes through the cells whose centres are nearest to the probe. The best rows in them are then
+compared exactly, so that each similarity is correct; but the nearest row of all may lie in another
+cell.
+
+The cells are saved beside the gallery's file, in a file whose name holds the checksum of the
+embeddings and its own: NAME-EMBEDDINGS-OWN.faiss.
 """
 
 from __future__ import annotations
@@ -28,37 +31,40 @@ from face_encode.errors import GalleryError, MissingExtraError
 from face_encode.files import open_regular, reason_of, settle
 from face_encode.gallery.base import check_undamaged
 from face_encode.gallery.columns import Enrolled
-from face_encode.gallery.quantization import unit_length
+from face_encode.gallery.distances import unit_length
 from face_encode.terminal import tracked
 from face_encode.types import Embeddings
 
-# Times the square root of the rows: so many cells. With more of them a search is faster, as each
-# holds fewer rows, and misses more.
+# The number of cells is this times the square root of the rows. With more cells a search is faster,
+# because each holds fewer rows, and misses more.
 _CELLS = 2
-# Cells that a search looks through: of up to 16,000 rows all, of a million an eighth, of ten
-# millions a 25th. docs/search.md has what is missed.
-_LOOKED_THROUGH = 256
-# Where these hold fewer rows than are asked for, so many times as many are looked through.
+# Cells that a search goes through: all for up to 16,000 rows, an eighth of a million, a 25th of ten
+# millions. docs/search.md says what is missed.
+_CELLS_SEARCHED = 256
+# Where these hold fewer rows than are asked for, this many times as many cells are searched.
 _FURTHER = 4
-# The centres are means of so many rows each, found in so many rounds: more make no better cells.
+# Rows of which a centre is the mean, and rounds of finding it: more make no better cells.
 _ROWS_A_CENTRE, _ROUNDS = 64, 5
 _ADDED_AT_ONCE = 32_768
 
+_ENDING = ".faiss"
+_PIECE_BYTES = 1 << 24
+
 
 class ApproximateIndex:
-    """The embeddings of a gallery in cells, by the numbers of their rows.
+    """The rows of a gallery in cells.
 
-    Any number of threads may search at once, each on one core: faiss' own threads, which it
-    shares among all, come to a standstill in a process that was forked.
+    Any number of threads may search at once, each on one core: the threads of faiss itself, shared
+    by all searches, would wait forever in a forked process.
     """
 
     def __init__(self, cells: Any) -> None:
-        """Take an inverted file of ``faiss``, of unit vectors."""
+        """Wrap an inverted file of ``faiss``, of unit vectors."""
         self._cells = cells
 
     @classmethod
     def of(cls, enrolled: Enrolled, *, progress: bool = True) -> ApproximateIndex:
-        """Put everybody into cells, which takes some ten seconds for a million.
+        """Build an index, in about ten seconds for a million rows.
 
         Args:
             enrolled: At least one row.
@@ -97,12 +103,12 @@ class ApproximateIndex:
         """Read a file whose checksum is known to be right.
 
         Raises:
-            GalleryError: It is of other embeddings, or no such file.
+            GalleryError: It is not such a file, or of other embeddings.
             MissingExtraError: ``faiss`` is not installed.
         """
         faiss = _faiss()
-        # By Python's file: faiss would take the path for one in the system's own encoding, and
-        # follow it to others that a file may name.
+        # Through Python's file: faiss itself would decode the path by the system's encoding, and
+        # open other files that this one may name.
         try:
             with open_regular(path) as file:
                 cells = faiss.read_index(faiss.PyCallbackIOReader(file.read))
@@ -121,19 +127,20 @@ class ApproximateIndex:
         return cls(cells)
 
     def write(self, path: Path) -> None:
-        """Write the cells to a file.
+        """Write the index to a file.
 
         Raises:
-            OSError: It cannot be written; or a RuntimeError of ``faiss``.
+            OSError: It cannot be written.
+            RuntimeError: ``faiss`` cannot write it.
         """
         faiss = _faiss()
         with open(path, "wb") as file:
             faiss.write_index(self._cells, faiss.PyCallbackIOWriter(file.write))
 
     def nearest_rows(self, probe: npt.NDArray[np.floating], count: int) -> npt.NDArray[np.intp]:
-        """Rows near a probe, ``(D,)`` of any length, as many as asked for or all there are.
+        """Find ``count`` rows near a probe ``(D,)`` of any length, or all where there are fewer.
 
-        They are likely to be the nearest ones, in no promised order.
+        They are likely to be the nearest ones, and come in any order.
 
         Raises:
             GalleryError: The index is damaged.
@@ -141,25 +148,25 @@ class ApproximateIndex:
         faiss = _faiss()
         unit = unit_length(np.asarray(probe, np.float32)[np.newaxis])
         total = self._cells.ntotal
-        looked_through = _LOOKED_THROUGH
+        cells = _CELLS_SEARCHED
         while True:
-            parameters = faiss.SearchParametersIVF(nprobe=looked_through)
+            parameters = faiss.SearchParametersIVF(nprobe=cells)
             _, (found,) = self._cells.search(unit, min(count, total), params=parameters)
-            # Behind the last of them comes -1.
+            # faiss fills up missing rows with -1.
             rows = np.asarray(found[found >= 0], np.intp)
-            if len(rows) == min(count, total) or looked_through >= self._cells.nlist:
+            if len(rows) == min(count, total) or cells >= self._cells.nlist:
                 break
-            looked_through *= _FURTHER
+            cells *= _FURTHER
         if len(rows) and rows.max() >= total:
             raise GalleryError("the approximate index is damaged: it names rows that are not there")
         return rows
 
 
 def _units(enrolled: Enrolled, rows: npt.NDArray[np.intp]) -> Embeddings:
-    """Some rows, brought to length 1.
+    """Some rows, scaled to length 1.
 
     Raises:
-        GalleryError: One is not finite; faiss would lose it without a word.
+        GalleryError: One is not finite; faiss would drop it silently.
     """
     units = unit_length(enrolled.embeddings_of(rows))
     check_undamaged(units)
@@ -168,7 +175,7 @@ def _units(enrolled: Enrolled, rows: npt.NDArray[np.intp]) -> Embeddings:
 
 @cache
 def _faiss() -> Any:
-    """The library, where it is installed."""
+    """Import the library."""
     try:
         import faiss
     except ImportError as error:
@@ -176,22 +183,18 @@ def _faiss() -> Any:
             'an approximate index takes faiss: pip install "face_encode[index]"'
         ) from error
     if hasattr(os, "register_at_fork"):
-        # Its threads are not there in a process that was forked, and it would wait for them.
+        # A forked process has none of its threads, and faiss would wait for them.
         os.register_at_fork(after_in_child=lambda: faiss.omp_set_num_threads(1))
     return faiss
 
 
-_ENDING = ".faiss"
-_PIECE_BYTES = 1 << 24
-
-
 def find_index(gallery: Path, rows: int, size: int) -> ApproximateIndex | None:
-    """Open the index of a gallery's file, where there is a whole one.
+    """Open the index of a gallery's file; None where there is none that is undamaged.
 
     Args:
         gallery: The gallery's file.
-        rows: How many embeddings it holds.
-        size: Numbers of each.
+        rows: Number of its embeddings.
+        size: Length of each.
 
     Raises:
         GalleryError: The gallery's file cannot be read.
@@ -205,44 +208,39 @@ def find_index(gallery: Path, rows: int, size: int) -> ApproximateIndex | None:
     return None
 
 
-def write_index(gallery: Path, index: ApproximateIndex) -> None:
-    """Write the index of a gallery's file beside it, in the place of former ones.
+def save_index(gallery: Path, index: ApproximateIndex | None) -> None:
+    """Write an index beside a gallery's file, and remove those of former embeddings.
+
+    Args:
+        gallery: The gallery's file.
+        index: None keeps an index of the same embeddings.
 
     Raises:
-        GalleryError: It cannot be written.
+        GalleryError: The gallery's file cannot be read, or the index cannot be written.
     """
     former = _indices(gallery)
-    temporary = gallery.with_name(f".{secrets.token_hex(8)}{_ENDING}")
-    try:
-        index.write(temporary)
-        name = f"{gallery.stem}-{_stamp(gallery)}-{_checksum(temporary)}{_ENDING}"
-        settle(temporary, gallery.with_name(name))
-    # faiss raises its own where the disk is full.
-    except (OSError, RuntimeError) as error:
-        raise GalleryError(f"cannot write the index of {gallery}: {error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    _remove([path for path in former if path.name != name])
-
-
-def remove_stale_indices(gallery: Path) -> None:
-    """Remove indices of what a gallery's file held before it was written anew."""
-    if indices := _indices(gallery):
-        beginning = f"{gallery.stem}-{_stamp(gallery)}-"
-        _remove([path for path in indices if not path.name.startswith(beginning)])
-
-
-def _remove(paths: list[Path]) -> None:
-    """Remove files, where that can be done."""
-    for path in paths:
-        # One that stays is passed over, because its name does not fit any more.
-        with suppress(OSError):
-            path.unlink()
+    stays = f"{gallery.stem}-{_stamp(gallery)}-"
+    if index is not None:
+        temporary = gallery.with_name(f".{secrets.token_hex(8)}{_ENDING}")
+        try:
+            index.write(temporary)
+            stays += f"{_checksum(temporary)}{_ENDING}"
+            settle(temporary, gallery.with_name(stays))
+        # faiss raises its own where the disk is full.
+        except (OSError, RuntimeError) as error:
+            raise GalleryError(f"cannot write the index of {gallery}: {error}") from error
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+    for path in former:
+        if not path.name.startswith(stays):
+            # A file that stays is ignored, because its name no longer fits.
+            with suppress(OSError):
+                path.unlink()
 
 
 def _indices(gallery: Path) -> list[Path]:
-    """Files named as indices of a gallery's file."""
+    """The files named as indices of a gallery's file."""
     name = re.compile(re.escape(gallery.stem) + "-[0-9a-f]{8}-[0-9a-f]{8}" + re.escape(_ENDING))
     beginning = glob.escape(gallery.stem)
     return sorted(
@@ -251,7 +249,7 @@ def _indices(gallery: Path) -> list[Path]:
 
 
 def _stamp(gallery: Path) -> str:
-    """The checksum of a gallery's embeddings, as its archive says it."""
+    """The checksum of a gallery's embeddings, as the archive records it."""
     try:
         with zipfile.ZipFile(gallery) as archive:
             return f"{archive.getinfo('embeddings.npy').CRC:08x}"
@@ -260,11 +258,7 @@ def _stamp(gallery: Path) -> str:
 
 
 def _checksum(path: Path) -> str:
-    """The checksum of a file.
-
-    Raises:
-        GalleryError: It cannot be read.
-    """
+    """The checksum of a file."""
     checksum = 0
     try:
         with open_regular(path) as file:

@@ -1,74 +1,95 @@
-"""What a gallery is, wherever it is kept."""
+"""The interface that every gallery has, and the checks that all of them share."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import GalleryError, InputError, WrongEncoderError
+from face_encode.files import TextArray
 from face_encode.gallery.distances import Metric
 from face_encode.gallery.thresholds import Calibration
 from face_encode.types import Embeddings, Match
 
-if TYPE_CHECKING:
-    from face_encode.gallery.memory import MemoryGallery
-
-# Euclidean distances of embeddings at length 1 rank as cosine does: no search of their own.
+# Euclidean distances of unit embeddings rank as cosine does, and need no search of their own.
 GALLERY_METRICS: tuple[Metric, ...] = ("cosine", "euclidean")
-"""What a gallery can be searched by; ``"euclidean"`` compares embeddings as they are."""
+"""The metrics of a search; ``"euclidean"`` compares embeddings as the encoder gave them."""
 
 Replaces: TypeAlias = Literal["all", "same people", "nothing"]
-"""Which of a gallery's embeddings new ones take the place of: everybody's; those of the people whom
-the new ones are of; or none."""
+"""Which enrolled embeddings new ones replace: everybody's; those of the people that the new ones
+belong to; or none."""
 
 Ranking: TypeAlias = Literal["best", "mean"]
-"""How near a person is, who may have many embeddings enrolled: ``"best"`` as near as the nearest of
-them, ``"mean"`` the mean of the similarities of all of them."""
+"""How near a person with several embeddings is: ``"best"`` the similarity of the nearest one,
+``"mean"`` the mean of the similarities of all."""
 
 RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
 
 Mark: TypeAlias = "frozenset[str] | None"
-"""What a gallery held at a moment, by ``Gallery.mark``; None where nobody else can change it."""
+"""What a shared gallery held when ``Gallery.mark`` was called; None where no other program can
+change the gallery."""
 
 
 class EncoderIdentity(Protocol):
-    """What a gallery has to know of the encoder that fills it."""
+    """What a gallery has to know about the encoder that fills it."""
 
     @property
     def name(self) -> str:
-        """What the encoder is called."""
+        """The encoder's name."""
 
     @property
     def fingerprint(self) -> str:
-        """The same for two encoders exactly when they embed alike."""
+        """Equal for two encoders exactly when their embeddings are."""
 
     @property
     def embedding_size(self) -> int:
         """Length D of an embedding."""
 
 
-class Gallery(Protocol):
-    """The enrolled people: their embeddings and names, and the search in them.
+@dataclass(frozen=True, eq=False)
+class GalleryRows:
+    """The content of a gallery at one moment, a row an embedding, in the order of enrolment.
 
     Attributes:
-        calibration: What ``face-encode calibrate`` learnt for this encoder, or None; what is set
-            here is kept with the gallery.
+        names: The person of each row, str array of n.
+        embeddings: float32 ``(n, D)``; of length 1 from int8.
+        digests: The content digest of each row's photo, str array of n, empty where unknown.
+        detector_name: The detector that found all the faces, empty where unknown or several.
+        metric: The metric of a search, one of ``GALLERY_METRICS``.
+        calibration: The result of ``face-encode calibrate``, or None.
+    """
+
+    names: TextArray
+    embeddings: Embeddings
+    digests: TextArray
+    detector_name: str
+    metric: Metric
+    calibration: Calibration | None
+
+
+class Gallery(Protocol):
+    """The enrolled people: their names and embeddings, and the search among them.
+
+    Attributes:
+        calibration: The result of ``face-encode calibrate`` for this encoder, or None; what is
+            set here is stored with the gallery.
     """
 
     calibration: Calibration | None
 
     @property
     def is_shared(self) -> bool:
-        """Whether other programs may change it at the same time."""
+        """Whether other programs may change the gallery at the same time."""
 
     @property
     def encoder_name(self) -> str:
-        """The name of the encoder whose embeddings it holds."""
+        """The name of the encoder that filled the gallery."""
 
     @property
     def encoder_fingerprint(self) -> str:
@@ -76,48 +97,46 @@ class Gallery(Protocol):
 
     @property
     def detector_name(self) -> str:
-        """The detector that found all the faces, empty where unknown or where it was several."""
+        """The detector that found all the faces, empty where unknown or several."""
 
     @property
     def metric(self) -> Metric:
-        """What a search compares by, one of ``GALLERY_METRICS``."""
+        """The metric of a search, one of ``GALLERY_METRICS``."""
 
     @property
     def precision(self) -> Literal["float32", "int8"]:
-        """How the embeddings are kept: as they came, or as a byte a number."""
+        """How the embeddings are stored: as they came, or at one byte a number."""
 
     @property
     def embeddings(self) -> Embeddings:
-        """All of them, float32 ``(n, D)``, in the order of enrolment; of length 1 from int8."""
+        """All embeddings, float32 ``(n, D)``, in the order of enrolment; of length 1 from int8."""
 
     @property
-    def names(self) -> npt.NDArray[np.str_]:
+    def names(self) -> TextArray:
         """The person of each embedding, str array of n."""
 
     def __len__(self) -> int:
         """Number of embeddings enrolled."""
 
     def add(
-        self,
-        names: Sequence[str],
-        embeddings: Embeddings,
-        digests: Sequence[str] | None = None,
+        self, names: Sequence[str], embeddings: Embeddings, digests: Sequence[str] | None = None
     ) -> None:
         """Enrol embeddings.
 
         Args:
             names: n names of people; one person may have many embeddings.
             embeddings: float32 ``(n, D)``.
-            digests: n content digests of the photos they come from, if known, so that the same
-                photo need not be encoded again; an empty one is none.
+            digests: n content digests of the photos, empty where unknown, so that the same photo
+                need not be encoded again; None where all are unknown.
 
         Raises:
-            InputError: Embeddings or digests that are not one for each name, an embedding of
-                another length, not finite or all zeros, or what is no name; nothing has changed.
+            InputError: The embeddings or digests are not one for each name, an embedding has
+                another length, is not finite or is all zeros, or a name is not a person's name;
+                nothing has changed.
         """
 
     def mark(self, names: Collection[str] | None = None) -> Mark:
-        """What is enrolled at this moment, of these people or of all, to give to ``replace``."""
+        """Note what is enrolled now, of these people or of all, to pass to ``replace``."""
 
     def replace(
         self,
@@ -135,10 +154,10 @@ class Gallery(Protocol):
             names: As for ``add``.
             embeddings: As for ``add``.
             digests: As for ``add``.
-            replaces: Whose place they take; see ``Replaces``.
+            replaces: Which embeddings they replace; see ``Replaces``.
             detector_name: The detector that found the faces, if known.
-            mark: What was enrolled when the work on these began: whatever another program has
-                enrolled in a shared gallery since then stays. None takes this moment.
+            mark: What was enrolled when the work on these began: embeddings that another program
+                has added to a shared gallery since then stay. None takes this moment.
 
         Raises:
             InputError: As for ``add``; nothing has changed.
@@ -147,17 +166,15 @@ class Gallery(Protocol):
     def known_photos(
         self, detector_name: str, digests: Collection[str] | None = None
     ) -> Mapping[str, npt.NDArray[np.float32]]:
-        """Content digest -> embedding of the photos enrolled with the help of this detector.
-
-        What is known need not be encoded again.
+        """Look up the photos enrolled with this detector, which need not be encoded again.
 
         Args:
             detector_name: The detector.
-            digests: Only these are asked for; None for all. A gallery may give more.
+            digests: The content digests of interest; None for all. A gallery may return more.
 
         Returns:
-            Embeddings, float32 ``(D,)``, as in ``embeddings``. Where a photo is enrolled several
-            times, one of them.
+            Content digest -> embedding, float32 ``(D,)``, as in ``embeddings``. Where a photo is
+            enrolled several times, one of its embeddings.
         """
 
     def search(
@@ -167,66 +184,56 @@ class Gallery(Protocol):
 
         Args:
             embeddings: float32 ``(m, D)``.
-            k: How many people for each, at the most.
+            k: At most this many people for each.
             ranking: How near a person is; see ``Ranking``.
 
         Returns:
             m lists, each with the nearest person first, one entry a person; people who are
             equally near come in the order of their names. The similarity is the cosine, or minus
             the Euclidean distance, by the gallery's metric: of the person's nearest embedding for
-            ``"best"``, the mean of those of all the person's embeddings for ``"mean"``. Where
-            nobody is enrolled the lists are empty.
+            ``"best"``, the mean over all the person's embeddings for ``"mean"``. Where nobody is
+            enrolled the lists are empty.
 
         Raises:
-            InputError: Embeddings of another length or not finite, k below 1, or no such ranking.
+            InputError: An embedding has another length or is not finite, k is below 1, or the
+                ranking is unknown.
             GalleryError: The gallery is damaged or cannot be reached.
         """
 
     def remove(self, name: str) -> int:
-        """Take a person out; returns how many embeddings that were.
+        """Remove a person; returns how many embeddings that person had.
 
         Raises:
-            GalleryError: No such person.
+            GalleryError: Nobody of that name is enrolled.
         """
 
     def rename(self, name: str, new_name: str) -> int:
-        """Call a person otherwise; returns how many embeddings that were.
+        """Rename a person; returns how many embeddings that person has.
 
         Raises:
-            InputError: The new name is none.
-            GalleryError: No such person, or the new name is another person's.
+            InputError: The new name is not a person's name.
+            GalleryError: Nobody of that name is enrolled, or the new name is taken.
         """
 
     def people(self) -> dict[str, int]:
-        """How many embeddings each person has, in the order of enrolment."""
+        """Name -> number of embeddings, in the order of enrolment."""
 
-    def copy(self) -> MemoryGallery:
-        """The same people in memory, in a gallery that changes apart from this one."""
+    def rows(self) -> GalleryRows:
+        """Read everything that is enrolled at this moment."""
 
     def close(self) -> None:
-        """Write to a file what has not been written yet, or let go of the store.
+        """Save what has changed, or disconnect from the store.
 
         Raises:
             GalleryError: It cannot be written.
         """
 
 
-def check_ranking(ranking: object) -> Ranking:
-    """Check an argument that says how near a person is.
-
-    Raises:
-        InputError: None of ``RANKINGS``.
-    """
-    if not isinstance(ranking, str) or ranking not in RANKINGS:
-        raise InputError(f"a ranking is one of {', '.join(RANKINGS)}. Received: {ranking!r}")
-    return ranking
-
-
 def check_encoder(where: str, name: str, fingerprint: str, encoder: EncoderIdentity) -> None:
-    """Refuse to use a gallery with another encoder than the one that filled it.
+    """Refuse a gallery that was filled by another encoder.
 
     Raises:
-        WrongEncoderError: Names both.
+        WrongEncoderError: Names both encoders.
     """
     if fingerprint != encoder.fingerprint:
         raise WrongEncoderError(
@@ -237,11 +244,11 @@ def check_encoder(where: str, name: str, fingerprint: str, encoder: EncoderIdent
 
 
 def check_name(name: str) -> None:
-    """Refuse what is no person's name.
+    """Check a person's name.
 
     Raises:
-        InputError: No text, empty, or with control characters or broken encoding in it. Joiners
-            without a width are allowed: Persian and Hindi names are written with them.
+        InputError: It is not text, is empty, or contains control characters or broken encoding.
+            Joiners without a width are allowed: Persian and Hindi names are written with them.
     """
     if (
         not isinstance(name, str)
@@ -253,13 +260,13 @@ def check_name(name: str) -> None:
         )
 
 
-# The characters of the two categories that ``check_name`` refuses, which never grow by others:
+# The characters of the two categories that ``check_name`` refuses; neither category ever grows:
 # https://www.unicode.org/policies/stability_policy.html, property values of Cc and Cs.
 _REFUSED = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuse what is no person's name among many, a million in a fraction of a second.
+    """Check many names, a million in a fraction of a second.
 
     Raises:
         InputError: As for ``check_name``.
@@ -273,31 +280,53 @@ def check_names(names: Sequence[str]) -> None:
             check_name(name)
 
 
-def check_embeddings(embeddings: Any, names: Sequence[str], size: int) -> Embeddings:
-    """Embeddings that are to be enrolled, as float32 ``(n, D)``.
+def check_new(
+    names: Sequence[str], embeddings: Any, digests: Sequence[str] | None, size: int
+) -> tuple[Embeddings, Sequence[str]]:
+    """Check the arguments of ``Gallery.add``; ``size`` is the length D of an embedding.
 
-    Args:
-        embeddings: Of n people.
-        names: n names.
-        size: D.
+    Returns:
+        The embeddings as float32 ``(n, D)``, and n digests, empty ones for None.
 
     Raises:
-        InputError: Another number or length of embeddings, or one that is not finite or is all
-            zeros.
+        InputError: As for ``Gallery.add``.
     """
-    added = _float32(embeddings)
-    check_shape(added.shape, names, size)
+    is_ready = isinstance(embeddings, np.ndarray) and embeddings.dtype == np.float32
+    added: Embeddings = embeddings if is_ready else as_float32(embeddings)
+    if added.shape != (len(names), size):
+        raise InputError(
+            f"{len(names)} names take embeddings of shape ({len(names)}, {size}). "
+            f"Received: shape {added.shape}"
+        )
     lengths = np.linalg.norm(added, axis=1)
     if not np.isfinite(lengths).all() or not (lengths > 0).all():
         raise InputError("an embedding is finite and not all zeros; at least one is not")
-    return added
+    check_names(names)
+    digests = [""] * len(names) if digests is None else digests
+    if len(digests) != len(names):
+        raise InputError(f"{len(names)} names take as many digests. Received: {len(digests)}")
+    return added, digests
+
+
+def as_float32(embeddings: Any) -> Embeddings:
+    """Convert an argument that holds embeddings.
+
+    Raises:
+        InputError: It is not an array of numbers.
+    """
+    try:
+        # A number beyond the range of float32 becomes infinite, and is refused as that.
+        with np.errstate(over="ignore"):
+            return np.asarray(embeddings, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"embeddings are an array of numbers: {error}") from error
 
 
 def check_undamaged(values: npt.NDArray[np.floating]) -> None:
-    """Refuse what only damaged embeddings give: a file that is mapped is not read beforehand.
+    """Check numbers of a gallery whose file was mapped, and therefore not checked when opened.
 
     Args:
-        values: Embeddings that are enrolled, or similarities to them.
+        values: Enrolled embeddings, or similarities to them.
 
     Raises:
         GalleryError: A value is not finite.
@@ -306,70 +335,18 @@ def check_undamaged(values: npt.NDArray[np.floating]) -> None:
         raise GalleryError("the gallery is damaged: an embedding in it is not finite")
 
 
-def check_shape(shape: tuple[int, ...], names: Sequence[str], size: int) -> None:
-    """Refuse embeddings of another number than of names, or of another length than ``size``.
-
-    Raises:
-        InputError: Such ones.
-    """
-    if shape != (len(names), size):
-        raise InputError(
-            f"{len(names)} names take embeddings of shape ({len(names)}, {size}). "
-            f"Received: shape {shape}"
-        )
-
-
-def check_labels(names: Sequence[str], digests: Sequence[str] | None) -> Sequence[str]:
-    """The digests of photos, one for each of the names; empty ones where there are none.
-
-    Raises:
-        InputError: A name that is none, or another number of digests.
-    """
-    check_names(names)
-    digests = [""] * len(names) if digests is None else digests
-    if len(digests) != len(names):
-        raise InputError(f"{len(names)} names take as many digests. Received: {len(digests)}")
-    return digests
-
-
-def check_probes(embeddings: Any, size: int) -> Embeddings:
-    """Embeddings that are searched for, as float32 ``(m, D)``, D being ``size``.
-
-    Raises:
-        InputError: Another length of embedding, or one that is not finite.
-    """
-    probes = _float32(embeddings)
-    if probes.ndim != 2 or probes.shape[1] != size:
-        raise InputError(
-            f"this gallery takes embeddings of shape (m, {size}). Received: shape {probes.shape}"
-        )
-    if not np.isfinite(probes).all():
-        raise InputError("an embedding is finite; at least one is not")
-    return probes
-
-
 def check_cosine(metric: Metric, what: str) -> None:
-    """Refuse what knows directions only where a search looks at lengths.
+    """Refuse a gallery by Euclidean distance where only directions are kept.
 
     Args:
         metric: The gallery's.
-        what: What that is, and what it does with directions, in two words.
+        what: What keeps only directions, with its verb: "int8 keeps".
 
     Raises:
-        InputError: A search by Euclidean distance.
+        InputError: The metric is not cosine.
     """
     if metric != "cosine":
         raise InputError(
             f"{what} the direction of an embedding only, which is enough for the metric "
             f"'cosine'. Received: a gallery of the metric {metric!r}"
         )
-
-
-def _float32(embeddings: Any) -> Embeddings:
-    """Embeddings as float32."""
-    try:
-        # What float32 cannot hold becomes infinite, and is refused as that.
-        with np.errstate(over="ignore"):
-            return np.asarray(embeddings, np.float32)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"embeddings are an array of numbers: {error}") from error

@@ -1,4 +1,4 @@
-"""Who is enrolled: the columns of a gallery, a row an embedding."""
+"""The columns of a gallery in memory: one row an embedding."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from face_encode.gallery.quantization import Coded, Codes, Quantizer
 from face_encode.types import Embeddings
 
 DigestColumn: TypeAlias = npt.NDArray[Any]
-"""uint8 ``(n, W)``, the bytes that hexadecimal digests of one length stand for, zeros where a
-digest is unknown (W is 0 where all are); or a str array of n, where digests are anything else."""
+"""uint8 ``(n, W)``, the bytes of hexadecimal digests of one length, zeros where a digest is unknown
+(W is 0 where all are); or a str array of n, where the digests are anything else."""
 
 
 def pack_digests(digests: Sequence[str]) -> DigestColumn:
-    """Take digests into half the bytes that they have as text; unknown ones are empty."""
+    """Pack digests into half the bytes that they have as text; unknown ones are empty."""
     texts = text_array(digests)
     known = texts != ""
     width = max(map(len, digests), default=0)
     packed = np.zeros((len(texts), width // 2), np.uint8)
     try:
-        # Spaces, which it would pass over, make another length, and that the next line refuses.
+        # fromhex skips spaces; the bytes are then too few, and the next line refuses them.
         content = bytes.fromhex("".join(digests))
         packed[known] = np.frombuffer(content, np.uint8).reshape(-1, max(1, width // 2))
     except ValueError:
@@ -36,7 +36,7 @@ def pack_digests(digests: Sequence[str]) -> DigestColumn:
 
 
 def digest_texts(column: DigestColumn) -> TextArray:
-    """The digests as text, str array of n, empty where unknown."""
+    """Unpack digests into a str array of n, empty where unknown."""
     if column.ndim == 1:
         return np.asarray(column, np.str_)
     if not column.size:
@@ -48,7 +48,7 @@ def digest_texts(column: DigestColumn) -> TextArray:
 
 
 def join_digests(first: DigestColumn, second: DigestColumn) -> DigestColumn:
-    """One column of two, packed where both are."""
+    """Join two columns, packed where both are."""
     if first.ndim == second.ndim == 2:
         width = max(first.shape[1], second.shape[1])
         if {first.shape[1], second.shape[1]} <= {0, width}:
@@ -61,19 +61,18 @@ def join_digests(first: DigestColumn, second: DigestColumn) -> DigestColumn:
 
 @dataclass(frozen=True, eq=False)
 class Enrolled:
-    """The columns of a gallery; none is ever written into, so that they can be shared.
+    """The enrolled people as columns; no array is ever written to, so that they can be shared.
 
     Attributes:
         rows: float32 ``(n, D)``, the embeddings as the encoder gave them; or int8 ``(n, D)``,
             their codes.
-        scales: float32 ``(n,)``: of float32 rows the length of each, above 0; of codes the step.
-        owners: int32 ``(n,)``, whose each is: a place in ``people``.
-        people: The names, in the order of enrolment; everybody has at least one row.
-        digests: Of the photos that they come from; see ``DigestColumn``.
-        quantizer: What codes stand for; None before the first of them, which sets it, and for
-            float32.
-        reach: How far what codes stand for is from the quantizer's centre, at the most.
-        index: Codes of float32 rows, for a search to look through first; or None.
+        scales: float32 ``(n,)``: the length of each float32 row, above 0; the step of each code.
+        owners: int32 ``(n,)``, the person of each row as an index of ``people``.
+        people: The names, in the order of enrolment; each has at least one row.
+        digests: Digests of the photos; see ``DigestColumn``.
+        quantizer: Converts codes; None for float32, and before the first int8 rows, which set it.
+        reach: Largest distance of a coded embedding from the quantizer's centre.
+        index: Codes of float32 rows that a search goes through first; or None.
     """
 
     rows: Embeddings | Codes
@@ -86,16 +85,14 @@ class Enrolled:
     index: Coded | None = None
 
     @classmethod
-    def nobody(cls, size: int, *, int8: bool = False) -> Enrolled:
-        """The columns before anybody is enrolled, for embeddings of so many numbers."""
-        none: Embeddings | Codes = np.empty((0, size), np.float32)
-        return cls(
-            np.empty((0, size), np.int8) if int8 else none,
-            np.empty(0, np.float32),
-            np.empty(0, np.int32),
-            (),
-            pack_digests([]),
-        )
+    def nobody(
+        cls, size: int, *, int8: bool = False, quantizer: Quantizer | None = None
+    ) -> Enrolled:
+        """The columns before anybody is enrolled, for embeddings of length ``size``."""
+        none = np.empty(0, np.float32)
+        owners, digests = np.empty(0, np.int32), np.empty((0, 0), np.uint8)
+        rows: Embeddings | Codes = np.empty((0, size), np.int8) if int8 else none.reshape(0, size)
+        return cls(rows, none, owners, (), digests, quantizer)
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -108,11 +105,10 @@ class Enrolled:
 
     @property
     def coded(self) -> Coded | None:
-        """The codes that a search looks through: the rows, or the index of float32 ones."""
+        """The codes that a search goes through: int8 rows, or the index of float32 rows."""
         if not self.is_int8 or self.quantizer is None:
             return self.index
-        rows = np.asarray(self.rows, np.int8)
-        return Coded(rows, self.scales, self.quantizer, self.reach)
+        return Coded(np.asarray(self.rows, np.int8), self.scales, self.quantizer, self.reach)
 
     @property
     def names(self) -> TextArray:
@@ -121,31 +117,17 @@ class Enrolled:
 
     @cached_property
     def counts(self) -> npt.NDArray[np.intp]:
-        """How many rows each person has, in the order of ``people``."""
+        """The number of rows of each person, in the order of ``people``."""
         return np.bincount(self.owners, minlength=len(self.people))
 
     @cached_property
     def place_of(self) -> dict[str, int]:
-        """Name -> place in ``people``."""
+        """Name -> index in ``people``."""
         return {name: place for place, name in enumerate(self.people)}
-
-    @property
-    def embeddings(self) -> Embeddings:
-        """float32 ``(n, D)``; from codes widened anew, of length 1."""
-        return self._widened(self.rows)
-
-    def embeddings_of(self, rows: Sequence[int] | npt.NDArray[np.intp]) -> Embeddings:
-        """Those of some rows."""
-        return self._widened(self.rows[np.asarray(rows, np.intp)])
-
-    def _widened(self, rows: npt.NDArray[Any]) -> Embeddings:
-        if self.is_int8 and len(rows) and self.quantizer is not None:
-            return self.quantizer.dequantize(np.asarray(rows, np.int8))
-        return np.asarray(rows, np.float32)
 
     @cached_property
     def row_of_digest(self) -> dict[str, int]:
-        """Known digest -> row; the last row of those with the same photo."""
+        """Known digest -> row; the last row where several come from the same photo."""
         return {digest: row for row, digest in enumerate(self.digest_texts.tolist()) if digest}
 
     @property
@@ -153,10 +135,22 @@ class Enrolled:
         """The digests as text, str array of n, empty where unknown."""
         return digest_texts(self.digests)
 
+    @property
+    def embeddings(self) -> Embeddings:
+        """float32 ``(n, D)``; converted from codes at each access, and then of length 1."""
+        return self.embeddings_of(slice(None))
+
+    def embeddings_of(self, rows: slice | Sequence[int] | npt.NDArray[np.intp]) -> Embeddings:
+        """The embeddings of some rows, float32."""
+        taken = self.rows[rows if isinstance(rows, slice) else np.asarray(rows, np.intp)]
+        if self.is_int8 and len(taken) and self.quantizer is not None:
+            return self.quantizer.dequantize(np.asarray(taken, np.int8))
+        return np.asarray(taken, np.float32)
+
     def joined(
         self, names: Sequence[str], embeddings: Embeddings, digests: Sequence[str]
     ) -> Enrolled:
-        """With further rows behind these.
+        """These rows followed by new ones.
 
         Args:
             names: m names.
@@ -165,22 +159,23 @@ class Enrolled:
         """
         if not len(embeddings):
             return self
-        lengths = np.linalg.norm(embeddings, axis=1)
-        place_of = dict(self.place_of)
+        place_of = {name: place for place, name in enumerate(self.people)}
         owners = [place_of.setdefault(name, len(place_of)) for name in names]
         added: npt.NDArray[Any] = embeddings
         quantizer, reach, index = self.quantizer, self.reach, self.index
         if self.is_int8:
-            # By what the first of all set; a later mean would round all of them once more.
+            # The first rows set the quantizer; a later mean would round all of them again.
             coded = Coded.of(embeddings, quantizer)
-            added, lengths, quantizer = coded.codes, coded.steps, coded.quantizer
+            added, scales, quantizer = coded.codes, coded.steps, coded.quantizer
             reach = max(reach, coded.reach)
-        elif index is not None:
-            coded = Coded.of(embeddings, index.quantizer).blurred_from(embeddings)
-            index = index.joined(coded)
+        else:
+            scales = np.linalg.norm(embeddings, axis=1)
+            if index is not None:
+                coded = Coded.of(embeddings, index.quantizer, with_blur=True)
+                index = index.joined(coded)
         return Enrolled(
             np.concatenate([self.rows, added]),
-            np.concatenate([self.scales, lengths], dtype=np.float32),
+            np.concatenate([self.scales, scales], dtype=np.float32),
             np.concatenate([self.owners, np.asarray(owners, np.int32)]),
             tuple(place_of),
             join_digests(self.digests, pack_digests(digests)),
@@ -190,7 +185,7 @@ class Enrolled:
         )
 
     def quantized(self) -> Enrolled:
-        """The same people with codes for rows."""
+        """The same people with codes as rows."""
         if self.is_int8:
             return self
         if not len(self):
@@ -206,27 +201,21 @@ class Enrolled:
         )
 
     def indexed(self) -> Enrolled:
-        """The same people, float32, with codes to look through first; at least one row."""
+        """The same people with codes for a search to go through; at least one row."""
         if self.coded is not None:
             return self
         embeddings = self.embeddings
-        index = Coded.of(embeddings).blurred_from(embeddings)
-        return dataclasses.replace(self, index=index)
-
-    def cleared(self) -> Enrolled:
-        """With nobody; whoever comes is coded as those were who are gone."""
-        nobody = Enrolled.nobody(self.rows.shape[1], int8=self.is_int8)
-        return dataclasses.replace(nobody, quantizer=self.quantizer)
+        return dataclasses.replace(self, index=Coded.of(embeddings, with_blur=True))
 
     def without(self, names: Sequence[str]) -> Enrolled:
-        """Without some people; names of others are passed over."""
+        """The same people except these; unknown names are ignored."""
         places = [self.place_of[name] for name in set(names) if name in self.place_of]
         if not places:
             return self
         stays = np.ones(len(self.people), bool)
         stays[places] = False
         rows = stays[self.owners]
-        # Where those who stay are found in the shorter list.
+        # The index of each remaining person in the shorter list.
         moved = np.cumsum(stays, dtype=np.int32) - np.int32(1)
         return dataclasses.replace(
             self,
@@ -239,7 +228,7 @@ class Enrolled:
         )
 
     def renamed(self, name: str, new_name: str) -> Enrolled:
-        """With one person called otherwise, by a name that nobody else has."""
+        """The same people, one of them under a new name that nobody else has."""
         people = list(self.people)
         people[self.place_of[name]] = new_name
         return dataclasses.replace(self, people=tuple(people))

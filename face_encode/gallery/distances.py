@@ -1,13 +1,13 @@
 """Distances between embeddings, and the thresholds that belong to them.
 
-Inside this package a comparison is a similarity, higher is nearer. Distances are for those who
-come from a library that speaks of them.
+Inside this package a comparison is a similarity, higher is nearer; distances are for callers who
+come from a library that returns them.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +21,28 @@ brought to length 1, 0..2; it ranks as cosine does."""
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
-# Embeddings taken to double precision at once: 64 MB of 128 numbers each.
+FloatT = TypeVar("FloatT", np.float32, np.float64)
+
+# Embeddings converted to double precision at once: 64 MB of 128 numbers each.
 _BLOCK_ROWS = 65_536
+
+
+def unit_length(embeddings: npt.NDArray[FloatT]) -> npt.NDArray[FloatT]:
+    """Scale embeddings, ``(D,)`` or ``(N, D)``, to length 1; an embedding of zeros stays as it is.
+
+    The type, float32 or float64, is kept.
+    """
+    lengths = np.linalg.norm(embeddings, axis=-1, keepdims=True)
+    # Without this lower bound an embedding of zeros would be divided by zero.
+    shortest = np.finfo(embeddings.dtype).tiny
+    return np.asarray(embeddings / np.maximum(lengths, shortest), embeddings.dtype)
 
 
 def check_metric(metric: object, allowed: tuple[Metric, ...] = METRICS) -> Metric:
     """Check an argument that names a metric.
 
     Raises:
-        InputError: None of those allowed.
+        InputError: It is not one of those allowed.
     """
     if not isinstance(metric, str) or metric not in allowed:
         raise InputError(f"a metric is one of {', '.join(allowed)}. Received: {metric!r}")
@@ -39,7 +52,8 @@ def check_metric(metric: object, allowed: tuple[Metric, ...] = METRICS) -> Metri
 def distances(a: npt.ArrayLike, b: npt.ArrayLike, metric: Metric) -> npt.NDArray[np.float64]:
     """Distances between each embedding of one array and each of another.
 
-    In double precision, because the difference of two nearly equal faces drowns in single.
+    They are computed in double precision: in single precision rounding hides the difference
+    between two nearly equal faces.
 
     Args:
         a: ``(m, D)``.
@@ -50,8 +64,9 @@ def distances(a: npt.ArrayLike, b: npt.ArrayLike, metric: Metric) -> npt.NDArray
         float64 ``(m, n)``, lower is nearer.
 
     Raises:
-        InputError: Not such arrays, not finite, or no such metric; for ``"cosine"`` and
-            ``"euclidean_l2"`` also an embedding of zeros, which has no direction.
+        InputError: The arrays have other shapes or are not finite, or the metric is unknown; for
+            ``"cosine"`` and ``"euclidean_l2"`` also where an embedding is all zeros, because it
+            has no direction.
     """
     check_metric(metric)
     first, second = np.asarray(a), np.asarray(b)
@@ -70,13 +85,13 @@ def distances(a: npt.ArrayLike, b: npt.ArrayLike, metric: Metric) -> npt.NDArray
             result[:, rows] = 1 - np.clip(products, -1, 1)
         else:
             squares = (probes**2).sum(axis=1)[:, np.newaxis] + (others**2).sum(axis=1)
-            # Rounding makes the square of a tiny distance negative now and then.
+            # Rounding can make the square of a tiny distance negative.
             result[:, rows] = np.sqrt(np.maximum(squares - 2 * products, 0))
     return result
 
 
 def _prepared(embeddings: npt.NDArray[np.generic], metric: Metric) -> npt.NDArray[np.float64]:
-    """Embeddings in double precision, and brought to length 1 where the metric asks for it."""
+    """Embeddings in double precision, of length 1 where the metric needs that."""
     try:
         values = np.asarray(embeddings, np.float64)
     except (TypeError, ValueError) as error:
@@ -85,25 +100,24 @@ def _prepared(embeddings: npt.NDArray[np.generic], metric: Metric) -> npt.NDArra
         raise InputError("an embedding is finite; at least one is not")
     if metric == "euclidean":
         return values
-    lengths = np.linalg.norm(values, axis=1, keepdims=True)
-    if not lengths.all():
+    if not np.linalg.norm(values, axis=1).all():
         raise InputError("an embedding is not all zeros; at least one is")
-    return np.asarray(values / lengths, np.float64)
+    return unit_length(values)
 
 
 def unit_embedding(embedding: Any, size: int, encoder_name: str) -> npt.NDArray[np.float64]:
-    """Check an argument that is one embedding, and bring it to length 1 in double precision.
+    """Check an argument that is one embedding, and scale it to length 1 in double precision.
 
     Args:
         embedding: ``(D,)`` or ``(1, D)``.
         size: The encoder's D.
-        encoder_name: For the error.
+        encoder_name: Named in the error.
 
     Returns:
         float64 ``(D,)``.
 
     Raises:
-        InputError: No such array, not finite, or all zeros.
+        InputError: The array has another shape, is not finite, or is all zeros.
     """
     try:
         vector = np.asarray(embedding, np.float64)
@@ -120,10 +134,10 @@ def unit_embedding(embedding: Any, size: int, encoder_name: str) -> npt.NDArray[
 
 
 def similarity_of(distance: float, metric: Metric) -> float:
-    """The similarity of a distance, higher is nearer.
+    """Convert a distance to a similarity, higher is nearer.
 
-    The cosine for ``"cosine"`` and ``"euclidean_l2"``, where it is ``1 - d`` and
-    ``1 - d² / 2``; for ``"euclidean"``, which says nothing of the angle, ``-d``.
+    That is the cosine for ``"cosine"`` and ``"euclidean_l2"``, ``1 - d`` and ``1 - d² / 2``; for
+    ``"euclidean"``, which does not depend on the angle alone, it is ``-d``.
     """
     if metric == "cosine":
         return 1 - distance
@@ -131,23 +145,20 @@ def similarity_of(distance: float, metric: Metric) -> float:
 
 
 def threshold_distance(
-    metric: Metric,
-    cosine_threshold: float,
-    euclidean_threshold: float | None,
-    encoder_name: str,
+    metric: Metric, cosine_threshold: float, euclidean_threshold: float | None, encoder_name: str
 ) -> float:
     """The distance up to which two faces count as one person.
 
     Args:
         metric: See ``Metric``.
         cosine_threshold: The cosine similarity from which they do, within -1..1. On the unit
-            sphere it stands for the Euclidean distance ``sqrt(2 - 2 t)``.
-        euclidean_threshold: What was measured for the encoder's raw embeddings, if anything: no
-            formula leads to it, because lengths differ from face to face.
-        encoder_name: For the error.
+            sphere it corresponds to the Euclidean distance ``sqrt(2 - 2 t)``.
+        euclidean_threshold: The threshold measured for the encoder's raw embeddings, or None. It
+            cannot be derived from the cosine's, because lengths differ from face to face.
+        encoder_name: Named in the error.
 
     Raises:
-        InputError: A threshold for raw Euclidean distances, and none was measured.
+        InputError: The metric is ``"euclidean"`` and no threshold was measured.
     """
     if metric == "cosine":
         return 1 - cosine_threshold
@@ -165,7 +176,7 @@ def check_distance_threshold(value: object) -> float:
     """Check an argument that is the largest distance of one person's faces.
 
     Raises:
-        InputError: No number, negative, or not finite.
+        InputError: It is not a number, negative, or not finite.
     """
     if (
         isinstance(value, bool)

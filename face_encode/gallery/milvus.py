@@ -13,18 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import FaceEncodeError, GalleryError
+from face_encode.files import text_array
 from face_encode.gallery.base import (
     GALLERY_METRICS,
     EncoderIdentity,
+    GalleryRows,
     Mark,
     Ranking,
     Replaces,
-    check_embeddings,
     check_encoder,
-    check_labels,
     check_name,
-    check_probes,
-    check_ranking,
+    check_new,
 )
 from face_encode.gallery.distances import Metric, check_metric
 from face_encode.gallery.memory import MemoryGallery
@@ -51,8 +50,9 @@ from face_encode.gallery.milvus_store import (
     rows_of,
     schema_of,
 )
+from face_encode.gallery.search import check_search
 from face_encode.gallery.thresholds import Calibration
-from face_encode.types import Embeddings, Match, check_count
+from face_encode.types import Embeddings, Match
 
 # The properties of a collection that describe its gallery.
 _VERSION, _ENCODER_NAME, _FINGERPRINT, _METRIC, _CALIBRATION = (
@@ -136,12 +136,12 @@ class MilvusGallery:
     @property
     def embeddings(self) -> Embeddings:
         """float32 ``(n, D)``, in the order of enrolment; each access reads all of them."""
-        return self.copy().embeddings
+        return self.rows().embeddings
 
     @property
     def names(self) -> npt.NDArray[np.str_]:
-        """The person of each embedding; ``copy`` gives names and embeddings of one moment."""
-        return self.copy().names
+        """The person of each embedding; ``rows`` gives names and embeddings of one moment."""
+        return self.rows().names
 
     @property
     def detector_name(self) -> str:
@@ -167,20 +167,21 @@ class MilvusGallery:
         rows = sorted(self._rows([""], NAME, ADDED), key=lambda row: int(row[ADDED]))
         return dict(Counter(str(row[NAME]) for row in rows))
 
-    def copy(self) -> MemoryGallery:
-        """Read the whole gallery into memory; see ``Gallery.copy``."""
+    def rows(self) -> GalleryRows:
+        """Read the whole gallery into memory; see ``Gallery.rows``."""
         rows = self._rows([""], ROW_ID, NAME, DIGEST, DETECTOR, ADDED, EMBEDDING)
         rows.sort(key=lambda row: (row[ADDED], row[ROW_ID]))
-        gallery = MemoryGallery(self._encoder, metric=self.metric)
-        if rows:
-            gallery.add(
-                [row[NAME] for row in rows],
-                np.stack([row[EMBEDDING] for row in rows]),
-                [row[DIGEST] for row in rows],
-            )
-        gallery.detector_name = _only_detector(rows)
-        gallery.calibration = self.calibration
-        return gallery
+        embeddings = np.empty((len(rows), self._encoder.embedding_size), np.float32)
+        for place, row in enumerate(rows):
+            embeddings[place] = row[EMBEDDING]
+        return GalleryRows(
+            text_array([row[NAME] for row in rows]),
+            embeddings,
+            text_array([row[DIGEST] for row in rows]),
+            _only_detector(rows),
+            self.metric,
+            self.calibration,
+        )
 
     def known_photos(
         self, detector_name: str, digests: Collection[str] | None = None
@@ -200,10 +201,10 @@ class MilvusGallery:
 
         ``"best"`` is Milvus's search; ``"mean"`` reads every embedding.
         """
-        probes = check_probes(embeddings, self._encoder.embedding_size)
-        k, ranking = check_count(k, "k"), check_ranking(ranking)
+        probes, k, ranking = check_search(embeddings, self._encoder.embedding_size, k, ranking)
         if ranking == "mean":
-            return self.copy().search(probes, k, ranking)
+            gallery = MemoryGallery.from_rows(self.rows(), self._encoder)
+            return gallery.search(probes, k, ranking)
         with self._client() as client:
             if client is None:
                 return [[] for _ in probes]
@@ -287,8 +288,8 @@ class MilvusGallery:
         self, names: Sequence[str], embeddings: Any, digests: Sequence[str] | None, detector: str
     ) -> list[dict[str, Any]]:
         """Check new embeddings and make their rows."""
-        added = check_embeddings(embeddings, names, self._encoder.embedding_size)
-        return rows_of(names, added, check_labels(names, digests), detector)
+        size = self._encoder.embedding_size
+        return rows_of(names, *check_new(names, embeddings, digests, size), detector)
 
     def _nearest_people(self, client: Any, probes: Embeddings, k: int) -> list[list[Match]]:
         """The k nearest people of each probe, nearest first, each by the nearest embedding.

@@ -1,10 +1,10 @@
-"""Likely mistakes in a folder of people, found from the embeddings."""
+"""Likely mistakes in a folder of people: wrong labels, duplicates, faces too small or blurred."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -15,39 +15,167 @@ from face_encode.types import Embeddings, ImageArray
 
 Similarities: TypeAlias = npt.NDArray[np.float32]
 
-# A photo that is farther from its person's others than this share of strangers is.
+ProblemKind: TypeAlias = Literal[
+    "mislabelled", "one person twice", "same photo", "small face", "blurred face"
+]
+
+# A face with fewer pixels than this share of the encoder's crop is mostly invented by enlarging.
+_SMALL_FACE = 1 / 3
+# A Gaussian blur of three pixels on a crop of 150 brings 98 % of faces below this sharpness; the
+# least sharp of 160 photos of LFW as they are has 0.0044.
+BLURRED_BELOW = 0.0016
+# Rounding to whole numbers alone adds this to the variance of a Laplacian: 1/12 for each of the
+# three colours, weighted as in the brightness (the squares add up to 0.447), and for the brightness
+# itself, times 20, the sum of the squares of (1, 1, -4, 1, 1).
+_ROUNDING = 20 * (0.447 + 1) / 12
+
+# A photo is in doubt if it is farther from its person's others than this share of strangers.
 _STRANGERS_FARTHER = 0.97
-# A stranger's nearness that hardly ever comes by chance.
+# A similarity to a stranger above this quantile is hardly ever chance.
 _STRANGERS_CERTAIN = 0.999
-# Two names are one person where their photos are as near as those of all but so many people.
+# Two names are one person if their photos are as near as those of all but this share of people.
 _LEAST_ALIKE = 0.25
-# Two photos this many times nearer than two of one person usually are, are one photo.
+# Two photos this many times nearer than two of one person usually are, are the same photo.
 _SAME_PHOTO = 10
 _SAMPLE = 200_000
-# Similarities that are looked at together: 1,024 x 1,024, of 4 MB.
+# Rows and columns of similarities computed together: 1,024 x 1,024, of 4 MB.
 _TILE = 1_024
-# Pairs of photos, or of people, that are looked into: among more, hardly one is a mistake.
-_MOST_PAIRS = 100_000
+# Pairs of photos, or of people, that are examined: among more, hardly one is a mistake.
+_MAX_PAIRS = 100_000
+
+
+@dataclass(frozen=True)
+class LabelProblem:
+    """A likely mistake.
+
+    Attributes:
+        kind: The kind of mistake.
+        photos: The photos concerned.
+        people: The people concerned.
+        text: A description for people.
+    """
+
+    kind: ProblemKind
+    photos: tuple[str, ...]
+    people: tuple[str, ...]
+    text: str
+
+    def __str__(self) -> str:
+        """The text."""
+        return self.text
+
+
+def find_label_problems(
+    photos: Sequence[str],
+    names: Sequence[str],
+    embeddings: Embeddings,
+    *,
+    face_sides: npt.ArrayLike | None = None,
+    sharpnesses: npt.ArrayLike | None = None,
+    crop_side: int = 150,
+    compare: bool = True,
+) -> tuple[LabelProblem, ...]:
+    """Find likely mistakes among enrolled photos.
+
+    Mislabelled photos, people enrolled under two names and duplicates are looked for where there
+    are at least three people, one of them with two photos; in a smaller folder they cannot be told
+    from chance.
+
+    Args:
+        photos: N paths.
+        names: N people.
+        embeddings: float32 ``(N, D)``, finite and none of length zero.
+        face_sides: ``(N,)``, the shorter side of each face in pixels of its photo; NaN where
+            unknown. None skips the search for small faces.
+        sharpnesses: ``(N,)``, the ``sharpness`` of each crop; NaN where unknown. None skips the
+            search for blurred faces.
+        crop_side: The side of the encoder's crop, in pixels.
+        compare: Whether to compare each photo with each other, in time that grows with the square
+            of N; False looks for small and blurred faces only.
+
+    Returns:
+        The most serious first: mislabelled photos, people enrolled twice, duplicates, small
+        faces, blurred faces.
+
+    Raises:
+        InputError: The arguments have different lengths, or an embedding cannot be compared.
+    """
+    found: list[LabelProblem] = []
+    labelled = label_photos(photos, names, embeddings) if compare else None
+    if labelled is not None:
+        nearest, doubles, near_people = compare_all(labelled)
+        found += _mislabelled(labelled, nearest)
+        found += _one_person_twice(labelled, near_people)
+        for pair in doubles:
+            first, second = (photos[row] for row in pair)
+            people = tuple(dict.fromkeys(names[row] for row in pair))
+            under = f", under two names: {' and '.join(people)}" if len(people) > 1 else ""
+            text = f"{first} and {second}: the same photo twice{under}"
+            found.append(LabelProblem("same photo", (first, second), people, text))
+    sides = np.full(len(photos), np.nan) if face_sides is None else np.asarray(face_sides)
+    details = np.full(len(photos), np.nan) if sharpnesses is None else np.asarray(sharpnesses)
+    if sides.shape != (len(photos),) or details.shape != (len(photos),):
+        raise InputError(
+            f"each of the {len(photos)} photos has one size and one sharpness. "
+            f"Received: {sides.shape} and {details.shape}"
+        )
+    smallest = round(_SMALL_FACE * crop_side)
+    for row in np.flatnonzero(sides < smallest).tolist():
+        text = f"{photos[row]}: a face of {sides[row]:.0f} pixels; below {smallest} it tells little"
+        found.append(LabelProblem("small face", (photos[row],), (names[row],), text))
+    for row in np.flatnonzero(details < BLURRED_BELOW).tolist():
+        text = f"{photos[row]}: too blurred to trust"
+        found.append(LabelProblem("blurred face", (photos[row],), (names[row],), text))
+    return tuple(found)
+
+
+def sharpness(crop: ImageArray) -> float:
+    """Measure the fine detail of a crop: the variance of its Laplacian, relative to its contrast.
+
+    This is the usual measure of focus (Pech-Pacheco et al., 2000), divided by the variance of the
+    brightness, so that a dark or flat photo does not count as blurred, and less the part that
+    rounding adds, so that a flat and blurred one does not count as sharp.
+
+    Args:
+        crop: RGB, uint8, ``(H, W, 3)``, of one size for all that are compared.
+
+    Returns:
+        0 or more; 0 for a crop of one colour.
+    """
+    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
+    # The Laplacian in whole numbers, which fit into 16 bits, takes a fraction of the time.
+    contrast, detail = (
+        float(cv2.meanStdDev(pixels)[1][0, 0]) ** 2
+        for pixels in (grey, cv2.Laplacian(grey, cv2.CV_16S))
+    )
+    return max(0.0, detail - _ROUNDING) / contrast if contrast else 0.0
+
+
+def is_blurred(crop: ImageArray) -> bool:
+    """Whether a crop, RGB, uint8, ``(H, W, 3)``, is too blurred to trust its embedding."""
+    return sharpness(crop) < BLURRED_BELOW
 
 
 @dataclass(frozen=True, eq=False)
-class Folder:
-    """The photos as arrays, and the limits that they set.
+class LabelledPhotos:
+    """The photos of a folder as arrays, and the limits of similarity that follow from them.
 
     Attributes:
         photos: N paths.
         names: The people, in ascending order.
-        owner: ``(N,)``, which of them each photo shows.
+        owner: ``(N,)``, the person of each photo as an index of ``names``.
+        rows: The photos of each person, in ascending order.
         units: float32 ``(N, D)``, of length 1.
-        far: Nearness to one's own person that leaves a doubt.
-        certain: Nearness to another that is hardly ever chance.
-        usual: How near two photos of one person usually are.
-        alike: How near those of all but the least alike quarter of people are.
+        far: Similarity to a person's other photos below which a photo is in doubt.
+        certain: Similarity to another person that is hardly ever chance.
+        usual: Median similarity of two photos of one person.
+        alike: Similarity of two photos of all but the least alike quarter of people.
     """
 
     photos: Sequence[str]
     names: Sequence[str]
     owner: npt.NDArray[np.intp]
+    rows: Sequence[npt.NDArray[np.intp]]
     units: Embeddings
     far: float
     certain: float
@@ -55,8 +183,10 @@ class Folder:
     alike: float
 
 
-def folder_of(photos: Sequence[str], names: Sequence[str], embeddings: Embeddings) -> Folder | None:
-    """Set the limits of a folder.
+def label_photos(
+    photos: Sequence[str], names: Sequence[str], embeddings: Embeddings
+) -> LabelledPhotos | None:
+    """Compute the limits of a folder.
 
     Args:
         photos: N paths.
@@ -64,10 +194,10 @@ def folder_of(photos: Sequence[str], names: Sequence[str], embeddings: Embedding
         embeddings: float32 ``(N, D)``, finite and none of length zero.
 
     Returns:
-        The folder with its limits, or None where it is too small to set any.
+        None where the folder is too small for limits.
 
     Raises:
-        InputError: Unequal lengths, or embeddings that cannot be compared.
+        InputError: The arguments have different lengths, or an embedding cannot be compared.
     """
     vectors = np.asarray(embeddings, np.float32)
     if vectors.ndim != 2 or not len(photos) == len(names) == len(vectors):
@@ -82,12 +212,19 @@ def folder_of(photos: Sequence[str], names: Sequence[str], embeddings: Embedding
     if len(people) < 3 or len(people) == len(names):
         return None
     units = vectors / lengths
-    strangers = _stranger_sample(units, owner)
-    medians = _own_nearness(units, owner)
-    return Folder(
+    order = np.argsort(owner, kind="stable")
+    rows = np.split(order, np.cumsum(np.bincount(owner))[:-1])
+    strangers = _stranger_sample(units, rows)
+    medians = [
+        float(np.median((units[own] @ units[own].T)[np.triu_indices(len(own), 1)]))
+        for own in rows
+        if len(own) > 1
+    ]
+    return LabelledPhotos(
         photos=photos,
         names=people.tolist(),
         owner=owner,
+        rows=rows,
         units=units,
         far=float(np.quantile(strangers, _STRANGERS_FARTHER)),
         certain=float(np.quantile(strangers, _STRANGERS_CERTAIN)),
@@ -96,313 +233,122 @@ def folder_of(photos: Sequence[str], names: Sequence[str], embeddings: Embedding
     )
 
 
-def _stranger_sample(units: Embeddings, owner: npt.NDArray[np.intp]) -> Similarities:
-    """Similarities of photos of two different people, each pair of people as likely as another.
+def _stranger_sample(units: Embeddings, rows: Sequence[npt.NDArray[np.intp]]) -> Similarities:
+    """Similarities of photos of two different people, each pair of people equally likely.
 
     Drawn by people and not by photos: a single photo in the wrong folder makes as many false
     "strangers" as its true person has photos.
     """
     random = np.random.default_rng(0)
-    order = np.argsort(owner, kind="stable")
-    sizes = np.bincount(owner)
+    order, sizes = np.concatenate(rows), np.array([len(own) for own in rows])
     starts = np.cumsum(sizes) - sizes
     first, second = random.integers(0, len(sizes), (2, _SAMPLE))
     first, second = first[first != second], second[first != second]
-    rows = [
+    one, other = (
         order[starts[who] + (random.random(len(who)) * sizes[who]).astype(np.intp)]
         for who in (first, second)
-    ]
+    )
     similarities = np.empty(len(first), np.float32)
     for start in range(0, len(first), _TILE):
         part = slice(start, start + _TILE)
-        pairs = units[rows[0][part]], units[rows[1][part]]
-        similarities[part] = np.einsum("nd,nd->n", *pairs)
+        np.einsum("nd,nd->n", units[one[part]], units[other[part]], out=similarities[part])
     return similarities
 
 
-def _own_nearness(units: Embeddings, owner: npt.NDArray[np.intp]) -> list[float]:
-    """For each person with several photos the median of their similarities."""
-    medians = []
-    for rows in people_with_several(owner):
-        mutual = units[rows] @ units[rows].T
-        medians.append(float(np.median(mutual[np.triu_indices(len(rows), 1)])))
-    return medians
-
-
-def people_with_several(owner: npt.NDArray[np.intp]) -> Iterator[npt.NDArray[np.intp]]:
-    """The rows of each person who has at least two photos."""
-    order = np.argsort(owner, kind="stable")
-    for rows in np.split(order, np.cumsum(np.bincount(owner))[:-1]):
-        if len(rows) > 1:
-            yield rows
-
-
 def compare_all(
-    folder: Folder,
+    labelled: LabelledPhotos,
 ) -> tuple[npt.NDArray[np.intp], list[tuple[int, int]], list[tuple[int, int]]]:
     """Compare every photo with every other, a tile of rows and columns at a time, each pair once.
 
     Returns:
-        Each photo's nearest photo of another person; photos that are one and the same; pairs of
+        The nearest photo of another person for each photo; pairs of identical photos; pairs of
         people of whom at least two photos are as near as one person's usually are.
     """
-    count = len(folder.owner)
+    count = len(labelled.owner)
     nearest = np.zeros(count, np.intp)
     nearness = np.full(count, -np.inf, np.float32)
     doubles: list[tuple[int, int]] = []
     # A pair of people as one number, which takes a tenth of the memory of a pair.
     near_people = np.empty(0, np.int64)
-    same_photo = 1 - (1 - folder.usual) / _SAME_PHOTO
-    for start, other in _tiles(count):
+    same_photo = 1 - (1 - labelled.usual) / _SAME_PHOTO
+    # Only the tiles on and above the diagonal.
+    tiles = [(row, column) for row in range(0, count, _TILE) for column in range(row, count, _TILE)]
+    for start, other in tiles:
         rows, columns = slice(start, start + _TILE), slice(other, other + _TILE)
-        tile = folder.units[rows] @ folder.units[columns].T
-        if len(doubles) < _MOST_PAIRS:
+        tile = labelled.units[rows] @ labelled.units[columns].T
+        if len(doubles) < _MAX_PAIRS:
             alike = np.triu(tile >= same_photo, 1) if start == other else tile >= same_photo
             found = np.argwhere(alike) + np.array([start, other])
             doubles += [(row, column) for row, column in found.tolist()]
-        own = folder.owner[rows, None] == folder.owner[columns]
+        own = labelled.owner[rows, None] == labelled.owner[columns]
         tile[own] = -np.inf
-        _take_nearest(tile, other, nearest[rows], nearness[rows])
-        if start != other:
-            _take_nearest(tile.T, start, nearest[columns], nearness[columns])
-        if len(near_people) < _MOST_PAIRS:
-            first, second = np.nonzero(tile >= folder.alike)
-            owners = folder.owner[first + start], folder.owner[second + other]
-            codes = np.minimum(*owners) * len(folder.names) + np.maximum(*owners)
+        for turned, own_rows, offset in ((tile, rows, other), (tile.T, columns, start)):
+            best = turned.argmax(axis=1)
+            reached = turned[np.arange(len(turned)), best]
+            nearer = reached > nearness[own_rows]
+            nearest[own_rows][nearer] = best[nearer] + offset
+            nearness[own_rows][nearer] = reached[nearer]
+        if len(near_people) < _MAX_PAIRS:
+            first, second = np.nonzero(tile >= labelled.alike)
+            owners = labelled.owner[first + start], labelled.owner[second + other]
+            codes = np.minimum(*owners) * len(labelled.names) + np.maximum(*owners)
             near_people = np.union1d(near_people, codes)
-    pairs = [divmod(code, len(folder.names)) for code in near_people[:_MOST_PAIRS].tolist()]
-    return nearest, sorted(doubles)[:_MOST_PAIRS], pairs
+    pairs = [divmod(code, len(labelled.names)) for code in near_people[:_MAX_PAIRS].tolist()]
+    return nearest, sorted(doubles)[:_MAX_PAIRS], pairs
 
 
-def _tiles(count: int) -> Iterator[tuple[int, int]]:
-    """The first row and column of each tile on and above the diagonal."""
-    for start in range(0, count, _TILE):
-        for other in range(start, count, _TILE):
-            yield start, other
-
-
-def _take_nearest(
-    tile: Similarities, start: int, nearest: npt.NDArray[np.intp], nearness: Similarities
-) -> None:
-    """Where a column of a tile is nearer to a row than what was before, note it."""
-    best = tile.argmax(axis=1)
-    reached = tile[np.arange(len(tile)), best]
-    nearer = reached > nearness
-    nearest[nearer] = best[nearer] + start
-    nearness[nearer] = reached[nearer]
-
-
-# A Gaussian blur of three pixels on a crop of 150 brings 98 % of faces below it; the least sharp
-# one of 160 photos of LFW as they are lies at 0.0044.
-BLURRED_BELOW = 0.0016
-# What rounding to whole numbers alone adds to the variance of a Laplacian: 1/12 for each of the
-# three colours, weighted as in the brightness (the squares add up to 0.447), and for the brightness
-# itself, times 20, the sum of the squares of (1, 1, -4, 1, 1).
-_ROUNDING = 20 * (0.447 + 1) / 12
-
-
-def sharpness(crop: ImageArray) -> float:
-    """How much fine detail a crop has: the variance of its Laplacian, relative to its contrast.
-
-    The usual measure of focus (Pech-Pacheco et al., 2000), divided by the variance of the
-    brightness, so that a dark or flat photo does not pass for a blurred one, and less what rounding
-    adds, so that a flat and blurred one does not pass for sharp.
-
-    Args:
-        crop: RGB, uint8, ``(H, W, 3)``, of one size for all that are compared.
-
-    Returns:
-        0 or more; 0 for a crop of one colour.
-    """
-    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
-    contrast = _variance(grey)
-    if contrast == 0:
-        return 0.0
-    # Whole numbers, which 16 bits hold, in a fraction of the time that floating point takes.
-    detail = _variance(cv2.Laplacian(grey, cv2.CV_16S)) - _ROUNDING
-    return max(0.0, detail) / contrast
-
-
-def is_blurred(crop: ImageArray) -> bool:
-    """Whether a crop is too blurred to trust what an encoder makes of it.
-
-    Args:
-        crop: RGB, uint8, ``(H, W, 3)``.
-    """
-    return sharpness(crop) < BLURRED_BELOW
-
-
-def _variance(pixels: npt.NDArray[Any]) -> float:
-    """The variance of the values of one channel."""
-    _, deviation = cv2.meanStdDev(pixels)
-    return float(deviation[0, 0]) ** 2
-
-
-Kind: TypeAlias = Literal[
-    "mislabelled", "one person twice", "same photo", "small face", "blurred face"
-]
-
-# A face of fewer pixels than this share of the encoder's crop is mostly invented by enlarging.
-_SMALL_FACE = 1 / 3
-
-
-@dataclass(frozen=True)
-class Suspicion:
-    """A likely mistake.
-
-    Attributes:
-        kind: What sort of mistake.
-        photos: The photos that it is about.
-        people: The people that it is about.
-        text: What was noticed, for people.
-    """
-
-    kind: Kind
-    photos: tuple[str, ...]
-    people: tuple[str, ...]
-    text: str
-
-    def __str__(self) -> str:
-        """The text."""
-        return self.text
-
-
-def find_suspicions(
-    photos: Sequence[str],
-    names: Sequence[str],
-    embeddings: Embeddings,
-    *,
-    face_sides: npt.ArrayLike | None = None,
-    sharpnesses: npt.ArrayLike | None = None,
-    crop_side: int = 150,
-    compare: bool = True,
-) -> tuple[Suspicion, ...]:
-    """Name likely mistakes among enrolled photos.
-
-    Mislabelled photos, people enrolled under two names and doubled photos are looked for where
-    there are at least three people and two photos of one of them; that they can be told from
-    chance otherwise cannot be said.
-
-    Args:
-        photos: N paths.
-        names: N people.
-        embeddings: float32 ``(N, D)``, finite and none of length zero.
-        face_sides: ``(N,)``, the shorter side of each face in pixels of its photo; NaN where
-            unknown. None looks for no small faces.
-        sharpnesses: ``(N,)`` as :mod:`face_encode.gallery.mistakes` measures them; NaN where
-            unknown. None looks for no blurred faces.
-        crop_side: The side of the encoder's crop, in pixels.
-        compare: Whether to compare each photo with each other, in time that grows with the
-            square of their number; without, only small and blurred faces are looked for.
-
-    Returns:
-        The gravest first: mislabelled photos, people enrolled twice, doubled photos, small
-        faces, blurred faces.
-
-    Raises:
-        InputError: Unequal lengths, or embeddings that cannot be compared.
-    """
-    found: list[Suspicion] = []
-    folder = folder_of(photos, names, embeddings) if compare else None
-    if folder is not None:
-        nearest, doubles, near_people = compare_all(folder)
-        found += _mislabelled(folder, nearest)
-        found += _one_person_twice(folder, near_people)
-        found += _same_photo(folder, doubles)
-    sides = np.full(len(photos), np.nan) if face_sides is None else np.asarray(face_sides)
-    details = np.full(len(photos), np.nan) if sharpnesses is None else np.asarray(sharpnesses)
-    if sides.shape != (len(photos),) or details.shape != (len(photos),):
-        raise InputError(
-            f"each of the {len(photos)} photos has one size and one sharpness. "
-            f"Received: {sides.shape} and {details.shape}"
-        )
-    smallest = round(_SMALL_FACE * crop_side)
-    for row in np.flatnonzero(sides < smallest).tolist():
-        text = f"{photos[row]}: a face of {sides[row]:.0f} pixels; below {smallest} it tells little"
-        found.append(Suspicion("small face", (photos[row],), (names[row],), text))
-    for row in np.flatnonzero(details < BLURRED_BELOW).tolist():
-        text = f"{photos[row]}: too blurred to trust"
-        found.append(Suspicion("blurred face", (photos[row],), (names[row],), text))
-    return tuple(found)
-
-
-def _mislabelled(folder: Folder, nearest: npt.NDArray[np.intp]) -> Iterator[Suspicion]:
+def _mislabelled(labelled: LabelledPhotos, nearest: npt.NDArray[np.intp]) -> Iterator[LabelProblem]:
     """Photos that are as far from their person's others as strangers are."""
-    toward = np.einsum("nd,nd->n", folder.units, folder.units[nearest])
-    for rows in people_with_several(folder.owner):
-        mutual = folder.units[rows] @ folder.units[rows].T
+    photos = labelled.photos
+    toward = np.einsum("nd,nd->n", labelled.units, labelled.units[nearest])
+    for rows in labelled.rows:
+        if len(rows) == 1:
+            continue
+        mutual = labelled.units[rows] @ labelled.units[rows].T
         np.fill_diagonal(mutual, np.nan)
         own = np.nanmedian(mutual, axis=1)
         doubtful = []
-        for place in np.flatnonzero(own < folder.far).tolist():
-            others = np.delete(np.delete(mutual, place, 0), place, 1)
-            # Among two photos nobody can say which one is wrong, unless one is somebody else's.
+        for place in np.flatnonzero(own < labelled.far).tolist():
+            # Of two photos either may be the wrong one, unless one is somebody else's.
             if len(rows) == 2:
                 here, there = toward[rows[place]], toward[rows[1 - place]]
-                innocent = there >= folder.certain and there > here
+                innocent = there >= labelled.certain and there > here
             else:
+                others = np.delete(np.delete(mutual, place, 0), place, 1)
                 innocent = np.nanmedian(others) <= own[place]
             if not innocent:
                 doubtful.append(place)
+        name = labelled.names[labelled.owner[rows[0]]]
         if len(rows) == 2 and len(doubtful) == 2:
-            yield _unlike_pair(folder, int(rows[0]), int(rows[1]), float(own[0]))
+            first, second = photos[rows[0]], photos[rows[1]]
+            text = (
+                f"{first} and {second}: the two photos of {name} are unlike each other "
+                f"(similarity {own[0]:.3f})"
+            )
+            yield LabelProblem("mislabelled", (first, second), (name,), text)
             continue
         for place in doubtful:
-            yield _mislabelled_photo(folder, int(rows[place]), float(own[place]), nearest, toward)
-
-
-def _unlike_pair(folder: Folder, first: int, second: int, similarity: float) -> Suspicion:
-    """The suspicion that one of a person's only two photos shows somebody else."""
-    photos = (folder.photos[first], folder.photos[second])
-    name = folder.names[folder.owner[first]]
-    text = (
-        f"{photos[0]} and {photos[1]}: the two photos of {name} are unlike each other "
-        f"(similarity {similarity:.3f})"
-    )
-    return Suspicion("mislabelled", photos, (name,), text)
-
-
-def _mislabelled_photo(
-    folder: Folder,
-    row: int,
-    own: float,
-    nearest: npt.NDArray[np.intp],
-    toward: Similarities,
-) -> Suspicion:
-    """The suspicion that one photo shows somebody else."""
-    name = folder.names[folder.owner[row]]
-    text = f"{folder.photos[row]}: unlike the other photos of {name} (similarity {own:.3f})"
-    people: tuple[str, ...] = (name,)
-    if toward[row] >= folder.certain and toward[row] > own:
-        other = folder.names[folder.owner[nearest[row]]]
-        text += f"; rather {other} ({toward[row]:.3f})"
-        people = (name, other)
-    return Suspicion("mislabelled", (folder.photos[row],), people, text)
+            row = rows[place]
+            people: tuple[str, ...] = (name,)
+            text = f"{photos[row]}: unlike the other photos of {name} (similarity {own[place]:.3f})"
+            if toward[row] >= labelled.certain and toward[row] > own[place]:
+                other = labelled.names[labelled.owner[nearest[row]]]
+                text += f"; rather {other} ({toward[row]:.3f})"
+                people = (name, other)
+            yield LabelProblem("mislabelled", (photos[row],), people, text)
 
 
 def _one_person_twice(
-    folder: Folder, near_people: Sequence[tuple[int, int]]
-) -> Iterator[Suspicion]:
-    """Two people whose photos are as near each other as one person's are."""
-    order = np.argsort(folder.owner, kind="stable")
-    photos_of = np.split(order, np.cumsum(np.bincount(folder.owner))[:-1])
+    labelled: LabelledPhotos, near_people: Sequence[tuple[int, int]]
+) -> Iterator[LabelProblem]:
+    """Pairs of people whose photos are as near each other as one person's are."""
     for first, second in near_people:
-        rows, columns = photos_of[first], photos_of[second]
-        similarities = folder.units[rows] @ folder.units[columns].T
+        rows, columns = labelled.rows[first], labelled.rows[second]
+        similarities = labelled.units[rows] @ labelled.units[columns].T
         middle = float(np.median(similarities))
-        if middle >= folder.alike:
+        if middle >= labelled.alike:
             row, column = divmod(int(similarities.argmax()), len(columns))
-            photos = (folder.photos[int(rows[row])], folder.photos[int(columns[column])])
-            people = (folder.names[first], folder.names[second])
+            photos = (labelled.photos[int(rows[row])], labelled.photos[int(columns[column])])
+            people = (labelled.names[first], labelled.names[second])
             text = f"{people[0]} and {people[1]} may be one person (similarity {middle:.3f})"
-            yield Suspicion("one person twice", photos, people, text)
-
-
-def _same_photo(folder: Folder, doubles: list[tuple[int, int]]) -> Iterator[Suspicion]:
-    """Photos that are one and the same, under one name or two."""
-    for first, second in doubles:
-        photos = (folder.photos[first], folder.photos[second])
-        people = tuple(dict.fromkeys(folder.names[folder.owner[row]] for row in (first, second)))
-        under = f", under two names: {' and '.join(people)}" if len(people) > 1 else ""
-        text = f"{photos[0]} and {photos[1]}: the same photo twice{under}"
-        yield Suspicion("same photo", photos, people, text)
+            yield LabelProblem("one person twice", photos, people, text)

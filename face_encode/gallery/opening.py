@@ -1,4 +1,4 @@
-"""The one function that opens a gallery, wherever it is kept."""
+"""Opening a gallery, wherever it is stored."""
 
 from __future__ import annotations
 
@@ -23,58 +23,57 @@ def load_gallery(
     Args:
         path: The file; ``close``, and ``save`` without a path, write it again.
         encoder: The encoder that filled it.
-        metric: The metric that it has to be searched by; None takes the file's.
+        metric: The expected metric; None takes the file's.
 
     Raises:
-        GalleryError: Missing, damaged, searched by another metric, or written by a later release.
+        GalleryError: The file is missing, damaged, of another metric or of another version.
         WrongEncoderError: Another encoder filled it.
     """
     path = as_path(path)
     content = read_content(path)
     content.check(str(path), encoder, metric)
-    return MemoryGallery.of(content, encoder, path)
+    return MemoryGallery.from_content(content, encoder, path)
 
 
 def read_gallery(file: BinaryIO, encoder: EncoderIdentity, label: str) -> MemoryGallery:
-    """Read a gallery from an open ``.npz`` archive, which it has nothing to do with afterwards.
+    """Read a gallery from an open ``.npz`` archive; the gallery is not saved there again.
 
     Args:
         file: The archive, open for reading.
         encoder: The encoder that filled it.
-        label: What it is called in errors.
+        label: The gallery's name in errors.
 
     Raises:
-        GalleryError: Damaged, searched by another metric than cosine, or written by a later
-            release.
+        GalleryError: The archive is damaged, of another metric than cosine or of another version.
         WrongEncoderError: Another encoder filled it.
         OSError: The file cannot be read.
     """
     content = read_open_content(file, label)
     content.check(label, encoder, "cosine")
-    return MemoryGallery.of(content, encoder)
+    return MemoryGallery.from_content(content, encoder)
 
 
 IN_MEMORY = ":memory:"
 
 
 def names_gallery(text: str | os.PathLike[str]) -> bool:
-    """Whether a text names a gallery in Milvus or in a file, going by its form alone.
+    """Whether a text has the form of a gallery's name, in Milvus or in a file.
 
     Raises:
-        InputError: It is no text or path.
+        InputError: It is not text or a path.
     """
     return is_milvus(text) or as_path(text).suffix == ".npz"
 
 
 def check_kept(text: str | os.PathLike[str], others: str = "") -> None:
-    """Refuse what does not name a gallery that is kept somewhere.
+    """Refuse a text that does not have the form of a gallery's name.
 
     Args:
         text: The name.
-        others: What else is allowed, for the message.
+        others: Other allowed values, for the message.
 
     Raises:
-        GalleryError: By its ending it is none.
+        GalleryError: It has another form.
     """
     if not names_gallery(text):
         raise GalleryError(
@@ -84,7 +83,7 @@ def check_kept(text: str | os.PathLike[str], others: str = "") -> None:
 
 
 def gallery_label(text: str | os.PathLike[str]) -> str:
-    """What a gallery is called in messages: its name, without a password that is in it."""
+    """A gallery's name in messages, without a password that it may contain."""
     return milvus_address(text).label if is_milvus(text) else os.fspath(text)
 
 
@@ -103,36 +102,36 @@ def open_gallery(
     """Open a gallery.
 
     Args:
-        uri: None or ``":memory:"`` for one that lives as long as the program; the path of an
-            ``.npz`` file, which is read where it exists and written by ``close``; the path of a
-            folder that ends in ``.db``, which Milvus Lite keeps open in this program until
-            ``close``; or the address of a Milvus server or cluster, ``http://host:19530``, with
-            ``/database`` and ``#collection`` behind it where they are others than the defaults,
-            which several programs may change at once. The last two take
-            ``pip install "face_encode[milvus]"``.
-        encoder: The encoder whose embeddings it holds or is to hold.
-        int8: Whether to keep the embeddings as a byte a number. A gallery that holds float32 goes
-            over to that; one that holds int8 stays with it in any case. Not for Milvus.
-        token: What a Milvus server asks for, ``user:password`` or an API key; None takes the
+        uri: None or ``":memory:"`` for one that ends with the program; the path of an ``.npz``
+            file, which is read where it exists and written by ``close``; the path of a folder that
+            ends in ``.db``, which Milvus Lite keeps open in this program until ``close``; or the
+            address of a Milvus server or cluster, ``http://host:19530``, followed by
+            ``/database`` and ``#collection`` where they are not the defaults, which several
+            programs may change at once. The last two take ``pip install "face_encode[milvus]"``.
+        encoder: The encoder that fills the gallery.
+        int8: Whether to store the embeddings at one byte a number. A gallery of float32 is
+            converted; one of int8 stays so in any case. Not for Milvus.
+        token: The token of a Milvus server, ``user:password`` or an API key; None takes the
             environment's, ``FACE_ENCODE_MILVUS_TOKEN``.
         collection: The Milvus collection, ``face_encode`` by default.
         index: Milvus's index for a new gallery: ``"FLAT"`` is exact; on a server ``"AUTOINDEX"``
             is faster for very many people, and may miss a near one.
-        metric: What a search compares by, ``"cosine"`` or ``"euclidean"``; None takes what the
-            gallery has, or ``"cosine"`` for a new one.
-        create: Whether it may be a new one: a file is written by ``close``, in Milvus it is made
-            when the first people are enrolled.
-        approximate: Whether to search the people of an ``.npz`` file that exists by an
-            approximate index beside it, which is built where there is none that fits; see
-            docs/search.md. Takes ``pip install "face_encode[index]"``.
+        metric: The metric of a search, ``"cosine"`` or ``"euclidean"``; None takes the gallery's,
+            or ``"cosine"`` for a new one.
+        create: Whether the gallery may be new: a file is written by ``close``, a collection in
+            Milvus is created when the first people are enrolled.
+        approximate: Whether to search an existing ``.npz`` file by the approximate index beside
+            it, which is built where there is none that fits; see docs/search.md. Takes ``pip
+            install "face_encode[index]"``.
 
     Raises:
-        GalleryError: No such kind of gallery, none there where none may be made, one of another
-            metric, an index of nobody, or what a gallery in Milvus does not do; or it is damaged,
-            cannot be reached, or another program has its ``.db`` folder open.
-        InputError: No such metric, or int8 for one that looks at lengths.
-        WrongEncoderError: Another encoder filled it.
-        MissingExtraError: It takes an optional dependency that is not installed.
+        GalleryError: The name has no known form, the gallery does not exist and may not be
+            created, has another metric, is damaged, cannot be reached or is a ``.db`` folder that
+            another program has open, the index would be of nobody, or Milvus does not support an
+            option.
+        InputError: The metric is unknown, or int8 is asked for with one that needs lengths.
+        WrongEncoderError: Another encoder filled the gallery.
+        MissingExtraError: An optional dependency is not installed.
     """
     new_metric: Metric = "cosine" if metric is None else metric
     if uri is None or uri == IN_MEMORY:

@@ -1,9 +1,9 @@
-"""Embeddings of one byte a number: int8 codes around a shared centre.
+"""Embeddings at one byte a number: int8 codes around a shared centre.
 
-Only an embedding's direction is kept, for that is all that cosine similarity looks at. A unit
-vector x becomes the codes c = round(127 (x - m) / max|x - m|), one byte a number and nothing else:
-the centre m is shared by all, and the step s between two codes need not be kept, because
-x ≈ m + s c has length 1, which makes s the positive root of
+Only the direction of an embedding is kept; cosine similarity needs nothing else. A unit vector x
+becomes the codes c = round(127 (x - m) / max|x - m|), one byte a number and nothing else: the
+centre m is shared by all, and the step s between two codes need not be stored, because x ≈ m + s c
+has length 1, which makes s the positive root of
 
     |c|² s² + 2 (m · c) s + |m|² - 1 = 0.
 
@@ -25,31 +25,29 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import InputError
+from face_encode.gallery.distances import unit_length
 from face_encode.types import Embeddings
 
 Codes: TypeAlias = npt.NDArray[np.int8]
 """int8, -127..127, shape ``(N, D)``."""
 
-# The largest code; -128 is left out, so that both directions have the same room.
-_LARGEST = 127
-# Rows widened at once: 8 MB of 128 float32 each, enough for a matrix product to take all cores.
+# The largest code; -128 is left out, so that both directions have the same range.
+MAX_CODE = 127
+# Rows converted to float32 at once: 8 MB of 128 numbers each, enough for a matrix product to use
+# all cores.
 _BLOCK = 16_384
-
-
-def unit_length(embeddings: Embeddings) -> Embeddings:
-    """The rows brought to length 1, float32 ``(N, D)``; a row of zeros stays one."""
-    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return np.asarray(embeddings / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
+# Bound on the error of comparing unit vectors in single precision.
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
 class Quantizer:
-    """The way between embeddings and their codes.
+    """The conversion between embeddings and codes.
 
-    Any centre gives right similarities; the mean of unit embeddings gives the finest.
+    Any centre gives correct similarities; the mean of unit embeddings gives the finest steps.
 
     Attributes:
-        centre: float32 ``(D,)``, of length 1 at the most.
+        centre: float32 ``(D,)``, of length at most 1.
     """
 
     centre: npt.NDArray[np.float32]
@@ -60,7 +58,8 @@ class Quantizer:
         if (
             centre.ndim != 1
             or centre.dtype != np.float32
-            # The square of a length of 1 is off by some roundings.
+            # The square of a length of 1 is off by a few roundings. `not <=`, so that NaN is
+            # refused.
             or not float(centre.astype(np.float64) @ centre) <= 1 + 1e-5
         ):
             raise InputError(
@@ -70,13 +69,13 @@ class Quantizer:
 
     @classmethod
     def fitted_to(cls, batches: Iterable[Embeddings]) -> Quantizer:
-        """The quantizer that is finest for such embeddings: centred on their mean direction.
+        """Fit the quantizer with the finest steps: its centre is the mean direction.
 
         Args:
             batches: Each float32 ``(N, D)``, of any length; at least one embedding in all.
 
         Raises:
-            InputError: None at all.
+            InputError: There is no embedding.
         """
         total, count = np.zeros(1, np.float64), 0
         for batch in batches:
@@ -89,7 +88,7 @@ class Quantizer:
         return cls((total / count).astype(np.float32))
 
     def quantize(self, embeddings: Embeddings) -> Codes:
-        """Give the codes; of what ``dequantize`` gave, the same codes again.
+        """Convert embeddings to codes; what ``dequantize`` returned gives the same codes again.
 
         Args:
             embeddings: float32 ``(N, D)``, finite and none of length zero.
@@ -101,13 +100,13 @@ class Quantizer:
         for start in range(0, len(embeddings), _BLOCK):
             offsets = unit_length(embeddings[start : start + _BLOCK]) - self.centre
             widest = np.abs(offsets).max(axis=1, keepdims=True)
-            # An embedding that lies on the centre has codes of zero.
-            steps = np.where(widest > 0, widest, 1) / _LARGEST
+            # An embedding at the centre has codes of zero.
+            steps = np.where(widest > 0, widest, 1) / MAX_CODE
             codes[start : start + _BLOCK] = np.rint(offsets / steps)
         return codes
 
     def steps(self, codes: Codes) -> npt.NDArray[np.float32]:
-        """The step s of each embedding, float32 ``(N,)``; 0 for codes of zero."""
+        """Compute the step s of each embedding, float32 ``(N,)``; 0 for codes of zero."""
         steps = np.empty(len(codes), np.float32)
         room = max(0.0, 1 - float(self.centre.astype(np.float64) @ self.centre))
         for start in range(0, len(codes), _BLOCK):
@@ -116,14 +115,14 @@ class Quantizer:
             square = np.einsum("nd,nd->n", block, block).astype(np.float64)
             along = (block @ self.centre).astype(np.float64)
             root = np.sqrt(along**2 + square * room)
-            # Of the two ways to write the root the one that subtracts no nearly equal numbers.
+            # Of the two ways to write the root, the one that subtracts no nearly equal numbers.
             with np.errstate(divide="ignore", invalid="ignore"):
                 roots = np.where(along >= 0, room / (along + root), (root - along) / square)
             steps[start : start + _BLOCK] = np.where(square > 0, roots, 0)
         return steps
 
     def dequantize(self, codes: Codes) -> Embeddings:
-        """Give the embeddings that the codes stand for.
+        """Convert codes to embeddings.
 
         Args:
             codes: int8 ``(N, D)``.
@@ -135,23 +134,17 @@ class Quantizer:
         return np.asarray(codes.astype(np.float32) * steps + self.centre, np.float32)
 
 
-# Rows compared with their codes at once: 16 MB of 128 float32 each.
-_BLOCK_OF_CODES = 32_768
-# What comparing in single precision may miss, of differences of vectors of length 1.
-_ROUNDING = 1e-5
-
-
 @dataclass(frozen=True, eq=False)
 class Coded:
     """The codes of n embeddings.
 
     Attributes:
         codes: int8 ``(n, D)``.
-        steps: float32 ``(n,)``, the step of each; see :mod:`face_encode.gallery.quantization`.
-        quantizer: What they stand for.
-        reach: How far what they stand for is from the quantizer's centre, at the most.
-        blur: How far what they stand for is from the embeddings, brought to length 1, that they
-            were made of, at the most; 0 where the codes are all that there is.
+        steps: float32 ``(n,)``, the step s of each.
+        quantizer: Converts the codes to embeddings.
+        reach: Largest distance of a coded embedding from the quantizer's centre.
+        blur: Largest distance of a coded embedding from the unit vector that it was made of; 0
+            where only the codes exist.
     """
 
     codes: Codes
@@ -161,29 +154,31 @@ class Coded:
     blur: float = 0.0
 
     @classmethod
-    def of(cls, embeddings: Embeddings, quantizer: Quantizer | None = None) -> Coded:
-        """The codes of embeddings, float32 ``(n, D)`` with n at least 1, none of length zero.
+    def of(
+        cls, embeddings: Embeddings, quantizer: Quantizer | None = None, *, with_blur: bool = False
+    ) -> Coded:
+        """Quantize embeddings.
 
         Args:
-            embeddings: Of any length.
-            quantizer: None takes the finest for them.
+            embeddings: float32 ``(n, D)`` of any length, n at least 1, none of length zero.
+            quantizer: None fits one to them.
+            with_blur: Whether the embeddings are kept too, so that ``blur`` is measured.
         """
         quantizer = quantizer or Quantizer.fitted_to([embeddings])
         codes = quantizer.quantize(embeddings)
         steps = quantizer.steps(codes)
-        return cls(codes, steps, quantizer, farthest(codes, steps))
-
-    def blurred_from(self, embeddings: Embeddings) -> Coded:
-        """The same codes, with how far they are from the embeddings that they were made of."""
+        # Whole numbers; einsum takes no memory for their squares.
+        squares = np.einsum("nd,nd->n", codes, codes, dtype=np.int32)
+        reach = float((np.sqrt(squares) * steps).max(initial=0))
         blur = 0.0
-        for start in range(0, len(embeddings), _BLOCK_OF_CODES):
-            block = slice(start, start + _BLOCK_OF_CODES)
-            apart = self.quantizer.dequantize(self.codes[block]) - unit_length(embeddings[block])
-            blur = max(blur, float(np.linalg.norm(apart, axis=1).max()))
-        return replace(self, blur=blur + _ROUNDING)
+        for start in range(0, len(codes) if with_blur else 0, _BLOCK):
+            block = slice(start, start + _BLOCK)
+            apart = quantizer.dequantize(codes[block]) - unit_length(embeddings[block])
+            blur = max(blur, float(np.linalg.norm(apart, axis=1).max()) + _ROUNDING)
+        return cls(codes, steps, quantizer, reach, blur)
 
     def joined(self, other: Coded) -> Coded:
-        """With the codes of others behind these, by the same quantizer."""
+        """These codes followed by others of the same quantizer."""
         return replace(
             self,
             codes=np.concatenate([self.codes, other.codes]),
@@ -193,12 +188,5 @@ class Coded:
         )
 
     def of_rows(self, rows: npt.NDArray[np.bool_]) -> Coded:
-        """The codes of some rows."""
+        """The codes of the rows where the mask is True."""
         return replace(self, codes=self.codes[rows], steps=self.steps[rows])
-
-
-def farthest(codes: Codes, steps: npt.NDArray[np.float32]) -> float:
-    """How far from their quantizer's centre the embeddings of codes lie at the most."""
-    # Whole numbers; einsum takes no memory for their squares.
-    squares = np.einsum("nd,nd->n", codes, codes, dtype=np.int32)
-    return float((np.sqrt(squares) * steps).max(initial=0))

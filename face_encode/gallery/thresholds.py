@@ -1,7 +1,7 @@
-"""What a similarity means in a gallery: a threshold that grows with it, and a probability.
+"""The calibration of a gallery: a threshold that grows with its size, and probabilities.
 
-The values only; :func:`face_encode.evaluation.calibration.calibrate` learns them from people
-whose names are known, and a gallery keeps them.
+:func:`face_encode.evaluation.calibration.calibrate` computes the values from people whose names are
+known, and a gallery stores them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import numbers
-from collections.abc import Sized
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,25 +31,24 @@ _PAIRS_AND_LISTS = (
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was learnt from people whose names are known.
+    """Thresholds and probabilities computed from people whose names are known.
 
     Attributes:
-        false_match_rate: The rate asked for: share of searches for a stranger that may name
+        false_match_rate: The requested rate: share of searches for a stranger that may name
             someone; for a comparison of two photos, of comparisons.
-        people: People that it was learnt from.
-        photos: Their photos.
+        people: Number of people in the calibration data.
+        photos: Number of their photos.
         enrolled: Rising numbers of enrolled photos, from 1.
-        thresholds: The threshold for each of them.
-        tail_scale: By how much the threshold rises when the number enrolled grows e-fold beyond
-            the last of them; 0 or more.
-        slopes: Of the log-odds over the similarity, above 0: for one enrolled photo, and for
-            the largest number of ``enrolled``.
+        thresholds: The threshold for each of ``enrolled``.
+        tail_scale: Rise of the threshold for each e-fold growth of the number enrolled beyond the
+            last of ``enrolled``; 0 or more.
+        slopes: Slopes of the log-odds over the similarity, above 0: for one enrolled photo, and
+            for the largest number of ``enrolled``.
         midpoints: The similarities at which the odds are even, for the same two.
-        verification_interval: Lower and upper end, with 95 % confidence, of the threshold for
-            one enrolled photo.
+        verification_interval: 95 % confidence interval of the threshold for one enrolled photo.
         search_interval: The same for the largest number of ``enrolled``.
         extrapolated: Whether the rate is smaller than the photos can show, so that the
-            thresholds rest on the shape of the tail.
+            thresholds depend on the assumed shape of the tail.
     """
 
     false_match_rate: float
@@ -95,7 +93,7 @@ class Calibration:
             enrolled: Photos in the gallery; 1 for a comparison of two photos.
 
         Raises:
-            InputError: Not at least 1.
+            InputError: ``enrolled`` is below 1.
         """
         _check_enrolled(enrolled)
         known = np.log(self.enrolled)
@@ -106,17 +104,17 @@ class Calibration:
     def probability(self, similarity: npt.ArrayLike, enrolled: int = 1) -> npt.NDArray[np.float64]:
         """Probability that a face and the nearest person found for it are one, 0..1.
 
-        Beforehand it is taken for as likely as not that the person is enrolled at all.
+        The prior probability that the person is enrolled is one half.
 
         Args:
-            similarity: To the nearest person; any shape.
+            similarity: Similarity to the nearest person; any shape.
             enrolled: Photos that were searched; 1 for a comparison of two photos.
 
         Returns:
             float64 of the same shape.
 
         Raises:
-            InputError: ``enrolled`` is not at least 1.
+            InputError: ``enrolled`` is below 1.
         """
         _check_enrolled(enrolled)
         largest = math.log(self.enrolled[-1])
@@ -127,7 +125,7 @@ class Calibration:
         return sigmoid(slope * (np.asarray(similarity, np.float64) - midpoint - beyond))
 
     def to_json(self) -> str:
-        """The calibration as text, to be kept in a gallery."""
+        """The calibration as text, to be stored in a gallery."""
         return json.dumps({"calibration_version": CALIBRATION_VERSION, **asdict(self)})
 
     @classmethod
@@ -135,7 +133,7 @@ class Calibration:
         """Read the text back.
 
         Raises:
-            InputError: Damaged, or written by a later release.
+            InputError: The text is damaged, or written by a later release.
         """
         try:
             values: dict[str, Any] = json.loads(text)
@@ -156,33 +154,11 @@ def check_threshold(given: float | None) -> float | None:
     """Check a cosine threshold; None stays None.
 
     Raises:
-        InputError: Not a number within -1..1.
+        InputError: It is not a number within -1..1.
     """
     if given is not None and (not isinstance(given, numbers.Real) or not -1 <= given <= 1):
         raise InputError(f"a cosine threshold lies within -1..1. Received: {given!r}")
     return None if given is None else float(given)
-
-
-def decision_threshold(
-    given: float | None,
-    calibration: Calibration | None,
-    encoder_threshold: float,
-    enrolled: Sized | None = None,
-) -> float:
-    """Cosine similarity from which two faces count as one person.
-
-    Args:
-        given: The threshold that was set, within -1..1; it goes before the others.
-        calibration: What was learnt from the enrolled people, if anything.
-        encoder_threshold: The encoder's own.
-        enrolled: The photos that are searched; None for a comparison of two photos.
-    """
-    if given is not None:
-        return given
-    if calibration is None:
-        return encoder_threshold
-    # The size is asked for only here: a gallery on a server takes a call for it.
-    return calibration.threshold(1 if enrolled is None else max(1, len(enrolled)))
 
 
 def sigmoid(log_odds: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from face_encode.errors import EmbeddingFileError, InputError
 from face_encode.files import TextArray
-from face_encode.gallery.quantization import Codes, Quantizer, unit_length
+from face_encode.gallery.distances import unit_length
+from face_encode.gallery.quantization import Codes, Quantizer
 from face_encode.types import Box, Embeddings
 
 FORMAT_VERSION = 1

@@ -18,7 +18,7 @@ from face_encode.errors import DatasetError, GalleryError, ImageError, InputErro
 from face_encode.files import as_path
 from face_encode.gallery.base import Gallery, Mark, Replaces, check_name
 from face_encode.gallery.milvus_store import is_milvus
-from face_encode.gallery.mistakes import find_suspicions
+from face_encode.gallery.mistakes import find_label_problems
 from face_encode.photos.reading import PhotoInput, content_digest, local_photo, shown_name
 from face_encode.pipeline.checkpoint import CHECKPOINT_SUFFIX, Checkpoint, Run
 from face_encode.pipeline.embedding import EmbeddedPhoto
@@ -126,7 +126,7 @@ class _Photos:
         )
         embeddings, faces = self.embeddings[usable], self.faces[usable]
         compare = len(usable) <= _MAX_COMPARED
-        suspicions = find_suspicions(
+        suspicions = find_label_problems(
             labels,
             names,
             embeddings,

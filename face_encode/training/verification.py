@@ -16,7 +16,7 @@ from face_encode.evaluation.metrics import (
     threshold_at_far,
     verification_accuracy,
 )
-from face_encode.gallery.quantization import unit_length
+from face_encode.gallery.distances import unit_length
 from face_encode.types import Embeddings
 
 # A few people with hundreds of photos would otherwise make up most pairs.

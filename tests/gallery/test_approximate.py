@@ -13,12 +13,7 @@ import pytest
 
 from face_encode.errors import GalleryError, InputError, MissingExtraError
 from face_encode.gallery import approximate
-from face_encode.gallery.approximate import (
-    ApproximateIndex,
-    find_index,
-    remove_stale_indices,
-    write_index,
-)
+from face_encode.gallery.approximate import ApproximateIndex, find_index, save_index
 from face_encode.gallery.base import Ranking
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.opening import load_gallery, open_gallery
@@ -54,7 +49,7 @@ def test_it_misses_when_it_looks_at_little(monkeypatch: pytest.MonkeyPatch) -> N
     # The answers come from the cells, and not from an exact search.
     gallery, probes = filled(), like_faces(100, size=SIZE, seed=3)
     exact = gallery.search(probes)
-    monkeypatch.setattr(approximate, "_LOOKED_THROUGH", 1)
+    monkeypatch.setattr(approximate, "_CELLS_SEARCHED", 1)
     gallery.build_index(approximate=True, progress=False)
     assert gallery.search(probes) != exact
 
@@ -193,8 +188,8 @@ def test_an_index_is_found_by_its_gallery(tmp_path: Path) -> None:
     path, other = tmp_path / "people.npz", tmp_path / "people-2.npz"
     first, second = save(path), save(other, seed=1)
     assert find_index(path, 50, 16) is None
-    write_index(path, first)
-    write_index(other, second)
+    save_index(path, first)
+    save_index(other, second)
     assert len(indices(tmp_path)) == 2
     found = find_index(path, 50, 16)
     assert found is not None
@@ -205,14 +200,14 @@ def test_an_index_is_found_by_its_gallery(tmp_path: Path) -> None:
 
 def test_of_other_embeddings_none_is_found_and_the_stale_one_goes(tmp_path: Path) -> None:
     path = tmp_path / "people.npz"
-    write_index(path, save(path))
+    save_index(path, save(path))
     (stale,) = indices(tmp_path)
     later = save(path, seed=1)
     assert indices(tmp_path) == []
-    write_index(path, later)
+    save_index(path, later)
     shutil.copy(tmp_path / indices(tmp_path)[0], tmp_path / stale)
     assert find_index(path, 50, 16) is not None
-    remove_stale_indices(path)
+    save_index(path, None)
     assert len(indices(tmp_path)) == 1
     assert stale not in indices(tmp_path)
     # Whatever does not change the embeddings leaves it.
@@ -225,7 +220,7 @@ def test_of_other_embeddings_none_is_found_and_the_stale_one_goes(tmp_path: Path
 @pytest.mark.parametrize("place", [0, 9, 100, 1_000, -1])
 def test_a_damaged_index_is_passed_over(place: int, tmp_path: Path) -> None:
     path = tmp_path / "people.npz"
-    write_index(path, save(path))
+    save_index(path, save(path))
     (name,) = indices(tmp_path)
     whole = (tmp_path / name).read_bytes()
     damaged = bytearray(whole)
@@ -250,5 +245,5 @@ def test_what_cannot_be_written_is_told_and_leaves_no_litter(tmp_path: Path) -> 
     index = save(path)
     path.unlink()
     with pytest.raises(GalleryError, match=r"people\.npz cannot be read"):
-        write_index(path, index)
+        save_index(path, index)
     assert list(tmp_path.iterdir()) == []

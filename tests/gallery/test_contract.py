@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from face_encode.errors import GalleryError, InputError, WrongEncoderError
+from face_encode.gallery.memory import MemoryGallery
 from tests.gallery.calibrations import BY_HAND
 from tests.gallery.common import SIXTEEN, Identity, vectors
 from tests.gallery.stores import Store
@@ -256,14 +257,26 @@ def test_what_cannot_be_searched_for_is_refused(store: Store) -> None:
         gallery.search(vectors((1, 2)), ranking="worst")  # type: ignore[arg-type]
 
 
-def test_a_copy_changes_apart(store: Store) -> None:
+def test_its_rows_make_a_gallery_that_changes_apart(store: Store) -> None:
     gallery = store.filled()
-    copied = gallery.copy()
+    rows = gallery.rows()
+    copied = MemoryGallery.from_rows(rows, Identity())
     copied.remove("Ada")
     assert gallery.people() == {"Ada": 2, "Bo": 1}
     gallery.remove("Bo")
     assert copied.people() == {"Bo": 1}
     assert copied.digests.tolist() == ["b"]
+    assert rows.names.tolist() == ["Ada", "Bo", "Ada"]
+    assert rows.digests.tolist() == ["a", "b", "c"]
+    assert (rows.detector_name, rows.metric, rows.calibration) == ("", "cosine", None)
+    assert rows.embeddings.dtype == np.float32 and rows.embeddings.shape == (3, 2)
+    assert len(store.again(gallery).rows().names) == 2
+
+
+def test_an_empty_gallery_has_no_rows(store: Store) -> None:
+    rows = store.open(Identity()).rows()
+    assert (rows.names.shape, rows.embeddings.shape, rows.digests.shape) == ((0,), (0, 2), (0,))
+    assert len(MemoryGallery.from_rows(rows, Identity())) == 0
 
 
 def test_another_encoders_gallery_is_refused_by_both_names(store: Store) -> None:
@@ -277,7 +290,7 @@ def test_another_encoders_gallery_is_refused_by_both_names(store: Store) -> None
 def test_a_calibration_is_kept(store: Store) -> None:
     gallery = store.filled()
     gallery.calibration = BY_HAND
-    assert gallery.copy().calibration == BY_HAND
+    assert gallery.rows().calibration == BY_HAND
     if store.is_kept:
         gallery = store.again(store.again(gallery))
         assert gallery.calibration == BY_HAND

@@ -9,6 +9,7 @@ import pytest
 
 from face_encode.errors import GalleryError, InputError
 from face_encode.gallery.base import Gallery
+from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.milvus import MilvusGallery
 from face_encode.gallery.milvus_store import milvus_address, open_store
 from face_encode.gallery.opening import open_gallery
@@ -119,15 +120,15 @@ def test_by_euclidean_distance_lengths_count(path: Path) -> None:
     with pytest.raises(GalleryError, match="by the metric 'euclidean', here it is 'cosine'"):
         open_gallery(path, encoder=Identity())
     assert open_gallery(path, encoder=Identity(), metric=None).metric == "euclidean"
-    assert gallery.copy().metric == "euclidean"
+    assert gallery.rows().metric == "euclidean"
 
 
 def test_an_export_and_an_import_keep_everything(path: Path, tmp_path: Path) -> None:
     gallery = open_gallery(path, encoder=Identity())
     gallery.replace(["Bo", "Ada"], vectors((1, 0), (0, 2)), ["a", ""], detector_name="eyes")
     gallery.calibration = BY_HAND
-    gallery.copy().save(tmp_path / "people.npz")
-    people = open_gallery(tmp_path / "people.npz", encoder=Identity()).copy()
+    MemoryGallery.from_rows(gallery.rows(), Identity()).save(tmp_path / "people.npz")
+    people = open_gallery(tmp_path / "people.npz", encoder=Identity()).rows()
     assert people.calibration == BY_HAND
     again = open_gallery(tmp_path / "again.db", encoder=Identity())
     again.replace(

@@ -9,13 +9,12 @@ import pytest
 from face_encode.errors import InputError
 from face_encode.gallery import mistakes
 from face_encode.gallery.mistakes import (
-    Folder,
-    Suspicion,
+    LabelledPhotos,
+    LabelProblem,
     compare_all,
-    find_suspicions,
-    folder_of,
+    find_label_problems,
     is_blurred,
-    people_with_several,
+    label_photos,
     sharpness,
 )
 from face_encode.types import ImageArray
@@ -31,18 +30,18 @@ def invented_folder(people: int = 40, each: int = 5) -> tuple[list[str], list[st
     return photos, names, embeddings.astype(np.float32)
 
 
-def of_kind(found: tuple[Suspicion, ...], kind: str) -> list[Suspicion]:
+def of_kind(found: tuple[LabelProblem, ...], kind: str) -> list[LabelProblem]:
     return [each for each in found if each.kind == kind]
 
 
-def test_a_clean_folder_raises_no_suspicion() -> None:
-    assert find_suspicions(*invented_folder()) == ()
+def test_a_clean_folder_has_no_problem() -> None:
+    assert find_label_problems(*invented_folder()) == ()
 
 
 def test_a_photo_in_the_wrong_folder_is_named_with_its_true_person() -> None:
     photos, names, embeddings = invented_folder()
     names[7] = "p30"
-    found = find_suspicions(photos, names, embeddings)
+    found = find_label_problems(photos, names, embeddings)
     assert [each.photos for each in found] == [(photos[7],)]
     assert found[0].kind == "mislabelled"
     assert found[0].people == ("p30", "p01")
@@ -52,7 +51,7 @@ def test_a_photo_in_the_wrong_folder_is_named_with_its_true_person() -> None:
 def test_a_photo_of_a_stranger_is_named_without_a_true_person() -> None:
     photos, names, embeddings = invented_folder()
     embeddings[7] = 0.7 + np.random.default_rng(1).normal(size=64)
-    found = find_suspicions(photos, names, embeddings)
+    found = find_label_problems(photos, names, embeddings)
     assert [each.photos for each in found] == [(photos[7],)]
     assert found[0].people == ("p01",)
 
@@ -60,20 +59,22 @@ def test_a_photo_of_a_stranger_is_named_without_a_true_person() -> None:
 def test_of_three_photos_the_one_that_differs_is_named() -> None:
     photos, names, embeddings = invented_folder(each=3)
     names[0] = "p20"
-    assert [each.photos for each in find_suspicions(photos, names, embeddings)] == [(photos[0],)]
+    assert [each.photos for each in find_label_problems(photos, names, embeddings)] == [
+        (photos[0],)
+    ]
 
 
 def test_of_two_photos_the_one_of_somebody_else_is_named() -> None:
     photos, names, embeddings = invented_folder(each=2)
     embeddings[0] = embeddings[10] + 0.2 * np.random.default_rng(2).normal(size=64)
-    found = find_suspicions(photos, names, embeddings)
+    found = find_label_problems(photos, names, embeddings)
     assert [(each.photos, each.people) for each in found] == [((photos[0],), ("p00", "p05"))]
 
 
 def test_of_two_unlike_photos_of_nobody_else_both_are_named() -> None:
     photos, names, embeddings = invented_folder(each=2)
     embeddings[0] = 0.7 + np.random.default_rng(2).normal(size=64)
-    found = find_suspicions(photos, names, embeddings)
+    found = find_label_problems(photos, names, embeddings)
     assert [each.photos for each in found] == [(photos[0], photos[1])]
     assert "unlike each other" in found[0].text
 
@@ -82,7 +83,7 @@ def test_a_person_under_two_names_is_named_once() -> None:
     photos, names, embeddings = invented_folder()
     for row in (0, 1):
         names[row] = "somebody"
-    found = find_suspicions(photos, names, embeddings)
+    found = find_label_problems(photos, names, embeddings)
     assert [(each.kind, each.people) for each in found] == [
         ("one person twice", ("p00", "somebody"))
     ]
@@ -91,7 +92,7 @@ def test_a_person_under_two_names_is_named_once() -> None:
 def test_the_same_photo_twice_is_named() -> None:
     photos, names, embeddings = invented_folder()
     embeddings[1] = embeddings[0] * 1.5
-    found = find_suspicions(photos, names, embeddings)
+    found = find_label_problems(photos, names, embeddings)
     assert [(each.kind, each.photos) for each in found] == [("same photo", (photos[0], photos[1]))]
     assert "two names" not in found[0].text
 
@@ -99,7 +100,7 @@ def test_the_same_photo_twice_is_named() -> None:
 def test_the_same_photo_under_two_names_is_named_and_mislabelled_in_one_of_them() -> None:
     photos, names, embeddings = invented_folder()
     embeddings[12] = embeddings[0]
-    found = find_suspicions(photos, names, embeddings)
+    found = find_label_problems(photos, names, embeddings)
     assert [each.kind for each in found] == ["mislabelled", "same photo"]
     assert found[1].people == ("p00", "p02")
     assert "under two names" in found[1].text
@@ -111,7 +112,7 @@ def test_small_and_blurred_faces_are_named() -> None:
     sides[3], sides[4] = 49, np.nan
     details = np.full(200, 0.02)
     details[5], details[6] = 0.0005, np.nan
-    found = find_suspicions(photos, names, embeddings, face_sides=sides, sharpnesses=details)
+    found = find_label_problems(photos, names, embeddings, face_sides=sides, sharpnesses=details)
     assert [(each.kind, each.photos) for each in found] == [
         ("small face", (photos[3],)),
         ("blurred face", (photos[5],)),
@@ -121,9 +122,9 @@ def test_small_and_blurred_faces_are_named() -> None:
 
 def test_a_folder_too_small_to_judge_is_judged_by_its_photos_only() -> None:
     photos, names, embeddings = invented_folder(2, 2)
-    assert find_suspicions(photos, names, embeddings, face_sides=[10, 99, 99, 99]) != ()
-    assert find_suspicions(photos, names, embeddings) == ()
-    assert find_suspicions([], [], np.empty((0, 64), np.float32)) == ()
+    assert find_label_problems(photos, names, embeddings, face_sides=[10, 99, 99, 99]) != ()
+    assert find_label_problems(photos, names, embeddings) == ()
+    assert find_label_problems([], [], np.empty((0, 64), np.float32)) == ()
 
 
 def test_ten_photos_at_random_in_wrong_folders_of_five_hundred() -> None:
@@ -132,7 +133,7 @@ def test_ten_photos_at_random_in_wrong_folders_of_five_hundred() -> None:
     wrong = random.choice(500, 10, replace=False)
     for row in wrong:
         names[row] = f"p{(int(names[row][1:]) + 37) % 100:02d}"
-    named = of_kind(find_suspicions(photos, names, embeddings), "mislabelled")
+    named = of_kind(find_label_problems(photos, names, embeddings), "mislabelled")
     right = {each.photos[0] for each in named} & {photos[row] for row in wrong}
     assert len(right) >= 9
     assert len(named) - len(right) <= 5
@@ -141,18 +142,18 @@ def test_ten_photos_at_random_in_wrong_folders_of_five_hundred() -> None:
 def test_nonsense_is_refused() -> None:
     photos, names, embeddings = invented_folder(3, 2)
     with pytest.raises(InputError, match="has a name"):
-        find_suspicions(photos[:-1], names, embeddings)
+        find_label_problems(photos[:-1], names, embeddings)
     with pytest.raises(InputError, match="length zero"):
-        find_suspicions(photos, names, embeddings * 0)
+        find_label_problems(photos, names, embeddings * 0)
     with pytest.raises(InputError, match="one size"):
-        find_suspicions(photos, names, embeddings, face_sides=[1.0])
+        find_label_problems(photos, names, embeddings, face_sides=[1.0])
 
 
-def at_angles(names: list[str], *degrees: float) -> Folder | None:
+def at_angles(names: list[str], *degrees: float) -> LabelledPhotos | None:
     """Photos whose embeddings lie on a circle."""
     angles = np.deg2rad(degrees)
     embeddings = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    return folder_of([f"{number}.jpg" for number in range(len(names))], names, 3 * embeddings)
+    return label_photos([f"{number}.jpg" for number in range(len(names))], names, 3 * embeddings)
 
 
 def cosine(degrees: float) -> float:
@@ -177,9 +178,10 @@ def test_too_few_photos_or_people_set_none(names: list[str]) -> None:
     assert at_angles(names, 0, 10, 80, 90) is None
 
 
-def test_people_with_one_photo_are_passed_over() -> None:
-    rows = people_with_several(np.array([2, 0, 2, 1, 2, 1]))
-    assert [each.tolist() for each in rows] == [[3, 5], [0, 2, 4]]
+def test_the_rows_of_each_person() -> None:
+    folder = at_angles(["c", "a", "c", "b", "c", "b"], 0, 30, 5, 60, 10, 70)
+    assert folder is not None
+    assert [each.tolist() for each in folder.rows] == [[1], [3, 5], [0, 2, 4]]
 
 
 @pytest.mark.parametrize("tile", [1, 3, 7, 1_024])
@@ -191,7 +193,7 @@ def test_each_photo_is_compared_with_each_other(tile: int, monkeypatch: pytest.M
         np.float32
     )
     embeddings[17] = 2 * embeddings[3]
-    folder = folder_of([""] * 24, [f"person {who}" for who in owner], embeddings)
+    folder = label_photos([""] * 24, [f"person {who}" for who in owner], embeddings)
     assert folder is not None
     nearest, doubles, near_people = compare_all(folder)
     similarities = folder.units @ folder.units.T

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from face_encode.errors import InputError
-from face_encode.gallery.quantization import Coded, Quantizer, unit_length
+from face_encode.gallery.distances import unit_length
+from face_encode.gallery.quantization import Coded, Quantizer
 from face_encode.types import Embeddings
 from tests.gallery.common import like_faces
 
@@ -98,7 +99,7 @@ def test_what_is_no_centre_is_refused() -> None:
 
 def test_reach_and_blur_are_the_farthest_of_all() -> None:
     rows = like_faces(70_000, size=8)
-    coded = Coded.of(rows).blurred_from(rows)
+    coded = Coded.of(rows, with_blur=True)
     stand_for = coded.quantizer.dequantize(coded.codes).astype(np.float64)
     reach = np.linalg.norm(stand_for - coded.quantizer.centre, axis=1).max()
     np.testing.assert_allclose(coded.reach, reach, rtol=1e-5)

@@ -11,12 +11,21 @@ import numpy.typing as npt
 import pytest
 
 from face_encode.errors import GalleryError
+from face_encode.gallery import search
 from face_encode.gallery.base import Ranking
 from face_encode.gallery.columns import Enrolled
 from face_encode.gallery.distances import Metric
 from face_encode.gallery.search import Groups, search_enrolled, similarities_of
 from face_encode.types import Embeddings
 from tests.gallery.common import like_faces
+
+
+@pytest.fixture(params=["short", "long"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to search, whatever the gallery's size."""
+    limit = 1 << 60 if request.param == "short" else -1
+    monkeypatch.setattr(search, "_FEW_SIMILARITIES", limit)
+    return str(request.param)
 
 
 def enrolled(count: int, people: int, size: int = 16, kind: str = "float32") -> Enrolled:
@@ -48,9 +57,9 @@ def plain(
     ("kind", "metric"),
     [("float32", "cosine"), ("float32", "euclidean"), ("int8", "cosine"), ("indexed", "cosine")],
 )
-@pytest.mark.parametrize("probes", [1, 3, 7])
+@pytest.mark.parametrize("probes", [1, 3, 7, 9])
 def test_a_search_finds_what_the_definition_says(
-    kind: str, metric: Metric, ranking: Ranking, probes: int
+    kind: str, metric: Metric, ranking: Ranking, probes: int, way: str
 ) -> None:
     columns = enrolled(1_333, 400, kind=kind)
     asked = like_faces(probes, seed=5)
@@ -130,7 +139,7 @@ def test_many_who_are_nearly_as_near_are_told_apart(kind: str) -> None:
         assert [match.name for match in matches] == [names[row] for row in best]
 
 
-def test_where_one_person_has_nearly_all_photos_the_others_are_found_too() -> None:
+def test_where_one_person_has_nearly_all_photos_the_others_are_found_too(way: str) -> None:
     rng = np.random.default_rng(0)
     near = np.array([1, 0, 0, 0]) + 0.01 * rng.normal(size=(3_000, 4))
     far = rng.normal(size=(5, 4)) - np.array([3, 0, 0, 0])
@@ -143,7 +152,7 @@ def test_where_one_person_has_nearly_all_photos_the_others_are_found_too() -> No
     assert matches[0].name == "Ada"
 
 
-def test_the_same_photo_is_as_near_wherever_it_lies() -> None:
+def test_the_same_photo_is_as_near_wherever_it_lies(way: str) -> None:
     one = like_faces(1, size=128)[0]
     rows = like_faces(1_000, size=128, seed=1)
     rows[[3, 500, 999]] = one
@@ -155,7 +164,7 @@ def test_the_same_photo_is_as_near_wherever_it_lies() -> None:
         assert len({match.similarity for match in matches}) == 1
 
 
-def test_a_probe_of_zeros_is_as_near_to_everybody() -> None:
+def test_a_probe_of_zeros_is_as_near_to_everybody(way: str) -> None:
     asked: Embeddings = np.zeros((1, 16), np.float32)
     for kind in ("float32", "int8", "indexed"):
         (matches,) = search_enrolled(enrolled(200, 50, kind=kind), asked, 2)
@@ -165,7 +174,7 @@ def test_a_probe_of_zeros_is_as_near_to_everybody() -> None:
 
 @pytest.mark.parametrize("ranking", ["best", "mean"])
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_damaged_embeddings_are_told_of(metric: Metric, ranking: Ranking) -> None:
+def test_damaged_embeddings_are_told_of(metric: Metric, ranking: Ranking, way: str) -> None:
     columns = enrolled(200, 50)
     rows = columns.rows.copy()
     rows[77, 3] = np.nan
@@ -219,6 +228,33 @@ def test_the_rough_look_is_off_by_the_slack_at_the_most(
         exact = similarities.exact(probe, np.arange(len(rows)))
         off = np.abs(rough[:, probe] - exact).max()
         assert off <= similarities.slack[probe] <= at_most
+
+
+@pytest.mark.parametrize("people", [1, 2, 24, 700, 1_333])
+@pytest.mark.parametrize("probes", [0, 1, 8, 40])
+def test_both_ways_give_the_same_answer(
+    people: int, probes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns, asked = enrolled(1_333, people, size=128), like_faces(probes, size=128, seed=5)
+    for k in (1, 5, 2_000):
+        monkeypatch.setattr(search, "_FEW_SIMILARITIES", 1 << 60)
+        short = search_enrolled(columns, asked, k)
+        monkeypatch.setattr(search, "_FEW_SIMILARITIES", -1)
+        assert search_enrolled(columns, asked, k) == short
+        assert [len(matches) for matches in short] == [min(k, people)] * probes
+
+
+@pytest.mark.parametrize("size", [3, 128, 512, 5_000])
+@pytest.mark.parametrize("probes", [0, 1, 2, 8, 9, 130])
+@pytest.mark.parametrize("count", [0, 1, 5, 40])
+def test_a_product_in_pieces_is_the_product(size: int, probes: int, count: int) -> None:
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(count * 7, size)).astype(np.float32)
+    factors = random.normal(size=(probes, size)).astype(np.float32)
+    product = search._products(rows, factors)
+    assert product.dtype == np.float32 and product.shape == (count * 7, probes)
+    expected = rows.astype(np.float64) @ factors.T
+    np.testing.assert_allclose(product, expected, rtol=0, atol=2e-5 * size**0.5)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 7, 8])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from face_encode.errors import InputError
-from face_encode.gallery.thresholds import Calibration, check_threshold, decision_threshold
+from face_encode.gallery.thresholds import Calibration, check_threshold
 from tests.gallery.calibrations import BY_HAND
 
 
@@ -66,25 +66,10 @@ def test_an_empty_gallery_is_refused() -> None:
         BY_HAND.probability(0.5, enrolled=0)
 
 
-TEN = range(10)
-
-
-def test_without_any_other_the_threshold_is_the_encoders() -> None:
-    assert decision_threshold(None, None, 0.9, TEN) == decision_threshold(None, None, 0.9) == 0.9
-
-
-def test_a_calibration_goes_before_the_encoder() -> None:
-    # By the logarithm of the number enrolled; two photos alone are compared as with one.
-    assert decision_threshold(None, BY_HAND, 0.9, TEN) == pytest.approx(0.6)
-    assert decision_threshold(None, BY_HAND, 0.9) == 0.5
-    assert decision_threshold(None, BY_HAND, 0.9, []) == 0.5
-
-
 @pytest.mark.parametrize("given", [-1, 0.3, 1.0])
-def test_the_threshold_given_goes_before_all(given: float) -> None:
-    assert decision_threshold(given, BY_HAND, 0.9, TEN) == given
-    assert decision_threshold(given, BY_HAND, 0.9) == given
+def test_a_threshold_within_the_range_is_taken(given: float) -> None:
     assert check_threshold(given) == given
+    assert check_threshold(None) is None
 
 
 @pytest.mark.parametrize("given", [1.01, -2, float("nan"), "0.5", [0.5], 1j])

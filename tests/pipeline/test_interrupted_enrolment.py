@@ -73,8 +73,9 @@ def enrol_many(many: Path, path: Path | None, tiny: Encoder, **options: Any) -> 
 
 def same_galleries(one: Gallery, other: Gallery) -> bool:
     files = io.BytesIO(), io.BytesIO()
-    write_content(files[0], one.copy().content)
-    write_content(files[1], other.copy().content)
+    for file, gallery in zip(files, (one, other), strict=True):
+        assert isinstance(gallery, MemoryGallery)
+        write_content(file, gallery.content)
     return files[0].getvalue() == files[1].getvalue()
 
 
@@ -194,7 +195,7 @@ def test_an_interrupted_enrolment_with_another_detector_is_refused(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(enrolment, "find_suspicions", interrupted)
+        patch.setattr(enrolment, "find_label_problems", interrupted)
         enrol_many(many, path, tiny)
     model = Face_Encode_Model(tiny, "haar")
     with pytest.raises(GalleryError, match=r"other settings.*--restart"):

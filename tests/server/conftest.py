@@ -15,6 +15,7 @@ pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
 
 from face_encode.encoders.encoder import Encoder
+from face_encode.gallery.memory import MemoryGallery
 from face_encode.model import Face_Encode_Model
 from face_encode.server.application import make_application
 from face_encode.server.encryption import Cipher
@@ -77,7 +78,7 @@ def service_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shared_client(fitted_model: Face_Encode_Model, service_folder: Path) -> Iterator[TestClient]:
     """A service with the invented people; a test that enrols somebody removes them again."""
     model = copy.copy(fitted_model)
-    model.gallery = fitted_model.gallery.copy()
+    model.gallery = MemoryGallery.from_rows(fitted_model.gallery.rows(), fitted_model.encoder)
     with served(model, service_folder, keep_crops=True) as client:
         yield client
 

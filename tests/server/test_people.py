@@ -43,6 +43,11 @@ class SlowFile(GalleryFile):
         super().write(gallery)
 
 
+def in_memory(model: Face_Encode_Model) -> MemoryGallery:
+    """The enrolled people in a gallery of their own."""
+    return MemoryGallery.from_rows(model.gallery.rows(), model.encoder)
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> SlowFile:
     return SlowFile(tmp_path / "people.npz")
@@ -51,7 +56,7 @@ def file(tmp_path: Path) -> SlowFile:
 @pytest.fixture
 def store(fitted_model: Face_Encode_Model, tmp_path: Path, file: SlowFile) -> Iterator[PeopleStore]:
     model = copy.copy(fitted_model)
-    model.gallery = fitted_model.gallery.copy()
+    model.gallery = in_memory(fitted_model)
     audit = AuditLog(tmp_path / "audit.jsonl")
     store = PeopleStore(model, file, audit)
     yield store
@@ -122,7 +127,7 @@ def test_what_was_written_is_read(
     encrypted: bool, tmp_path: Path, cipher: Cipher, fitted_model: Face_Encode_Model
 ) -> None:
     file = GalleryFile(tmp_path / "people.npz", cipher if encrypted else None)
-    file.write(fitted_model.gallery.copy())
+    file.write(in_memory(fitted_model))
     assert file.read(fitted_model.encoder).people() == fitted_model.gallery.people()
     assert is_encrypted((tmp_path / "people.npz").read_bytes()) == encrypted
     assert len(list(tmp_path.iterdir())) == 1
@@ -132,7 +137,7 @@ def test_a_plain_file_is_encrypted_as_soon_as_there_is_a_key(
     tmp_path: Path, cipher: Cipher, fitted_model: Face_Encode_Model
 ) -> None:
     path, encoder = tmp_path / "people.npz", fitted_model.encoder
-    GalleryFile(path).write(fitted_model.gallery.copy())
+    GalleryFile(path).write(in_memory(fitted_model))
     assert len(GalleryFile(path, cipher).read(encoder)) == len(fitted_model.gallery)
     assert is_encrypted(path.read_bytes())
     assert len(GalleryFile(path, cipher).read(encoder)) == len(fitted_model.gallery)
@@ -145,7 +150,7 @@ def test_a_new_key_takes_over_at_the_next_start(
 ) -> None:
     path, encoder = tmp_path / "people.npz", fitted_model.encoder
     old, new = secrets.token_bytes(32), secrets.token_bytes(32)
-    GalleryFile(path, Cipher([old])).write(fitted_model.gallery.copy())
+    GalleryFile(path, Cipher([old])).write(in_memory(fitted_model))
     GalleryFile(path, Cipher([new, old])).read(encoder)
     assert len(GalleryFile(path, Cipher([new])).read(encoder)) == len(fitted_model.gallery)
     with pytest.raises(GalleryError, match="none of the keys"):

@@ -66,7 +66,7 @@ def invented_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model_without_stranger(encoder: Encoder, fitted_model: Face_Encode_Model) -> Face_Encode_Model:
     """The invented people but one are enrolled, by other photos than the video shows."""
-    model, gallery = Face_Encode_Model(encoder), fitted_model.gallery.copy()
+    model, gallery = Face_Encode_Model(encoder), fitted_model.gallery.rows()
     shown = [content_digest(VERIFY_DATASET / photo) for photo in PHOTOS.values()]
     stay = (gallery.names != STRANGER) & ~np.isin(gallery.digests, shown)
     assert stay.sum() == len(stay) - 4 - 2
