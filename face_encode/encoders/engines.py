@@ -40,7 +40,7 @@ KERAS = "tensorflow"
 """Keras itself, on its configured backend."""
 
 MAX_DIFFERENCE = 1e-3
-"""How far an embedding may be from the one that Keras gives; see :func:`largest_difference`."""
+"""How far an embedding may be from the one that Keras gives; see ``largest_difference``."""
 
 MAX_PIECE = 8
 """Images that a core works on at once: few enough that their activations stay in its cache, many
@@ -184,7 +184,7 @@ ENGINES = {
 
 
 def engine_names() -> tuple[str, ...]:
-    """The names that :func:`check_engine` accepts."""
+    """The names that ``check_engine`` accepts."""
     return (AUTOMATIC, KERAS, *ENGINES)
 
 
@@ -209,7 +209,7 @@ def start_engine(
     """Start an engine with an encoder's network.
 
     Args:
-        name: One of :func:`engine_names`, checked.
+        name: One of ``engine_names``, checked.
         cache_key: The encoder's name and the SHA-256 of its file; None if its network is not
             cached: then ``"auto"`` is Keras, which starts faster than a conversion ends.
         load_keras: Loads the encoder.

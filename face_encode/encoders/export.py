@@ -64,7 +64,7 @@ class ExportedEncoder:
         path: The model file.
         note_path: The JSON beside it.
         difference: The largest difference of its embeddings from those of Keras, on synthetic
-            crops; see :func:`face_encode.encoders.engines.largest_difference`.
+            crops; see ``face_encode.encoders.engines.largest_difference``.
     """
 
     path: Path

@@ -293,7 +293,7 @@ def _with_weights(layer: Any, tensor: Any, weights: tuple[FloatArray, ...]) -> A
 
 
 def read_torch_weights(content: bytes) -> Weights:
-    """Read facenet-pytorch's ``InceptionResnetV1``, folded for :func:`inception_resnet`.
+    """Read facenet-pytorch's ``InceptionResnetV1``, folded for ``inception_resnet``.
 
     Args:
         content: A file that ``torch.save(model.state_dict(), path)`` wrote.
@@ -341,7 +341,7 @@ def read_torch_weights(content: bytes) -> Weights:
 
 
 def read_deepface_weights(content: bytes) -> Weights:
-    """Read DeepFace's ``InceptionResNetV1``, folded for :func:`inception_resnet`.
+    """Read DeepFace's ``InceptionResNetV1``, folded for ``inception_resnet``.
 
     Args:
         content: A file that ``model.save_weights("….h5")`` of Keras 2 wrote.

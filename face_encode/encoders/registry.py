@@ -1,4 +1,4 @@
-"""The table of known encoders, and :func:`load_encoder`, which opens any encoder."""
+"""The table of known encoders, and ``load_encoder``, which opens any encoder."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class ConvertedEncoder:
 
         Args:
             weights: The weights file; None for the installed or downloaded one.
-            engine: As for :func:`load_encoder`.
+            engine: As for ``load_encoder``.
         """
         expected = None if weights is not None else expected_digest(self.weights)
         if expected is not None:
@@ -167,7 +167,7 @@ class ShippedEncoder:
         return contract
 
     def open(self, weights: str | os.PathLike[str] | None, engine: str) -> Encoder:
-        """Open the encoder; arguments as for :func:`load_encoder`."""
+        """Open the encoder; arguments as for ``load_encoder``."""
         _refuse_weights(self.name, weights)
         return _open_file(self.path, engine)
 
@@ -186,7 +186,7 @@ KNOWN_ENCODERS: dict[str, ConvertedEncoder | ShippedEncoder] = {
     "facenet128": ConvertedEncoder(FACENET128_CONTRACT, facenet128, "facenet128"),
     "vgg_embedding": ShippedEncoder("vgg_embedding"),
 }
-"""The encoders that :func:`load_encoder` opens by name."""
+"""The encoders that ``load_encoder`` opens by name."""
 
 
 def load_encoder(
@@ -237,12 +237,12 @@ def as_encoder(
     """Take an open encoder, or open one.
 
     Args:
-        encoder: An open encoder, or the first argument of :func:`load_encoder`.
-        engine: As for :func:`load_encoder`; None for ``"auto"``.
+        encoder: An open encoder, or the first argument of ``load_encoder``.
+        engine: As for ``load_encoder``; None for ``"auto"``.
 
     Raises:
         InputError: The engine differs from that of the open encoder.
-        FaceEncodeError: As for :func:`load_encoder`.
+        FaceEncodeError: As for ``load_encoder``.
     """
     if not isinstance(encoder, Encoder):
         return load_encoder(encoder, engine=engine or AUTOMATIC)
@@ -272,7 +272,7 @@ def _open_file(path: Path, engine: str, opened: Encoder | None = None) -> Encode
 
     Args:
         path: The file.
-        engine: As for :func:`load_encoder`.
+        engine: As for ``load_encoder``.
         opened: The encoder on Keras, if it is open already.
     """
     contract = read_contract(path)
@@ -295,7 +295,7 @@ def _open_file(path: Path, engine: str, opened: Encoder | None = None) -> Encode
 def _on_engine(
     engine: str, cache_key: tuple[str, str] | None, load: Callable[[], Encoder]
 ) -> Encoder:
-    """Put an encoder on an engine; arguments as for :func:`start_engine`."""
+    """Put an encoder on an engine; arguments as for ``start_engine``."""
     # A conversion loads the encoder on Keras, and so may its user afterwards.
     load = cache(load)
 

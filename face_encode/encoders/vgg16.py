@@ -67,7 +67,7 @@ def vgg_embedding(
         width: Multiplies the channels of every convolution; 1.0 is VGG16.
         batch_normalization: Whether each convolution is followed by batch normalisation. Train
             from scratch with it, then fold it away with
-            :func:`face_encode.training.surgery.fold_batch_normalization`.
+            ``face_encode.training.surgery.fold_batch_normalization``.
         pixels: ``"unit"`` divides them by 255; ``"vggface"`` subtracts the VGGFace mean.
         name: The model's name.
 
@@ -92,7 +92,7 @@ def vgg16_backbone(
     pixels: Literal["unit", "vggface"] = "vggface",
     name: str = "vgg16",
 ) -> keras.Model:
-    """Build VGG16 up to its last pooling, flattened; arguments as for :func:`vgg_embedding`.
+    """Build VGG16 up to its last pooling, flattened; arguments as for ``vgg_embedding``.
 
     Returns:
         RGB 0..255 in, the flattened features out: at 150x150, 4 * 4 * 512 of them.
@@ -152,7 +152,7 @@ def load_vggface_weights(model: keras.Model, path: str | os.PathLike[str] | None
     the first kernel's input channels are reversed here, so that the model keeps taking RGB.
 
     Args:
-        model: From :func:`vgg_embedding` or :func:`vgg16_backbone`, with ``width=1``, without
+        model: From ``vgg_embedding`` or ``vgg16_backbone``, with ``width=1``, without
             batch normalisation, and with ``pixels="vggface"``. Its weights are replaced only
             if the whole file fits.
         path: The ``.h5`` file: ``rcmalli_vggface_tf_notop_vgg16.h5`` of keras-vggface, which is

@@ -57,7 +57,7 @@ class EmbeddedFaces:
         photos: P paths.
         embeddings: float32 ``(P, D)``; a row of NaN where there is no face.
         faces: The chosen face of each photo, or None.
-        sharpness: float64 ``(P,)``, see :mod:`face_encode.gallery.mistakes`; NaN where there
+        sharpness: float64 ``(P,)``, see ``face_encode.gallery.mistakes``; NaN where there
             is no face.
         errors: For each photo why there is no face, or None.
         seconds_a_photo: Wall-clock time of reading, detecting and encoding.
@@ -71,7 +71,6 @@ class EmbeddedFaces:
     seconds_a_photo: float
 
     def __post_init__(self) -> None:
-        """Check that everything has one length."""
         parts = (self.photos, self.embeddings, self.faces, self.sharpness, self.errors)
         lengths = {len(part) for part in parts}
         if len(lengths) != 1:

@@ -59,7 +59,6 @@ class ApproximateIndex:
     """
 
     def __init__(self, cells: Any) -> None:
-        """Wrap an inverted file of ``faiss``, of unit vectors."""
         self._cells = cells
 
     @classmethod

@@ -143,7 +143,6 @@ class MilvusStore:
     """
 
     def __init__(self, address: MilvusAddress) -> None:
-        """Take an address; the first use connects."""
         self.is_lite = address.folder is not None
         self._address = address
         self._lock = threading.Lock()

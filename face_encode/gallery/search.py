@@ -227,7 +227,6 @@ class Similarities(ABC):
     slack: npt.NDArray[np.float64]
 
     def __init__(self, enrolled: Enrolled) -> None:
-        """Take the rows."""
         self.enrolled = enrolled
 
     @abstractmethod

@@ -49,7 +49,6 @@ class CropFolder:
     """
 
     def __init__(self, path: Path, cipher: Cipher | None = None) -> None:
-        """Take a folder; it is made when the first crop is kept."""
         self.path = path
         self._cipher = cipher
 
@@ -353,7 +352,6 @@ class People:
     """
 
     def __init__(self, model: Face_Encode_Model, gallery: Gallery) -> None:
-        """Take a model for its encoder and detector, and the people."""
         self.model = copy.copy(model)
         self.model.gallery = gallery
         self.photos = gallery.people()

@@ -216,7 +216,6 @@ class Recogniser:
     def __init__(
         self, encoder: Encoder, detector: Detector, settings: ServerSettings, metrics: Metrics
     ) -> None:
-        """Take an encoder and a detector; see ``load``."""
         limits = settings.limits
         self._encoder = encoder
         self._detector = detector

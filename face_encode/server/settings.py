@@ -37,7 +37,6 @@ class Limits:
     header_seconds: int = 10
 
     def __post_init__(self) -> None:
-        """Check that each limit allows something."""
         for field in fields(self):
             if getattr(self, field.name) < 1:
                 raise InputError(

@@ -243,7 +243,7 @@ def standardize_layers(model: keras.Model, images: Any) -> None:
     https://arxiv.org/abs/1511.06856.
 
     Args:
-        model: A chain of layers, as :func:`face_encode.encoders.vgg16.vgg_embedding` builds it,
+        model: A chain of layers, as ``face_encode.encoders.vgg16.vgg_embedding`` builds it,
             not trained yet.
         images: float ``(N, height, width, 3)``, 0..255: a sample of the training images, 32 or
             more.

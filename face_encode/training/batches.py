@@ -47,7 +47,6 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
         self.epoch = 0
 
     def __getitem__(self, index: int) -> tuple[Any, npt.NDArray[Any]]:
-        """Batch number ``index``: images and targets."""
         random = np.random.default_rng([self.seed, self.epoch, index])
         rows = self._rows(index, random)
         if self.has_views:
@@ -88,7 +87,7 @@ class PhotoBatches(_Batches):
     ) -> None:
         """Take photos, or features of photos, and their targets ``(N, ...)``.
 
-        The other arguments are those of :class:`PeopleBatches`.
+        The other arguments are those of ``PeopleBatches``.
 
         Raises:
             InputError: No photo, or a batch size below 1.
@@ -102,7 +101,6 @@ class PhotoBatches(_Batches):
         self.batch_size = batch_size
 
     def __len__(self) -> int:
-        """Batches an epoch."""
         return -(-len(self.images) // self.batch_size)
 
     def _rows(self, index: int, random: np.random.Generator) -> Rows:
@@ -153,7 +151,6 @@ class PeopleBatches(_Batches):
         self._single = np.array([photos[0] for photos in rows if len(photos) == 1], np.int64)
 
     def __len__(self) -> int:
-        """Batches an epoch, in which each person with several photos comes once."""
         return -(-len(self._several) // self.people_a_batch)
 
     def _rows(self, index: int, random: np.random.Generator) -> Rows:

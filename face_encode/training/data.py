@@ -29,7 +29,7 @@ from face_encode.types import CropRecipe, ImageArray, LeftOut
 from face_encode.weights import cache_folder
 
 Rows: TypeAlias = npt.NDArray[np.int64]
-"""Indices of photos within a :class:`FaceCrops`."""
+"""Indices of photos within a ``FaceCrops``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,6 @@ class FaceCrops:
     left_out: tuple[LeftOut, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check that crops, people and digests have the same length."""
         count = len(self.crops)
         if self.crops.ndim != 4 or self.people.shape != (count,) or len(self.digests) != count:
             raise InputError(
@@ -60,7 +59,6 @@ class FaceCrops:
             )
 
     def __len__(self) -> int:
-        """Number of crops."""
         return len(self.crops)
 
     def part(self, rows: Rows) -> FaceCrops:

@@ -129,7 +129,6 @@ class DistillConfig:
     licence: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse bad settings before hours of work."""
         if self.output.suffix != ".keras":
             raise ModelFileError(f"a model file's name ends in .keras. Received: {self.output}")
         stages = {len(self.sides), len(self.epochs), len(self.views)}
@@ -532,7 +531,7 @@ class Recipe:
         teacher: The encoder whose embeddings are learnt, as ``load_encoder`` takes it; None for
             the default.
         detector: The detector, as ``load_detector`` takes it; None for the default.
-        settings: Arguments of :class:`DistillConfig`.
+        settings: Arguments of ``DistillConfig``.
     """
 
     teacher: str | None = None

@@ -102,7 +102,6 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         run_key: str,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Choose how to judge, when to stop, and where to write."""
         super().__init__()
         self.judge = judge
         self.schedule = schedule

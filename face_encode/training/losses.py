@@ -2,7 +2,7 @@
 
 Each loss is a plain ``keras.losses.Loss``: compile any embedding network with it and ``fit`` it on
 batches of images and targets. The targets are the people, of whom a batch holds several photos
-each; those of :class:`DistillationLoss` are a teacher's embeddings.
+each; those of ``DistillationLoss`` are a teacher's embeddings.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class MinedTripletLoss(_ConfiguredLoss):
         Args:
             margin: By how much a negative is to be farther than the positive, as a squared
                 distance; on normalised embeddings those lie within 0..4.
-            mining: ``"semi_hard"`` or ``"hard"``: :func:`batch_semi_hard`, :func:`batch_hard`.
+            mining: ``"semi_hard"`` or ``"hard"``: ``batch_semi_hard``, ``batch_hard``.
             normalize: Whether embeddings are scaled to length 1 first.
             **keywords: As for every Keras loss.
 

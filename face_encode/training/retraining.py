@@ -62,7 +62,7 @@ class RetrainConfig:
             the same name ending in ``.training``.
         test_data: A folder of other people to report on; None takes a fifth of ``data``'s.
         condition: The degradation to train and test for, a name of
-            :data:`face_encode.training.augmentation.DEGRADATIONS`; None for the photos as they are.
+            ``face_encode.training.augmentation.DEGRADATIONS``; None for the photos as they are.
         loss: ``"semi_hard"`` or ``"hard"`` triplets, ``"multi_similarity"``, or ``"teacher"``:
             to embed a degraded face as the untouched encoder embeds the clear one; None chooses
             ``"teacher"`` where there is a condition and the encoder has a projection of its own,
@@ -97,7 +97,6 @@ class RetrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse bad settings before hours of work."""
         if self.output.suffix != ".keras":
             raise ModelFileError(f"a model file's name ends in .keras. Received: {self.output}")
         if self.condition is not None and self.condition not in DEGRADATIONS:

@@ -1,7 +1,7 @@
 """Network surgery: rewrite a trained network as another one that computes the same.
 
 All operations work on chains, networks whose layers follow one another without branches, as
-:func:`face_encode.encoders.vgg16.vgg_embedding` builds them.
+``face_encode.encoders.vgg16.vgg_embedding`` builds them.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Views:
 
         Takes the side of the student's input, and the share of the view's side that it sees.
         Gives uint8 ``(rounds * N, s, s, 3)``, s being the side and room to move on all sides, as
-        :func:`jitter` takes it.
+        ``jitter`` takes it.
         """
         with_room = side + 2 * room_of(side)
         share = min(1.0, share * with_room / side)
@@ -143,7 +143,7 @@ def jitter(images: ImageArray, seed: int) -> npt.NDArray[np.float32]:
     """Change each image a little, in ways that hardly matter to a teacher.
 
     Each epoch thus shows the student new images without asking the teacher again. One image in two
-    is mirrored, each is moved by up to :func:`room_of` its side in pixels, and its light and
+    is mirrored, each is moved by up to ``room_of`` its side in pixels, and its light and
     contrast are changed by up to a tenth. Takes uint8 ``(N, side + 2 * room, side + 2 * room, 3)``,
     gives float32 ``(N, side, side, 3)``, about 0..255.
     """
@@ -163,7 +163,7 @@ def jitter(images: ImageArray, seed: int) -> npt.NDArray[np.float32]:
 
 
 def room_of(side: int) -> int:
-    """Number of pixels by which :func:`jitter` may move an image of this side."""
+    """Number of pixels by which ``jitter`` may move an image of this side."""
     return side // 32
 
 
