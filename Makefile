@@ -10,11 +10,11 @@ check:  ## Lint, format, types and the import contract.
 	mypy
 	lint-imports
 
-test:  ## The tests of a contributor's day: minutes.
+test:  ## The tests that take minutes.
 	python -m pytest
 
-test-all:  ## Everything: also slow, browser, ray and data tests.
+test-all:  ## All tests, also those marked slow, browser, ray or data.
 	python -m pytest -m ""
 
 docs:  ## Build the documentation site into site/; a warning is an error.
-	python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict

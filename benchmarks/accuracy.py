@@ -2,7 +2,7 @@
 
 Takes data in LFW's format::
 
-    python benchmarks/accuracy.py --photos LFW_DIR --pairs pairs.txt
+    python -m benchmarks.accuracy --photos LFW_DIR --pairs pairs.txt
 
 Photos are encoded once for each encoder and detector; both metrics judge the same embeddings.
 """
@@ -20,27 +20,27 @@ HERE = Path(__file__).parent
 HEADER = """# Accuracy
 
 Verification on `{pairs}`: {count:,} pairs, {different:,} of them of different people. Of each
-photo the largest face nearest the middle is taken; no pair is dropped, and a photo without a face
-makes its pairs errors.
+photo the largest face nearest the middle is taken. No pair is dropped: the pairs of a photo
+without a face count as errors.
 {protocol}
 Intervals are 95 % bootstrap intervals over people. A true accept rate (TAR) is given where there
 are at least ten false accepts to count. Euclidean thresholds are distances with a minus sign, so
 that higher is nearer.
 
 | encoder | detector | metric | accuracy | interval | equal error rate | TAR at FAR 1 % | \
-TAR at FAR 0.1 % | threshold | faces found | ms a photo |
+TAR at FAR 0.1 % | threshold | faces found | ms per photo |
 |---|---|---|---|---|---|---|---|---|---|---|
 """
 
 FOOTER = """
-`dlib_resnet` averages the embeddings of a face and its mirror image. Times are wall-clock, reading
-and detection in as many processes as there are cores, encoding in batches; measured on
+`dlib_resnet` averages the embeddings of a face and its mirror image. Times are wall-clock times,
+with reading and detection in one process per core and encoding in batches; measured on
 {machine} on {day}.
 
 Made by
 
 ```
-python benchmarks/accuracy.py --photos {photos} --pairs {pairs}{more}
+python -m benchmarks.accuracy --photos {photos} --pairs {pairs}{more}
 ```
 """
 
@@ -49,13 +49,14 @@ def main() -> None:
     """Measure and write."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from face_encode.detectors.registry import KNOWN_DETECTORS
-    from face_encode.encoders.registry import KNOWN_ENCODERS, is_at_hand
+    from face_encode.encoders.registry import KNOWN_ENCODERS
     from face_encode.evaluation.pairs import read_pairs
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", required=True, help="the folder with a sub-folder a person")
     parser.add_argument("--pairs", required=True, help="pairs in LFW's format, or a CSV")
-    parser.add_argument("--encoders", nargs="+", default=list(filter(is_at_hand, KNOWN_ENCODERS)))
+    present = [name for name, known in KNOWN_ENCODERS.items() if known.is_present]
+    parser.add_argument("--encoders", nargs="+", default=present)
     parser.add_argument("--detectors", nargs="+", default=list(KNOWN_DETECTORS))
     parser.add_argument("-o", "--output", type=Path, default=HERE / "ACCURACY.md")
     options = parser.parse_args()

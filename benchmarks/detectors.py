@@ -3,7 +3,7 @@
 Takes photos of one person each, the face in the middle, as LFW has them, and if wanted photos of
 groups with a list of the faces in them, counted by eye::
 
-    python benchmarks/detectors.py LFW_DIR --groups GROUPS_DIR --faces faces.csv
+    python -m benchmarks.detectors LFW_DIR --groups GROUPS_DIR --faces faces.csv
 
 ``faces.csv`` has the columns ``photo``, ``x`` and ``y``: a file's name, and in pixels a point
 between the eyes of each face in it.

@@ -1,4 +1,4 @@
-"""Times of an encoder by engine: a face at a time and many, and how long each takes to start.
+"""Measure an encoder on each engine: a face at a time and many, and how long each takes to start.
 
     python -m benchmarks.engines [ENCODER ...]
 
@@ -9,6 +9,7 @@ fell; the time of all cores together is the median.
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -51,7 +52,7 @@ def milliseconds_a_face(name: str) -> list[list[str]]:
     busy: dict[tuple[str, int], list[float]] = {}
     for batch in BATCHES:
         for turn in range(ROUNDS + 1):
-            # Whoever comes first finds the machine more rested.
+            # The first engine of a round finds the machine more rested.
             order = list(encoders)[turn % len(encoders) :] + list(encoders)[: turn % len(encoders)]
             for engine in order:
                 wall, processor = time.perf_counter(), time.process_time()
@@ -97,10 +98,13 @@ def _seconds(name: str, engine: str, cache: str) -> float:
     return float(done.stdout)
 
 
-def main(names: Sequence[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("encoders", nargs="*", default=["dlib_resnet", "vgg_embedding"])
+    options = parser.parse_args(arguments)
     import_keras_quietly()
-    for name in names or ("dlib_resnet", "vgg_embedding"):
+    for name in options.encoders:
         print(f"\n{name}: milliseconds a face, by how many are encoded at once")
         cores = (f"{batch}, all cores'" for batch in BATCHES)
         header = ["engine", *map(str, BATCHES), *cores, "difference"]
@@ -110,4 +114,4 @@ def main(names: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

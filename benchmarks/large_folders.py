@@ -1,7 +1,7 @@
-"""What docs/enrolment.md says of large folders: memory, and going on after a kill.
+"""The numbers of docs/enrolment.md on large folders: memory, and resuming after a kill.
 
-``python benchmarks/large_folders.py memory PHOTO_DIR --photos 500 9000`` enrols so many photos,
-each number in a process of its own, and prints the most memory that it took with its workers.
+``python benchmarks/large_folders.py memory PHOTO_DIR --photos 500 9000`` enrols these numbers of
+photos, each in a process of its own, and prints the most memory that it took with its workers.
 
 ``python benchmarks/large_folders.py kill PHOTO_DIR --photos 2000`` enrols them once undisturbed and
 once killed at three points with SIGKILL and started again, and compares the two galleries.
@@ -140,7 +140,7 @@ def kill_and_compare(source: Path, count: int) -> bool:
         again = sum(sum(encoded(log)) for log in logs) - sum(encoded(whole))
         print(f"encoded more than once, over {len(KILLED_AT)} kills: {again} faces")
         left = sorted(path.name for path in top.glob("*.unfinished"))
-        print(f"journals left: {left}")
+        print(f"checkpoints left: {left}")
         return alike and not left
 
 

@@ -13,7 +13,7 @@ FACE_RECOGNITION_LINE = (
 
 
 def copy_photos(source: Path, count: int, target: Path) -> list[Path]:
-    """Copy about so many photos, of people spread evenly over the folder, all of each person's."""
+    """Copy about ``count`` photos: all photos of people spread evenly over the folder."""
     from face_encode.photos.folders import people_in
 
     people = list(people_in(source).items())

@@ -31,9 +31,9 @@ from benchmarks.machine import processor_seconds, resident_megabytes
 from benchmarks.serving import Client, RunningService
 from face_encode.photos.folders import people_in
 
-# One request in so many changes the people.
+# One request in this many changes the people.
 CHANGE_EVERY = 20
-# A person whom a client enrolled stays for so many of its changes.
+# A person whom a client enrolled stays for this many of its changes.
 STAYS = 3
 
 
@@ -78,12 +78,12 @@ class Phase:
             kind: {f"p{percent}": self.percentile(kind, percent) for percent in (50, 99)}
             for kind in self.latencies
         }
-        # asdict would count the pairs of the counter anew.
+        # asdict would count the counter's pairs again.
         statuses = dict(self.statuses)
         return asdict(self) | {"rate": self.rate, "statuses": statuses, "latencies": latencies}
 
     def percentile(self, kind: str, percent: float) -> float:
-        """Milliseconds within which so many per cent of a kind of request were answered."""
+        """Milliseconds within which ``percent`` per cent of a kind of request were answered."""
         return 1000 * float(np.percentile(self.latencies[kind], percent))
 
 
@@ -99,7 +99,7 @@ class Asker:
         self._enrolled: list[str] = []
         self._made = 0
 
-    def connect_anew(self) -> None:
+    def reconnect(self) -> None:
         """Let go of a connection that the service has closed meanwhile."""
         self._client.close()
 
@@ -134,7 +134,7 @@ def run_phase(service: RunningService, name: str, askers: Sequence[Asker], secon
     start = time.perf_counter()
 
     def ask_on(asker: Asker) -> None:
-        asker.connect_anew()
+        asker.reconnect()
         while time.perf_counter() - start < seconds:
             asker.ask(phase, lock)
 

@@ -57,7 +57,7 @@ class RunningService:
         else:
             self._process.wait()
             raise RuntimeError("\n".join(self.lines))
-        # A pipe that nobody reads fills up, and the service would wait for that for ever.
+        # A pipe that nobody reads fills up, and the service would block on it.
         self._reader = threading.Thread(target=self._read_on, daemon=True)
         self._reader.start()
 

@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from face_encode import Encoder
 
 GALLERY_SIZES = (1_000, 100_000)
-# The original's loop takes minutes over more comparisons than the first; of those, so many are
-# timed.
+# The original's loop takes minutes over more comparisons than the first; of those, this many
+# are timed.
 LOOP_WHOLE, LOOP_SAMPLE = 1_000, 300
 FACES_ENCODED = 100
-# Single faces are encoded one after the other, so many by one package before the next one's turn.
+# One package encodes this many single faces before it is the next one's turn.
 FACES_AT_A_TIME = 20
-# face_recognition enrols the folder in so many parts, a part a turn: the turns of both then last
-# about equally long, and workers are not sent home between them for having nothing to do.
+# face_recognition enrols the folder in this many parts, one per turn: the turns of both packages
+# then take about the same time, and idle workers are not stopped between them.
 PARTS = 3
 
 
@@ -144,7 +144,7 @@ def compare_encoding(photos: Sequence[Path], encoder: Encoder) -> list[Speedup]:
 
 
 def compare_matching(size: int, encoder: Encoder, turns: int) -> list[Speedup]:
-    """(c) Find the nearest of so many enrolled embeddings to one."""
+    """(c) Find the nearest of ``size`` enrolled embeddings to one."""
     import face_recognition
     import keras
 

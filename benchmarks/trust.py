@@ -2,7 +2,7 @@
 
 Takes a folder with a sub-folder a person, some thousand people such as LFW's::
 
-    python benchmarks/trust.py --photos LFW_DIR [--embeddings CACHE.npz]
+    python -m benchmarks.trust --photos LFW_DIR [--embeddings CACHE.npz]
 
 Every experiment is repeated on random choices of people; each line gives what was promised and
 what came out.
@@ -61,7 +61,8 @@ def load(photos: str, cache: Path | None) -> tuple[Array, Array, float]:
 
 def calibrated_rate(embeddings: Array, owner: Array, rate: float = 1e-3) -> None:
     """A threshold calibrated on half of the people, judged on the other half."""
-    from face_encode.evaluation.calibration import calibrate, unit_length
+    from face_encode.evaluation.calibration import calibrate
+    from face_encode.evaluation.faces import unit_length
     from face_encode.evaluation.intervals import percentile_interval
 
     print(f"\nfalse match rate on the other half of the people, {rate:g} asked for")
@@ -94,7 +95,8 @@ def calibrated_rate(embeddings: Array, owner: Array, rate: float = 1e-3) -> None
 
 def strangers(embeddings: Array, owner: Array, rate: float = 0.01) -> None:
     """Two thousand strangers search a gallery of a thousand people."""
-    from face_encode.evaluation.calibration import calibrate, unit_length
+    from face_encode.evaluation.calibration import calibrate
+    from face_encode.evaluation.faces import unit_length
 
     units, sizes = unit_length(embeddings), np.bincount(owner)
     for kind, least in (("any people", 1), ("people with two photos or more", 2)):

@@ -2,7 +2,7 @@
 
 Takes the photos and the recipe that it was trained with, of which the split into people follows::
 
-    python benchmarks/vgg_embedding.py --photos LFW_DIR
+    python -m benchmarks.vgg_embedding --photos LFW_DIR
 
 Every pair of one person and as many of two are compared, and in a larger set of pairs of two the
 false accepts are counted.

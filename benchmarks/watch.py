@@ -1,6 +1,6 @@
 """How many frames a second ``face-encode watch`` takes, by detector.
 
-    python benchmarks/watch.py [--frames 250] [--detectors haar dlib_hog ...] [--threads 2]
+    python -m benchmarks.watch [--frames 250] [--detectors haar dlib_hog ...] [--threads 2]
 
 A video of 640x360 with two of the invented people, who move all the time, is made, then watched
 end to end: decoded, faces found, followed and named, boxes and names drawn, and recorded again.
@@ -53,7 +53,7 @@ class Timed:
             began = time.perf_counter()
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the video."""
         self._video.close()
 
 
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _row(name: str, video: Path, model: Face_Encode_Model, output: Path) -> str:
     """Watch the video with one detector; the row of the table."""
     detector = video_detector(name)
-    # What is loaded at the first photo is loaded before the watch is started.
+    # Load what the detector loads at its first photo before the clock starts.
     detector.detect(two_people(0))
     source = Timed(video)
     watcher = Watcher(model, detector, WatchSettings())

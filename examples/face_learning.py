@@ -1,4 +1,4 @@
-"""Fit the face model of `face_model.py` to a folder of photos, one sub-folder a person.
+"""Fit the face model of `face_model.py` to a folder of photos, one sub-folder per person.
 
 The way of a photo: dlib's HOG detector and 5-point landmarks align it; GrabCut (Rother, Kolmogorov
 and Blake, 2004) cuts head and hair out; the background is replaced by an extrapolation of the
@@ -178,7 +178,7 @@ def align_photo(path: Path, detector: Any, predictor: Any) -> ByteArray | None:
 
 
 def is_calm(face: ByteArray) -> bool:
-    """Tell whether an aligned face is in colour and its mouth closed.
+    """Whether an aligned face is in colour and its mouth closed.
 
     A linear model has no good answer to teeth and open mouths: it averages them to a blur.
     """

@@ -9,7 +9,7 @@ the colours of a face after it was warped onto the mean face, and the warp itsel
 * A matte (the signed distance from the outline of head and hair) is modelled along, so that a
   drawn head can be put in front of any background.
 * Within-person and between-people covariances are separate (probabilistic linear discriminant
-  analysis; Prince and Elder, 2007), so that one draw says who it is and a second one which photo.
+  analysis; Prince and Elder, 2007), so that one draw gives the person and a second one the photo.
 
 A file of the model holds means, components and covariances. It holds no photo.
 """
@@ -78,7 +78,7 @@ def split_bands(luma: FloatArray) -> list[FloatArray]:
 def draw_normal(
     generator: np.random.Generator, covariance: FloatArray, temperature: float
 ) -> NDArray[np.float64]:
-    """Draw from N(0, temperature² covariance); negative eigenvalues count as nought."""
+    """Draw from N(0, temperature² covariance); negative eigenvalues count as zero."""
     values, vectors = np.linalg.eigh(covariance.astype(np.float64))
     weights = np.sqrt(np.maximum(values, 0)) * generator.standard_normal(len(values))
     return np.asarray(temperature * (vectors @ weights), np.float64)

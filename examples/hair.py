@@ -1,4 +1,4 @@
-"""Paint hair on a rendered head: the face model's own is an average of all hair there is."""
+"""Paint hair on a rendered head: the hair of the face model is an average over all photos."""
 
 from __future__ import annotations
 

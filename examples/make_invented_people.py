@@ -5,13 +5,13 @@
     python examples/make_invented_people.py demo .
 
 `learn` fits a statistical face model to a folder of face photos such as Labeled Faces in the Wild
-(Huang, Ramesh, Berg and Learned-Miller, 2007), one sub-folder a person. `make` draws people from
-the model and photos of each. `demo` draws the very people that this repository ships. The same
+(Huang, Ramesh, Berg and Learned-Miller, 2007), one sub-folder per person. `make` draws people from
+the model, and photos of each. `demo` draws the people of this repository again. The same
 model and seed give the same photos. The methods are named in `face_model.py` and
-`face_learning.py`; what no model knows, `portrait.py` paints.
+`face_learning.py`; `portrait.py` and `hair.py` paint the rest.
 
-Where dlib and face_recognition_models are installed, `make` throws away people whose photos dlib
-does not find, or takes for somebody else; otherwise it says that it did not check.
+Where dlib and face_recognition_models are installed, `make` drops people in whose photos dlib finds
+no face, or somebody else's; otherwise it prints that it did not check.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ PERSON_TEMPERATURE, PHOTO_TEMPERATURE = 1.0, 0.3
 
 @dataclass(frozen=True)
 class Role:
-    """Somebody of the demo: which draw of the model, and what the model cannot say."""
+    """A person of the demo: the draw of the model, and the looks that the model does not hold."""
 
     name: str
     draw: int
@@ -91,7 +91,7 @@ class Studio:
     """
 
     def __init__(self, model: FaceModel, seed: int) -> None:
-        """See the class."""
+        """Take a face model and a seed."""
         self.model = model
         self.seed = seed
 
@@ -194,7 +194,7 @@ class Examiner:
 
     @staticmethod
     def is_possible() -> bool:
-        """Tell whether the packages that it needs are installed."""
+        """Whether the packages that the examiner needs are installed."""
         packages = ("dlib", "face_recognition_models")
         return all(importlib.util.find_spec(package) for package in packages)
 
@@ -294,7 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     default_model = Path(__file__).resolve().parent / "face_model.npz"
 
     learn = commands.add_parser("learn", help="fit the model to a folder of photos")
-    learn.add_argument("photo_dir", type=Path, help="one sub-folder of photos a person")
+    learn.add_argument("photo_dir", type=Path, help="one sub-folder of photos per person")
     learn.add_argument("-o", "--output", type=Path, default=default_model)
     learn.add_argument("--photos-per-person", type=int, default=4)
     learn.set_defaults(run=run_learn)
@@ -305,7 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     make.add_argument("--people", type=int, default=6)
     make.add_argument("--photos", type=int, default=4)
     make.add_argument("--seed", type=int, default=1)
-    make.add_argument("--no-check", action="store_true", help="do not look at them with dlib")
+    make.add_argument("--no-check", action="store_true", help="do not check the photos with dlib")
     make.set_defaults(run=run_make)
 
     demo = commands.add_parser("demo", help="draw the people that the repository ships")

@@ -1,8 +1,8 @@
-"""Paint what a face model does not know: bodies, rooms, light and the camera's own noise.
+"""Paint the things outside the face model: bodies, rooms, light and the camera's own noise.
 
-Nothing here is learned and nothing comes from a photo: shapes and colours are drawn from a random
-generator. Colours are RGB float32 in 0..255 throughout, alphas float32 in 0..1. "Face units" are
-pixels of the face model's frame, in which the eyes are 44 apart.
+Nothing is learned or taken from a photo: shapes and colours come from a random generator. Colours
+are RGB float32 in 0..255, alphas float32 in 0..1. "Face units" are pixels of the face model's
+frame, in which the eyes are 44 apart.
 """
 
 from __future__ import annotations

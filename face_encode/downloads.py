@@ -22,7 +22,7 @@ from face_encode.version import __version__
 if TYPE_CHECKING:
     import requests
 
-MAX_REDIRECTS = 5
+MAX_REDIRECTS = 3
 ATTEMPTS = 4
 
 # Small, because what has come of a block is lost when the connection breaks.

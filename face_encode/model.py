@@ -15,24 +15,44 @@ from face_encode.detectors.base import Detector
 from face_encode.detectors.registry import as_detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.registry import as_encoder
-from face_encode.errors import GalleryError, InputError
+from face_encode.errors import GalleryError, ImageError, InputError
 from face_encode.files import as_path
 from face_encode.gallery.base import Gallery
-from face_encode.gallery.distances import unit_embedding
+from face_encode.gallery.distances import (
+    Metric,
+    check_distance_threshold,
+    threshold_distance,
+    unit_embedding,
+)
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.opening import open_gallery
 from face_encode.gallery.thresholds import check_threshold, decision_threshold
 from face_encode.photos.drawing import draw_boxes, labelled_boxes
 from face_encode.photos.folders import people_in
-from face_encode.photos.reading import PhotoInput, as_rgb, is_one_photo
-from face_encode.pipeline.enrolment import enrol_people, unfinished_enrolment
-from face_encode.types import BoundingBox, Embeddings, EnrolmentReport, Match, check_count
+from face_encode.photos.reading import (
+    PhotoInput,
+    as_rgb,
+    is_one_photo,
+    read_photo,
+    shown_name,
+)
+from face_encode.pipeline.embedding import NO_FACE
+from face_encode.pipeline.enrolment import enrol_people, enrolment_checkpoint
+from face_encode.types import (
+    BoundingBox,
+    Embeddings,
+    EnrolmentReport,
+    Face,
+    ImageArray,
+    Match,
+    check_count,
+)
 
 
 class Face_Encode_Model:
-    """Recognises people by their faces.
+    """A model that recognises people by their faces.
 
-    Example:
+    Examples:
         >>> from face_encode import Face_Encode_Model, read_image
         >>> model = Face_Encode_Model()
         >>> report = model.fit_dataset("verify_dataset", progress=False)
@@ -80,7 +100,6 @@ class Face_Encode_Model:
         self.gallery: Gallery = MemoryGallery(self.encoder)
 
     def __repr__(self) -> str:
-        """Encoder, detector and how many are enrolled."""
         return (
             f"Face_Encode_Model(encoder={self.encoder.name!r}, detector={self.detector.name!r}, "
             f"threshold={self.threshold}, {len(self.gallery)} photos of "
@@ -130,7 +149,7 @@ class Face_Encode_Model:
         unfinished: str | os.PathLike[str] | None = None,
         restart: bool = False,
     ) -> EnrolmentReport:
-        """Enrol a folder with one sub-folder a person, in the place of whoever was enrolled.
+        """Enrol a folder with one sub-folder a person, in the place of all who were enrolled.
 
         Photos that were enrolled before and have not changed are not encoded again.
 
@@ -138,42 +157,40 @@ class Face_Encode_Model:
             dir: The sub-folders' names are the people's names.
             progress: Whether to show a progress bar.
             workers: Processes that read photos and find faces; None chooses: as many as there
-                are cores, or for few photos none but this one.
+                are cores, or this one alone for few photos.
             batch_size: Faces that go through the encoder together; None chooses.
             unfinished: A file that keeps what is embedded until all is done, so that the same
-                call goes on after a kill; None keeps nothing.
-            restart: Whether to begin anew where that file is there already.
+                call resumes the work after a kill; None keeps nothing.
+            restart: Whether to discard what that file holds already.
 
         Returns:
             How many photos were enrolled, and every photo left out with its reason.
 
         Raises:
             DatasetError: The folder is missing, holds no people, or no photo of it can be
-                enrolled. Whoever was enrolled before then stays.
-            GalleryError: ``unfinished`` was begun with another encoder, engine or detector, or
-                cannot be written.
+                enrolled. The people enrolled before then stay.
+            GalleryError: ``unfinished`` was begun with another encoder, engine or detector, is
+                damaged, or cannot be written.
         """
         people = people_in(dir)
-        keeping = (
+        detector, encoder = self.detector, self.encoder
+        with (
             nullcontext()
             if unfinished is None
-            else unfinished_enrolment(
-                as_path(unfinished), self.detector, self.encoder, restart=restart
-            )
-        )
-        with keeping as run:
+            else enrolment_checkpoint(as_path(unfinished), detector, encoder, restart=restart)
+        ) as checkpoint:
             report = enrol_people(
                 people,
                 self.gallery,
-                self.detector,
-                self.encoder,
+                detector,
+                encoder,
                 progress=progress,
                 workers=workers,
                 batch_size=batch_size,
-                unfinished=run,
+                checkpoint=checkpoint,
             )
-            if run is not None:
-                run.remove()
+            if checkpoint is not None:
+                checkpoint.remove()
         return report
 
     def add_person(self, name: str, photos: Sequence[PhotoInput]) -> EnrolmentReport:
@@ -184,7 +201,7 @@ class Face_Encode_Model:
             photos: In any form that ``read_photo`` takes: paths, addresses, arrays …
 
         Returns:
-            What became of each photo; one without a path is called by its place, ``photo 0``.
+            What became of each photo; one without a path is called by its number, ``photo 0``.
 
         Raises:
             DatasetError: No photo can be enrolled, or the name is none.
@@ -223,7 +240,7 @@ class Face_Encode_Model:
         Args:
             rgb: RGB, uint8, ``(H, W, 3)``.
             detect_faces: False where the photo is the crop of a face already.
-            n_max_faces: The largest so many faces; None for all.
+            n_max_faces: At most this many faces, largest first; None for all.
 
         Returns:
             A dict for each face, the largest face first: ``name``, the nearest person;
@@ -240,11 +257,14 @@ class Face_Encode_Model:
             raise GalleryError(
                 "nobody is enrolled yet: call fit_dataset, add_person or load_gallery first"
             )
-        embeddings, boxes = self.compute_embeddings_image(rgb, n_max_faces, detect_faces)
+        embeddings, faces = self._embed(as_rgb(rgb), n_max_faces, detect_faces, "n_max_faces")
         found = self.gallery.search(embeddings)
         if not all(found):
             raise GalleryError("nobody is enrolled any more")
-        return [self.describe(matches[0], box) for matches, box in zip(found, boxes, strict=True)]
+        return [
+            self.describe(matches[0], box_of(face))
+            for matches, face in zip(found, faces, strict=True)
+        ]
 
     def describe(self, match: Match, bounding_box: BoundingBox | None) -> dict[str, Any]:
         """A match as the plain dict that ``match_image`` returns for a face."""
@@ -267,7 +287,7 @@ class Face_Encode_Model:
 
         Args:
             rgb: RGB, uint8, ``(H, W, 3)``.
-            n_max_faces: The largest so many faces; None for all.
+            n_max_faces: At most this many faces, largest first; None for all.
             detect_faces: False where the photo is the crop of a face already: then the whole
                 of it is embedded.
 
@@ -278,14 +298,58 @@ class Face_Encode_Model:
         Raises:
             InputError: Not such an array, or fewer than one face asked for.
         """
-        image = as_rgb(rgb)
-        most = _at_most(n_max_faces)
+        embeddings, faces = self._embed(as_rgb(rgb), n_max_faces, detect_faces, "n_max_faces")
+        return embeddings, [box_of(face) for face in faces]
+
+    def _detect(
+        self, image: ImageArray, max_faces: int | None, argument: str = "max_faces"
+    ) -> list[Face]:
+        """Find the largest faces in a photo; ``argument`` names ``max_faces`` in an error."""
+        if max_faces is not None:
+            check_count(max_faces, argument)
+        return self.detector.detect(image)[:max_faces]
+
+    def _embed(
+        self,
+        image: ImageArray,
+        max_faces: int | None,
+        detect_faces: bool = True,
+        argument: str = "max_faces",
+    ) -> tuple[Embeddings, Sequence[Face | None]]:
+        """Embed the faces in a photo: the one body under all that this package offers.
+
+        Returns:
+            float32 ``(n, D)``, and n faces, the largest first; without detection the one is None.
+        """
         recipe = self.encoder.contract.crop
-        if not detect_faces:
-            return self.encoder.encode(crop_whole(image, recipe)[np.newaxis]), [None]
-        faces = self.detector.detect(image)[:most]
-        embeddings = self.encoder.encode(crop_faces(image, faces, recipe))
-        return embeddings, [face.box.as_dict() for face in faces]
+        if detect_faces:
+            faces = self._detect(image, max_faces, argument)
+            return self.encoder.encode(crop_faces(image, faces, recipe)), faces
+        if max_faces is not None:
+            check_count(max_faces, argument)
+        return self.encoder.encode(crop_whole(image, recipe)[np.newaxis]), [None]
+
+    def _embed_largest(
+        self, photo: PhotoInput, label: str, detect_faces: bool
+    ) -> tuple[Embeddings, BoundingBox | None]:
+        """Embed the largest face of a photo in any form, ``(1, D)``, and give its box.
+
+        Raises:
+            ImageError: The photo, called by its path or the label, has no face or is unreadable.
+        """
+        embeddings, faces = self._embed(read_photo(photo), 1, detect_faces)
+        if not faces:
+            raise ImageError(f"{shown_name(photo) or label}: {NO_FACE}")
+        return embeddings, box_of(faces[0])
+
+    def _distance_threshold(self, metric: Metric, given: float | None) -> float:
+        """The largest distance of one person's faces: the one given, or that of this model."""
+        if given is not None:
+            return check_distance_threshold(given)
+        contract = self.encoder.contract
+        return threshold_distance(
+            metric, self.threshold, contract.euclidean_threshold, contract.name
+        )
 
     def compare_encodings(
         self, a: npt.NDArray[np.floating[Any]], b: npt.NDArray[np.floating[Any]]
@@ -314,7 +378,7 @@ class Face_Encode_Model:
 
         Args:
             rgb: RGB, uint8, ``(H, W, 3)``.
-            n_max_faces: The largest so many; None for all.
+            n_max_faces: At most this many, largest first; None for all.
 
         Returns:
             Boxes as dicts, the largest first, clamped to the photo.
@@ -322,8 +386,8 @@ class Face_Encode_Model:
         Raises:
             InputError: Not such an array, or fewer than one face asked for.
         """
-        image, most = as_rgb(rgb), _at_most(n_max_faces)
-        return [face.box.as_dict() for face in self.detector.detect(image)[:most]]
+        faces = self._detect(as_rgb(rgb), n_max_faces, "n_max_faces")
+        return [face.box.as_dict() for face in faces]
 
     def draw_bounding_box(
         self, rgb: npt.NDArray[np.uint8], faces: Sequence[Mapping[str, Any]]
@@ -354,7 +418,7 @@ class Face_Encode_Model:
         (gallery if isinstance(gallery, MemoryGallery) else gallery.copy()).save(path)
 
     def load_gallery(self, path: str | os.PathLike[str], *, approximate: bool = False) -> None:
-        """Take the people of a gallery that exists, in the place of whoever was enrolled.
+        """Take the people of a gallery that exists, in the place of all who were enrolled.
 
         Args:
             path: An ``.npz`` file; or a gallery in Milvus, a ``.db`` folder or an ``http://``
@@ -373,6 +437,6 @@ class Face_Encode_Model:
         )
 
 
-def _at_most(n_max_faces: int | None) -> int | None:
-    """How many faces are asked for, checked; None for all."""
-    return None if n_max_faces is None else check_count(n_max_faces, "n_max_faces")
+def box_of(face: Face | None) -> BoundingBox | None:
+    """The box of a face as a plain dict; None without detection."""
+    return None if face is None else face.box.as_dict()

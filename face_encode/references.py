@@ -11,30 +11,16 @@ import platformdirs
 
 from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
-from face_encode.errors import GalleryError, ImageError
+from face_encode.errors import GalleryError
 from face_encode.files import as_path
-from face_encode.gallery.distances import (
-    Metric,
-    check_distance_threshold,
-    distances,
-    similarity_of,
-    threshold_distance,
-)
+from face_encode.gallery.distances import Metric, distances, similarity_of
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.opening import load_gallery
-from face_encode.model import Face_Encode_Model
+from face_encode.model import Face_Encode_Model, box_of
 from face_encode.photos.folders import photos_by_label, photos_in
-from face_encode.photos.reading import PhotoInput, place_of, read_photo
-from face_encode.pipeline.embedding import NO_FACE
+from face_encode.photos.reading import PhotoInput, read_photo
 from face_encode.pipeline.enrolment import enrol_people
-from face_encode.types import (
-    BoundingBox,
-    Comparison,
-    Embeddings,
-    EnrolmentReport,
-    Identification,
-    Match,
-)
+from face_encode.types import Comparison, EnrolmentReport, Identification, Match
 
 
 class ReferenceEmbeddings:
@@ -43,7 +29,7 @@ class ReferenceEmbeddings:
     A label may have several embeddings; the nearest counts. The file that ``save`` writes is a
     gallery: with the metric ``"cosine"`` every command takes it.
 
-    Example:
+    Examples:
         >>> from face_encode import ReferenceEmbeddings, read_image
         >>> references = ReferenceEmbeddings()
         >>> ada = read_image("verify_dataset/Ada_Mirova/1.jpg")
@@ -86,14 +72,11 @@ class ReferenceEmbeddings:
         self._model = Face_Encode_Model(encoder, detector)
         self._gallery = MemoryGallery(self._model.encoder, metric=metric)
         self._model.gallery = self._gallery
-        self._threshold = (
-            None if distance_threshold is None else check_distance_threshold(distance_threshold)
-        )
-        # Asked for now, so that a missing one is told before anything is enrolled.
+        self._threshold = distance_threshold
+        # Asked for now, so that a wrong or missing one is refused before anything is enrolled.
         _ = self.distance_threshold
 
     def __repr__(self) -> str:
-        """Encoder, detector, metric and how many are enrolled."""
         return (
             f"ReferenceEmbeddings(encoder={self._model.encoder.name!r}, "
             f"detector={self._model.detector.name!r}, metric={self.metric!r}, "
@@ -102,7 +85,6 @@ class ReferenceEmbeddings:
         )
 
     def __len__(self) -> int:
-        """Number of embeddings."""
         return len(self.gallery)
 
     @property
@@ -113,12 +95,7 @@ class ReferenceEmbeddings:
     @property
     def distance_threshold(self) -> float:
         """Distance up to which a face counts as the label found."""
-        if self._threshold is not None:
-            return self._threshold
-        contract = self._model.encoder.contract
-        return threshold_distance(
-            self.metric, self._model.threshold, contract.euclidean_threshold, contract.name
-        )
+        return self._model._distance_threshold(self.metric, self._threshold)
 
     @property
     def metric(self) -> Metric:
@@ -137,7 +114,7 @@ class ReferenceEmbeddings:
         return [{"label": label, "embedding": embedding} for label, embedding in rows]
 
     def enrol(self, photos: Iterable[tuple[str, PhotoInput]]) -> EnrolmentReport:
-        """Add labelled photos to whoever is enrolled; of each, the largest face.
+        """Add labelled photos to those enrolled; of each, the largest face.
 
         Args:
             photos: Pairs of a label and a photo in any form that ``read_photo`` takes. A label
@@ -148,7 +125,7 @@ class ReferenceEmbeddings:
 
         Raises:
             InputError: Not such pairs.
-            DatasetError: Not one photo can be enrolled; whoever was enrolled stays.
+            DatasetError: Not one photo can be enrolled; those enrolled before stay.
         """
         return enrol_people(
             photos_by_label(photos),
@@ -189,7 +166,7 @@ class ReferenceEmbeddings:
 
         Args:
             photo: In any form that ``read_photo`` takes.
-            max_faces: The largest so many faces; None for all.
+            max_faces: At most this many faces, largest first; None for all.
             detect_faces: False where the photo is the crop of a face already.
 
         Returns:
@@ -201,11 +178,13 @@ class ReferenceEmbeddings:
             GalleryError: Nobody is enrolled.
         """
         self._check_enrolled()
-        embeddings, boxes = self._embed(photo, max_faces, detect_faces)
+        embeddings, faces = self._model._embed(read_photo(photo), max_faces, detect_faces)
         nearest = [self._judged(matches[0]) for matches in self.gallery.search(embeddings)]
         return [
-            Identification(*comparison, similarity_of(comparison.distance, self.metric), box)
-            for comparison, box in zip(nearest, boxes, strict=True)
+            Identification(
+                *comparison, similarity_of(comparison.distance, self.metric), box_of(face)
+            )
+            for comparison, face in zip(nearest, faces, strict=True)
         ]
 
     def compare(
@@ -230,9 +209,7 @@ class ReferenceEmbeddings:
         names, embeddings = self.gallery.names, self.gallery.embeddings
         if label is not None and label not in names:
             raise GalleryError(f"nobody labelled {label!r} is enrolled")
-        found, _ = self._embed(photo, 1, detect_faces)
-        if not len(found):
-            raise ImageError(f"{place_of(photo) or 'the photo'}: {NO_FACE}")
+        found, _ = self._model._embed_largest(photo, "the photo", detect_faces)
         if label is None:
             ((nearest,),) = self.gallery.search(found)
             return self._judged(nearest)
@@ -246,7 +223,7 @@ class ReferenceEmbeddings:
             path: Where to; None for ``default_path()``. A file already there is replaced.
 
         Returns:
-            Where they are.
+            The path of the file.
 
         Raises:
             GalleryError: The name does not end in ``.npz``, or it cannot be written; a file
@@ -288,19 +265,13 @@ class ReferenceEmbeddings:
         if not len(self):
             raise GalleryError("nobody is enrolled yet: call enrol, enrol_folder or load first")
 
-    def _embed(
-        self, photo: PhotoInput, max_faces: int | None, detect_faces: bool
-    ) -> tuple[Embeddings, list[BoundingBox | None]]:
-        """The largest faces of a photo."""
-        return self._model.compute_embeddings_image(read_photo(photo), max_faces, detect_faces)
-
     def _judged(self, match: Match) -> Comparison:
-        """What the gallery found, as a distance beside the threshold."""
+        """A match of the gallery as a distance, judged by the threshold."""
         # The gallery's similarity is the cosine, or the distance below 0.
         distance = 1 - match.similarity if self.metric == "cosine" else -match.similarity
         return Comparison(distance <= self.distance_threshold, match.name, distance)
 
 
 def default_path() -> Path:
-    """Where references are kept by default: ``references.npz`` in the user's data folder."""
+    """The default file: ``references.npz`` in the user's data folder."""
     return platformdirs.user_data_path("face_encode", appauthor=False) / "references.npz"

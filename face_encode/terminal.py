@@ -30,6 +30,23 @@ def tracked(
     if not show or total == 0:
         yield from items
         return
+    with progress_bar(total, description, done=done) as advance:
+        for item in items:
+            yield item
+            advance(1)
+
+
+@contextmanager
+def progress_bar(total: int, description: str, *, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Show how many items are done, how fast, and the time left.
+
+    Gives a function that takes the number of items that have just been done.
+
+    Args:
+        total: How many there will be.
+        description: What is being done.
+        done: How many of the total were done before.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -73,9 +90,7 @@ def tracked(
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(description, total=total, completed=done)
-        for item in items:
-            yield item
-            bar.advance(task)
+        yield lambda count: bar.advance(task, count)
 
 
 @contextmanager

@@ -30,7 +30,14 @@ from face_encode.errors import (
     MissingExtraError,
     ModelFileError,
 )
-from face_encode.functions import FIND_COLUMNS, extract_faces, find, kept_encoder, represent, verify
+from face_encode.functions import (
+    FIND_COLUMNS,
+    extract_faces,
+    find,
+    loaded_encoder,
+    represent,
+    verify,
+)
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.reading import read_image
@@ -280,7 +287,7 @@ def test_what_cannot_be_searched_is_told(
 
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(functions, "_encoders", type(functions._encoders)())
+    monkeypatch.setattr(functions, "_encoders", functions._Recent[Encoder](4))
 
 
 @pytest.fixture
@@ -309,35 +316,35 @@ def test_an_encoder_is_loaded_once_for_any_number_of_threads(
 ) -> None:
     path = save(tmp_path / "a.keras", 0)
     with ThreadPoolExecutor(4) as threads:
-        encoders = list(threads.map(kept_encoder, [path, str(path)] * 4))
+        encoders = list(threads.map(loaded_encoder, [path, str(path)] * 4))
     assert len({id(encoder) for encoder in encoders}) == len(loads) == 1
     monkeypatch.chdir(tmp_path)
-    assert kept_encoder("a.keras") is encoders[0]
-    assert kept_encoder(encoders[0]) is encoders[0]
+    assert loaded_encoder("a.keras") is encoders[0]
+    assert loaded_encoder(encoders[0]) is encoders[0]
     assert len(loads) == 1
 
 
 def test_a_file_that_changed_is_loaded_again(tmp_path: Path, loads: list[Any]) -> None:
     path = save(tmp_path / "a.keras", 0)
-    first = kept_encoder(path)
+    first = loaded_encoder(path)
     save(path, 1)
     os.utime(path, ns=(1, 1))
-    assert kept_encoder(path).fingerprint != first.fingerprint
+    assert loaded_encoder(path).fingerprint != first.fingerprint
     assert len(loads) == 2
 
 
 def test_only_the_ones_used_last_are_kept(
     tmp_path: Path, loads: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(functions, "_MOST_ENCODERS", 1)
+    monkeypatch.setattr(functions, "_encoders", functions._Recent[Encoder](1))
     paths = [save(tmp_path / f"{name}.keras", 0) for name in "ab"]
     for path in (*paths, *paths):
-        kept_encoder(path)
+        loaded_encoder(path)
     assert len(loads) == 4
 
 
 def test_what_is_no_encoder_is_not_kept(tmp_path: Path, loads: list[Any]) -> None:
     for _ in range(2):
         with pytest.raises(ModelFileError):
-            kept_encoder(tmp_path / "none.keras")
+            loaded_encoder(tmp_path / "none.keras")
     assert len(loads) == 2

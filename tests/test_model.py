@@ -216,6 +216,7 @@ def test_a_description_says_what_is_in_it(fitted_model: Face_Encode_Model) -> No
     assert f"{len(fitted_model.verify_names)} photos" in text
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_may_use_workers(people_photos: list[Path]) -> None:
     # The standard library's processes would run the whole script again in each of them.
     script = (

@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
         choices=PARTS,
         default=list(PARTS),
         metavar="PART",
-        help=f"of {', '.join(PARTS)}; none draws anew what was measured before",
+        help=f"of {', '.join(PARTS)}; none only draws again what was measured before",
     )
     made.add_argument("--turns", type=positive, default=3, help="turns that count (3)")
     group = made.add_argument_group("enrolment")
@@ -81,8 +81,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="KIND=N",
-        help="measure a kind with other than so many faces at the most, such as "
-        "milvus=300000, which takes minutes to build",
+        help="measure a kind with up to N faces, such as milvus=300000: minutes to build",
     )
     group = made.add_argument_group("recall")
     group.add_argument(

@@ -178,11 +178,11 @@ def _started(rival: Rival, environment: Mapping[str, str]) -> Contestant:
 def measure_memory(
     source: Path, sizes: Sequence[int], folder: Path, skipped: list[Skipped]
 ) -> Iterator[dict[str, Any]]:
-    """Enrol so many photos by ``face-encode enroll``, and watch its memory.
+    """Enrol photos by ``face-encode enroll``, a number at a time, and watch its memory.
 
     Args:
         source: A folder with one sub-folder a person.
-        sizes: Numbers of photos, each enrolled anew by a process of its own.
+        sizes: Numbers of photos, each enrolled from nothing by a process of its own.
         folder: Where the galleries go: ``SIZE.npz``.
         skipped: Takes the sizes that the folder is too small for.
 

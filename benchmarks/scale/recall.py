@@ -23,7 +23,7 @@ EXACT = "float32"
 # Others do not search by cosine, and name others for that.
 COMPARED = ("float32", "indexed", "int8", "approximate")
 _FEWEST = 4
-# Probes that are timed: so many turns of so many behind each other.
+# Probes that are timed: turns, and probes in a row within a turn.
 _TURNS, _A_TURN = 8, 32
 
 

@@ -66,7 +66,7 @@ class Results:
 
     @contextmanager
     def measured(self, part: str) -> Iterator[tuple[dict[str, Any], list[Skipped]]]:
-        """Measure a part anew; what came out is kept when it is done.
+        """Measure a part again; its results are stored when it is done.
 
         Yields:
             What to fill: a dict of plain JSON values, and the list of what was skipped.

@@ -18,7 +18,7 @@ from benchmarks.timing import Times
 
 _MODULE = "benchmarks.scale.search_contestants"
 DIMENSIONS = 128
-# The original's loop takes 2 ms a comparison: so many are timed, and the rest is reckoned.
+# The original's loop takes 2 ms a comparison: this many are timed, the rest extrapolated.
 LOOP_COMPARISONS = 300
 # Below, a search is mostly the cost of the call, which does not grow.
 GROWTH_FROM = 10_000
@@ -50,7 +50,7 @@ SEARCH_KINDS = (
     SearchKind("milvus", "Milvus Lite", 100_000),
     SearchKind("face_recognition", "face_recognition", 1_000_000),
 )
-LOOP = SearchKind("loop", "the original's loop (reckoned)")
+LOOP = SearchKind("loop", "the original's loop (extrapolated)")
 READING = SearchKind("reading", "reading the array once")
 
 
@@ -61,7 +61,7 @@ def measure_search(
     skipped: list[Skipped],
     most: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Look one embedding up among so many, by each way of searching, in turns.
+    """Look one embedding up at each size, by each way of searching, in turns.
 
     Args:
         sizes: Numbers of faces enrolled.
@@ -88,7 +88,7 @@ def measure_search(
     if "loop" in kinds:
         rows += _loop_rows(sizes, turns, skipped)
     growth = {}
-    # What was only read, or reckoned, grows in proportion and needs no fit.
+    # A time that was only read or extrapolated grows in proportion and needs no fit.
     searched = (row["kind"] for row in rows if "build_seconds" in row)
     for kind in dict.fromkeys(searched):
         points = [
@@ -104,7 +104,7 @@ def measure_search(
 def is_too_large(
     each: SearchKind, size: int, most: Mapping[str, int], part: str, skipped: list[Skipped]
 ) -> bool:
-    """Whether a way is not to be measured with so many faces; ``skipped`` then says so."""
+    """Whether a way is too slow or large for this many faces; ``skipped`` then says so."""
     limit = most.get(each.kind, each.most)
     if limit is None or size <= limit:
         return False
@@ -181,7 +181,7 @@ def _measure_together(
 
 
 def _loop_rows(sizes: Sequence[int], turns: int, skipped: list[Skipped]) -> list[dict[str, Any]]:
-    """The original's loop: some comparisons timed, the rest reckoned."""
+    """Time some comparisons of the original's loop and extrapolate the rest."""
     options = {"faces": LOOP_COMPARISONS, "dimensions": DIMENSIONS}
     try:
         with Contestant(LOOP.label, _MODULE, "loop", options) as contestant:
@@ -190,7 +190,8 @@ def _loop_rows(sizes: Sequence[int], turns: int, skipped: list[Skipped]) -> list
         skipped.append(Skipped("search", LOOP.label, str(error)))
         return []
     return [
-        _row("loop", size, [each * size / LOOP_COMPARISONS for each in taken]) | {"reckoned": True}
+        _row("loop", size, [each * size / LOOP_COMPARISONS for each in taken])
+        | {"extrapolated": True}
         for size in sorted(sizes)
     ]
 
@@ -200,5 +201,5 @@ def _row(kind: str, size: int, taken: Sequence[float]) -> dict[str, Any]:
         "kind": kind,
         "faces": size,
         "milliseconds": asdict(Times.of(taken, 1e3)),
-        "reckoned": False,
+        "extrapolated": False,
     }

@@ -94,8 +94,8 @@ def contestant(
 
     Args:
         build: Enrols.
-        bytes_a_number: What building takes at the most of memory, for each number of each
-            embedding, those given to it included.
+        bytes_a_number: Peak memory of building, in bytes for each number of each embedding, the
+            given embeddings included.
         modules: What it imports; libraries are no part of a gallery's memory.
         options: See the module.
     """

@@ -24,9 +24,9 @@ def markdown(parts: dict[str, dict[str, Any]]) -> str:
     for part, title, tell in (
         ("enrolment", "Enrolment beside other packages", _enrolment),
         ("memory", "Memory of an enrolment", _memory),
-        ("encoding", "Milliseconds a face", _encoding),
+        ("encoding", "Milliseconds per face", _encoding),
         ("search", "Search", _search),
-        ("recall", "The same person as by the exact search", _recall),
+        ("recall", "The same person as the exact search", _recall),
     ):
         if part not in parts:
             continue
@@ -69,8 +69,8 @@ def _enrolment(part: dict[str, Any]) -> list[str]:
         ]
         for row in part["rows"]
     ]
-    header = ["", "photos", "with a face", "photos a second", "ms a photo, median (shortest)"]
-    header += ["face_encode is so many times faster (by the shortest times)"]
+    header = ["", "photos", "with a face", "photos per second", "ms per photo, median (shortest)"]
+    header += ["face_encode is this many times as fast (by the shortest times)"]
     header += ["with `dlib_resnet_single`", "start, not counted"]
     return [*_table(header, rows), "", f"face_encode's encoder ran on {part['engine']}."]
 
@@ -87,8 +87,8 @@ def _memory(part: dict[str, Any]) -> list[str]:
         ]
         for row in part["rows"]
     ]
-    header = ["photos", "peak, shared pages counted once", "to the smallest"]
-    return _table([*header, "peak, counted for each process", "time, start included"], rows)
+    header = ["photos", "peak, shared pages counted once", "ratio to the smallest"]
+    return _table([*header, "peak, shared pages counted per process", "time, start included"], rows)
 
 
 def _encoding(part: dict[str, Any]) -> list[str]:
@@ -103,7 +103,7 @@ def _encoding(part: dict[str, Any]) -> list[str]:
         for (encoder, engine), found in cells.items()
     ]
     lines = _table(["encoder", "engine", *(f"{batch} at once" for batch in batches)], rows)
-    return [*lines, "", "Milliseconds a face: median (shortest)."]
+    return [*lines, "", "Milliseconds per face: median (shortest)."]
 
 
 def _search(part: dict[str, Any]) -> list[str]:
@@ -119,7 +119,7 @@ def _search(part: dict[str, Any]) -> list[str]:
     lines = _table(header, [cells(size, _time_of_search) for size in sizes])
     growths = [f"{_LABELS[kind]} {Growth(**growth)}" for kind, growth in part["growth"].items()]
     lines += ["", "Milliseconds for one embedding: median (shortest)."]
-    lines += ["", f"Memory read at {part['bytes_a_second'] / 1e9:.3g} GB/s at the most."]
+    lines += ["", f"Memory is read at up to {part['bytes_a_second'] / 1e9:.3g} GB/s."]
     if growths:
         lines += ["", "Growth, with 95 % intervals: " + "; ".join(growths) + "."]
     lines += ["", "Memory of the gallery, and the time to build it:", ""]
@@ -154,8 +154,8 @@ def _recall(part: dict[str, Any]) -> list[str]:
     return [
         *_table([*header, "and it is the right one", "ms, median (shortest)"], rows),
         "",
-        f"{real:,} of the faces enrolled are real, as all probes; the others are drawn with their "
-        "mean and covariance.",
+        f"{real:,} of the enrolled faces and all probes are real; the other faces are drawn with "
+        "their mean and covariance.",
     ]
 
 

@@ -84,7 +84,7 @@ def check_engine_options(options: argparse.Namespace) -> None:
         MissingExtraError: Ray is not installed.
     """
     from face_encode.encoders.engines import AUTOMATIC, KERAS
-    from face_encode.photos.folders import is_address, place_of
+    from face_encode.photos.folders import is_address, location_of
 
     if options.engine == "ray":
         from face_encode.pipeline.cluster.run import check_output
@@ -98,8 +98,8 @@ def check_engine_options(options: argparse.Namespace) -> None:
                 f"on a cluster Keras runs the encoder. Received: {options.encoder_engine}"
             )
         options.encoder_engine = KERAS
-        place_of(options.folder)
-        check_output(place_of(options.output), parts=bool(options.parts))
+        location_of(options.folder)
+        check_output(location_of(options.output), parts=bool(options.parts))
         return
     for name in _ON_A_CLUSTER:
         if getattr(options, name) is not None:

@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     from face_encode.files import as_path, check_writable
     from face_encode.gallery.opening import check_kept, gallery_label, open_gallery
     from face_encode.photos.folders import people_in
-    from face_encode.pipeline.enrolment import enrol_people, unfinished_enrolment, unfinished_path
+    from face_encode.pipeline.enrolment import checkpoint_path, enrol_people, enrolment_checkpoint
 
     check_kept(options.gallery)
     if as_path(options.gallery).suffix == ".npz":
@@ -69,9 +69,9 @@ def run(options: argparse.Namespace) -> int:
     # What others keep in a shared gallery is not this folder's to take out.
     adds = options.add or gallery.is_shared
     before = set() if adds else set(gallery.people())
-    journal = unfinished_path(options.gallery, options.people)
-    keeping = unfinished_enrolment(journal, model.detector, model.encoder, restart=options.restart)
-    with resumption_notice(), keeping as unfinished:
+    path = checkpoint_path(options.gallery, options.people)
+    unfinished = enrolment_checkpoint(path, model.detector, model.encoder, restart=options.restart)
+    with resumption_notice(), unfinished as checkpoint:
         report = enrol_people(
             people,
             gallery,
@@ -80,10 +80,10 @@ def run(options: argparse.Namespace) -> int:
             replaces="same people" if adds else "all",
             workers=options.workers,
             batch_size=options.batch_size,
-            unfinished=unfinished,
+            checkpoint=checkpoint,
         )
         gallery.close()
-        unfinished.remove()
+        checkpoint.remove()
     gone = sorted(before - {name for name, count in report.per_person.items() if count})
     if options.json:
         more = {"no_longer_enrolled": gone, "precision": gallery.precision}

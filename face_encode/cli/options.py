@@ -174,13 +174,6 @@ def open_model(options: argparse.Namespace) -> Face_Encode_Model:
     )
 
 
-def add_report_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--report``."""
-    parser.add_argument(
-        "--report", metavar="OUT.html", help="write a report with curves and pictures, one file"
-    )
-
-
 def rate(text: str) -> float:
     """Parse a number between 0 and 1, both excluded."""
     try:

@@ -1,21 +1,21 @@
-"""Learning what a similarity means: thresholds for a stated rate, and probabilities.
+"""Calibration: thresholds for a stated false match rate, and probabilities, from known people.
 
 **A threshold that grows with the gallery.** One comparison with a stranger crosses a threshold
 with some small probability; a search makes as many comparisons as photos are enrolled, so a
 threshold that is safe between two photos is not safe in a search. The rate asked for here is
-*per search*. It is measured, not derived from the textbook's ``1 - (1 - FMR)^N``, which takes
-comparisons for independent: every photo in turn searches all photos of *other* people, and the
+*per search*. It is measured, not derived from the textbook's ``1 - (1 - FMR)^N``, which assumes
+independent comparisons: every photo in turn searches all photos of *other* people, and the
 expected share of false alarms against a random gallery of N of them follows exactly from how
 many of them lie above a threshold (a hypergeometric probability). N = 1 is verification.
 
-**Beyond what was measured**, for more photos than there were or rates too small for them, the
-tail of the nearest strangers' similarities is taken for exponential. Similarities are bounded,
-so their true tail is lighter and the threshold errs towards fewer false matches.
+**Beyond the measured range**, for more photos than there were or rates too small for them, the
+tail of the nearest strangers' similarities is continued as an exponential. Similarities are
+bounded, so their true tail is lighter and the threshold errs towards fewer false matches.
 
 **A probability.** Platt's logistic curve (1999), learnt twice: from comparisons of two photos,
 and from searches, in which the nearest of many strangers is nearer and the same similarity means
 less. Between the two the curve is interpolated over the logarithm of the number enrolled. Both
-take it for as likely as not, beforehand, that the person is there to be found.
+assume even odds, beforehand, that the person is enrolled.
 """
 
 from __future__ import annotations
@@ -28,26 +28,31 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import InputError
+from face_encode.evaluation.faces import unit_length
 from face_encode.evaluation.intervals import percentile_interval
-from face_encode.evaluation.metrics import FEWEST_FALSE_MATCHES, Scores, checked_pairs
+from face_encode.evaluation.metrics import MIN_FALSE_MATCHES, Scores, checked_pairs
 from face_encode.gallery.thresholds import Calibration, sigmoid
+from face_encode.types import Embeddings
 
 Integers: TypeAlias = npt.NDArray[np.intp]
 
-# 50 million comparisons; more photos are sampled, and say little more.
-MOST_PHOTOS = 10_000
+# 50 million comparisons; of more photos a sample is drawn, which measures nearly as well.
+MAX_PHOTOS = 10_000
+# Photos compared with all others at once.
 _BLOCK = 512
-_ALL_KEPT = 2_000
+# Of more photos only this share of the impostor similarities is kept, the largest.
+_MAX_WITH_WHOLE_TAIL = 2_000
 _TAIL_SHARE = 0.05
-_SAMPLE = 500_000
+_IMPOSTOR_SAMPLE = 500_000
+_MIN_PEOPLE = 5
 
 
 @dataclass(frozen=True, eq=False)
 class Searches:
-    """What comparing all photos with each other found.
+    """The similarities of all photos to each other, each photo searching the others.
 
     Attributes:
-        owner: ``(N,)``, which person each photo shows, numbered from 0.
+        owner: ``(N,)``, the number of the person on each photo, from 0.
         genuine: float64 ``(K,)``, similarity of every two photos of one person.
         genuine_weights: float64 ``(K,)``: 2 / the person's photos, because the pairs of one
             with many photos grow with their square.
@@ -55,7 +60,7 @@ class Searches:
         tail: float64 ``(T,)``, the largest impostor similarities, falling; each pair of photos
             is there twice, as either can be the probe.
         tail_probes: ``(T,)``, the photo that searched.
-        tail_entries: ``(T,)``, the photo that it met.
+        tail_entries: ``(T,)``, the photo found.
         best: float64 ``(N,)``, each photo's nearest stranger.
         own_best: float64 ``(N,)``, each photo's nearest other photo of the same person;
             ``-inf`` where there is none.
@@ -73,36 +78,36 @@ class Searches:
 
     @property
     def photos(self) -> int:
-        """Photos compared."""
+        """Number of photos compared."""
         return len(self.owner)
 
     @property
     def people(self) -> int:
-        """People on them."""
+        """Number of people on the photos."""
         return int(self.owner.max()) + 1
 
     @property
     def strangers(self) -> Integers:
-        """``(N,)``, for each photo how many show other people."""
+        """``(N,)``, for each photo the number of photos of other people."""
         return self.photos - np.bincount(self.owner)[self.owner]
 
     @property
     def weights(self) -> Scores:
-        """``(N,)``, what each photo's search counts: a person's photos together 1 / people."""
+        """``(N,)``, the weight of each photo's search: a person's photos together 1 / people."""
         return np.asarray(1 / (np.bincount(self.owner)[self.owner] * self.people), np.float64)
 
     @property
     def comparisons(self) -> int:
-        """Pairs of photos of different people, each counted once."""
+        """Number of pairs of photos of different people, each counted once."""
         return int(self.strangers.sum()) // 2
 
     @property
     def trials(self) -> int:
-        """How many searches of equal weight say as much as these (Kish's effective size)."""
+        """Number of searches of equal weight that measure as well (Kish's effective size)."""
         return round(float(1 / (self.weights**2).sum()))
 
     def false_alarm_rate(self, threshold: float, enrolled: int) -> float:
-        """Expected share of searches that meet a stranger at or above a threshold.
+        """Expected share of searches that find a stranger at or above a threshold.
 
         The gallery is a random one of ``enrolled`` photos of people other than the probe's,
         drawn without replacement: with ``c`` of ``m`` photos above the threshold, none of them
@@ -110,7 +115,7 @@ class Searches:
 
         Args:
             threshold: Not below the tail that was kept.
-            enrolled: At least 1, at most the fewest strangers that any photo has.
+            enrolled: At least 1, at most the smallest of ``strangers``.
         """
         count = int(np.searchsorted(-self.tail, -threshold, side="right"))
         above = np.bincount(self.tail_probes[:count], minlength=self.photos)
@@ -144,7 +149,7 @@ class Searches:
         """Mean excess of the nearest strangers over their ninth decile: an exponential's scale."""
         order = np.argsort(self.best)
         best, weights = self.best[order], self.weights[order]
-        # At least ten searches, where there are so many.
+        # At least ten searches, if there are that many.
         decile = int(np.searchsorted(np.cumsum(weights), 0.9 - 1e-9))
         first = max(0, min(decile, self.photos - 11))
         return float(np.average(best[first + 1 :] - best[first], weights=weights[first + 1 :]))
@@ -152,17 +157,15 @@ class Searches:
     def verification_thresholds(self, rate: float, replicates: int, seed: int) -> Scores:
         """Bootstrap over people of the threshold for one comparison; ``(replicates,)``.
 
-        A pair of photos weighs as often as its two people were drawn, multiplied (Owen, 2007:
-        the pigeonhole bootstrap, slightly conservative).
+        A pair of photos weighs the product of the times that its two people were drawn (Owen,
+        2007: the pigeonhole bootstrap, slightly conservative).
         """
         random = np.random.default_rng(seed)
         sizes = np.bincount(self.owner)
         strangers = self.photos - sizes
         needed = min(len(self.tail), int(8 * rate * self.strangers.sum()) + 1000)
-        probes, entries = (
-            self.owner[self.tail_probes[:needed]],
-            self.owner[self.tail_entries[:needed]],
-        )
+        probes = self.owner[self.tail_probes[:needed]]
+        entries = self.owner[self.tail_entries[:needed]]
         results = np.empty(replicates)
         for index in range(replicates):
             drawn = _drawn(random, self.people)
@@ -197,23 +200,30 @@ def search_all(
     """Compare every photo with every other by cosine.
 
     Args:
-        embeddings: ``(N, D)``, finite, none of length zero. Of more than ``MOST_PHOTOS`` so
+        embeddings: ``(N, D)``, finite, none of length zero. Of more than ``MAX_PHOTOS`` that
             many are drawn at random.
         names: N names, at least two different ones.
-        tail_share: Share of the impostor similarities that must be kept at the least.
+        tail_share: The least share of the impostor similarities to keep.
         seed: Of the random numbers.
 
     Raises:
         InputError: Wrong shapes or values, or only one person.
     """
-    vectors, owner = _checked(embeddings, names)
+    vectors = unit_length(embeddings)
+    people, owner = np.unique(np.asarray(names), return_inverse=True)
+    if owner.shape != (len(vectors),) or len(people) < 2:
+        raise InputError(
+            "every embedding has a name, and there are at least two people. "
+            f"Received: {len(vectors)} embeddings, names of shape {owner.shape}, "
+            f"{len(people)} people"
+        )
     random = np.random.default_rng(seed)
-    if len(owner) > MOST_PHOTOS:
-        chosen = np.sort(random.choice(len(owner), MOST_PHOTOS, replace=False))
+    if len(owner) > MAX_PHOTOS:
+        chosen = np.sort(random.choice(len(owner), MAX_PHOTOS, replace=False))
         vectors, owner = vectors[chosen], np.unique(owner[chosen], return_inverse=True)[1]
     sample = _impostor_sample(vectors, owner, random)
     floor = -np.inf
-    if len(owner) > _ALL_KEPT:
+    if len(owner) > _MAX_WITH_WHOLE_TAIL:
         floor = float(np.quantile(sample, 1 - max(_TAIL_SHARE, tail_share)))
     genuine, weights, tail, probes, entries, best, own_best = [], [], [], [], [], [], []
     sizes = np.bincount(owner)
@@ -223,7 +233,9 @@ def search_all(
         rows, columns = np.nonzero(np.triu(own, start + 1))
         genuine.append(block[rows, columns])
         weights.append(2 / sizes[owner[columns]])
-        own_best.append(_nearest_of_own(block, own, start))
+        others = np.where(own, block, -np.inf)
+        np.fill_diagonal(others[:, start:], -np.inf)
+        own_best.append(others.max(axis=1))
         block[own] = -np.inf
         best.append(block.max(axis=1))
         rows, columns = np.nonzero((block >= floor) & ~own)
@@ -241,59 +253,17 @@ def search_all(
         tail_probes=np.concatenate(probes)[order],
         tail_entries=np.concatenate(entries)[order],
         best=np.concatenate(best).astype(np.float64),
-        own_best=np.concatenate(own_best),
+        own_best=np.concatenate(own_best).astype(np.float64),
     )
 
 
-def _nearest_of_own(
-    similarities: npt.NDArray[np.float32], own: npt.NDArray[np.bool_], start: int
-) -> Scores:
-    """Each row's nearest photo of the same person but itself; rows begin at photo ``start``."""
-    others = np.where(own, similarities, -np.inf).astype(np.float64)
-    rows = np.arange(len(others))
-    others[rows, start + rows] = -np.inf
-    return np.asarray(others.max(axis=1), np.float64)
-
-
-def unit_length(embeddings: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """Embeddings scaled to length 1, float32 ``(N, D)``.
-
-    Raises:
-        InputError: Another shape, not finite, or of length zero.
-    """
-    vectors = np.asarray(embeddings, np.float32)
-    if vectors.ndim != 2 or 0 in vectors.shape or not np.isfinite(vectors).all():
-        raise InputError(f"embeddings are finite, shape (N, D). Received: {vectors.shape}")
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not lengths.all():
-        raise InputError("an embedding of length zero has no direction to compare")
-    return np.asarray(vectors / lengths, np.float32)
-
-
-def _checked(
-    embeddings: npt.ArrayLike, names: npt.ArrayLike
-) -> tuple[npt.NDArray[np.float32], Integers]:
-    """Unit vectors, and the number of each one's person."""
-    vectors = unit_length(embeddings)
-    people, owner = np.unique(np.asarray(names), return_inverse=True)
-    if owner.shape != (len(vectors),) or len(people) < 2:
-        raise InputError(
-            "every embedding has a name, and there are at least two people. "
-            f"Received: {len(vectors)} embeddings, names of shape {owner.shape}, "
-            f"{len(people)} people"
-        )
-    return vectors, owner
-
-
-def _impostor_sample(
-    vectors: npt.NDArray[np.float32], owner: Integers, random: np.random.Generator
-) -> Scores:
-    """Similarities of random pairs of different people, all of them where they are few."""
+def _impostor_sample(vectors: Embeddings, owner: Integers, random: np.random.Generator) -> Scores:
+    """Similarities of random pairs of different people, or of all pairs if they are few."""
     count = len(owner)
-    if count * (count - 1) // 2 <= _SAMPLE:
+    if count * (count - 1) // 2 <= _IMPOSTOR_SAMPLE:
         first, second = np.triu_indices(count, 1)
     else:
-        first, second = random.integers(0, count, (2, _SAMPLE))
+        first, second = random.integers(0, count, (2, _IMPOSTOR_SAMPLE))
     apart = owner[first] != owner[second]
     first, second = first[apart], second[apart]
     result = np.empty(len(first))
@@ -304,12 +274,9 @@ def _impostor_sample(
 
 
 def _drawn(random: np.random.Generator, people: int) -> Scores:
-    """How often each of so many people is drawn, with replacement."""
+    """Draw as many people with replacement: the times that each is drawn, ``(people,)``."""
     drawn = random.integers(0, people, people)
     return np.bincount(drawn, minlength=people).astype(np.float64)
-
-
-_FEWEST_PEOPLE = 5
 
 
 def calibrate(
@@ -334,13 +301,13 @@ def calibrate(
     if not 0 < false_match_rate < 1:
         raise InputError(f"a false match rate lies between 0 and 1. Received: {false_match_rate}")
     searches = search_all(embeddings, names, tail_share=4 * false_match_rate, seed=seed)
-    if searches.people < _FEWEST_PEOPLE or len(searches.genuine) == 0:
+    if searches.people < _MIN_PEOPLE or len(searches.genuine) == 0:
         raise InputError(
-            f"a calibration needs at least {_FEWEST_PEOPLE} people, and two photos of at least "
+            f"a calibration needs at least {_MIN_PEOPLE} people, and two photos of at least "
             f"one of them. Received: {searches.people} people, {len(searches.genuine)} pairs of "
             "photos of one person"
         )
-    # No random gallery can hold more than the strangers of whoever has the most photos.
+    # A random gallery cannot hold more than the strangers of the person with the most photos.
     largest = int(searches.strangers.min())
     # Between these the threshold is interpolated over the logarithm of the size, along which it
     # is nearly straight.
@@ -348,8 +315,8 @@ def calibrate(
     tail_scale = searches.tail_scale()
 
     def measured(trials: int) -> tuple[float, float]:
-        """The rate that so many trials can show, and what the threshold still rises from it."""
-        rate = max(false_match_rate, min(0.5, FEWEST_FALSE_MATCHES / trials))
+        """The rate that this many trials can measure, and the rise of the threshold beyond."""
+        rate = max(false_match_rate, min(0.5, MIN_FALSE_MATCHES / trials))
         return rate, tail_scale * math.log(rate / false_match_rate)
 
     thresholds: list[float] = []

@@ -1,24 +1,21 @@
-"""Enrolment hygiene on a folder: likely mistakes, with their pictures."""
+"""Likely mistakes in a folder of people, with their pictures."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
-
-import numpy as np
 
 from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
-from face_encode.evaluation.faces import embed_faces
+from face_encode.evaluation.faces import embed_people
 from face_encode.evaluation.html import Page, check_report_path, thumbnail
 from face_encode.gallery.mistakes import Suspicion, find_suspicions
-from face_encode.photos.folders import people_in
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What was noticed in a folder of people.
+    """The likely mistakes in a folder of people.
 
     Attributes:
         photos: Number of photos.
@@ -37,15 +34,7 @@ class CheckResult:
         return {
             "photos": self.photos,
             "people": self.people,
-            "suspicions": [
-                {
-                    "kind": each.kind,
-                    "photos": list(each.photos),
-                    "people": list(each.people),
-                    "text": each.text,
-                }
-                for each in self.suspicions
-            ],
+            "suspicions": [asdict(each) for each in self.suspicions],
             "left_out": [{"photo": photo, "reason": why} for photo, why in self.left_out],
         }
 
@@ -70,34 +59,27 @@ def check_people(
     Raises:
         DatasetError: The folder is missing or holds no people.
     """
-    people = people_in(folder)
-    rows = [(name, photo) for name, photos in people.items() for photo in photos]
-    faces = embed_faces(
-        [photo for _, photo in rows],
-        detector,
-        encoder,
-        workers=workers,
-        progress=progress,
-        description="Checking",
+    names, faces = embed_people(
+        folder, detector, encoder, workers=workers, progress=progress, description="Checking"
     )
-    kept = np.flatnonzero(faces.found).tolist()
-    boxes = [face.box for row in kept if (face := faces.faces[row]) is not None]
+    rows = [(row, face.box) for row, face in enumerate(faces.faces) if face is not None]
+    kept = [row for row, _ in rows]
     suspicions = find_suspicions(
         [faces.photos[row] for row in kept],
-        [rows[row][0] for row in kept],
+        names[kept].tolist(),
         faces.embeddings[kept],
-        face_sides=[min(box.width, box.height) for box in boxes],
+        face_sides=[min(box.width, box.height) for _, box in rows],
         sharpnesses=faces.sharpness[kept],
         crop_side=min(encoder.contract.crop.height, encoder.contract.crop.width),
     )
-    return CheckResult(len(rows), len(people), suspicions, faces.not_found())
+    return CheckResult(len(names), len(set(names.tolist())), suspicions, faces.not_found())
 
 
 def write_check_report(result: CheckResult, path: str | os.PathLike[str]) -> None:
-    """Show the likely mistakes with their pictures, in one HTML file that needs nothing else.
+    """Write the likely mistakes with their pictures as one self-contained HTML file.
 
     Args:
-        result: What was noticed.
+        result: The likely mistakes.
         path: Ends in ``.html``.
 
     Raises:
@@ -111,7 +93,5 @@ def write_check_report(result: CheckResult, path: str | os.PathLike[str]) -> Non
         page.cards([([thumbnail(photo) for photo in each.photos], each.text) for each in of_kind])
     if not result.suspicions:
         page.text("Nothing was noticed.")
-    if result.left_out:
-        page.heading("Photos without a face")
-        page.table(["photo", "reason"], [list(row) for row in result.left_out])
+    page.not_found(result.left_out)
     page.write(path)

@@ -1,4 +1,4 @@
-"""Clustering: which faces of unnamed photos are of one person, and how right a grouping is."""
+"""Clustering: sort the faces of unnamed photos into people, and measure a grouping."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, ImageError, InputError, MissingExtraError
-from face_encode.evaluation.calibration import Integers, unit_length
+from face_encode.evaluation.calibration import Integers
+from face_encode.evaluation.faces import cut_out, unit_length
 from face_encode.photos.folders import no_photo_below, photos_below
-from face_encode.photos.reading import read_image
 from face_encode.pipeline.embedding import embed_photos
 from face_encode.terminal import tracked
 from face_encode.types import Box
 
 # Every face is compared with every other: 20,000 faces take 1.6 GB.
-MOST_FACES = 20_000
+MAX_FACES = 20_000
 
 
 @dataclass(frozen=True)
 class BCubed:
-    """How right a grouping is, seen from each item (Bagga & Baldwin, 1998).
+    """The accuracy of a grouping, averaged over items (Bagga & Baldwin, 1998).
 
     Attributes:
         precision: Mean over items of the share of its group that truly belongs with it.
@@ -44,27 +43,27 @@ def cluster_faces(embeddings: npt.ArrayLike, threshold: float) -> Integers:
     """Group faces by person: average linkage over cosine similarity.
 
     Groups are merged, nearest first, while the mean similarity between the faces of the two
-    reaches the threshold (UPGMA, Sokal & Michener, 1958). A single chance likeness cannot join
-    two groups, as it does with single linkage; and the number of people need not be known.
+    reaches the threshold (UPGMA, Sokal & Michener, 1958). One chance likeness cannot join two
+    groups, as it would with single linkage; and the number of people need not be known.
 
     Args:
         embeddings: ``(N, D)``, finite, none of length zero; N at least 1.
         threshold: Mean cosine similarity from which two groups are one person, -1..1; an
-            encoder's own threshold serves well.
+            encoder's own threshold is a good choice.
 
     Returns:
         ``(N,)``, the group of each face, numbered from 0, the largest group first.
 
     Raises:
-        InputError: Wrong shapes or values, or more faces than ``MOST_FACES``.
+        InputError: Wrong shapes or values, or more faces than ``MAX_FACES``.
         MissingExtraError: scipy is not installed.
     """
     if not -1 <= threshold <= 1:
         raise InputError(f"a cosine threshold lies within -1..1. Received: {threshold}")
     units = unit_length(embeddings)
-    if len(units) > MOST_FACES:
+    if len(units) > MAX_FACES:
         raise InputError(
-            f"at most {MOST_FACES:,} faces are grouped at once. Received: {len(units):,}"
+            f"at most {MAX_FACES:,} faces are grouped at once. Received: {len(units):,}"
         )
     if len(units) == 1:
         return np.zeros(1, np.intp)
@@ -72,7 +71,7 @@ def cluster_faces(embeddings: npt.ArrayLike, threshold: float) -> Integers:
         from scipy.cluster.hierarchy import fcluster, linkage
     except ImportError as error:
         raise MissingExtraError(
-            "grouping faces needs scipy: pip install 'face_encode[cluster]'"
+            'grouping faces needs scipy: pip install "face_encode[cluster]"'
         ) from error
     rows, columns = np.triu_indices(len(units), 1)
     # Rounding can make a distance of equal faces negative, which linkage refuses.
@@ -110,16 +109,16 @@ def b_cubed(true_groups: npt.ArrayLike, groups: npt.ArrayLike) -> BCubed:
 
 
 def _largest_first(groups: Integers) -> Integers:
-    """Number groups from 0, the largest first, equal ones by their first item."""
+    """Number groups from 0, the largest first, groups of one size by their first item."""
     _, first, number, sizes = np.unique(
         groups, return_index=True, return_inverse=True, return_counts=True
     )
-    place = np.empty(len(sizes), np.intp)
-    place[np.lexsort((first, -sizes))] = np.arange(len(sizes))
-    return place[number]
+    rank = np.empty(len(sizes), np.intp)
+    rank[np.lexsort((first, -sizes))] = np.arange(len(sizes))
+    return rank[number]
 
 
-# Enough around a face for a detector to find it again when the folder is enrolled.
+# The margin that a detector needs to find the face again when the folder is enrolled.
 _SURROUNDINGS = 0.6
 
 
@@ -129,13 +128,15 @@ class PhotoFace:
 
     Attributes:
         photo: The photo's path.
-        box: Where in it.
-        place: Its place among the photo's faces, from 0, the largest first.
+        box: In pixels of the photo.
     """
 
     photo: str
     box: Box
-    place: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The face as plain JSON values."""
+        return {"photo": self.photo, "bounding_box": self.box.as_dict()}
 
 
 @dataclass(frozen=True)
@@ -155,10 +156,10 @@ class Groups:
     threshold: float
 
     def name_of(self, number: int) -> str:
-        """What a group is called, and its folder: ``person_001`` for the largest."""
+        """The name of a group and of its folder: ``person_001`` for the largest."""
         return f"person_{number + 1:0{max(3, len(str(len(self.groups))))}d}"
 
-    def as_dict(self, fewest_faces: int) -> dict[str, Any]:
+    def as_dict(self, min_faces: int) -> dict[str, Any]:
         """The groups as plain JSON values, as ``cluster --json`` prints them."""
         return {
             "photos": self.photos,
@@ -166,18 +167,13 @@ class Groups:
             "people": [
                 {
                     "name": self.name_of(number),
-                    "faces": [
-                        {"photo": face.photo, "bounding_box": face.box.as_dict()} for face in group
-                    ],
+                    "faces": [face.as_dict() for face in group],
                 }
                 for number, group in enumerate(self.groups)
-                if len(group) >= fewest_faces
+                if len(group) >= min_faces
             ],
             "others": [
-                {"photo": face.photo, "bounding_box": face.box.as_dict()}
-                for group in self.groups
-                if len(group) < fewest_faces
-                for face in group
+                face.as_dict() for group in self.groups if len(group) < min_faces for face in group
             ],
             "left_out": [{"photo": photo, "reason": why} for photo, why in self.left_out],
         }
@@ -195,7 +191,7 @@ def group_photos(
     """Sort all faces of all photos in a folder and its sub-folders into people.
 
     Args:
-        folder: The photos; hidden files and folders are passed over.
+        folder: The photos; hidden files and folders are skipped.
         detector: Finds the faces.
         encoder: Embeds them.
         threshold: Mean similarity from which two groups are one person; None takes the
@@ -207,7 +203,10 @@ def group_photos(
         DatasetError: The folder is missing, or no photo in it has a face.
         MissingExtraError: scipy is not installed.
     """
-    photos = _photos_below(Path(folder))
+    names, unlisted = photos_below(Path(folder))
+    if not names:
+        raise no_photo_below(Path(folder), unlisted)
+    photos = [Path(folder) / name for name in names]
     limit = encoder.contract.threshold if threshold is None else threshold
     faces: list[PhotoFace] = []
     left_out: list[tuple[str, str]] = []
@@ -218,7 +217,7 @@ def group_photos(
             left_out.append((photo.photo, photo.error))
             continue
         embeddings.append(photo.embeddings)
-        faces += [PhotoFace(photo.photo, face.box, place) for place, face in enumerate(photo.faces)]
+        faces += [PhotoFace(photo.photo, face.box) for face in photo.faces]
     if not faces:
         raise DatasetError(f"no face in any of the {len(photos)} photos in {folder}")
     number = cluster_faces(np.concatenate(embeddings), limit)
@@ -229,7 +228,7 @@ def group_photos(
 
 
 def check_output_folder(folder: str | os.PathLike[str]) -> None:
-    """Refuse a folder that holds something already, before hours of work rather than after.
+    """Refuse an output folder before hours of work rather than after.
 
     Raises:
         DatasetError: It is a file, or not empty.
@@ -239,57 +238,34 @@ def check_output_folder(folder: str | os.PathLike[str]) -> None:
         raise DatasetError(f"the output goes to a new or an empty folder. Received: {target}")
 
 
-def write_groups(result: Groups, folder: str | os.PathLike[str], fewest_faces: int = 2) -> int:
-    """Write the faces, cut out with their surroundings, into a folder a person.
+def write_groups(result: Groups, folder: str | os.PathLike[str], min_faces: int = 2) -> int:
+    """Write the faces, cut out with their surroundings, into one sub-folder a person.
 
-    The folder can be enrolled as it is once its sub-folders bear names.
+    Once the sub-folders have people's names, the folder can be enrolled.
 
     Args:
         result: The groups.
         folder: New or empty.
-        fewest_faces: Groups of fewer are not written.
+        min_faces: Groups of fewer faces are not written.
 
     Returns:
-        How many people were written.
+        The number of people written.
 
     Raises:
         DatasetError: The folder is not empty, or cannot be written.
     """
     check_output_folder(folder)
-    kept = [group for group in result.groups if len(group) >= fewest_faces]
+    kept = [group for group in result.groups if len(group) >= min_faces]
     try:
         for number, group in enumerate(kept):
             target = Path(folder) / result.name_of(number)
             target.mkdir(parents=True)
-            for place, face in enumerate(group):
-                # Photos of one name lie in different sub-folders; the number keeps them apart.
-                name = f"{place + 1:04d}_{Path(face.photo).stem}.jpg"
-                _cut_out(face).save(target / name, quality=95)
+            for index, face in enumerate(group, 1):
+                # Photos of one name may lie in different sub-folders.
+                name = f"{index:04d}_{Path(face.photo).stem}.jpg"
+                cut_out(face.photo, face.box, _SURROUNDINGS).save(target / name, quality=95)
     except OSError as error:
         raise DatasetError(f"cannot write to {folder}: {error.strerror or error}") from error
     except ImageError as error:
-        raise DatasetError(f"a photo has changed meanwhile: {error}") from error
+        raise DatasetError(f"a photo has changed during the run: {error}") from error
     return len(kept)
-
-
-def _cut_out(face: PhotoFace) -> Image.Image:
-    """The face with its surroundings."""
-    image = Image.fromarray(read_image(face.photo))
-    margin = round(_SURROUNDINGS * max(face.box.width, face.box.height))
-    box = face.box
-    return image.crop(
-        (
-            max(0, box.left - margin),
-            max(0, box.top - margin),
-            min(image.width, box.left + box.width + margin),
-            min(image.height, box.top + box.height + margin),
-        )
-    )
-
-
-def _photos_below(folder: Path) -> list[Path]:
-    """All photos in a folder and below it, sorted."""
-    photos, unlisted = photos_below(folder)
-    if not photos:
-        raise no_photo_below(folder, unlisted)
-    return [folder / photo for photo in photos]

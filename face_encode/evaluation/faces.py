@@ -12,37 +12,33 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from face_encode.detectors.alignment import crop_faces
 from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import ImageError, InputError
-from face_encode.gallery.mistakes import sharpness
+from face_encode.photos.folders import people_in
 from face_encode.photos.reading import read_image
-from face_encode.pipeline.embedding import find_crops
+from face_encode.pipeline.embedding import embed_photos
 from face_encode.terminal import tracked
-from face_encode.types import Embeddings, Face, ImageArray
+from face_encode.types import Box, Embeddings, Face
 
 Choice: TypeAlias = Callable[[Sequence[Face], tuple[int, int]], int]
-"""From the faces of a photo, and its width and height, to the place of the one that is meant."""
+"""From the faces of a photo, and its width and height, to the index of the face that is meant."""
 
-# In a quarter of the shorter side from the middle, a face counts half its area.
-_CENTRAL_UNIT = 0.25
-
-
-def largest_face(faces: Sequence[Face], size: tuple[int, int]) -> int:
-    """The largest face, as enrolment and matching choose it; faces come largest first."""
-    return 0
+# A face this far from the middle, as a share of the shorter side, counts half its area.
+_HALF_WEIGHT_DISTANCE = 0.25
 
 
 def central_face(faces: Sequence[Face], size: tuple[int, int]) -> int:
-    """The largest face nearest the middle: whom a portrait photo is of.
+    """The largest face nearest the middle: the person whom a portrait shows.
 
     Its area divided by ``1 + d**2`` is the largest, with d the distance of its middle from the
     photo's, in quarters of the photo's shorter side. In LFW the person named is the one in the
     middle, and now and then a bystander is larger.
     """
-    unit = _CENTRAL_UNIT * min(size)
+    unit = _HALF_WEIGHT_DISTANCE * min(size)
 
     def weight(face: Face) -> float:
         box = face.box
@@ -50,7 +46,7 @@ def central_face(faces: Sequence[Face], size: tuple[int, int]) -> int:
         down = box.top + box.height / 2 - size[1] / 2
         return box.area / (1 + (across**2 + down**2) / unit**2)
 
-    return max(range(len(faces)), key=lambda place: weight(faces[place]))
+    return max(range(len(faces)), key=lambda index: weight(faces[index]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +60,7 @@ class EmbeddedFaces:
         sharpness: float64 ``(P,)``, see :mod:`face_encode.gallery.mistakes`; NaN where there
             is no face.
         errors: For each photo why there is no face, or None.
-        seconds_a_photo: Wall-clock time, reading, detecting and encoding.
+        seconds_a_photo: Wall-clock time of reading, detecting and encoding.
     """
 
     photos: tuple[str, ...]
@@ -76,10 +72,8 @@ class EmbeddedFaces:
 
     def __post_init__(self) -> None:
         """Check that everything has one length."""
-        lengths = {
-            len(part)
-            for part in (self.photos, self.embeddings, self.faces, self.sharpness, self.errors)
-        }
+        parts = (self.photos, self.embeddings, self.faces, self.sharpness, self.errors)
+        lengths = {len(part) for part in parts}
         if len(lengths) != 1:
             raise InputError(f"each photo has one row. Received: lengths {sorted(lengths)}")
 
@@ -98,7 +92,7 @@ def embed_faces(
     photos: Iterable[str | os.PathLike[str]],
     detector: Detector,
     encoder: Encoder,
-    choose: Choice = largest_face,
+    choose: Choice | None = None,
     *,
     workers: int | None = None,
     progress: bool = True,
@@ -109,11 +103,11 @@ def embed_faces(
     Args:
         photos: Paths.
         detector: Finds all faces.
-        encoder: Embeds the chosen one.
-        choose: Which one.
+        encoder: Embeds them.
+        choose: Which face counts; None takes the largest, as enrolment and matching do.
         workers: Processes that read and detect; None chooses.
         progress: Whether to show a progress bar.
-        description: What it says.
+        description: The words beside the bar.
 
     Returns:
         A row a photo, in the photos' order. A photo without a face, or that cannot be read, is
@@ -121,27 +115,74 @@ def embed_faces(
     """
     paths = [os.fspath(photo) for photo in photos]
     started = time.perf_counter()
-    recipe = encoder.contract.crop
     embeddings = np.full((len(paths), encoder.embedding_size), np.nan, np.float32)
-    blur = np.full(len(paths), np.nan)
-    chosen: list[Face | None] = [None] * len(paths)
+    sharpness = np.full(len(paths), np.nan)
+    faces: list[Face | None] = [None] * len(paths)
     errors: list[str | None] = [None] * len(paths)
-    rows: list[int] = []
-    crops: list[ImageArray] = []
-    found = find_crops(paths, detector, recipe, max_faces=None, workers=workers)
-    for row, photo in enumerate(tracked(found, len(paths), description, show=progress)):
+    embedded = embed_photos(
+        paths, detector, encoder, max_faces=None if choose else 1, workers=workers
+    )
+    for row, photo in enumerate(tracked(embedded, len(paths), description, show=progress)):
         errors[row] = photo.error
         if photo.error is None:
-            place = choose(photo.faces, photo.size)
-            chosen[row] = photo.faces[place]
-            blur[row] = sharpness(photo.crops[place])
-            rows.append(row)
-            crops.append(photo.crops[place])
-        if crops and (len(crops) == BATCH_SIZE or row == len(paths) - 1):
-            embeddings[rows] = encoder.encode(np.stack(crops))
-            rows, crops = [], []
+            index = choose(photo.faces, photo.size) if choose else 0
+            faces[row] = photo.faces[index]
+            embeddings[row] = photo.embeddings[index]
+            sharpness[row] = photo.sharpness[index]
     seconds = (time.perf_counter() - started) / max(1, len(paths))
-    return EmbeddedFaces(tuple(paths), embeddings, tuple(chosen), blur, tuple(errors), seconds)
+    return EmbeddedFaces(tuple(paths), embeddings, tuple(faces), sharpness, tuple(errors), seconds)
+
+
+def embed_people(
+    folder: str | os.PathLike[str],
+    detector: Detector,
+    encoder: Encoder,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+    description: str = "Encoding",
+) -> tuple[npt.NDArray[np.str_], EmbeddedFaces]:
+    """Embed the largest face of every photo in a folder with one sub-folder a person.
+
+    Args:
+        folder: As for enrolment.
+        detector: Finds all faces.
+        encoder: Embeds the largest.
+        workers: Processes that read and detect; None chooses.
+        progress: Whether to show a progress bar.
+        description: The words beside the bar.
+
+    Returns:
+        ``(P,)``, the person of each photo, and the faces.
+
+    Raises:
+        DatasetError: The folder is missing or holds no people.
+    """
+    people = people_in(folder)
+    faces = embed_faces(
+        [photo for photos in people.values() for photo in photos],
+        detector,
+        encoder,
+        workers=workers,
+        progress=progress,
+        description=description,
+    )
+    return np.repeat(list(people), [len(photos) for photos in people.values()]), faces
+
+
+def unit_length(embeddings: npt.ArrayLike) -> Embeddings:
+    """Embeddings scaled to length 1, float32 ``(N, D)``.
+
+    Raises:
+        InputError: Another shape, not finite, or of length zero.
+    """
+    vectors = np.asarray(embeddings, np.float32)
+    if vectors.ndim != 2 or 0 in vectors.shape or not np.isfinite(vectors).all():
+        raise InputError(f"embeddings are finite, shape (N, D). Received: {vectors.shape}")
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not lengths.all():
+        raise InputError("an embedding of length zero has no direction to compare")
+    return np.asarray(vectors / lengths, np.float32)
 
 
 def similarities(
@@ -155,7 +196,7 @@ def similarities(
         metric: ``"cosine"``, -1..1; or ``"euclidean"``, the distance negated, 0 or less.
 
     Returns:
-        float64 ``(N,)``, NaN where one of them is.
+        float64 ``(N,)``, NaN where one of the embeddings is.
 
     Raises:
         InputError: Unequal shapes or another metric.
@@ -171,7 +212,30 @@ def similarities(
     return np.asarray(np.einsum("nd,nd->n", a, b) / lengths, np.float64)
 
 
-_PHOTOS = 20
+def cut_out(
+    photo: str | os.PathLike[str], box: Box | None = None, surroundings: float = 0.5
+) -> Image.Image:
+    """A photo, or the part around a box.
+
+    Args:
+        photo: Its path.
+        box: In pixels of the photo; None takes the whole photo.
+        surroundings: The margin around the box, as a share of its longer side.
+
+    Raises:
+        ImageError: The photo cannot be read.
+    """
+    image = Image.fromarray(read_image(photo))
+    if box is None:
+        return image
+    margin = round(surroundings * max(box.width, box.height))
+    wider = Box(
+        box.left - margin, box.top - margin, box.width + 2 * margin, box.height + 2 * margin
+    ).clamped(*image.size)
+    return image.crop((wider.left, wider.top, wider.left + wider.width, wider.top + wider.height))
+
+
+_TIMED_PHOTOS = 20
 _REPEATS = 5
 
 
@@ -196,48 +260,43 @@ def measure_speeds(photos: Sequence[Path], detector: Detector, encoder: Encoder)
     """Time each part on the first photos, after a warm-up.
 
     Args:
-        photos: Of the kind that is meant to be fast; at most 20 are used.
+        photos: Typical photos; at most 20 are used.
         detector: Finds the faces.
         encoder: Embeds them.
     """
     reading, detection, crops = [], [], []
-    recipe = encoder.contract.crop
-    for photo in photos[:_PHOTOS]:
+    for photo in photos[:_TIMED_PHOTOS]:
+        started = time.perf_counter()
         try:
-            started = time.perf_counter()
             image = read_image(photo)
         except ImageError:
             continue
-        reading.append(time.perf_counter() - started)
-        started = time.perf_counter()
+        read = time.perf_counter()
         faces = detector.detect(image)
-        detection.append(time.perf_counter() - started)
-        crops.append(crop_faces(image, faces[:1], recipe))
-    # The first photo pays for loading the detector.
-    found = [crop for crop in crops if len(crop)]
-    if not found:
-        return Speeds(_median(reading), _median(detection[1:]), float("nan"), float("nan"))
-    one = found[0]
-    batch = np.repeat(one, BATCH_SIZE, axis=0)
+        reading.append(read - started)
+        detection.append(time.perf_counter() - read)
+        if faces:
+            crops.append(crop_faces(image, faces[:1], encoder.contract.crop))
+
+    def encoding(count: int) -> float:
+        """Median time a face in a batch of this size, after one warm-up."""
+        batch = np.repeat(crops[0], count, axis=0)
+        seconds = []
+        for _ in range(_REPEATS + 1):
+            started = time.perf_counter()
+            encoder.encode(batch)
+            seconds.append((time.perf_counter() - started) / count)
+        return _median(seconds[1:])
+
     return Speeds(
         reading=_median(reading),
+        # The first photo pays for loading the detector.
         detection=_median(detection[1:]),
-        encoding_one=_timed(lambda: encoder.encode(one)),
-        encoding_batched=_timed(lambda: encoder.encode(batch)) / BATCH_SIZE,
+        encoding_one=encoding(1) if crops else float("nan"),
+        encoding_batched=encoding(BATCH_SIZE) if crops else float("nan"),
     )
 
 
-def _timed(work: Callable[[], object]) -> float:
-    """The median of repeated runs after one warm-up, in milliseconds."""
-    work()
-    seconds = []
-    for _ in range(_REPEATS):
-        started = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - started)
-    return _median(seconds)
-
-
 def _median(seconds: Sequence[float]) -> float:
-    """The median in milliseconds; NaN of nothing."""
+    """The median in milliseconds; NaN for an empty list."""
     return 1000 * statistics.median(seconds) if seconds else float("nan")

@@ -1,4 +1,4 @@
-"""How far chance alone could have moved a number: confidence intervals."""
+"""Confidence intervals: how far chance alone could have moved a number."""
 
 from __future__ import annotations
 
@@ -42,16 +42,20 @@ class Interval:
         """Whether a value lies inside, ends included."""
         return self.lower <= value <= self.upper
 
+    def percent(self, digits: int = 2) -> str:
+        """The ends of an interval of shares, in percent, as text."""
+        return f"{100 * self.lower:.{digits}f} to {100 * self.upper:.{digits}f} %"
+
 
 def wilson_interval(events: int, trials: int, confidence: float = 0.95) -> Interval:
     """Interval of a rate from a count of independent trials (Wilson, 1927).
 
-    Close to its nominal coverage down to small counts, zero included, where the usual
+    Covers about as often as stated down to small counts, zero included, where the usual
     ``p +- 1.96 sqrt(p(1-p)/n)`` fails (Brown, Cai & DasGupta, 2001).
 
     Args:
-        events: How often it happened.
-        trials: Out of how many; at least 1.
+        events: Number of trials in which it happened.
+        trials: Number of trials, at least 1.
         confidence: 0..1.
 
     Raises:
@@ -64,7 +68,7 @@ def wilson_interval(events: int, trials: int, confidence: float = 0.95) -> Inter
     rate = events / trials
     centre = (rate + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = z * np.sqrt(rate * (1 - rate) / trials + z**2 / (4 * trials**2)) / (1 + z**2 / trials)
-    # At 0 and 1 the formula ends there exactly; rounding must not leave the rate outside.
+    # The formula gives exactly 0 and 1 there; rounding must not leave the rate outside.
     return Interval(
         0.0 if events == 0 else float(centre - half),
         1.0 if events == trials else float(centre + half),
@@ -86,11 +90,11 @@ def bootstrap(
 
     Args:
         statistic: Takes indices into the items, with repeats; gives a number or ``(K,)``
-            numbers. Where it raises :class:`InputError`, because a sample happens to lack one
-            kind of item, that sample is passed over.
+            numbers. A sample for which it raises :class:`InputError`, because it happens to
+            lack one kind of item, is skipped.
         clusters: ``(N,)``, which cluster (person) each item belongs to.
-        replicates: How many samples.
-        seed: Of the random numbers; the same seed gives the same result.
+        replicates: Number of samples.
+        seed: The same seed gives the same result.
 
     Returns:
         float64 ``(R, K)``, R at most ``replicates``.
@@ -101,7 +105,7 @@ def bootstrap(
     clusters = np.asarray(clusters)
     if clusters.ndim != 1 or len(clusters) == 0 or replicates < 1:
         raise InputError(
-            "a bootstrap needs clusters of shape (N,), N at least 1, and a sample at least. "
+            "a bootstrap needs clusters of shape (N,), N at least 1, and at least one sample. "
             f"Received: {clusters.shape}, {replicates} samples"
         )
     _, numbers = np.unique(clusters, return_inverse=True)
@@ -143,6 +147,6 @@ def percentile_interval(replicates: npt.ArrayLike, confidence: float = 0.95) -> 
 
 
 def _check_confidence(confidence: float) -> None:
-    """Refuse a confidence that is no share."""
+    """Refuse a confidence outside 0..1."""
     if not 0 < confidence < 1:
         raise InputError(f"a confidence lies between 0 and 1. Received: {confidence}")

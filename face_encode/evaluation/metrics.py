@@ -1,10 +1,12 @@
-"""How well scores tell pairs of one person from pairs of two: verification metrics.
+"""Verification metrics: how well scores separate pairs of one person from pairs of two.
 
-Everything here takes plain numpy arrays: ``scores``, higher is nearer, and ``same``, whether
-the pair truly is one person. A pair counts as a match when its score reaches the threshold.
+Every function takes plain numpy arrays: ``scores`` ``(N,)``, higher is nearer, and ``same``
+``(N,)``, booleans or 0 and 1: whether the pair truly is one person. A pair counts as a match when
+its score reaches the threshold. Wrong shapes or values, or only one kind of pair where both are
+needed, raise :class:`~face_encode.errors.InputError`.
 
 **A face that was not found.** Its pair has no score: pass NaN (or ``-inf``). Such a pair never
-matches, at any threshold. Two conventions follow, both the strict ones:
+matches, at any threshold. Two strict conventions follow:
 
 * *accuracy* counts it as an error whether the pair is same or different, because the system
   gave no answer (dropping such pairs is how inflated figures are made);
@@ -65,7 +67,7 @@ def checked_pairs(
 
 # Below this many false matches the rate is mostly chance: the relative error of a count of ten
 # is about one third (Doddington's "rule of 30" asks for thirty to come within 30 %).
-FEWEST_FALSE_MATCHES = 10
+MIN_FALSE_MATCHES = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +86,7 @@ class RocCurve:
     thresholds: Scores
 
     def __post_init__(self) -> None:
-        """Check that the three run in step."""
+        """Check that the three have one shape."""
         shapes = {self.false_match_rate.shape, self.true_match_rate.shape, self.thresholds.shape}
         if len(shapes) != 1 or self.thresholds.ndim != 1:
             raise InputError(f"a ROC curve has three arrays of one shape (T,). Received: {shapes}")
@@ -93,9 +95,13 @@ class RocCurve:
         """A finite threshold that admits exactly the first ``count`` distinct scores.
 
         Args:
-            count: How many of the distinct scores, of which there is at least one, reach the
-                threshold.
+            count: Number of distinct scores that reach the threshold, 0..T-1.
+
+        Raises:
+            InputError: No pair has a score.
         """
+        if len(self.thresholds) == 1:
+            raise InputError("a threshold needs at least one pair with a score. Received: none")
         if count == 0:
             return float(np.nextafter(self.thresholds[1], np.inf))
         if count == len(self.thresholds) - 1:
@@ -108,11 +114,6 @@ class RocCurve:
 def roc_curve(scores: npt.ArrayLike, same: npt.ArrayLike) -> RocCurve:
     """Both match rates at every distinct score, without dropping a point.
 
-    Args:
-        scores: ``(N,)``, higher is nearer; NaN or ``-inf`` where a face was not found, a pair which
-            never matches.
-        same: ``(N,)`` of booleans, with both kinds among them.
-
     Raises:
         InputError: Wrong shapes or values, or only one kind of pair.
     """
@@ -120,7 +121,7 @@ def roc_curve(scores: npt.ArrayLike, same: npt.ArrayLike) -> RocCurve:
     found = np.isfinite(scores)
     order = np.argsort(-scores[found], kind="stable")
     falling, kinds = scores[found][order], same[found][order]
-    # The last place of each run of equal scores: a threshold cannot part equal scores.
+    # The last of each run of equal scores: a threshold cannot separate equal scores.
     ends = np.flatnonzero(np.append(np.diff(falling) != 0, True))[: len(falling)]
     return RocCurve(
         false_match_rate=np.append(0.0, np.cumsum(~kinds)[ends] / (~same).sum()),
@@ -132,9 +133,7 @@ def roc_curve(scores: npt.ArrayLike, same: npt.ArrayLike) -> RocCurve:
 def roc_auc(scores: npt.ArrayLike, same: npt.ArrayLike) -> float:
     """Area under the ROC curve: how often a same pair outscores a different one, ties half.
 
-    Args:
-        scores: As for :func:`roc_curve`; a pair without a score stands below all others.
-        same: ``(N,)`` of booleans, with both kinds among them.
+    A pair without a score stands below all others.
 
     Raises:
         InputError: Wrong shapes or values, or only one kind of pair.
@@ -150,10 +149,6 @@ def equal_error_rate(scores: npt.ArrayLike, same: npt.ArrayLike) -> float:
     The point where the ROC curve, its points joined by straight lines, crosses the diagonal
     on which the false match rate equals the miss rate.
 
-    Args:
-        scores: As for :func:`roc_curve`.
-        same: ``(N,)`` of booleans, with both kinds among them.
-
     Raises:
         InputError: Wrong shapes or values, or only one kind of pair.
     """
@@ -164,12 +159,7 @@ def equal_error_rate(scores: npt.ArrayLike, same: npt.ArrayLike) -> float:
 
 
 def threshold_at_far(scores: npt.ArrayLike, same: npt.ArrayLike, far: float) -> float:
-    """The lowest threshold whose false match rate does not exceed a given one.
-
-    Args:
-        scores: As for :func:`roc_curve`.
-        same: ``(N,)`` of booleans, with both kinds among them.
-        far: The false match rate allowed, 0..1.
+    """The lowest threshold whose false match rate does not exceed ``far``, 0..1.
 
     Returns:
         A finite threshold, mid-way to the next score below it.
@@ -177,66 +167,59 @@ def threshold_at_far(scores: npt.ArrayLike, same: npt.ArrayLike, far: float) -> 
     Raises:
         InputError: Wrong shapes or values, only one kind of pair, or no face found at all.
     """
-    scores, same = checked_pairs(scores, same)
-    curve = roc_curve(scores, same)
-    if len(curve.thresholds) == 1:
-        raise InputError("a threshold needs at least one pair with a score. Received: none")
-    return curve.threshold_that_admits(_point_at_far(curve, same, far))
+    curve, point = _curve_at_far(scores, same, far)
+    return curve.threshold_that_admits(point)
 
 
 def tar_at_far(scores: npt.ArrayLike, same: npt.ArrayLike, far: float) -> float:
-    """Share of same pairs that match when no more than a share ``far`` of different ones may.
+    """Share of same pairs that match when at most a share ``far`` of different ones may, 0..1.
 
     No interpolation: the value is that of a threshold that exists. See
     :func:`smallest_meaningful_far` for how small ``far`` may sensibly be.
 
-    Args:
-        scores: As for :func:`roc_curve`.
-        same: ``(N,)`` of booleans, with both kinds among them.
-        far: The false match rate allowed, 0..1.
-
     Raises:
         InputError: Wrong shapes or values, or only one kind of pair.
     """
-    scores, same = checked_pairs(scores, same)
-    curve = roc_curve(scores, same)
-    return float(curve.true_match_rate[_point_at_far(curve, same, far)])
+    curve, point = _curve_at_far(scores, same, far)
+    return float(curve.true_match_rate[point])
 
 
 def smallest_meaningful_far(different_pairs: int) -> float:
-    """The smallest false match rate that so many different pairs can speak about: 10 / n.
+    """The smallest false match rate that this many different pairs can measure: 10 / n.
 
     Raises:
         InputError: Not at least one different pair.
     """
     if different_pairs < 1:
         raise InputError(f"a rate needs at least one pair. Received: {different_pairs}")
-    return min(1.0, FEWEST_FALSE_MATCHES / different_pairs)
+    return min(1.0, MIN_FALSE_MATCHES / different_pairs)
 
 
 def _closed(curve: RocCurve) -> tuple[Scores, Scores]:
-    """The rates with the corner (1, 1) at the end, where faces not found keep them from it."""
+    """The rates with the corner (1, 1) at the end, which faces not found keep the curve from."""
     if curve.false_match_rate[-1] == 1 and curve.true_match_rate[-1] == 1:
         return curve.false_match_rate, curve.true_match_rate
     return np.append(curve.false_match_rate, 1.0), np.append(curve.true_match_rate, 1.0)
 
 
-def _point_at_far(curve: RocCurve, same: Flags, far: float) -> int:
-    """Index of the curve's last point whose false match rate does not exceed ``far``."""
+def _curve_at_far(scores: npt.ArrayLike, same: npt.ArrayLike, far: float) -> tuple[RocCurve, int]:
+    """The curve, and its last point whose false match rate does not exceed ``far``."""
     if not 0 <= far <= 1:
         raise InputError(f"a false match rate lies within 0..1. Received: {far}")
+    curve = roc_curve(scores, same)
+    different = np.count_nonzero(~np.asarray(same, np.bool_))
     # In whole pairs, so that 3 of 300 is not above 0.01 by a rounding error.
-    false_matches = np.rint(curve.false_match_rate * (~same).sum())
-    allowed = np.floor(far * (~same).sum() + 1e-6)
-    return int(np.searchsorted(false_matches, allowed, side="right")) - 1
+    false_matches = np.rint(curve.false_match_rate * different)
+    allowed = np.floor(far * different + 1e-6)
+    return curve, int(np.searchsorted(false_matches, allowed, side="right")) - 1
 
 
 @dataclass(frozen=True)
 class BestThreshold:
-    """The single threshold that sorts the most pairs right.
+    """The single threshold that judges the most pairs right.
 
     Attributes:
-        accuracy: Share of all pairs sorted right at the threshold, 0..1.
+        accuracy: Share of all pairs judged right at the threshold, 0..1.
         threshold: Score from which a pair counts as one person; finite.
     """
 
@@ -268,11 +251,6 @@ def verification_accuracy(scores: npt.ArrayLike, same: npt.ArrayLike) -> BestThr
     The threshold is chosen on the pairs that it is judged by, so the accuracy is an upper
     bound; :func:`fold_accuracy` gives the honest figure.
 
-    Args:
-        scores: ``(N,)``, higher is nearer; NaN or ``-inf`` where a face was not found, which
-            counts as an error on same and on different pairs alike.
-        same: ``(N,)`` of booleans (or 0 and 1).
-
     Returns:
         The accuracy and the threshold, mid-way between two neighbouring scores. Of several
         equally good thresholds the highest is taken: it makes the fewest false matches.
@@ -281,33 +259,34 @@ def verification_accuracy(scores: npt.ArrayLike, same: npt.ArrayLike) -> BestThr
         InputError: Wrong shapes or values, only one kind of pair, or no face found at all.
     """
     scores, same = checked_pairs(scores, same)
-    found = np.isfinite(scores)
-    if not found.any():
-        raise InputError("a threshold needs at least one pair with a score. Received: none")
     curve = roc_curve(scores, same)
     matched_same = curve.true_match_rate * same.sum()
     matched_different = curve.false_match_rate * (~same).sum()
-    right = np.rint(matched_same + (~same & found).sum() - matched_different)
+    right = np.rint(matched_same + (~same & np.isfinite(scores)).sum() - matched_different)
     best = int(np.argmax(right))
     return BestThreshold(
-        accuracy=float(right[best] / len(scores)),
-        threshold=curve.threshold_that_admits(best),
+        accuracy=float(right[best] / len(scores)), threshold=curve.threshold_that_admits(best)
     )
 
 
-def accuracy_at(scores: npt.ArrayLike, same: npt.ArrayLike, threshold: float) -> float:
-    """Share of pairs that a given threshold sorts right, 0..1.
+def judged_right(scores: Scores, same: Flags, threshold: float | Scores) -> Flags:
+    """Whether each pair is judged right; a pair without a score never is.
 
     Args:
-        scores: As for :func:`verification_accuracy`; a pair without a score is an error.
-        same: ``(N,)`` of booleans.
-        threshold: Score from which a pair counts as one person.
+        scores: float64 ``(N,)``.
+        same: bool ``(N,)``.
+        threshold: For all pairs, or ``(N,)``, one a pair.
+    """
+    return np.asarray(((scores >= threshold) == same) & np.isfinite(scores), np.bool_)
+
+
+def accuracy_at(scores: npt.ArrayLike, same: npt.ArrayLike, threshold: float) -> float:
+    """Share of pairs that a given threshold judges right, 0..1.
 
     Raises:
         InputError: Wrong shapes or values.
     """
-    scores, same = checked_pairs(scores, same, both_kinds=False)
-    return float(np.mean(((scores >= threshold) == same) & np.isfinite(scores)))
+    return float(judged_right(*checked_pairs(scores, same, both_kinds=False), threshold).mean())
 
 
 def fold_accuracy(scores: npt.ArrayLike, same: npt.ArrayLike, folds: npt.ArrayLike) -> FoldAccuracy:
@@ -316,8 +295,8 @@ def fold_accuracy(scores: npt.ArrayLike, same: npt.ArrayLike, folds: npt.ArrayLi
     LFW's View 2 protocol (Huang, Ramesh, Berg & Learned-Miller, 2007).
 
     Args:
-        scores: As for :func:`verification_accuracy`.
-        same: ``(N,)`` of booleans.
+        scores: ``(N,)``.
+        same: ``(N,)``.
         folds: ``(N,)`` of fold numbers, at least two different ones.
 
     Raises:

@@ -22,6 +22,7 @@ from face_encode.evaluation.metrics import (
     Scores,
     equal_error_rate,
     fold_accuracy,
+    judged_right,
     roc_auc,
     smallest_meaningful_far,
     tar_at_far,
@@ -44,7 +45,7 @@ class PairList:
         same: bool ``(N,)``.
         folds: int64 ``(N,)``, or None where the file has no folds.
         people: For each pair the person on the first photo where the file names people, else
-            the first photo's path: what depends on each other when intervals are computed.
+            the first photo's path: the clusters when intervals are computed.
     """
 
     photos_a: tuple[Path, ...]
@@ -75,12 +76,11 @@ def read_pairs(file: str | os.PathLike[str], photos: str | os.PathLike[str]) -> 
 
     Args:
         file: The list.
-        photos: The folder that the photos lie in: for LFW ``NAME/NAME_0001.jpg`` (or another
-            extension that is there), for a CSV whatever its paths are relative to.
+        photos: The folder that the photos lie in: for LFW ``NAME/NAME_0001.jpg`` (or with
+            another extension), for a CSV the folder that its paths are relative to.
 
     Raises:
-        DatasetError: The file cannot be read, is in neither format, or names a photo that is
-            not there.
+        DatasetError: The file cannot be read, is in neither format, or names a missing photo.
     """
     file, folder = Path(file), Path(photos)
     if not folder.is_dir():
@@ -97,8 +97,7 @@ def read_pairs(file: str | os.PathLike[str], photos: str | os.PathLike[str]) -> 
         pairs = _from_lfw(file, rows, folder)
     else:
         pairs = _from_csv(file, lines, folder)
-    missing = [photo for photo in pairs.photos() if not photo.is_file()]
-    if missing:
+    if missing := [photo for photo in pairs.photos() if not photo.is_file()]:
         raise DatasetError(
             f"{len(missing)} photos that {file} names are not in {folder}; the first: {missing[0]}"
         )
@@ -106,7 +105,7 @@ def read_pairs(file: str | os.PathLike[str], photos: str | os.PathLike[str]) -> 
 
 
 def _from_lfw(file: Path, rows: list[tuple[int, list[str]]], folder: Path) -> PairList:
-    """LFW's formats: a header of one number (View 1) or two (View 2), then the pairs."""
+    """Read LFW's formats: a header of one number (View 1) or two (View 2), then the pairs."""
     header, body = rows[0][1], rows[1:]
     fold_count, per_kind = (1, int(header[0])) if len(header) == 1 else map(int, header)
     if len(body) != 2 * fold_count * per_kind:
@@ -129,7 +128,7 @@ def _from_lfw(file: Path, rows: list[tuple[int, list[str]]], folder: Path) -> Pa
         same.append(len(fields) == 3)
     if sum(same) * 2 != len(same):
         raise DatasetError(
-            f"{file}: as many same as different pairs are promised. "
+            f"{file}: the header promises as many same as different pairs. "
             f"Received: {sum(same)} same of {len(same)}"
         )
     folds = np.repeat(np.arange(fold_count), 2 * per_kind) if fold_count > 1 else None
@@ -137,17 +136,16 @@ def _from_lfw(file: Path, rows: list[tuple[int, list[str]]], folder: Path) -> Pa
 
 
 def _lfw_photo(folder: Path, name: str, number: int) -> Path:
-    """The path of a person's numbered photo, with the extension that is there."""
-    stem = folder / name / f"{name}_{number:04d}"
-    for extension in (".jpg", ".png", ".jpeg", ".webp", ".bmp"):
-        photo = stem.with_name(stem.name + extension)
-        if photo.is_file():
-            return photo
-    return stem.with_name(stem.name + ".jpg")
+    """The path of a person's numbered photo, ``.jpg`` where no extension exists."""
+    photos = [
+        folder / name / f"{name}_{number:04d}{extension}"
+        for extension in (".jpg", ".png", ".jpeg", ".webp", ".bmp")
+    ]
+    return next((photo for photo in photos if photo.is_file()), photos[0])
 
 
 def _from_csv(file: Path, lines: list[str], folder: Path) -> PairList:
-    """A CSV with the columns photo_a, photo_b and same, and maybe fold."""
+    """Read a CSV with the columns photo_a, photo_b and same, and maybe fold."""
     table = csv.DictReader(lines, skipinitialspace=True)
     if not set(_CSV_COLUMNS) <= set(table.fieldnames or ()):
         raise DatasetError(
@@ -176,13 +174,13 @@ def _from_csv(file: Path, lines: list[str], folder: Path) -> PairList:
 
 
 FALSE_ACCEPT_RATES = (0.1, 0.01, 0.001, 0.0001)
-# Without folds of its own, a list is dealt into so many parts to tell how much accuracy varies.
+# Without folds of its own, a list is dealt into this many parts to show how much accuracy varies.
 _PARTS = 10
 
 
 @dataclass(frozen=True)
 class VerificationNumbers:
-    """What a list of scored pairs says; see :mod:`face_encode.evaluation.metrics` for the measures.
+    """The measures of scored pairs, as :mod:`face_encode.evaluation.metrics` defines them.
 
     Attributes:
         accuracy: With folds, the mean over folds judged by the threshold of the others;
@@ -214,14 +212,14 @@ class PairsResult:
     Attributes:
         pairs: The list.
         scores: float64 ``(N,)``, NaN where a face was not found.
-        numbers: What they say.
+        numbers: The measures of the scores.
         not_found: Every photo without a face, with the reason.
         photos: Number of different photos.
         encoder: The encoder's name.
         detector: The detector's name.
         metric: How embeddings were compared.
         mirrored: Whether the encoder averages a face with its mirror image.
-        seconds_a_photo: Wall-clock time, reading, detecting and encoding.
+        seconds_a_photo: Wall-clock time of reading, detecting and encoding.
     """
 
     pairs: PairList
@@ -252,6 +250,28 @@ class PairsResult:
             "metric": self.metric,
         }
 
+    def rows(self) -> list[list[str]]:
+        """The numbers as texts for a table: measure, value, 95 % interval, remark."""
+        numbers, folds = self.numbers, self.pairs.folds
+        ends = {name: interval.percent() for name, interval in numbers.intervals.items()}
+        auc = numbers.intervals["auc"]
+        how = (
+            "threshold chosen on the same pairs; deviation over ten parts"
+            if folds is None
+            else f"threshold chosen on the other folds; {folds.max() + 1} folds"
+        )
+        accuracy = f"{100 * numbers.accuracy:.2f} % ± {100 * numbers.accuracy_std:.2f} %"
+        rows = [
+            ["accuracy", accuracy, ends["accuracy"], how],
+            ["area under the ROC", f"{numbers.auc:.5f}", f"{auc.lower:.5f} to {auc.upper:.5f}", ""],
+            ["equal error rate", f"{100 * numbers.eer:.2f} %", ends["eer"], ""],
+        ]
+        for far, tar in numbers.tar_at_far.items():
+            value = "" if tar is None else f"{100 * tar:.2f} %"
+            note = f"needs {round(10 / far):,} different pairs" if tar is None else ""
+            rows.append([f"TAR at FAR {far:g}", value, ends.get(f"tar_at_far_{far}", ""), note])
+        return [*rows, ["threshold", f"{numbers.threshold:.4f}", "", self.metric]]
+
 
 def evaluate_pairs(
     pairs: PairList,
@@ -269,7 +289,7 @@ def evaluate_pairs(
     without a face counts as an error.
 
     Args:
-        pairs: Which photos.
+        pairs: The list.
         detector: Finds the faces.
         encoder: Embeds them.
         metric: ``"cosine"`` or ``"euclidean"``.
@@ -282,8 +302,10 @@ def evaluate_pairs(
     photos = pairs.photos()
     faces = embed_faces(photos, detector, encoder, central_face, workers=workers, progress=progress)
     row_of = {photo: row for row, photo in enumerate(photos)}
-    first = faces.embeddings[[row_of[photo] for photo in pairs.photos_a]]
-    second = faces.embeddings[[row_of[photo] for photo in pairs.photos_b]]
+    first, second = (
+        faces.embeddings[[row_of[photo] for photo in side]]
+        for side in (pairs.photos_a, pairs.photos_b)
+    )
     scores = similarities(first, second, metric)
     return PairsResult(
         pairs=pairs,
@@ -302,11 +324,11 @@ def evaluate_pairs(
 def verification_numbers(
     scores: Scores, pairs: PairList, replicates: int = 1000, seed: int = 0
 ) -> VerificationNumbers:
-    """Everything that scored pairs say, with intervals.
+    """Measure scored pairs, with intervals.
 
     Args:
         scores: float64 ``(N,)``, higher is nearer; NaN where a face was not found.
-        pairs: What is true of them.
+        pairs: The pairs that the scores are of.
         replicates: Bootstrap samples.
         seed: Of the random numbers.
 
@@ -317,21 +339,22 @@ def verification_numbers(
     if pairs.folds is None:
         best = verification_accuracy(scores, same)
         accuracy, threshold = best.accuracy, best.threshold
-        right = _right(scores, same, np.full(len(scores), threshold))
+        right = judged_right(scores, same, threshold)
         deviation = _deviation_of_parts(right, same)
     else:
         folds = fold_accuracy(scores, same, pairs.folds)
         accuracy, deviation = folds.accuracy, folds.standard_deviation
         threshold = float(folds.thresholds.mean())
-        numbers = np.unique(pairs.folds, return_inverse=True)[1]
-        right = _right(scores, same, folds.thresholds[numbers])
-    fewest = smallest_meaningful_far(int((~same).sum()))
-    rates = [rate for rate in FALSE_ACCEPT_RATES if rate >= fewest * (1 - 1e-9)]
+        fold_of = np.unique(pairs.folds, return_inverse=True)[1]
+        right = judged_right(scores, same, folds.thresholds[fold_of])
+    smallest = smallest_meaningful_far(int((~same).sum())) * (1 - 1e-9)
+    rates = [rate for rate in FALSE_ACCEPT_RATES if rate >= smallest]
+    names = ["accuracy", "auc", "eer", *(f"tar_at_far_{rate}" for rate in rates)]
 
     def statistics(drawn: Indices) -> list[float]:
         values = scores[drawn], same[drawn]
         return [
-            # The threshold is not chosen anew: the interval is that of the accuracy it has.
+            # At the threshold chosen on the whole list: the interval is that of its accuracy.
             float(right[drawn].mean()),
             roc_auc(*values),
             equal_error_rate(*values),
@@ -339,7 +362,6 @@ def verification_numbers(
         ]
 
     samples = bootstrap(statistics, pairs.people, replicates, seed)
-    names = ["accuracy", "auc", "eer", *(f"tar_at_far_{rate}" for rate in rates)]
     return VerificationNumbers(
         accuracy=accuracy,
         accuracy_std=deviation,
@@ -350,15 +372,8 @@ def verification_numbers(
             for rate in FALSE_ACCEPT_RATES
         },
         threshold=threshold,
-        intervals={
-            name: percentile_interval(samples[:, column]) for column, name in enumerate(names)
-        },
+        intervals=dict(zip(names, map(percentile_interval, samples.T), strict=True)),
     )
-
-
-def _right(scores: Scores, same: Flags, thresholds: Scores) -> Flags:
-    """Whether each pair is sorted right by its threshold; one without a score is not."""
-    return np.asarray(((scores >= thresholds) == same) & np.isfinite(scores), np.bool_)
 
 
 def _deviation_of_parts(right: Flags, same: Flags) -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,10 @@ import numpy.typing as npt
 from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, InputError
-from face_encode.evaluation.calibration import Integers, calibrate, unit_length
-from face_encode.evaluation.faces import EmbeddedFaces, embed_faces
+from face_encode.evaluation.calibration import Integers, calibrate
+from face_encode.evaluation.faces import EmbeddedFaces, embed_people, unit_length
 from face_encode.evaluation.intervals import Interval, wilson_interval
-from face_encode.evaluation.metrics import Flags, Scores
+from face_encode.evaluation.metrics import MIN_FALSE_MATCHES, Flags
 from face_encode.photos.folders import people_in
 from face_encode.types import Embeddings
 
@@ -27,7 +27,7 @@ DEFAULT_ALARM_RATES = (0.1, 0.01, 0.001)
 
 @dataclass(frozen=True)
 class RateAtAlarms:
-    """What is found when only so many strangers may raise a false alarm.
+    """The identification rate when at most a given share of strangers may raise a false alarm.
 
     Attributes:
         false_alarm_rate: The rate allowed: share of searches for strangers that name someone
@@ -44,7 +44,7 @@ class RateAtAlarms:
 
 @dataclass(frozen=True, eq=False)
 class IdentificationResult:
-    """How a gallery answers for probes whose names are known.
+    """A gallery's answers for probes whose names are known, counted.
 
     Every probe counts: one without a face, or with an unreadable photo, names nobody.
 
@@ -55,17 +55,17 @@ class IdentificationResult:
         rank_1: Share of the enrolled probes whose nearest person is the right one, whatever the
             similarity; NaN without such probes.
         rank_5: The same for the nearest five people.
-        threshold: Similarity from which a search names someone, as it was given.
+        threshold: Similarity from which a search names someone.
         correct: Probes answered right at the threshold: the right name for an enrolled person,
             no name for a stranger.
-        correct_interval: Of the share of them.
+        correct_interval: Of the share answered right.
         wrong_name: Enrolled probes that were given another enrolled person's name.
         missed: Enrolled probes that were given no name.
         false_alarms: Stranger probes that were given a name.
-        false_alarm_interval: Of the share of them; None without stranger probes.
+        false_alarm_interval: Of the share of false alarms; None without stranger probes.
         confusions: ``(true name, name given) -> probes``, the most frequent first; strangers'
             true names included.
-        at_false_alarm_rate: For each rate that there are strangers enough for.
+        at_false_alarm_rate: For each rate that there are enough strangers to measure.
     """
 
     enrolled_probes: int
@@ -96,19 +96,19 @@ def evaluate_identification(
     threshold: float,
     alarm_rates: Sequence[float] = DEFAULT_ALARM_RATES,
 ) -> IdentificationResult:
-    """Judge searches by the names that are known to be true.
+    """Judge searches by the true names.
 
     Args:
-        similarities: ``(P, G)``, each probe against each person of the gallery (for a person
-            with several photos the nearest of them); a row of NaN where no face was found.
+        similarities: ``(P, G)``, each probe against each person of the gallery, at the
+            person's nearest photo; a row of NaN where no face was found.
         gallery: G different names.
         true_names: P names; one that is not in the gallery is a stranger.
         threshold: Similarity from which a search names its nearest person.
-        alarm_rates: Rates of false alarm a search, 0..1, to give the rate of identification
-            at; those below 10 / strangers are left out, for they would be chance.
+        alarm_rates: False alarm rates a search, 0..1, at which to measure identification;
+            those below 10 / strangers are left out, as mostly chance.
 
     Raises:
-        InputError: Wrong shapes, names given twice, or no probe.
+        InputError: Wrong shapes, a name twice in the gallery, or no probe.
     """
     nearness = np.asarray(similarities, np.float64)
     if nearness.shape != (len(true_names), len(gallery)) or 0 in nearness.shape:
@@ -117,7 +117,8 @@ def evaluate_identification(
             f"here {(len(true_names), len(gallery))}. Received: {nearness.shape}"
         )
     if len(set(gallery)) != len(gallery):
-        raise InputError("a person is one column: the names of the gallery differ")
+        twice = [name for name, count in Counter(gallery).items() if count > 1]
+        raise InputError(f"a person is one column of the gallery. Received twice: {twice[0]}")
     found: Flags = np.asarray(np.isfinite(nearness).all(axis=1))
     nearness = np.where(found[:, None], nearness, -np.inf)
     column_of = {name: column for column, name in enumerate(gallery)}
@@ -130,19 +131,21 @@ def evaluate_identification(
     right = enrolled & named & (nearest == truth)
     false_alarms = int((~enrolled & named).sum())
     strangers = int((~enrolled).sum())
-    # A stranger without a face is not answered right: nothing was answered.
+    # A stranger without a face gets no answer, so none that is right.
     correct = int((right | (~enrolled & ~named & found)).sum())
     wrong = named & (nearest != truth)
     confusions = Counter(
         (true_names[int(probe)], gallery[int(nearest[probe])]) for probe in np.flatnonzero(wrong)
     )
-    rank = _rank_of_truth(nearness[enrolled], truth[enrolled])
+    own = nearness[enrolled, truth[enrolled]][:, None]
+    # Of equally near people the right one comes last, so that a constant score earns nothing.
+    ranks = np.where(np.isfinite(own[:, 0]), (nearness[enrolled] >= own).sum(axis=1), np.inf)
     return IdentificationResult(
         enrolled_probes=int(enrolled.sum()),
         stranger_probes=strangers,
         not_found=int((~found).sum()),
-        rank_1=_share(rank <= 1),
-        rank_5=_share(rank <= 5),
+        rank_1=float(np.mean(ranks <= 1)) if len(ranks) else math.nan,
+        rank_5=float(np.mean(ranks <= 5)) if len(ranks) else math.nan,
         threshold=threshold,
         correct=correct,
         correct_interval=wilson_interval(correct, len(true_names)),
@@ -154,7 +157,7 @@ def evaluate_identification(
         at_false_alarm_rate=tuple(
             identification_at(best[enrolled], (nearest == truth)[enrolled], best[~enrolled], rate)
             for rate in alarm_rates
-            if enrolled.any() and rate * strangers >= 10
+            if enrolled.any() and rate * strangers >= MIN_FALSE_MATCHES
         ),
     )
 
@@ -171,11 +174,11 @@ def identification_at(
         enrolled_best: ``(E,)``, similarity to the nearest person, for probes of enrolled people;
             ``-inf`` where no face was found.
         enrolled_right: bool ``(E,)``, whether that nearest person is the right one.
-        stranger_best: ``(S,)``, the same for strangers.
+        stranger_best: ``(S,)``, similarity to the nearest person, for strangers.
         false_alarm_rate: The rate allowed, 0..1.
 
     Returns:
-        The lowest threshold that keeps the rate, and what it finds.
+        The lowest threshold that keeps the rate, and the identification rate at it.
 
     Raises:
         InputError: Empty or unequal arrays, or a rate out of range.
@@ -191,26 +194,38 @@ def identification_at(
     if not 0 <= false_alarm_rate <= 1:
         raise InputError(f"a false alarm rate lies within 0..1. Received: {false_alarm_rate}")
     allowed = int(np.floor(false_alarm_rate * len(alarms) + 1e-6))
-    # Just above the first stranger who may not raise an alarm.
-    lowest = float(np.min(near[np.isfinite(near)], initial=np.inf))
-    threshold = float(np.nextafter(alarms[allowed], np.inf)) if allowed < len(alarms) else lowest
+    if allowed < len(alarms):
+        # Just above the first stranger who may not raise an alarm.
+        threshold = float(np.nextafter(alarms[allowed], np.inf))
+    else:
+        threshold = float(np.min(near[np.isfinite(near)], initial=np.inf))
     return RateAtAlarms(false_alarm_rate, threshold, float(np.mean(right & (near >= threshold))))
 
 
-def _rank_of_truth(nearness: Scores, truth: npt.NDArray[np.int_]) -> npt.NDArray[np.float64]:
-    """At which place the right person stands, 1 for the first; infinite where no face was found.
+@dataclass(frozen=True)
+class Answer:
+    """The answer that a search gave for a probe.
 
-    Of equally near people the right one comes last, so that a constant score earns nothing.
+    Attributes:
+        row: The probe.
+        true_name: The person it shows.
+        given: The name given, or None.
+        similarity: To the nearest person; NaN where no face was found.
+        stranger: Whether the person is not enrolled.
     """
-    own = nearness[np.arange(len(truth)), truth][:, None]
-    ranks: Scores = (nearness >= own).sum(axis=1).astype(np.float64)
-    ranks[~np.isfinite(own[:, 0])] = np.inf
-    return ranks
 
+    row: int
+    true_name: str
+    given: str | None
+    similarity: float
+    stranger: bool
 
-def _share(flags: npt.NDArray[np.bool_]) -> float:
-    """The mean, NaN of nothing."""
-    return float(flags.mean()) if len(flags) else float("nan")
+    @property
+    def kind(self) -> Literal["right", "wrong", "unnamed"]:
+        """Whether the name given is right, wrong, or there is none."""
+        if self.given is None:
+            return "unnamed"
+        return "right" if self.given == self.true_name else "wrong"
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,7 +233,7 @@ class PeopleResult:
     """A folder of probes searched in a folder of people, measured.
 
     Attributes:
-        identification: What came out.
+        identification: The counts and rates.
         gallery_names: G people, in ascending order.
         true_names: The name of each probe.
         similarities: float32 ``(P, G)``, to the nearest photo of each person; NaN rows where no
@@ -243,39 +258,106 @@ class PeopleResult:
     encoder: str
     detector: str
 
+    def not_found(self) -> list[tuple[str, str]]:
+        """Every photo without a face, enrolled or searched for, with the reason."""
+        return [*self.left_out, *self.probes.not_found()]
+
+    def answers(self) -> list[Answer]:
+        """The answer for each probe.
+
+        Returns:
+            Wrong names first, the nearest of them leading; then faces that were given no name;
+            then right names; the last two in the order of the folder.
+        """
+        listed, enrolled = [], set(self.gallery_names)
+        for row, (true_name, each) in enumerate(
+            zip(self.true_names, self.similarities, strict=True)
+        ):
+            nearest = int(each.argmax())
+            named = each[nearest] >= self.identification.threshold
+            given = self.gallery_names[nearest] if named else None
+            similarity, stranger = float(each[nearest]), true_name not in enrolled
+            listed.append(Answer(row, true_name, given, similarity, stranger))
+        places = {"wrong": 0, "unnamed": 1, "right": 2}
+        return sorted(
+            listed,
+            key=lambda each: (
+                places[each.kind],
+                -each.similarity if each.kind == "wrong" else each.row,
+            ),
+        )
+
+    def summary(self) -> str:
+        """The share answered right, in a sentence without its full stop."""
+        numbers = self.identification
+        share = 100 * numbers.correct / numbers.probes
+        return (
+            f"{numbers.correct:,} of {numbers.probes:,} photos answered right ({share:.1f} %, "
+            f"95 % interval {numbers.correct_interval.percent(1)}): "
+            f"{len(self.gallery_names):,} people enrolled with {len(self.enrolled):,} photos, "
+            f"{numbers.enrolled_probes:,} photos of them and {numbers.stranger_probes:,} of "
+            "strangers searched for"
+        )
+
+    def rows(self) -> list[list[str]]:
+        """The numbers as texts for a table: measure, value."""
+        numbers, enrolled = self.identification, f"{self.identification.enrolled_probes:,}"
+        alarms = f"{numbers.false_alarms:,} of {numbers.stranger_probes:,}"
+        if (interval := numbers.false_alarm_interval) is not None:
+            share = _percent(numbers.false_alarms / numbers.stranger_probes)
+            alarms += f" ({share}, 95 % interval {interval.percent()})"
+        return [
+            ["right person nearest (rank 1)", _percent(numbers.rank_1)],
+            ["right person among the nearest five (rank 5)", _percent(numbers.rank_5)],
+            ["threshold", f"{numbers.threshold:.4f}"],
+            ["enrolled, given another name", f"{numbers.wrong_name:,} of {enrolled}"],
+            ["enrolled, given no name", f"{numbers.missed:,} of {enrolled}"],
+            ["strangers given a name", alarms],
+            *(
+                [
+                    f"identified when {each.false_alarm_rate:g} of strangers may raise an alarm",
+                    f"{_percent(each.identified)} (threshold {each.threshold:.4f})",
+                ]
+                for each in numbers.at_false_alarm_rate
+            ),
+            ["probes without a face", f"{numbers.not_found:,}"],
+            ["encoder, detector", f"{self.encoder}, {self.detector}"],
+        ]
+
     def as_dict(self) -> dict[str, Any]:
         """The numbers as plain JSON values, as ``evaluate people --json`` prints them."""
-        result = self.identification
-        strangers = result.stranger_probes
-        interval = result.false_alarm_interval
+        numbers = self.identification
+        strangers = numbers.stranger_probes
+        interval = numbers.false_alarm_interval
         return {
             "people": len(self.gallery_names),
             "enrolled": len(self.enrolled),
             "left_out": [photo for photo, _ in self.left_out],
-            "probes": result.probes,
+            "probes": numbers.probes,
             "stranger_probes": strangers,
             "not_found": [photo for photo, _ in self.probes.not_found()],
-            "rank_1": _number(result.rank_1),
-            "rank_5": _number(result.rank_5),
-            "threshold": result.threshold,
-            "correct": result.correct,
-            "correct_share": result.correct / result.probes,
-            "correct_interval": [result.correct_interval.lower, result.correct_interval.upper],
-            "wrong_name": result.wrong_name,
-            "missed": result.missed,
-            "false_alarms": result.false_alarms,
-            "false_alarm_rate": result.false_alarms / strangers if strangers else None,
+            # JSON has no NaN.
+            "rank_1": numbers.rank_1 if numbers.enrolled_probes else None,
+            "rank_5": numbers.rank_5 if numbers.enrolled_probes else None,
+            "threshold": numbers.threshold,
+            "correct": numbers.correct,
+            "correct_share": numbers.correct / numbers.probes,
+            "correct_interval": [numbers.correct_interval.lower, numbers.correct_interval.upper],
+            "wrong_name": numbers.wrong_name,
+            "missed": numbers.missed,
+            "false_alarms": numbers.false_alarms,
+            "false_alarm_rate": numbers.false_alarms / strangers if strangers else None,
             "false_alarm_interval": None if interval is None else [interval.lower, interval.upper],
             "identified_at_false_alarm_rate": {
                 str(each.false_alarm_rate): {
                     "identified": each.identified,
                     "threshold": each.threshold,
                 }
-                for each in result.at_false_alarm_rate
+                for each in numbers.at_false_alarm_rate
             },
             "confusions": [
                 {"name": name, "named": named, "probes": count}
-                for (name, named), count in result.confusions.items()
+                for (name, named), count in numbers.confusions.items()
             ],
             "encoder": self.encoder,
             "detector": self.detector,
@@ -310,36 +392,32 @@ def evaluate_people(
         DatasetError: A folder is missing or holds no people, or nobody could be enrolled.
         InputError: Too few people to calibrate on.
     """
-    enrolled_names, enrolled_photos = _flat(people_in(gallery))
-    true_names, probe_photos = _flat(people_in(probes))
-    faces = embed_faces(
-        enrolled_photos,
-        detector,
-        encoder,
-        workers=workers,
-        progress=progress,
-        description="Enrolling",
+    # Both folders are listed before hours of work on the first.
+    people_in(probes)
+    names, faces = embed_people(
+        gallery, detector, encoder, workers=workers, progress=progress, description="Enrolling"
     )
-    kept = np.flatnonzero(faces.found)
-    if len(kept) == 0:
+    names, embeddings = names[faces.found], faces.embeddings[faces.found]
+    if len(names) == 0:
         raise DatasetError(f"no face in any photo of {gallery}, so nobody could be enrolled")
-    probed = embed_faces(
-        probe_photos, detector, encoder, workers=workers, progress=progress, description="Searching"
+    shown, probed = embed_people(
+        probes, detector, encoder, workers=workers, progress=progress, description="Searching"
     )
-    names = np.array(enrolled_names)[kept]
-    embeddings = faces.embeddings[kept]
+    true_names = tuple(shown.tolist())
     if false_match_rate is not None:
-        threshold = calibrate(embeddings, names, false_match_rate).threshold(len(kept))
+        threshold = calibrate(embeddings, names, false_match_rate).threshold(len(names))
     elif threshold is None:
         threshold = encoder.contract.threshold
     people, similarities, nearest = search_people(embeddings, names, probed.embeddings)
     return PeopleResult(
         identification=evaluate_identification(similarities, people, true_names, threshold),
         gallery_names=people,
-        true_names=tuple(true_names),
+        true_names=true_names,
         similarities=similarities,
         nearest_photo=nearest,
-        enrolled=tuple(faces.photos[row] for row in kept),
+        enrolled=tuple(
+            photo for photo, found in zip(faces.photos, faces.found, strict=True) if found
+        ),
         probes=probed,
         left_out=faces.not_found(),
         encoder=encoder.name,
@@ -354,7 +432,7 @@ def search_people(
 
     Args:
         embeddings: ``(N, D)``, enrolled.
-        names: ``(N,)``, of whom.
+        names: ``(N,)``, the person on each.
         probes: ``(P, D)``; rows of NaN where no face was found.
 
     Returns:
@@ -374,12 +452,6 @@ def search_people(
     return tuple(people.tolist()), similarities, nearest
 
 
-def _flat(people: dict[str, list[Path]]) -> tuple[list[str], list[Path]]:
-    """A name and a photo a row."""
-    rows = [(name, photo) for name, photos in people.items() for photo in photos]
-    return [name for name, _ in rows], [photo for _, photo in rows]
-
-
-def _number(value: float) -> float | None:
-    """JSON has no NaN."""
-    return None if np.isnan(value) else value
+def _percent(share: float) -> str:
+    """A share as percent; empty for NaN."""
+    return "" if math.isnan(share) else f"{100 * share:.2f} %"

@@ -238,8 +238,9 @@ def _quantizer(stored: Arrays, codes: npt.NDArray[Any]) -> Quantizer | None:
     return None if centre is None else Quantizer(np.asarray(centre, np.float32))
 
 
-# What a file begins with that ``face-encode serve`` keeps under a key.
-ENCRYPTED_HEADER = b"face_encode encrypted 1\n"
+# The beginning of every Fernet token, which ``face-encode serve`` writes under a key: the version
+# 0x80 and the upper bytes of the time, in base64.
+ENCRYPTED_HEADER = b"gAAAAA"
 
 # Smaller files are read whole, and their checksums checked.
 _MAPPED_FROM_BYTES = 64_000_000
@@ -260,7 +261,11 @@ _FORM = ArchiveForm(
         **OPTIONAL_COLUMNS,
     },
     error_type=GalleryError,
-    refused={ENCRYPTED_HEADER: "is encrypted; face-encode serve reads it with its key"},
+    refused={
+        ENCRYPTED_HEADER: "is encrypted; face-encode serve reads it with its key",
+        b"face_encode encrypted 1\n": "was encrypted before the first release, in a format that "
+        "is not read any more: enrol its people again",
+    },
 )
 
 

@@ -104,12 +104,7 @@ def people_in(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
 
 
 def no_photo_below(folder: object, unlisted: Sequence[tuple[str, str]] = ()) -> DatasetError:
-    """What to raise where ``photos_below`` found none, with the folders that hide some.
-
-    Args:
-        folder: Where was looked.
-        unlisted: Folders that cannot be listed, each with the reason.
-    """
+    """The error where ``photos_below`` finds none, with the folders that cannot be listed."""
     message = f"{folder}: no photo in it or below it"
     if unlisted:
         where, reason = unlisted[0]
@@ -159,8 +154,8 @@ def photos_by_label(photos: Iterable[tuple[str, PhotoInput]]) -> dict[str, list[
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a file or folder lies; travels to other processes.
+class Location:
+    """A file or folder on this machine or in an object store; travels to other processes.
 
     Attributes:
         address: The address that it was made from, empty for a path of this machine.
@@ -189,13 +184,13 @@ class Place:
         """As it may be shown: an address may hold a password."""
         return self.path if self.is_local else f"{self.address.partition('://')[0]}://{self.path}"
 
-    def below(self, name: str) -> Place:
-        """The place of that name in this folder, or deeper with ``/`` in the name."""
-        return Place(self.address, f"{self.path}/{name}")
+    def below(self, name: str) -> Location:
+        """The location of that name in this folder, or deeper with ``/`` in the name."""
+        return Location(self.address, f"{self.path}/{name}")
 
-    def with_ending(self, ending: str) -> Place:
-        """The place beside this with something behind its name."""
-        return Place(self.address, self.path + ending)
+    def with_ending(self, ending: str) -> Location:
+        """The location beside this one with something behind its name."""
+        return Location(self.address, self.path + ending)
 
     @property
     def file_system(self) -> Any:
@@ -225,7 +220,7 @@ class Place:
         return sorted(found.base_name for found in self.file_system.get_file_info(selector))
 
     def read(self, most_bytes: int) -> bytes:
-        """The content of a file, as far as so many bytes.
+        """The first bytes of a file, at most this many.
 
         Raises:
             OSError: There is none, or the store does not answer, or refuses.
@@ -294,22 +289,22 @@ def is_address(value: object) -> bool:
     return isinstance(value, str) and "://" in value
 
 
-def place_of(value: str | os.PathLike[str]) -> Place:
-    """The place that a path or an address stands for.
+def location_of(value: str | os.PathLike[str]) -> Location:
+    """The location that a path or an address stands for.
 
     Raises:
         InputError: Neither, or of a kind of store that pyarrow does not know.
         MissingExtraError: An address, and pyarrow is not installed.
     """
     if not is_address(value):
-        return Place("", os.path.abspath(as_path(value)))
+        return Location("", os.path.abspath(as_path(value)))
     address = str(value)
     if "\0" in address:
         raise InputError(f"an address has no null characters. Received: {address!r}")
     path = _opened(address)[1].rstrip("/")
     if not path:
         raise InputError(f"an address names a bucket or a folder. Received: {address!r}")
-    return Place("" if address.lower().startswith("file://") else address, path)
+    return Location("" if address.lower().startswith("file://") else address, path)
 
 
 @lru_cache(maxsize=16)
@@ -360,7 +355,7 @@ class PhotoListing:
     unlisted: list[tuple[str, str]]
 
 
-def list_photos(folder: Place) -> PhotoListing:
+def list_photos(folder: Location) -> PhotoListing:
     """The photos in a folder and all folders below it, by suffix; hidden ones are passed over.
 
     Raises:

@@ -11,38 +11,30 @@ import binascii
 import hashlib
 import io
 import os
-import queue
-import threading
-import time
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from http import HTTPStatus
-from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from face_encode.downloads import DownloadError, download_bytes
 from face_encode.errors import ImageError, InputError
 from face_encode.files import as_path, open_regular, reason_of
 from face_encode.types import ImageArray, Photo
 
 # Twice Pillow's own warning level, at which Pillow itself refuses: 0.5 GB as RGB.
 MAX_PIXELS = 178_956_970
-# The most that these pixels take, uncompressed in RGBA at 16 bits; what is larger is no photo,
-# and would be read to its end for nothing.
+# The most that these pixels take, uncompressed in RGBA at 16 bits; a larger file is no photo, and
+# would be read to its end for nothing.
 MAX_BYTES = 8 * MAX_PIXELS
-# What is read of bytes whose sender is not known: every decoder more is one more to trust.
+# The formats read from an unknown sender: every further decoder is one more to trust.
 _FORMATS_FROM_OUTSIDE = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-# Read at once while a file's digest is made.
-_BLOCK = 1 << 20
 
 
 def as_rgb(image: Any) -> ImageArray:
-    """Check that an array is a photo, and give it as contiguous RGB.
+    """Check that an array is a photo, and return it as contiguous RGB.
 
     Args:
         image: uint8 array, values 0..255: ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA (the alpha is
@@ -95,105 +87,25 @@ def read_image(path: str | os.PathLike[str]) -> ImageArray:
         InputError: The path is none.
     """
     path = as_path(path)
-    label = str(path)
-    with (
-        _opened(path) as file,
-        _telling_damage(label, MAX_PIXELS),
-        Image.open(file) as photo,
-    ):
-        return _to_rgb(photo, label, MAX_PIXELS)
+    return decode_image(read_content(path), str(path), any_format=True)
 
 
-def decode_image(
-    content: bytes,
-    label: str = "the photo",
-    *,
-    max_pixels: int | None = None,
-    any_format: bool = False,
-) -> ImageArray:
-    """Read a photo's bytes, whose sender may be unknown, as ``read_image`` reads a file.
-
-    Args:
-        content: A photo as AVIF, BMP, GIF, JPEG, PNG, PPM, TIFF or WebP; a HEIC one is refused.
-        label: What it is called in an error.
-        max_pixels: The most that are decoded; None for ``MAX_PIXELS``.
-        any_format: Whether whatever ``read_image`` reads is read: for a file of one's own that
-            lies elsewhere.
-
-    Returns:
-        uint8 ``(H, W, 3)``.
+def read_content(path: str | os.PathLike[str]) -> bytes:
+    """Read a photo's file.
 
     Raises:
-        ImageError: Another format, damaged, truncated, or of more pixels or bytes.
+        ImageError: The file is missing, empty, larger than any photo, or cannot be read.
+        InputError: The path is none.
     """
-    if not content:
-        raise ImageError(f"{label}: an empty file")
-    if len(content) > MAX_BYTES:
-        raise ImageError(f"{label}: too large to be a photo; at most {MAX_BYTES:,} bytes")
-    most = MAX_PIXELS if max_pixels is None else max_pixels
-    with (
-        _telling_damage(label, most),
-        Image.open(
-            io.BytesIO(content), formats=None if any_format else _FORMATS_FROM_OUTSIDE
-        ) as photo,
-    ):
-        return _to_rgb(photo, label, most)
-
-
-def rgb_of(photo: Image.Image, label: str = "the photo") -> ImageArray:
-    """Turn Pillow's image into an array, upright and RGB, as ``read_image`` does with a file.
-
-    Args:
-        photo: Of any mode; it may come from a file that is not decoded yet.
-        label: What it is called in an error.
-
-    Returns:
-        uint8 ``(H, W, 3)``.
-
-    Raises:
-        ImageError: As for ``read_image``.
-    """
-    with _telling_damage(label, MAX_PIXELS):
-        return _to_rgb(photo, label, MAX_PIXELS)
-
-
-@contextmanager
-def _telling_damage(label: str, max_pixels: int) -> Iterator[None]:
-    """Make whatever Pillow raises while it decodes an error of ours."""
+    path = as_path(path)
     try:
-        with warnings.catch_warnings():
-            # Our own limit stands in for this warning, which comes at half of it.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            # Pillow warns of damaged metadata; the photo itself is what counts here.
-            warnings.simplefilter("ignore", UserWarning)
-            yield
-    except ImageError:
-        raise
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{label}: not a photo in a known format") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(
-            f"{label}: too large to be read safely; at most {max_pixels:,} pixels are "
-            f"allowed ({error})"
-        ) from error
-    except MemoryError as error:
-        raise ImageError(f"{label}: not enough memory to decode it") from error
-    # Pillow's decoders raise whatever a damaged file trips over: struct.error, SyntaxError,
-    # IndexError … A photo from outside must never end the program.
-    except Exception as error:
-        raise ImageError(f"{label}: damaged or cut off ({error})") from error
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """A photo's file, open for reading.
-
-    Raises:
-        ImageError: There is no such file, it is empty or larger than any photo, or it cannot be
-            opened; the same words whoever opens it.
-    """
-    try:
-        file = open_regular(path)
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size == 0:
+                raise ImageError(f"{path}: an empty file")
+            if size > MAX_BYTES:
+                raise ImageError(f"{path}: too large to be a photo; at most {MAX_BYTES:,} bytes")
+            return file.read(size)
     except FileNotFoundError as error:
         reason = "a link to nothing" if path.is_symlink() else "no such file"
         raise ImageError(f"{path}: {reason}") from error
@@ -203,13 +115,63 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise ImageError(f"{path}: no permission to read it") from error
     except OSError as error:
         raise ImageError(f"{path}: {reason_of(error)}") from error
-    with file:
-        size = os.fstat(file.fileno()).st_size
-        if size == 0:
-            raise ImageError(f"{path}: an empty file")
-        if size > MAX_BYTES:
-            raise ImageError(f"{path}: too large to be a photo; at most {MAX_BYTES:,} bytes")
-        yield file
+    except MemoryError as error:
+        raise ImageError(f"{path}: not enough memory to read it") from error
+
+
+def decode_image(
+    content: bytes | Image.Image,
+    label: str = "the photo",
+    *,
+    max_pixels: int | None = None,
+    any_format: bool = False,
+) -> ImageArray:
+    """Decode a photo, whose sender may be unknown, to upright RGB; see ``read_image``.
+
+    Args:
+        content: A file's bytes: AVIF, BMP, GIF, JPEG, PNG, PPM, TIFF or WebP; HEIC is refused.
+            Or an image of Pillow's, of any mode, which may not be decoded yet.
+        label: The photo's name in an error.
+        max_pixels: The most that are decoded; None for ``MAX_PIXELS``.
+        any_format: Whether to read every format that ``read_image`` reads: for a file of one's
+            own that lies elsewhere.
+
+    Returns:
+        uint8 ``(H, W, 3)``.
+
+    Raises:
+        ImageError: Another format, damaged, truncated, or of more pixels or bytes.
+    """
+    most = MAX_PIXELS if max_pixels is None else max_pixels
+    try:
+        with warnings.catch_warnings():
+            # Our own limit stands in for this warning, which comes at half of it.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns of damaged metadata; the photo itself is what counts here.
+            warnings.simplefilter("ignore", UserWarning)
+            if isinstance(content, Image.Image):
+                return _to_rgb(content, label, most)
+            if not content:
+                raise ImageError(f"{label}: an empty file")
+            if len(content) > MAX_BYTES:
+                raise ImageError(f"{label}: too large to be a photo; at most {MAX_BYTES:,} bytes")
+            formats = None if any_format else _FORMATS_FROM_OUTSIDE
+            with Image.open(io.BytesIO(content), formats=formats) as photo:
+                return _to_rgb(photo, label, most)
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{label}: not a photo in a known format") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{label}: too large to be read safely; at most {most:,} pixels are allowed ({error})"
+        ) from error
+    except MemoryError as error:
+        raise ImageError(f"{label}: not enough memory to decode it") from error
+    # Pillow's decoders raise whatever a damaged file trips over: struct.error, SyntaxError,
+    # IndexError … A photo from outside must never end the program.
+    except Exception as error:
+        raise ImageError(f"{label}: damaged or cut off ({error})") from error
 
 
 def _to_rgb(photo: Image.Image, label: str, max_pixels: int) -> ImageArray:
@@ -219,16 +181,16 @@ def _to_rgb(photo: Image.Image, label: str, max_pixels: int) -> ImageArray:
     if photo.format == "EPS":
         # Pillow would start Ghostscript on a stranger's program.
         raise ImageError(f"{label}: a PostScript file, not a photo")
-    # A photo of plain RGB without an orientation takes the first two steps only.
     photo.load()
-    upright = _upright(photo)
-    if upright.mode.startswith("I;16"):
-        grey = (np.asarray(upright, np.uint16) / 257).round().astype(np.uint8)
-        return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
+    try:
+        upright = ImageOps.exif_transpose(photo)
+    # As with the decoders: anything at all, and here it costs no more than the orientation.
+    except Exception:
+        upright = photo
     if upright.mode == "F":
         # No agreed range: taken as 0..255, a photo of 0..1 would silently be black.
         raise ImageError(f"{label}: floating-point pixels; save it with 8 or 16 bits")
-    if upright.mode == "I":  # how some 16-bit files arrive
+    if upright.mode.startswith("I"):  # 16 bits, some of which arrive as 32
         values = np.asarray(upright)
         if values.min() < 0 or values.max() > 65535:
             raise ImageError(f"{label}: values outside 0..65535 in a photo of 32 bits")
@@ -242,15 +204,6 @@ def _to_rgb(photo: Image.Image, label: str, max_pixels: int) -> ImageArray:
     return cast(ImageArray, np.array(upright, np.uint8))
 
 
-def _upright(photo: Image.Image) -> Image.Image:
-    """Turned as its EXIF data says; as it is, where they are damaged."""
-    try:
-        return ImageOps.exif_transpose(photo)
-    # As with the decoders: anything at all, and here it costs no more than the orientation.
-    except Exception:
-        return photo
-
-
 def content_digest(photo: Photo) -> str:
     """SHA-256 of a photo's content, 64 hexadecimal digits: the same whatever its name or date.
 
@@ -261,15 +214,7 @@ def content_digest(photo: Photo) -> str:
     if isinstance(photo, np.ndarray):
         header = f"{photo.dtype} {photo.shape} ".encode()
         return hashlib.sha256(header + np.ascontiguousarray(photo).tobytes()).hexdigest()
-    path = as_path(photo)
-    digest = hashlib.sha256()
-    with _opened(path) as file:
-        try:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-        except OSError as error:
-            raise ImageError(f"{path}: {reason_of(error)}") from error
-    return digest.hexdigest()
+    return hashlib.sha256(read_content(photo)).hexdigest()
 
 
 PhotoInput: TypeAlias = (
@@ -283,9 +228,7 @@ image of Pillow's; RGB pixels, uint8 ``(H, W, 3)``."""
 # Far above any photo on the web, far below what would fill a machine's memory.
 MAX_DOWNLOAD_BYTES = 32 * 2**20
 DOWNLOAD_SECONDS = 30
-MAX_REDIRECTS = 3
 
-_DOWNLOAD_BLOCK_BYTES = 1 << 16
 # The shortest photo that Pillow reads takes more; a shorter text is a path.
 _FEWEST_BASE64_CHARACTERS = 48
 # Linux' own limit, above those of other systems.
@@ -329,8 +272,6 @@ def local_photo(photo: PhotoInput, *, urls: bool = True) -> Photo:
         ImageError: It cannot be fetched or decoded.
         InputError: None of these forms, or an address where they are turned off.
     """
-    from PIL import Image
-
     if isinstance(photo, np.ndarray | os.PathLike):
         return photo
     if isinstance(photo, str):
@@ -338,7 +279,7 @@ def local_photo(photo: PhotoInput, *, urls: bool = True) -> Photo:
     if isinstance(photo, bytes | bytearray | memoryview):
         return decode_image(bytes(photo), "the bytes received")
     if isinstance(photo, Image.Image):
-        return rgb_of(photo, "the image received")
+        return decode_image(photo, "the image received")
     if callable(getattr(photo, "read", None)):
         return decode_image(_content_of(photo), "the file received")
     raise InputError(
@@ -352,26 +293,20 @@ def is_one_photo(value: object) -> bool:
     return isinstance(value, str | bytes | bytearray | memoryview | np.ndarray | io.IOBase)
 
 
-def place_of(photo: PhotoInput) -> str | None:
-    """Where a photo comes from, as it may be shown: its path or address, without a password.
+def shown_name(photo: PhotoInput) -> str | None:
+    """The path or address of a photo as it may be shown, without a password.
 
     Returns:
-        None for a photo that has no place of its own: pixels, bytes, base64.
+        None for a photo that has neither: pixels, bytes, base64.
     """
-    if not isinstance(photo, str | os.PathLike):
+    if isinstance(photo, os.PathLike):
+        path = os.fspath(photo)
+        return path if isinstance(path, str) else None
+    if not isinstance(photo, str):
         return None
-    text = os.fspath(photo)
-    if isinstance(text, str) and text.lower().startswith(("http://", "https://")):
-        return _without_password(text)
-    return text if isinstance(text, str) and not _is_base64(text) else None
-
-
-def path_of(photo: PhotoInput) -> str | None:
-    """The absolute path of a photo that is given by its path; None for any other."""
-    place = place_of(photo)
-    if place is None or (isinstance(photo, str) and "://" in photo) or "\0" in place:
-        return None
-    return os.path.abspath(place)
+    if photo.lower().startswith(("http://", "https://")):
+        return _without_password(photo)
+    return None if _is_base64(photo) else photo
 
 
 def decode_base64(text: str) -> bytes:
@@ -394,7 +329,7 @@ def decode_base64(text: str) -> bytes:
 
 
 def _photo_of_text(text: str, urls: bool) -> Photo:
-    """What a text stands for: an address, a path or base64."""
+    """The photo that a text stands for: an address, a path or base64."""
     scheme, separator, _ = text.partition("://")
     if separator and scheme.isalnum():
         if scheme.lower() not in ("http", "https"):
@@ -413,7 +348,7 @@ def _photo_of_text(text: str, urls: bool) -> Photo:
 def _is_base64(text: str) -> bool:
     """Whether a text without an address is meant as base64 rather than as a path.
 
-    A text that no path can be as long as is, right or wrong.
+    A text longer than any path is, whether or not it decodes.
     """
     if text[:5].lower() == "data:" or len(text) > _LONGEST_PATH_CHARACTERS:
         return True
@@ -427,7 +362,7 @@ def _is_base64(text: str) -> bool:
 
 
 def _content_of(file: Any) -> bytes:
-    """What is left to read of an open file, as far as it can be a photo."""
+    """The rest of an open file, up to the size of a photo."""
     try:
         content = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
@@ -441,84 +376,11 @@ def _content_of(file: Any) -> bytes:
 
 
 def _fetched(url: str, name: str) -> bytes:
-    """What an address holds, within the time and size that a photo may take.
-
-    A server that sends a byte now and then would keep any single read, and any loop of them,
-    waiting for ever: so the fetching has a thread of its own, which is left to itself when the
-    time is over.
-    """
-    outcomes: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
-    deadline = time.monotonic() + DOWNLOAD_SECONDS
-
-    def fetch() -> None:
-        try:
-            outcomes.put(_download(url, name, deadline))
-        except Exception as error:
-            outcomes.put(error)
-
-    threading.Thread(target=fetch, daemon=True, name="face_encode download").start()
+    """Download a photo, within the time and size that one may take."""
     try:
-        outcome = outcomes.get(timeout=DOWNLOAD_SECONDS)
-    except queue.Empty:
-        outcome = _too_slow(name)
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
-
-
-def _download(url: str, name: str, deadline: float) -> bytes:
-    """Fetch an address; ends soon after the deadline, unless the server drips."""
-    import requests
-
-    # Compressed, a small answer could become a large one.
-    headers = {"Accept-Encoding": "identity"}
-    try:
-        with requests.Session() as session:
-            # Redirections are followed here, because requests reads all of each one's body.
-            for _ in range(MAX_REDIRECTS + 1):
-                with session.get(
-                    url,
-                    stream=True,
-                    timeout=DOWNLOAD_SECONDS,
-                    headers=headers,
-                    allow_redirects=False,
-                ) as answer:
-                    target = session.get_redirect_target(answer)
-                    if target is None:
-                        _check_status(answer.status_code, answer.reason, name)
-                        blocks = answer.iter_content(_DOWNLOAD_BLOCK_BYTES)
-                        return _body_of(blocks, name, deadline)
-                    url = urljoin(url, target)
-            raise ImageError(f"{name}: more than {MAX_REDIRECTS} redirections")
-    except requests.Timeout as error:
-        raise _too_slow(name) from error
-    # The address may be none (InvalidURL and UnicodeError among others) or lead to another
-    # scheme; the connection may be refused or cut off.
-    except (requests.RequestException, ValueError) as error:
-        raise ImageError(f"{name}: cannot be fetched ({type(error).__name__})") from error
-
-
-def _check_status(code: int, reason: str | None, name: str) -> None:
-    """Refuse every answer but the one that brings the photo."""
-    if code != HTTPStatus.OK:
-        raise ImageError(f"{name}: the server answers {code} {reason or ''}".rstrip())
-
-
-def _body_of(blocks: Iterable[bytes], name: str, deadline: float) -> bytes:
-    """The blocks together, as long as they are no more than a photo takes."""
-    content = bytearray()
-    for block in blocks:
-        content += block
-        if len(content) > MAX_DOWNLOAD_BYTES:
-            raise ImageError(f"{name}: larger than {MAX_DOWNLOAD_BYTES:,} bytes, which is the most")
-        if time.monotonic() > deadline:
-            raise _too_slow(name)
-    return bytes(content)
-
-
-def _too_slow(name: str) -> ImageError:
-    """The error of a fetch that took too long."""
-    return ImageError(f"{name}: not there within {DOWNLOAD_SECONDS} seconds")
+        return download_bytes(url, max_bytes=MAX_DOWNLOAD_BYTES, seconds=DOWNLOAD_SECONDS)
+    except DownloadError as error:
+        raise ImageError(f"{name}: {error}") from error
 
 
 def _without_password(url: str) -> str:

@@ -1,419 +1,373 @@
-"""A journal: what a long run has done so far, kept so that a killed one can go on.
+"""A run over many photos, and the checkpoint from which a killed run is resumed.
 
-Records are appended to one file, each with its length and checksum. Whatever moment a process is
-killed at, the file is whole up to some record: what follows, half a record, is cut off when the
-journal is opened again.
+A checkpoint is a file of SQLite with a row for each photo that is done. Rows are added a batch at a
+time, in one transaction: at whatever moment a process is killed, the file holds whole batches.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import struct
+import sqlite3
 import zlib
-from array import array
+from bisect import bisect
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from itertools import chain, islice
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 import numpy as np
 
+from face_encode.detectors.base import Detector
+from face_encode.encoders.encoder import Encoder
 from face_encode.errors import FaceEncodeError
-from face_encode.files import FileState, open_regular, state_of, text_array
-from face_encode.pipeline.embedding import EmbeddedPhoto
-from face_encode.types import Box, Face
+from face_encode.files import FileState, open_regular, reason_of, state_of
+from face_encode.pipeline.embedding import (
+    EmbeddedPhoto,
+    embed_batches,
+    face_numbers,
+    faces_of_numbers,
+)
+from face_encode.pipeline.workers import ENOUGH_FOR_WORKERS, worker_count
+from face_encode.terminal import progress_bar
+from face_encode.types import Photo
 
-_SIGNATURE = b"face_encode journal 1\n"
-# Length and CRC-32 of what follows.
-_HEAD = struct.Struct("<QI")
+CHECKPOINT_SUFFIX = ".unfinished"
+
+# What a checkpoint begins with, by which it is told from any other file: SQLite's signature, and at
+# byte 68 the application's (https://www.sqlite.org/fileformat.html).
+_SIGNATURE, _APPLICATION, _APPLICATION_AT = b"SQLite format 3\0", b"FEcp", 68
+# The form of the tables and the settings; a checkpoint of another form is refused.
+_FORM = 4
+_TABLES = (
+    f"PRAGMA application_id = {int.from_bytes(_APPLICATION, 'big')}",
+    "CREATE TABLE settings (json TEXT)",
+    "CREATE TABLE done (photo BLOB PRIMARY KEY, size INTEGER, time INTEGER, digest TEXT, "
+    "width INTEGER, height INTEGER, error TEXT, faces BLOB, sharpness BLOB, embeddings BLOB, "
+    "checksum INTEGER)",
+)
 
 
-class Journal:
-    """Records in a file, the first of which says what run they belong to.
+class Checkpoint:
+    """The results of an unfinished run, in a file; a context manager, which leaves the file.
 
     Attributes:
         path: The file.
-        heading: The first record.
     """
 
     def __init__(
         self,
         path: Path,
-        heading: bytes,
+        settings: Mapping[str, Any],
         error_type: type[FaceEncodeError],
         *,
         restart: bool = False,
-        refusal: Callable[[bytes], str] | None = None,
     ) -> None:
-        """Open the journal of a run, or begin one.
+        """Open the checkpoint of an interrupted run, or begin one.
 
         Args:
             path: The file.
-            heading: What run this is: a journal with another heading is refused.
+            settings: What the results depend on, as plain JSON values: a checkpoint with other
+                settings is refused. ``"embedding_size"`` is the length of an embedding,
+                ``"engine"`` what runs the encoder.
             error_type: What is raised.
-            restart: Whether to begin anew whatever is there.
-            refusal: Says of another heading, which it is given, what it means and what to do;
-                None shows both headings.
+            restart: Whether to discard the results that are there.
 
         Raises:
-            FaceEncodeError: Of that type: it is another run's, another process writes to it, or
-                the operating system refuses.
+            FaceEncodeError: Of that type: the file is another run's, damaged, or no checkpoint;
+                another process is at work on it; or the operating system refuses.
         """
-        self.path, self.heading, self._error_type = path, heading, error_type
+        self.path, self._error_type = path, error_type
+        self._embedding_size = int(settings["embedding_size"])
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Appending, so that opening an existing file does not empty it before it is locked;
-            # without a buffer, whose rest closing would try to write once more.
-            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open as long as this is
+            header = b""
+            if os.path.exists(path):
+                with open_regular(path) as file:
+                    header = file.read(_APPLICATION_AT + 4)
+        except IsADirectoryError as error:
+            raise error_type(f"{path} is in the way: it is a folder. Move it") from error
         except OSError as error:
-            # What Windows says of a folder is that access is denied.
-            if os.path.isdir(path):
-                raise error_type(
-                    f"{path} is in the way: it is a folder, no journal of this package. Move it"
-                ) from error
-            raise error_type(f"cannot write {path}: {error.strerror or error}") from error
+            raise error_type(f"cannot write {path}: {reason_of(error)}") from error
+        if header and (header[:16], header[_APPLICATION_AT:]) != (_SIGNATURE, _APPLICATION):
+            raise error_type(f"{path} is in the way: it is no checkpoint of this package. Move it")
+        with self._reporting():
+            if header and restart:
+                self._discard()
+            self._open()
+            try:
+                self._begin({**settings, "form": _FORM})
+            except BaseException:
+                self._database.close()
+                raise
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """Make an error of SQLite one of ours."""
         try:
-            self._lock()
-            self._reading = open_regular(path)
-            former = self._former_heading()
-            if restart or former is None:
-                self._file.truncate(0)
-                self._write(_SIGNATURE)
-                self.append(heading)
-            elif former == heading:
-                self._file.truncate(self._whole_until())
-            else:
-                told = _both(former, heading) if refusal is None else refusal(former)
-                raise error_type(f"{path} was begun {told}")
-            # Anew, for what was read ahead before the cut is no longer in the file.
-            self._reading.close()
-            self._reading = open_regular(path)
-        except OSError as error:
-            self._file.close()
-            raise error_type(f"cannot write {path}: {error.strerror or error}") from error
-        except FaceEncodeError:
-            self._file.close()
+            yield
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise self._error_type(f"another process is at work on {self.path}") from error
+            raise self._error_type(f"cannot write {self.path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise self._error_type(
+                f"{self.path} is damaged ({error}): begin again from the first photo (--restart, "
+                "restart=True)"
+            ) from error
+
+    def _discard(self) -> None:
+        """Delete the file, unless another process is at work on it."""
+        try:
+            self._open()
+            self._database.close()
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:
+            pass  # damaged, which does not matter any more
+        self._unlink()
+
+    def _open(self) -> None:
+        """Open the file for this process alone."""
+        # In full, since SQLite has a meaning of its own for a file named ":memory:".
+        path = os.path.abspath(self.path)
+        self._database = sqlite3.connect(path, timeout=0, isolation_level=None)
+        try:
+            self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._database.execute("BEGIN EXCLUSIVE")
+            self._database.execute("COMMIT")
+        except BaseException:
+            self._database.close()
             raise
 
-    def _lock(self) -> None:
-        """Keep a second process out, where the operating system can."""
-        try:
-            import fcntl
-        except ImportError:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise self._error_type(f"another process is at work on {self.path}") from error
+    def _begin(self, settings: Mapping[str, Any]) -> None:
+        """Compare the settings with those of the run in the file; of a new file, write them."""
+        with self._database:
+            self._database.execute("BEGIN")
+            if self._database.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
+                for statement in _TABLES:
+                    self._database.execute(statement)
+                text = json.dumps(settings, sort_keys=True)
+                self._database.execute("INSERT INTO settings VALUES (?)", [text])
+            former = self._database.execute("SELECT json FROM settings").fetchone()
+        if difference := _difference(former, settings):
+            raise self._error_type(f"{self.path} was begun {difference}")
+        # With a log a batch waits for no disk, and is safe from a kill; what a power cut takes is
+        # done again.
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = NORMAL")
 
-    def _former_heading(self) -> bytes | None:
-        """The heading that is there already; refuses a file that is no journal."""
-        start = self._reading.read(len(_SIGNATURE))
-        if start != _SIGNATURE[: len(start)]:
-            raise self._error_type(
-                f"{self.path} is in the way: it is no journal of this package. Move it"
-            )
-        _, former = next(self._records(), (0, None))
-        return former
+    def holds(self, photo: str, state: FileState) -> bool:
+        """Whether the file holds the result of a photo as it is now.
 
-    def _whole_until(self) -> int:
-        """Where the last whole record ends."""
-        end = len(_SIGNATURE)
-        for start, record in self._records():
-            end = start + _HEAD.size + len(record)
-        return end
-
-    def _records(self) -> Iterator[tuple[int, bytes]]:
-        """Each whole record with its place, the heading first."""
-        place = len(_SIGNATURE)
-        while (record := self._record_at(place)) is not None:
-            yield place, record
-            place += _HEAD.size + len(record)
-
-    def _record_at(self, place: int) -> bytes | None:
-        """The record at a place, None where it is not whole."""
-        self._reading.seek(place)
-        head = self._reading.read(_HEAD.size)
-        if len(head) < _HEAD.size:
-            return None
-        length, checksum = _HEAD.unpack(head)
-        if place + _HEAD.size + length > os.fstat(self._reading.fileno()).st_size:
-            return None
-        record = self._reading.read(length)
-        return record if zlib.crc32(record) == checksum else None
-
-    def records(self) -> Iterator[tuple[int, bytes]]:
-        """Each record behind the heading, with the place at which ``read`` finds it."""
-        places = self._records()
-        next(places)
-        return places
-
-    def read(self, place: int) -> bytes:
-        """The record at a place."""
-        record = self._record_at(place)
-        if record is None:
-            raise self._error_type(f"{self.path} was changed while it was in use")
-        return record
-
-    def append(self, record: bytes) -> int:
-        """Add a record; returns its place.
-
-        Raises:
-            FaceEncodeError: The operating system refuses, as on a full disk.
+        What could not be read may be readable by now, with the same size and date: it is not held.
         """
-        try:
-            place = os.fstat(self._file.fileno()).st_size
-            self._write(_HEAD.pack(len(record), zlib.crc32(record)) + record)
-        except OSError as error:
-            raise self._error_type(
-                f"cannot write {self.path}: {error.strerror or error}"
-            ) from error
-        return place
+        row = self._found(photo)
+        return row is not None and row[1:3] == state and not (row[6] and not row[3])
 
-    def _write(self, content: bytes) -> None:
-        """All of it: the operating system may take less at a time."""
-        rest = memoryview(content)
-        while rest:
-            rest = rest[self._file.write(rest) :]
+    def keep(self, results: Iterable[tuple[str, FileState, EmbeddedPhoto]]) -> None:
+        """Add the results of a batch: all of them or, at a kill or on a full disk, none.
+
+        Args:
+            results: The path of each photo, its state before it was read, and its result.
+        """
+        with self._reporting(), self._database:
+            self._database.execute("BEGIN")
+            self._database.executemany(
+                f"INSERT OR REPLACE INTO done VALUES ({', '.join('?' * 11)})",
+                (_row(photo, state, result) for photo, state, result in results),
+            )
+
+    def result(self, photo: str) -> EmbeddedPhoto:
+        """The result of a photo that the file holds; its faces are without their landmarks."""
+        row = self._found(photo)
+        if row is None:
+            raise self._error_type(f"{self.path} was changed while it was in use")
+        digest, width, height, error, faces, sharpness, embeddings = row[3:]
+        return EmbeddedPhoto(
+            photo,
+            faces_of_numbers(faces),
+            np.frombuffer(embeddings, np.float32).reshape(-1, self._embedding_size),
+            tuple(np.frombuffer(sharpness).tolist()),
+            (width, height),
+            error,
+            digest,
+        )
+
+    def _found(self, photo: str) -> tuple[Any, ...] | None:
+        """The row of a photo without its checksum."""
+        select = "SELECT * FROM done WHERE photo = ?"
+        with self._reporting():
+            row = self._database.execute(select, [os.fsencode(photo)]).fetchone()
+            if row and row[-1] != _checksum(row[:-1]):
+                raise sqlite3.DatabaseError(f"the row of {photo} does not match its checksum")
+        return row[:-1] if row else None
 
     def remove(self) -> None:
         """Delete the file: the run is done."""
-        self.path.unlink(missing_ok=True)
+        self._database.close()
+        self._unlink()
 
-    def __enter__(self) -> Journal:
-        """Itself."""
+    def _unlink(self) -> None:
+        """Delete the file, and what SQLite keeps beside it while it is open."""
+        for ending in ("", "-journal", "-wal"):
+            self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
+
+    def __enter__(self) -> Checkpoint:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Let go of the file, which stays."""
-        self._reading.close()
-        self._file.close()
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
 
 
-def _both(former: bytes, heading: bytes) -> str:
-    """What is said of another run's heading where nobody knows more."""
-    return (
-        f"by a run with other settings: {former.decode()}. Go on with those, or begin anew "
-        f"(--restart). Received: {heading.decode()}"
+def _row(photo: str, state: FileState, result: EmbeddedPhoto) -> tuple[Any, ...]:
+    """The row of a photo."""
+    columns = (
+        os.fsencode(photo),
+        *state,
+        result.digest,
+        *result.size,
+        result.error,
+        face_numbers(result.faces).tobytes(),
+        np.array(result.sharpness, np.float64).tobytes(),
+        result.embeddings.tobytes(),
     )
+    return *columns, _checksum(columns)
 
 
-UNFINISHED_SUFFIX = ".unfinished"
-
-# What a journal holds, and which settings it names; one of another form is not gone on with.
-_FORM = 3
-# Batches of the journal that are kept at hand while results are read back in their order.
-_BATCHES_AT_HAND = 16
+def _checksum(columns: tuple[Any, ...]) -> int:
+    """CRC-32 of a row's values and types."""
+    return zlib.crc32(repr(columns).encode())
 
 
-class UnfinishedRun:
-    """One run over many photos, with what its journal holds."""
-
-    def __init__(
-        self,
-        path: Path,
-        settings: Mapping[str, object],
-        error_type: type[FaceEncodeError],
-        *,
-        restart: bool = False,
-    ) -> None:
-        """Open the journal of an interrupted run, or begin one.
-
-        Args:
-            path: The journal.
-            settings: What else the results depend on, as plain JSON values: a journal with other
-                settings is refused. ``"engine"`` is the one that runs the encoder.
-            error_type: What is raised.
-            restart: Whether to begin anew whatever is there.
-
-        Raises:
-            FaceEncodeError: Of that type; see ``Journal``.
-        """
-        own = {**settings, "form": _FORM}
-        heading = json.dumps(own, sort_keys=True).encode()
-        self._journal = Journal(
-            path,
-            heading,
-            error_type,
-            restart=restart,
-            refusal=lambda former: _refusal(former, own),
-        )
-        self._batch = lru_cache(_BATCHES_AT_HAND)(
-            lambda place: _unpacked(self._journal.read(place))[0]
-        )
-        self._begun: deque[tuple[int, FileState]] = deque()
-        self._take([], Path())
-
-    def _take(self, photos: Sequence[str], top: Path) -> None:
-        """Nothing is done yet."""
-        self._photos, self._top = photos, top
-        # For each photo the record that holds it, and its place in that; -1 where it is to do.
-        # Arrays, because a million photos would fill as many objects.
-        self._records = array("q", [-1]) * len(photos)
-        self._places = array("q", [-1]) * len(photos)
-
-    def resume(self, photos: Sequence[str], top: Path = Path()) -> int:
-        """Find what the journal holds of the photos that could be read and have not changed.
-
-        Args:
-            photos: All photos of the run, by their paths relative to ``top`` or absolute; empty
-                for one that has no path, which is never resumed.
-            top: The folder of relative paths.
-
-        Returns:
-            How many of them are done.
-        """
-        self._take(photos, top)
-        held: dict[str, tuple[FileState, int, int]] = {}
-        for record, content in self._journal.records():
-            batch, states = _unpacked(content)
-            for place, (each, state) in enumerate(zip(batch, states, strict=True)):
-                # What could not be read may be readable by now, with the same size and date.
-                if each.error is None or each.digest:
-                    held[each.photo] = state, record, place
-        if not held:
-            return 0
-        done = 0
-        for row, photo in enumerate(photos):
-            found = held.get(photo) if photo else None
-            if found is not None and found[0] == state_of(top / photo):
-                _, self._records[row], self._places[row] = found
-                done += 1
-        return done
-
-    def is_done(self, row: int) -> bool:
-        """Whether the journal holds the result of a photo."""
-        return self._records[row] >= 0
-
-    def begin(self, row: int) -> None:
-        """Note a photo's state: before it is read, lest a change in between pass unseen."""
-        photo = self._photos[row]
-        self._begun.append((row, state_of(self._top / photo) if photo else (-1, -1)))
-
-    def keep(self, batch: Sequence[EmbeddedPhoto]) -> None:
-        """Put a batch into the journal.
-
-        Args:
-            batch: The results, with digests, of the photos begun first of those that are not kept
-                yet.
-        """
-        begun = [self._begun.popleft() for _ in batch]
-        named = [
-            replace(each, photo=self._photos[row])
-            for each, (row, _) in zip(batch, begun, strict=True)
-        ]
-        record = self._journal.append(_packed(named, [state for _, state in begun]))
-        for place, (row, _) in enumerate(begun):
-            self._records[row], self._places[row] = record, place
-
-    def result(self, row: int) -> EmbeddedPhoto:
-        """What became of a photo that is done; faces come back without their landmarks."""
-        return self._batch(self._records[row])[self._places[row]]
-
-    def remove(self) -> None:
-        """Delete the journal: what the run was for is safe."""
-        self._journal.remove()
-
-    def __enter__(self) -> UnfinishedRun:
-        """Itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Let go of the journal, which stays unless it was removed."""
-        self._journal.__exit__(kind, error, trace)
-
-
-def _refusal(heading: bytes, own: Mapping[str, object]) -> str:
-    """Why a journal with another heading is not gone on with, and the ways out."""
+def _difference(row: tuple[Any, ...] | None, own: Mapping[str, Any]) -> str:
+    """How the settings in a checkpoint differ from this run's, and the ways out; else empty."""
     try:
-        former = json.loads(heading)
-    except ValueError:
+        former = json.loads(row[0]) if row else None
+    except (ValueError, TypeError):
         former = None
-    if not isinstance(former, dict) or former.get("form") != _FORM:
+    if not isinstance(former, dict) or former.get("form") != own["form"]:
         return (
-            "by another release of this package, whose journals hold other things. Begin anew "
-            "(--restart), or let that release end it"
+            "by another release of this package, whose checkpoints hold other things. Begin again "
+            "from the first photo (--restart), or let that release end it"
         )
     differing = sorted(name for name in {**former, **own} if former.get(name) != own.get(name))
     if differing == ["engine"]:
         return (
             f"with the engine {former['engine']} running the encoder; the embeddings of another "
-            f"differ in their last digits. Go on with that one (--encoder-engine "
-            f"{former['engine']}, in Python engine={former['engine']!r}), or begin anew "
-            f"(--restart, restart=True). Received: the engine {own['engine']}"
+            f"differ in their last digits. Continue with that one (--encoder-engine "
+            f"{former['engine']}, in Python engine={former['engine']!r}), or begin again from the "
+            f"first photo (--restart, restart=True). Received: the engine {own['engine']}"
         )
     then, now = (
         json.dumps({name: settings[name] for name in differing if name in settings})
         for settings in (former, own)
     )
     return (
-        f"by a run with other settings: {then}. Go on with those, or begin anew (--restart). "
-        f"Received: {now}"
+        f"by a run with other settings: {then}. Continue with those, or begin again from the first "
+        f"photo (--restart). Received: {now}"
+        if differing
+        else ""
     )
 
 
-def _packed(batch: Sequence[EmbeddedPhoto], states: Sequence[FileState]) -> bytes:
-    """A record of the journal."""
-    faces = [face for each in batch for face in each.faces]
-    boxes = [(face.box.left, face.box.top, face.box.width, face.box.height) for face in faces]
-    content = io.BytesIO()
-    np.savez(
-        content,
-        photos=text_array([each.photo for each in batch]),
-        digests=text_array([each.digest for each in batch]),
-        errors=text_array([each.error or "" for each in batch]),
-        states=np.array(states, np.int64),
-        sizes=np.array([each.size for each in batch], np.int64),
-        found=np.array([len(each.faces) for each in batch], np.int64),
-        embedded=np.array([len(each.embeddings) for each in batch], np.int64),
-        boxes=np.array(boxes, np.int64).reshape(len(faces), 4),
-        scores=np.array([face.score for face in faces], np.float64),
-        sharpness=np.concatenate([np.array(each.sharpness, np.float64) for each in batch]),
-        embeddings=np.concatenate([each.embeddings for each in batch]),
-    )
-    return content.getvalue()
+class Run:
+    """A run over many photos, which goes on where an interrupted one ended.
 
+    Attributes:
+        waiting: The rows of the photos that are not done, in their order.
+        done: The rows of those that an interrupted run has done.
+    """
 
-def _unpacked(record: bytes) -> tuple[list[EmbeddedPhoto], list[FileState]]:
-    """The way back."""
-    with np.load(io.BytesIO(record), allow_pickle=False) as stored:
-        arrays = dict(stored)
-    faces = [
-        Face(Box(*box), score)
-        for box, score in zip(arrays["boxes"].tolist(), arrays["scores"].tolist(), strict=True)
-    ]
-    batch = []
-    face_end, embedding_end = 0, 0
-    for photo, digest, error, size, found, embedded in zip(
-        *(arrays[name].tolist() for name in ("photos", "digests", "errors", "sizes")),
-        *(arrays[name].tolist() for name in ("found", "embedded")),
-        strict=True,
-    ):
-        face_start, face_end = face_end, face_end + found
-        start, embedding_end = embedding_end, embedding_end + embedded
-        batch.append(
-            EmbeddedPhoto(
-                photo,
-                tuple(faces[face_start:face_end]),
-                arrays["embeddings"][start:embedding_end],
-                tuple(arrays["sharpness"][start:embedding_end].tolist()),
-                tuple(size),
-                error or None,
-                digest,
+    def __init__(
+        self,
+        paths: Sequence[str],
+        checkpoint: Checkpoint | None,
+        description: str,
+        *,
+        top: Path = Path(),
+        progress: bool = True,
+    ) -> None:
+        """Find what the checkpoint holds of the photos.
+
+        Args:
+            paths: All photos, by their paths relative to ``top`` or absolute; empty for a photo
+                without a path, which is never resumed.
+            checkpoint: Takes the results, and has those of an interrupted run; None for neither.
+            description: What is being done, for the progress bar.
+            top: The folder of relative paths.
+            progress: Whether to show a progress bar.
+        """
+        self._paths, self._checkpoint, self._top = paths, checkpoint, top
+        self._description, self._progress = description, progress
+        self._states: dict[int, FileState] = {}
+        self.waiting: list[int] = []
+        self.done: list[int] = []
+        for row, path in enumerate(paths):
+            held = checkpoint and path and checkpoint.holds(path, state_of(top / path))
+            (self.done if held else self.waiting).append(row)
+
+    def batches(
+        self,
+        todo: Iterator[tuple[int, Photo]],
+        detector: Detector,
+        encoder: Encoder,
+        *,
+        max_faces: int | None = 1,
+        workers: int | None = None,
+        batch_size: int | None = None,
+    ) -> Iterator[list[tuple[int, EmbeddedPhoto]]]:
+        """Embed photos, as ``embed_photos`` does; each list went through the encoder together.
+
+        ``todo`` are rows out of ``waiting``, in their order, each with its photo; they are taken as
+        they are needed. Rows left out count as done as soon as all before them are.
+        """
+        count = len(self.waiting)
+        if workers is None and all(self._paths):
+            # Counted by looking ahead, since rows may be left out. Photos that are no files are
+            # opened as they are taken: too early, for them.
+            first = list(islice(todo, ENOUGH_FOR_WORKERS))
+            count, todo = len(first), chain(first, todo)
+        begun: deque[int] = deque()
+
+        def photos() -> Iterator[Photo]:
+            for row, photo in todo:
+                if self._checkpoint:
+                    # Before the photo is read, so that a change in between does not go unseen.
+                    path = self._paths[row]
+                    self._states[row] = state_of(self._top / path) if path else (-1, -1)
+                begun.append(row)
+                yield photo
+
+        shown = 0
+        with (
+            progress_bar(len(self._paths), self._description, done=len(self.done))
+            if self._progress and self._paths
+            else nullcontext()
+        ) as advance:
+            for batch in embed_batches(
+                photos(),
+                detector,
+                encoder,
+                workers=worker_count(workers, count),
+                max_faces=max_faces,
+                digests=True,
+                batch_size=batch_size,
+            ):
+                rows = [begun.popleft() for _ in batch]
+                yield list(zip(rows, batch, strict=True))
+                if advance:
+                    done = bisect(self.waiting, rows[-1])
+                    advance(done - shown)
+                    shown = done
+            if advance:
+                advance(len(self.waiting) - shown)
+
+    def keep(self, batch: Sequence[tuple[int, EmbeddedPhoto]]) -> None:
+        """Write a batch into the checkpoint, where there is one."""
+        if self._checkpoint:
+            self._checkpoint.keep(
+                (self._paths[row], self._states.pop(row), photo) for row, photo in batch
             )
-        )
-    return batch, [(size, time) for size, time in arrays["states"].tolist()]

@@ -1,32 +1,41 @@
-"""The way from many photos to embeddings: detection in processes, encoding in batches."""
+"""From many photos to embeddings: faces found in processes, encoded in batches."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from face_encode.detectors.alignment import crop_faces
 from face_encode.detectors.base import Detector, detect_in_all
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import ImageError, InputError
 from face_encode.gallery.mistakes import sharpness
-from face_encode.photos.reading import as_rgb, content_digest, decode_image, read_image
-from face_encode.pipeline.workers import in_processes, prefetched, sensible_workers_for
-from face_encode.types import CropRecipe, Embeddings, Face, ImageArray, Photo, check_count
+from face_encode.photos.reading import as_rgb, content_digest, decode_image, read_content
+from face_encode.pipeline.workers import in_processes, prefetched, worker_count
+from face_encode.types import Box, CropRecipe, Embeddings, Face, ImageArray, Photo, check_count
 
 NO_FACE = "no face found"
+NO_EMBEDDING = "the encoder gives no usable embedding: not finite, or all zeros"
 
-# Photos that are read before faces are looked for in any of them hold so many pixels together, and
-# one photo more at the most: of small ones all that a worker is given at once, of large ones one.
+PhotoSource: TypeAlias = "Photo | tuple[str, bytes]"
+"""A photo's path or pixels; or its name and the content of its file, which has been read."""
+
+# Photos are read together until they hold this many pixels, then their faces are looked for: of
+# small photos that is all that a worker is given at once, of large ones a single photo.
 _PIXELS_AT_ONCE = 1_000_000
+# Batches of crops that are put together while the encoder works on one.
+_BATCHES_AHEAD = 2
+# Photos without faces do not fill a batch: this many close it.
+_MAX_WAITING = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +45,11 @@ class PhotoCrops:
     Attributes:
         photo: Its path, or ``array``.
         faces: All of them, the largest first.
-        crops: uint8 ``(N, height, width, 3)``, of the first N faces, as many as were asked for.
+        crops: uint8 ``(N, height, width, 3)``, of the first N faces: at most as many as were
+            asked for.
         size: Width and height of the photo in pixels, ``(0, 0)`` where it cannot be read.
         error: Why there are no crops, or None.
-        digest: Of the file's content, where asked for and readable; else empty.
+        digest: SHA-256 of the content, where asked for and readable; else empty.
     """
 
     photo: str
@@ -50,178 +60,18 @@ class PhotoCrops:
     digest: str = ""
 
 
-def find_crops(
-    photos: Iterable[Photo],
-    detector: Detector,
-    recipe: CropRecipe,
-    *,
-    max_faces: int | None = 1,
-    workers: int | None = None,
-    digests: bool = False,
-) -> Iterator[PhotoCrops]:
-    """Read many photos, find the faces and cut them out, in their order, with bounded memory.
-
-    Args:
-        photos: Paths or arrays; taken as they are needed.
-        detector: Finds the faces.
-        recipe: How they are cut out.
-        max_faces: The largest so many of each photo; None for all.
-        workers: As for ``embed_photos``.
-        digests: Whether to make the digest of each file's content too.
-    """
-    if workers is None:
-        workers, photos = sensible_workers_for(photos)
-    if check_count(workers, "workers") == 1:
-        return (
-            found
-            for photo in photos
-            for found in find_in_photos([photo], detector, recipe, max_faces, digests)
-        )
-    find = partial(
-        _find_in_chunk, detector=detector, recipe=recipe, max_faces=max_faces, digests=digests
-    )
-    return in_processes(find, photos, int(workers))
-
-
-def _find_in_chunk(
-    photos: Sequence[Photo],
-    detector: Detector,
-    recipe: CropRecipe,
-    max_faces: int | None,
-    digests: bool,
-) -> list[PhotoCrops]:
-    """What a worker does."""
-    import cv2
-
-    cv2.setNumThreads(1)
-    return find_in_photos(photos, detector, recipe, max_faces, digests)
-
-
-def find_in_photos(
-    photos: Iterable[Photo],
-    detector: Detector,
-    recipe: CropRecipe,
-    max_faces: int | None,
-    digests: bool = False,
-) -> list[PhotoCrops]:
-    """Read some photos, find the faces and cut them out, in this process.
-
-    Args:
-        photos: Paths or arrays; taken as they are needed.
-        detector: Finds the faces.
-        recipe: How they are cut out.
-        max_faces: The largest so many of each photo; None for all.
-        digests: Whether to make the digest of each file's content too.
-
-    Returns:
-        One a photo, in their order; whatever is wrong with a photo is its ``error``.
-    """
-    found: list[PhotoCrops] = []
-    read: list[tuple[PhotoCrops, ImageArray | None]] = []
-    pixels = 0
-    for photo in photos:
-        nothing, image = _read(photo, recipe, digests)
-        read.append((nothing, image))
-        pixels += 0 if image is None else image.shape[0] * image.shape[1]
-        if pixels >= _PIXELS_AT_ONCE:
-            found += _find_in_read(read, detector, recipe, max_faces)
-            read, pixels = [], 0
-    return found + _find_in_read(read, detector, recipe, max_faces)
-
-
-def find_in_content(
-    content: bytes,
-    name: str,
-    detector: Detector,
-    recipe: CropRecipe,
-    max_faces: int | None,
-) -> PhotoCrops:
-    """Find the faces in a photo whose file has been read, as ``find_in_photos`` does.
-
-    Args:
-        content: The file's content, from wherever the file lies.
-        name: What the photo is called.
-        detector: Finds the faces.
-        recipe: How they are cut out.
-        max_faces: The largest so many; None for all.
-
-    Returns:
-        With the digest of the content; whatever is wrong with the photo is its ``error``.
-    """
-    nothing = _nothing_in(name, recipe)
-    try:
-        if content:
-            nothing = replace(nothing, digest=hashlib.sha256(content).hexdigest())
-        image = decode_image(content, name, any_format=True)
-    except ImageError as error:
-        return replace(nothing, error=str(error).removeprefix(f"{name}: "))
-    (found,) = _find_in_read([(nothing, image)], detector, recipe, max_faces)
-    return found
-
-
-def _nothing_in(name: str, recipe: CropRecipe) -> PhotoCrops:
-    """A photo without a face so far."""
-    return PhotoCrops(name, (), np.empty((0, recipe.height, recipe.width, 3), np.uint8))
-
-
-def _read(photo: Photo, recipe: CropRecipe, digests: bool) -> tuple[PhotoCrops, ImageArray | None]:
-    """A photo without a face so far, and its pixels; None where it cannot be read."""
-    label = "array" if isinstance(photo, np.ndarray) else os.fspath(photo)
-    nothing = _nothing_in(label, recipe)
-    try:
-        if digests:
-            nothing = replace(nothing, digest=content_digest(photo))
-        image = as_rgb(photo) if isinstance(photo, np.ndarray) else read_image(photo)
-    except (ImageError, InputError) as error:
-        # The photo is named beside the reason wherever this is shown.
-        reason = str(error).removeprefix(f"{Path(label)}: ")
-        return replace(nothing, error=reason), None
-    return nothing, image
-
-
-def _find_in_read(
-    read: Sequence[tuple[PhotoCrops, ImageArray | None]],
-    detector: Detector,
-    recipe: CropRecipe,
-    max_faces: int | None,
-) -> list[PhotoCrops]:
-    """What photos become once they are read; those that could not be stay as they are."""
-    found = iter(detect_in_all(detector, [image for _, image in read if image is not None]))
-    results = []
-    for nothing, image in read:
-        if image is None:
-            results.append(nothing)
-            continue
-        size = (image.shape[1], image.shape[0])
-        faces = tuple(next(found))
-        if not faces:
-            results.append(replace(nothing, size=size, error=NO_FACE))
-            continue
-        crops = crop_faces(image, faces[:max_faces], recipe)
-        results.append(replace(nothing, faces=faces, crops=crops, size=size))
-    return results
-
-
-# Batches of crops that are put together while the encoder is at work on one.
-_BATCHES_AHEAD = 2
-# Photos that wait for their faces to fill a batch, at the most.
-_MOST_WAITING = 256
-
-NO_EMBEDDING = "the encoder gives no usable embedding: not finite, or all zeros"
-
-
 @dataclass(frozen=True, eq=False)
 class EmbeddedPhoto:
     """A photo, the faces in it and their embeddings.
 
     Attributes:
-        photo: Its path.
+        photo: Its path, or ``array``.
         faces: All of them, the largest first.
-        embeddings: float32 ``(N, D)``, of the first N faces, as many as were asked for.
-        sharpness: How much fine detail each of these crops has; see ``hygiene.sharpness``.
+        embeddings: float32 ``(N, D)``, of the first N faces: at most as many as were asked for.
+        sharpness: How much fine detail each of these crops has; see ``mistakes.sharpness``.
         size: Width and height of the photo in pixels, ``(0, 0)`` where it cannot be read.
         error: Why there are no embeddings, or None. A photo without a face is such an error.
-        digest: Of the file's content, where asked for and readable; else empty.
+        digest: SHA-256 of the content, where asked for and readable; else empty.
     """
 
     photo: str
@@ -232,9 +82,163 @@ class EmbeddedPhoto:
     error: str | None = None
     digest: str = ""
 
+    def __post_init__(self) -> None:
+        """Check that the photo has embeddings, each of a face, or an error."""
+        if (self.error is None) != (len(self.embeddings) > 0):
+            raise InputError("a photo has embedded faces or an error")
+        if len(self.embeddings) > len(self.faces):
+            raise InputError("each embedding is that of a face")
+
+    @property
+    def boxes(self) -> npt.NDArray[np.int32]:
+        """Boxes of the embedded faces, int32 ``(N, 4)``: left, top, width, height."""
+        return face_numbers(self.faces[: len(self.embeddings)])[:, :4].astype(np.int32)
+
+    @property
+    def scores(self) -> npt.NDArray[np.float32]:
+        """The detector's confidence in each embedded face, float32 ``(N,)``."""
+        return face_numbers(self.faces[: len(self.embeddings)])[:, 4].astype(np.float32)
+
+
+def face_numbers(faces: Sequence[Face]) -> npt.NDArray[np.float64]:
+    """Boxes and scores of faces, float64 ``(N, 5)``: left, top, width, height, score."""
+    boxes = [(each.box.left, each.box.top, each.box.width, each.box.height) for each in faces]
+    scores = [each.score for each in faces]
+    return np.column_stack([np.reshape(boxes, (len(faces), 4)), scores]).astype(np.float64)
+
+
+def faces_of_numbers(numbers: bytes) -> tuple[Face, ...]:
+    """The faces that ``face_numbers`` stands for, without their landmarks, from its bytes."""
+    rows = np.frombuffer(numbers, np.float64).reshape(-1, 5).tolist()
+    return tuple(Face(Box(*map(int, box)), score) for *box, score in rows)
+
+
+def without_embeddings(photo: str, error: str) -> EmbeddedPhoto:
+    """A photo that was never opened, and why."""
+    return EmbeddedPhoto(photo, (), np.empty((0, 0), np.float32), error=error)
+
+
+def find_crops(
+    photos: Sequence[Photo],
+    detector: Detector,
+    recipe: CropRecipe,
+    *,
+    max_faces: int | None = 1,
+    workers: int | None = None,
+    digests: bool = False,
+) -> Iterator[PhotoCrops]:
+    """Read many photos, find the faces and cut them out, in their order, with bounded memory.
+
+    Args:
+        photos: Paths or arrays.
+        detector: Finds the faces.
+        recipe: How they are cut out.
+        max_faces: At most this many faces of each photo, largest first; None for all.
+        workers: As for ``embed_photos``.
+        digests: Whether to give the digest of each photo's content too.
+    """
+    workers = worker_count(workers, len(photos))
+    return _find(photos, detector, recipe, max_faces, workers, digests)
+
+
+def _find(
+    photos: Iterable[Photo],
+    detector: Detector,
+    recipe: CropRecipe,
+    max_faces: int | None,
+    workers: int,
+    digests: bool,
+) -> Iterator[PhotoCrops]:
+    """Find the crops of photos, which are taken as they are needed."""
+    find = partial(
+        find_in_photos, detector=detector, recipe=recipe, max_faces=max_faces, digests=digests
+    )
+    if workers == 1:
+        # One at a time: the next photo is opened when this one is done.
+        return (crops for photo in photos for crops in find([photo]))
+    return in_processes(partial(_on_one_core, find), photos, workers)
+
+
+def _on_one_core(find: partial[list[PhotoCrops]], photos: Sequence[Photo]) -> list[PhotoCrops]:
+    """Find the crops of photos in a worker."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    return find(photos)
+
+
+def find_in_photos(
+    photos: Iterable[PhotoSource],
+    detector: Detector,
+    recipe: CropRecipe,
+    max_faces: int | None,
+    digests: bool = False,
+) -> list[PhotoCrops]:
+    """Read some photos, find the faces and cut them out, in this process; see ``find_crops``.
+
+    Photos are taken as they are needed; what is wrong with one is its ``error``.
+    """
+    found: list[PhotoCrops] = []
+    read: list[tuple[PhotoCrops, ImageArray | None]] = []
+    pixels = 0
+    for photo in photos:
+        nothing, image = _read(photo, recipe, digests)
+        read.append((nothing, image))
+        pixels += 0 if image is None else image.shape[0] * image.shape[1]
+        if pixels >= _PIXELS_AT_ONCE:
+            found += _cut_out(read, detector, recipe, max_faces)
+            read, pixels = [], 0
+    return found + _cut_out(read, detector, recipe, max_faces)
+
+
+def _read(
+    photo: PhotoSource, recipe: CropRecipe, digests: bool
+) -> tuple[PhotoCrops, ImageArray | None]:
+    """A photo without a face so far, and its pixels; None where it cannot be read."""
+    content, digest, image, reason = None, "", None, None
+    if isinstance(photo, tuple):
+        name, content = photo
+    else:
+        name = "array" if isinstance(photo, np.ndarray) else os.fspath(photo)
+    try:
+        if isinstance(photo, np.ndarray):
+            digest = content_digest(photo) if digests else ""
+            image = as_rgb(photo)
+        else:
+            # Read once: the digest and the pixels are of the same bytes.
+            content = read_content(name) if content is None else content
+            digest = hashlib.sha256(content).hexdigest() if digests and content else ""
+            image = decode_image(content, str(Path(name)), any_format=True)
+    except (ImageError, InputError) as error:
+        # The photo is named beside the reason wherever this is shown.
+        reason = str(error).removeprefix(f"{Path(name)}: ")
+    crops = np.empty((0, recipe.height, recipe.width, 3), np.uint8)
+    return PhotoCrops(name, (), crops, error=reason, digest=digest), image
+
+
+def _cut_out(
+    read: Sequence[tuple[PhotoCrops, ImageArray | None]],
+    detector: Detector,
+    recipe: CropRecipe,
+    max_faces: int | None,
+) -> list[PhotoCrops]:
+    """The crops of photos that have been read; those that could not be stay as they are."""
+    detected = iter(detect_in_all(detector, [image for _, image in read if image is not None]))
+    results = []
+    for nothing, image in read:
+        if image is None:
+            results.append(nothing)
+            continue
+        faces = tuple(next(detected))
+        crops = crop_faces(image, faces[:max_faces], recipe)
+        size = (image.shape[1], image.shape[0])
+        error = None if faces else NO_FACE
+        results.append(replace(nothing, faces=faces, crops=crops, size=size, error=error))
+    return results
+
 
 def embed_photos(
-    photos: Iterable[Photo],
+    photos: Sequence[Photo],
     detector: Detector,
     encoder: Encoder,
     *,
@@ -250,13 +254,18 @@ def embed_photos(
         photos: Paths or arrays.
         detector: Finds the faces.
         encoder: Embeds them.
-        max_faces: The largest so many of each photo; None for all.
+        max_faces: At most this many faces of each photo, largest first; None for all.
         workers: Processes that read and detect; None chooses by the number of photos and cores,
             1 stays in this process.
         batch_size: Faces that go through the encoder together; None for ``BATCH_SIZE``.
     """
     for batch in embed_batches(
-        photos, detector, encoder, max_faces=max_faces, workers=workers, batch_size=batch_size
+        photos,
+        detector,
+        encoder,
+        max_faces=max_faces,
+        workers=worker_count(workers, len(photos)),
+        batch_size=batch_size,
     ):
         yield from batch
 
@@ -266,8 +275,8 @@ def embed_batches(
     detector: Detector,
     encoder: Encoder,
     *,
+    workers: int,
     max_faces: int | None = 1,
-    workers: int | None = None,
     digests: bool = False,
     batch_size: int | None = None,
 ) -> Iterator[list[EmbeddedPhoto]]:
@@ -275,39 +284,21 @@ def embed_batches(
 
     A run that begins behind such a list makes the same lists from there on, and so, to the last
     bit, the same embeddings. With several workers photos are read and faces found, in processes,
-    while a batch is in the encoder; no batch enters it before the caller takes the next list, so
-    that a caller who writes each down never loses more than one.
+    while a batch is in the encoder; the next batch enters it when the caller takes the next list,
+    so that a caller who keeps each list loses one batch at a kill, and no more.
 
-    Args:
-        photos: Paths or arrays; taken as they are needed.
-        detector: Finds the faces.
-        encoder: Embeds them.
-        max_faces: The largest so many of each photo; None for all.
-        workers: As for ``embed_photos``.
-        digests: Whether to make the digest of each file's content too.
-        batch_size: As for ``embed_photos``.
+    Photos are taken as they are needed. The arguments are those of ``embed_photos``, and
+    ``digests``: whether to give the digest of each photo's content too.
     """
     size = BATCH_SIZE if batch_size is None else check_count(batch_size, "batch_size")
-    if workers is None:
-        workers, photos = sensible_workers_for(photos)
-    batches = _together(
-        find_crops(
-            photos,
-            detector,
-            encoder.contract.crop,
-            max_faces=max_faces,
-            workers=workers,
-            digests=digests,
-        ),
-        size,
-    )
-    ready = batches if workers == 1 else prefetched(batches, _BATCHES_AHEAD)
-    with closing(ready):
+    found = _find(photos, detector, encoder.contract.crop, max_faces, workers, digests)
+    batches = _batched(found, size)
+    with closing(batches if workers == 1 else prefetched(batches, _BATCHES_AHEAD)) as ready:
         for batch in ready:
-            yield list(encode_together(batch, encoder, size))
+            yield encode_together(batch, encoder, size)
 
 
-def _together(
+def _batched(
     found: Iterator[PhotoCrops], batch_size: int
 ) -> Generator[list[PhotoCrops], None, None]:
     """The photos that go through the encoder together, in lists of as many faces."""
@@ -316,8 +307,7 @@ def _together(
     for item in found:
         waiting.append(item)
         crops += len(item.crops)
-        # Photos without faces must not pile up either.
-        if crops >= batch_size or len(waiting) >= max(_MOST_WAITING, batch_size):
+        if crops >= batch_size or len(waiting) >= max(_MAX_WAITING, batch_size):
             yield waiting
             waiting, crops = [], 0
     if waiting:
@@ -326,28 +316,23 @@ def _together(
 
 def encode_together(
     items: Sequence[PhotoCrops], encoder: Encoder, batch_size: int = BATCH_SIZE
-) -> Iterator[EmbeddedPhoto]:
-    """Encode the crops of several photos in one call of the encoder.
-
-    Args:
-        items: What ``find_crops`` gave, or ``find_in_photos``.
-        encoder: Embeds them.
-        batch_size: The most crops that go through the network at once.
-    """
+) -> list[EmbeddedPhoto]:
+    """Encode the crops of several photos in one call of the encoder."""
     if not items:
-        return
+        return []
     crops = np.concatenate([item.crops for item in items])
     embeddings = encoder.encode(crops, batch_size=batch_size)
-    ends = list(itertools.accumulate(len(item.crops) for item in items))
-    for item, end in zip(items, ends, strict=True):
-        part = embeddings[end - len(item.crops) : end]
+    results = []
+    start = 0
+    for item in items:
+        part = embeddings[start : start + len(item.crops)]
+        start += len(item.crops)
+        details = tuple(sharpness(crop) for crop in item.crops)
+        error = item.error
         lengths = np.linalg.norm(part, axis=1)
         if not np.isfinite(lengths).all() or not (lengths > 0).all():
-            yield EmbeddedPhoto(
-                item.photo, item.faces, part[:0], (), item.size, NO_EMBEDDING, item.digest
-            )
-            continue
-        details = tuple(sharpness(crop) for crop in item.crops)
-        yield EmbeddedPhoto(
-            item.photo, item.faces, part, details, item.size, item.error, item.digest
+            part, details, error = part[:0], (), NO_EMBEDDING
+        results.append(
+            EmbeddedPhoto(item.photo, item.faces, part, details, item.size, error, item.digest)
         )
+    return results

@@ -16,12 +16,13 @@ import numpy.typing as npt
 from face_encode.errors import EmbeddingFileError, InputError
 from face_encode.files import ArchiveForm, read_archive, replacing, text_array, write_archive
 from face_encode.gallery.quantization import Codes, Quantizer
-from face_encode.photos.folders import Place, is_address, place_of, reporting
+from face_encode.photos.folders import Location, is_address, location_of, reporting
+from face_encode.pipeline.embedding import EmbeddedPhoto
 from face_encode.pipeline.embedding_table import (
     FORMAT_VERSION,
     EmbeddingSettings,
     EmbeddingTable,
-    PhotoFaces,
+    check_version,
     finished,
 )
 from face_encode.pipeline.parquet import (
@@ -55,10 +56,10 @@ _FORM = ArchiveForm(
 def write_npz(
     path: Path,
     settings: EmbeddingSettings,
-    photos: Iterable[PhotoFaces],
+    photos: Iterable[EmbeddedPhoto],
     quantizer: Quantizer | None,
 ) -> None:
-    """Collect the rows in memory, and write them all at once; see ``write_embeddings``."""
+    """Write an ``.npz`` file, which is put together in memory; see ``write_embeddings``."""
     names: list[str] = []
     digests: list[str] = []
     numbers: list[int] = []
@@ -71,7 +72,7 @@ def write_npz(
         if each.error is not None:
             left_out.append((each.photo, each.error))
             continue
-        count = len(each.boxes)
+        count = len(each.embeddings)
         names += [each.photo] * count
         digests += [each.digest] * count
         numbers += range(count)
@@ -125,17 +126,12 @@ CONTENTS = "_face_encode.json"
 
 _DIGEST_DIGITS = 16
 _PART = re.compile(r"part-\d{6,}-[0-9a-f]{16}\.parquet")
-# Far above what names of parts take.
-_MOST_BYTES = 1 << 30
+# Far above the length of a table of contents.
+_MAX_BYTES = 1 << 30
 
 
 def part_name(number: int, digest: str) -> str:
-    """The name of a part's file.
-
-    Args:
-        number: Its place among the parts.
-        digest: Hexadecimal, of what it is made of.
-    """
+    """The name of a part's file, by its number and a hexadecimal digest of its sources."""
     return f"part-{number:06}-{digest[:_DIGEST_DIGITS]}.parquet"
 
 
@@ -145,18 +141,12 @@ def is_part(name: str) -> bool:
 
 
 def write_part(
-    place: Place,
+    location: Location,
     settings: EmbeddingSettings,
     tables: Sequence[Any],
     quantizer: Quantizer | None = None,
 ) -> None:
-    """Write a part's file, whole or not at all.
-
-    Args:
-        place: Where to.
-        settings: What made the embeddings.
-        tables: pyarrow's tables, in the order of the photos.
-        quantizer: For int8.
+    """Write pyarrow's tables, in the order of the photos, to a part's file, whole or not at all.
 
     Raises:
         EmbeddingFileError: It cannot be written.
@@ -166,39 +156,31 @@ def write_part(
     # Put together in memory, a few dozen megabytes: a store that breaks off leaves nothing then.
     content = io.BytesIO()
     write_tables(content, settings, [pyarrow.concat_tables(tables)], quantizer)
-    with place.writing(EmbeddingFileError) as file:
+    with location.writing(EmbeddingFileError) as file:
         file.write(content.getbuffer())
 
 
-def read_part(place: Place, columns: list[str] | None = None) -> Any:
-    """A part's rows as pyarrow's table.
-
-    Args:
-        place: Where it lies.
-        columns: Which; None for all.
+def read_part(location: Location, columns: list[str] | None = None) -> Any:
+    """Read some columns of a part, or all, as pyarrow's table.
 
     Raises:
-        EmbeddingFileError: It is gone, or damaged.
+        EmbeddingFileError: The part is gone, or damaged.
     """
     import pyarrow
     import pyarrow.parquet
 
     try:
-        with reporting(f"{place} cannot be read", EmbeddingFileError):
+        with reporting(f"{location} cannot be read", EmbeddingFileError):
             return pyarrow.parquet.read_table(
-                place.path, columns=columns, filesystem=place.file_system, partitioning=None
+                location.path, columns=columns, filesystem=location.file_system, partitioning=None
             )
     except pyarrow.ArrowException as error:
         first_line = next(iter(str(error).splitlines()), "")
-        raise EmbeddingFileError(f"{place} is damaged: {first_line}; delete it") from error
+        raise EmbeddingFileError(f"{location} is damaged: {first_line}; delete it") from error
 
 
-def write_contents(folder: Place, names: Iterable[str]) -> None:
-    """Say that all parts are there.
-
-    Args:
-        folder: Where they lie.
-        names: Of their files, in order.
+def write_contents(folder: Location, names: Iterable[str]) -> None:
+    """Write a folder's table of contents, by which all parts are known to be there.
 
     Raises:
         EmbeddingFileError: It cannot be written.
@@ -208,7 +190,7 @@ def write_contents(folder: Place, names: Iterable[str]) -> None:
         file.write(content.encode())
 
 
-def read_parts(folder: Place) -> EmbeddingTable:
+def read_parts(folder: Location) -> EmbeddingTable:
     """Read a folder of parts; see ``read_embeddings``.
 
     Raises:
@@ -220,7 +202,6 @@ def read_parts(folder: Place) -> EmbeddingTable:
     tables = [read_part(folder.below(name)) for name in _contents_of(folder)]
     if any(table.schema.metadata != tables[0].schema.metadata for table in tables):
         raise InputError("its parts were made by different settings")
-    # Without the parts' schemas being equal this raises; told as damage.
     try:
         table = pyarrow.concat_tables(tables)
     except pyarrow.ArrowException as error:
@@ -228,11 +209,11 @@ def read_parts(folder: Place) -> EmbeddingTable:
     return embedding_table_of(table, str(folder))
 
 
-def _contents_of(folder: Place) -> list[str]:
+def _contents_of(folder: Location) -> list[str]:
     """The names of a folder's parts."""
     try:
         with reporting(f"{folder} cannot be read", EmbeddingFileError):
-            content = folder.below(CONTENTS).read(_MOST_BYTES)
+            content = folder.below(CONTENTS).read(_MAX_BYTES)
     except EmbeddingFileError as error:
         if not isinstance(error.__cause__, FileNotFoundError):
             raise
@@ -247,11 +228,7 @@ def _contents_of(folder: Place) -> list[str]:
             raise ValueError("parts")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"its {CONTENTS} is damaged: {error!r}") from error
-    if version != FORMAT_VERSION:
-        raise EmbeddingFileError(
-            f"{folder} was written by a later release of face_encode; this one reads version "
-            f"{FORMAT_VERSION}. Received: version {version}"
-        )
+    check_version(version, str(folder))
     return list(names)
 
 
@@ -259,7 +236,7 @@ SUFFIXES = (".npz", ".parquet")
 
 
 def check_embeddings_path(path: Path) -> None:
-    """Refuse a file's name, or a missing extra, before hours of work rather than after.
+    """Refuse a file's name, or a missing extra, before the work rather than after.
 
     Raises:
         EmbeddingFileError: It ends in neither ``.npz`` nor ``.parquet``.
@@ -284,18 +261,18 @@ def read_embeddings(path: str | os.PathLike[str]) -> EmbeddingTable:
         EmbeddingFileError: Missing, damaged, no such file, or written by a later release.
         MissingExtraError: Parquet, and pyarrow is not installed.
     """
-    place = place_of(path)
+    location = location_of(path)
     # As the caller wrote it, in errors.
-    name = str(place) if is_address(path) else os.fspath(path)
+    name = str(location) if is_address(path) else os.fspath(path)
     check_embeddings_path(Path(name))
-    if place.suffix == ".npz" and not place.is_local:
+    if location.suffix == ".npz" and not location.is_local:
         raise EmbeddingFileError(f"an .npz file is read from this machine only. Received: {name}")
     try:
-        if place.suffix == ".npz":
+        if location.suffix == ".npz":
             return read_npz(Path(name))
-        with reporting(f"{place} cannot be read", EmbeddingFileError):
-            kind = place.kind()
-        return read_parts(place) if kind == "folder" else read_parquet(place)
+        with reporting(f"{location} cannot be read", EmbeddingFileError):
+            kind = location.kind()
+        return read_parts(location) if kind == "folder" else read_parquet(location)
     except InputError as error:
         raise EmbeddingFileError(f"the file of embeddings {name} is damaged: {error}") from error
 
@@ -303,7 +280,7 @@ def read_embeddings(path: str | os.PathLike[str]) -> EmbeddingTable:
 def write_embeddings(
     path: Path,
     settings: EmbeddingSettings,
-    photos: Iterable[PhotoFaces],
+    photos: Iterable[EmbeddedPhoto],
     quantizer: Quantizer | None = None,
 ) -> None:
     """Write a file of embeddings, atomically.
@@ -312,9 +289,9 @@ def write_embeddings(
 
     Args:
         path: ``.npz`` or ``.parquet``.
-        settings: What made them.
+        settings: The settings that they were made by.
         photos: Every photo, also those without a face.
-        quantizer: For int8.
+        quantizer: Makes the codes of int8.
 
     Raises:
         EmbeddingFileError: It cannot be written.

@@ -1,4 +1,4 @@
-"""What a file of embeddings holds, whatever its format."""
+"""The content of a file of embeddings, of either format."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.errors import InputError
+from face_encode.errors import EmbeddingFileError, InputError
 from face_encode.files import TextArray
 from face_encode.gallery.quantization import Codes, Quantizer, unit_length
 from face_encode.types import Box, Embeddings
@@ -19,7 +19,7 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class EmbeddingSettings:
-    """What made the embeddings of a file.
+    """The encoder, detector and options that the embeddings of a file were made by.
 
     Attributes:
         encoder: The encoder's name.
@@ -41,7 +41,7 @@ class EmbeddingSettings:
     int8: bool = False
 
     def __post_init__(self) -> None:
-        """Check what excludes each other.
+        """Refuse options that exclude each other.
 
         Raises:
             InputError: Other faces than those, or raw embeddings as int8.
@@ -55,12 +55,12 @@ class EmbeddingSettings:
             )
 
     def to_json(self) -> str:
-        """As JSON, always in the same words."""
+        """The settings as JSON; equal settings give equal text."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> EmbeddingSettings:
-        """From the JSON of a file.
+        """Settings from the JSON of a file.
 
         Raises:
             InputError: Not these settings.
@@ -74,35 +74,6 @@ class EmbeddingSettings:
             return cls(**values)
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"its settings are damaged: {error}") from error
-
-
-@dataclass(frozen=True, eq=False)
-class PhotoFaces:
-    """The faces of one photo, on their way into a file.
-
-    Attributes:
-        photo: Its path.
-        digest: Of its content, 64 hexadecimal digits, or empty where it cannot be read.
-        boxes: N boxes.
-        scores: float32 ``(N,)``.
-        embeddings: float32 ``(N, D)``, as the encoder gave them.
-        error: Why there are none, or None.
-    """
-
-    photo: str
-    digest: str
-    boxes: npt.NDArray[np.int32]
-    scores: npt.NDArray[np.float32]
-    embeddings: Embeddings
-    error: str | None = None
-
-    def __post_init__(self) -> None:
-        """Check that everything fits together."""
-        count = len(self.boxes)
-        if len(self.scores) != count or len(self.embeddings) != count:
-            raise InputError("each box has a score and an embedding")
-        if (self.error is None) != (count > 0):
-            raise InputError("a photo has faces or an error")
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,19 +118,31 @@ class EmbeddingTable:
             raise InputError("embeddings are float32, or int8 with a centre")
 
     def __len__(self) -> int:
-        """Number of faces."""
         return len(self.photos)
 
     @property
     def embeddings(self) -> Embeddings:
-        """float32 ``(N, D)``; from int8 widened anew."""
+        """float32 ``(N, D)``; of int8 codes, the vectors that they stand for."""
         if self.quantizer is None:
             return np.asarray(self.kept, np.float32)
         return self.quantizer.dequantize(np.asarray(self.kept, np.int8))
 
     def box(self, row: int) -> Box:
-        """Where a face is in its photo."""
+        """The box of a row's face in its photo."""
         return Box(*self.boxes[row].tolist())
+
+
+def check_version(version: object, name: str) -> None:
+    """Refuse a file, called ``name`` in the error, of a later release.
+
+    Raises:
+        EmbeddingFileError: Another version than this release's.
+    """
+    if version != FORMAT_VERSION:
+        raise EmbeddingFileError(
+            f"{name} was written by a later release of face_encode; this one reads version "
+            f"{FORMAT_VERSION}. Received: version {version}"
+        )
 
 
 def finished(

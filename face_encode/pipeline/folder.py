@@ -1,15 +1,15 @@
 """Embeddings of a whole folder, in a file: resumable after a kill, in little memory.
 
-What has been embedded goes into a journal beside the output, from which the finished file is put
-together; see ``resuming``. The same call after a kill goes on, and ends with the same file.
+What has been embedded goes into a checkpoint beside the output, from which the finished file is put
+together. After a kill the same call resumes the run, and ends with the same file.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -20,33 +20,31 @@ from face_encode.errors import EmbeddingFileError
 from face_encode.files import as_path, check_writable
 from face_encode.gallery.quantization import Quantizer
 from face_encode.photos.folders import no_photo_below, photos_below
-from face_encode.pipeline.checkpoint import UNFINISHED_SUFFIX, UnfinishedRun
-from face_encode.pipeline.embedding import EmbeddedPhoto, embed_batches
+from face_encode.pipeline.checkpoint import CHECKPOINT_SUFFIX, Checkpoint, Run
+from face_encode.pipeline.embedding import EmbeddedPhoto, without_embeddings
 from face_encode.pipeline.embedding_file import check_embeddings_path, write_embeddings
-from face_encode.pipeline.embedding_table import EmbeddingSettings, PhotoFaces
-from face_encode.terminal import tracked
+from face_encode.pipeline.embedding_table import EmbeddingSettings
 
 _NO_TEXT = "its name is no text (UTF-8); rename it"
 
 
 @dataclass(frozen=True)
 class EmbeddingReport:
-    """What became of the photos of a folder.
+    """The outcome of embedding a folder.
 
     Attributes:
         photos: Photos in the folder and below it.
         faces: Faces embedded, the rows of the file.
         resumed: How many of the photos an interrupted run had done already.
-        left_out: Each photo without a row, and why; also folders that cannot be listed.
+        left_out: Each photo without a row, and each folder that cannot be listed, with the reason.
     """
 
     photos: int
     faces: int
     resumed: int = 0
-    left_out: tuple[tuple[str, str], ...] = field(default=())
+    left_out: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        """The counts, in a line."""
         return (
             f"{self.faces:,} faces in {self.photos:,} photos embedded"
             + (f" ({self.resumed:,} photos by an interrupted run before)" if self.resumed else "")
@@ -70,28 +68,28 @@ def embed_folder(
 ) -> EmbeddingReport:
     """Embed the faces of all photos in a folder and below it, into a file.
 
-    A run that was killed is continued by the same call. The output appears when all is done; a
+    A run that was killed is resumed by the same call. The output appears when all is done; a
     former one stays until then. Memory grows with the folder by the photos' names only, and for
     ``.npz``, which is put together in memory, by the embeddings.
 
     Args:
         folder: The photos; hidden files and folders are passed over.
         output: Ends in ``.npz`` or ``.parquet``. Beside it, with ``.unfinished`` behind its name,
-            lies the journal until the file is done.
+            lies the checkpoint until the file is done.
         detector: Finds the faces.
         encoder: Embeds them.
         faces: ``"all"`` of each photo, or its ``"largest"``.
         raw: Whether to keep embeddings as the network gives them, instead of at length 1.
         int8: Whether to keep them as a byte a number.
-        restart: Whether to begin anew where there is a journal.
+        restart: Whether to discard what an interrupted run has embedded.
         workers: Processes that read and detect; None chooses.
         progress: Whether to show a progress bar.
         batch_size: Faces that go through the encoder together; None chooses.
 
     Raises:
         DatasetError: The folder is missing, or holds no photo.
-        EmbeddingFileError: The output cannot be written, the journal is of a run with other
-            settings or another engine, or another process is at work on it.
+        EmbeddingFileError: The output cannot be written, the checkpoint is of a run with other
+            settings or another engine, or damaged, or another process is at work on it.
         InputError: Settings that exclude each other.
         MissingExtraError: Parquet, and pyarrow is not installed.
     """
@@ -103,33 +101,51 @@ def embed_folder(
     if not photos:
         raise no_photo_below(top, unlisted)
     photos, unnamed = with_names_of_text(photos)
-    journal_path = target.with_name(f"{target.name}{UNFINISHED_SUFFIX}")
+    path = target.with_name(f"{target.name}{CHECKPOINT_SUFFIX}")
     run_settings = {"run": "embed", "engine": encoder.engine, **asdict(settings)}
-    with UnfinishedRun(
-        journal_path, run_settings, EmbeddingFileError, restart=restart
-    ) as unfinished:
-        done = unfinished.resume(photos, top)
-        run = _Run(top, photos, unfinished)
-        batches = embed_batches(
-            run.todo(),
+    left_out = [*unlisted, *unnamed]
+    face_count = 0
+    with Checkpoint(path, run_settings, EmbeddingFileError, restart=restart) as checkpoint:
+        run = Run(photos, checkpoint, "Embedding", top=top, progress=progress)
+        for batch in run.batches(
+            ((row, top / photos[row]) for row in run.waiting),
             detector,
             encoder,
             max_faces=None if faces == "all" else 1,
             workers=workers,
-            digests=True,
             batch_size=batch_size,
-        )
-        kept = _kept(batches, unfinished)
-        for _ in tracked(kept, len(photos), "Embedding", show=progress, done=done):
-            pass
-        quantizer = run.quantizer(settings) if int8 else None
-        write_embeddings(target, settings, run.finished((*unlisted, *unnamed)), quantizer)
-        unfinished.remove()
+        ):
+            run.keep(batch)
+
+        def results() -> Iterator[EmbeddedPhoto]:
+            """Every photo, from the checkpoint, in the order of the folder; those without first."""
+            nonlocal face_count
+            yield from (without_embeddings(*each) for each in (*unlisted, *unnamed))
+            for photo in photos:
+                result = checkpoint.result(photo)
+                face_count += len(result.embeddings)
+                if result.error is not None:
+                    left_out.append((photo, result.error))
+                yield result
+
+        quantizer = None
+        if int8:
+            # Centred on the mean of all embeddings of the run.
+            embedded = (checkpoint.result(photo).embeddings for photo in photos)
+            found = (each for each in embedded if len(each))
+            first = next(found, None)
+            quantizer = (
+                Quantizer(np.zeros(settings.embedding_size, np.float32))
+                if first is None
+                else Quantizer.fitted_to(chain([first], found))
+            )
+        write_embeddings(target, settings, results(), quantizer)
+        checkpoint.remove()
     return EmbeddingReport(
         photos=len(photos) + len(unnamed),
-        faces=run.face_count,
-        resumed=done,
-        left_out=(*unlisted, *unnamed, *run.left_out),
+        faces=face_count,
+        resumed=len(run.done),
+        left_out=tuple(left_out),
     )
 
 
@@ -141,7 +157,7 @@ def settings_of(
     raw: bool,
     int8: bool,
 ) -> EmbeddingSettings:
-    """What a run's embeddings are made by; see ``embed_folder``.
+    """The settings of a run's embeddings; see ``embed_folder``.
 
     Raises:
         InputError: Settings that exclude each other.
@@ -157,58 +173,6 @@ def settings_of(
     )
 
 
-class _Run:
-    """One run over a folder, with what its journal holds.
-
-    Attributes:
-        face_count: Faces met while the file was put together.
-        left_out: Photos without any, and why.
-    """
-
-    def __init__(self, top: Path, photos: Sequence[str], unfinished: UnfinishedRun) -> None:
-        """Nothing is done yet."""
-        self._top, self._photos, self._unfinished = top, photos, unfinished
-        self.face_count = 0
-        self.left_out: list[tuple[str, str]] = []
-
-    def todo(self) -> Iterator[Path]:
-        """The photos that are not done, as they are asked for."""
-        for row, photo in enumerate(self._photos):
-            if not self._unfinished.is_done(row):
-                self._unfinished.begin(row)
-                yield self._top / photo
-
-    def _all(self) -> Iterator[PhotoFaces]:
-        """Every photo, from the journal, in the order of the folder."""
-        for row, photo in enumerate(self._photos):
-            yield faces_of(self._unfinished.result(row), photo)
-
-    def quantizer(self, settings: EmbeddingSettings) -> Quantizer:
-        """Centred on the mean of all embeddings of the run."""
-        if not any(len(each.boxes) for each in self._all()):
-            return Quantizer(np.zeros(settings.embedding_size, np.float32))
-        return Quantizer.fitted_to(each.embeddings for each in self._all() if len(each.boxes))
-
-    def finished(self, others: Sequence[tuple[str, str]]) -> Iterator[PhotoFaces]:
-        """Every photo for the file, those that were never opened first; counts them."""
-        for name, reason in others:
-            yield without_faces(name, reason)
-        for each in self._all():
-            self.face_count += len(each.boxes)
-            if each.error is not None:
-                self.left_out.append((each.photo, each.error))
-            yield each
-
-
-def _kept(
-    batches: Iterator[list[EmbeddedPhoto]], unfinished: UnfinishedRun
-) -> Iterator[EmbeddedPhoto]:
-    """The photos of batches, each of which is in the journal by then."""
-    for batch in batches:
-        unfinished.keep(batch)
-        yield from batch
-
-
 def with_names_of_text(photos: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
     """The photos whose names any format can hold, and the others with the reason."""
     fine, others = [], []
@@ -219,30 +183,3 @@ def with_names_of_text(photos: Sequence[str]) -> tuple[list[str], list[tuple[str
         except UnicodeEncodeError:
             others.append((os.fsencode(photo).decode(errors="backslashreplace"), _NO_TEXT))
     return fine, others
-
-
-def without_faces(photo: str, reason: str, digest: str = "", size: int = 0) -> PhotoFaces:
-    """What a file says of a photo in which no face was embedded."""
-    return PhotoFaces(
-        photo,
-        digest,
-        np.empty((0, 4), np.int32),
-        np.empty(0, np.float32),
-        np.empty((0, size), np.float32),
-        reason,
-    )
-
-
-def faces_of(found: EmbeddedPhoto, photo: str) -> PhotoFaces:
-    """What the pipeline found in a photo, under the name that it has in the file."""
-    if found.error is not None:
-        return without_faces(photo, found.error, found.digest, found.embeddings.shape[1])
-    faces = found.faces[: len(found.embeddings)]
-    boxes = [(face.box.left, face.box.top, face.box.width, face.box.height) for face in faces]
-    return PhotoFaces(
-        photo,
-        found.digest,
-        np.array(boxes, np.int32),
-        np.array([face.score for face in faces], np.float32),
-        found.embeddings,
-    )

@@ -1,4 +1,4 @@
-"""Files of embeddings as Parquet, which pandas, DuckDB, Spark and Ray read too; see ``arrow``."""
+"""Files of embeddings as Parquet, which pandas, DuckDB, Spark and Ray read too."""
 
 from __future__ import annotations
 
@@ -12,28 +12,24 @@ import numpy as np
 from face_encode.errors import EmbeddingFileError, InputError, MissingExtraError
 from face_encode.files import open_regular
 from face_encode.gallery.quantization import Quantizer
-from face_encode.photos.folders import Place, in_a_line
+from face_encode.photos.folders import Location, in_a_line
+from face_encode.pipeline.embedding import EmbeddedPhoto
 from face_encode.pipeline.embedding_table import (
     FORMAT_VERSION,
     EmbeddingSettings,
     EmbeddingTable,
-    PhotoFaces,
+    check_version,
     finished,
 )
 
 _KEY = b"face_encode"
+_SIDES = ("left", "top", "width", "height")
 
 
 def table_of(
-    photos: list[PhotoFaces], settings: EmbeddingSettings, quantizer: Quantizer | None
+    photos: list[EmbeddedPhoto], settings: EmbeddingSettings, quantizer: Quantizer | None
 ) -> Any:
-    """The rows of some photos as pyarrow's table.
-
-    Args:
-        photos: At least one.
-        settings: What made the embeddings.
-        quantizer: For int8.
-    """
+    """The rows of some photos, at least one, as pyarrow's table."""
     import pyarrow
 
     schema = schema_of(settings, quantizer)
@@ -41,7 +37,7 @@ def table_of(
 
 
 def schema_of(settings: EmbeddingSettings, quantizer: Quantizer | None) -> Any:
-    """The schema of a file, with what the file says of itself in the metadata."""
+    """The schema of a file, with the settings in the metadata."""
     described = {"format_version": FORMAT_VERSION, "settings": json.loads(settings.to_json())}
     if quantizer is not None:
         described["centre"] = quantizer.centre.tolist()
@@ -49,13 +45,7 @@ def schema_of(settings: EmbeddingSettings, quantizer: Quantizer | None) -> Any:
 
 
 def quantized(table: Any, settings: EmbeddingSettings, quantizer: Quantizer) -> Any:
-    """A table of float32 embeddings as one of int8.
-
-    Args:
-        table: pyarrow's table with float32 embeddings.
-        settings: With int8.
-        quantizer: Makes the codes.
-    """
+    """A table of float32 embeddings as one of int8, by settings that say so."""
     import pyarrow
 
     schema = schema_of(settings, quantizer)
@@ -69,8 +59,8 @@ def quantized(table: Any, settings: EmbeddingSettings, quantizer: Quantizer) -> 
         type=schema.field("embedding").type,
         mask=pyarrow.array(absent),
     )
-    place = schema.get_field_index("embedding")
-    return table.set_column(place, schema.field(place), column).replace_schema_metadata(
+    index = schema.get_field_index("embedding")
+    return table.set_column(index, schema.field(index), column).replace_schema_metadata(
         schema.metadata
     )
 
@@ -97,7 +87,7 @@ def _schema(settings: EmbeddingSettings) -> Any:
             ("photo", pyarrow.string()),
             ("digest", pyarrow.string()),
             ("face", whole),
-            *((side, whole) for side in ("left", "top", "width", "height")),
+            *((side, whole) for side in _SIDES),
             ("score", pyarrow.float32()),
             ("embedding", pyarrow.list_(number, settings.embedding_size)),
             ("error", pyarrow.string()),
@@ -106,16 +96,16 @@ def _schema(settings: EmbeddingSettings) -> Any:
 
 
 def _columns(
-    photos: list[PhotoFaces],
+    photos: list[EmbeddedPhoto],
     settings: EmbeddingSettings,
     quantizer: Quantizer | None,
     schema: Any,
 ) -> list[Any]:
-    """The rows of some photos as Arrow columns; what a photo without a face lacks is null."""
+    """The rows of some photos as Arrow columns; a photo without a face has a row of nulls."""
     import pyarrow
 
     # Photos without a face have one row as well.
-    counts = [max(1, len(each.boxes)) for each in photos]
+    counts = [max(1, len(each.embeddings)) for each in photos]
     absent = np.repeat([each.error is not None for each in photos], counts)
     rows = len(absent)
     boxes = np.zeros((rows, 4), np.int32)
@@ -152,11 +142,7 @@ def _columns(
 
 
 def embedding_table_of(table: Any, name: str) -> EmbeddingTable:
-    """What the rows of a file stand for.
-
-    Args:
-        table: pyarrow's table, with the file's metadata.
-        name: What the file is called in an error.
+    """The embeddings in pyarrow's table of a file, which ``name`` is in an error.
 
     Raises:
         EmbeddingFileError: Of another kind.
@@ -173,12 +159,11 @@ def embedding_table_of(table: Any, name: str) -> EmbeddingTable:
     faces = table.filter(pyarrow.array(~absent))
     if any(faces[name].null_count for name in faces.column_names if name != "error"):
         raise InputError("a row without an error lacks a value")
-    sides = ("left", "top", "width", "height")
     return EmbeddingTable(
         photos=np.array(faces["photo"].to_pylist(), np.str_).reshape(len(faces)),
         digests=np.array(faces["digest"].to_pylist(), np.str_).reshape(len(faces)),
         faces=faces["face"].to_numpy(),
-        boxes=np.stack([faces[side].to_numpy() for side in sides], axis=1),
+        boxes=np.stack([faces[side].to_numpy() for side in _SIDES], axis=1),
         scores=faces["score"].to_numpy(),
         kept=embeddings_of(faces),
         quantizer=quantizer,
@@ -188,7 +173,7 @@ def embedding_table_of(table: Any, name: str) -> EmbeddingTable:
 
 
 def _described(name: str, metadata: dict[bytes, bytes]) -> tuple[EmbeddingSettings, Any]:
-    """The settings and the quantizer that a file's metadata tell of."""
+    """The settings and the quantizer in a file's metadata."""
     if _KEY not in metadata:
         raise EmbeddingFileError(
             f"{name} is no file of embeddings: it has no metadata of face_encode"
@@ -199,11 +184,7 @@ def _described(name: str, metadata: dict[bytes, bytes]) -> tuple[EmbeddingSettin
         centre = described.get("centre")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"its metadata are damaged: {error!r}") from error
-    if version != FORMAT_VERSION:
-        raise EmbeddingFileError(
-            f"{name} was written by a later release of face_encode; this one reads version "
-            f"{FORMAT_VERSION}. Received: version {version}"
-        )
+    check_version(version, name)
     settings = EmbeddingSettings.from_json(json.dumps(stored))
     if centre is None:
         return settings, None
@@ -234,35 +215,24 @@ def check_pyarrow() -> None:
 def write_parquet(
     path: Path | IO[bytes],
     settings: EmbeddingSettings,
-    photos: Iterable[PhotoFaces],
+    photos: Iterable[EmbeddedPhoto],
     quantizer: Quantizer | None,
 ) -> None:
-    """Write the rows as they come, in memory of one row group.
+    """Write the rows of photos as they come, in memory of one row group."""
 
-    Args:
-        path: Where to, or a file open for writing.
-        settings: What made the embeddings.
-        photos: Every photo, also those without a face.
-        quantizer: For int8.
-    """
-    write_tables(path, settings, _tables(settings, photos, quantizer), quantizer)
-
-
-def _tables(
-    settings: EmbeddingSettings, photos: Iterable[PhotoFaces], quantizer: Quantizer | None
-) -> Iterator[Any]:
-    """The rows as Arrow tables of about a row group each."""
-    waiting: list[PhotoFaces] = []
-    rows = 0
-    for each in photos:
-        waiting.append(each)
-        rows += max(1, len(each.boxes))
-        if rows >= _ROW_GROUP:
+    def tables() -> Iterator[Any]:
+        waiting: list[EmbeddedPhoto] = []
+        rows = 0
+        for each in photos:
+            waiting.append(each)
+            rows += max(1, len(each.embeddings))
+            if rows >= _ROW_GROUP:
+                yield table_of(waiting, settings, quantizer)
+                waiting, rows = [], 0
+        if waiting:
             yield table_of(waiting, settings, quantizer)
-            waiting.clear()
-            rows = 0
-    if waiting:
-        yield table_of(waiting, settings, quantizer)
+
+    write_tables(path, settings, tables(), quantizer)
 
 
 def write_tables(
@@ -271,14 +241,7 @@ def write_tables(
     tables: Iterable[Any],
     quantizer: Quantizer | None,
 ) -> None:
-    """Write Arrow tables that ``table_of`` made, a row group each.
-
-    Args:
-        path: Where to, or a file open for writing.
-        settings: What made the embeddings.
-        tables: pyarrow's tables.
-        quantizer: For int8.
-    """
+    """Write tables that ``table_of`` made, a row group each, to a path or an open file."""
     import pyarrow.parquet
 
     # Embeddings look like noise: a dictionary of them would hold every number once.
@@ -288,7 +251,7 @@ def write_tables(
             writer.write_table(table)
 
 
-def read_parquet(place: Place) -> EmbeddingTable:
+def read_parquet(location: Location) -> EmbeddingTable:
     """Read a Parquet file of embeddings; see ``read_embeddings``.
 
     Raises:
@@ -299,10 +262,14 @@ def read_parquet(place: Place) -> EmbeddingTable:
     import pyarrow.parquet
 
     try:
-        with _opened(place) as file:
+        with (
+            open_regular(location.local)
+            if location.is_local
+            else location.file_system.open_input_file(location.path)
+        ) as file:
             table = pyarrow.parquet.read_table(file)
     except FileNotFoundError as error:
-        raise EmbeddingFileError(f"no such file of embeddings: {place}") from error
+        raise EmbeddingFileError(f"no such file of embeddings: {location}") from error
     # What pyarrow raises for a damaged file is an OSError too, without an error number.
     except pyarrow.ArrowException as error:
         first_line = next(iter(str(error).splitlines()), "")
@@ -310,12 +277,5 @@ def read_parquet(place: Place) -> EmbeddingTable:
     except OSError as error:
         if error.errno is None:
             raise InputError(next(iter(str(error).splitlines()), "")) from error
-        raise EmbeddingFileError(f"{place} cannot be read: {in_a_line(error)}") from error
-    return embedding_table_of(table, str(place))
-
-
-def _opened(place: Place) -> Any:
-    """A file open for reading, at any place in it."""
-    if place.is_local:
-        return open_regular(place.local)
-    return place.file_system.open_input_file(place.path)
+        raise EmbeddingFileError(f"{location} cannot be read: {in_a_line(error)}") from error
+    return embedding_table_of(table, str(location))

@@ -1,4 +1,4 @@
-"""Worker processes: started clean, one core each, and gone when whoever started them is."""
+"""Worker processes, started clean, one core each, and ended with their parent; prefetching."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from face_encode.errors import FaceEncodeError
+from face_encode.types import check_count
 
 if TYPE_CHECKING:
     import loky
@@ -26,61 +27,57 @@ Result = TypeVar("Result")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 # Below this many photos, starting processes takes longer than they save.
-_ENOUGH_FOR_WORKERS = 200
+ENOUGH_FOR_WORKERS = 200
 # Items that travel to a worker together: enough to hide the trip, few enough that the first results
 # come soon and no worker is left with much when the others are done.
 _CHUNK = 8
 # Chunks for each worker that wait for it, or are done and wait to be taken.
 _CHUNKS_AHEAD = 4
-# A worker that nobody needs ends after so long.
+# A worker without work ends after this time.
 _IDLE_SECONDS = 60
 # How often a worker looks whether its parent still lives.
 _LOOK_SECONDS = 1.0
 
 
-def sensible_workers(photos: int) -> int:
-    """How many processes suit so many photos: as many as cores, or 1 for few.
+def worker_count(workers: int | None, photos: int) -> int:
+    """The number of processes for a number of photos: as many as cores, or 1 for few photos.
 
-    The encoder takes part of the cores too. But workers wait whenever they are far enough ahead, so
-    that nobody has to know beforehand how the cores are best shared between the two: that depends
-    on the size of the photos.
+    The encoder takes part of the cores too. But workers wait whenever they are far enough ahead,
+    so that the cores need not be shared out beforehand: how they are best shared depends on the
+    size of the photos.
+
+    Raises:
+        InputError: ``workers``, which None leaves to this function, is no whole number from 1 on.
     """
-    if photos < _ENOUGH_FOR_WORKERS:
+    if workers is not None:
+        return check_count(workers, "workers")
+    if photos < ENOUGH_FOR_WORKERS:
         return 1
     import loky
 
     return int(loky.cpu_count())
 
 
-def sensible_workers_for(items: Iterable[Item]) -> tuple[int, Iterable[Item]]:
-    """The same for photos that are not counted yet; gives them too, the first few of them taken."""
-    rest = iter(items)
-    first = list(itertools.islice(rest, _ENOUGH_FOR_WORKERS))
-    return sensible_workers(len(first)), itertools.chain(first, rest)
-
-
 def in_processes(
     work: Callable[[list[Item]], list[Result]], items: Iterable[Item], workers: int
 ) -> Iterator[Result]:
-    """Let workers do something with many items.
+    """Let workers do something with many items, which are taken a bounded number ahead.
 
     Args:
         work: From a list of items to as many results; it travels to the workers.
-        items: Taken as they are needed, a bounded number ahead.
-        workers: How many processes.
+        items: The items.
+        workers: The number of processes.
 
     Returns:
-        The results in the order of the items; may be gone through in another thread.
-
-    Raises:
-        FaceEncodeError: While they are gone through: a worker died.
+        The results in the order of the items; they may be taken in another thread. Taking them
+        raises a FaceEncodeError where a worker has died.
     """
     # loky starts clean processes: forking one in which TensorFlow runs can deadlock, and the
     # standard library's clean start would run the user's own script again in each.
     import loky
 
-    # Here and not where the items are gone through: loky keeps workers for further calls from the
-    # same thread only.
+    # Here and not where the items are taken: loky keeps workers for further calls from the same
+    # thread only.
     executor = loky.get_reusable_executor(
         max_workers=workers,
         timeout=_IDLE_SECONDS,
@@ -88,7 +85,11 @@ def in_processes(
         initargs=(os.getpid(),),
         env=ONE_THREAD,
     )
-    there = partial(_in_folder, _current_folder(), work)
+    try:
+        folder = os.getcwd()
+    except FileNotFoundError:
+        folder = ""  # deleted
+    there = partial(_in_folder, folder, work)
     return _results(executor, there, iter(items), _CHUNKS_AHEAD * workers)
 
 
@@ -118,14 +119,6 @@ def _results(
             future.cancel()
 
 
-def _current_folder() -> str:
-    """The folder that this process stands in, empty where that was deleted."""
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        return ""
-
-
 def _in_folder(
     folder: str, work: Callable[[list[Item]], list[Result]], items: list[Item]
 ) -> list[Result]:
@@ -140,12 +133,9 @@ def _in_folder(
 
 
 def end_with(parent: int) -> None:
-    """End this process when the one that started it is gone, however it went.
+    """End this process when its parent, by the number of that process, is gone.
 
-    Without this, a worker whose parent was killed would wait for ever for it to take a result.
-
-    Args:
-        parent: The number of that process.
+    Without this, a worker whose parent was killed would wait without end for a result to be taken.
     """
 
     def watch() -> None:
@@ -157,13 +147,13 @@ def end_with(parent: int) -> None:
 
 
 # How often a thread that waits for its caller looks whether the caller still wants anything.
-_LOOK_SECONDS_OF_PREFETCHING = 0.1
+_PREFETCHING_LOOK_SECONDS = 0.1
 # How long a caller that gives up waits for the thread to notice.
 _PATIENCE_SECONDS = 10
 
 
 class _End:
-    """What comes behind the last item."""
+    """The mark behind the last item."""
 
 
 def prefetched(
@@ -173,17 +163,17 @@ def prefetched(
     while_waiting: Callable[[float], None] | None = None,
     look_seconds: float = 10.0,
 ) -> Generator[Item, None, None]:
-    """Take items in a thread of its own, ahead of whoever goes through them.
+    """Take items in a thread of its own, ahead of the caller.
 
     Args:
-        items: Gone through, and closed where it can be closed, in that thread alone.
-        depth: How many items wait at the most; then the thread waits.
-        while_waiting: Called now and then with the seconds for which no item has come; what it
-            raises ends the waiting.
-        look_seconds: How long before, and between, such calls.
+        items: Taken, and closed where it can be closed, in that thread alone.
+        depth: At most this many items wait; then the thread waits.
+        while_waiting: Called now and then with the seconds for which no item has come; an error
+            that it raises ends the waiting.
+        look_seconds: The time before, and between, such calls.
 
     Returns:
-        The same items in the same order; what taking one raises is raised here. Where the caller
+        The same items in the same order; an error of taking one is raised here. Where the caller
         stops early, the thread stops as soon as it has the item that it is at.
     """
     waiting: queue.Queue[Item | BaseException | type[_End]] = queue.Queue(depth)
@@ -192,7 +182,7 @@ def prefetched(
     def put(outcome: Item | BaseException | type[_End]) -> None:
         while not stopped.is_set():
             try:
-                return waiting.put(outcome, timeout=_LOOK_SECONDS_OF_PREFETCHING)
+                return waiting.put(outcome, timeout=_PREFETCHING_LOOK_SECONDS)
             except queue.Full:
                 continue
 
@@ -204,7 +194,7 @@ def prefetched(
                     break
             if isinstance(items, Generator):
                 items.close()
-        # Whatever it is, the caller has to hear of it, or would wait for ever.
+        # Whatever it is, the caller has to get it, or would wait without end.
         except BaseException as error:
             put(error)
         put(_End)

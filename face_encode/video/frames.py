@@ -1,4 +1,4 @@
-"""What watching gives: the frame, and the faces followed in it."""
+"""The frames of a video, and the faces followed in them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Frame:
 
     Attributes:
         image: RGB, uint8, ``(H, W, 3)``.
-        number: Its place among the frames that the source gave, from 0. A live source counts
-            those that were passed over too, so that a jump tells how many those were.
+        number: Position among the source's frames, from 0. A live source counts the frames it
+            passed over too, so that a jump shows how many they were.
         seconds: Since the beginning of the video or, live, since the first frame.
     """
 
@@ -32,16 +32,16 @@ class WatchedFace:
 
     Attributes:
         track: The same number for the same face from frame to frame, from 1.
-        box: Where it is, in pixels of the frame, clamped to it.
-        since: Seconds at which it was first seen.
+        box: In pixels of the frame, clamped to it.
+        since: Seconds at which the face was first seen.
         name: The enrolled person, or None while unknown.
-        similarity: To that person, or to the nearest one where it is unknown; None before the
-            face was seen well enough to be encoded.
-        is_settled: Whether it was seen well often enough to say who it is. What is not settled
-            may be a detector's false alarm and is no unknown person yet.
+        similarity: To that person, or to the nearest one where the face is unknown; None before
+            the face was seen well enough to be encoded.
+        is_settled: Whether the face was seen well often enough to name it or call it unknown. An
+            unsettled face may be the detector's false alarm.
         embedding: float32 ``(D,)``, of length 1, the mean over the good sights; or None.
-        is_missed: Whether the detector did not find it when it last looked, so that its box is
-            where it should be by now.
+        is_missed: Whether the detector's last run did not find the face, so that its box is an
+            estimate.
     """
 
     track: int
@@ -55,20 +55,14 @@ class WatchedFace:
 
 
 @dataclass(frozen=True, eq=False)
-class WatchedFrame:
-    """A frame and the faces followed in it.
+class WatchedFrame(Frame):
+    """A frame of the source and the faces followed in it.
 
     Attributes:
-        image: RGB, uint8, ``(H, W, 3)``, as the source gave it.
-        number: As in ``Frame``.
-        seconds: As in ``Frame``.
         faces: The largest first.
-        uncertain: Where else a face may be: found once only so far, or not any more for a moment.
-            Whoever hides faces hides these, too.
+        uncertain: Boxes of possible further faces: found only once so far, or not found for a
+            moment. Blurring covers these too.
     """
 
-    image: ImageArray
-    number: int
-    seconds: float
     faces: tuple[WatchedFace, ...]
     uncertain: tuple[Box, ...] = ()

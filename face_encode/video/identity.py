@@ -1,9 +1,9 @@
-"""Who a face that is followed is, from a few good sights of it.
+"""Who a followed face is, decided from a few good sights of it.
 
-A face is encoded when it was first seen well, again soon after, and then at growing intervals, or
-when it is seen clearly better than before. The mean over the last sights is compared, which is
-steadier than any one of them; and a name that was given is kept until the mean has fallen well
-below the threshold, so that it does not come and go.
+A face is encoded when it is first seen well, soon again, and then at growing intervals, or when it
+is seen clearly better than before. The mean over the last sights is compared, which is steadier
+than one sight; and a name stays until the mean has fallen well below the threshold, so that it
+does not flicker.
 """
 
 from __future__ import annotations
@@ -19,76 +19,77 @@ from face_encode.types import Match
 
 Embedding = npt.NDArray[np.float32]
 
-# The sights that the mean is taken over.
-_SIGHTS_KEPT = 5
-# One sight can be like somebody by chance; so many say who it is, or that it is nobody enrolled.
+# The mean is taken over the last sights.
+_MEAN_SIGHTS = 5
+# One sight can resemble somebody by chance.
 _SIGHTS_TO_NAME = 2
 _SIGHTS_TO_BE_UNKNOWN = 3
-# In a row, saying the same other name: then another person has taken the place.
+# In a row, all nearest to the same other person: then that person has taken the face's place.
 _SIGHTS_TO_CHANGE = 2
-# A name given is kept while the mean is not farther below the threshold than this share of what
-# lies between the threshold and 1.
+# A name stays while the mean is below the threshold by at most this share of the way from the
+# threshold to 1.
 _HYSTERESIS = 0.25
-# Seconds to the second sight; each further interval is so many times longer.
+# Seconds from the first sight to the second; each further interval is longer by this factor.
 _FIRST_INTERVAL = 0.2
 _INTERVAL_GROWTH = 1.6
-_LONGEST_INTERVAL = 8.0
-# Seconds until a face that was not seen well is tried again.
-_RETRY_INTERVAL = 0.12
-_LONGEST_RETRY = 1.0
-# A sight is taken before its time where the face is so many times larger than in the best one.
+_MAX_INTERVAL = 8.0
+# Seconds until a face that was not seen well is retried, and the growth of that.
+_FIRST_RETRY = 0.12
+_RETRY_GROWTH = 1.5
+_MAX_RETRY = 1.0
+# A sight is taken early where the face is larger than in the best sight by this factor.
 _CLEARLY_LARGER = 1.3
 
 
 @dataclass
 class Identity:
-    """What the sights of one face tell.
+    """The name of one face, and the sights that it rests on.
 
     Attributes:
         name: The person, or None while unknown.
         similarity: Of the mean to that person, or to the nearest; None before the first sight.
-        sights: How many there were.
+        sights: Number of sights so far.
     """
 
     name: str | None = None
     similarity: float | None = None
     sights: int = 0
-    _embeddings: deque[Embedding] = field(default_factory=lambda: deque(maxlen=_SIGHTS_KEPT))
+    _embeddings: deque[Embedding] = field(default_factory=lambda: deque(maxlen=_MEAN_SIGHTS))
     _other: str | None = None
     _others: int = 0
     _next: float = 0.0
     _interval: float = _FIRST_INTERVAL
-    _retry: float = _RETRY_INTERVAL
+    _retry: float = _FIRST_RETRY
     _largest: float = 0.0
 
     @property
     def is_settled(self) -> bool:
-        """Whether it can be said who this is, or that it is nobody enrolled."""
+        """Whether the sights suffice to name the face, or to call it unknown."""
         return self.name is not None or self.sights >= _SIGHTS_TO_BE_UNKNOWN
 
     @property
     def embedding(self) -> Embedding | None:
-        """The mean over the last sights, at length 1; None before the first."""
+        """The mean over the last sights, at length 1; None before the first sight."""
         return _unit(np.mean(self._embeddings, axis=0)) if self._embeddings else None
 
     def wants_sight(self, seconds: float, side: float) -> bool:
         """Whether the face should be encoded now.
 
         Args:
-            seconds: Of the frame.
-            side: Of the face, in pixels.
+            seconds: Time of the frame.
+            side: Width of the face, in pixels.
         """
-        better = self.sights > 0 and side > _CLEARLY_LARGER * self._largest
-        return seconds >= self._next or better
+        is_larger = self.sights > 0 and side > _CLEARLY_LARGER * self._largest
+        return seconds >= self._next or is_larger
 
     def note_failure(self, seconds: float, side: float) -> None:
-        """The face was looked at and not seen well; waits longer each time."""
+        """Wait for the next try, longer each time: the face was not seen well."""
         self._largest = max(self._largest, side)
         self._next = seconds + self._retry
-        self._retry = min(self._retry * 1.5, _LONGEST_RETRY)
+        self._retry = min(self._retry * _RETRY_GROWTH, _MAX_RETRY)
 
     def add_sight(self, embedding: Embedding, seconds: float, side: float) -> Embedding:
-        """Take a good sight.
+        """Add a good sight.
 
         Returns:
             The new mean, float32 ``(D,)``, for the gallery to search.
@@ -97,20 +98,20 @@ class Identity:
         self.sights += 1
         self._largest = max(self._largest, side)
         self._next = seconds + self._interval
-        self._interval = min(self._interval * _INTERVAL_GROWTH, _LONGEST_INTERVAL)
-        self._retry = _RETRY_INTERVAL
+        self._interval = min(self._interval * _INTERVAL_GROWTH, _MAX_INTERVAL)
+        self._retry = _FIRST_RETRY
         return _unit(np.mean(self._embeddings, axis=0))
 
     def judge(self, alone: Match, together: Sequence[Match], threshold: float) -> None:
-        """Draw the conclusion from a sight.
+        """Update the name after a sight.
 
         Args:
-            alone: The nearest person to this sight.
+            alone: The person nearest to this sight.
             together: The people nearest to the mean over the last sights, best first.
-            threshold: Similarity from which it counts as that person.
+            threshold: Similarity from which two embeddings count as one person.
         """
         if self._has_changed(alone, threshold):
-            # The former sights were of somebody else; these were not.
+            # The earlier sights were of somebody else.
             for _ in range(len(self._embeddings) - _SIGHTS_TO_CHANGE):
                 self._embeddings.popleft()
             self.name, self.similarity = alone.name, alone.similarity
@@ -125,7 +126,7 @@ class Identity:
             self.name, self.similarity = None, nearest.similarity
 
     def _has_changed(self, alone: Match, threshold: float) -> bool:
-        """Whether the last sights, each for itself, all say one other person than the name."""
+        """Whether the last sights, each alone, all name one other person."""
         if alone.similarity < threshold or alone.name == self.name:
             self._other, self._others = None, 0
             return False
@@ -135,6 +136,6 @@ class Identity:
 
 
 def _unit(vector: Embedding) -> Embedding:
-    """A vector at length 1."""
+    """The vector scaled to length 1."""
     length = float(np.linalg.norm(vector))
     return np.asarray(vector / max(length, np.finfo(np.float32).tiny), np.float32)

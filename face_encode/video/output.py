@@ -1,13 +1,12 @@
-"""Writes a video: under a temporary name, and in its place only when it is whole."""
+"""Output of a watched video: names drawn on its frames, an ``.mp4`` recording, and a window."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 import cv2
 
@@ -17,81 +16,112 @@ from face_encode.photos.drawing import KNOWN_COLOUR, UNKNOWN_COLOUR, blur_boxes,
 from face_encode.types import ImageArray
 from face_encode.video.frames import WatchedFrame
 
-SUFFIX = ".mp4"
+_SUFFIX = ".mp4"
+UNSETTLED_COLOUR = (120, 120, 120)
+
+_QUIT_KEYS = (ord("q"), ord("Q"), 27)
+# Qt ends the whole process where there is no screen, so a child process tries first.
+_TRIAL = "import cv2; cv2.namedWindow('trial'); cv2.waitKey(1); cv2.destroyAllWindows()"
+_TRIAL_SECONDS = 20
+
+
+def draw_watched(frame: WatchedFrame, *, blur_unknown: bool = False) -> ImageArray:
+    """Draw the followed faces on a copy of their frame.
+
+    A face that is not settled yet has a grey box without a label.
+
+    Args:
+        frame: A frame from ``watch``.
+        blur_unknown: Whether to blur every face but those of enrolled people, unsettled faces
+            included.
+
+    Returns:
+        uint8 ``(H, W, 3)``.
+    """
+    image = frame.image
+    if blur_unknown:
+        unknown = [face.box for face in frame.faces if face.name is None]
+        image = blur_boxes(image, [*unknown, *frame.uncertain])
+    boxes, labels, colours = [face.box for face in frame.faces], [], []
+    for face in frame.faces:
+        label, colour = "", UNSETTLED_COLOUR
+        if face.name is not None:
+            label, colour = f"{face.name} {face.similarity:.2f}", KNOWN_COLOUR
+        elif face.is_settled:
+            label, colour = "unknown", UNKNOWN_COLOUR
+        labels.append(label)
+        colours.append(colour)
+    return draw_boxes(image, boxes, labels, colours)
 
 
 class Recorder:
-    """An ``.mp4`` file (MPEG-4 Part 2, which every OpenCV writes).
+    """An ``.mp4`` file (MPEG-4 Part 2, which every OpenCV writes), as a context manager.
 
-    As a context manager: what was recorded is finished and takes the file's name when the block
-    ends well, and is thrown away where it ends with an error.
+    The recording takes the file's name when the block ends well, and is thrown away when the block
+    ends with an error.
     """
 
     def __init__(
         self, path: str | os.PathLike[str], frames_per_second: float, *, keeps_time: bool = False
     ) -> None:
-        """Check that it can be written.
+        """Check that the file can be written.
 
         Args:
             path: Its name ends in ``.mp4``.
-            frames_per_second: Of the video.
-            keeps_time: Whether a frame is written again, or left out, so that a second of a live
-                source is a second of video however many frames it had.
+            frames_per_second: The rate of the recording.
+            keeps_time: Whether to repeat or drop frames, so that a second of a live source is a
+                second of video at any number of frames.
 
         Raises:
             VideoError: Another ending, or no place to write to.
         """
         self.path: Path = as_path(path)
-        if self.path.suffix.lower() != SUFFIX:
-            raise VideoError(f"a recorded video is an {SUFFIX} file. Received: {path}")
+        if self.path.suffix.lower() != _SUFFIX:
+            raise VideoError(f"a recorded video is an {_SUFFIX} file. Received: {path}")
         check_writable(self.path, VideoError)
         self._frames_per_second = frames_per_second
         self._keeps_time = keeps_time
-        self._stack = ExitStack()
-        self._temporary: Path | None = None
+        self._replacing = replacing(self.path, VideoError)
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         self._written = 0
 
     def __enter__(self) -> Recorder:
-        """Begin."""
-        self._temporary = self._stack.enter_context(replacing(self.path, VideoError))
+        """Choose the temporary file."""
+        self._temporary = self._replacing.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Finish the file, and give it its name; or throw it away.
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        """Finish the recording, or throw it away after an error.
 
         Raises:
-            VideoError: Nothing was recorded, or it could not be written.
+            VideoError: There was no frame to record, or the file could not be written.
         """
         if self._writer is not None:
             self._writer.release()
-        problem = error if error is not None else self._problem()
-        if problem is None:
-            self._stack.close()
-            return
-        # The temporary file is removed by the manager that made it, which has to see an error.
-        self._stack.__exit__(type(problem), problem, problem.__traceback__)
-        if error is None:
+        problem = self._problem() if error is None else error
+        # Sees the problem as the block's error, and removes the temporary file.
+        self._replacing.__exit__(None if problem is None else type(problem), problem, trace)
+        if error is None and problem is not None:
             raise problem
 
     def write(self, image: ImageArray, seconds: float) -> None:
-        """Take the next frame.
+        """Add the next frame.
 
         Args:
-            image: RGB, uint8, ``(H, W, 3)``; of another size than the first, it is resized.
+            image: RGB, uint8, ``(H, W, 3)``; resized where it differs from the first frame's size.
             seconds: Since the beginning.
 
         Raises:
             VideoError: OpenCV cannot write such a video.
         """
         if self._writer is None:
-            self._writer = self._open(image)
+            # MPEG-4 stores colours for squares of two by two pixels.
+            self._size = (image.shape[1] // 2 * 2, image.shape[0] // 2 * 2)
+            code, rate = cv2.VideoWriter.fourcc(*"mp4v"), self._frames_per_second
+            self._writer = cv2.VideoWriter(str(self._temporary), code, rate, self._size)
+            if not self._writer.isOpened():
+                raise VideoError(f"cannot write {self.path}: this OpenCV writes no MPEG-4")
         picture = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         if (picture.shape[1], picture.shape[0]) != self._size:
             picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
@@ -102,42 +132,35 @@ class Recorder:
             self._writer.write(picture)
         self._written = due
 
-    def _open(self, image: ImageArray) -> cv2.VideoWriter:
-        """Begin the file at the size of the first frame."""
-        # MPEG-4 stores colours for squares of two by two pixels.
-        self._size = (image.shape[1] // 2 * 2, image.shape[0] // 2 * 2)
-        code = cv2.VideoWriter.fourcc(*"mp4v")
-        writer = cv2.VideoWriter(str(self._temporary), code, self._frames_per_second, self._size)
-        if not writer.isOpened():
-            raise VideoError(f"cannot write {self.path}: this OpenCV writes no MPEG-4")
-        return writer
-
     def _problem(self) -> VideoError | None:
-        """Why the file is not what it should be. OpenCV itself never says that writing failed."""
+        """Read the file back, because OpenCV reports no failure to write."""
         if self._writer is None:
             return VideoError(f"cannot write {self.path}: there was no frame to record")
-        check = cv2.VideoCapture(str(self._temporary))
-        whole = check.isOpened() and round(check.get(cv2.CAP_PROP_FRAME_COUNT)) == self._written
-        check.release()
-        return None if whole else VideoError(f"cannot write {self.path}: is the disk full?")
-
-
-_QUIT_KEYS = (ord("q"), ord("Q"), 27)
-# Qt ends the whole process where there is no screen, so another one tries.
-_TRIAL = "import cv2; cv2.namedWindow('trial'); cv2.waitKey(1); cv2.destroyAllWindows()"
-_TRIAL_SECONDS = 20
+        written = cv2.VideoCapture(str(self._temporary))
+        frames = written.get(cv2.CAP_PROP_FRAME_COUNT) if written.isOpened() else 0
+        written.release()
+        if round(frames) != self._written:
+            return VideoError(f"cannot write {self.path}: is the disk full?")
+        return None
 
 
 class Window:
-    """Shows frames; the letter q, Escape or closing it asks for the end."""
+    """A window that shows frames, until it is closed or q or Escape is pressed."""
 
     def __init__(self, title: str) -> None:
-        """Open it.
+        """Open the window.
 
         Raises:
             VideoError: There is no screen, or this OpenCV shows no windows.
         """
-        _check_screen()
+        command = [sys.executable, "-c", _TRIAL]
+        try:
+            subprocess.run(command, capture_output=True, timeout=_TRIAL_SECONDS, check=True)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise VideoError(
+                "there is no screen to show the video on, or this OpenCV shows no windows: use "
+                "--headless (from Python, take the frames themselves)"
+            ) from error
         self._title = title
         cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
         self._is_sized = False
@@ -149,66 +172,12 @@ class Window:
             self._is_sized = True
         cv2.imshow(self._title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
 
-    def is_to_end(self) -> bool:
-        """Look after the window, and tell whether somebody asked for the end."""
+    def should_close(self) -> bool:
+        """Handle the window's events; returns whether the user asked to end."""
         key = cv2.waitKey(1) & 0xFF
         closed = self._is_sized and cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
         return key in _QUIT_KEYS or closed
 
     def close(self) -> None:
-        """Close it."""
+        """Close the window."""
         cv2.destroyAllWindows()
-
-
-def _check_screen() -> None:
-    """Refuse to open a window where there is no screen."""
-    try:
-        trial = subprocess.run(
-            [sys.executable, "-c", _TRIAL],
-            capture_output=True,
-            timeout=_TRIAL_SECONDS,
-            env=os.environ,
-            check=False,
-        )
-        is_there = trial.returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        is_there = False
-    if not is_there:
-        raise VideoError(
-            "there is no screen to show the video on, or this OpenCV shows no windows: use "
-            "--headless (from Python, take the frames themselves)"
-        )
-
-
-UNSETTLED_COLOUR = (120, 120, 120)
-
-
-def draw_watched(frame: WatchedFrame, *, blur_unknown: bool = False) -> ImageArray:
-    """Draw the faces followed on a copy of their frame.
-
-    A face that nobody can be named for yet has a grey box without a label.
-
-    Args:
-        frame: What ``watch`` gives.
-        blur_unknown: Whether to blur every face but those of enrolled people, also while it is
-            not settled who they are.
-
-    Returns:
-        uint8 ``(H, W, 3)``.
-    """
-    image = frame.image
-    if blur_unknown:
-        unknown = [face.box for face in frame.faces if face.name is None]
-        image = blur_boxes(image, [*unknown, *frame.uncertain])
-    labels, colours = [], []
-    for face in frame.faces:
-        if face.name is not None:
-            labels.append(f"{face.name} {face.similarity:.2f}")
-            colours.append(KNOWN_COLOUR)
-        elif face.is_settled:
-            labels.append("unknown")
-            colours.append(UNKNOWN_COLOUR)
-        else:
-            labels.append("")
-            colours.append(UNSETTLED_COLOUR)
-    return draw_boxes(image, [face.box for face in frame.faces], labels, colours)

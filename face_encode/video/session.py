@@ -1,12 +1,12 @@
-"""A session: one source watched to its end, shown, recorded and told of."""
+"""A session: one source watched to its end, with appearances, events, recording and window."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -22,22 +22,22 @@ from face_encode.video.output import Recorder, Window, draw_watched
 from face_encode.video.sources import Source
 from face_encode.video.watcher import Watcher
 
-# Somebody who is away for less than this did not leave.
+# An absence shorter than this does not end an appearance.
 MERGE_SECONDS = 2.0
-# A face of nobody enrolled that was there for less than this is not told of.
-_UNKNOWN_SECONDS = 1.0
+# Appearances of unknown people that are shorter than this are not reported.
+_MIN_UNKNOWN_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """Somebody was there.
+    """A person's stay in front of the camera.
 
     Attributes:
         name: The person, or None for somebody who is not enrolled.
         begin: Seconds at which the face was first seen.
         end: Seconds at which it was last seen.
-        best_similarity: The highest; of an unknown one, to the nearest person, or None where
-            nobody is enrolled.
+        best_similarity: The highest; of an unknown person, to the nearest enrolled one, or None
+            where nobody is enrolled.
     """
 
     name: str | None
@@ -56,13 +56,13 @@ class Appearance:
         }
 
 
-@dataclass
+@dataclass(eq=False)
 class _Open:
-    """An appearance that may go on.
+    """An appearance that has not ended.
 
     Attributes:
-        tracks: The faces followed that it is made of.
-        embedding: Of an unknown one, to tell it by when it comes back.
+        tracks: Numbers of the tracks that it consists of.
+        embedding: The latest, by which an unknown person is recognised again.
     """
 
     name: str | None
@@ -74,57 +74,73 @@ class _Open:
 
 
 class AppearanceLog:
-    """Makes appearances out of the faces in one frame after the other.
+    """Turns the faces of successive frames into appearances.
 
-    A face that is recognised only after a while was that person from the beginning. Of people who
-    are not enrolled one is told from the other by their embeddings.
+    A face that is recognised only after a while was that person from the beginning. Unknown people
+    are told apart by their embeddings.
     """
 
     def __init__(self, threshold: float, merge_seconds: float = MERGE_SECONDS) -> None:
-        """Begin empty.
+        """Begin without appearances.
 
         Args:
-            threshold: Similarity from which two unknown faces are the same one.
-            merge_seconds: A gap shorter than this does not end an appearance.
+            threshold: Similarity from which two unknown faces are the same person.
+            merge_seconds: An absence shorter than this does not end an appearance.
         """
         self._threshold = threshold
         self._merge_seconds = merge_seconds
         self._open: list[_Open] = []
 
     def add(self, frame: WatchedFrame) -> list[Appearance]:
-        """Take the next frame.
+        """Add the faces of the next frame.
 
         Returns:
-            The appearances that ended, too long ago for the person to be still there.
+            The appearances that have ended, in the order in which they began.
         """
         for face in frame.faces:
             if face.is_settled and not face.is_missed:
                 self._add_face(face, frame.seconds)
         over = [each for each in self._open if frame.seconds - each.end > self._merge_seconds]
-        self._open = [each for each in self._open if each not in over]
-        return _told(over)
+        return self._end(over)
 
     def close(self) -> list[Appearance]:
-        """End all: there are no more frames."""
-        over, self._open = self._open, []
-        return _told(over)
+        """End all appearances, and return them in the order in which they began."""
+        return self._end(self._open)
+
+    def _end(self, over: list[_Open]) -> list[Appearance]:
+        """Remove these appearances; returns those worth reporting."""
+        self._open = [each for each in self._open if each not in over]
+        return [
+            Appearance(each.name, each.begin, each.end, each.best)
+            for each in sorted(over, key=lambda each: each.begin)
+            if each.name is not None or each.end - each.begin >= _MIN_UNKNOWN_SECONDS
+        ]
 
     def _add_face(self, face: WatchedFace, seconds: float) -> None:
-        """Continue the appearance that a face belongs to, or begin one."""
-        mine = next((each for each in self._open if self._is_of(each, face)), None)
-        if mine is None:
-            mine = _Open(face.name, self._begin_of(face, seconds), seconds, face.similarity)
-            self._open.append(mine)
-        if face.name is not None and face.track not in mine.tracks:
-            self._take_back_unknown(face)
-            mine.begin = min(mine.begin, self._begin_of(face, seconds))
-        mine.tracks.add(face.track)
-        mine.end = seconds
-        if face.similarity is not None and (mine.best is None or face.similarity > mine.best):
-            mine.best = face.similarity
-        mine.embedding = face.embedding
+        """Continue the face's appearance, or begin one."""
+        # A track that had another name before became this person only now.
+        changed = any(
+            each.name not in (None, face.name) for each in self._open if face.track in each.tracks
+        )
+        begin = seconds if changed else face.since
+        own = next((each for each in self._open if self._belongs(face, each)), None)
+        if own is None:
+            own = _Open(face.name, begin, seconds, face.similarity)
+            self._open.append(own)
+        if face.name is not None and face.track not in own.tracks:
+            # Until now, this track may have been counted as an unknown person.
+            for each in self._open:
+                if each.name is None:
+                    each.tracks.discard(face.track)
+            self._open = [each for each in self._open if each.tracks or each.name is not None]
+            own.begin = min(own.begin, begin)
+        own.tracks.add(face.track)
+        own.end = seconds
+        if face.similarity is not None and (own.best is None or face.similarity > own.best):
+            own.best = face.similarity
+        own.embedding = face.embedding
 
-    def _is_of(self, appearance: _Open, face: WatchedFace) -> bool:
+    def _belongs(self, face: WatchedFace, appearance: _Open) -> bool:
         """Whether a face continues an appearance."""
         if face.name is not None or appearance.name is not None:
             return appearance.name == face.name
@@ -134,94 +150,65 @@ class AppearanceLog:
             return False
         return float(face.embedding @ appearance.embedding) >= self._threshold
 
-    def _begin_of(self, face: WatchedFace, seconds: float) -> float:
-        """Since when the face is there as who it is now.
-
-        A face followed that was told as another person before became this one just now.
-        """
-        others = [each for each in self._open if face.track in each.tracks and each.name]
-        return seconds if any(each.name != face.name for each in others) else face.since
-
-    def _take_back_unknown(self, face: WatchedFace) -> None:
-        """The unknown one that this face was held for is known now, and was nobody else."""
-        for each in self._open:
-            if each.name is None:
-                each.tracks.discard(face.track)
-        self._open = [each for each in self._open if each.tracks or each.name is not None]
-
-
-def _told(over: Iterable[_Open]) -> list[Appearance]:
-    """The appearances worth telling, in the order in which they began."""
-    worth = [
-        each for each in over if each.name is not None or each.end - each.begin >= _UNKNOWN_SECONDS
-    ]
-    return [
-        Appearance(each.name, each.begin, each.end, each.best)
-        for each in sorted(worth, key=lambda each: each.begin)
-    ]
-
 
 class EventFile:
-    """Appends lines, each whole and at once, so that a kill at any point leaves none cut off."""
+    """Appends lines of JSON to a file, each in one call to the operating system.
+
+    A kill between two calls leaves only whole lines. A kill within one may cut its line off at a
+    page of memory; the next ``EventFile`` begins a new line then.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open the file, to go on where it ends.
+        """Open the file, to append to it; folders above it are made.
 
         Raises:
-            VideoError: It cannot be written to.
+            VideoError: The file cannot be written.
         """
         self._path: Path = as_path(path)
         check_writable(self._path, VideoError)
-        try:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        with self._refusals():
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = os.open(
-                self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666
-            )
-            if self._ends_within_a_line():
-                self._append(b"\n")
-        except OSError as error:
-            raise VideoError(f"cannot write {self._path}: {reason_of(error)}") from error
+            self._handle = os.open(self._path, flags, 0o666)
+            if os.fstat(self._handle).st_size > 0:
+                os.lseek(self._handle, -1, os.SEEK_END)
+                if os.read(self._handle, 1) != b"\n":
+                    os.write(self._handle, b"\n")
 
     def write(self, event: Mapping[str, Any]) -> None:
         """Append an event.
 
         Raises:
-            VideoError: It cannot be written.
+            VideoError: The file cannot be written.
         """
-        try:
-            self._append(json.dumps(event, ensure_ascii=False).encode() + b"\n")
-        except OSError as error:
-            raise VideoError(f"cannot write {self._path}: {reason_of(error)}") from error
+        line = json.dumps(event, ensure_ascii=False).encode() + b"\n"
+        with self._refusals():
+            if os.write(self._handle, line) < len(line):
+                raise OSError(None, "the disk is full")
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         os.close(self._handle)
 
-    def _append(self, line: bytes) -> None:
-        """One call to the operating system: it appends all of a short line, or nothing."""
-        written = os.write(self._handle, line)
-        if written < len(line):
-            raise OSError(None, "the disk is full")
-
-    def _ends_within_a_line(self) -> bool:
-        """Whether somebody else's writing was cut off."""
-        size = os.fstat(self._handle).st_size
-        if size == 0:
-            return False
-        os.lseek(self._handle, size - 1, os.SEEK_SET)
-        return os.read(self._handle, 1) != b"\n"
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Raise the operating system's refusals as a ``VideoError``."""
+        try:
+            yield
+        except OSError as error:
+            raise VideoError(f"cannot write {self._path}: {reason_of(error)}") from error
 
 
 @dataclass(frozen=True, eq=False)
 class Outlets:
-    """Where what is seen goes.
+    """The outputs of a session.
 
     Attributes:
-        window: Shows it, or None.
-        recorder: Records it, or None.
-        events: Gets the appearances, or None.
-        on_appearance: Is called with each appearance, or None.
-        blur_unknown: Whether only enrolled people are to be recognised in the pictures.
+        window: Shows the frames, or None.
+        recorder: Records the frames, or None.
+        events: Gets a line for each appearance, or None.
+        on_appearance: Called with each appearance when it has ended, or None.
+        blur_unknown: Whether to blur every face but those of enrolled people.
     """
 
     window: Window | None = None
@@ -233,17 +220,18 @@ class Outlets:
 
 @dataclass
 class SessionReport:
-    """What came of it.
+    """The outcome of a session.
 
     Attributes:
-        source: What was watched.
-        frames: How many frames were looked at.
-        passed_over: How many of a live source came too fast to be looked at.
-        seconds: From the first frame to the last, in the video's own time.
-        elapsed: What it took.
-        encoded: How many times a face was encoded.
+        source: The source's name.
+        frames: Number of frames processed.
+        passed_over: Frames of a live source that came too fast to be processed.
+        seconds: Time of the last frame, in the video's own time.
+        elapsed: Seconds that the session took.
+        encoded: Number of times that a face was encoded.
         appearances: In the order in which they ended.
-        error: What ended it before its time, or None. All that was recorded until then is kept.
+        error: The error that ended the session early, or None. Everything recorded until then is
+            on disk.
     """
 
     source: str
@@ -281,14 +269,14 @@ class Session:
         max_seconds: float | None = None,
         merge_seconds: float = MERGE_SECONDS,
     ) -> None:
-        """Take the parts.
+        """Connect a source, a watcher and the outputs.
 
         Args:
-            source: Whatever is watched.
-            watcher: Knows who is in it.
-            outlets: Where what is seen goes; None for the report alone.
-            max_seconds: The end after so much of the video's own time; None for no such end.
-            merge_seconds: Somebody who is away for less than this did not leave.
+            source: The video, camera or stream.
+            watcher: Follows and names the faces.
+            outlets: The outputs; None for the report alone.
+            max_seconds: Stop after this much of the video's own time; None for no limit.
+            merge_seconds: An absence shorter than this does not end an appearance.
         """
         self._source = source
         self._watcher = watcher
@@ -298,57 +286,53 @@ class Session:
         self._report = SessionReport(source.name)
         self._began_at: datetime | None = None
 
-    def run(self, is_to_end: Callable[[], bool] = lambda: False) -> SessionReport:
-        """Watch until the source, the time or somebody ends it.
+    def run(self, should_stop: Callable[[], bool] = lambda: False) -> SessionReport:
+        """Watch until the source ends, the time is over or somebody stops it.
 
         Args:
-            is_to_end: Asked after every frame, and several times a second while none comes.
+            should_stop: Called after every frame, and several times a second while none comes.
 
         Returns:
-            What came of it. A source that was lost, or an outlet that cannot be written to any
-            more, is an ``error`` in it, after everything has been finished as at any other end.
+            The outcome. A lost source or an output that cannot be written is its ``error``; the
+            recording and the events are finished as after any other end.
         """
-        report, began = self._report, time.perf_counter()
-        try:
-            with self._outlets.recorder or nullcontext():
-                self._watch(is_to_end)
-        except VideoError as error:
-            report.error = report.error or error
-        report.elapsed = time.perf_counter() - began
-        report.encoded = self._watcher.encoded
-        return report
+        began = time.perf_counter()
+        with self._errors_reported(), self._outlets.recorder or nullcontext():
+            # Inside the recorder's block, so that a lost source does not discard the recording.
+            with self._errors_reported():
+                self._process_frames(should_stop)
+            with self._errors_reported():
+                self._publish(self._log.close())
+        self._report.elapsed = time.perf_counter() - began
+        self._report.encoded = self._watcher.encoded
+        return self._report
 
-    def _watch(self, is_to_end: Callable[[], bool]) -> None:
-        """All frames, and the appearances that are still open after them."""
+    @contextmanager
+    def _errors_reported(self) -> Iterator[None]:
+        """Store the first ``VideoError`` in the report."""
         try:
-            self._take_frames(is_to_end)
-        except VideoError as error:
-            # Kept here, so that the recording ends well.
-            self._report.error = error
-        try:
-            self._tell(self._log.close())
+            yield
         except VideoError as error:
             self._report.error = self._report.error or error
 
-    def _take_frames(self, is_to_end: Callable[[], bool]) -> None:
-        """The frames, one after the other."""
+    def _process_frames(self, should_stop: Callable[[], bool]) -> None:
+        """Process the frames until one of the ends."""
         last, window = time.monotonic(), self._outlets.window
         for frame in self._source.frames():
-            passed = self._report.seconds
             if frame is None:
-                # A camera that is gone has no time of its own.
-                passed += time.monotonic() - last
+                # The video's own time stands still while a camera is lost.
+                seconds = self._report.seconds + time.monotonic() - last
             else:
-                passed = frame.seconds
-                if passed <= self._max_seconds:
-                    self._take(frame)
+                seconds = frame.seconds
+                if seconds <= self._max_seconds:
+                    self._process(frame)
                 last = time.monotonic()
-            asked = window is not None and window.is_to_end()
-            if asked or is_to_end() or passed > self._max_seconds:
+            is_closed = window is not None and window.should_close()
+            if is_closed or should_stop() or seconds > self._max_seconds:
                 return
 
-    def _take(self, frame: Frame) -> None:
-        """One frame: who is in it, and everywhere that it goes."""
+    def _process(self, frame: Frame) -> None:
+        """Name the faces of one frame, and feed the outputs."""
         report, outlets = self._report, self._outlets
         if self._source.is_live and self._began_at is None:
             self._began_at = datetime.now(timezone.utc) - timedelta(seconds=frame.seconds)
@@ -356,7 +340,7 @@ class Session:
         report.frames += 1
         report.passed_over = frame.number + 1 - report.frames
         report.seconds = frame.seconds
-        self._tell(self._log.add(watched))
+        self._publish(self._log.add(watched))
         if outlets.window is not None or outlets.recorder is not None:
             picture = draw_watched(watched, blur_unknown=outlets.blur_unknown)
             if outlets.recorder is not None:
@@ -364,20 +348,17 @@ class Session:
             if outlets.window is not None:
                 outlets.window.show(picture)
 
-    def _tell(self, appearances: list[Appearance]) -> None:
-        """Appearances that are over go to the report, the file and whoever asked for them."""
+    def _publish(self, appearances: list[Appearance]) -> None:
+        """Pass ended appearances to the report, the callback and the event file."""
         for each in appearances:
             self._report.appearances.append(each)
             if self._outlets.on_appearance is not None:
                 self._outlets.on_appearance(each)
-            if self._outlets.events is not None:
-                self._outlets.events.write(self._event(each))
-
-    def _event(self, appearance: Appearance) -> dict[str, Any]:
-        """An appearance as the file tells it: of a live source also by the clock."""
-        event = {"source": self._source.name, **appearance.as_dict()}
-        if self._began_at is not None:
-            for key, seconds in (("from", appearance.begin), ("to", appearance.end)):
-                clock = self._began_at + timedelta(seconds=seconds)
-                event[f"{key}_time"] = clock.isoformat(timespec="milliseconds")
-        return event
+            if self._outlets.events is None:
+                continue
+            event = {"source": self._source.name, **each.as_dict()}
+            if self._began_at is not None:
+                for key, seconds in (("from", each.begin), ("to", each.end)):
+                    clock = self._began_at + timedelta(seconds=seconds)
+                    event[f"{key}_time"] = clock.isoformat(timespec="milliseconds")
+            self._outlets.events.write(event)

@@ -1,4 +1,4 @@
-"""Where frames come from: what a source is, video files, and the one function that opens any."""
+"""Sources of frames: video files, webcams and network streams, and the function that opens them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
 import cv2
@@ -20,13 +20,16 @@ from face_encode.files import as_path, open_regular, reason_of
 from face_encode.types import ImageArray
 from face_encode.video.frames import Frame
 
-SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp")
-# Where a source does not say how many frames a second it has, or says nonsense.
-USUAL_FRAMES_PER_SECOND = 25.0
-_LARGEST_FRAMES_PER_SECOND = 240.0
-
-Report: TypeAlias = Callable[[str], None]
-"""Takes what a source has to say while it runs, such as that a camera is gone."""
+_SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp")
+# Assumed where a source states no rate, or an absurd one.
+_DEFAULT_FRAMES_PER_SECOND = 25.0
+_MAX_FRAMES_PER_SECOND = 240.0
+# How long OpenCV waits for a network stream before it counts as lost.
+_NETWORK_TIMEOUT_MS = 5_000
+# A camera without a new frame gives None this often.
+_POLL_SECONDS = 0.25
+# A thread inside OpenCV cannot be stopped; after this long it is left behind.
+_JOIN_SECONDS = 2.0
 
 
 class Source(Protocol):
@@ -34,62 +37,81 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called; of an address, without the password in it."""
+        """A name for messages: the path, or the address without its password."""
 
     @property
     def is_live(self) -> bool:
-        """Whether it goes on whether its frames are taken or not."""
+        """Whether time goes on while no frame is taken."""
 
     @property
     def frames_per_second(self) -> float:
-        """How many frames a second it says it has."""
+        """The rate that the source states."""
 
     def frames(self) -> Iterator[Frame | None]:
         """The frames, in their order.
 
-        A live source gives None where nothing came for a while, so that whoever waits can look
-        after other things, and passes over frames that were not taken in time.
+        A live source gives None while nothing comes, so that the caller can do other things, and
+        passes over frames that were not taken in time.
 
         Raises:
-            VideoError: It was lost, and did not come back.
+            VideoError: The source was lost, and did not come back.
         """
 
     def close(self) -> None:
-        """Let go of it."""
+        """Release the file, camera or connection."""
 
 
-class Capture(Protocol):
+class _Capture(Protocol):
     """The part of ``cv2.VideoCapture`` that is used here."""
 
-    def isOpened(self) -> bool:
-        """Whether there is anything to read."""
+    def isOpened(self) -> bool: ...
 
-    def read(self) -> tuple[bool, Any]:
-        """The next frame in BGR, where there is one."""
+    def read(self) -> tuple[bool, Any]: ...
 
-    def get(self, property_number: int) -> float:
-        """A property; 0 where it is unknown."""
+    def get(self, property_number: int) -> float: ...
 
-    def release(self) -> None:
-        """Let go of it."""
+    def release(self) -> None: ...
+
+
+def _read_rgb(capture: _Capture) -> ImageArray | None:
+    """Read the next frame as RGB; None where there is none."""
+    try:
+        found, image = capture.read()
+    except cv2.error:
+        return None
+    if not found or image is None:
+        return None
+    return cast(ImageArray, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+
+
+def _rate_of(capture: _Capture) -> float:
+    """The frames a second that a capture states, or the default where that cannot be."""
+    stated = capture.get(cv2.CAP_PROP_FPS)
+    is_possible = math.isfinite(stated) and 0 < stated <= _MAX_FRAMES_PER_SECOND
+    return stated if is_possible else _DEFAULT_FRAMES_PER_SECOND
 
 
 class RecordedVideo:
-    """A video with an end: every frame of it is taken, however long that takes."""
+    """A video with an end: every frame is taken, however long that takes.
+
+    Attributes:
+        name: Its path or address, for messages.
+        frames_per_second: The rate that it states.
+    """
 
     is_live = False
 
-    def __init__(self, capture: Capture, name: str) -> None:
-        """Take what OpenCV opened.
+    def __init__(self, capture: _Capture, name: str) -> None:
+        """Wrap an open ``cv2.VideoCapture``.
 
         Raises:
-            VideoError: OpenCV could not open it.
+            VideoError: OpenCV could not open the video.
         """
         if not capture.isOpened():
             capture.release()
             raise VideoError(f"{name}: no video in a known format, or damaged")
         self.name = name
-        self.frames_per_second = frames_per_second_of(capture)
+        self.frames_per_second = _rate_of(capture)
         self._capture = capture
 
     @classmethod
@@ -97,7 +119,7 @@ class RecordedVideo:
         """Open a file.
 
         Raises:
-            VideoError: Missing, or no video.
+            VideoError: The file is missing, or no video.
             InputError: No path.
         """
         path = as_path(path)
@@ -109,100 +131,37 @@ class RecordedVideo:
         return cls(cv2.VideoCapture(os.fspath(path)), os.fspath(path))
 
     def frames(self) -> Iterator[Frame | None]:
-        """The frames; their time is what the file says, or else counted; see ``Source.frames``.
+        """The frames, with the times that the file states or else counted by its rate.
 
         Raises:
-            VideoError: There is not one in it.
+            VideoError: No frame can be read.
         """
         number, seconds = 0, -1.0
-        while True:
-            image = read_rgb(self._capture)
-            if image is None:
-                break
-            told = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            # Some containers tell no time, or the same one over and over.
-            if not told > seconds:
-                told = 0.0 if number == 0 else seconds + 1 / self.frames_per_second
-            seconds = told
+        while (image := _read_rgb(self._capture)) is not None:
+            stated = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            # Some containers state no time, NaN, or the same one for every frame.
+            if stated > seconds:
+                seconds = stated
+            else:
+                seconds = 0.0 if number == 0 else seconds + 1 / self.frames_per_second
             yield Frame(image, number, seconds)
             number += 1
         if number == 0:
             raise VideoError(f"{self.name}: a video without a single frame that can be read")
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._capture.release()
-
-
-def read_rgb(capture: Capture) -> ImageArray | None:
-    """The next frame as RGB, or None where there is none."""
-    try:
-        found, image = capture.read()
-    except cv2.error:
-        return None
-    if not found or image is None:
-        return None
-    return cast(ImageArray, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-
-
-def frames_per_second_of(capture: Capture) -> float:
-    """What a source says, where that can be."""
-    told = capture.get(cv2.CAP_PROP_FPS)
-    believable = math.isfinite(told) and 0 < told <= _LARGEST_FRAMES_PER_SECOND
-    return told if believable else USUAL_FRAMES_PER_SECOND
-
-
-def has_end(capture: Capture) -> bool:
-    """Whether OpenCV knows how many frames there are: a video at an address, not a stream."""
-    return capture.isOpened() and capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0
-
-
-def without_password(address: str) -> str:
-    """An address as it may be shown: what stands between ``user:`` and ``@`` is left out."""
-    return re.sub(r"(?<=://)([^/@:]*):[^/]*@", r"\1:***@", address)
-
-
-def is_address(text: str) -> bool:
-    """Whether a text is an address rather than a file."""
-    return "://" in text
-
-
-def check_address(address: str) -> None:
-    """Refuse an address that is not one of a stream.
-
-    Raises:
-        InputError: Another scheme, or no host.
-    """
-    try:
-        parts = urlsplit(address)
-        is_good = parts.scheme.lower() in SCHEMES and bool(parts.hostname)
-    except ValueError:
-        is_good = False
-    if not is_good:
-        raise InputError(
-            f"an address begins with one of {', '.join(f'{each}://' for each in SCHEMES)} and a "
-            f"host. Received: {without_password(address)!r}"
-        )
-
-
-OpenCapture: TypeAlias = Callable[[], Capture]
-
-# How long OpenCV waits for a network stream before it counts as lost.
-_NETWORK_TIMEOUT_MS = 5_000
-# Whoever waits for a frame looks up this often.
-_LOOK_UP_SECONDS = 0.25
-# A thread inside OpenCV cannot be stopped; it is left behind where it does not come back by then.
-_FAREWELL_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How a camera that is gone is waited for.
+    """How long, and how often, a lost camera is retried.
 
     Attributes:
-        first: Seconds before it is tried again; each further wait is twice as long,
+        first: Seconds until the first retry; each further wait is twice as long,
         longest: up to this.
-        in_all: Seconds after which it is given up.
+        in_all: Seconds until it is given up.
     """
 
     first: float = 0.5
@@ -210,28 +169,15 @@ class Patience:
     in_all: float = 60.0
 
 
-def open_capture(address: int | str) -> Capture:
-    """Open a webcam by its number or device file, or a network stream."""
-    if isinstance(address, str) and "://" in address:
-        timeouts = [
-            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
-            _NETWORK_TIMEOUT_MS,
-            cv2.CAP_PROP_READ_TIMEOUT_MSEC,
-            _NETWORK_TIMEOUT_MS,
-        ]
-        return cv2.VideoCapture(address, cv2.CAP_FFMPEG, timeouts)
-    return cv2.VideoCapture(address)
-
-
 class Camera:
-    """A webcam or network stream; gives the newest frame, and comes back when it was lost.
+    """A webcam or network stream: gives the newest frame, and reconnects after a loss.
 
-    A thread of its own takes every frame as it comes and keeps the last one only: frames that
-    come faster than they are looked at are passed over, so that what is seen never lags behind.
+    A thread takes every frame as it comes and keeps only the last one: frames that come faster
+    than they are taken are passed over, so that the picture never lags behind.
 
     Attributes:
-        name: What it is called.
-        frames_per_second: What it says; the frames that are looked at may be fewer.
+        name: Its number or address, for messages.
+        frames_per_second: The rate that it states; fewer frames may be taken.
         losses: How many times it was lost.
     """
 
@@ -239,38 +185,39 @@ class Camera:
 
     def __init__(
         self,
-        open_again: OpenCapture,
+        open_again: Callable[[], _Capture],
         name: str,
         *,
-        first: Capture | None = None,
+        first: _Capture | None = None,
         patience: Patience | None = None,
-        report: Report | None = None,
+        report: Callable[[str], None] | None = None,
     ) -> None:
         """Open it.
 
         Args:
-            open_again: Opens it; called again whenever it is lost.
-            name: What it is called in messages.
-            first: The capture, where it has been opened already.
-            patience: How it is waited for.
-            report: Is told when it is lost and when it is back, from another thread.
+            open_again: Opens the capture; called again after every loss.
+            name: A name for messages.
+            first: The capture, where it is open already.
+            patience: How a lost camera is retried.
+            report: Called with a line of text when the camera is lost and when it is back, from
+                another thread.
 
         Raises:
-            VideoError: It is not there to begin with.
+            VideoError: It cannot be opened.
         """
         self.name = name
         self.losses = 0
         self._open_again = open_again
         self._patience = Patience() if patience is None else patience
-        self._report: Report = (lambda text: None) if report is None else report
+        self._report = (lambda text: None) if report is None else report
         capture = open_again() if first is None else first
         if not capture.isOpened():
             capture.release()
             raise VideoError(f"{name}: no such camera or stream, or it does not answer")
-        self.frames_per_second = frames_per_second_of(capture)
+        self.frames_per_second = _rate_of(capture)
         self._news = threading.Condition()
-        self._newest: tuple[ImageArray, int, float] | None = None
-        self._given_up = False
+        # Its seconds are the clock's, until they are counted from the first frame.
+        self._newest: Frame | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(
             target=self._read_on, args=(capture,), name=f"camera {name}", daemon=True
@@ -281,20 +228,19 @@ class Camera:
         """The newest frame each time; see ``Source.frames``.
 
         Raises:
-            VideoError: It was lost and did not come back in time.
+            VideoError: The camera was lost and did not come back in time.
         """
-        taken = -1
         began: float | None = None
         while not self._stopping.is_set():
             with self._news:
-                if not self._is_news(taken):
-                    self._news.wait(_LOOK_UP_SECONDS)
-                newest, given_up = self._newest, self._given_up
-            if newest is not None and newest[1] > taken:
-                image, taken, at = newest
-                began = at if began is None else began
-                yield Frame(image, taken, at - began)
-            elif given_up:
+                if self._newest is None:
+                    self._news.wait(_POLL_SECONDS)
+                newest, self._newest = self._newest, None
+                is_lost = not self._thread.is_alive()
+            if newest is not None:
+                began = newest.seconds if began is None else began
+                yield replace(newest, seconds=newest.seconds - began)
+            elif is_lost:
                 raise VideoError(
                     f"{self.name}: lost, and not back after {self._patience.in_all:g} seconds"
                 )
@@ -302,43 +248,33 @@ class Camera:
                 yield None
 
     def close(self) -> None:
-        """Let go of it."""
+        """Stop the thread, which releases the camera."""
         self._stopping.set()
-        self._thread.join(_FAREWELL_SECONDS)
+        self._thread.join(_JOIN_SECONDS)
 
-    def _is_news(self, taken: int) -> bool:
-        """Whether there is something that has not been taken."""
-        return self._given_up or (self._newest is not None and self._newest[1] > taken)
-
-    def _read_on(self, capture: Capture) -> None:
-        """What the thread does: read, and open again when there is nothing more to read."""
+    def _read_on(self, capture: _Capture) -> None:
+        """Read frames until stopped or lost for good; what the thread runs."""
+        opened: _Capture | None = capture
         number = 0
-        opened: Capture | None = capture
-        while opened is not None and not self._stopping.is_set():
-            image = read_rgb(opened)
-            if image is not None:
-                with self._news:
-                    self._newest = (image, number, time.monotonic())
-                    self._news.notify_all()
-                number += 1
+        while opened is not None:
+            image = None if self._stopping.is_set() else _read_rgb(opened)
+            if image is None:
+                opened.release()
+                opened = self._reconnect()
                 continue
-            opened.release()
-            if not self._stopping.is_set():
-                self.losses += 1
-                opened = self._wait_for_it()
-        if opened is not None:
-            opened.release()
-        with self._news:
-            self._given_up = True
-            self._news.notify_all()
+            with self._news:
+                self._newest = Frame(image, number, time.monotonic())
+                self._news.notify_all()
+            number += 1
 
-    def _wait_for_it(self) -> Capture | None:
-        """Try again and again, less and less often; None where it was given up."""
-        lost_at, wait = time.monotonic(), self._patience.first
+    def _reconnect(self) -> _Capture | None:
+        """Retry at growing intervals; None if the camera stays away or the thread is stopped."""
+        if self._stopping.is_set():
+            return None
+        self.losses += 1
         self._report(f"{self.name}: lost; trying again")
-        while time.monotonic() - lost_at < self._patience.in_all:
-            if self._stopping.wait(wait):
-                return None
+        lost_at, wait = time.monotonic(), self._patience.first
+        while time.monotonic() - lost_at < self._patience.in_all and not self._stopping.wait(wait):
             wait = min(2 * wait, self._patience.longest)
             capture = self._open_again()
             if capture.isOpened():
@@ -349,53 +285,78 @@ class Camera:
         return None
 
 
-def display_name(address: int | str) -> str:
-    """What a camera is called: ``camera 0``, or its address without the password."""
-    return f"camera {address}" if isinstance(address, int) else without_password(address)
-
-
-# Linux calls its webcams by files; to open one as a video file would wait for ever.
-_DEVICE = "/dev/"
-
-
 def open_source(
     source: int | str | os.PathLike[str],
     *,
     patience: Patience | None = None,
-    report: Report | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> Source:
     """Open a webcam, a network stream or a video file.
 
     Args:
         source: A webcam's number, from 0, also as text; an address (``rtsp://``, ``http://`` …);
-            or the path of a video file. A video file at an address, which has an end, is read as
-            a file is: every frame of it.
-        patience: How a camera that is lost is waited for.
-        report: Is told when a camera is lost and when it is back, from another thread.
+            or the path of a video file. A video file at an address is read like a local one:
+            every frame.
+        patience: How a lost camera is retried.
+        report: Called with a line of text when a camera is lost and when it is back, from another
+            thread.
 
     Raises:
-        VideoError: It is not there, or no video.
-        InputError: None of these.
+        VideoError: The source cannot be opened, or is no video.
+        InputError: Not a number, address or path.
     """
     if isinstance(source, bool) or not isinstance(source, int | str | os.PathLike):
         raise InputError(
             "a source is a webcam's number, an address or the path of a video file. "
             f"Received: {type(source).__name__}"
         )
-    text = source if isinstance(source, int) else os.fspath(source)
-    if isinstance(text, str) and text.isascii() and text.isdigit():
-        text = int(text)
-    if isinstance(text, int) and text < 0:
-        raise InputError(f"a webcam's number is 0 or more. Received: {text}")
-    if isinstance(text, str) and not is_address(text) and not text.startswith(_DEVICE):
-        return RecordedVideo.of_file(text)
-    if isinstance(text, str) and is_address(text):
-        check_address(text)
-    name = display_name(text)
-    first = open_capture(text)
-    if not first.isOpened():
-        first.release()
-        raise VideoError(f"{name}: no such camera or stream, or it does not answer")
-    if isinstance(text, str) and is_address(text) and has_end(first):
+    address = source if isinstance(source, int) else os.fsdecode(source)
+    if isinstance(address, str) and address.isascii() and address.isdigit():
+        address = int(address)
+    is_network = False
+    if isinstance(address, int):
+        if address < 0:
+            raise InputError(f"a webcam's number is 0 or more. Received: {address}")
+        name = f"camera {address}"
+    elif "://" in address:
+        _check_address(address)
+        name, is_network = without_password(address), True
+    elif address.startswith("/dev/"):
+        # Linux lists webcams as files, but reading one as a video file would never end.
+        name = address
+    else:
+        return RecordedVideo.of_file(address)
+    first = _open_capture(address)
+    # OpenCV counts the frames of a video at an address, but not of a stream.
+    if is_network and first.isOpened() and first.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
         return RecordedVideo(first, name)
-    return Camera(partial(open_capture, text), name, first=first, patience=patience, report=report)
+    again = partial(_open_capture, address)
+    return Camera(again, name, first=first, patience=patience, report=report)
+
+
+def _open_capture(address: int | str) -> _Capture:
+    """Open a webcam by its number or device file, or a network stream."""
+    if isinstance(address, int) or "://" not in address:
+        return cv2.VideoCapture(address)
+    timeouts = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC)
+    settings = [number for each in timeouts for number in (each, _NETWORK_TIMEOUT_MS)]
+    return cv2.VideoCapture(address, cv2.CAP_FFMPEG, settings)
+
+
+def without_password(address: str) -> str:
+    """Replace the password in an address, between ``user:`` and ``@``, by asterisks."""
+    return re.sub(r"(?<=://)([^/@:]*):[^/]*@", r"\1:***@", address)
+
+
+def _check_address(address: str) -> None:
+    """Refuse an address with another scheme, or without a host."""
+    try:
+        parts = urlsplit(address)
+        is_good = parts.scheme.lower() in _SCHEMES and bool(parts.hostname)
+    except ValueError:
+        is_good = False
+    if not is_good:
+        raise InputError(
+            f"an address begins with one of {', '.join(f'{each}://' for each in _SCHEMES)} and a "
+            f"host. Received: {without_password(address)!r}"
+        )

@@ -1,4 +1,4 @@
-"""The watcher: takes one frame after the other, and knows who is in it."""
+"""The watcher, which follows and names the faces frame by frame, and ``watch``, its short form."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 
 from face_encode.detectors.alignment import crop_faces
@@ -26,38 +27,43 @@ from face_encode.video.tracking import (
     Track,
     Tracker,
     as_array,
-    as_grey,
     follow_boxes,
     overlap_of_all,
     shrink,
 )
 
-# Motion is followed in a frame of this width: half the pixels that a webcam gives on a side.
+# Motion is followed in a frame of this width: a webcam's 640 pixels halved.
 _MOTION_WIDTH = 320
-# A second look takes the face with this much of its box around it on every side,
+# The second look takes the face's box with this share of it added on every side,
 _AROUND = 0.6
-# enlarged or shrunk to so many pixels, in which the face is about 110 pixels wide: the HOG
-# detector finds none under 80.
-_SECOND_LOOK_PIXELS = 240 * 240
-_MOST_ENLARGED = 4.0
-# The second look has found the same face where it is neither much larger nor much smaller.
-_LEAST_ALIKE = 0.3
-# How many of the nearest people are looked at, to find the one among them that a face was.
+# scaled to this many pixels, where the face is about 110 pixels wide: the HOG detector finds none
+# under 80.
+_CLOSE_PIXELS = 240 * 240
+_MAX_ENLARGE = 4.0
+# From this overlap (intersection over union), the second look has found the same face.
+_MIN_SAME_OVERLAP = 0.3
+# Nearest people searched, so that a face's former name is among them.
 _NEAREST = 5
+# Frames are searched at this width by the default detector. Live, that finds faces of a fifteenth
+# of the frame's height: a person at the far end of a room. In a file it finds faces of half that
+# size, in four times the time, for which a file waits.
+_LIVE_WIDTH, _RECORDED_WIDTH = 640, 1280
+_MIN_HAAR_FACE = 24
+_USUAL_ASPECT = 9 / 16
 
 
 @dataclass(frozen=True)
 class WatchSettings:
-    """How much is looked at, which is what watching costs.
+    """The amount of work done for each frame.
 
     Attributes:
-        detect_every: Faces are looked for in every so manieth frame; in the others those known
-            are followed by their motion.
-        encodes_per_frame: At the most so many faces are encoded at one frame.
-        smallest_face: Faces narrower than this in pixels of the frame are followed, but tell too
-            little to be encoded.
-        confirm: Whether the HOG detector must have seen a face, too, before it is encoded; None
-            for where it is followed by the Haar cascade, which takes many a thing for a face.
+        detect_every: Run the detector on every n-th frame; in the others, the known faces are
+            followed by their motion.
+        encodes_per_frame: Encode at most this many faces at one frame.
+        smallest_face: Encode only faces at least this wide, in pixels of the frame; narrower ones
+            are followed, but too small to be recognised.
+        confirm: Whether the HOG detector has to find a face, too, before it is encoded; None for
+            only where the Haar cascade is the detector, which has many false alarms.
     """
 
     detect_every: int = 3
@@ -73,22 +79,22 @@ class WatchSettings:
 
 
 class Watcher:
-    """Follows the faces in the frames of one video, and names them.
+    """Follows and names the faces in the frames of one video.
 
     Attributes:
         model: The encoder, the threshold and the enrolled people.
         detector: Finds the faces in the frames.
-        settings: How much is looked at.
-        encoded: How many times a face was encoded so far.
+        settings: The amount of work done for each frame.
+        encoded: Number of times that a face was encoded.
     """
 
     def __init__(
         self, model: Face_Encode_Model, detector: Detector, settings: WatchSettings | None = None
     ) -> None:
-        """Take the parts.
+        """Prepare the model and the detector.
 
-        The encoder is run once here, since its first run takes seconds, which a camera does not
-        wait for.
+        The encoder runs once here, because its first run takes seconds in which a camera would
+        lose frames.
         """
         self.model = model
         self.detector = detector
@@ -97,22 +103,20 @@ class Watcher:
         self._tracker = Tracker()
         is_haar = isinstance(detector, HaarDetector)
         self._confirms = is_haar if self.settings.confirm is None else self.settings.confirm
-        self._close_detector = DlibHogDetector(
-            max_pixels=_SECOND_LOOK_PIXELS, enlarge=_MOST_ENLARGED
-        )
+        self._close_detector = DlibHogDetector(max_pixels=_CLOSE_PIXELS, enlarge=_MAX_ENLARGE)
         self._before: GreyArray | None = None
         self._frames = 0
         crop = model.encoder.contract.crop
         model.encoder.encode(np.zeros((1, crop.height, crop.width, 3), np.uint8))
 
     def look(self, frame: Frame) -> WatchedFrame:
-        """Take the next frame.
+        """Process the next frame.
 
         Args:
-            frame: Of the same size as the former ones; another size begins anew.
+            frame: Of the same size as the one before; at another size, all tracks are dropped.
 
         Returns:
-            The faces followed in it.
+            The frame with the faces followed in it.
         """
         size = (frame.image.shape[1], frame.image.shape[0])
         self._follow(frame)
@@ -125,28 +129,22 @@ class Watcher:
         shown = [track for track in tracks if track.is_shown(frame.seconds)]
         faces = [_watched(track, size) for track in shown]
         faces.sort(key=lambda face: face.box.area, reverse=True)
-        uncertain = [_as_box(track.box, size) for track in tracks if track not in shown]
-        return WatchedFrame(
-            frame.image, frame.number, frame.seconds, tuple(faces), tuple(uncertain)
-        )
+        uncertain = tuple(_as_box(track.box, size) for track in tracks if track not in shown)
+        return WatchedFrame(frame.image, frame.number, frame.seconds, tuple(faces), uncertain)
 
     def _follow(self, frame: Frame) -> None:
-        """Move the faces known to where this frame shows them."""
+        """Move the tracks to where this frame shows the faces."""
         smaller, scale = shrink(frame.image, _MOTION_WIDTH)
-        grey = as_grey(smaller)
+        grey: GreyArray = np.asarray(cv2.cvtColor(smaller, cv2.COLOR_RGB2GRAY), np.uint8)
         if self._before is not None and self._before.shape != grey.shape:
             self._tracker.tracks = []
-        tracks = self._tracker.tracks
-        if tracks and self._before is not None:
-            moved = follow_boxes(self._before, grey, [track.box * scale for track in tracks])
-            boxes = [None if box is None else box / scale for box in moved]
-        else:
-            boxes = [None] * len(tracks)
-        self._tracker.move(boxes, frame.seconds)
+        boxes = [track.box * scale for track in self._tracker.tracks]
+        moved = [] if self._before is None else follow_boxes(self._before, grey, boxes)
+        self._tracker.move([None if box is None else box / scale for box in moved], frame.seconds)
         self._before = grey
 
     def _identify(self, frame: Frame) -> None:
-        """Encode the faces whose turn it is, and draw the conclusions."""
+        """Encode the faces that are due, and update their names."""
         due = [
             track
             for track in self._tracker.tracks
@@ -154,11 +152,11 @@ class Watcher:
             and track.finds > 1
             and track.identity.wants_sight(frame.seconds, track.box[2])
         ]
-        # Whoever was seen least comes first, the larger face of two.
+        # The face with the fewest sights comes first, the larger of two.
         due.sort(key=lambda track: (track.identity.sights, -track.box[2]))
         sights: list[tuple[Track, ImageArray]] = []
         for track in due[: self.settings.encodes_per_frame]:
-            crop = self._good_crop(frame.image, track)
+            crop = self._good_crop(frame.image, track.face)
             if crop is None:
                 track.identity.note_failure(frame.seconds, track.box[2])
             else:
@@ -177,9 +175,9 @@ class Watcher:
                 track.identity.judge(alone[0], together, self.model.threshold)
 
     def _name_each_once(self) -> None:
-        """Nobody is in two places: of two faces of one name, the less similar one loses it.
+        """Reset the less similar of two faces with one name.
 
-        It most often got the name from the other, when one passed in front of the other.
+        That face most often got the name from the other, when one passed in front of the other.
         """
         named = [track for track in self._tracker.tracks if track.identity.name is not None]
         named.sort(key=lambda track: (track.misses > 0, -(track.identity.similarity or 0)))
@@ -190,50 +188,48 @@ class Watcher:
             else:
                 taken.add(track.identity.name)
 
-    def _good_crop(self, image: ImageArray, track: Track) -> ImageArray | None:
-        """The crop of a face for the encoder, or None where it is not seen well enough.
+    def _good_crop(self, image: ImageArray, face: Face) -> ImageArray | None:
+        """Crop a face for the encoder; None if it is too small, blurred or a false alarm.
 
-        The second look, at the face's neighbourhood alone, tells a face from a false alarm, and
+        The second look, at the face's surroundings alone, tells a face from a false alarm, and
         frames it as the gallery's photos were framed.
         """
-        face: Face | None = track.face
-        if track.face.box.width < self.settings.smallest_face:
+        if face.box.width < self.settings.smallest_face:
             return None
-        if self._confirms:
-            face = self._seen_closer(image, as_array(track.face.box))
-        if face is None:
+        seen = self._second_look(image, as_array(face.box)) if self._confirms else face
+        if seen is None:
             return None
-        crop: ImageArray = crop_faces(image, [face], self.model.encoder.contract.crop)[0]
+        crop: ImageArray = crop_faces(image, [seen], self.model.encoder.contract.crop)[0]
         return None if is_blurred(crop) else crop
 
-    def _seen_closer(self, image: ImageArray, box: FloatBox) -> Face | None:
-        """The face as found in its neighbourhood alone; None where there is none."""
-        around = box + np.array([-_AROUND, -_AROUND, 2 * _AROUND, 2 * _AROUND]) * np.tile(
-            box[2:], 2
-        )
+    def _second_look(self, image: ImageArray, box: FloatBox) -> Face | None:
+        """Run the HOG detector on the surroundings of a box; None if it finds no face there."""
+        margin = _AROUND * box[2:]
+        around = np.concatenate([box[:2] - margin, box[2:] + 2 * margin])
         area = _as_box(around, (image.shape[1], image.shape[0]))
         part = image[area.top : area.top + area.height, area.left : area.left + area.width]
-        offset = np.array([area.left, area.top, 0, 0])
         found = self._close_detector.detect(np.ascontiguousarray(part))
+        if not found:
+            return None
+        offset = np.array([area.left, area.top, 0, 0])
         overlaps = overlap_of_all([box], [as_array(face.box) + offset for face in found])[0]
-        if not len(found) or overlaps.max() < _LEAST_ALIKE:
+        if overlaps.max() < _MIN_SAME_OVERLAP:
             return None
         face = found[int(overlaps.argmax())]
         moved = replace(face.box, left=face.box.left + area.left, top=face.box.top + area.top)
-        landmarks = face.landmarks
-        if landmarks is not None:
-            landmarks = landmarks + np.array([area.left, area.top], np.float32)
+        shift = np.array([area.left, area.top], np.float32)
+        landmarks = None if face.landmarks is None else face.landmarks + shift
         return Face(moved, face.score, landmarks)
 
 
 def _as_box(box: FloatBox, size: tuple[int, int]) -> Box:
-    """Four numbers as a box, clamped to a frame of this width and height."""
+    """Round four numbers to a box, clamped to a frame of this width and height."""
     left, top, width, height = (round(float(value)) for value in box)
     return Box(left, top, max(1, width), max(1, height)).clamped(*size)
 
 
 def _watched(track: Track, size: tuple[int, int]) -> WatchedFace:
-    """A face followed, as others get to see it."""
+    """The public view of a track."""
     identity = track.identity
     return WatchedFace(
         track=track.number,
@@ -245,14 +241,6 @@ def _watched(track: Track, size: tuple[int, int]) -> WatchedFace:
         embedding=identity.embedding,
         is_missed=track.misses > 0,
     )
-
-
-DEFAULT_DETECTOR = "haar"
-# Live, faces of a fifteenth of the frame's height are found: a person at the far end of a room. A
-# file waits, so that faces of half that size can be looked for, in four times the time.
-LIVE_WIDTH, RECORDED_WIDTH = 640, 1280
-_HAAR_SMALLEST = 24
-_USUAL_SHAPE = 9 / 16
 
 
 def watch(
@@ -267,19 +255,19 @@ def watch(
         source: A webcam's number, an address, the path of a video file, or a source opened by
             ``open_source``.
         model: The encoder and the enrolled people.
-        detector: Finds the faces in the frames: the name of a known one, a detector, or None for
-            the fastest. The model's own detector only finds those of its photos.
-        settings: How much is looked at.
+        detector: Finds the faces in the frames: a known detector's name, a detector, or None for
+            the fastest. The model's own detector serves its photos only.
+        settings: The amount of work done for each frame.
 
     Yields:
-        Each frame with the faces in it. A live source passes over the frames that come while one
-        is looked at; a file gives all of them.
+        Each frame with the faces in it. A live source passes over the frames that come during the
+        work on one; a file gives every frame.
 
     Raises:
-        VideoError: The source is not there, is no video, or was lost and did not come back.
+        VideoError: The source cannot be opened, is no video, or was lost and did not come back.
         InputError: No such source or detector.
 
-    Example:
+    Examples:
         >>> from face_encode import Face_Encode_Model, watch
         >>> model = Face_Encode_Model()
         >>> report = model.fit_dataset("verify_dataset", progress=False)
@@ -299,26 +287,26 @@ def watch(
 def video_detector(
     detector: str | Detector | None = None, width: int | None = None, *, is_live: bool = True
 ) -> Detector:
-    """The detector for video.
+    """Open the detector for a video.
 
     Args:
-        detector: A name, a detector, or None for the fastest.
-        width: Frames are shrunk to about this width before it looks at them; None for what suits
-            the source. A detector that has no bound on the pixels looks at them as they are.
-        is_live: Whether frames are lost where it takes long.
+        detector: A name, a detector, or None for the fastest, ``"haar"``.
+        width: Shrink frames to about this width for the detector; None for a width that suits the
+            source. A detector without a bound on its pixels gets whole frames.
+        is_live: Whether a slow detector costs frames.
 
     Raises:
         InputError: No such detector, or a width below 64.
     """
     chosen: Detector
-    if detector is None or detector == DEFAULT_DETECTOR:
-        chosen = HaarDetector(smallest=_HAAR_SMALLEST)
+    if detector is None or detector == "haar":
+        chosen = HaarDetector(smallest=_MIN_HAAR_FACE)
         if width is None:
-            width = LIVE_WIDTH if is_live else RECORDED_WIDTH
+            width = _LIVE_WIDTH if is_live else _RECORDED_WIDTH
     else:
         chosen = load_detector(detector) if isinstance(detector, str) else detector
     if width is None or not dataclasses.is_dataclass(chosen) or not hasattr(chosen, "max_pixels"):
         return chosen
     check_count(width, "width", least=64)
-    changed: Detector = dataclasses.replace(chosen, max_pixels=round(width * width * _USUAL_SHAPE))
+    changed: Detector = replace(chosen, max_pixels=round(width * width * _USUAL_ASPECT))
     return changed

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,10 @@ from face_encode.cli import main
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.reading import read_image
 from face_encode.types import ImageArray
+from face_encode.video.frames import Frame, WatchedFrame
 from face_encode.video.output import Recorder
 from face_encode.video.sources import RecordedVideo
+from face_encode.video.watcher import Watcher
 from tests.conftest import VERIFY_DATASET
 from tests.video.streaming import streaming
 
@@ -42,16 +43,16 @@ def video(ada: ImageArray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_file_is_watched_recorded_and_told_of(
+def test_a_file_is_watched_recorded_and_reported(
     video: Path, gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output, events = tmp_path / "out.mp4", tmp_path / "events.jsonl"
     arguments = ["watch", str(video), "--people", str(gallery), "--headless", "--json"]
     arguments += ["--detector", "dlib_hog", "--every", "2", "--max-seconds", "1.5"]
     assert main([*arguments, "--output", str(output), "--events", str(events)]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["frames"] == 16
-    (appearance,) = told["appearances"]
+    report = json.loads(capsys.readouterr().out)
+    assert report["frames"] == 16
+    (appearance,) = report["appearances"]
     assert (appearance["name"], appearance["from"]) == ("Ada_Mirova", 0.0)
     (line,) = events.read_text().splitlines()
     assert json.loads(line) == {"source": str(video), **appearance}
@@ -63,22 +64,31 @@ def test_a_file_is_watched_recorded_and_told_of(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_and_keeps_what_was_recorded(
-    number: int, ada: ImageArray, gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_signal_ends_it_and_finishes_the_recording(
+    number: int,
+    ada: ImageArray,
+    gallery: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     output, events = tmp_path / "out.mp4", tmp_path / "events.jsonl"
     before = signal.getsignal(number)
 
+    named, unspied = threading.Semaphore(0), Watcher.look
+
+    def look(watcher: Watcher, frame: Frame) -> WatchedFrame:
+        watched = unspied(watcher, frame)
+        if any(face.name == "Ada_Mirova" for face in watched.faces):
+            named.release()
+        return watched
+
     def send() -> None:
-        # Recording has begun where its temporary file has something in it.
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            if any(path.stat().st_size for path in tmp_path.glob(".out-*.mp4")):
-                break
-            time.sleep(0.05)
-        time.sleep(4)
+        for _ in range(5):
+            named.acquire(timeout=60)
         os.kill(os.getpid(), number)
 
+    monkeypatch.setattr(Watcher, "look", look)
     with streaming(lambda _: ada, 10) as server:
         thread = threading.Thread(target=send)
         thread.start()

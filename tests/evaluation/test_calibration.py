@@ -8,11 +8,14 @@ import pytest
 
 from face_encode.errors import InputError
 from face_encode.evaluation import calibration as module
-from face_encode.evaluation.calibration import calibrate, fit_logistic, search_all, unit_length
+from face_encode.evaluation.calibration import calibrate, fit_logistic, search_all
+from face_encode.evaluation.faces import unit_length
 from face_encode.gallery.thresholds import Calibration
+from tests.evaluation.invented import at_angles
 
 
 def invented_people(people: int, photos: int, seed: int = 0, noise: float = 0.6) -> tuple[Any, Any]:
+    """Embeddings of people: a centre each, photos scattered around it."""
     random = np.random.default_rng(seed)
     centres = np.repeat(random.normal(size=(people, 32)), photos, axis=0)
     vectors = 0.5 + centres + noise * random.normal(size=centres.shape)
@@ -153,12 +156,6 @@ def test_similarities_the_wrong_way_round_are_refused() -> None:
         fit_logistic([0.1, 0.9], [False, False])
 
 
-def at_angles(*degrees: float) -> Any:
-    """Unit vectors in the plane: the cosine of two is that of the angle between them."""
-    radians = np.deg2rad(degrees)
-    return np.stack([np.cos(radians), np.sin(radians)], axis=1)
-
-
 # ann 0 and 10 degrees, bo 30 and 60, cy 90.
 VECTORS = at_angles(0, 10, 30, 60, 90)
 NAMES = ["ann", "ann", "bo", "bo", "cy"]
@@ -166,14 +163,6 @@ NAMES = ["ann", "ann", "bo", "bo", "cy"]
 
 def cosine(degrees: float) -> float:
     return float(np.cos(np.deg2rad(degrees)))
-
-
-def invented_people_of_searches(people: int, photos: int, seed: int = 0) -> tuple[Any, Any]:
-    """Embeddings of people: a centre each, photos scattered around it."""
-    random = np.random.default_rng(seed)
-    centres = np.repeat(random.normal(size=(people, 32)), photos, axis=0)
-    vectors = 0.5 + centres + 0.6 * random.normal(size=centres.shape)
-    return vectors, np.repeat(np.arange(people), photos)
 
 
 def test_five_photos_by_hand() -> None:
@@ -206,7 +195,7 @@ def test_false_alarm_rate_of_one_photo_is_the_false_match_rate() -> None:
 
 @pytest.mark.parametrize("enrolled", [1, 2, 3])
 def test_false_alarm_rate_equals_trying_every_gallery(enrolled: int) -> None:
-    vectors, names = invented_people_of_searches(4, 2, seed=3)
+    vectors, names = invented_people(4, 2, seed=3)
     found = search_all(vectors, names)
     unit = unit_length(vectors)
     threshold = float(np.median(found.tail))
@@ -224,7 +213,7 @@ def test_false_alarm_rate_equals_trying_every_gallery(enrolled: int) -> None:
 @pytest.mark.parametrize("enrolled", [1, 10, 97])
 @pytest.mark.parametrize("rate", [0.02, 0.1, 0.5])
 def test_the_threshold_is_the_lowest_that_keeps_the_rate(enrolled: int, rate: float) -> None:
-    found = search_all(*invented_people_of_searches(33, 3))
+    found = search_all(*invented_people(33, 3))
     threshold = found.threshold(min(enrolled, int(found.strangers.min())), rate)
     enrolled = min(enrolled, int(found.strangers.min()))
     assert found.false_alarm_rate(threshold, enrolled) <= rate
@@ -234,9 +223,9 @@ def test_the_threshold_is_the_lowest_that_keeps_the_rate(enrolled: int, rate: fl
 def test_of_many_photos_only_the_tail_is_kept_and_says_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    vectors, names = invented_people_of_searches(60, 5)
+    vectors, names = invented_people(60, 5)
     whole = search_all(vectors, names)
-    monkeypatch.setattr(module, "_ALL_KEPT", 100)
+    monkeypatch.setattr(module, "_MAX_WITH_WHOLE_TAIL", 100)
     part = search_all(vectors, names)
     assert len(part.tail) < 0.1 * len(whole.tail)
     for enrolled in (1, 10, 200):
@@ -244,12 +233,12 @@ def test_of_many_photos_only_the_tail_is_kept_and_says_the_same(
 
 
 def test_more_photos_than_the_most_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_PHOTOS", 50)
-    assert search_all(*invented_people_of_searches(60, 5)).photos == 50
+    monkeypatch.setattr(module, "MAX_PHOTOS", 50)
+    assert search_all(*invented_people(60, 5)).photos == 50
 
 
 def test_bootstrapped_thresholds_lie_around_the_threshold() -> None:
-    found = search_all(*invented_people_of_searches(150, 2))
+    found = search_all(*invented_people(150, 2))
     verification = found.verification_thresholds(0.01, 200, 0)
     assert verification.min() < found.threshold(1, 0.01) < verification.max()
     search = found.search_thresholds(0.1, 200, 0)
@@ -257,13 +246,13 @@ def test_bootstrapped_thresholds_lie_around_the_threshold() -> None:
 
 
 def test_the_tail_scale_is_the_mean_excess() -> None:
-    found = search_all(*invented_people_of_searches(100, 2))
+    found = search_all(*invented_people(100, 2))
     decile, *above = np.sort(found.best)[-21:]
     assert found.tail_scale() == pytest.approx(np.mean(above) - decile)
 
 
 def test_a_person_with_many_photos_does_not_set_the_threshold_alone() -> None:
-    vectors, names = invented_people_of_searches(200, 2)
+    vectors, names = invented_people(200, 2)
     even = search_all(vectors, names)
     # One photo two hundred times over, beside a stranger's.
     double = vectors[-1] + 0.01

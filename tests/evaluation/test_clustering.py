@@ -7,11 +7,7 @@ import pytest
 
 from face_encode.errors import InputError, MissingExtraError
 from face_encode.evaluation.clustering import b_cubed, cluster_faces
-
-
-def at_angles(*degrees: float) -> np.ndarray:
-    radians = np.deg2rad(degrees)
-    return np.stack([np.cos(radians), np.sin(radians)], axis=1)
+from tests.evaluation.invented import at_angles
 
 
 def test_b_cubed_of_bagga_and_baldwin() -> None:

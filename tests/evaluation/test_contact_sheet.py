@@ -9,11 +9,9 @@ from PIL import Image
 
 from face_encode.errors import InputError
 from face_encode.evaluation.contact_sheet import (
-    RIGHT_COLOUR,
-    UNNAMED_COLOUR,
-    WRONG_COLOUR,
-    answers,
+    COLOURS,
     check_sheet_path,
+    verdict,
     write_contact_sheet,
 )
 from face_encode.evaluation.faces import EmbeddedFaces
@@ -55,9 +53,12 @@ NAMES = ["Ada Lovelace", "Bo", "Bo", "王小明 with a very long name indeed", "
 NEARNESS = [(0.95, 0.8), (0.92, 0.91), (0.8, 0.89), (0.2, 0.97), (0.1, 0.2), (np.nan, np.nan)]
 
 
-def test_each_answer_has_its_colour_and_mistakes_come_first() -> None:
-    listed = answers(measured(NAMES, NEARNESS))
-    assert [(each.row, each.verdict) for each in listed] == [
+KINDS = ["wrong"] * 2 + ["unnamed"] * 3 + ["right"]
+
+
+def test_mistakes_come_first_and_right_names_last() -> None:
+    listed = measured(NAMES, NEARNESS).answers()
+    assert [(each.row, verdict(each)) for each in listed] == [
         (3, "→ Bo"),
         (1, "→ Ada Lovelace"),
         (2, "unknown"),
@@ -65,8 +66,7 @@ def test_each_answer_has_its_colour_and_mistakes_come_first() -> None:
         (5, "no face found"),
         (0, "✓"),
     ]
-    colours = [WRONG_COLOUR] * 2 + [UNNAMED_COLOUR] * 3 + [RIGHT_COLOUR]
-    assert [each.colour for each in listed] == colours
+    assert [each.kind for each in listed] == KINDS
 
 
 def test_the_sheet_shows_every_face_in_its_frame(tmp_path: Path) -> None:
@@ -74,9 +74,9 @@ def test_the_sheet_shows_every_face_in_its_frame(tmp_path: Path) -> None:
     pixels = np.asarray(Image.open(page).convert("RGB"))
     # Frames of 152 pixels, 4 wide; of one cell's rows, the line just inside the frame's top.
     line = pixels[64 + 8 + 1]
-    for place, colour in enumerate([WRONG_COLOUR] * 2 + [UNNAMED_COLOUR] * 3 + [RIGHT_COLOUR]):
+    for place, kind in enumerate(KINDS):
         cell = line[8 + place * 160 : 8 + place * 160 + 152]
-        assert (cell == colour).all()
+        assert (cell == COLOURS[kind]).all()
     # Photos are inside the frames, and texts below them.
     inside = pixels[80:200, 16:150]
     assert len(np.unique(inside.reshape(-1, 3), axis=0)) > 100
@@ -112,15 +112,8 @@ def test_the_command_draws_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     (probes / "A Stranger").mkdir()
     (probes / "A Stranger" / "1.jpg").symlink_to(EXAMPLES / "stranger.jpg")
     sheet = tmp_path / "sheet.png"
-    command = [
-        "evaluate",
-        "people",
-        str(VERIFY_DATASET),
-        str(probes),
-        "--contact-sheet",
-        str(sheet),
-    ]
-    assert cli.main(command) == 0
+    command = ["evaluate", "people", VERIFY_DATASET, probes, "--contact-sheet", sheet]
+    assert cli.main([str(word) for word in command]) == 0
     printed = capsys.readouterr().out
     assert "3 of 3 photos answered right (100.0 %" in printed
     assert f"contact sheet: {sheet}" in printed

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from face_encode.detectors.base import Detector
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import InputError
-from face_encode.evaluation.faces import central_face, largest_face, measure_speeds, similarities
-from face_encode.types import Box, Face
+from face_encode.evaluation.faces import central_face, embed_faces, measure_speeds, similarities
+from face_encode.types import Box, Face, ImageArray
 
 
 def face(left: int, top: int, side: int) -> Face:
@@ -19,9 +20,34 @@ def face(left: int, top: int, side: int) -> Face:
 
 
 def test_a_bystander_at_the_edge_is_not_meant_although_larger() -> None:
-    faces = [face(0, 0, 100), face(80, 80, 90)]
-    assert largest_face(faces, (250, 250)) == 0
-    assert central_face(faces, (250, 250)) == 1
+    assert central_face([face(0, 0, 100), face(80, 80, 90)], (250, 250)) == 1
+
+
+class TwoFaces(Detector):
+    """Finds a large face in the corner and a smaller one in the middle, but in blue none."""
+
+    name = "two"
+
+    def detect(self, image: ImageArray) -> list[Face]:
+        return [] if image[0, 0, 2] > 200 else [face(0, 0, 100), face(80, 80, 90)]
+
+
+def test_the_largest_face_counts_unless_another_is_chosen(tmp_path: Path, tiny: Encoder) -> None:
+    photos = [tmp_path / "a.png", tmp_path / "blue.png", tmp_path / "none.png"]
+    random = np.random.default_rng(0)
+    Image.fromarray(random.integers(0, 200, (250, 250, 3), np.uint8)).save(photos[0])
+    Image.new("RGB", (250, 250), "blue").save(photos[1])
+    largest = embed_faces(photos, TwoFaces(), tiny, workers=1, progress=False)
+    central = embed_faces(photos, TwoFaces(), tiny, central_face, workers=1, progress=False)
+    for faces, side in ((largest, 100), (central, 90)):
+        chosen, *others = faces.faces
+        assert chosen is not None
+        assert (chosen.box.width, others) == (side, [None, None])
+        assert faces.found.tolist() == [True, False, False]
+        assert np.isfinite(faces.embeddings).all(axis=1).tolist() == [True, False, False]
+        assert np.isfinite(faces.sharpness).tolist() == [True, False, False]
+        assert [photo for photo, _ in faces.not_found()] == [str(each) for each in photos[1:]]
+    assert not np.allclose(largest.embeddings[0], central.embeddings[0])
 
 
 def test_a_tiny_face_in_the_middle_is_not_meant() -> None:
@@ -46,6 +72,7 @@ def test_similarities_by_hand() -> None:
         similarities(first, second[:2])
 
 
+@pytest.mark.data
 def test_every_part_of_real_photos_takes_time(lfw_photos: Path, encoder: Encoder) -> None:
     photos = sorted((lfw_photos).glob("*/*.jpg"))[:4]
     # Where other programs take the processor for a moment, that moment is measured too.

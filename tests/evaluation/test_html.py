@@ -3,23 +3,17 @@ from __future__ import annotations
 import base64
 import io
 import re
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
-from face_encode.errors import InputError
-from face_encode.evaluation.html import (
-    HEIGHT,
-    WIDTH,
-    Axis,
-    Chart,
-    Page,
-    check_report_path,
-    thumbnail,
-)
+from face_encode.errors import InputError, MissingExtraError
+from face_encode.evaluation.html import COLOURS, Page, chart_svg, check_report_path, thumbnail
 from face_encode.types import Box, Face
 
 
@@ -36,11 +30,12 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
     page.table(["<i>"], [["<u>"]])
     page.charts([("<svg/>", "<c>")])
     page.cards([(["<img>"], "<d>")])
+    page.not_found([("<e>", "<f>")])
     path = tmp_path / "report.html"
     page.write(path)
     text = path.read_text(encoding="utf-8")
     assert text == page.html()
-    for raw in ("<b>", "<script>", "<i>", "<u>", "<c>", "<d>"):
+    for raw in ("<b>", "<script>", "<i>", "<u>", "<c>", "<d>", "<e>", "<f>"):
         assert raw not in text
     assert "<svg/>" in text
     assert "a &amp; b" in text
@@ -76,46 +71,38 @@ def test_a_report_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         Page("x").write(tmp_path / "report.html")
 
 
-def test_a_linear_axis() -> None:
-    axis = Axis("x", 0.7, 1.0)
-    np.testing.assert_allclose(axis.share([0.7, 0.85, 1.0, 2.0]), [0, 0.5, 1, 1])
-    assert axis.ticks() == [0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0]
-
-
-def test_a_logarithmic_axis() -> None:
-    axis = Axis("x", 1e-4, 1, logarithmic=True)
-    np.testing.assert_allclose(axis.share([0, 1e-4, 1e-2, 1]), [0, 0, 0.5, 1])
-    assert axis.ticks() == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1, 1])
-
-
-@pytest.mark.parametrize(("lower", "upper", "logarithmic"), [(1, 1, False), (0, 1, True)])
-def test_an_axis_that_does_not_rise_is_refused(
-    lower: float, upper: float, logarithmic: bool
+def test_charts_without_matplotlib_are_refused_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(InputError, match="rises"):
-        Axis("x", lower, upper, logarithmic)
+    check_report_path(tmp_path / "report.html", charts=True)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    check_report_path(tmp_path / "report.html")
+    with pytest.raises(MissingExtraError, match=re.escape('pip install "face_encode[report]"')):
+        check_report_path(tmp_path / "report.html", charts=True)
 
 
-def test_a_chart_is_well_formed_and_everything_lies_inside() -> None:
-    chart = Chart("a <title>", Axis("x & y", 0, 1), Axis("rate", 0, 1))
-    chart.line([0, 1], [0, 5], "a", "same & different")
-    chart.band([0, 1], [0, 0.1], [0.2, 0.3], "b")
-    chart.bars([0, 0.5, 1], [0.2, 0.9], "c", "<bars>")
-    chart.marker(0.9, "threshold")
-    svg = chart.svg()
+def test_a_chart_is_one_element_that_refers_to_nothing() -> None:
+    def draw(axes: Axes) -> None:
+        axes.set(xscale="log", xlim=(1e-3, 1))
+        axes.plot([1e-3, 1], [0, 1], color=COLOURS["a"], label="same & different")
+        axes.axvline(0.5, label="<marker>")
+
+    svg = chart_svg("a <title>", "x & y", "rate", draw)
+    assert svg == chart_svg("a <title>", "x & y", "rate", draw)
     root = ElementTree.fromstring(svg)
+    assert root.tag == "svg"
     assert root.attrib["aria-label"] == "a <title>"
-    texts = [element.text for element in root.iter("text")]
-    for text in ("x & y", "same & different", "<bars>", "threshold"):
+    texts = ["".join(element.itertext()) for element in root.iter("text")]
+    for text in ("x & y", "rate", "same & different", "<marker>"):
         assert text in texts
-    for points in re.findall(r'points="([^"]+)"', svg):
-        places = np.array([pair.split(",") for pair in points.split()], float)
-        assert (places >= 0).all()
-        assert (places <= [WIDTH, HEIGHT]).all()
+    for outside in ("http", "url(", "<?xml", "<!DOCTYPE"):
+        assert outside not in svg
 
 
-def test_a_line_goes_where_the_axes_say() -> None:
-    chart = Chart("t", Axis("x", 0, 1), Axis("y", 0, 1))
-    chart.line([0, 1], [0, 1], "a")
-    (points,) = re.findall(r'<polyline class="line a" points="([^"]+)"', chart.svg())
-    assert points == "62.0,330.0 544.0,14.0"
+def test_a_chart_has_the_colours_of_the_page() -> None:
+    svg = chart_svg("t", "x", "y", lambda axes: axes.fill_between([0, 1], 1, color=COLOURS["b"]))
+    page = Page("t").html()
+    for name in ("ink", "grid", "b"):
+        assert f"var(--{name})" in svg
+        assert f"--{name}: {COLOURS[name]};" in page
+    assert not any(colour in svg for colour in COLOURS.values())

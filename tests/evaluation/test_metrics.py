@@ -19,7 +19,7 @@ from face_encode.evaluation.metrics import (
     threshold_at_far,
     verification_accuracy,
 )
-from tests.evaluation.invented_pairs import SAME, SCORES, random_pairs
+from tests.evaluation.invented import SAME, SCORES, random_pairs
 
 
 def test_the_best_threshold_of_ten_pairs_makes_one_error() -> None:

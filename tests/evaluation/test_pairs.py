@@ -172,6 +172,7 @@ def test_missing_files_are_refused(photos: Path, tmp_path: Path) -> None:
         read_pairs(binary, photos)
 
 
+@pytest.mark.data
 def test_the_development_list_of_lfw(lfw_photos: Path, lfw_pairs: Path) -> None:
     pairs = read_pairs(lfw_pairs, lfw_photos)
     assert len(pairs) == 2200

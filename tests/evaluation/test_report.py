@@ -53,6 +53,9 @@ def test_the_report_shows_the_mistakes_and_needs_nothing_else(tmp_path: Path) ->
     assert "0.940: photo1.png / photo1.png" in text
     assert "no face found" in text
     assert "4.2" in text
+    assert text.count("<svg") == 3
+    for label in ("same person", "different people", "misses (FRR)", "10 false matches", ">0.01<"):
+        assert label in text
     for outside in ("http:", "https:", "<script", "<link", "url("):
         assert outside not in text
 

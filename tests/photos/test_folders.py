@@ -12,14 +12,14 @@ import pytest
 from face_encode.errors import DatasetError, EmbeddingFileError, InputError
 from face_encode.photos.folders import (
     PHOTO_SUFFIXES,
-    Place,
+    Location,
     is_address,
     list_photos,
+    location_of,
     people_in,
     photos_below,
     photos_by_label,
     photos_in,
-    place_of,
 )
 
 
@@ -103,9 +103,13 @@ def test_a_path_an_address_and_what_is_shown_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert place_of("photos") == place_of(Path("photos")) == Place("", str(tmp_path / "photos"))
-    assert place_of(f"file://{tmp_path}/photos") == place_of("photos")
-    remote = place_of("s3://KEY:SECRET@bucket/a/b.parquet/?region=us-east-1")
+    assert (
+        location_of("photos")
+        == location_of(Path("photos"))
+        == Location("", str(tmp_path / "photos"))
+    )
+    assert location_of(f"file://{tmp_path}/photos") == location_of("photos")
+    remote = location_of("s3://KEY:SECRET@bucket/a/b.parquet/?region=us-east-1")
     assert (remote.path, remote.suffix, remote.is_local) == (
         "bucket/a/b.parquet",
         ".parquet",
@@ -120,11 +124,11 @@ def test_a_path_an_address_and_what_is_shown_of_it(
 @pytest.mark.parametrize("address", ["nothing://x/y", "s3://", "s3://a\0b", "https://x.org/y", ""])
 def test_what_is_no_place_is_refused(address: str) -> None:
     with pytest.raises(InputError):
-        place_of(address)
+        location_of(address)
 
 
 def test_files_are_written_whole_read_and_deleted(tmp_path: Path) -> None:
-    folder = place_of(tmp_path / "new")
+    folder = location_of(tmp_path / "new")
     assert (folder.kind(), folder.names()) == ("nothing", [])
     for name in ("b", "a"):
         with folder.below(name).writing(EmbeddingFileError) as file:
@@ -147,17 +151,17 @@ def test_photos_of_a_folder_with_their_states(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(name.encode())
     (tmp_path / "gone.jpg").symlink_to("nowhere")
     os.utime(tmp_path / "a.webp", ns=(5, 7))
-    listing = list_photos(place_of(tmp_path))
+    listing = list_photos(location_of(tmp_path))
     assert listing.names == ["a.webp", "b/1.PNG", "b/2.jpg", "gone.jpg"]
     assert listing.states[[0, -1]].tolist() == [[6, 7], [-1, -1]]
     with pytest.raises(DatasetError, match="no such folder"):
-        list_photos(place_of(tmp_path / "none"))
+        list_photos(location_of(tmp_path / "none"))
 
 
 def test_a_store_lists_the_same_photos_as_a_folder(bucket: str, tmp_path: Path) -> None:
     names = ["a.webp", "b/1.PNG", "b/2.jpg"]
     others = [".hidden/x.jpg", "b/.y.jpg", "notes.txt"]
-    top = place_of(bucket.format("listed"))
+    top = location_of(bucket.format("listed"))
     for name in (*names, *others):
         with top.below(name).writing(EmbeddingFileError) as file:
             file.write(name.encode())
@@ -171,10 +175,10 @@ def test_a_store_lists_the_same_photos_as_a_folder(bucket: str, tmp_path: Path) 
         raise RuntimeError
     assert "half" not in top.names()
     with pytest.raises(DatasetError, match="no such folder"):
-        list_photos(place_of(bucket.format("none")))
+        list_photos(location_of(bucket.format("none")))
     with pytest.raises(DatasetError, match="a file, not a folder"):
         list_photos(top.below("a.webp"))
-    nowhere = Place(top.address, "nobody/x")
+    nowhere = Location(top.address, "nobody/x")
     told = pytest.raises(EmbeddingFileError, match="cannot write s3://nobody/x")
     with told, nowhere.writing(EmbeddingFileError) as file:
         file.write(b"x")

@@ -29,7 +29,6 @@ from face_encode.photos.reading import (
     local_photo,
     read_image,
     read_photo,
-    rgb_of,
 )
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
@@ -147,8 +146,8 @@ def test_bytes_from_outside_reach_few_decoders(tmp_path: Path) -> None:
 
 
 def test_pillows_images_become_rgb() -> None:
-    np.testing.assert_array_equal(rgb_of(Image.fromarray(PHOTO)), PHOTO)
-    grey = rgb_of(Image.fromarray(PHOTO).convert("L"))
+    np.testing.assert_array_equal(decode_image(Image.fromarray(PHOTO)), PHOTO)
+    grey = decode_image(Image.fromarray(PHOTO).convert("L"))
     assert grey.shape == PHOTO.shape
     assert grey.dtype == np.uint8
 
@@ -339,8 +338,7 @@ def test_a_bomb_is_refused_in_every_form(monkeypatch: pytest.MonkeyPatch) -> Non
     for form in (PNG, BASE64, Image.fromarray(PHOTO)):
         with pytest.raises(ImageError, match="at most 47 pixels"):
             read_photo(form)
-    for module in ("images", "photo_inputs"):
-        monkeypatch.setattr(f"face_encode.{module}.MAX_BYTES", len(PNG) - 1)
+    monkeypatch.setattr("face_encode.photos.reading.MAX_BYTES", len(PNG) - 1)
     files: list[Any] = [PNG, io.BytesIO(PNG)]
     for form in files:
         with pytest.raises(ImageError, match="too large to be a photo"):

@@ -1,122 +1,29 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from face_encode.errors import EmbeddingFileError, GalleryError
-from face_encode.pipeline.checkpoint import Journal, UnfinishedRun
+from face_encode.errors import GalleryError
+from face_encode.files import state_of
+from face_encode.pipeline.checkpoint import Checkpoint, Run
 from face_encode.pipeline.embedding import NO_FACE, EmbeddedPhoto
 from face_encode.types import Box, Face
 
-
-def opened(path: Path, heading: bytes = b"run 1", restart: bool = False) -> Journal:
-    return Journal(path, heading, EmbeddingFileError, restart=restart)
+SETTINGS: dict[str, Any] = {"run": "test", "fingerprint": "abc", "embedding_size": 4}
 
 
-def contents(path: Path) -> list[bytes]:
-    with opened(path) as journal:
-        records = list(journal.records())
-        assert [journal.read(place) for place, _ in records] == [record for _, record in records]
-        return [record for _, record in records]
-
-
-def test_records_are_read_as_they_were_added(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "journal"
-    with opened(path) as journal:
-        places = [journal.append(record) for record in (b"one", b"", b"three" * 100_000)]
-        assert journal.read(places[0]) == b"one"
-        assert [place for place, _ in journal.records()] == places
-    assert contents(path) == [b"one", b"", b"three" * 100_000]
-    with opened(path) as journal:
-        journal.append(b"four")
-    assert contents(path)[3:] == [b"four"]
-    with opened(path, restart=True) as journal:
-        assert list(journal.records()) == []
-        journal.remove()
-    assert not path.exists()
-
-
-def test_cut_off_anywhere_it_goes_on_behind_the_last_whole_record(tmp_path: Path) -> None:
-    path = tmp_path / "journal"
-    records = [bytes([number]) * 9 for number in range(3)]
-    with opened(path) as journal:
-        ends = [journal.append(record) + 12 + 9 for record in records]
-    whole = path.read_bytes()
-    for length in range(len(whole) + 1):
-        path.write_bytes(whole[:length])
-        kept = records[: sum(end <= length for end in ends)]
-        with opened(path) as journal:
-            assert [record for _, record in journal.records()] == kept
-            assert journal.read(journal.append(b"more")) == b"more"
-        assert contents(path) == [*kept, b"more"]
-
-
-def test_what_is_damaged_is_cut_off(tmp_path: Path) -> None:
-    path = tmp_path / "journal"
-    with opened(path) as journal:
-        journal.append(b"one")
-        second = journal.append(b"two")
-        journal.append(b"three")
-    damaged = bytearray(path.read_bytes())
-    damaged[second + 13] ^= 1
-    path.write_bytes(damaged)
-    assert contents(path) == [b"one"]
-
-
-def test_another_runs_journal_is_refused_and_stays(tmp_path: Path) -> None:
-    path = tmp_path / "journal"
-    with opened(path) as journal:
-        journal.append(b"one")
-    whole = path.read_bytes()
-    with pytest.raises(EmbeddingFileError, match=r"run 1.*--restart.*Received: run 2"):
-        opened(path, b"run 2")
-    assert path.read_bytes() == whole
-    with opened(path, b"run 2", restart=True) as journal:
-        assert list(journal.records()) == []
-        assert journal.read(journal.append(b"two")) == b"two"
-
-
-@pytest.mark.parametrize("restart", [False, True])
-def test_a_file_of_something_else_is_never_written_over(tmp_path: Path, restart: bool) -> None:
-    path = tmp_path / "journal"
-    path.write_text("Dear diary, today")
-    with pytest.raises(EmbeddingFileError, match="is no journal"):
-        opened(path, restart=restart)
-    assert path.read_text() == "Dear diary, today"
-
-
-def test_where_it_cannot_be_written_that_is_told(tmp_path: Path) -> None:
-    with pytest.raises(EmbeddingFileError, match="is in the way: it is a folder"):
-        opened(tmp_path)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(EmbeddingFileError, match="cannot write"):
-        opened(tmp_path / "file" / "journal")
-
-
-@pytest.mark.skipif(os.name != "posix", reason="locks files the POSIX way")
-def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
-    path = tmp_path / "journal"
-    script = (
-        "import sys; from pathlib import Path\n"
-        "from face_encode.errors import EmbeddingFileError\n"
-        "from face_encode.pipeline.checkpoint import Journal\n"
-        "Journal(Path(sys.argv[1]), b'run 1', EmbeddingFileError)\n"
-    )
-    command = [sys.executable, "-c", script, str(path)]
-    with opened(path):
-        second = subprocess.run(command, capture_output=True, text=True)
-        assert second.returncode == 1
-        assert "another process is at work" in second.stderr
-    assert subprocess.run(command).returncode == 0
-
-
-SETTINGS = {"run": "test", "fingerprint": "abc"}
+def opened(folder: Path, restart: bool = False, **settings: Any) -> Checkpoint:
+    path = folder / "photos.unfinished"
+    return Checkpoint(path, {**SETTINGS, **settings}, GalleryError, restart=restart)
 
 
 def photo_files(folder: Path, count: int) -> list[str]:
@@ -138,24 +45,26 @@ def embedded(photo: str, faces: int, kept: int) -> EmbeddedPhoto:
     )
 
 
-def opened_of_resuming(folder: Path, restart: bool = False) -> UnfinishedRun:
-    path = folder / "journal.unfinished"
-    return UnfinishedRun(path, SETTINGS, GalleryError, restart=restart)
+def keep(checkpoint: Checkpoint, folder: Path, *batch: EmbeddedPhoto) -> None:
+    checkpoint.keep((photo.photo, state_of(folder / photo.photo), photo) for photo in batch)
+
+
+def done(checkpoint: Checkpoint | None, photos: list[str], folder: Path) -> list[int]:
+    return Run(photos, checkpoint, "Testing", top=folder, progress=False).done
 
 
 def test_results_come_back_as_they_were_kept(tmp_path: Path) -> None:
     photos = photo_files(tmp_path, 4)
     batch = [embedded("0.png", 3, 3), embedded("1.png", 0, 0), embedded("2.png", 2, 1)]
-    with opened_of_resuming(tmp_path) as run:
-        assert run.resume(photos, tmp_path) == 0
-        for row in range(3):
-            run.begin(row)
-        run.keep(batch)
-    with opened_of_resuming(tmp_path) as run:
-        assert run.resume(photos, tmp_path) == 3
-        assert [run.is_done(row) for row in range(4)] == [True, True, True, False]
-        for row, former in enumerate(batch):
-            result = run.result(row)
+    folder = tmp_path / "new"
+    with opened(folder) as checkpoint:
+        assert done(checkpoint, photos, tmp_path) == []
+        keep(checkpoint, tmp_path, *batch)
+    with opened(folder) as checkpoint:
+        run = Run(photos, checkpoint, "Testing", top=tmp_path, progress=False)
+        assert (run.done, run.waiting) == ([0, 1, 2], [3])
+        for former in batch:
+            result = checkpoint.result(former.photo)
             assert result.photo == former.photo
             assert [(face.box, face.score) for face in result.faces] == [
                 (face.box, face.score) for face in former.faces
@@ -163,85 +72,220 @@ def test_results_come_back_as_they_were_kept(tmp_path: Path) -> None:
             assert (result.size, result.error) == (former.size, former.error)
             assert (result.sharpness, result.digest) == (former.sharpness, former.digest)
             np.testing.assert_array_equal(result.embeddings, former.embeddings)
-        run.remove()
-    with opened_of_resuming(tmp_path) as run:
-        assert run.resume(photos, tmp_path) == 0
+        checkpoint.remove()
+    assert list(folder.iterdir()) == []
+    assert done(None, photos, tmp_path) == []
 
 
 def test_photos_that_changed_or_have_no_path_are_done_again(tmp_path: Path) -> None:
-    photos = [*photo_files(tmp_path, 3), ""]
-    with opened_of_resuming(tmp_path) as run:
-        run.resume(photos, tmp_path)
-        for row in range(4):
-            run.begin(row)
+    photos = photo_files(tmp_path, 3)
+    with opened(tmp_path) as checkpoint:
+        states = [state_of(tmp_path / photo) for photo in photos]
         # Changed while it was on its way through the encoder: what is kept is of the former one.
         (tmp_path / "1.png").write_bytes(bytes(77))
-        run.keep([embedded(photo, 1, 1) for photo in photos])
+        results = [embedded(photo, 1, 1) for photo in photos]
+        checkpoint.keep(
+            zip([*photos, ""], [*states, (-1, -1)], [*results, results[0]], strict=True)
+        )
     (tmp_path / "2.png").unlink()
-    with opened_of_resuming(tmp_path) as run:
-        assert run.resume(photos, tmp_path) == 1
-        assert [run.is_done(row) for row in range(4)] == [True, False, False, False]
+    with opened(tmp_path) as checkpoint:
+        assert done(checkpoint, [*photos, ""], tmp_path) == [0]
 
 
 def test_a_photo_that_could_not_be_read_is_tried_again(tmp_path: Path) -> None:
     photos = photo_files(tmp_path, 2)
     unreadable = replace(embedded("0.png", 0, 0), digest="", error="input/output error")
-    with opened_of_resuming(tmp_path) as run:
-        run.resume(photos, tmp_path)
-        run.begin(0)
-        run.begin(1)
-        run.keep([unreadable, embedded("1.png", 0, 0)])
-    with opened_of_resuming(tmp_path) as run:
-        assert run.resume(photos, tmp_path) == 1
-        assert [run.is_done(row) for row in range(2)] == [False, True]
+    with opened(tmp_path) as checkpoint:
+        keep(checkpoint, tmp_path, unreadable, embedded("1.png", 0, 0))
+    with opened(tmp_path) as checkpoint:
+        assert done(checkpoint, photos, tmp_path) == [1]
 
 
-def test_a_run_with_other_settings_is_refused_unless_it_begins_anew(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.name != "posix", reason="names of other bytes need such a file system")
+def test_a_name_that_is_no_text_is_kept_too(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    with opened(tmp_path) as checkpoint:
+        checkpoint.keep([(name, (1, 2), embedded(name, 1, 1))])
+        assert checkpoint.holds(name, (1, 2))
+        assert checkpoint.result(name).photo == name
+
+
+def test_a_run_with_other_settings_is_refused_unless_it_begins_again(tmp_path: Path) -> None:
     photos = photo_files(tmp_path, 1)
-    with opened_of_resuming(tmp_path) as run:
-        run.resume(photos, tmp_path)
-        run.begin(0)
-        run.keep([embedded("0.png", 1, 1)])
-    path = tmp_path / "journal.unfinished"
+    with opened(tmp_path) as checkpoint:
+        keep(checkpoint, tmp_path, embedded("0.png", 1, 1))
+    whole = (tmp_path / "photos.unfinished").read_bytes()
     with pytest.raises(GalleryError, match=r"other settings.*--restart"):
-        UnfinishedRun(path, {**SETTINGS, "fingerprint": "other"}, GalleryError)
-    with opened_of_resuming(tmp_path, restart=True) as run:
-        assert run.resume(photos, tmp_path) == 0
+        opened(tmp_path, fingerprint="other")
+    assert (tmp_path / "photos.unfinished").read_bytes() == whole
+    with opened(tmp_path) as checkpoint:
+        assert done(checkpoint, photos, tmp_path) == [0]
+    with opened(tmp_path, restart=True, fingerprint="other") as checkpoint:
+        assert done(checkpoint, photos, tmp_path) == []
 
 
 def test_of_other_settings_those_that_differ_are_told(tmp_path: Path) -> None:
-    opened_of_resuming(tmp_path).__exit__(None, None, None)
-    path = tmp_path / "journal.unfinished"
+    with opened(tmp_path):
+        pass
     with pytest.raises(GalleryError) as raised:
-        UnfinishedRun(path, {**SETTINGS, "fingerprint": "other", "raw": True}, GalleryError)
+        opened(tmp_path, fingerprint="other", raw=True)
     assert str(raised.value) == (
-        f'{path} was begun by a run with other settings: {{"fingerprint": "abc"}}. Go on with '
-        'those, or begin anew (--restart). Received: {"fingerprint": "other", "raw": true}'
+        f"{tmp_path / 'photos.unfinished'} was begun by a run with other settings: "
+        '{"fingerprint": "abc"}. Continue with those, or begin again from the first photo '
+        '(--restart). Received: {"fingerprint": "other", "raw": true}'
     )
 
 
 def test_a_run_of_another_engine_is_refused_with_both_ways_out(tmp_path: Path) -> None:
-    path = tmp_path / "journal.unfinished"
-    with UnfinishedRun(path, {**SETTINGS, "engine": "onnx"}, GalleryError):
+    with opened(tmp_path, engine="onnx"):
         pass
     with pytest.raises(GalleryError) as raised:
-        UnfinishedRun(path, {**SETTINGS, "engine": "tensorflow"}, GalleryError)
+        opened(tmp_path, engine="tensorflow")
     for words in ("--encoder-engine onnx", "engine='onnx'", "--restart", "Received: the engine te"):
         assert words in str(raised.value)
-    with UnfinishedRun(path, {**SETTINGS, "engine": "onnx"}, GalleryError):
+    with opened(tmp_path, engine="onnx"):
         pass
 
 
 @pytest.mark.parametrize(
-    "heading", [b'{"fingerprint": "abc", "form": 2, "run": "test"}', b"[]", b"?"]
+    "settings", ['{"fingerprint": "abc", "form": 2, "run": "test"}', "[]", "?"]
 )
-def test_a_journal_of_another_release_is_refused_as_such(tmp_path: Path, heading: bytes) -> None:
-    path = tmp_path / "journal.unfinished"
-    with Journal(path, heading, GalleryError) as journal:
-        journal.append(b"a batch")
+def test_a_checkpoint_of_another_release_is_refused_as_such(tmp_path: Path, settings: str) -> None:
+    with opened(tmp_path) as checkpoint:
+        keep(checkpoint, tmp_path, embedded("0.png", 1, 1))
+    path = tmp_path / "photos.unfinished"
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE settings SET json = ?", [settings])
+    database.close()
     former = path.read_bytes()
     with pytest.raises(GalleryError, match=r"another release of this package.*--restart"):
-        opened_of_resuming(tmp_path)
+        opened(tmp_path)
     assert path.read_bytes() == former
-    with opened_of_resuming(tmp_path, restart=True) as run:
-        assert run.resume(photo_files(tmp_path, 1), tmp_path) == 0
+    with opened(tmp_path, restart=True) as checkpoint:
+        assert done(checkpoint, photo_files(tmp_path, 1), tmp_path) == []
+
+
+def another_database(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE diary (day TEXT)")
+    database.close()
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("write", [lambda path: path.write_text("Dear diary"), another_database])
+def test_a_file_of_something_else_is_never_written_over(
+    tmp_path: Path, write: Any, restart: bool
+) -> None:
+    path = tmp_path / "photos.unfinished"
+    write(path)
+    former = path.read_bytes()
+    with pytest.raises(GalleryError, match=r"is in the way: it is no checkpoint.* Move it"):
+        opened(tmp_path, restart=restart)
+    assert path.read_bytes() == former
+
+
+def test_where_it_cannot_be_written_that_is_told(tmp_path: Path) -> None:
+    (tmp_path / "photos.unfinished").mkdir()
+    with pytest.raises(GalleryError, match="is in the way: it is a folder"):
+        opened(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(GalleryError, match="cannot write"):
+        opened(tmp_path / "file")
+    if hasattr(os, "mkfifo"):
+        (tmp_path / "pipe").mkdir()
+        os.mkfifo(tmp_path / "pipe" / "photos.unfinished")
+        with pytest.raises(GalleryError, match="not a regular file"):
+            opened(tmp_path / "pipe")
+
+
+def test_a_full_disk_is_told_and_costs_no_batch_before_it(tmp_path: Path) -> None:
+    photos = photo_files(tmp_path, 3)
+    with opened(tmp_path) as checkpoint:
+        keep(checkpoint, tmp_path, embedded("0.png", 1, 1))
+        pages = checkpoint._database.execute("PRAGMA page_count").fetchone()[0]
+        checkpoint._database.execute(f"PRAGMA max_page_count = {pages}")
+        large = replace(embedded("2.png", 1, 1), digest="d" * 100_000)
+        with pytest.raises(GalleryError, match=r"cannot write .*photos\.unfinished.*full"):
+            keep(checkpoint, tmp_path, embedded("1.png", 1, 1), large)
+    with opened(tmp_path) as checkpoint:
+        assert done(checkpoint, photos, tmp_path) == [0]
+
+
+SECOND = """
+import sys
+from pathlib import Path
+from tests.pipeline.test_checkpoint import opened
+
+opened(Path(sys.argv[1]), restart=sys.argv[2] == "restart")
+"""
+
+
+def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
+    with opened(tmp_path) as checkpoint:
+        keep(checkpoint, tmp_path, embedded("0.png", 1, 1))
+        for how in ("resume", "restart"):
+            command = [sys.executable, "-c", SECOND, str(tmp_path), how]
+            second = subprocess.run(command, capture_output=True, text=True)
+            assert second.returncode == 1
+            assert "another process is at work" in second.stderr
+        assert checkpoint.result("0.png").photo == "0.png"
+    assert subprocess.run([sys.executable, "-c", SECOND, str(tmp_path), "resume"]).returncode == 0
+
+
+def test_killed_at_any_moment_it_holds_whole_batches(tmp_path: Path) -> None:
+    photos = photo_files(tmp_path, 6)
+    first = tmp_path / "first"
+    checkpoint = opened(first)
+    ends = []
+    log = first / "photos.unfinished-wal"
+    for number in range(0, 6, 2):
+        keep(
+            checkpoint, tmp_path, *(embedded(photo, 1, 1) for photo in photos[number : number + 2])
+        )
+        ends.append(log.stat().st_size)
+    # What is on the disk at a kill: the log ends anywhere.
+    for cut, length in enumerate(range(0, ends[-1] + 1, 1000)):
+        killed = tmp_path / f"killed {cut}"
+        killed.mkdir()
+        shutil.copy(first / "photos.unfinished", killed)
+        (killed / log.name).write_bytes(log.read_bytes()[:length])
+        with opened(killed) as resumed:
+            held = done(resumed, photos, tmp_path)
+            assert held == list(range(2 * sum(end <= length for end in ends)))
+            for row in held:
+                expected = embedded(photos[row], 1, 1)
+                result = resumed.result(photos[row])
+                np.testing.assert_array_equal(result.embeddings, expected.embeddings)
+            keep(resumed, tmp_path, embedded("5.png", 1, 1))
+        assert [path.name for path in killed.iterdir()] == ["photos.unfinished"]
+        with opened(killed) as again:
+            assert done(again, photos, tmp_path) == sorted({*held, 5})
+    checkpoint.__exit__()
+
+
+def test_damage_is_told_by_the_files_name_and_the_way_out(tmp_path: Path) -> None:
+    photos = photo_files(tmp_path, 40)
+    with opened(tmp_path) as checkpoint:
+        keep(checkpoint, tmp_path, *(embedded(photo, 1, 1) for photo in photos))
+    path = tmp_path / "photos.unfinished"
+    whole = path.read_bytes()
+    place = whole.index(embedded("0.png", 1, 1).embeddings.tobytes())
+    flipped = bytes([whole[place] ^ 1])
+    damages = {
+        "cut off": whole[: len(whole) // 2],
+        "its first page only": whole[:4096],
+        "a page of zeros": whole[:4096] + bytes(4096) + whole[8192:],
+        "a bit in an embedding": whole[:place] + flipped + whole[place + 1 :],
+    }
+    for content in damages.values():
+        path.write_bytes(content)
+        with (
+            pytest.raises(GalleryError, match=r"photos\.unfinished is damaged.*--restart"),
+            opened(tmp_path) as checkpoint,
+        ):
+            for photo in photos:
+                assert checkpoint.holds(photo, state_of(tmp_path / photo))
+        with opened(tmp_path, restart=True) as checkpoint:
+            assert done(checkpoint, photos, tmp_path) == []
+            keep(checkpoint, tmp_path, embedded("0.png", 1, 1))
+        assert [each.name for each in tmp_path.glob("photos*")] == [path.name]

@@ -15,7 +15,6 @@ from face_encode.pipeline.embedding import (
     NO_FACE,
     embed_photos,
     find_crops,
-    find_in_content,
     find_in_photos,
 )
 from face_encode.types import Face, ImageArray
@@ -31,7 +30,8 @@ def test_a_file_read_elsewhere_gives_what_the_file_gives(
     text.write_text("no photo")
     detector, recipe = load_detector("dlib_hog"), encoder.contract.crop
     for path in (people_photos[0], EXAMPLES / "group.jpg", broken, empty, text):
-        read = find_in_content(path.read_bytes(), path.name, detector, recipe, None)
+        content = (path.name, path.read_bytes())
+        (read,) = find_in_photos([content], detector, recipe, None, digests=True)
         (opened,) = find_in_photos([path], detector, recipe, None, digests=True)
         assert (read.photo, opened.photo) == (path.name, str(path))
         assert [face.box for face in read.faces] == [face.box for face in opened.faces]

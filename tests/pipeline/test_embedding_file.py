@@ -13,7 +13,8 @@ import pytest
 from face_encode.errors import EmbeddingFileError, InputError, MissingExtraError
 from face_encode.files import write_archive
 from face_encode.gallery.quantization import Quantizer
-from face_encode.photos.folders import place_of
+from face_encode.photos.folders import location_of
+from face_encode.pipeline.embedding import EmbeddedPhoto
 from face_encode.pipeline.embedding_file import (
     CONTENTS,
     check_embeddings_path,
@@ -25,9 +26,10 @@ from face_encode.pipeline.embedding_file import (
     write_embeddings,
     write_part,
 )
-from face_encode.pipeline.embedding_table import EmbeddingSettings, EmbeddingTable, PhotoFaces
+from face_encode.pipeline.embedding_table import EmbeddingSettings, EmbeddingTable
 from face_encode.pipeline.parquet import table_of
 from face_encode.types import Box
+from tests.pipeline.drawn import embedded
 from tests.pipeline.drawn import faces as drawn_faces
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -37,16 +39,8 @@ SETTINGS = EmbeddingSettings("one", "f1", 8, "eyes")
 SUFFIXES = ("npz", "parquet")
 
 
-def faces(photo: str, count: int, error: str | None = None, digest: str = "ab") -> PhotoFaces:
-    random = np.random.default_rng(len(photo))
-    return PhotoFaces(
-        photo,
-        digest,
-        random.integers(1, 99, (count, 4)).astype(np.int32),
-        random.random(count).astype(np.float32),
-        (1 + random.random((count, 8))).astype(np.float32),
-        error,
-    )
+def faces(photo: str, count: int, error: str | None = None, digest: str = "ab") -> EmbeddedPhoto:
+    return embedded(photo, count, error, digest, seed=len(photo))
 
 
 PHOTOS = [
@@ -107,7 +101,7 @@ def test_int8_is_the_same_in_either_format(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("photos", [[], PHOTOS[2:4]], ids=["no photo", "no face"])
-def test_a_file_of_no_face(suffix: str, photos: list[PhotoFaces], tmp_path: Path) -> None:
+def test_a_file_of_no_face(suffix: str, photos: list[EmbeddedPhoto], tmp_path: Path) -> None:
     path = tmp_path / f"embeddings.{suffix}"
     write_embeddings(path, SETTINGS, photos)
     table = read_embeddings(path)
@@ -248,8 +242,8 @@ NAMES = [part_name(number, f"{number:064x}"[::-1]) for number in (1, 2, 3)]
 def folder(tmp_path: Path) -> Path:
     path = tmp_path / "embeddings.parquet"
     for name, photos in zip(NAMES, PARTS, strict=True):
-        write_part(place_of(path / name), SETTINGS, [table_of(photos, SETTINGS, None)])
-    write_contents(place_of(path), NAMES)
+        write_part(location_of(path / name), SETTINGS, [table_of(photos, SETTINGS, None)])
+    write_contents(location_of(path), NAMES)
     return path
 
 
@@ -285,7 +279,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "other settings": (
         lambda path: write_part(
-            place_of(path / NAMES[1]),
+            location_of(path / NAMES[1]),
             replace(SETTINGS, detector="nose"),
             [table_of(PARTS[1], replace(SETTINGS, detector="nose"), None)],
         ),
@@ -313,4 +307,4 @@ def test_a_part_is_known_by_its_name() -> None:
 def test_a_part_that_is_no_parquet_is_told(tmp_path: Path) -> None:
     (tmp_path / "part").write_text("x")
     with pytest.raises(EmbeddingFileError):
-        read_part(place_of(tmp_path / "part"))
+        read_part(location_of(tmp_path / "part"))

@@ -236,6 +236,6 @@ def test_photos_are_opened_when_their_turn_comes(tiny: Encoder) -> None:
 def test_a_large_folder_is_not_compared_with_itself(
     folder: Path, tiny: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(enrolment, "_MOST_COMPARED", 3)
+    monkeypatch.setattr(enrolment, "_MAX_COMPARED", 3)
     report = enrol_people(people_in(folder), MemoryGallery(tiny), Halves(), tiny, progress=False)
     assert any("4 photos are too many to compare" in note for note in report.notes)

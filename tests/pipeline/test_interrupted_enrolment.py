@@ -24,8 +24,8 @@ from face_encode.gallery.npz import write_content
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.folders import people_in
 from face_encode.pipeline import enrolment
-from face_encode.pipeline.checkpoint import Journal
-from face_encode.pipeline.enrolment import enrol_people, unfinished_enrolment, unfinished_path
+from face_encode.pipeline.checkpoint import Checkpoint
+from face_encode.pipeline.enrolment import checkpoint_path, enrol_people, enrolment_checkpoint
 from face_encode.types import ImageArray
 from tests.conftest import REPOSITORY
 from tests.tiny_parts import Halves
@@ -45,23 +45,23 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return top
 
 
-def enrol_many(many: Path, journal: Path | None, tiny: Encoder, **options: Any) -> MemoryGallery:
+def enrol_many(many: Path, path: Path | None, tiny: Encoder, **options: Any) -> MemoryGallery:
     """A gallery of these people, enrolled as the command does it."""
     gallery = MemoryGallery(tiny)
-    if journal is None:
+    if path is None:
         enrol_people(people_in(many), gallery, Halves(), tiny, progress=False, **options)
         return gallery
-    with unfinished_enrolment(journal, Halves(), tiny) as unfinished:
+    with enrolment_checkpoint(path, Halves(), tiny) as checkpoint:
         report = enrol_people(
             people_in(many),
             gallery,
             Halves(),
             tiny,
             progress=False,
-            unfinished=unfinished,
+            checkpoint=checkpoint,
             **options,
         )
-        unfinished.remove()
+        checkpoint.remove()
     assert report.enrolled == 130
     assert {row.reason for row in report.left_out} == {
         "no face found",
@@ -94,32 +94,31 @@ def test_interrupted_it_goes_on_and_ends_with_the_same_gallery(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    journal = tmp_path / "people.npz.unfinished"
+    path = tmp_path / "people.npz.unfinished"
     encoded: list[int] = []
     encode = tiny.encode
-    append = Journal.append
-    records: list[bytes] = []
+    keep = Checkpoint.keep
+    batches: list[Any] = []
 
     def counted(crops: ImageArray, **options: Any) -> Any:
         encoded.append(len(crops))
         return encode(crops, **options)
 
-    def interrupted(journal: Journal, record: bytes) -> int:
-        # The heading is a record too.
-        if len(records) > after:
+    def interrupted(checkpoint: Checkpoint, results: Any) -> None:
+        if len(batches) == after:
             raise KeyboardInterrupt
-        records.append(record)
-        return append(journal, record)
+        batches.append(results)
+        keep(checkpoint, results)
 
     monkeypatch.setattr(tiny, "encode", counted)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Journal, "append", interrupted)
-        enrol_many(many, journal, tiny, workers=workers)
-    assert journal.is_file()
-    gallery = enrol_many(many, journal, tiny, workers=workers)
-    assert not journal.exists()
+        patch.setattr(Checkpoint, "keep", interrupted)
+        enrol_many(many, path, tiny, workers=workers)
+    assert path.is_file()
+    gallery = enrol_many(many, path, tiny, workers=workers)
+    assert list(tmp_path.iterdir()) == []
     assert same_galleries(gallery, uninterrupted)
-    # One batch was in the encoder and is in no record.
+    # One batch was encoded and is not in the checkpoint.
     assert sum(encoded) == 130 + 32
 
 
@@ -128,21 +127,24 @@ import os, signal, sys
 from pathlib import Path
 import loky
 from face_encode.encoders.registry import load_encoder
-from face_encode.pipeline.checkpoint import Journal
+from face_encode.pipeline.checkpoint import Checkpoint
 from tests.pipeline.test_interrupted_enrolment import enrol_many
 
-real, records = Journal._write, []
+real, batches = Checkpoint.keep, []
 
-def dying(journal, content):
-    records.append(content)
-    if len(records) == 4:
-        real(journal, content[: len(content) // 2])
-        executor = loky.get_reusable_executor(reuse=True)
-        Path(sys.argv[4]).write_text(" ".join(map(str, executor._processes)))
-        os.kill(os.getpid(), signal.SIGKILL)
-    real(journal, content)
+def dying(checkpoint, results):
+    def half():
+        for number, result in enumerate(results):
+            if len(batches) == 2 and number == 16:
+                executor = loky.get_reusable_executor(reuse=True)
+                Path(sys.argv[4]).write_text(" ".join(map(str, executor._processes)))
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield result
 
-Journal._write = dying
+    batches.append(results)
+    real(checkpoint, half())
+
+Checkpoint.keep = dying
 enrol_many(Path(sys.argv[1]), Path(sys.argv[2]), load_encoder(sys.argv[3]), workers=2)
 """
 
@@ -156,24 +158,24 @@ def is_alive(process: int) -> bool:
     return state not in "ZX"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kills processes the POSIX way")
-def test_killed_in_the_middle_of_a_record_it_goes_on(
+def test_killed_in_the_middle_of_a_batch_it_goes_on(
     many: Path, tiny: Encoder, tiny_file: Path, uninterrupted: MemoryGallery, tmp_path: Path
 ) -> None:
-    journal = tmp_path / "people.npz.unfinished"
+    path = tmp_path / "people.npz.unfinished"
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, many, journal, tiny_file, tmp_path / "workers.txt"],
+        [sys.executable, "-c", KILLED, many, path, tiny_file, tmp_path / "workers.txt"],
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
     assert done.returncode == -signal.SIGKILL
     model = Face_Encode_Model(tiny, Halves())
-    report = model.fit_dataset(many, progress=False, unfinished=journal)
-    # The signature, the heading and a whole batch were written before.
+    report = model.fit_dataset(many, progress=False, unfinished=path)
     assert report.resumed == 32
     assert "32 by an interrupted run before" in str(report)
     assert same_galleries(model.gallery, uninterrupted)
-    assert not journal.exists()
+    assert not path.exists()
     workers = [int(word) for word in (tmp_path / "workers.txt").read_text().split()]
     assert len(workers) == 2
     if sys.platform == "linux":
@@ -186,21 +188,21 @@ def test_killed_in_the_middle_of_a_record_it_goes_on(
 def test_an_interrupted_enrolment_with_another_detector_is_refused(
     many: Path, tiny: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    journal = tmp_path / "people.npz.unfinished"
+    path = tmp_path / "people.npz.unfinished"
 
     def interrupted(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(enrolment, "find_suspicions", interrupted)
-        enrol_many(many, journal, tiny)
+        enrol_many(many, path, tiny)
     model = Face_Encode_Model(tiny, "haar")
     with pytest.raises(GalleryError, match=r"other settings.*--restart"):
-        model.fit_dataset(many, progress=False, unfinished=journal)
+        model.fit_dataset(many, progress=False, unfinished=path)
     with pytest.raises(DatasetError, match="none of the 132 photos"):
-        model.fit_dataset(many, progress=False, unfinished=journal, restart=True)
+        model.fit_dataset(many, progress=False, unfinished=path, restart=True)
     # It came to its end, if to none that was hoped for.
-    assert not journal.exists()
+    assert not path.exists()
 
 
 def test_an_interrupted_enrolment_on_another_engine_is_refused(
@@ -208,19 +210,19 @@ def test_an_interrupted_enrolment_on_another_engine_is_refused(
 ) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("tf2onnx")
-    journal = tmp_path / "people.npz.unfinished"
+    path = tmp_path / "people.npz.unfinished"
     on_keras, on_onnx = (load_encoder(tiny_file, engine=name) for name in ("tensorflow", "onnx"))
-    with unfinished_enrolment(journal, Halves(), on_keras):
+    with enrolment_checkpoint(path, Halves(), on_keras):
         pass
     with pytest.raises(
         GalleryError, match=r"--encoder-engine tensorflow.*Received: the engine onn"
     ):
-        unfinished_enrolment(journal, Halves(), on_onnx)
+        enrolment_checkpoint(path, Halves(), on_onnx)
 
 
-def test_a_journal_lies_beside_the_gallery_or_in_the_cache(cache_folder: Path) -> None:
-    assert unfinished_path("a/people.npz", "people") == Path("a/people.npz.unfinished")
-    remote = unfinished_path("http://host:19530", "people")
+def test_a_checkpoint_lies_beside_the_gallery_or_in_the_cache(cache_folder: Path) -> None:
+    assert checkpoint_path("a/people.npz", "people") == Path("a/people.npz.unfinished")
+    remote = checkpoint_path("http://host:19530", "people")
     assert remote.parent.parent == cache_folder
-    assert remote == unfinished_path("http://host:19530", os.path.abspath("people"))
-    assert remote != unfinished_path("http://host:19530", "others")
+    assert remote == checkpoint_path("http://host:19530", os.path.abspath("people"))
+    assert remote != checkpoint_path("http://host:19530", "others")

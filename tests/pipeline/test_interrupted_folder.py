@@ -17,7 +17,7 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.registry import load_encoder
 from face_encode.errors import EmbeddingFileError
 from face_encode.pipeline import folder as module
-from face_encode.pipeline.checkpoint import Journal
+from face_encode.pipeline.checkpoint import Checkpoint
 from face_encode.pipeline.embedding_file import read_embeddings
 from face_encode.types import ImageArray
 from tests.conftest import REPOSITORY
@@ -47,18 +47,17 @@ def test_interrupted_it_goes_on_and_ends_with_the_same_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     output = tmp_path / "embeddings.npz"
-    real = Journal.append
-    records: list[bytes] = []
+    real = Checkpoint.keep
+    batches: list[Any] = []
 
-    def interrupted(journal: Journal, record: bytes) -> int:
-        # The heading is a record too.
-        if len(records) > after:
+    def interrupted(checkpoint: Checkpoint, results: Any) -> None:
+        if len(batches) == after:
             raise KeyboardInterrupt
-        records.append(record)
-        return real(journal, record)
+        batches.append(results)
+        real(checkpoint, results)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Journal, "append", interrupted)
+        patch.setattr(Checkpoint, "keep", interrupted)
         embed(folder, output, tiny)
     assert [path.name for path in tmp_path.iterdir()] == ["embeddings.npz.unfinished"]
     encoded: list[int] = []
@@ -72,7 +71,7 @@ def test_interrupted_it_goes_on_and_ends_with_the_same_file(
     report = embed(folder, output, tiny)
     assert (report.faces, len(report.left_out)) == (165, 2)
     assert bool(report.resumed) == (after > 0)
-    # Nothing that the journal holds goes through the encoder again.
+    # Nothing that the checkpoint holds goes through the encoder again.
     assert sum(encoded) <= 165 - 32 * after
     assert output.read_bytes() == whole.read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["embeddings.npz"]
@@ -82,25 +81,29 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from face_encode.encoders.registry import load_encoder
-from face_encode.pipeline.checkpoint import Journal
+from face_encode.pipeline.checkpoint import Checkpoint
 from tests.tiny_parts import embed
 
-real, records = Journal._write, []
+real, batches = Checkpoint.keep, []
 
-def dying(journal, content):
-    records.append(content)
-    if len(records) == 5:
-        real(journal, content[: len(content) // 2])
-        os.kill(os.getpid(), signal.SIGKILL)
-    real(journal, content)
+def dying(checkpoint, results):
+    def half():
+        for number, result in enumerate(results):
+            if len(batches) == 3 and number == 16:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield result
 
-Journal._write = dying
+    batches.append(results)
+    real(checkpoint, half())
+
+Checkpoint.keep = dying
 embed(Path(sys.argv[1]), Path(sys.argv[2]), load_encoder(sys.argv[3]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kills processes the POSIX way")
-def test_killed_in_the_middle_of_a_record_it_goes_on(
+def test_killed_in_the_middle_of_a_batch_it_goes_on(
     whole: Path, folder: Path, tiny: Encoder, tiny_file: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "embeddings.npz"
@@ -110,9 +113,12 @@ def test_killed_in_the_middle_of_a_record_it_goes_on(
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
     assert done.returncode == -signal.SIGKILL
-    assert [path.name for path in tmp_path.iterdir()] == ["embeddings.npz.unfinished"]
+    # The second is SQLite's log of the first.
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["embeddings.npz.unfinished", "embeddings.npz.unfinished-wal"]
     report = embed(folder, output, tiny)
-    # The signature, the heading and two whole batches were written before.
+    assert [path.name for path in tmp_path.iterdir()] == ["embeddings.npz"]
+    # Two whole batches were written before.
     assert 2 * 29 <= report.resumed < 3 * 32
     assert output.read_bytes() == whole.read_bytes()
 
@@ -180,11 +186,14 @@ def test_a_former_file_stays_until_the_new_one_is_done(
     output = tmp_path / "embeddings.npz"
     output.write_text("former")
 
-    def full(journal: Journal, content: bytes) -> None:
-        raise OSError(28, "No space left on device")
+    real = Checkpoint.keep
 
-    with monkeypatch.context() as patch, pytest.raises(EmbeddingFileError, match="No space left"):
-        patch.setattr(Journal, "_write", full)
+    def full(checkpoint: Checkpoint, results: Any) -> None:
+        checkpoint._database.execute("PRAGMA max_page_count = 4")
+        real(checkpoint, results)
+
+    with monkeypatch.context() as patch, pytest.raises(EmbeddingFileError, match="disk is full"):
+        patch.setattr(Checkpoint, "keep", full)
         embed(folder, output, tiny)
     assert output.read_text() == "former"
     embed(folder, output, tiny)

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from face_encode.errors import FaceEncodeError
+from face_encode.errors import FaceEncodeError, InputError
 from face_encode.pipeline.workers import (
     in_processes,
     prefetched,
-    sensible_workers,
-    sensible_workers_for,
+    worker_count,
 )
 
 
@@ -65,12 +64,11 @@ def test_relative_paths_are_those_of_the_caller(
 
 
 def test_few_items_are_not_worth_a_process() -> None:
-    assert sensible_workers(199) == 1
-    assert sensible_workers(200) >= 1
-    workers, items = sensible_workers_for(iter(range(10)))
-    assert (workers, list(items)) == (1, list(range(10)))
-    workers, items = sensible_workers_for(iter(range(1000)))
-    assert (workers, list(items)) == (sensible_workers(1000), list(range(1000)))
+    assert worker_count(None, 199) == 1
+    assert worker_count(None, 200) == worker_count(None, 1000) >= 1
+    assert worker_count(3, 10) == 3
+    with pytest.raises(InputError, match="workers is a whole number"):
+        worker_count(0, 1000)
 
 
 def counting(taken: list[int], closed: list[str], count: int = 100) -> Iterator[int]:

@@ -9,8 +9,10 @@ from face_encode.video.identity import Identity
 THRESHOLD = 0.9
 
 
-def told(identity: Identity, *sights: tuple[str, float], start: float = 0.0) -> list[str | None]:
-    """Sights, each as the nearest person alone and together; the name after each."""
+def names_after(
+    identity: Identity, *sights: tuple[str, float], start: float = 0.0
+) -> list[str | None]:
+    """Add sights, each nearest to one person alone and together; the name after each."""
     names = []
     for index, (name, similarity) in enumerate(sights):
         identity.add_sight(np.ones(4, np.float32), start + index, 80)
@@ -21,11 +23,11 @@ def told(identity: Identity, *sights: tuple[str, float], start: float = 0.0) -> 
 
 
 def test_a_name_takes_two_sights_and_unknown_takes_three() -> None:
-    assert told(Identity(), ("Ada", 0.95), ("Ada", 0.95)) == [None, "Ada"]
+    assert names_after(Identity(), ("Ada", 0.95), ("Ada", 0.95)) == [None, "Ada"]
     nobody = Identity()
-    assert told(nobody, ("Ada", 0.8), ("Ada", 0.8)) == [None, None]
+    assert names_after(nobody, ("Ada", 0.8), ("Ada", 0.8)) == [None, None]
     assert not nobody.is_settled
-    told(nobody, ("Bob", 0.8))
+    names_after(nobody, ("Bob", 0.8))
     assert nobody.is_settled
     assert nobody.similarity == 0.8
 
@@ -33,22 +35,22 @@ def test_a_name_takes_two_sights_and_unknown_takes_three() -> None:
 def test_a_name_stays_while_the_similarity_dips() -> None:
     identity = Identity()
     # The threshold is 0.9; a quarter of the way from it to 1, below it, is 0.875.
-    names = told(identity, ("Ada", 0.95), ("Ada", 0.95), ("Ada", 0.88), ("Ada", 0.91))
+    names = names_after(identity, ("Ada", 0.95), ("Ada", 0.95), ("Ada", 0.88), ("Ada", 0.91))
     assert names == [None, "Ada", "Ada", "Ada"]
-    assert told(identity, ("Ada", 0.87)) == [None]
+    assert names_after(identity, ("Ada", 0.87)) == [None]
 
 
 def test_a_name_stays_while_another_is_nearest_below_the_threshold() -> None:
     identity = Identity()
-    told(identity, ("Ada", 0.95), ("Ada", 0.95))
+    names_after(identity, ("Ada", 0.95), ("Ada", 0.95))
     together = [Match("Bob", 0.89), Match("Ada", 0.88)]
     identity.judge(Match("Bob", 0.89), together, THRESHOLD)
     assert (identity.name, identity.similarity) == ("Ada", 0.88)
 
 
-def test_another_person_in_the_place_is_told_after_two_sights() -> None:
+def test_another_person_in_the_place_is_named_after_two_sights() -> None:
     identity = Identity()
-    told(identity, ("Ada", 0.95), ("Ada", 0.95), ("Ada", 0.95))
+    names_after(identity, ("Ada", 0.95), ("Ada", 0.95), ("Ada", 0.95))
     ada = [Match("Ada", 0.93), Match("Bob", 0.91)]
     names = []
     for seconds in (3, 4):
@@ -91,7 +93,7 @@ def test_a_face_that_comes_nearer_is_encoded_before_its_time() -> None:
     assert identity.wants_sight(9.5, 66)
 
 
-def test_a_face_not_seen_well_is_tried_again_ever_less_often() -> None:
+def test_a_face_not_seen_well_is_retried_at_growing_intervals() -> None:
     identity = Identity()
     tries = []
     for frame in range(25 * 20):

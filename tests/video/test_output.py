@@ -88,7 +88,7 @@ def test_only_mp4_is_written(tmp_path: Path) -> None:
         Recorder(tmp_path / "f.mp4", 25.0)
 
 
-def test_a_recording_that_was_cut_off_is_told(
+def test_a_recording_that_was_cut_off_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "out.mp4"
@@ -134,7 +134,7 @@ def seen(box: Box, name: str | None, settled: bool = True) -> WatchedFace:
     return WatchedFace(1, box, 0.0, name, 0.95, settled, None)
 
 
-def test_colours_tell_known_unknown_and_unsettled() -> None:
+def test_known_unknown_and_unsettled_faces_differ_in_colour() -> None:
     grey = np.full((200, 300, 3), 90, np.uint8)
     boxes = [Box(10, 80, 50, 50), Box(110, 80, 50, 50), Box(210, 80, 50, 50)]
     frame = watched(

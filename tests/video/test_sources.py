@@ -54,7 +54,7 @@ def test_frames_are_rgb(tmp_path: Path) -> None:
 
 
 class Timeless:
-    """A container that tells no time and an impossible rate."""
+    """A container that states no time and an impossible rate."""
 
     def __init__(self, frames: int) -> None:
         self._left = frames
@@ -73,7 +73,7 @@ class Timeless:
         pass
 
 
-def test_time_is_counted_where_the_file_tells_none() -> None:
+def test_time_is_counted_where_the_file_states_none() -> None:
     source = RecordedVideo(Timeless(3), "timeless")
     assert [frame.seconds for frame in source.frames() if frame] == pytest.approx([0, 0.04, 0.08])
 
@@ -83,7 +83,7 @@ def test_a_video_without_frames_is_an_error() -> None:
         list(RecordedVideo(Timeless(0), "empty").frames())
 
 
-def test_what_is_no_video_is_an_error(tmp_path: Path, counted_video: Path) -> None:
+def test_a_file_that_is_no_video_is_an_error(tmp_path: Path, counted_video: Path) -> None:
     with pytest.raises(VideoError, match=r"none\.mp4: no such file"):
         open_source(tmp_path / "none.mp4")
     with pytest.raises(VideoError, match="is a directory"):
@@ -103,7 +103,7 @@ def test_a_photo_is_a_video_of_one_frame() -> None:
     assert len(frames) == 1
 
 
-def test_what_is_no_source_is_an_error() -> None:
+def test_a_value_that_is_no_source_is_an_error() -> None:
     for wrong in (None, True, 1.5, b"0"):
         with pytest.raises(InputError, match=r"a webcam's number, an address or the path"):
             open_source(wrong)  # type: ignore[arg-type]
@@ -182,7 +182,7 @@ def take(frames: Iterator[Frame | None], wanted: Callable[[Frame | None], bool])
     raise AssertionError("the frames ended")
 
 
-def test_a_camera_that_is_pulled_out_and_put_back_goes_on() -> None:
+def test_a_camera_that_is_pulled_out_and_put_back_reconnects() -> None:
     plug, said = Plug(), list[str]()
     camera = Camera(plug.open, "camera 0", patience=QUICK, report=said.append)
     frames = camera.frames()

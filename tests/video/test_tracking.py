@@ -15,7 +15,7 @@ def face(left: int, top: int = 100, side: int = 80) -> Face:
 
 
 def seen(tracker: Tracker, seconds: float, *faces: Face) -> list[int]:
-    """A frame in which nothing else than these is found; the numbers of those shown."""
+    """A frame in which exactly these faces are found; the numbers of the shown tracks."""
     tracker.move([track.box for track in tracker.tracks], seconds)
     tracker.find(faces, seconds, SIZE)
     return [track.number for track in tracker.tracks if track.is_shown(seconds)]
@@ -43,12 +43,12 @@ def test_a_false_alarm_is_never_shown() -> None:
     assert not any(shown)
 
 
-def test_a_face_that_is_not_found_for_a_moment_goes_on() -> None:
+def test_a_face_that_is_not_found_for_a_moment_stays() -> None:
     tracker = Tracker()
     for index in range(4):
         seen(tracker, 0.1 * index, face(100))
     assert seen(tracker, 0.5) == [1]
-    assert seen(tracker, 1.0) == []  # no longer shown, but kept in mind
+    assert seen(tracker, 1.0) == []  # no longer shown, but remembered
     assert seen(tracker, 1.2, face(110)) == [1]
     for seconds in (1.5, 2.0, 2.9):
         seen(tracker, seconds)
@@ -61,7 +61,7 @@ def test_a_face_that_is_not_found_for_a_moment_goes_on() -> None:
 def test_two_faces_that_pass_each_other_keep_their_numbers() -> None:
     tracker = Tracker()
     for index in range(60):
-        # The picture itself tells how each moves; the detector finds both, in any order.
+        # The motion of each is known; the detector finds both, in any order.
         lefts = [50 + 5 * index, 400 - 5 * index]
         moved = [
             np.array([lefts[track.number - 1], 100.0 + 60 * (track.number == 2), 80, 80])
@@ -76,7 +76,7 @@ def test_two_faces_that_pass_each_other_keep_their_numbers() -> None:
     assert tracker.tracks[1].box[0] == pytest.approx(105)
 
 
-def test_a_face_lost_to_sight_goes_on_as_it_went() -> None:
+def test_a_face_lost_to_sight_keeps_its_velocity() -> None:
     tracker = Tracker()
     for index in range(10):
         tracker.move(
@@ -87,7 +87,7 @@ def test_a_face_lost_to_sight_goes_on_as_it_went() -> None:
     assert 195 < tracker.tracks[0].box[0] < 201
 
 
-def test_whoever_leaves_the_picture_is_let_go() -> None:
+def test_a_face_that_leaves_the_picture_is_dropped() -> None:
     tracker = Tracker()
     for index in range(4):
         seen(tracker, 0.1 * index, face(570))
@@ -141,7 +141,7 @@ def test_several_boxes_go_each_its_own_way() -> None:
     assert abs(moving[0] - 224) < 0.2
 
 
-def test_what_cannot_be_found_again_is_none() -> None:
+def test_a_box_that_cannot_be_found_again_is_none() -> None:
     other = np.random.default_rng(4).integers(0, 256, (240, 320), np.uint8)
     assert follow_boxes(texture(), other, [np.array([100.0, 80, 60, 50])]) == [None]
     assert follow_boxes(texture(), other, []) == []

@@ -32,15 +32,15 @@ def test_one_entry_a_person_and_appearance(
 ) -> None:
     assert [frame.number for frame in watched] == list(range(FRAMES))
     log = AppearanceLog(model_without_stranger.threshold)
-    told = [each for frame in watched for each in log.add(frame)] + log.close()
-    told.sort(key=lambda each: each.begin)
-    assert [each.name for each in told] == ["Ada_Mirova", None, "Mei_Oshara"]
+    appearances = [each for frame in watched for each in log.add(frame)] + log.close()
+    appearances.sort(key=lambda each: each.begin)
+    assert [each.name for each in appearances] == ["Ada_Mirova", None, "Mei_Oshara"]
     # Within half a second of when the whole face was there.
     whole = [(10, 44), (20, 70), (25, FRAMES)]
-    for each, (first, last) in zip(told, whole, strict=True):
+    for each, (first, last) in zip(appearances, whole, strict=True):
         assert each.begin == pytest.approx(first / FRAMES_PER_SECOND, abs=0.5)
         assert each.end == pytest.approx(last / FRAMES_PER_SECOND, abs=0.5)
-    best = [each.best_similarity for each in told]
+    best = [each.best_similarity for each in appearances]
     threshold = model_without_stranger.threshold
     assert best[0] is not None and best[1] is not None and best[2] is not None
     assert best[1] < threshold < min(best[0], best[2])
@@ -56,7 +56,7 @@ def test_names_do_not_flicker(watched: list[WatchedFrame]) -> None:
     for track in names.values():
         changes = sum(a != b for a, b in pairwise(track))
         assert changes <= 1  # from not yet known to known
-    assert len(names) <= 4  # the stranger may be followed anew after Ada passed in front
+    assert len(names) <= 4  # the stranger may get a new track after Ada passed in front
 
 
 def test_boxes_lie_on_the_faces(watched: list[WatchedFrame]) -> None:
@@ -124,7 +124,7 @@ def test_faces_too_small_are_not_encoded(fitted_model: Face_Encode_Model) -> Non
     assert watcher.encoded == 0
 
 
-def test_a_change_of_size_begins_anew(fitted_model: Face_Encode_Model) -> None:
+def test_a_change_of_size_drops_all_tracks(fitted_model: Face_Encode_Model) -> None:
     photo = read_image(VERIFY_DATASET / "Ada_Mirova" / "1.jpg")
     watcher = Watcher(fitted_model, video_detector("dlib_hog"), WatchSettings(detect_every=1))
     for number in range(4):
@@ -162,6 +162,7 @@ SAMPLE_FACES = {
 }
 
 
+@pytest.mark.data
 def test_people_in_a_street(fitted_model: Face_Encode_Model, samples: Path) -> None:
     video = samples / "faces.mp4"
     model = Face_Encode_Model(fitted_model.encoder)

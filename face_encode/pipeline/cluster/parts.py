@@ -1,7 +1,7 @@
 """The parts that a large folder is embedded in: a file each, found again by a later run.
 
 A part's name carries a digest of the settings and of its photos' names, sizes and times of change.
-So a file of that name holds what this run would write, whoever wrote it and when.
+So a file of that name holds the rows that this run would write, whenever it was written.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any
 
 from face_encode.errors import EmbeddingFileError
 from face_encode.gallery.quantization import Quantizer
-from face_encode.photos.folders import PhotoListing, Place, reporting
+from face_encode.photos.folders import Location, PhotoListing, reporting
+from face_encode.pipeline.embedding import without_embeddings
 from face_encode.pipeline.embedding_file import (
     CONTENTS,
     is_part,
@@ -24,19 +25,18 @@ from face_encode.pipeline.embedding_file import (
     write_part,
 )
 from face_encode.pipeline.embedding_table import EmbeddingSettings
-from face_encode.pipeline.folder import without_faces
 from face_encode.pipeline.parquet import embeddings_of, quantized, schema_of, table_of, write_tables
 
 
 @dataclass(frozen=True)
 class Part:
-    """Photos that stand in one file.
+    """The photos of one file.
 
     Attributes:
-        number: Its place among the parts.
-        start: Its first photo's place among all.
-        stop: The place behind its last photo.
-        name: Of its file.
+        number: The part's number, from 1 on.
+        start: The row of its first photo among all.
+        stop: The row behind its last photo.
+        name: The file's name.
     """
 
     number: int
@@ -45,21 +45,14 @@ class Part:
     name: str
 
     def __len__(self) -> int:
-        """Number of photos."""
         return self.stop - self.start
 
 
 def divide(listing: PhotoListing, settings: EmbeddingSettings, photos_per_part: int) -> list[Part]:
-    """Divide the photos of a folder, in their order, into parts.
-
-    Args:
-        listing: The photos.
-        settings: What the embeddings are made by.
-        photos_per_part: As many in each, and in the last what is left.
-    """
+    """Divide the photos of a folder, in their order, into parts; the last has what is left."""
     starts = range(0, len(listing.names), photos_per_part)
     parts = []
-    # The number 0 is that of what could not be listed.
+    # The number 0 is that of the photos that were never opened.
     for number, start in enumerate(starts, 1):
         stop = min(start + photos_per_part, len(listing.names))
         made_of = [
@@ -73,12 +66,9 @@ def divide(listing: PhotoListing, settings: EmbeddingSettings, photos_per_part: 
 
 
 def chunks(parts: Sequence[Part], names: Sequence[str], size: int) -> Iterator[Any]:
-    """The photos of some parts as pyarrow's tables, each of one part only.
+    """The photos of some parts as pyarrow's tables, each of one part and ``size`` photos at most.
 
-    Args:
-        parts: Which.
-        names: Of all photos.
-        size: Photos in a table, at the most.
+    ``names`` are those of all photos.
     """
     import pyarrow
 
@@ -99,29 +89,26 @@ class WrittenParts:
 
     def __init__(
         self,
-        work: Place,
+        work: Location,
         settings: EmbeddingSettings,
         others: Sequence[tuple[str, str]],
         parts: Sequence[Part],
     ) -> None:
-        """Take the parts; nothing is read or written yet.
+        """Take the parts of a run, in their order.
 
         Args:
             work: The folder of the files.
-            settings: What the embeddings are made by, float32.
-            others: What is told of without being opened, and why.
-            parts: Those that belong together, in their order.
+            settings: The settings of the embeddings, float32.
+            others: The photos that are left out without being opened, and why.
+            parts: The parts.
         """
         self._work, self._settings, self._parts = work, settings, parts
-        self._others = [without_faces(name, reason) for name, reason in others]
+        self._others = [without_embeddings(name, reason) for name, reason in others]
         self.face_count = 0
         self.left_out: list[tuple[str, str]] = []
 
     def tidy(self, *, restart: bool) -> set[str]:
-        """Delete the files that are none of this run's; returns the names of the others.
-
-        Args:
-            restart: Whether none of those that are there is to be taken over.
+        """Delete the files of other runs, or at a restart all; returns the names of those left.
 
         Raises:
             EmbeddingFileError: The folder cannot be looked at.
@@ -164,14 +151,9 @@ class WrittenParts:
         return Quantizer.fitted_to(batch for batch in batches if len(batch))
 
     def finish_file(
-        self, target: Place, settings: EmbeddingSettings, quantizer: Quantizer | None
+        self, target: Location, settings: EmbeddingSettings, quantizer: Quantizer | None
     ) -> None:
-        """Put one file together, a part at a time.
-
-        Args:
-            target: The file.
-            settings: What the file says of itself: those of the parts, or with int8.
-            quantizer: For int8.
+        """Put one file together, a part at a time; ``settings`` may be int8, by the quantizer.
 
         Raises:
             EmbeddingFileError: A part is gone or damaged, or the file cannot be written.
@@ -188,14 +170,11 @@ class WrittenParts:
             write_tables(file, settings, tables(), quantizer)
 
     def finish_folder(
-        self, target: Place, settings: EmbeddingSettings, quantizer: Quantizer | None
+        self, target: Location, settings: EmbeddingSettings, quantizer: Quantizer | None
     ) -> None:
-        """Say that the parts are all there, after writing them anew where they are to be int8.
+        """Write the table of contents of a folder of parts, for int8 after the parts themselves.
 
-        Args:
-            target: The folder; for float32 the one that the parts are in.
-            settings: What the file says of itself: those of the parts, or with int8.
-            quantizer: For int8.
+        For float32 the folder is the one that the parts are in.
 
         Raises:
             EmbeddingFileError: A part is gone or damaged, or the folder cannot be written.

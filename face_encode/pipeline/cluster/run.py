@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -20,23 +20,23 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.errors import ClusterError, EmbeddingFileError, InputError, MissingExtraError
 from face_encode.files import check_writable
 from face_encode.photos.folders import (
+    Location,
     PhotoListing,
-    Place,
     list_photos,
+    location_of,
     no_photo_below,
-    place_of,
     reporting,
 )
-from face_encode.pipeline.checkpoint import UNFINISHED_SUFFIX
+from face_encode.pipeline.checkpoint import CHECKPOINT_SUFFIX
 from face_encode.pipeline.cluster.parts import Part, WrittenParts, divide
 from face_encode.pipeline.cluster.stages import Actors, embedded_tables
 from face_encode.pipeline.embedding_file import CONTENTS, is_part
 from face_encode.pipeline.folder import EmbeddingReport, settings_of, with_names_of_text
 from face_encode.pipeline.parquet import check_pyarrow
-from face_encode.terminal import tracked
+from face_encode.terminal import progress_bar
 from face_encode.types import check_count
 
-# Whoever listens at an address answers within this, or nobody does.
+# The time within which a head that listens at an address answers.
 _ANSWER_SECONDS = 5.0
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _FRAME_TYPE, _SETTINGS_FRAME = 3, 4
@@ -92,9 +92,9 @@ def connected(address: str | None) -> Iterator[Any]:
     address = address or os.environ.get("RAY_ADDRESS") or _LOCAL
     _check_address(address)
     if address == _LOCAL:
-        # Ray would report to its makers; what is told here is that nothing is sent anywhere.
+        # Ray would report to its makers; this package promises that nothing is sent anywhere.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray tells of every actor that its constructor has arguments; what goes wrong it raises.
+    # Ray warns of every actor whose constructor has arguments; what goes wrong it raises.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
@@ -116,7 +116,7 @@ def connected(address: str | None) -> Iterator[Any]:
 
 
 def _check_address(address: str) -> None:
-    """Refuse what is no address, and one where nobody listens: Ray itself waits a minute."""
+    """Refuse a wrong address, and one where nobody listens: Ray itself waits a minute."""
     if address in (_LOCAL, _RUNNING_HERE):
         return
     host, _, port = address.rpartition(":")
@@ -183,7 +183,7 @@ def embed_folder_on_ray(
 ) -> EmbeddingReport:
     """Embed the faces of all photos in a folder and below it, on a Ray cluster.
 
-    The result is that of ``embed_folder``. A run that was killed is continued by the same call,
+    The result is that of ``embed_folder``. A run that was killed is resumed by the same call,
     which embeds no photo again whose part is written and that has not changed.
 
     Args:
@@ -196,7 +196,7 @@ def embed_folder_on_ray(
         faces: ``"all"`` of each photo, or its ``"largest"``.
         raw: Whether to keep embeddings as the network gives them, instead of at length 1.
         int8: Whether to keep them as a byte a number.
-        restart: Whether to begin anew where there are parts already.
+        restart: Whether to discard the parts that are there already.
         progress: Whether to show a progress bar.
         parts: Whether the output is a folder of parts instead of one file; they lie in it from
             the beginning, except with int8, whose centre takes them all.
@@ -213,14 +213,14 @@ def embed_folder_on_ray(
     """
     settings = settings_of(detector, encoder, faces=faces, raw=raw, int8=int8)
     check_count(photos_per_part, "photos_per_part")
-    source, target = place_of(folder), place_of(output)
+    source, target = location_of(folder), location_of(output)
     check_output(target, parts=parts)
     # What the cluster writes: codes need the mean of all embeddings, which is known at the end.
     wide = replace(settings, int8=False)
     listing, others = _photos_of(source)
     todo = divide(listing, wide, photos_per_part)
     in_place = parts and not int8
-    work = target if in_place else target.with_ending(UNFINISHED_SUFFIX)
+    work = target if in_place else target.with_ending(CHECKPOINT_SUFFIX)
     written = WrittenParts(work, wide, others, todo)
     done = written.tidy(restart=restart)
     missing = [part for part in todo if part.name not in done]
@@ -247,8 +247,8 @@ def embed_folder_on_ray(
     )
 
 
-def check_output(target: Place, *, parts: bool) -> None:
-    """Refuse a place, or a missing extra, before hours of work rather than after.
+def check_output(target: Location, *, parts: bool) -> None:
+    """Refuse an output, or a missing extra, before the work rather than after.
 
     Args:
         target: Where the embeddings go.
@@ -278,8 +278,8 @@ def check_output(target: Place, *, parts: bool) -> None:
         check_writable(inside.local, EmbeddingFileError)
 
 
-def _photos_of(source: Place) -> tuple[PhotoListing, list[tuple[str, str]]]:
-    """The photos, and what is told of without being opened, with the reasons."""
+def _photos_of(source: Location) -> tuple[PhotoListing, list[tuple[str, str]]]:
+    """The photos, and those left out without being opened, with the reasons."""
     listing = list_photos(source)
     if not listing.names:
         raise no_photo_below(source, listing.unlisted)
@@ -302,26 +302,21 @@ def _write(
     """Write each part when its last photo has come."""
     waiting = iter(missing)
     part, rows, photos = next(waiting), list[Any](), 0
-
-    def arrived() -> Iterator[None]:
-        nonlocal part, rows, photos
+    bar = progress_bar(total, "Embedding", done=total - sum(map(len, missing)))
+    with bar if progress else nullcontext() as advance:
         for table in tables:
             if set(table["part"].unique().to_pylist()) != {part.number}:
                 raise ClusterError("the cluster gave photos in another order than asked for")
             rows.append(table.drop_columns(["part"]))
-            firsts = _photo_count(table)
-            photos += firsts
+            count = _photo_count(table)
+            photos += count
             if photos == len(part):
                 written.write(part, rows)
                 part, rows, photos = next(waiting, part), [], 0
-            yield from (None for _ in range(firsts))
-        if rows or next(waiting, None) is not None:
-            raise ClusterError("the cluster gave fewer photos than asked for")
-
-    for _ in tracked(
-        arrived(), total, "Embedding", show=progress, done=total - sum(map(len, missing))
-    ):
-        pass
+            if advance:
+                advance(count)
+    if rows or next(waiting, None) is not None:
+        raise ClusterError("the cluster gave fewer photos than asked for")
 
 
 def _photo_count(table: Any) -> int:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +25,20 @@ from face_encode.encoders.contract import save_encoder
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.encoders.engines import KERAS
 from face_encode.errors import ClusterError, FaceEncodeError, InputError
-from face_encode.photos.folders import Place, in_a_line
+from face_encode.photos.folders import Location, in_a_line
 from face_encode.photos.reading import MAX_BYTES
 from face_encode.pipeline.cluster.parts import Part, chunks
 from face_encode.pipeline.embedding import (
     PhotoCrops,
     encode_together,
-    find_in_content,
+    face_numbers,
+    faces_of_numbers,
     find_in_photos,
 )
 from face_encode.pipeline.embedding_table import EmbeddingSettings
-from face_encode.pipeline.folder import faces_of
 from face_encode.pipeline.parquet import table_of
 from face_encode.pipeline.workers import prefetched
-from face_encode.types import Box, CropRecipe, Face, check_count
+from face_encode.types import CropRecipe, check_count
 from face_encode.version import __version__
 
 # Photos that are on their way from a store while one is searched for faces.
@@ -53,19 +53,19 @@ class FaceFinding:
     def __init__(
         self,
         release: str,
-        folder: Place,
+        folder: Location,
         detector: Detector,
         recipe: CropRecipe,
         max_faces: int | None,
     ) -> None:
-        """Take the detector; it loads its model at the first photo.
+        """Take the detector, which loads its model at the first photo.
 
         Args:
-            release: Of this package, on the machine that gives the work.
-            folder: Where the photos lie.
+            release: The release of this package on the machine that gives the work.
+            folder: The folder of the photos.
             detector: Finds the faces.
             recipe: How they are cut out.
-            max_faces: The largest so many of each photo; None for all.
+            max_faces: At most this many faces of each photo, largest first; None for all.
 
         Raises:
             ClusterError: This machine has another release.
@@ -75,8 +75,10 @@ class FaceFinding:
         _check_release(release)
         # An actor takes one core.
         cv2.setNumThreads(1)
-        self._folder, self._detector, self._recipe = folder, detector, recipe
-        self._max_faces = max_faces
+        self._folder, self._recipe = folder, recipe
+        self._find = partial(
+            find_in_photos, detector=detector, recipe=recipe, max_faces=max_faces, digests=True
+        )
 
     def __call__(self, photos: Any) -> Any:
         """From a table of names to one of crops, a row a photo.
@@ -87,9 +89,7 @@ class FaceFinding:
         names = photos["photo"].to_pylist()
         if self._folder.is_local:
             files = (self._folder.local / name for name in names)
-            found = find_in_photos(
-                files, self._detector, self._recipe, self._max_faces, digests=True
-            )
+            found = self._find(files)
         else:
             found = list(self._find_in_store(names))
         return (
@@ -110,13 +110,13 @@ class FaceFinding:
                         f"{self._folder} gives none of {len(names)} photos: {in_a_line(content)}. "
                         "The same command goes on from here"
                     )
-                nothing = find_in_content(b"", name, self._detector, self._recipe, self._max_faces)
-                reason = "no such file" if isinstance(content, FileNotFoundError) else None
-                yield PhotoCrops(
-                    name, (), nothing.crops, error=reason or f"cannot be read: {in_a_line(content)}"
-                )
-                continue
-            yield find_in_content(content, name, self._detector, self._recipe, self._max_faces)
+                reason = f"cannot be read: {in_a_line(content)}"
+                if isinstance(content, FileNotFoundError):
+                    reason = "no such file"
+                crops = np.empty((0, self._recipe.height, self._recipe.width, 3), np.uint8)
+                yield PhotoCrops(name, (), crops, error=reason)
+            else:
+                yield from self._find([(name, content)])
 
 
 class FaceEncoding:
@@ -129,13 +129,7 @@ class FaceEncoding:
         settings: EmbeddingSettings,
         batch_size: int | None,
     ) -> None:
-        """Load the encoder.
-
-        Args:
-            release: Of this package, on the machine that gives the work.
-            saved_encoder: Ray's reference to the content of its ``.keras`` file.
-            settings: What the embeddings are made by.
-            batch_size: Faces that go through the network together; None for ``BATCH_SIZE``.
+        """Load the encoder from Ray's reference to the content of its ``.keras`` file.
 
         Raises:
             ClusterError: This machine has another release, or makes another encoder of the file.
@@ -167,15 +161,10 @@ class FaceEncoding:
         """From a table of crops to one of embeddings, a row a face or a failed photo."""
         names = crops["photo"].to_pylist()
         found = _unpacked(names, crops["found"].to_pylist(), self._encoder.contract.crop)
-        rows = [
-            faces_of(photo, name)
-            for photo, name in zip(
-                encode_together(found, self._encoder, self._batch_size), names, strict=True
-            )
-        ]
+        rows = encode_together(found, self._encoder, self._batch_size)
         import pyarrow
 
-        counts = [max(1, len(each.boxes)) for each in rows]
+        counts = [max(1, len(each.embeddings)) for each in rows]
         parts = np.repeat(crops["part"].to_numpy(), counts)
         return table_of(rows, self._settings, None).append_column("part", pyarrow.array(parts))
 
@@ -199,7 +188,7 @@ def _keep_to_one_core() -> None:
         tensorflow.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def _read_ahead(folder: Place, names: Sequence[str]) -> Iterator[tuple[str, bytes | OSError]]:
+def _read_ahead(folder: Location, names: Sequence[str]) -> Iterator[tuple[str, bytes | OSError]]:
     """Each photo's content, or why the store does not give it, in their order."""
     with ThreadPoolExecutor(_READ_AHEAD) as readers:
         waiting: deque[tuple[str, Future[bytes | OSError]]] = deque()
@@ -212,7 +201,7 @@ def _read_ahead(folder: Place, names: Sequence[str]) -> Iterator[tuple[str, byte
             yield first, content.result()
 
 
-def _read(photo: Place) -> bytes | OSError:
+def _read(photo: Location) -> bytes | OSError:
     """A photo's content; a store that falters is asked again."""
     for attempt in range(_ATTEMPTS):
         try:
@@ -229,43 +218,26 @@ def _packed(found: Sequence[PhotoCrops]) -> Any:
     """Photos with their crops as a column of pyarrow's."""
     import pyarrow
 
-    def flat(values: Sequence[Sequence[float]], kind: Any) -> Any:
-        return pyarrow.array(values, pyarrow.list_(kind))
-
-    boxes = [
-        [
-            side
-            for face in each.faces[: len(each.crops)]
-            for side in (face.box.left, face.box.top, face.box.width, face.box.height)
-        ]
-        for each in found
-    ]
-    scores = [[face.score for face in each.faces[: len(each.crops)]] for each in found]
+    faces = [face_numbers(each.faces[: len(each.crops)]).tobytes() for each in found]
     return pyarrow.StructArray.from_arrays(
         [
             pyarrow.array([each.digest for each in found], pyarrow.string()),
             pyarrow.array([each.error for each in found], pyarrow.string()),
-            flat(boxes, pyarrow.int32()),
-            flat(scores, pyarrow.float32()),
+            pyarrow.array(faces, pyarrow.binary()),
             pyarrow.array([each.crops.tobytes() for each in found], pyarrow.large_binary()),
         ],
-        ["digest", "error", "boxes", "scores", "crops"],
+        ["digest", "error", "faces", "crops"],
     )
 
 
 def _unpacked(
     names: Sequence[str], found: Sequence[dict[str, Any]], recipe: CropRecipe
 ) -> list[PhotoCrops]:
-    """The way back."""
+    """The photos that ``_packed`` has made a column of."""
     return [
         PhotoCrops(
             name,
-            tuple(
-                Face(Box(*each["boxes"][stop - 4 : stop]), score)
-                for stop, score in zip(
-                    accumulate([4] * len(each["scores"])), each["scores"], strict=True
-                )
-            ),
+            faces_of_numbers(each["faces"]),
             np.frombuffer(each["crops"], np.uint8).reshape(-1, recipe.height, recipe.width, 3),
             error=each["error"],
             digest=each["digest"],
@@ -274,14 +246,14 @@ def _unpacked(
     ]
 
 
-# Photos of one task, at most: their crops are some 20 MB. Fewer where there are few photos, so that
-# every actor gets some.
-_MOST_PHOTOS_A_TASK = 256
+# Photos of one task: their crops are some 20 MB. Fewer where there are few photos, so that every
+# actor gets some.
+_MAX_PHOTOS_A_TASK = 256
 _TASKS_AN_ACTOR = 4
 # Of the processor cores of a cluster without GPUs, those that encode; finding faces takes longer.
 _ENCODING_SHARE = 1 / 3
 # A new node of a cloud takes some minutes, and is found by the next run.
-_MOST_SECONDS_WITHOUT_NODE = 120.0
+_MAX_SECONDS_WITHOUT_NODE = 120.0
 
 
 @dataclass(frozen=True)
@@ -318,11 +290,7 @@ class Actors:
             )
 
     def settled(self, cores: int, gpus: float) -> tuple[int, int]:
-        """How many find and how many encode on a cluster.
-
-        Args:
-            cores: Its processor cores.
-            gpus: Its GPUs.
+        """How many actors find and how many encode on a cluster of these cores and GPUs.
 
         Raises:
             ClusterError: It is too small for them.
@@ -353,7 +321,7 @@ class Actors:
 
 def embedded_tables(
     ray: Any,
-    folder: Place,
+    folder: Location,
     names: Sequence[str],
     parts: Sequence[Part],
     detector: Detector,
@@ -361,20 +329,11 @@ def embedded_tables(
     settings: EmbeddingSettings,
     actors: Actors,
 ) -> Iterator[Any]:
-    """The rows of some parts as they come from the cluster, in the order of the names.
-
-    Args:
-        ray: The module, connected.
-        folder: Where the photos lie.
-        names: Of all photos.
-        parts: Those to embed.
-        detector: Finds the faces.
-        encoder: Embeds them.
-        settings: What the embeddings are made by.
-        actors: How many.
+    """Embed the photos of some parts, out of the names of all in a folder, on a cluster.
 
     Returns:
-        pyarrow's tables with a further column ``part``, each of one part only.
+        pyarrow's tables in the order of the names, with a further column ``part``, each of one
+        part only.
 
     Raises:
         ClusterError: The cluster is too small, or its work cannot go on.
@@ -383,23 +342,14 @@ def embedded_tables(
     cores = int(found.get("CPU", 0))
     finding, encoding = actors.settled(cores, float(found.get("GPU", 0)))
     photos = sum(map(len, parts))
-    size = min(_MOST_PHOTOS_A_TASK, -(-photos // (_TASKS_AN_ACTOR * finding)))
+    size = min(_MAX_PHOTOS_A_TASK, -(-photos // (_TASKS_AN_ACTOR * finding)))
     saved = ray.put(_saved(encoder))
-    finder = (
-        __version__,
-        folder,
-        detector,
-        encoder.contract.crop,
-        None if settings.faces == "all" else 1,
-    )
+    max_faces = None if settings.faces == "all" else 1
+    finder = (__version__, folder, detector, encoder.contract.crop, max_faces)
+    embedder = (__version__, saved, settings, actors.batch_size)
     stages = (
         (FaceFinding, finder, finding, 0.0),
-        (
-            FaceEncoding,
-            (__version__, saved, settings, actors.batch_size),
-            encoding,
-            actors.gpus_each,
-        ),
+        (FaceEncoding, embedder, encoding, actors.gpus_each),
     )
     stream = ray.data.from_arrow(list(chunks(parts, names, size)))
     for stage, arguments, count, gpus in stages:
@@ -425,19 +375,15 @@ def embedded_tables(
 
 
 def _watching(ray: Any, cores: int) -> Callable[[float], None]:
-    """What ends the waiting for photos that will not come, because a node is gone.
+    """A watch that ends the waiting for photos that will not come, because a node is gone.
 
     Ray starts an actor of a lost node again where there is a core for it, and otherwise waits for
-    a new node, for ever.
-
-    Args:
-        ray: The module, connected.
-        cores: Of the cluster when the work began.
+    a new node without end.
     """
 
     def watch(seconds: float) -> None:
         left = int(ray.cluster_resources().get("CPU", 0))
-        if seconds >= _MOST_SECONDS_WITHOUT_NODE and left < cores:
+        if seconds >= _MAX_SECONDS_WITHOUT_NODE and left < cores:
             raise ClusterError(
                 f"a node was lost, {left} cores are left of {cores}, and no photo came in "
                 f"{seconds:.0f} seconds. The same command goes on from the parts that are written"
@@ -455,7 +401,7 @@ def _saved(encoder: Encoder) -> bytes:
 
 
 def _told(error: BaseException) -> FaceEncodeError:
-    """What ended the work, as an error of ours."""
+    """The error of ours for one that ended the work."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, FaceEncodeError):

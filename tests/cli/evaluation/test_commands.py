@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from face_encode.evaluation.pairs import evaluate_pairs, read_pairs
 from face_encode.gallery.opening import load_gallery
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.folders import people_in
+from tests.conftest import VERIFY_DATASET
 
 
+@pytest.mark.data
 def test_a_gallery_keeps_what_was_learnt(
     run: Any, link: Any, several: list[Path], encoder: Encoder, tmp_path: Path
 ) -> None:
@@ -38,6 +41,7 @@ def test_a_gallery_keeps_what_was_learnt(
     assert fresh["gallery"] is None
 
 
+@pytest.mark.data
 def test_the_thresholds_are_printed_and_an_extrapolation_is_told(
     run: Any, link: Any, several: list[Path], tmp_path: Path
 ) -> None:
@@ -47,6 +51,7 @@ def test_the_thresholds_are_printed_and_an_extrapolation_is_told(
     assert "to the safe side" in printed
 
 
+@pytest.mark.data
 def test_too_few_people_and_a_missing_gallery_are_refused(
     run: Any, link: Any, several: list[Path], tmp_path: Path
 ) -> None:
@@ -57,6 +62,7 @@ def test_too_few_people_and_a_missing_gallery_are_refused(
         run("calibrate", people, "-g", tmp_path / "none.npz")
 
 
+@pytest.mark.data
 def test_planted_mistakes_are_named_with_pictures(
     run: Any, link: Any, several: list[Path], tmp_path: Path
 ) -> None:
@@ -87,6 +93,7 @@ def test_planted_mistakes_are_named_with_pictures(
     assert "wrong.jpg: unlike the other photos" in printed
 
 
+@pytest.mark.data
 def test_a_clean_folder_has_nothing_to_show(
     run: Any, link: Any, several: list[Path], tmp_path: Path
 ) -> None:
@@ -95,6 +102,7 @@ def test_a_clean_folder_has_nothing_to_show(
     assert "Nothing was noticed." in report.read_text(encoding="utf-8")
 
 
+@pytest.mark.data
 def test_unnamed_photos_become_folders_that_can_be_enrolled(
     run: Any, several: list[Path], tmp_path: Path
 ) -> None:
@@ -122,6 +130,36 @@ def test_unnamed_photos_become_folders_that_can_be_enrolled(
         run("cluster", photos, "-o", output)
 
 
+def test_pairs_of_the_invented_people(run: Any, tmp_path: Path) -> None:
+    people = [sorted(person.glob("*.jpg")) for person in sorted(VERIFY_DATASET.iterdir())]
+    rows = [(photos[0], photos[1], 1) for photos in people]
+    rows += [(a[0], b[0], 0) for a, b in pairwise(people)]
+    file, report = tmp_path / "pairs.csv", tmp_path / "report.html"
+    lines = ["photo_a,photo_b,same", *(f"{a},{b},{same}" for a, b, same in rows)]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    arguments = ["--photos", VERIFY_DATASET, "--pairs", file]
+    told = run("evaluate", "pairs", *arguments, "--report", report, "--json")
+    assert (told["pairs"], told["not_found"], told["accuracy"]) == (len(rows), [], 1.0)
+    assert report.read_text(encoding="utf-8").count("<svg") == 3
+
+
+def test_the_invented_people_are_calibrated_checked_and_grouped(run: Any, tmp_path: Path) -> None:
+    pytest.importorskip("scipy")
+    people = len(list(VERIFY_DATASET.iterdir()))
+    told = run("calibrate", VERIFY_DATASET, "--false-match-rate", "0.05", "--json")
+    assert (told["people"], told["gallery"]) == (people, None)
+    report = tmp_path / "report.html"
+    assert "likely mistakes" in run("check", VERIFY_DATASET, "--report", report)
+    assert report.is_file()
+    grouped = run("cluster", VERIFY_DATASET, "-o", tmp_path / "people", "--json")
+    names = [
+        {Path(face["photo"]).parent.name for face in each["faces"]} for each in grouped["people"]
+    ]
+    assert all(len(each) == 1 for each in names)
+    assert len(set.union(*names)) == people
+    assert people_in(tmp_path / "people").keys() == {each["name"] for each in grouped["people"]}
+
+
 def test_a_folder_without_photos_is_refused(run: Any, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     with pytest.raises(DatasetError, match="no photo"):
@@ -134,7 +172,7 @@ PER_KIND = 20
 @pytest.fixture
 def some_pairs(lfw_pairs: Path, tmp_path: Path) -> Path:
     """The first pairs of each kind of the development list."""
-    _, *lines = (lfw_pairs).read_text().splitlines()
+    _, *lines = lfw_pairs.read_text().splitlines()
     half = len(lines) // 2
     file = tmp_path / "pairs.txt"
     chosen = [str(PER_KIND), *lines[:PER_KIND], *lines[half : half + PER_KIND]]
@@ -142,6 +180,7 @@ def some_pairs(lfw_pairs: Path, tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.data
 def test_json_equals_scikit_learn_and_the_report_stands_alone(
     run: Any, some_pairs: Path, lfw_photos: Path, encoder: Encoder, tmp_path: Path
 ) -> None:
@@ -166,11 +205,10 @@ def test_json_equals_scikit_learn_and_the_report_stands_alone(
     assert "encoding one face" in page
 
 
+@pytest.mark.data
 def test_a_photo_without_a_face_is_listed_and_counts_as_an_error(
     run: Any, several: list[Path], tmp_path: Path
 ) -> None:
-    from PIL import Image
-
     for person in several[:2]:
         for number, photo in enumerate(sorted(person.iterdir())[:2]):
             (tmp_path / f"{person.name}{number}.jpg").symlink_to(photo)
@@ -204,6 +242,7 @@ def test_what_is_wrong_is_told_before_the_work(run: Any, tmp_path: Path) -> None
         run("evaluate", "pairs", "--photos", tmp_path, "--pairs", file, "--report", "out.pdf")
 
 
+@pytest.mark.data
 def test_enrolled_people_strangers_and_a_photo_without_a_face(
     run: Any, link: Any, several: list[Path], tmp_path: Path
 ) -> None:
@@ -227,6 +266,7 @@ def test_enrolled_people_strangers_and_a_photo_without_a_face(
     assert "empty.jpg: no face found" in printed
 
 
+@pytest.mark.data
 def test_the_threshold_can_be_calibrated_on_the_enrolled(
     run: Any, link: Any, several: list[Path], tmp_path: Path
 ) -> None:

@@ -7,11 +7,13 @@ import pytest
 
 from face_encode.errors import EmbeddingFileError
 from face_encode.gallery.quantization import Quantizer
-from face_encode.photos.folders import PhotoListing, place_of
+from face_encode.photos.folders import PhotoListing, location_of
 from face_encode.pipeline.cluster.parts import WrittenParts, chunks, divide
+from face_encode.pipeline.embedding import EmbeddedPhoto
 from face_encode.pipeline.embedding_file import is_part, part_name, read_embeddings
-from face_encode.pipeline.embedding_table import EmbeddingSettings, PhotoFaces
+from face_encode.pipeline.embedding_table import EmbeddingSettings
 from face_encode.pipeline.parquet import table_of
+from face_encode.types import Box, Face
 
 pytest.importorskip("pyarrow")
 
@@ -61,14 +63,14 @@ NAMES_OF_WRITTEN_PARTS = ["a.jpg", "b.jpg", "c.jpg"]
 PARTS = divide(PhotoListing(NAMES_OF_WRITTEN_PARTS, np.ones((3, 2), np.int64), []), SETTINGS, 2)
 
 
-def face(photo: str) -> PhotoFaces:
+def face(photo: str) -> EmbeddedPhoto:
     embedding = np.random.default_rng(ord(photo[0])).normal(size=(1, 8)).astype(np.float32)
-    return PhotoFaces(photo, "ab", np.ones((1, 4), np.int32), np.ones(1, np.float32), embedding)
+    return EmbeddedPhoto(photo, (Face(Box(1, 1, 1, 1), 1.0),), embedding, digest="ab")
 
 
 def written(folder: Path) -> WrittenParts:
     """Both parts, with the column beside those of the file that a cluster's rows have."""
-    parts = WrittenParts(place_of(folder), SETTINGS, [("bad", "a link to nothing")], PARTS)
+    parts = WrittenParts(location_of(folder), SETTINGS, [("bad", "a link to nothing")], PARTS)
     for part in PARTS:
         rows = table_of(
             [face(name) for name in NAMES_OF_WRITTEN_PARTS[part.start : part.stop]], SETTINGS, None
@@ -79,9 +81,11 @@ def written(folder: Path) -> WrittenParts:
 
 def test_parts_become_a_file_or_a_folder_of_the_same_rows(tmp_path: Path) -> None:
     parts = written(tmp_path / "e.parquet")
-    parts.finish_file(place_of(tmp_path / "one.parquet"), SETTINGS, None)
+    parts.finish_file(location_of(tmp_path / "one.parquet"), SETTINGS, None)
     assert (parts.face_count, parts.left_out) == (3, [("bad", "a link to nothing")])
-    written(tmp_path / "e.parquet").finish_folder(place_of(tmp_path / "e.parquet"), SETTINGS, None)
+    written(tmp_path / "e.parquet").finish_folder(
+        location_of(tmp_path / "e.parquet"), SETTINGS, None
+    )
     one, other = (read_embeddings(tmp_path / name) for name in ("one.parquet", "e.parquet"))
     assert one.photos.tolist() == other.photos.tolist() == NAMES_OF_WRITTEN_PARTS
     assert one.left_out == other.left_out == (("bad", "a link to nothing"),)

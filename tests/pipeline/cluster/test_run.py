@@ -24,7 +24,7 @@ from face_encode.errors import (
     InputError,
     MissingExtraError,
 )
-from face_encode.photos.folders import Place, list_photos, place_of
+from face_encode.photos.folders import Location, list_photos, location_of
 from face_encode.pipeline.cluster.parts import divide
 from face_encode.pipeline.cluster.run import check_ray, connected, embed_folder_on_ray
 from face_encode.pipeline.cluster.stages import Actors
@@ -64,7 +64,7 @@ def assert_same(table: Any, expected: Any, tolerance: float = 1e-6) -> None:
             np.testing.assert_allclose(row, other, atol=tolerance)
 
 
-def leave_parts(photos: Place, local: Path, work: Place, photos_per_part: int) -> list[str]:
+def leave_parts(photos: Location, local: Path, work: Location, photos_per_part: int) -> list[str]:
     """What a run leaves that was killed before its last step; the names of the parts."""
     table, listing = parquet.read_table(local), list_photos(photos)
     settings = read_embeddings(local).settings
@@ -76,140 +76,7 @@ def leave_parts(photos: Place, local: Path, work: Place, photos_per_part: int) -
     return [part.name for part in parts]
 
 
-@pytest.mark.parametrize("parts", [False, True], ids=["file", "parts"])
-@pytest.mark.parametrize("int8", [False, True], ids=["float32", "int8"])
-def test_where_all_parts_are_there_no_cluster_is_needed(
-    parts: bool, int8: bool, photos: Path, local: Path, encoder: Encoder, tmp_path: Path
-) -> None:
-    output, detector = tmp_path / "embeddings.parquet", load_detector("dlib_hog")
-    work = output if parts and not int8 else tmp_path / "embeddings.parquet.unfinished"
-    leave_parts(place_of(photos), local, place_of(work), 6)
-    # Of photos that are gone, or were others then.
-    (work / part_name(9, "f" * 16)).write_text("a part of a former run")
-    report = embed_folder_on_ray(
-        photos, output, detector, encoder, int8=int8, parts=parts, photos_per_part=6,
-        progress=False, address="127.0.0.1:1",
-    )  # fmt: skip
-    assert (report.photos, report.resumed, len(report.left_out)) == (16, 16, 3)
-    given, wanted = read_embeddings(output), read_embeddings(local)
-    assert given.photos.tolist() == wanted.photos.tolist()
-    assert given.left_out == report.left_out == wanted.left_out
-    assert [path.name for path in tmp_path.iterdir()] == ["embeddings.parquet"]
-    assert output.is_dir() == parts
-    if not int8:
-        np.testing.assert_array_equal(given.kept, wanted.kept)
-        return
-    embed_folder(
-        photos, tmp_path / "i.parquet", detector, encoder, int8=True, workers=1, progress=False
-    )
-    codes = read_embeddings(tmp_path / "i.parquet")
-    assert given.settings == codes.settings
-    # The means are the same but for the last bit, on which rounding may turn.
-    assert np.abs(given.kept.astype(int) - codes.kept.astype(int)).max() <= 1
-
-
-def test_what_cannot_be_is_refused_before_a_cluster_is_asked_for(
-    photos: Path, encoder: Encoder, tmp_path: Path
-) -> None:
-    def embed(folder: str | Path, output: str | Path, **options: Any) -> None:
-        detector = load_detector("dlib_hog")
-        options = {"address": "127.0.0.1:1", "progress": False, **options}
-        embed_folder_on_ray(folder, output, detector, encoder, **options)
-
-    with pytest.raises(DatasetError, match="no such folder"):
-        embed(tmp_path / "none", tmp_path / "e.parquet")
-    with pytest.raises(DatasetError, match="no photo in it"):
-        embed(tmp_path, tmp_path / "e.parquet")
-    with pytest.raises(EmbeddingFileError, match=r"written as \.parquet"):
-        embed(photos, tmp_path / "e.npz")
-    with pytest.raises(InputError, match="choose one of the two"):
-        embed(photos, tmp_path / "e.parquet", raw=True, int8=True)
-    with pytest.raises(InputError, match="photos_per_part"):
-        embed(photos, tmp_path / "e.parquet", photos_per_part=0)
-    with pytest.raises(ClusterError, match=r"nobody answers at 127\.0\.0\.1:1"):
-        embed(photos, tmp_path / "e.parquet")
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="Ray's two nodes on one machine need Linux")
-def test_two_nodes_give_what_one_machine_gives_and_lose_nothing_with_a_process(
-    cluster: Any, photos: Path, local: Path, encoder: Encoder, tmp_path: Path
-) -> None:
-    notes, output = tmp_path / "notes", tmp_path / "cluster.parquet"
-    notes.mkdir()
-    killed = []
-
-    def kill_one() -> None:
-        """Kill a process that finds faces, in the middle of a photo."""
-        deadline = time.monotonic() + 120
-        while len(noted(notes)) < 5 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        killed.append(noted(notes)[-1][1])
-        os.kill(killed[0], signal.SIGKILL)
-
-    killer = threading.Thread(target=kill_one)
-    killer.start()
-    report = embed_folder_on_ray(
-        photos,
-        output,
-        NotingDetector(notes, pause_seconds=0.2),
-        encoder,
-        progress=False,
-        photos_per_part=5,
-        actors=ACTORS,
-    )
-    killer.join()
-    expected = read_embeddings(local)
-    assert (report.photos, report.faces, report.resumed) == (16, len(expected), 0)
-    assert report.left_out == expected.left_out
-    assert_same(parquet.read_table(output), parquet.read_table(local))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cluster.parquet", "notes"]
-    nodes, processes = zip(*noted(notes), strict=True)
-    assert len(set(nodes)) == 2
-    # The one killed, the one in its place, and the other.
-    assert killed[0] in processes and len(set(processes)) >= 3
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="Ray's two nodes on one machine need Linux")
-def test_from_a_store_into_a_store_and_on_from_the_parts_that_are_there(
-    cluster: Any, bucket: str, photos: Path, local: Path, encoder: Encoder, tmp_path: Path
-) -> None:
-    source, output = bucket.format("photos"), bucket.format("out/embeddings.parquet")
-    folder = place_of(source)
-    for path in photos.rglob("*"):
-        if path.is_file():
-            with folder.below(path.relative_to(photos).as_posix()).writing(DatasetError) as file:
-                file.write(path.read_bytes())
-    # What a run leaves that was killed: one of two parts, and no table of contents.
-    target = place_of(output)
-    kept, lost = leave_parts(folder, local, target, 8)
-    target.below(lost).delete()
-    with pytest.raises(EmbeddingFileError, match=r"no finished folder.*same command goes on"):
-        read_embeddings(output)
-    notes = tmp_path / "notes"
-    notes.mkdir()
-    report = embed_folder_on_ray(
-        source,
-        output,
-        NotingDetector(notes),
-        encoder,
-        progress=False,
-        photos_per_part=8,
-        parts=True,
-        actors=Actors(finding=1, encoding=1),
-    )
-    expected = read_embeddings(local)
-    assert (report.photos, report.faces, report.resumed) == (16, len(expected), 8)
-    assert report.left_out == expected.left_out
-    # Of the other eight neither the photo that is cut off nor the empty one gets to the detector.
-    assert len(noted(notes)) == 6
-    assert target.names() == sorted([CONTENTS, kept, lost])
-    given = read_embeddings(output)
-    assert given.photos.tolist() == expected.photos.tolist()
-    assert given.digests.tolist() == expected.digests.tolist()
-    assert given.settings == expected.settings and given.left_out == expected.left_out
-    np.testing.assert_array_equal(given.boxes, expected.boxes)
-    np.testing.assert_allclose(given.embeddings, expected.embeddings, atol=1e-6)
+# Before any test that connects this process to a cluster.
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,3 +130,141 @@ def test_who_listens_for_this_machine_alone_is_out_of_rays_reach() -> None:
         ):
             pass
         assert time.monotonic() - began < 8
+
+
+@pytest.mark.parametrize("parts", [False, True], ids=["file", "parts"])
+@pytest.mark.parametrize("int8", [False, True], ids=["float32", "int8"])
+def test_where_all_parts_are_there_no_cluster_is_needed(
+    parts: bool, int8: bool, photos: Path, local: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    output, detector = tmp_path / "embeddings.parquet", load_detector("dlib_hog")
+    work = output if parts and not int8 else tmp_path / "embeddings.parquet.unfinished"
+    leave_parts(location_of(photos), local, location_of(work), 6)
+    # Of photos that are gone, or were others then.
+    (work / part_name(9, "f" * 16)).write_text("a part of a former run")
+    report = embed_folder_on_ray(
+        photos, output, detector, encoder, int8=int8, parts=parts, photos_per_part=6,
+        progress=False, address="127.0.0.1:1",
+    )  # fmt: skip
+    assert (report.photos, report.resumed, len(report.left_out)) == (16, 16, 3)
+    given, wanted = read_embeddings(output), read_embeddings(local)
+    assert given.photos.tolist() == wanted.photos.tolist()
+    assert given.left_out == report.left_out == wanted.left_out
+    assert [path.name for path in tmp_path.iterdir()] == ["embeddings.parquet"]
+    assert output.is_dir() == parts
+    if not int8:
+        np.testing.assert_array_equal(given.kept, wanted.kept)
+        return
+    embed_folder(
+        photos, tmp_path / "i.parquet", detector, encoder, int8=True, workers=1, progress=False
+    )
+    codes = read_embeddings(tmp_path / "i.parquet")
+    assert given.settings == codes.settings
+    # The means are the same but for the last bit, on which rounding may turn.
+    assert np.abs(given.kept.astype(int) - codes.kept.astype(int)).max() <= 1
+
+
+def test_what_cannot_be_is_refused_before_a_cluster_is_asked_for(
+    photos: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    def embed(folder: str | Path, output: str | Path, **options: Any) -> None:
+        detector = load_detector("dlib_hog")
+        options = {"address": "127.0.0.1:1", "progress": False, **options}
+        embed_folder_on_ray(folder, output, detector, encoder, **options)
+
+    with pytest.raises(DatasetError, match="no such folder"):
+        embed(tmp_path / "none", tmp_path / "e.parquet")
+    with pytest.raises(DatasetError, match="no photo in it"):
+        embed(tmp_path, tmp_path / "e.parquet")
+    with pytest.raises(EmbeddingFileError, match=r"written as \.parquet"):
+        embed(photos, tmp_path / "e.npz")
+    with pytest.raises(InputError, match="choose one of the two"):
+        embed(photos, tmp_path / "e.parquet", raw=True, int8=True)
+    with pytest.raises(InputError, match="photos_per_part"):
+        embed(photos, tmp_path / "e.parquet", photos_per_part=0)
+    with pytest.raises(ClusterError, match=r"nobody answers at 127\.0\.0\.1:1"):
+        embed(photos, tmp_path / "e.parquet")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(sys.platform != "linux", reason="Ray's two nodes on one machine need Linux")
+def test_two_nodes_give_what_one_machine_gives_and_lose_nothing_with_a_process(
+    cluster: Any, photos: Path, local: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    notes, output = tmp_path / "notes", tmp_path / "cluster.parquet"
+    notes.mkdir()
+    killed = []
+
+    def kill_one() -> None:
+        """Kill a process that finds faces, in the middle of a photo."""
+        deadline = time.monotonic() + 120
+        while len(noted(notes)) < 5 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        killed.append(noted(notes)[-1][1])
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    report = embed_folder_on_ray(
+        photos,
+        output,
+        NotingDetector(notes, pause_seconds=0.2),
+        encoder,
+        progress=False,
+        photos_per_part=5,
+        actors=ACTORS,
+    )
+    killer.join()
+    expected = read_embeddings(local)
+    assert (report.photos, report.faces, report.resumed) == (16, len(expected), 0)
+    assert report.left_out == expected.left_out
+    assert_same(parquet.read_table(output), parquet.read_table(local))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cluster.parquet", "notes"]
+    nodes, processes = zip(*noted(notes), strict=True)
+    assert len(set(nodes)) == 2
+    # The one killed, the one in its place, and the other.
+    assert killed[0] in processes and len(set(processes)) >= 3
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(sys.platform != "linux", reason="Ray's two nodes on one machine need Linux")
+def test_from_a_store_into_a_store_and_on_from_the_parts_that_are_there(
+    cluster: Any, bucket: str, photos: Path, local: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    source, output = bucket.format("photos"), bucket.format("out/embeddings.parquet")
+    folder = location_of(source)
+    for path in photos.rglob("*"):
+        if path.is_file():
+            with folder.below(path.relative_to(photos).as_posix()).writing(DatasetError) as file:
+                file.write(path.read_bytes())
+    # What a run leaves that was killed: one of two parts, and no table of contents.
+    target = location_of(output)
+    kept, lost = leave_parts(folder, local, target, 8)
+    target.below(lost).delete()
+    with pytest.raises(EmbeddingFileError, match=r"no finished folder.*same command goes on"):
+        read_embeddings(output)
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    report = embed_folder_on_ray(
+        source,
+        output,
+        NotingDetector(notes),
+        encoder,
+        progress=False,
+        photos_per_part=8,
+        parts=True,
+        actors=Actors(finding=1, encoding=1),
+    )
+    expected = read_embeddings(local)
+    assert (report.photos, report.faces, report.resumed) == (16, len(expected), 8)
+    assert report.left_out == expected.left_out
+    # Of the other eight neither the photo that is cut off nor the empty one gets to the detector.
+    assert len(noted(notes)) == 6
+    assert target.names() == sorted([CONTENTS, kept, lost])
+    given = read_embeddings(output)
+    assert given.photos.tolist() == expected.photos.tolist()
+    assert given.digests.tolist() == expected.digests.tolist()
+    assert given.settings == expected.settings and given.left_out == expected.left_out
+    np.testing.assert_array_equal(given.boxes, expected.boxes)
+    np.testing.assert_allclose(given.embeddings, expected.embeddings, atol=1e-6)

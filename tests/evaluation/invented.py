@@ -1,4 +1,4 @@
-"""Pairs with scores, for the tests of metrics."""
+"""Pairs with scores, and embeddings in the plane."""
 
 from __future__ import annotations
 
@@ -19,3 +19,9 @@ def random_pairs(seed: int, ties: bool, not_found: int = 0) -> tuple[Any, Any]:
         scores = np.round(scores, 1)
     scores[random.choice(500, not_found, replace=False)] = np.nan
     return scores, same
+
+
+def at_angles(*degrees: float) -> Any:
+    """Unit vectors in the plane: the cosine of two is that of the angle between them."""
+    radians = np.deg2rad(degrees)
+    return np.stack([np.cos(radians), np.sin(radians)], axis=1)
