@@ -18,6 +18,7 @@ from face_encode.errors import DatasetError, FaceEncodeError, InputError, Traini
 from face_encode.training import head
 from face_encode.training.backbones import Backbone, split_encoder
 from face_encode.training.fitting import Schedule
+from face_encode.training.report import draw_report, write_events
 from face_encode.training.retraining import RetrainConfig, RetrainResult, retrain
 from face_encode.types import CropRecipe
 from tests.conftest import VERIFY_DATASET
@@ -90,6 +91,18 @@ def test_a_clumsy_encoder_is_bettered_and_the_file_is_an_encoder(
         rows = list(csv.DictReader(log))
     assert [int(float(row["epoch"])) for row in rows] == list(range(len(rows)))
     assert all(float(row["loss"]) >= 0 for row in rows[1:])
+
+
+def test_the_report_is_a_picture_and_events(
+    better: tuple[RetrainConfig, RetrainResult], tmp_path: Path
+) -> None:
+    _, result = better
+    stages, picture = {"head": result.head}, tmp_path / "report.png"
+    for _ in range(2):
+        write_events(tmp_path / "events", stages)
+    draw_report(picture, stages, result.before, result.after, result.scores, threshold=0.5)
+    assert picture.stat().st_size > 10_000
+    assert len(list((tmp_path / "events" / "head").iterdir())) == 1
 
 
 def test_same_seed_same_result_and_another_seed_another(
