@@ -21,7 +21,7 @@ from face_encode.errors import ImageError, InputError
 from face_encode.photos.folders import people_in
 from face_encode.photos.reading import read_image
 from face_encode.pipeline.embedding import embed_photos
-from face_encode.terminal import tracked
+from face_encode.terminal import with_progress
 from face_encode.types import Box, Embeddings, Face
 
 Choice: TypeAlias = Callable[[Sequence[Face], tuple[int, int]], int]
@@ -121,7 +121,7 @@ def embed_faces(
     embedded = embed_photos(
         paths, detector, encoder, max_faces=None if choose else 1, workers=workers
     )
-    for row, photo in enumerate(tracked(embedded, len(paths), description, show=progress)):
+    for row, photo in enumerate(with_progress(embedded, len(paths), description, show=progress)):
         errors[row] = photo.error
         if photo.error is None:
             index = choose(photo.faces, photo.size) if choose else 0

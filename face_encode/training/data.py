@@ -24,7 +24,7 @@ from face_encode.files import replacing
 from face_encode.photos.folders import people_in
 from face_encode.photos.reading import content_digest
 from face_encode.pipeline.embedding import find_crops
-from face_encode.terminal import tracked
+from face_encode.terminal import with_progress
 from face_encode.types import CropRecipe, ImageArray, LeftOut
 from face_encode.weights import cache_folder
 
@@ -237,7 +237,7 @@ def _cut_out(
     ):
         np.lib.format.write_array_header_1_0(file, header)
         start = file.tell()
-        shown = tracked(found, len(photos), "cutting out faces", show=progress)
+        shown = with_progress(found, len(photos), "cutting out faces", show=progress)
         for number, item in enumerate(shown):
             name, photo = photos[number]
             if item.error is None:

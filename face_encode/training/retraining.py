@@ -25,7 +25,7 @@ from face_encode.encoders.contract import save_encoder
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import InputError, ModelFileError
 from face_encode.files import replacing
-from face_encode.terminal import tracked
+from face_encode.terminal import with_progress
 from face_encode.training.augmentation import DEGRADATIONS, Augmentation
 from face_encode.training.backbones import Backbone, build_head, join, solve_linear_correction
 from face_encode.training.batches import PeopleBatches, PhotoBatches
@@ -424,7 +424,9 @@ class _Run:
         path = self.config.run_folder / f"{name}-{self.key}.npy"
         if not path.is_file():
             starts = range(0, len(rows), _CHUNK)
-            shown = tracked(starts, len(starts), f"computing {description}", show=self.progress)
+            shown = with_progress(
+                starts, len(starts), f"computing {description}", show=self.progress
+            )
             chunks = ((start, rows[start : start + _CHUNK]) for start in shown)
             parts = [compute(np.asarray(self.data.crops[part]), start) for start, part in chunks]
             with replacing(path, ModelFileError) as temporary:

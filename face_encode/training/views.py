@@ -22,7 +22,7 @@ import numpy.typing as npt
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import InputError, ModelFileError
 from face_encode.files import replacing
-from face_encode.terminal import tracked
+from face_encode.terminal import with_progress
 from face_encode.training.augmentation import Augmentation
 from face_encode.types import Embeddings, ImageArray
 
@@ -102,7 +102,7 @@ def make_views(
         pixels = np.empty((len(crops), side, side, 3), np.uint8)
         answers = np.empty((len(crops), teacher.embedding_size), np.float32)
         description = f"views, round {number + 1} of {rounds}"
-        for start in tracked(starts, len(starts), description, show=progress):
+        for start in with_progress(starts, len(starts), description, show=progress):
             part = slice(start, start + _CHUNK)
             views = _draw_views(np.asarray(crops[part]), augment, mixup, [seed, number, start])
             with _bfloat16_graphs() if fast else nullcontext():
