@@ -69,14 +69,12 @@ def test_a_photo_reaches_the_gallery_by_few_functions(both: list[Walk]) -> None:
     assert len({file for file, _ in outside}) <= 8, outside
 
 
-@pytest.mark.xfail(reason="the gallery's part is not short yet", strict=False)
 def test_a_photo_becomes_a_row_by_few_functions(both: list[Walk]) -> None:
     enrolling, _ = both
     assert len(enrolling.functions) <= 50, enrolling.functions
     assert len(enrolling.files) <= 12, enrolling.files
 
 
-@pytest.mark.xfail(reason="the gallery's part is not short yet", strict=False)
 def test_a_face_finds_its_name_by_few_functions(both: list[Walk]) -> None:
     _, matching = both
     assert len(matching.functions) <= 12, matching.functions
