@@ -49,13 +49,14 @@ def main() -> None:
     """Measure and write."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from face_encode.detectors.registry import KNOWN_DETECTORS
-    from face_encode.encoders.registry import KNOWN_ENCODERS, is_at_hand
+    from face_encode.encoders.registry import KNOWN_ENCODERS
     from face_encode.evaluation.pairs import read_pairs
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", required=True, help="the folder with a sub-folder a person")
     parser.add_argument("--pairs", required=True, help="pairs in LFW's format, or a CSV")
-    parser.add_argument("--encoders", nargs="+", default=list(filter(is_at_hand, KNOWN_ENCODERS)))
+    present = [name for name, known in KNOWN_ENCODERS.items() if known.is_present]
+    parser.add_argument("--encoders", nargs="+", default=present)
     parser.add_argument("--detectors", nargs="+", default=list(KNOWN_DETECTORS))
     parser.add_argument("-o", "--output", type=Path, default=HERE / "ACCURACY.md")
     options = parser.parse_args()

@@ -51,7 +51,7 @@ sys.exit(main(sys.argv[2:]))
 
 
 def copy_people(source: Path, count: int, target: Path) -> None:
-    """Copy the first so many photos with their folders."""
+    """Copy the first photos, this many, with their folders."""
     from face_encode.photos.folders import people_in
 
     for name, photos in people_in(source).items():

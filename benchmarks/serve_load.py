@@ -91,7 +91,6 @@ class Asker:
     """One client: asks one thing after the other, with its own people to enrol and remove."""
 
     def __init__(self, port: int, number: int, photos: Sequence[bytes]) -> None:
-        """Take where the service listens."""
         self._client = Client(port)
         self._number = number
         self._photos = photos

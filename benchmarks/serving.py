@@ -75,11 +75,9 @@ class RunningService:
         return code
 
     def __enter__(self) -> RunningService:
-        """The service."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """End it."""
         self.stop()
 
     def _read_on(self) -> None:
@@ -113,7 +111,6 @@ class Client:
     """Speaks to a service over one connection that is kept open."""
 
     def __init__(self, port: int, token: str | None = None, timeout: float = 90) -> None:
-        """Take where it listens, and a token if it needs one."""
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
         self._token = token
 

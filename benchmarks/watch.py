@@ -39,7 +39,6 @@ class Timed:
     is_live = False
 
     def __init__(self, path: Path) -> None:
-        """Open it."""
         self._video = RecordedVideo.of_file(path)
         self.name, self.frames_per_second = self._video.name, self._video.frames_per_second
         self.took: list[float] = []

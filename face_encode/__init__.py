@@ -1,101 +1,60 @@
 """Face recognition for Keras.
 
-Names are loaded when they are first used, so that ``import face_encode`` itself stays instant:
+Names are imported when they are first used, so that ``import face_encode`` itself stays instant:
 neither TensorFlow nor dlib is imported before something needs them.
 """
 
-from __future__ import annotations
-
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-from face_encode.version import __version__
+import lazy_loader
 
 if TYPE_CHECKING:
-    from face_encode.detectors.registry import load_detector
-    from face_encode.encoders.contract import EncoderContract, read_contract, save_encoder
-    from face_encode.encoders.encoder import Encoder
-    from face_encode.encoders.export import export_encoder
-    from face_encode.encoders.registry import load_encoder
-    from face_encode.errors import FaceEncodeError
-    from face_encode.functions import extract_faces, find, represent, verify
-    from face_encode.gallery.opening import open_gallery
-    from face_encode.model import Face_Encode_Model
-    from face_encode.photos.reading import read_image, read_photo
-    from face_encode.pipeline.embedding_file import read_embeddings
-    from face_encode.pipeline.folder import embed_folder
-    from face_encode.references import ReferenceEmbeddings
-    from face_encode.training.triplet import DistanceLayer, TripletModel
-    from face_encode.types import EnrolmentReport, Face, Match
-    from face_encode.video.watcher import watch
+    from face_encode.detectors.registry import load_detector as load_detector
+    from face_encode.encoders.contract import EncoderContract as EncoderContract
+    from face_encode.encoders.contract import read_contract as read_contract
+    from face_encode.encoders.contract import save_encoder as save_encoder
+    from face_encode.encoders.encoder import Encoder as Encoder
+    from face_encode.encoders.export import export_encoder as export_encoder
+    from face_encode.encoders.registry import load_encoder as load_encoder
+    from face_encode.errors import FaceEncodeError as FaceEncodeError
+    from face_encode.functions import extract_faces as extract_faces
+    from face_encode.functions import find as find
+    from face_encode.functions import represent as represent
+    from face_encode.functions import verify as verify
+    from face_encode.gallery.opening import open_gallery as open_gallery
+    from face_encode.model import Face_Encode_Model as Face_Encode_Model
+    from face_encode.photos.reading import read_image as read_image
+    from face_encode.photos.reading import read_photo as read_photo
+    from face_encode.pipeline.embedding_file import read_embeddings as read_embeddings
+    from face_encode.pipeline.folder import embed_folder as embed_folder
+    from face_encode.references import ReferenceEmbeddings as ReferenceEmbeddings
+    from face_encode.training.triplet import DistanceLayer as DistanceLayer
+    from face_encode.training.triplet import TripletModel as TripletModel
+    from face_encode.types import EnrolmentReport as EnrolmentReport
+    from face_encode.types import Face as Face
+    from face_encode.types import Match as Match
+    from face_encode.version import __version__ as __version__
+    from face_encode.video.watcher import watch as watch
 
-_HOME_OF = {
-    "DistanceLayer": "face_encode.training.triplet",
-    "Encoder": "face_encode.encoders.encoder",
-    "EncoderContract": "face_encode.encoders.contract",
-    "EnrolmentReport": "face_encode.types",
-    "Face": "face_encode.types",
-    "FaceEncodeError": "face_encode.errors",
-    "Face_Encode_Model": "face_encode.model",
-    "Match": "face_encode.types",
-    "ReferenceEmbeddings": "face_encode.references",
-    "TripletModel": "face_encode.training.triplet",
-    "embed_folder": "face_encode.pipeline.folder",
-    "export_encoder": "face_encode.encoders.export",
-    "extract_faces": "face_encode.functions",
-    "find": "face_encode.functions",
-    "load_detector": "face_encode.detectors.registry",
-    "load_encoder": "face_encode.encoders.registry",
-    "open_gallery": "face_encode.gallery.opening",
-    "read_contract": "face_encode.encoders.contract",
-    "read_embeddings": "face_encode.pipeline.embedding_file",
-    "read_image": "face_encode.photos.reading",
-    "read_photo": "face_encode.photos.reading",
-    "represent": "face_encode.functions",
-    "save_encoder": "face_encode.encoders.contract",
-    "verify": "face_encode.functions",
-    "watch": "face_encode.video.watcher",
-}
-
-__all__ = [
-    "DistanceLayer",
-    "Encoder",
-    "EncoderContract",
-    "EnrolmentReport",
-    "Face",
-    "FaceEncodeError",
-    "Face_Encode_Model",
-    "Match",
-    "ReferenceEmbeddings",
-    "TripletModel",
-    "__version__",
-    "embed_folder",
-    "export_encoder",
-    "extract_faces",
-    "find",
-    "load_detector",
-    "load_encoder",
-    "open_gallery",
-    "read_contract",
-    "read_embeddings",
-    "read_image",
-    "read_photo",
-    "represent",
-    "save_encoder",
-    "verify",
-    "watch",
-]
-
-
-def __getattr__(name: str) -> object:
-    """Import the module that a public name lives in when the name is first used."""
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """The public names."""
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "detectors.registry": ["load_detector"],
+        "encoders.contract": ["EncoderContract", "read_contract", "save_encoder"],
+        "encoders.encoder": ["Encoder"],
+        "encoders.export": ["export_encoder"],
+        "encoders.registry": ["load_encoder"],
+        "errors": ["FaceEncodeError"],
+        "functions": ["extract_faces", "find", "represent", "verify"],
+        "gallery.opening": ["open_gallery"],
+        "model": ["Face_Encode_Model"],
+        "photos.reading": ["read_image", "read_photo"],
+        "pipeline.embedding_file": ["read_embeddings"],
+        "pipeline.folder": ["embed_folder"],
+        "references": ["ReferenceEmbeddings"],
+        "training.triplet": ["DistanceLayer", "TripletModel"],
+        "types": ["EnrolmentReport", "Face", "Match"],
+        "version": ["__version__"],
+        "video.watcher": ["watch"],
+    },
+)

@@ -1,11 +1,11 @@
-"""Reads a network that dlib serialized into a ``.dat`` file, with nothing but numpy.
+"""A reader of the networks that dlib serializes into ``.dat`` files, with nothing but numpy.
 
-The format has no index: it is one stream in which the versions of the nested layers come first,
-outermost before innermost, and the layers' own contents after them, innermost before outermost:
-that is, in the order of execution. So the file reads as a flat list of layers. Integers are a
-control byte (how many bytes follow, and the sign) and little-endian bytes; a floating-point
-number is two such integers, mantissa and exponent of two; tensors are raw little-endian float32;
-booleans are the ASCII characters 0 and 1. Source: ``serialize.h`` and ``dnn/layers.h`` of dlib.
+The format is one stream without an index: first the versions of the nested layers, outermost
+before innermost, then the layers' own contents, innermost before outermost, that is, in the order
+of execution. So the file reads as a flat list of layers. Integers are a control byte (the sign, and
+how many bytes follow) and little-endian bytes; a floating-point number is two such integers,
+mantissa and exponent of two; tensors are raw little-endian float32; booleans are the ASCII
+characters 0 and 1. Source: ``serialize.h`` and ``dnn/layers.h`` of dlib.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class DlibLayer:
         kind: ``input``, ``con``, ``affine``, ``relu``, ``max_pool``, ``avg_pool``,
             ``add_prev`` or ``fc``.
         weights: ``con``: the filters ``(out, in, rows, columns)`` and biases ``(out,)``;
-            ``affine``: scale and shift ``(channels,)``, those of a batch normalisation where
-            the file still has one; ``fc``: the matrix ``(in, out)``; ``input``: the mean colour
-            ``(3,)``; otherwise nothing.
+            ``affine``: scale and shift ``(channels,)``, or those that a batch normalisation amounts
+            to; ``fc``: the matrix ``(in, out)``; ``input``: the mean colour ``(3,)``; otherwise
+            empty.
         sizes: ``con`` and pools: rows, columns, vertical and horizontal stride and padding;
-            ``input``: rows and columns of the picture, where the network takes one size only;
-            otherwise nothing.
+            ``input``: height and width of the image, if the network takes one size only; otherwise
+            empty.
     """
 
     kind: str
@@ -44,14 +44,14 @@ class DlibLayer:
 
 @dataclass(frozen=True)
 class DlibDetectorOptions:
-    """How the scores of a max-margin object detector become boxes.
+    """Options by which the scores of a max-margin object detector become boxes.
 
     Attributes:
         width: Width of the window around each score, in pixels.
         height: Height of the window.
         largest_overlap: Of two boxes that share a larger part of the smallest rectangle round
             both, the one with the lower score is dropped.
-        largest_cover: The same, where they share a larger part of either.
+        largest_cover: The same, for a larger part of either box.
     """
 
     width: int
@@ -67,9 +67,13 @@ def read_dlib_network(content: bytes) -> list[DlibLayer]:
         content: The whole file.
 
     Raises:
-        WeightsError: Not such a file, or anything in it is left over.
+        WeightsError: Another file, a damaged one, or one with bytes left over.
     """
-    return _Reader(content).metric_network()
+    reader = _Reader(content)
+    reader.integer()
+    reader.expect("loss_metric_2")
+    reader.skip_reals(2)  # margin and distance threshold of the loss
+    return reader.layers("input_rgb_image_sized", sizes=2)
 
 
 def read_dlib_detector(content: bytes) -> tuple[DlibDetectorOptions, list[DlibLayer]]:
@@ -79,57 +83,41 @@ def read_dlib_detector(content: bytes) -> tuple[DlibDetectorOptions, list[DlibLa
         content: The whole file.
 
     Raises:
-        WeightsError: Not such a file, or anything in it is left over.
+        WeightsError: Another file, a damaged one, or one with bytes left over.
     """
-    return _Reader(content).detector()
+    reader = _Reader(content)
+    reader.integer()
+    reader.expect("loss_mmod_")
+    if reader.integer() != 1:
+        raise reader.damaged("a detector with one window was expected")
+    width, height = reader.integer(), reader.integer()
+    reader.skip_reals(3)  # loss of a false alarm, of a missed target; overlap that counts as hit
+    options = DlibDetectorOptions(width, height, reader.real(), reader.real())
+    reader.skip_reals(2)  # overlap with a region to ignore; the same, as a part of either
+    return options, reader.layers("input_rgb_image_pyramid", sizes=0)
 
 
 class _Reader:
-    """A cursor over the file."""
+    """A cursor over the file's content."""
 
     def __init__(self, content: bytes) -> None:
         self.content = content
         self.position = 0
 
-    def metric_network(self) -> list[DlibLayer]:
-        """The layers, up to the very last byte."""
-        self.integer()
-        self.expect("loss_metric_2")
-        self.real()  # margin of the loss
-        self.real()  # distance threshold of the loss
-        return self.layers("input_rgb_image_sized", sizes=2)
-
-    def detector(self) -> tuple[DlibDetectorOptions, list[DlibLayer]]:
-        """The options and the layers, up to the very last byte."""
-        self.integer()
-        self.expect("loss_mmod_")
-        if self.integer() != 1:
-            raise self.damaged("a detector with one window was expected")
-        width, height = self.integer(), self.integer()
-        self.real()  # the loss of a false alarm
-        self.real()  # the loss of a missed target
-        self.real()  # the overlap from which on a target counts as hit
-        options = DlibDetectorOptions(width, height, self.real(), self.real())
-        self.real()  # the overlap with a region to ignore
-        self.real()  # the same, as a part of either
-        return options, self.layers("input_rgb_image_pyramid", sizes=0)
-
     def layers(self, input_name: str, sizes: int) -> list[DlibLayer]:
-        """The input layer, and all that follow."""
+        """Read the input layer and all layers after it."""
         start = bytes([1, len(input_name)]) + input_name.encode()
         while not self.content.startswith(start, self.position):
             self.integer()  # the versions of the nested layers
         layers = [self.input(input_name, sizes)]
-        first = True
         while self.position < len(self.content):
             layers.append(self.layer())
-            if first:
-                self.integer()  # how many samples the input layer makes of one picture
-                first = False
+            if len(layers) == 2:
+                self.integer()  # samples that the input layer makes of one image
         return layers
 
     def layer(self) -> DlibLayer:
-        """One layer and the bookkeeping behind it."""
+        """Read one layer and the bookkeeping after it."""
         name = self.string()
         # The bookkeeping starts with three booleans, and relu_ and add_prev_ have no contents
         # of their own.
@@ -150,26 +138,25 @@ class _Reader:
             )
         layer = readers[name]()
         for _ in range(3):
-            self.boolean()  # what training has set up
+            self.skip_boolean()  # state of the training
         for _ in range(3):
             self.tensor()  # gradients and the last output, empty in a cleaned network
         return layer
 
     def input(self, name: str, sizes: int) -> DlibLayer:
-        """The input layer: the mean colour in RGB, and the size where it has one."""
+        """Read the input layer: the mean colour in RGB, and the size if it has one."""
         self.expect(name)
         mean = np.array([self.real() for _ in range(3)], np.float32)
         return DlibLayer("input", (mean,), tuple(self.integer() for _ in range(sizes)))
 
     def convolution(self) -> DlibLayer:
-        """Filters and biases lie one behind the other in one tensor."""
+        """Read a convolution: its biases follow its filters in one tensor."""
         parameters = self.tensor().ravel()
         count = self.integer()
         rows, columns, *rest = (self.integer() for _ in range(6))
         shape = self.alias()
         bias_shape = self.alias()
-        for _ in range(4):
-            self.real()  # multipliers of learning rate and weight decay
+        self.skip_reals(4)  # multipliers of learning rate and weight decay
         if shape[0] != count or math.prod(bias_shape) != count:
             raise self.damaged("a convolution's filters and biases differ in number")
         if math.prod(shape) + count != parameters.size or shape[2:] != (rows, columns):
@@ -181,7 +168,7 @@ class _Reader:
         )
 
     def affine(self) -> DlibLayer:
-        """Scale and shift lie one behind the other in one tensor."""
+        """Read an affine layer: its shift follows its scale in one tensor."""
         parameters = self.tensor().ravel()
         channels = math.prod(self.alias())
         self.alias()
@@ -191,17 +178,16 @@ class _Reader:
         return DlibLayer("affine", (parameters[:channels], parameters[channels:]))
 
     def normalization(self) -> DlibLayer:
-        """A batch normalisation, as the affine layer that it is outside training."""
+        """Read a batch normalisation, as the affine layer that it amounts to after training."""
         parameters = self.tensor().ravel()
         channels = math.prod(self.alias())
         self.alias()
         self.tensor()  # means of the last batch
         self.tensor()  # inverse deviations of the last batch
         means, variances = self.tensor().ravel(), self.tensor().ravel()
-        self.integer()  # how often the running means were updated
-        self.integer()  # over how many batches they run
-        for _ in range(4):
-            self.real()  # multipliers of learning rate and weight decay
+        self.integer()  # number of updates of the running means
+        self.integer()  # number of batches that they run over
+        self.skip_reals(4)  # multipliers of learning rate and weight decay
         epsilon = np.float32(self.real())
         if not parameters.size == 2 * channels == 2 * means.size == 2 * variances.size:
             raise self.damaged("a batch normalisation's weights do not fit its shape")
@@ -209,28 +195,27 @@ class _Reader:
         return DlibLayer("affine", (scale, parameters[channels:] - scale * means))
 
     def pool(self, kind: str) -> DlibLayer:
-        """Window, stride and padding."""
+        """Read a pool's window, stride and padding."""
         return DlibLayer(kind, (), tuple(self.integer() for _ in range(6)))
 
     def fully_connected(self) -> DlibLayer:
-        """The matrix; dlib's face network has no bias in it."""
+        """Read a matrix; the one of dlib's face network has no bias."""
         outputs, inputs = self.integer(), self.integer()
         parameters = self.tensor()
         self.alias()
         self.alias()
         self.integer()  # with or without bias
-        for _ in range(4):
-            self.real()  # multipliers of learning rate and weight decay
+        self.skip_reals(4)  # multipliers of learning rate and weight decay
         if parameters.size != outputs * inputs:
             raise self.damaged("the last layer's weights do not fit its shape")
         return DlibLayer("fc", (parameters.reshape(inputs, outputs),))
 
     def damaged(self, reason: str) -> WeightsError:
-        """An error that says where."""
+        """Make an error that names the position."""
         return WeightsError(f"not a dlib network, or damaged, at byte {self.position}: {reason}")
 
     def take(self, count: int) -> bytes:
-        """The next bytes."""
+        """Read the next bytes."""
         taken = self.content[self.position : self.position + count]
         if len(taken) < count:
             raise self.damaged("the file ends too early")
@@ -238,7 +223,7 @@ class _Reader:
         return taken
 
     def integer(self) -> int:
-        """A control byte, then up to eight bytes."""
+        """Read an integer: a control byte, then up to eight bytes."""
         control = self.take(1)[0]
         if control & 0x70 or control & 0x0F > 8:
             raise self.damaged("an integer was expected")
@@ -246,29 +231,31 @@ class _Reader:
         return -value if control & 0x80 else value
 
     def real(self) -> float:
-        """Mantissa times two to the exponent."""
-        mantissa, exponent = self.integer(), self.integer()
-        return math.ldexp(mantissa, exponent)
+        """Read a floating-point number: mantissa times two to the exponent."""
+        return math.ldexp(self.integer(), self.integer())
 
-    def boolean(self) -> bool:
-        """One ASCII character."""
-        character = self.take(1)
-        if character not in b"01":
+    def skip_reals(self, count: int) -> None:
+        """Pass over floating-point numbers."""
+        for _ in range(count):
+            self.real()
+
+    def skip_boolean(self) -> None:
+        """Pass over a boolean: one ASCII character."""
+        if self.take(1) not in b"01":
             raise self.damaged("a boolean was expected")
-        return character == b"1"
 
     def string(self) -> str:
-        """A length, then the characters."""
+        """Read a string: its length, then its characters."""
         return self.take(self.integer()).decode("latin-1")
 
     def expect(self, name: str) -> None:
-        """The next string has to be this one."""
+        """Refuse any other string than this one."""
         received = self.string()
         if received != name:
             raise self.damaged(f"{name!r} was expected. Received: {received!r}")
 
     def tensor(self) -> FloatArray:
-        """A version, four sizes, then the values."""
+        """Read a tensor: a version, four sizes, then the values."""
         if self.integer() != 2:
             raise self.damaged("a tensor was expected")
         shape = tuple(self.integer() for _ in range(4))
@@ -278,7 +265,7 @@ class _Reader:
         return values.reshape(shape).astype(np.float32)
 
     def alias(self) -> tuple[int, ...]:
-        """A view into a tensor: a version, then four sizes."""
+        """Read the shape of a view into a tensor: a version, then four sizes."""
         if self.integer() != 1:
             raise self.damaged("the shape of a part of a tensor was expected")
         return tuple(self.integer() for _ in range(4))

@@ -22,7 +22,7 @@ from face_encode.version import __version__
 if TYPE_CHECKING:
     import requests
 
-MAX_REDIRECTS = 5
+MAX_REDIRECTS = 3
 ATTEMPTS = 4
 
 # Small, because what has come of a block is lost when the connection breaks.
@@ -108,7 +108,7 @@ def download_file(
     One process downloads a file; others wait for it.
 
     Args:
-        url: As for :func:`download_bytes`.
+        url: As for ``download_bytes``.
         path: Where to; folders above it are made. A file that is there already is left alone.
         sha256: The SHA-256 that the file must have, where it is known.
         max_bytes: A larger file is refused, before or while it comes.

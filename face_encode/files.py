@@ -204,11 +204,11 @@ def write_archive(file: Path | BinaryIO, arrays: Mapping[str, npt.NDArray[Any]])
 
     Texts, for which numpy takes four bytes a letter and as many letters as the longest has, are
     packed; numbers lie in the file as they do in memory, and can be mapped: see
-    :func:`read_archive`.
+    ``read_archive``.
 
     Args:
         file: Its path, or the file open for writing; not written atomically: see
-            :func:`face_encode.files.replacing`.
+            ``face_encode.files.replacing``.
         arrays: By their names.
     """
     with zipfile.ZipFile(file, "w") as archive:
@@ -235,7 +235,7 @@ def _room(place: int) -> bytes:
 
 
 def read_archive(path: Path, form: ArchiveForm, *, mapped: Collection[str] = ()) -> Arrays:
-    """Read an archive from its path; see :func:`read_open_archive`.
+    """Read an archive from its path; see ``read_open_archive``.
 
     Args:
         path: The file.
@@ -267,7 +267,7 @@ def read_open_archive(
         file: The archive, open for reading.
         label: What it is called in an error.
         form: What it has to hold.
-        mapped: See :func:`read_archive`; none of a file that is not on disk.
+        mapped: See ``read_archive``; none of a file that is not on disk.
 
     Returns:
         The arrays of the form, each of the kind of type and the number of dimensions that it has

@@ -1,6 +1,6 @@
 """Verify, find, represent and extract: the most common tasks, one call each.
 
-Photos come in any form that :func:`face_encode.photos.reading.read_photo` takes; to keep addresses
+Photos come in any form that ``face_encode.photos.reading.read_photo`` takes; to keep addresses
 from being fetched, read them with it. Answers are plain dicts with a ``similarity``, higher is
 nearer, and a ``distance``, lower is nearer. An encoder is loaded at its first use and kept, and
 any number of threads may call at once.

@@ -84,7 +84,7 @@ class Face_Encode_Model:
             detector: The name of a known detector, a detector, or None for the default.
             threshold: Cosine similarity from which two faces count as one person, within -1..1;
                 None takes the encoder's own.
-            engine: What runs the encoder, as :func:`load_encoder` takes it; None for ``"auto"``.
+            engine: What runs the encoder, as ``load_encoder`` takes it; None for ``"auto"``.
 
         Raises:
             ModelFileError: No such encoder.

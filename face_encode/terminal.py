@@ -15,7 +15,7 @@ from face_encode.errors import FaceEncodeError
 Item = TypeVar("Item")
 
 
-def tracked(
+def with_progress(
     items: Iterable[Item], total: int, description: str, *, show: bool = True, done: int = 0
 ) -> Iterator[Item]:
     """Pass items on behind a progress bar: count, rate and time left.

@@ -58,7 +58,6 @@ class Box:
     height: int
 
     def __post_init__(self) -> None:
-        """Check that the box holds at least one pixel."""
         if self.width < 1 or self.height < 1:
             raise InputError(
                 "a box holds at least one pixel. "
@@ -103,7 +102,6 @@ class Face:
     landmarks: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        """Check the shape of the landmarks."""
         if self.landmarks is not None and self.landmarks.shape != (5, 2):
             raise InputError(
                 f"landmarks are an array of shape (5, 2). Received: {self.landmarks.shape}"
@@ -176,7 +174,6 @@ class CropRecipe:
     margin: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check the method, size and margin."""
         if self.method not in ("box", "dlib_chip"):
             raise InputError(f"crop method is one of 'box', 'dlib_chip'. Received: {self.method!r}")
         check_count(self.height, "a crop's height")
@@ -235,7 +232,6 @@ class EnrolmentReport:
     resumed: int = 0
 
     def __str__(self) -> str:
-        """The counts, then a line for each photo left out."""
         people = sum(1 for count in self.per_person.values() if count)
         lines = [
             f"{self.enrolled} photos of {people} people enrolled"

@@ -47,7 +47,7 @@ def test_every_public_name_is_there(name: str) -> None:
 
 
 def test_an_unknown_name_is_told() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match="No face_encode attribute nothing"):
         face_encode.nothing  # noqa: B018
 
 

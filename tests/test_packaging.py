@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from face_encode.encoders.registry import SHIPPED_ENCODERS
+from face_encode.encoders.registry import KNOWN_ENCODERS, ShippedEncoder
 
 ROOT = Path(__file__).parents[1]
+SHIPPED = [name for name, known in KNOWN_ENCODERS.items() if isinstance(known, ShippedEncoder)]
 
 
 def setup_options(section: str) -> configparser.SectionProxy:
@@ -28,7 +29,7 @@ def test_setup_lists_every_package() -> None:
 
 
 def test_the_shipped_files_lie_in_weights() -> None:
-    for name in SHIPPED_ENCODERS:
+    for name in SHIPPED:
         assert (ROOT / "weights" / f"{name}.keras").stat().st_size < 50_000_000
 
 
@@ -38,9 +39,10 @@ def test_an_installation_carries_the_shipped_files(tmp_path: Path) -> None:
         "from importlib.util import find_spec\n"
         "if not find_spec('face_encode') or not find_spec('face_encode.encoders.registry'):\n"
         "    raise SystemExit(77)\n"
-        "from face_encode.encoders.registry import SHIPPED_ENCODERS, shipped_path\n"
-        "for name in SHIPPED_ENCODERS:\n"
-        "    print(name, shipped_path(name), sep='=')\n"
+        "from face_encode.encoders.registry import KNOWN_ENCODERS, ShippedEncoder\n"
+        "for name, known in KNOWN_ENCODERS.items():\n"
+        "    if isinstance(known, ShippedEncoder):\n"
+        "        print(name, known.path, sep='=')\n"
     )
     finished = subprocess.run(
         [sys.executable, "-I", "-c", script],
@@ -53,7 +55,7 @@ def test_an_installation_carries_the_shipped_files(tmp_path: Path) -> None:
         pytest.skip("this release is not installed here")
     assert finished.returncode == 0, finished.stderr
     found = dict(line.split("=", 1) for line in finished.stdout.splitlines())
-    assert set(found) == set(SHIPPED_ENCODERS)
+    assert set(found) == set(SHIPPED)
     if any(Path(path).parent.name == "weights" for path in found.values()):
         pytest.skip("what is installed here is a link to a clone")
     for name, path in found.items():

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from face_encode.terminal import tracked
+from face_encode.terminal import with_progress
 
 
 def test_items_pass_through_and_the_bar_goes_to_standard_error(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert list(tracked(iter("abc"), 3, "Working")) == ["a", "b", "c"]
+    assert list(with_progress(iter("abc"), 3, "Working")) == ["a", "b", "c"]
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "Working" in captured.err
@@ -20,8 +20,8 @@ def test_items_pass_through_and_the_bar_goes_to_standard_error(
 
 
 def test_silence_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    assert list(tracked(iter("abc"), 3, "Working", show=False)) == ["a", "b", "c"]
-    assert list(tracked(iter(""), 0, "Working")) == []
+    assert list(with_progress(iter("abc"), 3, "Working", show=False)) == ["a", "b", "c"]
+    assert list(with_progress(iter(""), 0, "Working")) == []
     assert capsys.readouterr() == ("", "")
 
 
@@ -33,7 +33,7 @@ def test_the_rate_is_that_of_the_whole_also_where_items_come_in_batches(
         yield from range(20)
 
     start = time.perf_counter()
-    list(tracked(batches(), 20, "Working"))
+    list(with_progress(batches(), 20, "Working"))
     took = time.perf_counter() - start
     (rate,) = re.findall(r"([\d.]+)/s", capsys.readouterr().err.splitlines()[-1])
     assert 0.9 * 20 / took < float(rate) <= 40
@@ -50,7 +50,7 @@ def test_the_time_left_is_that_of_the_whole_also_where_items_come_in_batches(
         time.sleep(0.5)
 
     start = time.perf_counter()
-    list(tracked(batches(), 420, "Working", done=200))
+    list(with_progress(batches(), 420, "Working", done=200))
     took = time.perf_counter() - start
     frames = re.findall(r"220/420.*?(\d):(\d\d):(\d\d) left", capsys.readouterr().err)
     assert frames

@@ -26,7 +26,6 @@ class MemoryReader:
     """An array in memory, and as many threads as cores to read it."""
 
     def __init__(self, size_bytes: int = ARRAY_BYTES, threads: int | None = None) -> None:
-        """Fill the array, so that every page of it is there."""
         self._threads = threads or os.cpu_count() or 1
         self._parts = np.array_split(np.ones(size_bytes // 4, np.float32), self._threads)
         self._pool = ThreadPoolExecutor(self._threads)

@@ -110,11 +110,9 @@ class Contestant:
         self._log.close()
 
     def __enter__(self) -> Contestant:
-        """Itself, ready."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """End it."""
         self.close()
 
     def _receive(self) -> Answer:

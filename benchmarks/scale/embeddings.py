@@ -49,7 +49,7 @@ class Population:
         )
 
     def draw(self, count: int, seed: int) -> Embeddings:
-        """So many embeddings, float32 ``(count, D)``; the same for the same seed."""
+        """This many embeddings, float32 ``(count, D)``; the same for the same seed."""
         drawn = np.empty((count, len(self.mean)), np.float32)
         start = 0
         for block in self.blocks(count, seed):

@@ -23,10 +23,9 @@ from face_encode.encoders.facenet import (
     NETWORK,
     Convolution,
     FloatArray,
-    Pool,
     inception_resnet,
 )
-from face_encode.encoders.registry import KNOWN_ENCODERS, is_at_hand, load_encoder
+from face_encode.encoders.registry import KNOWN_ENCODERS, load_encoder
 from face_encode.errors import EngineError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ _EMBEDDING_SIZE = 512
 def encoding(options: Answer) -> Handler:
     """An encoder on an engine, both by name; ``facenet`` also without its weights."""
     name, engine = options["encoder"], options["engine"]
-    random_weights = name in KNOWN_ENCODERS and not is_at_hand(name)
+    random_weights = name in KNOWN_ENCODERS and not KNOWN_ENCODERS[name].is_present
     try:
         encoder = (
             _facenet_at_random(engine) if random_weights else load_encoder(name, engine=engine)
@@ -88,26 +87,21 @@ def random_facenet_weights() -> Mapping[str, tuple[FloatArray, ...]]:
         weights[name] = (kernel, np.zeros(shape[-1], np.float32))
         return shape[-1]
 
-    def convolution(part: Convolution, channels: int) -> int:
-        return draw(part.name, part.rows, part.columns, channels, part.filters)
+    def convolution(part: Convolution, channels: int, scale: float = 2.0) -> int:
+        return draw(part.name, part.rows, part.columns, channels, part.filters, scale=scale)
 
     channels = 3
-    for part in NETWORK:
-        if isinstance(part, Pool):
-            continue
-        if isinstance(part, Convolution):
-            channels = convolution(part, channels)
-            continue
-        joined = channels if part.pooled else 0
-        for branch in part.branches:
+    for block in NETWORK:
+        joined = channels if block.pooled else 0
+        for branch in block.branches:
             end = channels
             for each in branch:
                 end = convolution(each, end)
             joined += end
         channels = joined
-        if part.scale:
+        if block.projection is not None:
             # Added to what came in, many times over: small, as in a trained network.
-            channels = draw(part.projection, 1, 1, joined, part.channels, scale=0.1)
+            channels = convolution(block.projection, joined, scale=0.1)
     draw(EMBEDDING_LAYER, channels, _EMBEDDING_SIZE)
     return weights
 

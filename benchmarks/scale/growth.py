@@ -59,6 +59,5 @@ class Growth:
         return cls(exponent, margin, float(np.exp(constant)), float(min(sizes)), len(x))
 
     def __str__(self) -> str:
-        """Such as ``n^0.98 ± 0.05``."""
         margin = "" if self.margin is None else f" ± {self.margin:.2f}"
         return f"n^{self.exponent:.2f}{margin}"

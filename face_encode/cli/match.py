@@ -49,7 +49,7 @@ def add_match_arguments(parser: argparse.ArgumentParser) -> None:
 def run_match(options: argparse.Namespace) -> int:
     """Match, draw where asked to, and print."""
     from face_encode.pipeline.embedding import NO_FACE, embed_photos
-    from face_encode.terminal import tracked
+    from face_encode.terminal import with_progress
 
     model = open_model(options)
     add_people(model, options.people, approximate=options.approximate)
@@ -57,7 +57,7 @@ def run_match(options: argparse.Namespace) -> int:
         options.photos, model.detector, model.encoder, max_faces=options.max_faces
     )
     results: list[dict[str, Any]] = []
-    for photo in tracked(embedded, len(options.photos), "Matching"):
+    for photo in with_progress(embedded, len(options.photos), "Matching"):
         found = model.gallery.search(photo.embeddings)
         if not all(found):
             raise GalleryError("nobody is enrolled in this gallery")

@@ -25,36 +25,13 @@ def add_models_arguments(parser: argparse.ArgumentParser) -> None:
 def run_models(options: argparse.Namespace) -> int:
     """Print the two tables, or get one encoder's weights."""
     from face_encode.detectors.registry import DEFAULT_DETECTOR, KNOWN_DETECTORS
-    from face_encode.encoders.contract import read_contract
-    from face_encode.encoders.registry import (
-        DEFAULT_ENCODER,
-        KNOWN_ENCODERS,
-        SHIPPED_ENCODERS,
-        is_at_hand,
-        shipped_path,
-    )
-    from face_encode.weights import KNOWN_WEIGHTS
+    from face_encode.encoders.registry import DEFAULT_ENCODER, KNOWN_ENCODERS
 
     if options.download is not None:
         return _download(options.download, as_json=options.json)
     encoders = []
-    for name, known in KNOWN_ENCODERS.items():
-        weights, crop = KNOWN_WEIGHTS[known.weights], known.contract.crop
-        encoders.append(
-            {
-                "name": name,
-                "default": name == DEFAULT_ENCODER,
-                "crop": f"{crop.method} {crop.height}x{crop.width}",
-                "threshold": known.contract.threshold,
-                "false_match_rate": known.contract.false_match_rate,
-                "present": is_at_hand(name),
-                "weights": weights.url or f"package {weights.package} ({weights.source})",
-                "licence": weights.licence,
-            }
-        )
-    for name in SHIPPED_ENCODERS:
-        contract = read_contract(shipped_path(name))
-        assert contract is not None
+    for name, encoder in KNOWN_ENCODERS.items():
+        contract = encoder.contract
         encoders.append(
             {
                 "name": name,
@@ -62,8 +39,8 @@ def run_models(options: argparse.Namespace) -> int:
                 "crop": f"{contract.crop.method} {contract.crop.height}x{contract.crop.width}",
                 "threshold": round(contract.threshold, 3),
                 "false_match_rate": contract.false_match_rate,
-                "present": True,
-                "weights": "this package (trained by this project, see weights/README.md)",
+                "present": encoder.is_present,
+                "weights": encoder.origin,
                 "licence": contract.licence,
             }
         )
@@ -79,40 +56,37 @@ def run_models(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"encoders": encoders, "detectors": detectors})
         return 0
-    for title, rows in (("encoders", encoders), ("detectors", detectors)):
-        print(
-            f"{title} (* the default; a .keras file is an encoder too)"
-            if title == "encoders"
-            else f"\n{title} (* the default)"
-        )
-        columns = [key for key in rows[0] if key != "default"]
-        print_table(
-            [column.replace("_", " ") for column in columns],
-            [
-                [
-                    _cell(row[key]) + (" *" if key == "name" and row["default"] else "")
-                    for key in columns
-                ]
-                for row in rows
-            ],
-        )
+    _print_models("encoders (* the default; a .keras file is an encoder too)", encoders)
+    _print_models("\ndetectors (* the default)", detectors)
     return 0
+
+
+def _print_models(title: str, rows: list[dict[str, Any]]) -> None:
+    """Print a table, the default's name with a star."""
+    print(title)
+    starred = [{**row, "name": row["name"] + " *" * row["default"]} for row in rows]
+    columns = [key for key in rows[0] if key != "default"]
+    print_table(
+        [column.replace("_", " ") for column in columns],
+        [[_cell(row[key]) for key in columns] for row in starred],
+    )
 
 
 def _download(name: str, *, as_json: bool) -> int:
     """Fetch an encoder's weights and print where they are from."""
-    from face_encode.encoders.registry import KNOWN_ENCODERS, load_encoder
+    from face_encode.encoders.registry import KNOWN_ENCODERS, ConvertedEncoder, load_encoder
     from face_encode.weights import expected_digest, installed_path
 
-    if name not in KNOWN_ENCODERS:
-        raise InputError(f"--download takes one of {', '.join(KNOWN_ENCODERS)}. Received: {name!r}")
+    known = KNOWN_ENCODERS.get(name)
+    if not isinstance(known, ConvertedEncoder):
+        names = (each for each, row in KNOWN_ENCODERS.items() if isinstance(row, ConvertedEncoder))
+        raise InputError(f"--download takes one of {', '.join(names)}. Received: {name!r}")
     encoder = load_encoder(name)
-    weights = KNOWN_ENCODERS[name].weights
     result = {
         "name": name,
         "embedding_size": encoder.embedding_size,
-        "path": str(installed_path(weights)),
-        "sha256": expected_digest(weights),
+        "path": str(installed_path(known.weights)),
+        "sha256": expected_digest(known.weights),
         "licence": encoder.contract.licence,
     }
     if as_json:

@@ -76,7 +76,7 @@ def add_work_options(parser: argparse._ActionsContainer) -> None:
         help="faces that go through the encoder together (default: 32)",
     )
     parser.add_argument(
-        "--restart", action="store_true", help="begin anew where an interrupted run could go on"
+        "--restart", action="store_true", help="start over instead of resuming an interrupted run"
     )
 
 

@@ -30,16 +30,16 @@ SUMMARY = "answer over HTTP, with a page for browsers"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
-        "Serve recognition over HTTP, and a page on it. Tokens come from the environment, "
-        "FACE_ENCODE_TOKEN and, to tell reading from changing people, FACE_ENCODE_WRITE_TOKEN, or "
-        "from a file."
+        "Serve recognition over HTTP, with a page for browsers. Tokens come from the environment, "
+        "FACE_ENCODE_TOKEN and, to separate reading from changing people, "
+        "FACE_ENCODE_WRITE_TOKEN, or from a file."
     )
     parser.add_argument(
         "--people",
         metavar="PEOPLE",
         required=True,
-        help="a gallery file, made where there is none; or a folder of people, which is enrolled "
-        "into PEOPLE.npz beside it, once",
+        help="a gallery file, made if there is none; or a folder of people, which is enrolled "
+        "once, into PEOPLE.npz beside it",
     )
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     parser.add_argument(
@@ -56,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a further name that browsers reach the service by, such as a reverse proxy's",
     )
     parser.add_argument(
-        "--audit-log", metavar="FILE", help="who changed what (default: PEOPLE.audit.jsonl)"
+        "--audit-log",
+        metavar="FILE",
+        help="notes each change and its author (default: PEOPLE.audit.jsonl)",
     )
     parser.add_argument(
         "--keep-crops", action="store_true", help="keep a small picture of each person"
@@ -87,7 +89,7 @@ _LIMITS = {
 
 
 def run(options: argparse.Namespace) -> int:
-    """Open everything, and serve until told to stop."""
+    """Open the model and the people, and serve until a signal ends it."""
     try:
         import fastapi  # noqa: F401
         import prometheus_client  # noqa: F401
@@ -105,38 +107,38 @@ def run(options: argparse.Namespace) -> int:
     tokens = tokens_from(options.token_file)
     settings = settings_from(options)
     check_exposure(settings, tokens)
-    # Before seconds go by on loading: a port that is taken is the likeliest mistake.
+    # Before the seconds of loading: a port that is taken is the likeliest mistake.
     listener = bound(settings.host, settings.port)
     cipher = cipher_from_environment()
     file = GalleryFile(settings.gallery, cipher)
-    # Now and in one line, rather than when the service is up and the first change fails.
+    # Fails now and in one line, rather than at the first change.
     AuditLog(settings.audit_log).close()
     model = _open_model(options, settings, file)
     if tokens and not tokens.can_write:
         print("no write token is set: nobody can change the people")
 
-    # It would write a line for each broken body; the client is told.
+    # It would log a line for each broken body, which the client hears of anyway.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     from face_encode.server.application import make_application
-    from face_encode.server.protocol import limited_protocol
+    from face_encode.server.limits import limited_protocol
 
     class AnnouncedServer(uvicorn.Server):
-        """Says where it listens, once it does."""
+        """Prints its address once it listens."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
                 host, port = listener.getsockname()[:2]
-                place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+                address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
                 people = len(model.gallery.people())
-                text = f"serving {people} people of {settings.gallery} at http://{place}"
+                text = f"serving {people} people of {settings.gallery} at http://{address}"
                 print(printable(text), flush=True)
 
     configuration = uvicorn.Config(
         make_application(model, settings, tokens, cipher),
         http=limited_protocol(settings.limits),
         ws="none",
-        # Paths hold people's names; the audit log says who changed what, the metrics how much.
+        # Paths hold people's names; changes are in the audit log, numbers in the metrics.
         access_log=False,
         server_header=False,
         log_level="warning",
@@ -149,7 +151,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def settings_from(options: argparse.Namespace) -> ServerSettings:
-    """The settings that the options describe.
+    """Return the settings of the options.
 
     Raises:
         InputError: A limit is out of range, or the people are not in a file.
@@ -160,9 +162,8 @@ def settings_from(options: argparse.Namespace) -> ServerSettings:
 
     if is_milvus(options.people):
         raise InputError(
-            "the service keeps its people in a gallery file of its own, whose every change it "
-            "answers for: copy them from Milvus into one (see docs/galleries.md). Received: "
-            f"{milvus_address(options.people).label}"
+            "the service keeps its people in a gallery file of its own: copy them from Milvus into "
+            f"one (see docs/galleries.md). Received: {milvus_address(options.people).label}"
         )
     people = as_path(options.people)
     # os.path, because pathlib raises where the path cannot be looked at.
@@ -187,17 +188,17 @@ def settings_from(options: argparse.Namespace) -> ServerSettings:
 
 
 def check_exposure(settings: ServerSettings, tokens: Tokens) -> None:
-    """Refuse to be reached from elsewhere without tokens.
+    """Refuse to serve other machines without tokens.
 
     Raises:
-        InputError: It would be.
+        InputError: Other machines would reach the service, and there are no tokens.
     """
     if tokens:
         return
     if not settings.is_loopback:
         raise InputError(
             f"at {settings.host} other machines reach the service, so it takes a token: set "
-            "FACE_ENCODE_TOKEN, and FACE_ENCODE_WRITE_TOKEN where not everybody may change people, "
+            "FACE_ENCODE_TOKEN, and FACE_ENCODE_WRITE_TOKEN if not every client may change people, "
             "or give --token-file. Received: neither"
         )
     if settings.allowed_hosts:
@@ -209,7 +210,7 @@ def check_exposure(settings: ServerSettings, tokens: Tokens) -> None:
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket at an address, not listening yet: nobody is kept waiting while models load.
+    """Bind a socket that does not listen yet, so that no client waits while models load.
 
     Raises:
         InputError: There is no such address here, or it is taken.
@@ -230,7 +231,7 @@ def bound(host: str, port: int) -> socket.socket:
 def _open_model(
     options: argparse.Namespace, settings: ServerSettings, file: GalleryFile
 ) -> Face_Encode_Model:
-    """The model, with the people of the gallery file, or of the folder where there is none yet."""
+    """Open the model with the people of the gallery file, or of the folder if there is no file."""
     from face_encode.model import Face_Encode_Model
 
     model = Face_Encode_Model(
@@ -250,7 +251,7 @@ def _open_model(
 
 
 def _port(text: str) -> int:
-    """A port number."""
+    """Parse a port number."""
     if not text.isdecimal() or int(text) > 65_535:
         raise argparse.ArgumentTypeError(f"a whole number within 0..65535, not {text!r}")
     return int(text)

@@ -45,7 +45,7 @@ _PIXEL_SCALE = 1 / 256
 _PIECE = 3
 
 # Networks keep what they calculate, up to a hundred megabytes, so that threads cannot share them.
-# A new network for each photo would take a quarter longer: its memory comes from the system anew.
+# A new network for each photo would take a quarter longer, for memory from the system.
 _of_thread = threading.local()
 
 
@@ -54,10 +54,10 @@ class DlibCnnDetector(FramingDetector):
     """Finds faces that the HOG detector misses: turned, tilted, partly covered.
 
     Attributes:
-        max_pixels: Larger photos are shrunk to this many pixels before looking; the network
-            takes about half a second of one core a million pixels.
-        enlarge: Smaller ones are enlarged by up to this factor on a side.
-        name: What the detector is called.
+        max_pixels: Larger photos are shrunk to this many pixels; the network takes about half a
+            second of one core a million pixels.
+        enlarge: Smaller photos are enlarged by up to this factor on a side.
+        name: The detector's name.
     """
 
     max_pixels: int = 400_000

@@ -44,7 +44,6 @@ class HaarDetector(FramingDetector):
     name: str = "haar"
 
     def __post_init__(self) -> None:
-        """Check the settings, and that this OpenCV still has cascades."""
         if not self.step > 1:
             raise InputError(f"step is a number above 1. Received: {self.step!r}")
         _check_cascades()

@@ -33,7 +33,6 @@ class MtcnnDetector(FramingDetector):
     name: str = "mtcnn"
 
     def __post_init__(self) -> None:
-        """Check that the extra is installed."""
         _check_extra()
 
     def find(self, image: ImageArray) -> list[Found]:

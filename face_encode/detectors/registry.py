@@ -29,7 +29,6 @@ class ThoroughDetector(FramingDetector):
     name: str = "dlib"
 
     def __post_init__(self) -> None:
-        """Check the steps."""
         for step in self.steps:
             if not isinstance(step, FramingDetector):
                 raise InputError(
@@ -118,7 +117,7 @@ def as_detector(detector: str | Detector | None) -> Detector:
     """Take a detector, or open one by its name.
 
     Args:
-        detector: An object with a method ``detect``; or what :func:`load_detector` takes.
+        detector: An object with a method ``detect``; or what ``load_detector`` takes.
 
     Raises:
         InputError: Neither.

@@ -1,4 +1,4 @@
-"""The forward pass of an encoder, compiled once by what the Keras backend offers.
+"""Compilation of an encoder's forward pass, once, by the means of the Keras backend.
 
 ``model.predict`` sets up a data pipeline on every call, which costs several times the network
 itself for a single face.
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 Forward: TypeAlias = Callable[[ImageArray], Embeddings]
 
 # As constants of the graph, weights take about nine times their size in memory, since TensorFlow
-# keeps a copy at each stage of compilation. Past this size the gain is no longer worth that: such
-# a network computes for so long that it does not matter how its weights come in.
-_MOST_BYTES_FROZEN = 32 * 1024 * 1024
+# keeps a copy at each stage of compilation. Above this size the gain is not worth that: the network
+# computes for so long that it does not matter how its weights come in.
+_MAX_FROZEN_BYTES = 32 * 1024 * 1024
 
 
 def compile_forward(model: keras.Model, contract: EncoderContract) -> Forward:
-    """Compile a model for crops in any number, with the scaling and mirroring of its contract.
+    """Compile a model for any number of crops, with the scaling and mirroring of its contract.
 
     Args:
-        model: ``(N, height, width, 3)`` in, ``(N, D)`` out. Its weights are taken as they are
-            now; training it further may or may not show in what is returned here.
+        model: ``(N, height, width, 3)`` in, ``(N, D)`` out. Whether later changes of its weights
+            show in the result is not defined.
         contract: How the model is used.
 
     Returns:
-        From uint8 ``(N, height, width, 3)``, N at least 1, to float32 ``(N, D)``; any number of
-        threads may call it at once.
+        A function from uint8 ``(N, height, width, 3)``, N at least 1, to float32 ``(N, D)``. Any
+        number of threads may call it at once.
     """
     import keras
 
@@ -49,7 +49,7 @@ def compile_forward(model: keras.Model, contract: EncoderContract) -> Forward:
 
 
 def _forward(network: Callable[[Any], Any], contract: EncoderContract) -> Callable[[Any], Any]:
-    """From crops to embeddings in the backend's own tensors."""
+    """Make a function from crops to embeddings, in the backend's own tensors."""
     import keras
 
     scale = contract.pixel_range[1] / 255.0
@@ -70,11 +70,11 @@ def _forward(network: Callable[[Any], Any], contract: EncoderContract) -> Callab
 
 
 def _compile_tensorflow(model: keras.Model, contract: EncoderContract) -> Forward:
-    """A graph in which the weights are constants, where they are small enough.
+    """Compile a graph in which the weights are constants, if they are small enough.
 
-    TensorFlow brings the weights of a convolution into the order that the processor wants before
-    every call, unless it can be sure that they never change. For a single face through dlib's
-    network that is a quarter of the time. (XLA is slower here: it does without oneDNN.)
+    Before every call, TensorFlow reorders the weights of a convolution for the processor, unless
+    they are known never to change. For a single face through dlib's network that is a quarter of
+    the time. (XLA is slower here: it does not use oneDNN.)
     """
     import tensorflow as tf
 
@@ -82,7 +82,7 @@ def _compile_tensorflow(model: keras.Model, contract: EncoderContract) -> Forwar
         [variable.value.numpy() for variable in variables]
         for variables in (model.trainable_variables, model.non_trainable_variables)
     )
-    small = sum(array.nbytes for array in (*trainable, *others)) <= _MOST_BYTES_FROZEN
+    small = sum(array.nbytes for array in (*trainable, *others)) <= _MAX_FROZEN_BYTES
 
     def network(pixels: Any) -> Any:
         if not small:
@@ -97,7 +97,7 @@ def _compile_tensorflow(model: keras.Model, contract: EncoderContract) -> Forwar
 
 
 def _compile_jax(model: keras.Model, contract: EncoderContract) -> Forward:
-    """XLA compiles anew for each shape; powers of two keep the shapes few."""
+    """Compile by XLA, which compiles each shape separately: batches are padded to powers of two."""
     import jax
 
     jitted = jax.jit(_forward(lambda pixels: model(pixels, training=False), contract))

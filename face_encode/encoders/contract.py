@@ -1,9 +1,8 @@
-"""The contract: what a model file says about itself, so that it is used right.
+"""The contract: the part of a model file that says how to use it.
 
-A ``.keras`` file is a zip archive, and Keras passes over members that it does not know. The
-contract is one such member, ``face_encode.json``: anyone opens the file with
-``keras.models.load_model`` without this package, and this package finds everything that the
-right use of the model depends on.
+A ``.keras`` file is a zip archive, and Keras ignores members that it does not know. The contract is
+one such member, ``face_encode.json``: ``keras.models.load_model`` opens the file without this
+package, and this package finds everything that the right use of the model depends on.
 """
 
 from __future__ import annotations
@@ -37,19 +36,18 @@ class EncoderContract:
     """Everything that using an encoder right depends on.
 
     Attributes:
-        name: What the encoder is called in reports and galleries.
-        crop: How faces are cut out for it.
+        name: The encoder's name in reports and galleries.
+        crop: How faces are cut out.
         threshold: Cosine similarity from which two faces count as one person.
         false_match_rate: Share of pairs of strangers at or above the threshold when it was
-            calibrated, or None where it was never calibrated.
-        pixel_range: Values that the Keras graph takes. ``(0, 255)`` where the scaling is part
-            of the graph; ``(0, 1)`` for files of the original project.
+            calibrated; None if it never was.
+        pixel_range: Values that the Keras graph takes: ``(0, 255)`` if the scaling is part of the
+            graph, ``(0, 1)`` for files of the original project.
         mirror: Whether the embedding is the mean over the crop and its mirror image.
         metric: How two embeddings are compared.
-        euclidean_threshold: Euclidean distance of two embeddings as the encoder gives them, up
-            to which two faces count as one person, at the same false match rate; None where it
-            was not measured.
-        trained_on: The data it was trained on, in words.
+        euclidean_threshold: Euclidean distance of two embeddings, not normalised, up to which two
+            faces count as one person, at the same false match rate; None if it was not measured.
+        trained_on: The training data, in words.
         licence: The licence of the weights.
         package_version: Version of this package that wrote the file.
     """
@@ -67,7 +65,6 @@ class EncoderContract:
     package_version: str = __version__
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         if not isinstance(self.name, str) or not self.name:
             raise InputError(f"an encoder's name is text, not empty. Received: {self.name!r}")
         if not isinstance(self.mirror, bool):
@@ -88,7 +85,7 @@ class EncoderContract:
             )
 
     def to_json(self) -> str:
-        """The contract as the text of the archive member."""
+        """Write the text of the archive member."""
         return json.dumps({"contract_version": CONTRACT_VERSION, **asdict(self)}, indent=2)
 
     @classmethod
@@ -116,15 +113,15 @@ class EncoderContract:
 
 
 def original_contract(name: str, height: int, width: int) -> EncoderContract:
-    """The conventions of the original project, for a ``.keras`` file without a contract.
+    """Make the contract for a ``.keras`` file without one: the original project's conventions.
 
     Pixels divided by 255, the detector's box resized to the model's input, cosine, and the
     original's threshold of 0.7, which was never calibrated.
 
     Args:
-        name: What to call the encoder.
-        height: Rows that the model takes.
-        width: Columns that the model takes.
+        name: The encoder's name.
+        height: Height of the model's input, in pixels.
+        width: Width of the model's input.
     """
     return EncoderContract(
         name=name,
@@ -135,7 +132,7 @@ def original_contract(name: str, height: int, width: int) -> EncoderContract:
 
 
 def read_contract(path: str | os.PathLike[str]) -> EncoderContract | None:
-    """Read the contract inside a ``.keras`` file; None where it has none.
+    """Read the contract inside a ``.keras`` file; None if it has none.
 
     Raises:
         ModelFileError: The file is missing, no ``.keras`` archive, or its contract is damaged.
@@ -170,15 +167,14 @@ def save_encoder(
     Args:
         model: One image in, one embedding out; no custom layer, so that the file opens without
             this package.
-        path: Where to; ends in ``.keras``. A file already there is replaced at once, or stays
-            whole if anything fails.
-        contract: What the file says about itself.
-        half_precision: Whether the file holds the weights rounded to float16 and is compressed,
-            which halves it: embeddings differ by some 1e-4. It is a float32 model none the less,
-            and the one given keeps its weights.
+        path: The file, ending in ``.keras``. If anything fails, a former file stays unchanged.
+        contract: How the model is used.
+        half_precision: Whether to round the weights in the file to float16 and compress it, which
+            halves it: embeddings differ by about 1e-4. The file still holds a float32 model, and
+            the weights of ``model`` do not change.
 
     Raises:
-        ModelFileError: The path does not end in ``.keras``, or it cannot be written there.
+        ModelFileError: The path does not end in ``.keras``, or it cannot be written to.
     """
     path = as_path(path)
     if path.suffix != ".keras":
@@ -193,7 +189,7 @@ def save_encoder(
 
 
 def _save_rounded(model: keras.Model, path: Path) -> None:
-    """Save a model with its weights as float16 holds them, in a compressed archive."""
+    """Save a model with its weights rounded to float16, in a compressed archive."""
     import keras
 
     rounded = keras.models.clone_model(model)
@@ -207,7 +203,7 @@ def _save_rounded(model: keras.Model, path: Path) -> None:
 
 
 def _as_float16(weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """An array of the same type, rounded; what float16 cannot hold stays as it is."""
+    """Round an array to float16, but keep its type and the values that float16 cannot hold."""
     if weight.dtype != np.float32:
         return weight
     with np.errstate(over="ignore"):

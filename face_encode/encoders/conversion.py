@@ -1,17 +1,20 @@
-"""From a Keras model to a file that runs without Keras: ONNX, or TensorFlow Lite.
+"""Conversion of a Keras model to a file that runs without Keras: ONNX, or TensorFlow Lite.
 
-Only on TensorFlow does Keras export batches of any size. On another backend a process of its own,
-in which Keras runs on TensorFlow, converts.
+Only on TensorFlow does Keras export batches of any size. On another backend, a second process, in
+which Keras runs on TensorFlow, converts.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterable
+from contextlib import redirect_stdout
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,7 +31,7 @@ FileFormat = Literal["onnx", "tflite"]
 INPUT_NAME = "crops"
 OUTPUT_NAME = "embeddings"
 
-_ONNX_CONVERTERS = ("tf2onnx", "onnx")
+ONNX_CONVERTERS = ("tf2onnx", "onnx")
 
 
 def convert(
@@ -40,7 +43,7 @@ def convert(
         model: ``(N, height, width, 3)`` in, ``(N, D)`` out.
         contract: How the model is used.
         file_format: ONNX, or TensorFlow Lite.
-        mirror: Whether the mean over a crop and its mirror image becomes part of it.
+        mirror: Whether the mean over a crop and its mirror image is part of the file.
 
     Returns:
         The content of a file that takes uint8 crops ``(N, height, width, 3)``, any N from 1 on.
@@ -49,10 +52,8 @@ def convert(
         MissingExtraError: A converter is not installed.
         EngineError: The converter fails.
     """
-    if file_format == "onnx" and not all(map(importlib.util.find_spec, _ONNX_CONVERTERS)):
-        raise MissingExtraError(
-            'converting to ONNX needs tf2onnx and onnx: pip install "face_encode[export]"'
-        )
+    if file_format == "onnx":
+        require("converting to ONNX", ONNX_CONVERTERS)
     import keras
 
     is_tensorflow = keras.backend.backend() == "tensorflow"
@@ -69,8 +70,21 @@ def convert(
         ) from error
 
 
+def require(purpose: str, libraries: Iterable[str]) -> None:
+    """Refuse work for which a library is missing; nothing is imported.
+
+    Raises:
+        MissingExtraError: One of the libraries is not installed.
+    """
+    missing = [name for name in libraries if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"{purpose} needs {' and '.join(missing)}: pip install {' '.join(missing)}"
+        )
+
+
 def release_of(distribution: str) -> str:
-    """Name and version of an installed package; nothing is imported."""
+    """Name and version of an installed distribution; nothing is imported."""
     try:
         return f"{distribution} {metadata.version(distribution)}"
     except metadata.PackageNotFoundError:
@@ -78,7 +92,7 @@ def release_of(distribution: str) -> str:
 
 
 def first_line_of(error: Exception) -> str:
-    """The first line of another library's error; its type where it has no message."""
+    """The first line of another library's error; its type if it has no message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
@@ -99,17 +113,22 @@ def _export(model: keras.Model, contract: EncoderContract, output: Path, mirror:
         whole = keras.Model(crops, model(pixels))
     # Keras exports only a model that was called.
     whole(np.zeros((1, height, width, 3), np.uint8))
-    with warnings.catch_warnings(), without_native_notices():
+    with warnings.catch_warnings(), without_native_notices(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         if output.suffix == ".onnx":
             whole.export(str(output), format="onnx", verbose=False)
             _rename_ends(output)
         else:
-            whole.export(str(output), format="litert", verbose=False)
+            import tensorflow as tf
+
+            # Keras itself writes TensorFlow Lite from 3.13 on, which Python 3.10 does not get.
+            folder = str(output.with_name("saved_model"))
+            whole.export(folder, verbose=False)
+            output.write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
 
 
 def _rename_ends(path: Path) -> None:
-    """Name the output and the size of a batch; Keras leaves them TensorFlow's names."""
+    """Name the output and the batch dimension; Keras leaves them TensorFlow's names."""
     import onnx
 
     network = onnx.load(str(path))
@@ -126,7 +145,7 @@ def _rename_ends(path: Path) -> None:
 def _export_elsewhere(
     model: keras.Model, contract: EncoderContract, output: Path, mirror: bool
 ) -> None:
-    """Write the file by a process in which Keras runs on TensorFlow."""
+    """Write the file in a second process, in which Keras runs on TensorFlow."""
     source = output.with_name("network.keras")
     save_encoder(model, source, contract)
     environment = {

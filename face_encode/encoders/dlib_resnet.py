@@ -2,8 +2,8 @@
 
 A residual network of 29 convolutions with half the filters of He et al. (2016), trained by its
 author on about three million faces with a metric loss; 128 numbers a face, 99.38 % on LFW as
-published. The weights are read from dlib's own file; every normalisation is folded into a
-convolution, that of the pixels too, so that the graph holds convolutions, pools and additions only.
+published. The weights are read from dlib's own file; every normalisation, that of the pixels
+included, is folded into a convolution: the graph holds only convolutions, pools and additions.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from face_encode.dlib_file import DlibLayer, FloatArray, read_dlib_network
 from face_encode.encoders.contract import EncoderContract
 from face_encode.errors import WeightsError
 from face_encode.types import CropRecipe
+from face_encode.weights import KNOWN_WEIGHTS
 
 if TYPE_CHECKING:
     import keras
@@ -37,15 +38,15 @@ DLIB_RESNET_CONTRACT = EncoderContract(
     # of the pairs of strangers through.
     euclidean_threshold=0.53,
     trained_on="about 3 million faces of 7,485 people (FaceScrub, VGG, and others), by its author",
-    licence="public domain (CC0)",
+    licence=KNOWN_WEIGHTS["dlib_resnet"].licence,
 )
 
-# What dlib itself and face_recognition give, without the mirror image: in half the time.
+# The embeddings of dlib itself and face_recognition, without the mirror image: in half the time.
 DLIB_RESNET_SINGLE_CONTRACT = replace(
     DLIB_RESNET_CONTRACT,
     name="dlib_resnet_single",
     mirror=False,
-    # Measured as above: 94.2 % of the pairs of one person reach the one, and lie within the other.
+    # Measured as above: 94.2 % of the pairs of one person reach this, and lie within the next.
     threshold=0.926,
     euclidean_threshold=0.54,
 )
@@ -58,8 +59,8 @@ def dlib_resnet(content: bytes) -> keras.Model:
         content: The file ``dlib_face_recognition_resnet_model_v1.dat``, whole.
 
     Returns:
-        Input RGB 0..255, float32 ``(N, 150, 150, 3)``; output float32 ``(N, 128)``, not
-        normalised (norms are about 1.4).
+        RGB 0..255, float32 ``(N, 150, 150, 3)`` in; float32 ``(N, 128)`` out, not normalised
+        (norms are about 1.4).
 
     Raises:
         WeightsError: Another file, or a damaged one.
@@ -101,11 +102,11 @@ def dlib_resnet(content: bytes) -> keras.Model:
         ends_block = layer.kind == "relu" and rest[index - 1].kind == "add_prev"
         if ends_block or layer.kind == "max_pool":
             shortcut = x
-    # The pixels' scaling goes into the first convolution too, which is exact as long as that
-    # one does not pad with zeros, for zero is not the colour that the mean is taken from.
+    # The pixels' scaling is folded into the first convolution, which is exact only if that does
+    # not pad: the colour of its zeros would change.
     if rest[0].sizes[4:] != (0, 0):
         raise WeightsError("the first convolution of the dlib file pads its input")
-    filters[0][1][:] = _taking_pixels(first.weights[0], *filters[0][1])
+    filters[0][1][:] = _with_pixels_folded(first.weights[0], *filters[0][1])
     model = keras.Model(inputs, x, name="dlib_resnet")
     for target, weights in filters:
         target.set_weights(weights)
@@ -113,7 +114,7 @@ def dlib_resnet(content: bytes) -> keras.Model:
 
 
 def _convolution(layer: DlibLayer, name: str) -> Any:
-    """The Keras layer of a convolution; dlib pads either nothing or half the window."""
+    """Build the Keras layer of a convolution; dlib pads either nothing or half the window."""
     import keras
 
     rows, columns, *strides_and_padding = layer.sizes
@@ -131,7 +132,7 @@ def _convolution(layer: DlibLayer, name: str) -> Any:
 
 
 def _folded(pair: Sequence[DlibLayer]) -> list[Any]:
-    """The weights of a convolution with the scale and shift behind it folded in."""
+    """Fold the scale and shift after a convolution into its weights."""
     if [layer.kind for layer in pair] != ["con", "affine"]:
         raise WeightsError("a convolution of the dlib file without its normalisation")
     (kernel, bias), (scale, shift) = pair[0].weights, pair[1].weights
@@ -139,15 +140,15 @@ def _folded(pair: Sequence[DlibLayer]) -> list[Any]:
     return [(kernel * scale[:, None, None, None]).transpose(2, 3, 1, 0), bias * scale + shift]
 
 
-def _taking_pixels(mean_colour: FloatArray, kernel: FloatArray, bias: FloatArray) -> list[Any]:
-    """The first convolution's weights for pixels of 0..255, less the mean colour and scaled."""
+def _with_pixels_folded(mean_colour: FloatArray, kernel: FloatArray, bias: FloatArray) -> list[Any]:
+    """Fold the pixels' mean colour and scaling into the first convolution's weights."""
     scaled = kernel.astype(np.float64) * _PIXEL_SCALE
     offset = np.einsum("rcio,i->o", scaled, mean_colour.astype(np.float64))
     return [scaled.astype(np.float32), (bias - offset).astype(np.float32)]
 
 
 def _add_padded(x: Any, shortcut: Any, name: str) -> Any:
-    """Dlib's ``add_prev``: the smaller one is padded with zeros at the bottom, right and back."""
+    """Add as dlib's ``add_prev``: the smaller tensor is padded with zeros at its ends."""
     import keras
 
     size = [max(a, b) for a, b in zip(x.shape[1:], shortcut.shape[1:], strict=True)]

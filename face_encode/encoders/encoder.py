@@ -27,17 +27,17 @@ class Encoder:
     """Turns crops of faces into embeddings.
 
     Attributes:
-        contract: How it is to be used.
-        engine: What runs it: ``"tensorflow"``, which is Keras on whatever backend it has, or the
-            name of another engine.
+        contract: How the encoder is used.
+        engine: The engine that runs it: ``"tensorflow"``, which is Keras on its configured backend,
+            or another one's name.
     """
 
     def __init__(self, model: keras.Model, contract: EncoderContract) -> None:
-        """Take a model and its contract; Keras runs it.
+        """Make an encoder of a Keras model and its contract; Keras runs it.
 
         Raises:
-            ModelFileError: The model is not one image in, one vector out, or does not take the
-                size that the contract says.
+            ModelFileError: The model is not one image in, one vector out, or does not take crops of
+                the contract's size.
         """
         _check_shapes(model, contract)
         self.contract = contract
@@ -52,13 +52,13 @@ class Encoder:
         network: ConvertedNetwork,
         load_model: Callable[[], keras.Model],
     ) -> Encoder:
-        """An encoder that an engine other than Keras runs.
+        """Make an encoder that another engine than Keras runs.
 
         Args:
             engine: The engine's name.
             forward: The forward pass, mirror image included.
             network: The encoder's network.
-            load_model: Loads the Keras model when it is first asked for.
+            load_model: Loads the Keras model, when it is first used.
         """
         encoder = cls.__new__(cls)
         encoder.contract = network.contract
@@ -70,7 +70,6 @@ class Encoder:
         return encoder
 
     def __repr__(self) -> str:
-        """Name, crop and size of the embedding."""
         crop = self.contract.crop
         return (
             f"Encoder({self.contract.name!r}, {crop.method} {crop.height}x{crop.width} "
@@ -79,7 +78,7 @@ class Encoder:
 
     @property
     def name(self) -> str:
-        """What the encoder is called."""
+        """The encoder's name."""
         return self.contract.name
 
     @cached_property
@@ -94,11 +93,11 @@ class Encoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits: the same for two encoders exactly when they embed alike.
+        """16 hexadecimal digits, the same for two encoders exactly if they embed alike.
 
-        Drawn from the layers' kinds, the weights, and the part of the contract that changes an
-        embedding; not from the file's name or date, which change when it is copied, nor from
-        the threshold, which may be calibrated again, nor from the engine.
+        A hash of the layers' types, the weights, and the part of the contract that changes an
+        embedding; not of the file's name or date, which change when it is copied, nor of the
+        threshold, which may be calibrated again, nor of the engine.
         """
         digest = hashlib.sha256()
         used = {
@@ -117,27 +116,22 @@ class Encoder:
         """Embed crops of faces, in batches.
 
         Args:
-            crops: RGB, uint8, ``(N, height, width, 3)`` of the size that the contract says,
-                cut out as it says.
-            batch_size: The most crops that go through the network at once.
+            crops: RGB, uint8, ``(N, height, width, 3)``, cut out by the contract's crop recipe.
+            batch_size: At most this many crops go through the network at once.
 
         Returns:
-            float32 ``(N, D)``, as the network gives them: not normalised.
+            float32 ``(N, D)``, not normalised.
 
         Raises:
             InputError: Another shape or type.
         """
-        crop = self.contract.crop
+        shape = (self.contract.crop.height, self.contract.crop.width, 3)
         is_array = isinstance(crops, np.ndarray)
-        if (
-            not is_array
-            or crops.dtype != np.uint8
-            or crops.shape[1:] != (crop.height, crop.width, 3)
-        ):
+        if not is_array or crops.dtype != np.uint8 or crops.shape[1:] != shape:
             received = f"{crops.dtype} {crops.shape}" if is_array else type(crops).__name__
             raise InputError(
                 f"encoder {self.name!r} takes uint8 crops of shape "
-                f"(N, {crop.height}, {crop.width}, 3). Received: {received}"
+                f"(N, {shape[0]}, {shape[1]}, 3). Received: {received}"
             )
         if len(crops) == 0:
             return np.empty((0, self.embedding_size), np.float32)
@@ -153,11 +147,11 @@ class Encoder:
 
 
 def image_shape(model: keras.Model, name: str) -> tuple[int | None, int | None]:
-    """The rows and columns of the one image that a model takes, None where any will do.
+    """Read the height and width of the one image that a model takes; None if any will do.
 
     Args:
         model: Any Keras model.
-        name: What to call it in an error.
+        name: The model's name in an error.
 
     Raises:
         ModelFileError: The model is not one RGB image in.

@@ -1,7 +1,7 @@
-"""Engines: the libraries that run an encoder's network in the place of Keras.
+"""Engines: the libraries that run an encoder's network in place of Keras.
 
-A network is converted to ONNX and compared with Keras once, and cached with everything else that
-only Keras could tell. From then on the encoder starts without Keras.
+A network is converted to ONNX and compared with Keras once, then cached with everything else about
+the encoder that only Keras knows. From then on the encoder starts without Keras.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import os
 import platform
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -26,13 +25,7 @@ import numpy as np
 
 from face_encode.encoders.compilation import Forward, compile_forward
 from face_encode.encoders.contract import EncoderContract
-from face_encode.encoders.conversion import (
-    INPUT_NAME,
-    OUTPUT_NAME,
-    convert,
-    first_line_of,
-    release_of,
-)
+from face_encode.encoders.conversion import INPUT_NAME, convert, first_line_of, release_of
 from face_encode.errors import EngineError, InputError, MissingExtraError, ModelFileError
 from face_encode.files import open_regular, reason_of, replacing
 from face_encode.types import CropRecipe, Embeddings, ImageArray
@@ -44,18 +37,21 @@ if TYPE_CHECKING:
 
 AUTOMATIC = "auto"
 KERAS = "tensorflow"
-"""Keras itself, on whatever backend it runs on."""
+"""Keras itself, on its configured backend."""
 
 MAX_DIFFERENCE = 1e-3
-"""How far an embedding may be from the one that Keras gives; see :func:`largest_difference`."""
+"""How far an embedding may be from the one that Keras gives; see ``largest_difference``."""
 
-IMAGES_PER_PIECE = 8
-"""Few enough that what passes from layer to layer stays in the processor's cache, many enough that
-a call's own cost does not count: measured best from 4 to 16."""
+MAX_PIECE = 8
+"""Images that a core works on at once: few enough that their activations stay in its cache, many
+enough that a call's own cost does not count. Measured: 4 to 16 are the fastest."""
 
 Network: TypeAlias = Callable[[ImageArray], Embeddings]
 """From uint8 ``(N, height, width, 3)``, N at least 1, to float32 ``(N, D)``, without the mirror
 image. Any number of threads may call it at once."""
+
+LoadKeras: TypeAlias = "Callable[[], tuple[keras.Model, EncoderContract, str]]"
+"""Loads an encoder's Keras model, contract and fingerprint."""
 
 _FILE_VERSION = "2"
 _log = logging.getLogger(__name__)
@@ -66,8 +62,8 @@ class Engine:
     """A library that runs a network from an ONNX file.
 
     Attributes:
-        name: What it is chosen by, and the extra of this package that installs it.
-        library: The name by which its library is installed and imported.
+        name: The engine's name, and the extra of this package that installs it.
+        library: The name by which the library is installed and imported.
         open: From the content of an ONNX file and a number of processor cores to the network.
     """
 
@@ -77,19 +73,19 @@ class Engine:
 
     @property
     def is_installed(self) -> bool:
-        """Whether the library is there; nothing is imported."""
+        """Whether the library is installed; nothing is imported."""
         return importlib.util.find_spec(self.library) is not None
 
 
 @dataclass(frozen=True, eq=False)
 class ConvertedNetwork:
-    """An encoder's network for one engine, with what only Keras could tell otherwise.
+    """An encoder's network for one engine, with everything else that only Keras knows.
 
     Attributes:
-        contract: How the network is used.
-        fingerprint: The encoder's.
+        contract: How the encoder is used.
+        fingerprint: The encoder's fingerprint.
         embedding_size: Length D of an embedding.
-        refusal: Why the engine may not run the network; empty where it may.
+        refusal: Why the engine may not run the network; empty if it may.
         content: The ONNX file, without the mirror image.
     """
 
@@ -110,11 +106,8 @@ def open_onnx_runtime(content: bytes, cores: int) -> Network:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors only
-        processor = ["CPUExecutionProvider"]
-        session = onnxruntime.InferenceSession(content, options, providers=processor)
-        return lambda images: np.asarray(
-            session.run([OUTPUT_NAME], {INPUT_NAME: images})[0], np.float32
-        )
+        session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+        return lambda images: np.asarray(session.run(None, {INPUT_NAME: images})[0], np.float32)
 
     together = open_session(cores)
     if cores == 1:
@@ -171,12 +164,12 @@ def open_openvino(content: bytes, cores: int) -> Network:
 
 
 def pieces_of(images: ImageArray, cores: int) -> list[ImageArray]:
-    """Divide images into pieces that a core works on by itself.
+    """Divide images into pieces, each for one core.
 
     Cores that share the images are busy from the first layer to the last; cores that share each
     layer wait for each other at its end.
     """
-    size = min(IMAGES_PER_PIECE, -(-len(images) // cores))
+    size = min(MAX_PIECE, -(-len(images) // cores))
     return [images[start : start + size] for start in range(0, len(images), size)]
 
 
@@ -191,7 +184,7 @@ ENGINES = {
 
 
 def engine_names() -> tuple[str, ...]:
-    """The names that :func:`check_engine` accepts."""
+    """The names that ``check_engine`` accepts."""
     return (AUTOMATIC, KERAS, *ENGINES)
 
 
@@ -211,26 +204,24 @@ def check_engine(name: str) -> None:
 
 
 def start_engine(
-    name: str,
-    cache_key: tuple[str, str] | None,
-    load_keras: Callable[[], tuple[keras.Model, EncoderContract, str]],
+    name: str, cache_key: tuple[str, str] | None, load_keras: LoadKeras
 ) -> tuple[str, Forward, ConvertedNetwork] | None:
-    """Start an engine with an encoder's network in it.
+    """Start an engine with an encoder's network.
 
     Args:
-        name: One of :func:`engine_names`, checked.
-        cache_key: The encoder's name and the SHA-256 of its file; None where its network is not
-            cached: then ``"auto"`` means Keras, since Keras starts faster than a conversion ends.
-        load_keras: Loads the encoder's model, contract and fingerprint.
+        name: One of ``engine_names``, checked.
+        cache_key: The encoder's name and the SHA-256 of its file; None if its network is not
+            cached: then ``"auto"`` is Keras, which starts faster than a conversion ends.
+        load_keras: Loads the encoder.
 
     Returns:
-        The engine's name, the forward pass (mirror image included), and the network; None where
-        Keras is to run it.
+        The engine's name, the forward pass (mirror image included), and the network; None if
+        Keras runs the encoder.
 
     Raises:
         EngineError: The engine asked for cannot run the network, its embeddings are further from
             those of Keras than allowed, or the cache cannot be written to.
-        MissingExtraError: What converts the network is not installed.
+        MissingExtraError: A library that converts the network is not installed.
     """
     is_automatic = name == AUTOMATIC
     engine = ENGINES.get(name)
@@ -242,8 +233,7 @@ def start_engine(
         network = _network(engine, cache_key, load_keras, must_cache=is_automatic)
         if network.refusal:
             raise EngineError(network.refusal)
-        with _errors_of(engine):
-            return engine.name, _forward(engine, network), network
+        return engine.name, _forward(engine, network), network
     except (EngineError, MissingExtraError) as error:
         if not is_automatic:
             raise
@@ -254,14 +244,14 @@ def start_engine(
 def _network(
     engine: Engine,
     cache_key: tuple[str, str] | None,
-    load_keras: Callable[[], tuple[keras.Model, EncoderContract, str]],
+    load_keras: LoadKeras,
     *,
     must_cache: bool,
 ) -> ConvertedNetwork:
-    """The network from the cache, or converted and then cached."""
+    """Read the network from the cache, or convert and cache it."""
     if cache_key is None:
         return _converted(engine, *load_keras())
-    # A later release of anything that takes part converts and compares anew.
+    # Another release of any library that takes part converts and compares again.
     releases = map(release_of, ("keras", "tensorflow", "tf2onnx", "onnx", engine.library))
     used = " ".join([*cache_key, __version__, _FILE_VERSION, platform.machine(), *releases])
     readable = re.sub(r"[^A-Za-z0-9]", "_", cache_key[0])[:40]
@@ -275,11 +265,11 @@ def _network(
     except OSError as error:
         if must_cache:
             raise EngineError(
-                f"a converted network cannot be kept in {path.parent}: {reason_of(error)}"
+                f"a converted network cannot be cached in {path.parent}: {reason_of(error)}"
             ) from error
         return _converted(engine, *load_keras())
     with lock:
-        # Another process may have done it in the meantime.
+        # Another process may have written it in the meantime.
         if (network := _read(path)) is None:
             network = _converted(engine, *load_keras())
             _write(path, network)
@@ -287,7 +277,7 @@ def _network(
 
 
 def _read(path: Path) -> ConvertedNetwork | None:
-    """Read a cached network; None where it is missing or damaged."""
+    """Read a cached network; None if it is missing or damaged."""
     try:
         with open_regular(path) as file:
             digest, _, body = file.read().partition(b"\n")
@@ -297,7 +287,7 @@ def _read(path: Path) -> ConvertedNetwork | None:
         values = json.loads(record)
         contract = EncoderContract.from_json(values.pop("contract"))
         return ConvertedNetwork(contract=contract, content=content, **values)
-    # Whatever else than OSError: a working copy of the same version wrote the file.
+    # Besides OSError: another state of this package wrote the file, under the same version.
     except (OSError, KeyError, TypeError, ValueError, ModelFileError):
         return None
 
@@ -319,8 +309,7 @@ def _converted(
     try:
         network = replace(network, content=convert(model, contract, "onnx", mirror=False))
         probes = probe_crops(contract.crop)
-        with _errors_of(engine):
-            received = _forward(engine, network)(probes)
+        received = _forward(engine, network)(probes)
         difference = largest_difference(compile_forward(model, contract)(probes), received)
         if not difference <= MAX_DIFFERENCE:  # so that NaN is refused
             raise EngineError(
@@ -334,17 +323,24 @@ def _converted(
 
 
 def _forward(engine: Engine, network: ConvertedNetwork) -> Forward:
-    """The forward pass by an engine, with the mirror image where the contract says so."""
+    """Make the forward pass on an engine, with the mirror image if the contract says so."""
     import loky
 
     opened: dict[int, Network] = {}
 
     def run(crops: ImageArray) -> Embeddings:
-        # A forked process has none of the threads that a network runs on. It keeps the former
-        # network, which would wait for them at its end.
-        if os.getpid() not in opened:
-            opened[os.getpid()] = engine.open(network.content, int(loky.cpu_count()))
-        return opened[os.getpid()](crops)
+        try:
+            # A forked process has none of the threads that a network runs on. It keeps the former
+            # network, whose destruction would wait for them.
+            if os.getpid() not in opened:
+                opened[os.getpid()] = engine.open(network.content, int(loky.cpu_count()))
+            return opened[os.getpid()](crops)
+        # Each library raises types of its own.
+        except Exception as error:
+            raise EngineError(
+                f"the engine {engine.name!r} ({release_of(engine.library)}) cannot run this "
+                f"encoder: {first_line_of(error)}"
+            ) from error
 
     def run_both(crops: ImageArray) -> Embeddings:
         embeddings = run(np.concatenate([crops, crops[:, :, ::-1]]))
@@ -357,20 +353,8 @@ def _forward(engine: Engine, network: ConvertedNetwork) -> Forward:
     return forward
 
 
-@contextmanager
-def _errors_of(engine: Engine) -> Iterator[None]:
-    try:
-        yield
-    # Each library raises types of its own.
-    except Exception as error:
-        raise EngineError(
-            f"the engine {engine.name!r} ({release_of(engine.library)}) cannot run this encoder: "
-            f"{first_line_of(error)}"
-        ) from error
-
-
 def probe_crops(recipe: CropRecipe) -> ImageArray:
-    """Eight crops, always the same, with colours, edges and textures like those of photographs.
+    """Draw eight crops, always the same, with colours, edges and textures as in photographs.
 
     Returns:
         uint8 ``(8, height, width, 3)``; the last is black on one half and white on the other.
@@ -392,24 +376,23 @@ def probe_crops(recipe: CropRecipe) -> ImageArray:
 
 
 def largest_difference(expected: Embeddings, received: Embeddings) -> float:
-    """The largest difference of any number of any embedding.
+    """Find the largest difference of any number of any embedding.
 
-    Embeddings shorter than 1 are compared as if brought to length 1: since they are compared by
-    their cosine, what counts is the difference in proportion.
+    Embeddings shorter than 1 are scaled to length 1 first, since the cosine depends on the
+    difference in proportion.
 
     Args:
-        expected: As Keras gives them, float32 ``(N, D)``.
-        received: As the engine gives them.
+        expected: From Keras, float32 ``(N, D)``.
+        received: From the engine.
 
     Returns:
-        0 where all are the same; NaN or infinite where an embedding is not finite, or of another
-        shape.
+        0 if all are the same; NaN or infinite if an embedding is not finite, or the shapes differ.
     """
     if expected.shape != received.shape:
         return float("inf")
     lengths = np.linalg.norm(expected.astype(np.float64), axis=1, keepdims=True)
     with np.errstate(all="ignore"):
         differences = np.abs(received.astype(np.float64) - expected) / np.minimum(lengths, 1)
-    # An embedding of zeros, which has no direction, agrees with its like.
+    # An embedding of zeros, which has no direction, agrees with another of zeros.
     differences[np.broadcast_to(lengths == 0, differences.shape) & (received == 0)] = 0
     return float(differences.max())

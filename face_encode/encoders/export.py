@@ -1,8 +1,8 @@
-"""An encoder as one file for other programs, with everything that its right use depends on beside.
+"""Export of an encoder as one file for other programs, with JSON that says how to use it.
 
 The file takes crops and gives embeddings: the pixels' scaling and the mean over the mirror image
-are inside it. What it cannot hold (how faces are cut out, from which similarity two are one person)
-lies beside it as JSON.
+are part of it. The JSON beside it says the rest: how faces are cut out, from which similarity two
+count as one person.
 """
 
 from __future__ import annotations
@@ -18,7 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from face_encode.encoders.conversion import INPUT_NAME, FileFormat, convert, first_line_of
+from face_encode.encoders.conversion import (
+    INPUT_NAME,
+    ONNX_CONVERTERS,
+    OUTPUT_NAME,
+    FileFormat,
+    convert,
+    first_line_of,
+    require,
+)
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.engines import (
     MAX_DIFFERENCE,
@@ -27,16 +35,16 @@ from face_encode.encoders.engines import (
     open_onnx_runtime,
     probe_crops,
 )
-from face_encode.errors import EngineError, InputError, MissingExtraError
+from face_encode.errors import EngineError, InputError
 from face_encode.files import as_path, check_writable, replacing
 from face_encode.types import CropRecipe, Embeddings, ImageArray
 from face_encode.version import __version__
 
 NOTE_VERSION = 1
-"""The form of the JSON beside an exported file."""
+"""Version of the JSON beside an exported file."""
 
 _FORMATS: dict[str, FileFormat] = {".onnx": "onnx", ".tflite": "tflite"}
-_OUTPUT_NAMES = {"onnx": "embeddings", "tflite": "output_0"}
+_OUTPUT_NAMES = {"onnx": OUTPUT_NAME, "tflite": "output_0"}
 _TFLITE_SIGNATURE = "serving_default"
 _CROP_IN_WORDS = {
     "dlib_chip": "Find the face and dlib's five landmarks (shape_predictor_5_face_landmarks.dat); "
@@ -50,13 +58,13 @@ _CROP_IN_WORDS = {
 
 @dataclass(frozen=True)
 class ExportedEncoder:
-    """What was written.
+    """Result of an export.
 
     Attributes:
-        path: The model.
+        path: The model file.
         note_path: The JSON beside it.
-        difference: The largest difference of its embeddings from those of Keras, on crops made
-            for that.
+        difference: The largest difference of its embeddings from those of Keras, on synthetic
+            crops; see ``face_encode.encoders.engines.largest_difference``.
     """
 
     path: Path
@@ -67,16 +75,17 @@ class ExportedEncoder:
 def export_encoder(encoder: Encoder, path: str | os.PathLike[str]) -> ExportedEncoder:
     """Write an encoder as one file for other programs, and JSON that says how to use it.
 
-    Both are written atomically, and only where the file gives the embeddings that Keras gives.
+    Both are written atomically, and only if the file's embeddings are within 1e-3 of those of
+    Keras.
 
     Args:
-        encoder: Any.
-        path: Ends in ``.onnx``, or in ``.tflite`` for TensorFlow Lite. The JSON's name is the same
-            and ``.json``.
+        encoder: Any encoder.
+        path: The file, ending in ``.onnx``, or in ``.tflite`` for TensorFlow Lite. The JSON's name
+            is the same, followed by ``.json``.
 
     Raises:
-        InputError: Another ending.
-        MissingExtraError: The extra ``export`` is not installed.
+        InputError: The path ends otherwise.
+        MissingExtraError: A library that the format takes is not installed.
         EngineError: The encoder cannot be converted, its embeddings then differ, or the files
             cannot be written.
     """
@@ -84,14 +93,13 @@ def export_encoder(encoder: Encoder, path: str | os.PathLike[str]) -> ExportedEn
     file_format = check_export_path(path)
     content = convert(encoder.model, encoder.contract, file_format, mirror=encoder.contract.mirror)
     difference = _difference(encoder, content, file_format)
-    # Not the other way round, since no comparison holds for what is no number.
-    if not difference <= MAX_DIFFERENCE:
+    if not difference <= MAX_DIFFERENCE:  # so that NaN is refused
         raise EngineError(
             f"{path} was not written: embeddings may differ from those of Keras by "
             f"{MAX_DIFFERENCE:g} at most. Received: a largest difference of {difference:.2g}"
         )
     note_path = path.with_name(f"{path.name}.json")
-    note = describe_export(encoder, path, content, difference)
+    note = _note(encoder, path, content, difference)
     with replacing(note_path, EngineError) as new_note, replacing(path, EngineError) as new_file:
         new_file.write_bytes(content)
         new_note.write_text(json.dumps(note, indent=2, ensure_ascii=False) + "\n", "utf-8")
@@ -99,42 +107,30 @@ def export_encoder(encoder: Encoder, path: str | os.PathLike[str]) -> ExportedEn
 
 
 def check_export_path(path: Path) -> FileFormat:
-    """Refuse a path, or a lack of what it takes, before the seconds that loading a model takes.
+    """Refuse a path that cannot be exported to, before the seconds that loading a model takes.
 
     Returns:
         The format that the ending stands for.
 
     Raises:
-        InputError: An ending that stands for none.
-        MissingExtraError: The extra ``export`` is not installed.
-        EngineError: It cannot be written there.
+        InputError: The path ends otherwise than in ``.onnx`` or ``.tflite``.
+        MissingExtraError: A library that the format takes is not installed.
+        EngineError: The path cannot be written to.
     """
     if path.suffix not in _FORMATS:
         raise InputError(f"an exported file ends in {' or '.join(_FORMATS)}. Received: {path}")
     file_format = _FORMATS[path.suffix]
-    needed = ("tf2onnx", "onnx", "onnxruntime") if file_format == "onnx" else ()
-    missing = [module for module in needed if importlib.util.find_spec(module) is None]
-    if missing:
-        raise MissingExtraError(
-            f'exporting to ONNX needs {" and ".join(missing)}: pip install "face_encode[export]"'
-        )
+    if file_format == "onnx":
+        require("exporting to ONNX", (*ONNX_CONVERTERS, "onnxruntime"))
     check_writable(path, EngineError)
     return file_format
 
 
-def describe_export(
-    encoder: Encoder, path: Path, content: bytes, difference: float
-) -> dict[str, Any]:
-    """What lies beside an exported file, as plain JSON values.
-
-    Args:
-        encoder: The encoder.
-        path: The file.
-        content: What it holds.
-        difference: See :class:`ExportedEncoder`.
-    """
+def _note(encoder: Encoder, path: Path, content: bytes, difference: float) -> dict[str, Any]:
+    """Describe an exported file, in plain JSON values."""
     contract, file_format = encoder.contract, _FORMATS[path.suffix]
     crop = contract.crop
+    mirror = "inside the file: the mean over the crop and its mirror image"
     return {
         "note_version": NOTE_VERSION,
         "file": {
@@ -161,9 +157,7 @@ def describe_export(
             "name": _OUTPUT_NAMES[file_format],
             "shape": ["one for each crop", encoder.embedding_size],
             "type": "float32",
-            "mirror": "inside the file: the mean over the crop and its mirror image"
-            if contract.mirror
-            else "none",
+            "mirror": mirror if contract.mirror else "none",
             "length": "as the network gives it; divide by it before a dot product",
         },
         "comparison": {
@@ -180,15 +174,14 @@ def describe_export(
 
 
 def _difference(encoder: Encoder, content: bytes, file_format: FileFormat) -> float:
-    """How far the file's embeddings are from those of Keras, in batches of several sizes."""
+    """Compare the file's embeddings with those of Keras, in batches of two sizes."""
     by_keras = Encoder(encoder.model, encoder.contract)
     crops = probe_crops(encoder.contract.crop)
     expected = by_keras.encode(crops)
     try:
-        if file_format == "onnx":
-            network = open_onnx_runtime(content, 1)
-        else:
-            network = _open_tflite(content, encoder.contract.crop)
+        is_onnx = file_format == "onnx"
+        crop = encoder.contract.crop
+        network = open_onnx_runtime(content, 1) if is_onnx else _open_tflite(content, crop)
         whole = largest_difference(expected, network(crops))
         return max(whole, largest_difference(expected[-1:], network(crops[-1:])))
     # Each library raises types of its own.
@@ -199,9 +192,9 @@ def _difference(encoder: Encoder, content: bytes, file_format: FileFormat) -> fl
 
 
 def _open_tflite(content: bytes, crop: CropRecipe) -> Network:
-    """A network in the interpreter of TensorFlow Lite."""
+    """Open a network in the interpreter of TensorFlow Lite."""
     with warnings.catch_warnings():
-        # It announces its own successor.
+        # TensorFlow's interpreter warns that it is deprecated in favour of ai_edge_litert.
         warnings.simplefilter("ignore")
         if importlib.util.find_spec("ai_edge_litert") is not None:
             from ai_edge_litert.interpreter import Interpreter
@@ -210,12 +203,11 @@ def _open_tflite(content: bytes, crop: CropRecipe) -> Network:
 
             Interpreter = tf.lite.Interpreter
         interpreter = Interpreter(model_content=content)
-    place = interpreter.get_input_details()[0]["index"]
+    index = interpreter.get_input_details()[0]["index"]
 
     def network(images: ImageArray) -> Embeddings:
-        interpreter.resize_tensor_input(place, (len(images), crop.height, crop.width, 3))
+        interpreter.resize_tensor_input(index, (len(images), crop.height, crop.width, 3))
         run = interpreter.get_signature_runner(_TFLITE_SIGNATURE)
-        found = run(**{INPUT_NAME: images})[_OUTPUT_NAMES["tflite"]]
-        return np.array(found, np.float32)
+        return np.array(run(**{INPUT_NAME: images})[_OUTPUT_NAMES["tflite"]], np.float32)
 
     return network

@@ -1,4 +1,4 @@
-"""The table of encoders, and the one function that opens any of them."""
+"""The table of known encoders, and ``load_encoder``, which opens any encoder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,8 +30,7 @@ from face_encode.encoders.facenet import (
     FACENET_CASIA_CONTRACT,
     FACENET_VGGFACE2_CONTRACT,
     facenet128,
-    facenet_casia,
-    facenet_vggface2,
+    facenet512,
 )
 from face_encode.errors import InputError, ModelFileError, WeightsError
 from face_encode.files import as_path, open_regular, reason_of
@@ -49,62 +48,145 @@ from face_encode.weights import (
 if TYPE_CHECKING:
     import keras
 
-SHIPPED_ENCODERS = ("vgg_embedding",)
-"""Names of the encoders whose files come with the package."""
-
-_PACKAGE = "face_encode_weights"
-
-
-def shipped_path(name: str) -> Path:
-    """Where the file of a shipped encoder lies.
-
-    Args:
-        name: One of :data:`SHIPPED_ENCODERS`.
-
-    Raises:
-        ModelFileError: It is neither beside the package nor installed.
-    """
-    # A clone's own weights first: an installed release may be another one.
-    folders = [Path(__file__).parents[2] / "weights"]
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is not None:
-        folders += [Path(folder) for folder in spec.submodule_search_locations or ()]
-    for folder in folders:
-        if (folder / f"{name}.keras").is_file():
-            return folder / f"{name}.keras"
-    raise ModelFileError(
-        f"the file {name}.keras, which comes with face_encode, is missing; install the package "
-        f"again. Looked in: {', '.join(map(str, folders))}"
-    )
-
-
-DEFAULT_ENCODER = "dlib_resnet"
-
 
 @dataclass(frozen=True)
-class KnownEncoder:
-    """An encoder that is known by name.
+class ConvertedEncoder:
+    """A known encoder that is built from its authors' weights file and cached as ``.keras``.
 
     Attributes:
-        contract: How it is used.
-        build: From the content of its original weights file to the Keras model.
-        weights: Its row in ``KNOWN_WEIGHTS``.
+        contract: How the encoder is used.
+        build: From the content of the weights file to the Keras model.
+        weights: The file's name in ``KNOWN_WEIGHTS``.
     """
 
     contract: EncoderContract
     build: Callable[[bytes], keras.Model]
     weights: str
 
+    @property
+    def origin(self) -> str:
+        """Where the weights come from: an address, or a package and its source."""
+        weights = KNOWN_WEIGHTS[self.weights]
+        return weights.url or f"package {weights.package} ({weights.source})"
 
-KNOWN_ENCODERS = {
-    "dlib_resnet": KnownEncoder(DLIB_RESNET_CONTRACT, dlib_resnet, "dlib_resnet"),
-    "dlib_resnet_single": KnownEncoder(DLIB_RESNET_SINGLE_CONTRACT, dlib_resnet, "dlib_resnet"),
-    "facenet_vggface2": KnownEncoder(
-        FACENET_VGGFACE2_CONTRACT, facenet_vggface2, "facenet_vggface2"
+    @property
+    def is_present(self) -> bool:
+        """Whether the encoder opens without a download."""
+        try:
+            digest = expected_digest(self.weights)
+            converted = digest is not None and self._converted_path(digest).is_file()
+            return converted or installed_path(self.weights).is_file()
+        except WeightsError:
+            return False
+
+    def open(self, weights: str | os.PathLike[str] | None, engine: str) -> Encoder:
+        """Open the encoder, from the cache if its weights were converted before.
+
+        Args:
+            weights: The weights file; None for the installed or downloaded one.
+            engine: As for ``load_encoder``.
+        """
+        expected = None if weights is not None else expected_digest(self.weights)
+        if expected is not None:
+            cached = self._converted_path(expected)
+            if cached.is_file():
+                try:
+                    return _open_file(cached, engine)
+                except ModelFileError:
+                    # Damaged, and made again below.
+                    cached.unlink(missing_ok=True)
+        content = read_verified(self.weights, weights)
+        import_keras()
+        try:
+            model = self.build(content)
+        except WeightsError as error:
+            path = weights if weights is not None else installed_path(self.weights)
+            is_first_use = weights is None and expected is None
+            advice = "; delete it to have it downloaded again" if is_first_use else ""
+            raise WeightsError(f"{path}: {error}{advice}") from error
+        digest = hashlib.sha256(content).hexdigest()
+        if weights is None:
+            pin_digest(self.weights, digest)
+        opened = Encoder(model, self.contract)
+        # A file given by its path, of no published SHA-256, would never be looked up again.
+        if weights is None or KNOWN_WEIGHTS[self.weights].sha256 is not None:
+            saved = self._converted_path(digest)
+            # A read-only cache costs the conversion at each start, nothing else.
+            with suppress(ModelFileError):
+                save_encoder(model, saved, self.contract)
+            if saved.is_file():
+                return _open_file(saved, engine, opened)
+        return _on_engine(engine, None, lambda: opened)
+
+    def _converted_path(self, digest: str) -> Path:
+        """The cached file of weights with this SHA-256, contract and release of this package."""
+        made_of = digest + self.contract.to_json() + __version__
+        name = hashlib.sha256(made_of.encode()).hexdigest()[:12]
+        return cache_folder() / f"{self.contract.name}-{name}.keras"
+
+
+@dataclass(frozen=True)
+class ShippedEncoder:
+    """A known encoder whose ``.keras`` file comes with this package.
+
+    Attributes:
+        name: The file's name, without its ending.
+        origin: Where the weights come from.
+    """
+
+    name: str
+    origin: str = "this package (trained by this project, see weights/README.md)"
+
+    is_present = True
+
+    @property
+    def path(self) -> Path:
+        """The file.
+
+        Raises:
+            ModelFileError: It is neither beside the package nor installed.
+        """
+        # A clone's own weights first: an installed release may be another one.
+        folders = [Path(__file__).parents[2] / "weights"]
+        spec = importlib.util.find_spec("face_encode_weights")
+        if spec is not None:
+            folders += map(Path, spec.submodule_search_locations or ())
+        for folder in folders:
+            if (folder / f"{self.name}.keras").is_file():
+                return folder / f"{self.name}.keras"
+        raise ModelFileError(
+            f"the file {self.name}.keras, which comes with face_encode, is missing; install the "
+            f"package again. Looked in: {', '.join(map(str, folders))}"
+        )
+
+    @property
+    def contract(self) -> EncoderContract:
+        """How the encoder is used, read from the file."""
+        contract = read_contract(self.path)
+        assert contract is not None
+        return contract
+
+    def open(self, weights: str | os.PathLike[str] | None, engine: str) -> Encoder:
+        """Open the encoder; arguments as for ``load_encoder``."""
+        _refuse_weights(self.name, weights)
+        return _open_file(self.path, engine)
+
+
+DEFAULT_ENCODER = "dlib_resnet"
+
+KNOWN_ENCODERS: dict[str, ConvertedEncoder | ShippedEncoder] = {
+    "dlib_resnet": ConvertedEncoder(DLIB_RESNET_CONTRACT, dlib_resnet, "dlib_resnet"),
+    "dlib_resnet_single": ConvertedEncoder(DLIB_RESNET_SINGLE_CONTRACT, dlib_resnet, "dlib_resnet"),
+    "facenet_vggface2": ConvertedEncoder(
+        FACENET_VGGFACE2_CONTRACT, partial(facenet512, "facenet_vggface2"), "facenet_vggface2"
     ),
-    "facenet_casia": KnownEncoder(FACENET_CASIA_CONTRACT, facenet_casia, "facenet_casia"),
-    "facenet128": KnownEncoder(FACENET128_CONTRACT, facenet128, "facenet128"),
+    "facenet_casia": ConvertedEncoder(
+        FACENET_CASIA_CONTRACT, partial(facenet512, "facenet_casia"), "facenet_casia"
+    ),
+    "facenet128": ConvertedEncoder(FACENET128_CONTRACT, facenet128, "facenet128"),
+    "vgg_embedding": ShippedEncoder("vgg_embedding"),
 }
+"""The encoders that ``load_encoder`` opens by name."""
 
 
 def load_encoder(
@@ -115,36 +197,33 @@ def load_encoder(
     """Open an encoder.
 
     Args:
-        name_or_path: One of :func:`encoder_names`; or the path of a ``.keras`` file, with a
-            contract inside or else used by the original project's conventions; or None for the
-            most accurate encoder that needs no download.
-        weights: For a known name, its original weights file where that lies elsewhere than
-            expected. It is checked against the SHA-256 where its makers publish one.
-        engine: What runs it. ``"tensorflow"`` is Keras itself, on whatever backend it has;
+        name_or_path: One of ``KNOWN_ENCODERS``; or the path of a ``.keras`` file, with a contract
+            inside or else used by the original project's conventions; or None for the most
+            accurate encoder that needs no download.
+        weights: For a name, the original weights file, if it is not in its usual place. It is
+            checked against the SHA-256 if the authors publish one.
+        engine: What runs the encoder. ``"tensorflow"`` is Keras itself, on its configured backend;
             ``"onnx"`` and ``"openvino"`` run a converted copy, which is cached; ``"auto"`` is the
-            first of these two that is installed if its embeddings are within 1e-3 of Keras', else
+            first of these two that is installed, if its embeddings are within 1e-3 of Keras', else
             Keras.
 
     Raises:
         ModelFileError: No such name or file, or the file holds no encoder.
-        WeightsError: The known weights are missing or not what they should be.
+        WeightsError: The known weights are missing or have another content than expected.
         InputError: No such engine.
         MissingExtraError: The engine is not installed.
-        EngineError: The engine asked for cannot run the encoder, or its embeddings are further
-            than that from those of Keras.
+        EngineError: The engine asked for cannot run the encoder, or its embeddings differ from
+            those of Keras by more than 1e-3.
     """
     check_engine(engine)
     if name_or_path is None:
         name_or_path = DEFAULT_ENCODER
-    if isinstance(name_or_path, str) and name_or_path in SHIPPED_ENCODERS:
-        _refuse_weights(name_or_path, weights)
-        return _open_file(shipped_path(name_or_path), engine)
     if isinstance(name_or_path, str) and name_or_path in KNOWN_ENCODERS:
-        return _open_known(KNOWN_ENCODERS[name_or_path], weights, engine)
+        return KNOWN_ENCODERS[name_or_path].open(weights, engine)
     is_path = isinstance(name_or_path, str | os.PathLike)
     if not is_path or Path(name_or_path).suffix != ".keras":
         raise ModelFileError(
-            f"an encoder is one of {', '.join(encoder_names())}, or the path of a .keras file. "
+            f"an encoder is one of {', '.join(KNOWN_ENCODERS)}, or the path of a .keras file. "
             f"Received: {name_or_path!r}"
         )
     path = as_path(name_or_path)
@@ -155,15 +234,15 @@ def load_encoder(
 def as_encoder(
     encoder: str | os.PathLike[str] | Encoder | None, engine: str | None = None
 ) -> Encoder:
-    """An encoder as it was given, or opened.
+    """Take an open encoder, or open one.
 
     Args:
-        encoder: One that is open; or what :func:`load_encoder` takes.
-        engine: What runs it, as :func:`load_encoder` takes it; None for ``"auto"``.
+        encoder: An open encoder, or the first argument of ``load_encoder``.
+        engine: As for ``load_encoder``; None for ``"auto"``.
 
     Raises:
-        InputError: Another engine than that of the encoder given.
-        FaceEncodeError: As for :func:`load_encoder`.
+        InputError: The engine differs from that of the open encoder.
+        FaceEncodeError: As for ``load_encoder``.
     """
     if not isinstance(encoder, Encoder):
         return load_encoder(encoder, engine=engine or AUTOMATIC)
@@ -177,8 +256,8 @@ def as_encoder(
 
 
 def encoder_names() -> tuple[str, ...]:
-    """The names that :func:`load_encoder` takes: encoders shipped and encoders converted."""
-    return (*KNOWN_ENCODERS, *SHIPPED_ENCODERS)
+    """The names of the known encoders."""
+    return tuple(KNOWN_ENCODERS)
 
 
 def _refuse_weights(what: str | Path, weights: str | os.PathLike[str] | None) -> None:
@@ -188,110 +267,47 @@ def _refuse_weights(what: str | Path, weights: str | os.PathLike[str] | None) ->
         )
 
 
-def is_at_hand(name: str) -> bool:
-    """Whether a known encoder can be opened without a download.
-
-    Args:
-        name: One of ``KNOWN_ENCODERS``.
-    """
-    known = KNOWN_ENCODERS[name]
-    try:
-        digest = expected_digest(known.weights)
-        converted = digest is not None and _converted_path(known, digest).is_file()
-        return converted or installed_path(known.weights).is_file()
-    except WeightsError:
-        return False
-
-
-def _open_known(
-    known: KnownEncoder, weights: str | os.PathLike[str] | None, engine: str
-) -> Encoder:
-    """Open a known encoder, from the cache where its weights were converted before."""
-    expected = None if weights is not None else expected_digest(known.weights)
-    if expected is not None:
-        cached = _converted_path(known, expected)
-        if cached.is_file():
-            try:
-                return _open_file(cached, engine)
-            except ModelFileError:
-                # The cache is no place for anything that cannot be made again.
-                cached.unlink(missing_ok=True)
-    content = read_verified(known.weights, weights)
-    import_keras()
-    try:
-        model = known.build(content)
-    except WeightsError as error:
-        path = weights if weights is not None else installed_path(known.weights)
-        advice = "; delete it to have it downloaded again" if expected is None else ""
-        raise WeightsError(f"{path}: {error}{advice if weights is None else ''}") from error
-    digest = hashlib.sha256(content).hexdigest()
-    if weights is None:
-        pin_digest(known.weights, digest)
-    # A file from anywhere would not be found again in the cache.
-    if weights is None or KNOWN_WEIGHTS[known.weights].sha256 is not None:
-        # A read-only home costs the conversion at each start, nothing else.
-        saved = _converted_path(known, digest)
-        with suppress(ModelFileError):
-            save_encoder(model, saved, known.contract)
-        if saved.is_file():
-            return _open_file(saved, engine, Encoder(model, known.contract))
-    return _on_engine(engine, None, lambda: Encoder(model, known.contract))
-
-
-def _converted_path(known: KnownEncoder, digest: str) -> Path:
-    """Where the converted weights are kept.
-
-    A file made from other weights, or by a release that used them otherwise, is another file.
-    """
-    made_of = digest + known.contract.to_json() + __version__
-    name = hashlib.sha256(made_of.encode()).hexdigest()[:12]
-    return cache_folder() / f"{known.contract.name}-{name}.keras"
-
-
 def _open_file(path: Path, engine: str, opened: Encoder | None = None) -> Encoder:
     """Open a ``.keras`` file on an engine.
 
     Args:
         path: The file.
-        engine: What runs it.
-        opened: The encoder on Keras, where it is open already.
+        engine: As for ``load_encoder``.
+        opened: The encoder on Keras, if it is open already.
     """
     contract = read_contract(path)
     if engine == KERAS:
         return opened or _load_file(path, contract)
     digest = _digest(path)
 
-    def keras_encoder() -> Encoder:
+    def load() -> Encoder:
         if opened is not None:
             return opened
-        # Keras may be asked for long after the start, and the file be another by then.
+        # Keras may be asked for long after the start, and the file may have changed by then.
         if _digest(path) != digest:
-            raise ModelFileError(f"{path} was changed since the encoder was opened; open it anew")
+            raise ModelFileError(f"{path} was changed since the encoder was opened; open it again")
         return _load_file(path, contract)
 
     name = path.stem if contract is None else contract.name
-    return _on_engine(engine, (name, digest), keras_encoder)
+    return _on_engine(engine, (name, digest), load)
 
 
 def _on_engine(
-    engine: str, cache_key: tuple[str, str] | None, keras_encoder: Callable[[], Encoder]
+    engine: str, cache_key: tuple[str, str] | None, load: Callable[[], Encoder]
 ) -> Encoder:
-    """An encoder on the engine asked for, or chosen."""
-    # A conversion takes the encoder on Keras, and what uses it afterwards should not load it again.
-    keras_encoder = cache(keras_encoder)
+    """Put an encoder on an engine; arguments as for ``start_engine``."""
+    # A conversion loads the encoder on Keras, and so may its user afterwards.
+    load = cache(load)
 
     def load_keras() -> tuple[keras.Model, EncoderContract, str]:
-        encoder = keras_encoder()
-        return encoder.model, encoder.contract, encoder.fingerprint
+        return load().model, load().contract, load().fingerprint
 
     started = start_engine(engine, cache_key, load_keras)
-    if started is None:
-        return keras_encoder()
-    return Encoder.on_engine(*started, lambda: keras_encoder().model)
+    return load() if started is None else Encoder.on_engine(*started, lambda: load().model)
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 of a model file."""
+    """Hash a model file by SHA-256."""
     try:
         with open_regular(path) as file:
             return hashlib.sha256(file.read()).hexdigest()
@@ -300,7 +316,7 @@ def _digest(path: Path) -> str:
 
 
 def _load_file(path: Path, contract: EncoderContract | None) -> Encoder:
-    """Load a ``.keras`` file by Keras, with its contract, or the original's conventions."""
+    """Load a ``.keras`` file by Keras; without a contract, by the original's conventions."""
     import_keras()
     import keras
 

@@ -1,9 +1,9 @@
 """VGG16 with an MLP head: the network of the original project.
 
 Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition",
-2015, https://arxiv.org/abs/1409.1556, configuration D, without its classifier. The layers bear
-the names of ``keras.applications.VGG16``. Only built-in layers are used, so that a saved file
-opens without this package.
+2015, https://arxiv.org/abs/1409.1556, configuration D, without its classifier. The layers have
+the names of ``keras.applications.VGG16``, and all are built-in, so that a saved file opens without
+this package.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from face_encode.encoders.facenet_files import decoded
 from face_encode.errors import InputError, WeightsError
 from face_encode.weights import installed_path, pin_digest, read_verified
+
+FloatArray = npt.NDArray[np.float32]
 
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 """Channels and number of convolutions of each block."""
@@ -32,16 +35,16 @@ EMBEDDING_SIZE = 128
 DROPOUT = 0.3
 
 VGGFACE_MEAN_RGB = (129.1863, 104.7624, 93.5940)
-"""What the VGGFace network subtracts; published in the order blue, green, red."""
+"""The mean that the VGGFace network subtracts; published in the order blue, green, red."""
 
-VGGFACE_WEIGHTS = "vggface_vgg16"
-"""Their name among the known weights."""
+# The weights' name in ``KNOWN_WEIGHTS``.
+_VGGFACE_WEIGHTS = "vggface_vgg16"
 
-# Keras' 0.99 takes hundreds of steps to forget that mean 0 and variance 1 were mere guesses; a few
-# hundred photos end before that, with a network that works in training only.
+# Keras' 0.99 takes hundreds of steps to forget the initial mean 0 and variance 1; training on a few
+# hundred photos ends before that, with a network that works in training only.
 _HEAD_MOMENTUM = 0.9
 
-_SMALLEST_SIDE = 2 ** len(BLOCKS)
+_MIN_SIDE = 2 ** len(BLOCKS)
 
 
 def vgg_embedding(
@@ -64,7 +67,7 @@ def vgg_embedding(
         width: Multiplies the channels of every convolution; 1.0 is VGG16.
         batch_normalization: Whether each convolution is followed by batch normalisation. Train
             from scratch with it, then fold it away with
-            :func:`face_encode.training.surgery.fold_batch_normalization`.
+            ``face_encode.training.surgery.fold_batch_normalization``.
         pixels: ``"unit"`` divides them by 255; ``"vggface"`` subtracts the VGGFace mean.
         name: The model's name.
 
@@ -89,7 +92,7 @@ def vgg16_backbone(
     pixels: Literal["unit", "vggface"] = "vggface",
     name: str = "vgg16",
 ) -> keras.Model:
-    """Build VGG16 up to its last pooling, flattened; arguments as for :func:`vgg_embedding`.
+    """Build VGG16 up to its last pooling, flattened; arguments as for ``vgg_embedding``.
 
     Returns:
         RGB 0..255 in, the flattened features out: at 150x150, 4 * 4 * 512 of them.
@@ -107,8 +110,8 @@ def add_mlp_head(
 ) -> Any:
     """Put the original project's MLP head on features.
 
-    Each hidden layer is Dense, relu, batch normalisation; dropout stands between hidden layers,
-    and the last layer is linear.
+    Each hidden layer is Dense, relu, batch normalisation, with dropout between hidden layers; the
+    last layer is linear.
 
     Args:
         features: A Keras tensor ``(N, F)``.
@@ -142,22 +145,23 @@ def add_mlp_head(
 
 
 def load_vggface_weights(model: keras.Model, path: str | os.PathLike[str] | None = None) -> None:
-    """Load the original's VGGFace weights into the convolutions of a network built here.
+    """Load the VGGFace weights into the convolutions of a VGG16.
 
     They are Oxford's (Parkhi, Vedaldi and Zisserman, "Deep Face Recognition", 2015), for
-    non-commercial use, as keras-vggface or DeepFace keeps them. The files take blue, green, red;
-    the first kernel is turned round here, so that the model keeps taking RGB.
+    non-commercial use, in the files of keras-vggface or DeepFace. The files take blue, green, red;
+    the first kernel's input channels are reversed here, so that the model keeps taking RGB.
 
     Args:
-        model: From :func:`vgg_embedding` or :func:`vgg16_backbone`, with ``width=1``, without
+        model: From ``vgg_embedding`` or ``vgg16_backbone``, with ``width=1``, without
             batch normalisation, and with ``pixels="vggface"``. Its weights are replaced only
-            when the whole file fits.
+            if the whole file fits.
         path: The ``.h5`` file: ``rcmalli_vggface_tf_notop_vgg16.h5`` of keras-vggface, which is
-            downloaded where none is given, or ``vgg_face_weights.h5`` of DeepFace, whose dense
-            layers are passed over.
+            downloaded if none is given, or ``vgg_face_weights.h5`` of DeepFace, whose dense
+            layers are ignored.
 
     Raises:
-        WeightsError: The file is missing, not to be had, no HDF5, or holds other layers or shapes.
+        WeightsError: The file is missing, cannot be downloaded, is no HDF5, or holds other layers
+            or shapes.
         InputError: The model is not built as described.
     """
     layers = {layer.name: layer for layer in model.layers}
@@ -167,32 +171,29 @@ def load_vggface_weights(model: keras.Model, path: str | os.PathLike[str] | None
             f"Received: model {model.name!r} with layers {list(layers)[:3]}..."
         )
     digest = None
-    source: Path | io.BytesIO
     if path is None:
-        content = read_verified(VGGFACE_WEIGHTS)
+        content = read_verified(_VGGFACE_WEIGHTS)
         digest = hashlib.sha256(content).hexdigest()
-        source, path = io.BytesIO(content), installed_path(VGGFACE_WEIGHTS)
+        path = installed_path(_VGGFACE_WEIGHTS)
+        stored = _read_convolutions(io.BytesIO(content), path)
     else:
-        source = path = Path(path)
-    stored = _read_convolutions(source, Path(path))
+        stored = _read_convolutions(Path(path), Path(path))
     planned = []
-    for block, (_, convolutions) in enumerate(BLOCKS, start=1):
-        for index in range(1, convolutions + 1):
-            target = layers[f"block{block}_conv{index}"]
-            kernel, bias = stored[block, index]
-            if block == index == 1:
-                kernel = kernel[:, :, ::-1, :]
-            expected = [tuple(weight.shape) for weight in target.weights]
-            if [kernel.shape, bias.shape] != expected:
-                raise WeightsError(
-                    f"{path}: {target.name} takes weights of shapes {expected}. "
-                    f"Received: {[kernel.shape, bias.shape]}"
-                )
-            planned.append((target, [kernel, bias]))
+    for (block, index), (kernel, bias) in stored.items():
+        target = layers[f"block{block}_conv{index}"]
+        if block == index == 1:
+            kernel = kernel[:, :, ::-1, :]
+        expected = [tuple(weight.shape) for weight in target.weights]
+        if [kernel.shape, bias.shape] != expected:
+            raise WeightsError(
+                f"{path}: {target.name} takes weights of shapes {expected}. "
+                f"Received: {[kernel.shape, bias.shape]}"
+            )
+        planned.append((target, [kernel, bias]))
     for target, weights in planned:
         target.set_weights(weights)
     if digest is not None:
-        pin_digest(VGGFACE_WEIGHTS, digest)
+        pin_digest(_VGGFACE_WEIGHTS, digest)
 
 
 def _vgg16_graph(
@@ -201,11 +202,11 @@ def _vgg16_graph(
     batch_normalization: bool,
     pixels: str,
 ) -> tuple[Any, Any]:
-    """Input and last pooling of VGG16."""
+    """Build VGG16: its input and its last pooling."""
     height, columns, channels = input_shape
-    if channels != 3 or min(height, columns) < _SMALLEST_SIDE:
+    if channels != 3 or min(height, columns) < _MIN_SIDE:
         raise InputError(
-            f"VGG16 takes RGB of at least {_SMALLEST_SIDE}x{_SMALLEST_SIDE} pixels. "
+            f"VGG16 takes RGB of at least {_MIN_SIDE}x{_MIN_SIDE} pixels. "
             f"Received: input_shape {input_shape}"
         )
     if not width > 0:
@@ -227,7 +228,7 @@ def _vgg16_graph(
 
 
 def _convolve(tensor: Any, filters: int, name: str, batch_normalization: bool) -> Any:
-    """One 3x3 convolution and relu."""
+    """Append a 3x3 convolution and its relu."""
     convolution = keras.layers.Conv2D(
         filters,
         3,
@@ -245,44 +246,39 @@ def _convolve(tensor: Any, filters: int, name: str, batch_normalization: bool) -
 
 def _read_convolutions(
     source: Path | io.BytesIO, path: Path
-) -> dict[tuple[int, int], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-    """Kernel and bias of each convolution of an HDF5 file, by block and index.
+) -> dict[tuple[int, int], tuple[FloatArray, FloatArray]]:
+    """Read kernel and bias of each convolution of an HDF5 file, by block and index.
 
     Layers are named ``conv1_2`` (keras-vggface) or ``block1_conv2`` (keras.applications). DeepFace
-    leaves the names to Keras, which counts on from network to network: there the order tells.
+    leaves the names to Keras, which numbers them through all networks: there the order decides.
     """
     if isinstance(source, Path) and not source.is_file():
         raise WeightsError(f"no such weights file: {path}")
-    places = [
+    convolutions = [
         (block, index)
-        for block, (_, convolutions) in enumerate(BLOCKS, start=1)
-        for index in range(1, convolutions + 1)
+        for block, (_, count) in enumerate(BLOCKS, start=1)
+        for index in range(1, count + 1)
     ]
     try:
         with h5py.File(source, "r") as file:
             root = file.get("model_weights", file)
-            groups = _numbered_convolutions(root)
-            if len(groups) < len(places):
-                groups = [_named_convolution(root, *place, path) for place in places]
+            numbered = [
+                root[name]
+                for name in decoded(root.attrs.get("layer_names", []))
+                if re.fullmatch(r"conv(olution)?2d(_\d+)?", name)
+            ]
+            if len(numbered) < len(convolutions):
+                numbered = [_named_convolution(root, *each, path) for each in convolutions]
             return {
-                place: _kernel_and_bias(group, path)
-                for place, group in zip(places, groups, strict=False)
+                each: _kernel_and_bias(group, path)
+                for each, group in zip(convolutions, numbered, strict=False)
             }
     except OSError as error:
         raise WeightsError(f"not an HDF5 weights file: {path} ({error})") from error
 
 
-def _numbered_convolutions(root: h5py.Group) -> list[h5py.Group]:
-    """The layers that Keras named ``conv2d``, ``conv2d_1`` …, in the file's order."""
-    names = [
-        name.decode() if isinstance(name, bytes) else str(name)
-        for name in root.attrs.get("layer_names", [])
-    ]
-    return [root[name] for name in names if re.fullmatch(r"conv(olution)?2d(_\d+)?", name)]
-
-
 def _named_convolution(root: h5py.Group, block: int, index: int, path: Path) -> h5py.Group:
-    """The layer of a convolution by either of its names."""
+    """Find a convolution's layer by either of its names."""
     names = (f"conv{block}_{index}", f"block{block}_conv{index}")
     group = next((root[name] for name in names if name in root), None)
     if group is None:
@@ -293,11 +289,9 @@ def _named_convolution(root: h5py.Group, block: int, index: int, path: Path) -> 
     return group
 
 
-def _kernel_and_bias(
-    group: h5py.Group, path: Path
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """The two arrays below a layer's group, at whatever depth the writer put them."""
-    arrays: list[npt.NDArray[np.float32]] = []
+def _kernel_and_bias(group: h5py.Group, path: Path) -> tuple[FloatArray, FloatArray]:
+    """Read the two arrays below a layer's group, at any depth."""
+    arrays: list[FloatArray] = []
 
     def collect(_: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset):

@@ -17,7 +17,7 @@ from face_encode.evaluation.calibration import Integers
 from face_encode.evaluation.faces import cut_out, unit_length
 from face_encode.photos.folders import no_photo_below, photos_below
 from face_encode.pipeline.embedding import embed_photos
-from face_encode.terminal import tracked
+from face_encode.terminal import with_progress
 from face_encode.types import Box
 
 # Every face is compared with every other: 20,000 faces take 1.6 GB.
@@ -212,7 +212,7 @@ def group_photos(
     left_out: list[tuple[str, str]] = []
     embeddings = []
     embedded = embed_photos(photos, detector, encoder, max_faces=None, workers=workers)
-    for photo in tracked(embedded, len(photos), "Encoding", show=progress):
+    for photo in with_progress(embedded, len(photos), "Encoding", show=progress):
         if photo.error is not None:
             left_out.append((photo.photo, photo.error))
             continue

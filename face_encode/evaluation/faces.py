@@ -21,7 +21,7 @@ from face_encode.errors import ImageError, InputError
 from face_encode.photos.folders import people_in
 from face_encode.photos.reading import read_image
 from face_encode.pipeline.embedding import embed_photos
-from face_encode.terminal import tracked
+from face_encode.terminal import with_progress
 from face_encode.types import Box, Embeddings, Face
 
 Choice: TypeAlias = Callable[[Sequence[Face], tuple[int, int]], int]
@@ -57,7 +57,7 @@ class EmbeddedFaces:
         photos: P paths.
         embeddings: float32 ``(P, D)``; a row of NaN where there is no face.
         faces: The chosen face of each photo, or None.
-        sharpness: float64 ``(P,)``, see :mod:`face_encode.gallery.mistakes`; NaN where there
+        sharpness: float64 ``(P,)``, see ``face_encode.gallery.mistakes``; NaN where there
             is no face.
         errors: For each photo why there is no face, or None.
         seconds_a_photo: Wall-clock time of reading, detecting and encoding.
@@ -71,7 +71,6 @@ class EmbeddedFaces:
     seconds_a_photo: float
 
     def __post_init__(self) -> None:
-        """Check that everything has one length."""
         parts = (self.photos, self.embeddings, self.faces, self.sharpness, self.errors)
         lengths = {len(part) for part in parts}
         if len(lengths) != 1:
@@ -122,7 +121,7 @@ def embed_faces(
     embedded = embed_photos(
         paths, detector, encoder, max_faces=None if choose else 1, workers=workers
     )
-    for row, photo in enumerate(tracked(embedded, len(paths), description, show=progress)):
+    for row, photo in enumerate(with_progress(embedded, len(paths), description, show=progress)):
         errors[row] = photo.error
         if photo.error is None:
             index = choose(photo.faces, photo.size) if choose else 0

@@ -93,7 +93,7 @@ class Page:
         self._parts.append(f"<table><tr>{head}</tr>{body}</table>")
 
     def charts(self, charts: Sequence[tuple[str, str]]) -> None:
-        """Add SVG charts (from :func:`chart_svg`) beside each other, each with its caption."""
+        """Add SVG charts (from ``chart_svg``) beside each other, each with its caption."""
         figures = "".join(
             f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
             for svg, caption in charts
@@ -101,7 +101,7 @@ class Page:
         self._parts.append(f'<div class="charts">{figures}</div>')
 
     def cards(self, cards: Sequence[tuple[Sequence[str], str]]) -> None:
-        """Add pictures (from :func:`thumbnail`) in groups, with a text below each group."""
+        """Add pictures (from ``thumbnail``) in groups, with a text below each group."""
         body = "".join(
             f'<div class="card">{"".join(pictures)}<div>{escape(text)}</div></div>'
             for pictures, text in cards

@@ -31,7 +31,6 @@ class Interval:
     confidence: float = 0.95
 
     def __post_init__(self) -> None:
-        """Check the order of the ends and the range of the confidence."""
         if not self.lower <= self.upper:
             raise InputError(
                 f"an interval's lower end comes first. Received: {self.lower} to {self.upper}"
@@ -39,7 +38,6 @@ class Interval:
         _check_confidence(self.confidence)
 
     def __contains__(self, value: float) -> bool:
-        """Whether a value lies inside, ends included."""
         return self.lower <= value <= self.upper
 
     def percent(self, digits: int = 2) -> str:
@@ -90,7 +88,7 @@ def bootstrap(
 
     Args:
         statistic: Takes indices into the items, with repeats; gives a number or ``(K,)``
-            numbers. A sample for which it raises :class:`InputError`, because it happens to
+            numbers. A sample for which it raises ``InputError``, because it happens to
             lack one kind of item, is skipped.
         clusters: ``(N,)``, which cluster (person) each item belongs to.
         replicates: Number of samples.

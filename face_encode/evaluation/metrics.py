@@ -3,7 +3,7 @@
 Every function takes plain numpy arrays: ``scores`` ``(N,)``, higher is nearer, and ``same``
 ``(N,)``, booleans or 0 and 1: whether the pair truly is one person. A pair counts as a match when
 its score reaches the threshold. Wrong shapes or values, or only one kind of pair where both are
-needed, raise :class:`~face_encode.errors.InputError`.
+needed, raise ``face_encode.errors.InputError``.
 
 **A face that was not found.** Its pair has no score: pass NaN (or ``-inf``). Such a pair never
 matches, at any threshold. Two strict conventions follow:
@@ -86,7 +86,6 @@ class RocCurve:
     thresholds: Scores
 
     def __post_init__(self) -> None:
-        """Check that the three have one shape."""
         shapes = {self.false_match_rate.shape, self.true_match_rate.shape, self.thresholds.shape}
         if len(shapes) != 1 or self.thresholds.ndim != 1:
             raise InputError(f"a ROC curve has three arrays of one shape (T,). Received: {shapes}")
@@ -175,7 +174,7 @@ def tar_at_far(scores: npt.ArrayLike, same: npt.ArrayLike, far: float) -> float:
     """Share of same pairs that match when at most a share ``far`` of different ones may, 0..1.
 
     No interpolation: the value is that of a threshold that exists. See
-    :func:`smallest_meaningful_far` for how small ``far`` may sensibly be.
+    ``smallest_meaningful_far`` for how small ``far`` may sensibly be.
 
     Raises:
         InputError: Wrong shapes or values, or only one kind of pair.
@@ -249,7 +248,7 @@ def verification_accuracy(scores: npt.ArrayLike, same: npt.ArrayLike) -> BestThr
     """Best accuracy that a single threshold reaches, searched over all distinct scores.
 
     The threshold is chosen on the pairs that it is judged by, so the accuracy is an upper
-    bound; :func:`fold_accuracy` gives the honest figure.
+    bound; ``fold_accuracy`` gives the honest figure.
 
     Returns:
         The accuracy and the threshold, mid-way between two neighbouring scores. Of several

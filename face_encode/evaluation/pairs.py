@@ -55,7 +55,6 @@ class PairList:
     people: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Check that everything has one length."""
         lengths = {len(self.photos_a), len(self.photos_b), len(self.same), len(self.people)}
         if self.folds is not None:
             lengths.add(len(self.folds))
@@ -63,7 +62,6 @@ class PairList:
             raise InputError(f"every pair has two photos and a truth. Received: lengths {lengths}")
 
     def __len__(self) -> int:
-        """Number of pairs."""
         return len(self.same)
 
     def photos(self) -> tuple[Path, ...]:
@@ -180,7 +178,7 @@ _PARTS = 10
 
 @dataclass(frozen=True)
 class VerificationNumbers:
-    """The measures of scored pairs, as :mod:`face_encode.evaluation.metrics` defines them.
+    """The measures of scored pairs, as ``face_encode.evaluation.metrics`` defines them.
 
     Attributes:
         accuracy: With folds, the mean over folds judged by the threshold of the others;
@@ -285,7 +283,7 @@ def evaluate_pairs(
     """Measure verification on a list of pairs.
 
     Of each photo the largest face nearest the middle is taken
-    (:func:`face_encode.evaluation.faces.central_face`). No pair is dropped: one with a photo
+    (``face_encode.evaluation.faces.central_face``). No pair is dropped: one with a photo
     without a face counts as an error.
 
     Args:

@@ -1,1 +1,28 @@
-"""Galleries: the enrolled people's embeddings and names, and the search in them."""
+"""The enrolled people: their embeddings, the search among them, and where they are kept."""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from face_encode.gallery.base import EncoderIdentity as EncoderIdentity
+    from face_encode.gallery.base import Gallery as Gallery
+    from face_encode.gallery.memory import MemoryGallery as MemoryGallery
+    from face_encode.gallery.milvus import MilvusGallery as MilvusGallery
+    from face_encode.gallery.mistakes import LabelProblem as LabelProblem
+    from face_encode.gallery.mistakes import find_label_problems as find_label_problems
+    from face_encode.gallery.opening import load_gallery as load_gallery
+    from face_encode.gallery.opening import open_gallery as open_gallery
+    from face_encode.gallery.thresholds import Calibration as Calibration
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "base": ["EncoderIdentity", "Gallery"],
+        "memory": ["MemoryGallery"],
+        "milvus": ["MilvusGallery"],
+        "mistakes": ["LabelProblem", "find_label_problems"],
+        "opening": ["load_gallery", "open_gallery"],
+        "thresholds": ["Calibration"],
+    },
+)

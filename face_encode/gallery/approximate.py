@@ -32,7 +32,7 @@ from face_encode.files import open_regular, reason_of, settle
 from face_encode.gallery.base import check_undamaged
 from face_encode.gallery.columns import Enrolled
 from face_encode.gallery.distances import unit_length
-from face_encode.terminal import tracked
+from face_encode.terminal import with_progress
 from face_encode.types import Embeddings
 
 # The number of cells is this times the square root of the rows. With more cells a search is faster,
@@ -59,7 +59,6 @@ class ApproximateIndex:
     """
 
     def __init__(self, cells: Any) -> None:
-        """Wrap an inverted file of ``faiss``, of unit vectors."""
         self._cells = cells
 
     @classmethod
@@ -93,7 +92,7 @@ class ApproximateIndex:
         )
         cells.train(_units(enrolled, np.sort(samples)))
         starts = range(0, len(enrolled), _ADDED_AT_ONCE)
-        for start in tracked(starts, len(starts), "Indexing", show=progress):
+        for start in with_progress(starts, len(starts), "Indexing", show=progress):
             rows = np.arange(start, min(start + _ADDED_AT_ONCE, len(enrolled)))
             cells.add(_units(enrolled, rows))
         return cls(cells)

@@ -95,7 +95,6 @@ class Enrolled:
         return cls(rows, none, owners, (), digests, quantizer)
 
     def __len__(self) -> int:
-        """Number of rows."""
         return len(self.rows)
 
     @property

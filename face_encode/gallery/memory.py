@@ -154,7 +154,6 @@ class MemoryGallery:
         return self.enrolled.digest_texts
 
     def __len__(self) -> int:
-        """Number of embeddings enrolled."""
         return len(self.enrolled.rows)
 
     def people(self) -> dict[str, int]:

@@ -94,7 +94,6 @@ class MilvusGallery:
         index: str = "FLAT",
         create: bool = True,
     ) -> None:
-        """Open a gallery; see ``open_gallery`` for the arguments and errors."""
         address = milvus_address(uri, token, collection)
         self.encoder_name = encoder.name
         self.encoder_fingerprint = encoder.fingerprint
@@ -120,11 +119,9 @@ class MilvusGallery:
             raise
 
     def __repr__(self) -> str:
-        """The address; counting the embeddings would take a call."""
         return f"MilvusGallery({self._label!r})"
 
     def __len__(self) -> int:
-        """Number of embeddings enrolled."""
         with self._client() as client:
             if client is None:
                 return 0

@@ -143,7 +143,6 @@ class MilvusStore:
     """
 
     def __init__(self, address: MilvusAddress) -> None:
-        """Take an address; the first use connects."""
         self.is_lite = address.folder is not None
         self._address = address
         self._lock = threading.Lock()
@@ -177,7 +176,7 @@ class MilvusStore:
                     yield client
             except GalleryError:
                 # The server may have restarted and forgotten which collections it had loaded: the
-                # next use connects anew and loads. Other threads may still use this client.
+                # next use connects again and loads. Other threads may still use this client.
                 with self._lock:
                     if self._client is client:
                         self._client = None

@@ -61,7 +61,6 @@ class LabelProblem:
     text: str
 
     def __str__(self) -> str:
-        """The text."""
         return self.text
 
 

@@ -32,7 +32,9 @@ from face_encode.gallery.thresholds import Calibration
 
 VERSION = 3
 
-ENCRYPTED_HEADER = b"face_encode encrypted 1\n"
+# The beginning of every Fernet token, which ``face-encode serve`` writes under a key: the version
+# 0x80 and the upper bytes of the time, in base64.
+ENCRYPTED_HEADER = b"gAAAAA"
 """The first bytes of a gallery that ``face-encode serve`` stores encrypted."""
 
 # Smaller files are read whole, and their checksums verified.
@@ -67,7 +69,11 @@ _FORM = ArchiveForm(
         "blur": ("f", 0),
     },
     error_type=GalleryError,
-    refused={ENCRYPTED_HEADER: "is encrypted; face-encode serve reads it with its key"},
+    refused={
+        ENCRYPTED_HEADER: "is encrypted; face-encode serve reads it with its key",
+        b"face_encode encrypted 1\n": "was encrypted before the first release, in a format that "
+        "is not read any more: enrol its people again",
+    },
 )
 
 

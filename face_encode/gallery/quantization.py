@@ -8,7 +8,7 @@ has length 1, which makes s the positive root of
     |c|² s² + 2 (m · c) s + |m|² - 1 = 0.
 
 The similarity of a probe p is then p · m + s (p · c): one matrix product with the codes, which
-:mod:`face_encode.gallery.search` does in whole numbers.
+``face_encode.gallery.search`` does in whole numbers.
 
 Why a centre: embeddings of faces share a large mean (strangers' cosine is about 0.8 for
 ``dlib_resnet``), and 255 steps around it are finer than around zero; docs/embeddings.md has the
@@ -53,7 +53,6 @@ class Quantizer:
     centre: npt.NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        """Check the centre."""
         centre = self.centre
         if (
             centre.ndim != 1

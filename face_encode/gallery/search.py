@@ -222,7 +222,6 @@ class Similarities(ABC):
     is_threaded = False
 
     def __init__(self, enrolled: Enrolled) -> None:
-        """Take the rows."""
         self.enrolled = enrolled
 
     @abstractmethod

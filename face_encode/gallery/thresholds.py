@@ -1,6 +1,6 @@
 """The calibration of a gallery: a threshold that grows with its size, and probabilities.
 
-:func:`face_encode.evaluation.calibration.calibrate` computes the values from people whose names are
+``face_encode.evaluation.calibration.calibrate`` computes the values from people whose names are
 known, and a gallery stores them.
 """
 
@@ -64,7 +64,6 @@ class Calibration:
     extrapolated: bool
 
     def __post_init__(self) -> None:
-        """Check the order of the numbers."""
         if not 0 < self.false_match_rate < 1:
             raise InputError(
                 f"a false match rate lies between 0 and 1. Received: {self.false_match_rate}"

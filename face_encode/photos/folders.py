@@ -181,7 +181,6 @@ class Location:
         return os.path.splitext(self.path)[1]
 
     def __str__(self) -> str:
-        """As it may be shown: an address may hold a password."""
         return self.path if self.is_local else f"{self.address.partition('://')[0]}://{self.path}"
 
     def below(self, name: str) -> Location:

@@ -11,18 +11,15 @@ import binascii
 import hashlib
 import io
 import os
-import queue
-import threading
-import time
 import warnings
-from http import HTTPStatus
 from typing import Any, BinaryIO, TypeAlias, cast
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from face_encode.downloads import DownloadError, download_bytes
 from face_encode.errors import ImageError, InputError
 from face_encode.files import as_path, open_regular, reason_of
 from face_encode.types import ImageArray, Photo
@@ -231,9 +228,7 @@ image of Pillow's; RGB pixels, uint8 ``(H, W, 3)``."""
 # Far above any photo on the web, far below what would fill a machine's memory.
 MAX_DOWNLOAD_BYTES = 32 * 2**20
 DOWNLOAD_SECONDS = 30
-MAX_REDIRECTS = 3
 
-_DOWNLOAD_BLOCK_BYTES = 1 << 16
 # The shortest photo that Pillow reads takes more; a shorter text is a path.
 _FEWEST_BASE64_CHARACTERS = 48
 # Linux' own limit, above those of other systems.
@@ -381,76 +376,11 @@ def _content_of(file: Any) -> bytes:
 
 
 def _fetched(url: str, name: str) -> bytes:
-    """The content of an address, within the time and size that a photo may take.
-
-    A server that sends a byte now and then would keep any single read, and any loop of reads,
-    waiting without end: a thread of its own does the fetching, and is abandoned at the deadline.
-    """
-    outcomes: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
-    deadline = time.monotonic() + DOWNLOAD_SECONDS
-
-    def fetch() -> None:
-        try:
-            outcomes.put(_download(url, name, deadline))
-        except Exception as error:
-            outcomes.put(error)
-
-    threading.Thread(target=fetch, daemon=True, name="face_encode download").start()
+    """Download a photo, within the time and size that one may take."""
     try:
-        outcome = outcomes.get(timeout=DOWNLOAD_SECONDS)
-    except queue.Empty:
-        outcome = _too_slow(name)
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
-
-
-def _download(url: str, name: str, deadline: float) -> bytes:
-    """Fetch an address; ends soon after the deadline, unless the server drips."""
-    import requests
-
-    # Compressed, a small answer could become a large one.
-    headers = {"Accept-Encoding": "identity"}
-    try:
-        with requests.Session() as session:
-            # Redirections are followed here, because requests reads all of each one's body.
-            for _ in range(MAX_REDIRECTS + 1):
-                with session.get(
-                    url,
-                    stream=True,
-                    timeout=DOWNLOAD_SECONDS,
-                    headers=headers,
-                    allow_redirects=False,
-                ) as answer:
-                    target = session.get_redirect_target(answer)
-                    if target is None:
-                        if answer.status_code != HTTPStatus.OK:
-                            told = f"{answer.status_code} {answer.reason or ''}".rstrip()
-                            raise ImageError(f"{name}: the server answers {told}")
-                        content = bytearray()
-                        for block in answer.iter_content(_DOWNLOAD_BLOCK_BYTES):
-                            content += block
-                            if len(content) > MAX_DOWNLOAD_BYTES:
-                                raise ImageError(
-                                    f"{name}: larger than {MAX_DOWNLOAD_BYTES:,} bytes, which is "
-                                    "the most"
-                                )
-                            if time.monotonic() > deadline:
-                                raise _too_slow(name)
-                        return bytes(content)
-                    url = urljoin(url, target)
-            raise ImageError(f"{name}: more than {MAX_REDIRECTS} redirections")
-    except requests.Timeout as error:
-        raise _too_slow(name) from error
-    # The address may be none (InvalidURL and UnicodeError among others) or lead to another
-    # scheme; the connection may be refused or cut off.
-    except (requests.RequestException, ValueError) as error:
-        raise ImageError(f"{name}: cannot be fetched ({type(error).__name__})") from error
-
-
-def _too_slow(name: str) -> ImageError:
-    """The error of a fetch that took too long."""
-    return ImageError(f"{name}: not there within {DOWNLOAD_SECONDS} seconds")
+        return download_bytes(url, max_bytes=MAX_DOWNLOAD_BYTES, seconds=DOWNLOAD_SECONDS)
+    except DownloadError as error:
+        raise ImageError(f"{name}: {error}") from error
 
 
 def _without_password(url: str) -> str:

@@ -83,7 +83,6 @@ class EmbeddedPhoto:
     digest: str = ""
 
     def __post_init__(self) -> None:
-        """Check that the photo has embeddings, each of a face, or an error."""
         if (self.error is None) != (len(self.embeddings) > 0):
             raise InputError("a photo has embedded faces or an error")
         if len(self.embeddings) > len(self.faces):

@@ -104,7 +104,6 @@ class EmbeddingTable:
     settings: EmbeddingSettings
 
     def __post_init__(self) -> None:
-        """Check that everything fits together."""
         count = len(self.photos)
         columns = (self.digests, self.faces, self.boxes, self.scores)
         expected = (count, self.settings.embedding_size)

@@ -1,4 +1,4 @@
-"""The application: routes, guards and the page, put together."""
+"""The application: routes, guards and the page."""
 
 from __future__ import annotations
 
@@ -37,42 +37,36 @@ def make_application(
     *,
     warm_up: bool = True,
 ) -> FastAPI:
-    """Put a service together; its processes and threads live as long as it is served.
+    """Assemble a service; its processes and threads live as long as it is served.
 
     Args:
-        model: With the people of the gallery file enrolled.
-        settings: How it is started.
-        tokens: Who is let in.
-        cipher: Encrypts the gallery file and the crops, if that is wanted.
-        warm_up: Whether everything that photos need is loaded before the first one comes.
+        model: The model, with the people of the gallery file enrolled.
+        settings: The settings.
+        tokens: The tokens of the clients.
+        cipher: Encrypts the gallery file and the crops; None leaves them plain.
+        warm_up: Whether everything that photos need is loaded before the first one.
     """
     metrics = Metrics()
 
     @asynccontextmanager
     async def running(application: FastAPI) -> AsyncIterator[None]:
         recogniser = Recogniser(model.encoder, model.detector, settings, metrics)
-        crops = CropFolder(settings.crops, cipher)
+        crops = CropFolder(settings.crops, cipher) if settings.keep_crops else None
         audit = AuditLog(settings.audit_log)
-        store = PeopleStore(
-            model,
-            GalleryFile(settings.gallery, cipher),
-            audit,
-            crops if settings.keep_crops else None,
-            metrics.saved,
-        )
+        file = GalleryFile(settings.gallery, cipher)
+        store = PeopleStore(model, file, audit, crops, metrics.saved)
         try:
             if warm_up:
                 await asyncio.to_thread(recogniser.load)
-            recogniser.start()
             application.state.service = Service(recogniser, store, settings, metrics)
             metrics.watch("people", "People enrolled.", lambda: len(store.people.photos))
             metrics.watch("photos", "Photos enrolled.", lambda: len(store.people.model.gallery))
             metrics.watch(
-                "photos_waiting", "Photos waiting to be looked at.", lambda: recogniser.pool.waiting
+                "photos_waiting", "Photos waiting for detection.", lambda: recogniser.pool.waiting
             )
             yield
         finally:
-            await recogniser.close()
+            recogniser.close()
             store.close()
             audit.close()
 
@@ -103,7 +97,7 @@ def make_application(
 
 
 def _add_page(application: FastAPI) -> None:
-    """Serve the page's files, and tell wrong methods from wrong addresses."""
+    """Serve the page's files, and answer 405 rather than 404 where only the method is wrong."""
     files = StaticFiles(directory=_PAGE, html=True, check_dir=False)
 
     @application.get("/{path:path}", include_in_schema=False)
@@ -114,7 +108,7 @@ def _add_page(application: FastAPI) -> None:
 
 
 def _describe_problems(application: FastAPI) -> None:
-    """Put the shape of an error into the OpenAPI document, which only the errors mention."""
+    """Put the schema of errors into the OpenAPI document: FastAPI adds those of answers only."""
     plain = application.openapi
 
     def described() -> dict[str, object]:

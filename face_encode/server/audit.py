@@ -1,4 +1,4 @@
-"""The audit log: who changed what, a line of JSON each, without photos or embeddings."""
+"""The audit log: a line of JSON for each change of the people, without photos or embeddings."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Action: TypeAlias = Literal["enrol", "rename", "remove"]
 
 @dataclass(frozen=True)
 class Author:
-    """Who asks for a change.
+    """The client that asks for a change.
 
     Attributes:
-        token: The name of the token, or ``local`` on a service without any.
-        address: Where the request came from.
+        token: The name of its token, or ``local`` on a service without any.
+        address: The address of the request.
     """
 
     token: str
@@ -37,13 +37,13 @@ class AuditLog:
     """Appends lines to a file, forced to disk before the change is answered."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, which only its owner may read, and keep other services off it.
+        """Open the file, which only its owner may read, and lock it.
 
-        Two services on one gallery would each write over what the other has changed; the log
-        lies beside the gallery, and its lock tells the second one.
+        Two services on one gallery would overwrite each other's changes; the log lies beside the
+        gallery, and its lock stops the second one.
 
         Raises:
-            AuditError: It cannot be opened for writing, or another service writes to it.
+            AuditError: The file cannot be opened for writing, or another service writes to it.
         """
         self._path = path
         try:
@@ -64,17 +64,17 @@ class AuditLog:
             ) from error
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close and unlock the file."""
         os.close(self._handle)
 
     def write(self, entries: Iterable[tuple[Author, Action, Mapping[str, Any]]]) -> None:
         """Append lines, all in one step.
 
         Args:
-            entries: Who, what, and further members of the line.
+            entries: The author, the action, and further members of the line.
 
         Raises:
-            AuditError: They cannot be written.
+            AuditError: The lines cannot be written.
         """
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         lines = [

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,16 +19,21 @@ from face_encode.server.problems import Problem
 from face_encode.server.settings import Limits
 from face_encode.terminal import printable
 
-_MOST_TEXT_BYTES = 10_000
-_MOST_LABEL_CHARACTERS = 100
+MAX_NAME_CHARACTERS = 200
+_MAX_TEXT_BYTES = 10_000
+_MAX_LABEL_CHARACTERS = 100
+# A slash ends a path segment, here or at a proxy; embeddings and overrides of the writing direction
+# can make one name look like another.
+_FORBIDDEN_CHARACTERS = frozenset("/\\\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_FORBIDDEN_CATEGORIES = frozenset({"Zl", "Zp", "Cn", "Co"})
 
 
 @dataclass(frozen=True)
 class SentPhoto:
-    """A photo as it was sent.
+    """A photo of a request.
 
     Attributes:
-        label: What it is called in reports: its file's name where one was sent, else its field.
+        label: Its name in reports: the file's name where one was sent, else the field's.
         content: Its bytes.
     """
 
@@ -39,7 +43,7 @@ class SentPhoto:
 
 @dataclass(frozen=True)
 class Body:
-    """What was sent.
+    """The content of a request.
 
     Attributes:
         photos: Field -> photos.
@@ -50,7 +54,7 @@ class Body:
     texts: dict[str, Any]
 
     def photo(self, field: str) -> SentPhoto:
-        """The one photo of a field.
+        """Return the one photo of a field.
 
         Raises:
             Problem: There is none, or several.
@@ -80,14 +84,33 @@ async def read_body(
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == "multipart/form-data":
-        return await _from_multipart(request, photo_fields, text_fields, limits)
-    if media_type == "application/json":
-        return _from_json(await request.body(), photo_fields, text_fields, limits)
-    raise Problem(
-        415,
-        "media-type",
-        "Photos are sent as multipart/form-data, or as base64 in application/json.",
-    )
+        max_files, max_fields = limits.photos + 1, len(text_fields) + 8
+        items = iter(await _multipart_items(request, max_files, max_fields))
+    elif media_type == "application/json":
+        items = _json_items(await request.body(), photo_fields)
+    else:
+        raise Problem(
+            415,
+            "media-type",
+            "Photos are sent as multipart/form-data, or as base64 in application/json.",
+        )
+    body = Body({}, {})
+    for field, value in items:
+        if isinstance(value, SentPhoto) and field in photo_fields:
+            body.photos.setdefault(field, []).append(value)
+        elif not isinstance(value, SentPhoto) and field in text_fields and field not in body.texts:
+            body.texts[field] = value
+        else:
+            known = ", ".join([*photo_fields, *text_fields])
+            raise Problem(
+                422,
+                "unknown-field",
+                f"The fields are: {known} (photos as files), each text once. "
+                f"Received: {field[:50]!r}.",
+            )
+    if sum(map(len, body.photos.values())) > limits.photos:
+        raise Problem(422, "too-many-photos", f"A request holds at most {limits.photos} photos.")
+    return body
 
 
 class _InMemoryParser(MultiPartParser):
@@ -96,15 +119,16 @@ class _InMemoryParser(MultiPartParser):
     spool_max_size = 2**40
 
 
-async def _from_multipart(
-    request: Request, photo_fields: Sequence[str], text_fields: Sequence[str], limits: Limits
-) -> Body:
+async def _multipart_items(
+    request: Request, max_files: int, max_fields: int
+) -> list[tuple[str, Any]]:
+    """Field and photo or text, in the order of a multipart body."""
     parser = _InMemoryParser(
         request.headers,
         request.stream(),
-        max_files=limits.photos + 1,
-        max_fields=len(text_fields) + 8,
-        max_part_size=_MOST_TEXT_BYTES,
+        max_files=max_files,
+        max_fields=max_fields,
+        max_part_size=_MAX_TEXT_BYTES,
     )
     try:
         form = await parser.parse()
@@ -114,119 +138,69 @@ async def _from_multipart(
         ) from error
     except (UnicodeError, ValueError, LookupError) as error:
         raise Problem(422, "not-multipart", "The multipart body is not valid.") from error
-    photos: dict[str, list[SentPhoto]] = {}
-    texts: dict[str, Any] = {}
+    items: list[tuple[str, Any]] = []
+    count = 0
     for field, value in form.multi_items():
-        if isinstance(value, UploadFile) and field in photo_fields:
-            content = await value.read()
-            label = printable(value.filename or "")[:_MOST_LABEL_CHARACTERS]
-            count = sum(map(len, photos.values()))
-            photos.setdefault(field, []).append(SentPhoto(label or f"photo {count}", content))
-        elif not isinstance(value, UploadFile) and field in text_fields and field not in texts:
-            texts[field] = value
+        if isinstance(value, UploadFile):
+            label = printable(value.filename or "")[:_MAX_LABEL_CHARACTERS] or f"photo {count}"
+            items.append((field, SentPhoto(label, await value.read())))
+            count += 1
         else:
-            raise _unknown_field(field, photo_fields, text_fields)
+            items.append((field, value))
     await form.close()
-    _check_number(photos, limits)
-    return Body(photos, texts)
+    return items
 
 
-def _from_json(
-    content: bytes, photo_fields: Sequence[str], text_fields: Sequence[str], limits: Limits
-) -> Body:
+def _json_items(content: bytes, photo_fields: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Field and photo or text, in the order of a JSON object."""
     try:
         values = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise Problem(422, "not-json", "The body is no valid JSON.") from error
     if not isinstance(values, dict):
         raise Problem(422, "not-json", "The body is a JSON object.")
-    photos: dict[str, list[SentPhoto]] = {}
-    texts: dict[str, Any] = {}
     for field, value in values.items():
-        if field in photo_fields:
-            several = value if isinstance(value, list) and field.endswith("s") else [value]
-            if len(several) > limits.photos:
-                raise _too_many(limits)
-            photos[field] = [
-                SentPhoto(
-                    f"{field} {place}" if field.endswith("s") else field, _decoded(item, field)
-                )
-                for place, item in enumerate(several)
-            ]
-        elif field in text_fields:
-            texts[field] = value
+        if field not in photo_fields:
+            yield field, value
+        elif field.endswith("s") and isinstance(value, list):
+            for number, item in enumerate(value):
+                yield field, SentPhoto(f"{field} {number}", _from_base64(item, field))
         else:
-            raise _unknown_field(field, photo_fields, text_fields)
-    _check_number(photos, limits)
-    return Body(photos, texts)
+            label = f"{field} 0" if field.endswith("s") else field
+            yield field, SentPhoto(label, _from_base64(value, field))
 
 
-def _decoded(value: Any, field: str) -> bytes:
-    """The bytes of a photo in base64."""
+def _from_base64(value: Any, field: str) -> bytes:
+    """Decode a photo's bytes."""
     try:
         if isinstance(value, str):
             return base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         pass
     raise Problem(422, "not-base64", f"The field {field!r} is a photo's bytes in base64.")
 
 
-def _check_number(photos: dict[str, list[SentPhoto]], limits: Limits) -> None:
-    if sum(map(len, photos.values())) > limits.photos:
-        raise _too_many(limits)
-
-
-def _too_many(limits: Limits) -> Problem:
-    return Problem(422, "too-many-photos", f"A request holds at most {limits.photos} photos.")
-
-
-def _unknown_field(field: str, photo_fields: Sequence[str], text_fields: Sequence[str]) -> Problem:
-    known = ", ".join([*photo_fields, *text_fields])
-    return Problem(
-        422,
-        "unknown-field",
-        f"The fields are: {known} (photos as files), each text once. Received: {field[:50]!r}.",
-    )
-
-
-MOST_CHARACTERS = 200
-# They end a path segment, here or at a proxy.
-_SEPARATORS = frozenset("/\\")
-# Embeddings and overrides of the writing direction can make one name look like another.
-_DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-
-
 def person_name(value: object) -> str:
-    """A name as it is enrolled: trimmed, and of the many ways to write an é always the same one.
-
-    Returns:
-        In Unicode's normal form NFC.
+    """Return the form in which a name is enrolled: trimmed, and in Unicode's normal form NFC.
 
     Raises:
         InputError: No text, empty, too long, or with characters that no name has.
     """
     if not isinstance(value, str):
         raise InputError(f"a person's name is text. Received: {type(value).__name__}")
-    if len(value) > 4 * MOST_CHARACTERS:
-        raise InputError(_allowed(value))
-    check_name(value)
-    name = unicodedata.normalize("NFC", value.strip())
+    name = value
+    if len(value) <= 4 * MAX_NAME_CHARACTERS:
+        check_name(value)
+        name = unicodedata.normalize("NFC", value.strip())
     if (
-        len(name) > MOST_CHARACTERS
+        len(name) > MAX_NAME_CHARACTERS
         or name.startswith(".")
-        or any(
-            character in _SEPARATORS
-            or character in _DIRECTIONS
-            or unicodedata.category(character) in ("Zl", "Zp", "Cn", "Co")
-            for character in name
-        )
+        or not _FORBIDDEN_CHARACTERS.isdisjoint(name)
+        or not _FORBIDDEN_CATEGORIES.isdisjoint(map(unicodedata.category, name))
     ):
-        raise InputError(_allowed(name))
+        raise InputError(
+            f"a person's name has at most {MAX_NAME_CHARACTERS} characters, does not begin with a "
+            "dot, and holds no slash, line break or mark of the writing direction. "
+            f"Received: {name[:80]!r}"
+        )
     return name
-
-
-def _allowed(name: str) -> str:
-    return (
-        f"a person's name has at most {MOST_CHARACTERS} characters, does not begin with a dot, and "
-        f"holds no slash, line break or mark of the writing direction. Received: {name[:80]!r}"
-    )

@@ -1,30 +1,22 @@
-"""Encryption at rest: AES-256-GCM (NIST SP 800-38D) under keys from the environment."""
+"""Encryption at rest: Fernet (AES-128-CBC, HMAC-SHA256) under keys from the environment."""
 
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
 from face_encode.errors import GalleryError, InputError, MissingExtraError
-from face_encode.gallery.npz import ENCRYPTED_HEADER as HEADER
+from face_encode.gallery.npz import ENCRYPTED_HEADER
 
 KEY_VARIABLE = "FACE_ENCODE_GALLERY_KEY"
-
 _KEY_BYTES = 32
-_NONCE_BYTES = 12
-# The library takes no more at once.
-_MOST_BYTES = 2**31 - 1
 
 
 class Cipher:
-    """Encrypts under the first key, and decrypts what any of the keys encrypted.
-
-    So a key is replaced by putting the new one in front: what is found under another is written
-    anew under that.
-    """
+    """Encrypts under the first key and decrypts under any, so that a new key goes in front."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         """Take the keys.
@@ -36,65 +28,68 @@ class Cipher:
             MissingExtraError: The library ``cryptography`` is not installed.
         """
         try:
-            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+            from cryptography.fernet import Fernet, MultiFernet
         except ImportError as error:
             raise MissingExtraError(
                 'encrypting a gallery needs cryptography: pip install "face_encode[server]"'
             ) from error
-        self._ciphers = [AESGCM(key) for key in keys]
+        fernets = [Fernet(base64.urlsafe_b64encode(key)) for key in keys]
+        self._first, self._fernets = fernets[0], MultiFernet(fernets)
 
     def encrypt(self, content: bytes) -> bytes:
-        """Header, nonce, ciphertext and tag.
-
-        Raises:
-            GalleryError: More than 2 GiB.
-        """
-        if len(content) > _MOST_BYTES:
-            raise GalleryError(
-                f"at most {_MOST_BYTES:,} bytes are encrypted at once; keep so large a gallery on "
-                f"an encrypted disk. Received: {len(content):,} bytes"
-            )
-        # Of random nonces one in 2^32 files may repeat without harm to be feared; no gallery is
-        # written as often.
-        nonce = os.urandom(_NONCE_BYTES)
-        return HEADER + nonce + self._ciphers[0].encrypt(nonce, content, HEADER)
+        """Encrypt under the first key, into a Fernet token."""
+        return self._fernets.encrypt(content)
 
     def is_current(self, content: bytes) -> bool:
-        """Whether a file is encrypted, and under the first key."""
-        from cryptography.exceptions import InvalidTag
+        """Whether a file's content is encrypted under the first key."""
+        from cryptography.fernet import InvalidToken
 
-        if not is_encrypted(content):
-            return False
-        start = len(HEADER) + _NONCE_BYTES
-        try:
-            self._ciphers[0].decrypt(content[len(HEADER) : start], content[start:], HEADER)
-        except (InvalidTag, ValueError):
-            return False
-        return True
+        with suppress(InvalidToken):
+            self._first.extract_timestamp(content)
+            return True
+        return False
 
-    def decrypt(self, encrypted: bytes, label: str) -> bytes:
-        """The content; ``label`` is what the file is called in an error.
+    def decrypt(self, token: bytes, label: str) -> bytes:
+        """Decrypt under whichever key fits.
+
+        Args:
+            token: What ``encrypt`` returned.
+            label: The file's name in an error.
 
         Raises:
             GalleryError: None of the keys fits, or the file was changed or cut off.
         """
-        from cryptography.exceptions import InvalidTag
+        from cryptography.fernet import InvalidToken
 
-        start = len(HEADER) + _NONCE_BYTES
-        nonce = encrypted[len(HEADER) : start]
-        for cipher in self._ciphers:
-            try:
-                return cipher.decrypt(nonce, encrypted[start:], HEADER)
-            except (InvalidTag, ValueError):
-                continue
-        raise GalleryError(
-            f"{label} cannot be decrypted: none of the keys in {KEY_VARIABLE} encrypted it, or it "
-            "was changed or cut off since"
-        )
+        try:
+            return self._fernets.decrypt(token)
+        except InvalidToken as error:
+            raise GalleryError(
+                f"{label} cannot be decrypted: none of the keys in {KEY_VARIABLE} encrypted it, or "
+                "it was changed or cut off since"
+            ) from error
+
+
+def is_encrypted(content: bytes) -> bool:
+    """Whether a file's content is encrypted."""
+    return content.startswith(ENCRYPTED_HEADER)
+
+
+def decrypted(content: bytes, cipher: Cipher | None, label: str) -> bytes:
+    """Return the plain content of a file that may be encrypted.
+
+    Raises:
+        GalleryError: It is encrypted, and cannot be decrypted or there is no key.
+    """
+    if not is_encrypted(content):
+        return content
+    if cipher is None:
+        raise GalleryError(f"{label} is encrypted: its key belongs in {KEY_VARIABLE}")
+    return cipher.decrypt(content, label)
 
 
 def cipher_from_environment() -> Cipher | None:
-    """The cipher under the keys in ``FACE_ENCODE_GALLERY_KEY``, or None where it is not set.
+    """Make the cipher of the keys in ``FACE_ENCODE_GALLERY_KEY``; None where it is not set.
 
     Raises:
         InputError: A key is not 32 bytes in hexadecimal or base64.
@@ -103,28 +98,21 @@ def cipher_from_environment() -> Cipher | None:
     text = os.environ.get(KEY_VARIABLE, "").strip()
     if not text:
         return None
-    return Cipher([_key(part.strip(), place) for place, part in enumerate(text.split(","), 1)])
+    return Cipher([_key(part.strip(), number) for number, part in enumerate(text.split(","), 1)])
 
 
-def is_encrypted(content: bytes) -> bool:
-    """Whether a file that begins so is an encrypted one."""
-    return content.startswith(HEADER)
-
-
-def _key(text: str, place: int) -> bytes:
-    """A key; it is not repeated in an error."""
+def _key(text: str, number: int) -> bytes:
+    """Read a key; an error does not repeat it."""
     key = b""
     if re.fullmatch(r"[0-9a-fA-F]{64}", text):
         key = bytes.fromhex(text)
     else:
-        try:
-            key = base64.b64decode(text, altchars=b"-_" if set("-_") & set(text) else None)
-        except (binascii.Error, ValueError):
-            key = b""
+        with suppress(ValueError):
+            key = base64.b64decode(text.translate(str.maketrans("-_", "+/")), validate=True)
     if len(key) != _KEY_BYTES:
         raise InputError(
             f"a key in {KEY_VARIABLE} is {_KEY_BYTES} random bytes, as 64 hexadecimal digits or in "
             "base64; make one by: python -c 'import secrets; print(secrets.token_hex(32))'. "
-            f"Received: key {place}, {len(text)} characters that are not that"
+            f"Received: {len(text)} characters as key {number}"
         )
     return key

@@ -1,25 +1,29 @@
-"""The bounds of a request: its size and time, and how many are answered at once."""
+"""The bounds of connections and requests: number, size and time."""
 
 from __future__ import annotations
 
+import asyncio
+
 import anyio
+import h11
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from face_encode.server.problems import Problem, too_busy
 from face_encode.server.settings import Limits
 
-# A client that still sends does not read: it hears of a refusal only if what it sends is taken in
-# for a while, up to so many times the allowed size.
+# A client that is still sending does not read: it hears of a refusal only if the service takes in
+# what it sends for a while, up to this multiple of the allowed size.
 _LINGER_SECONDS = 2
 _LINGER_BODIES = 4
 
 
 class RequestLimits:
-    """Refuses what is too large, too slow or too much, before it costs anything.
+    """Refuses requests that are too large, too slow or too many, before they cost anything.
 
     Attributes:
-        in_flight: Requests of the interface that are being answered.
+        in_flight: The number of requests that are being answered.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
@@ -29,7 +33,7 @@ class RequestLimits:
         self.in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or hand on with the body counted and timed."""
+        """Refuse the request, or pass it on with its body counted and timed."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -59,7 +63,7 @@ class _Exchange:
     Attributes:
         clock: Ends the work when the request's time is over.
         answered: Whether the answer has begun.
-        is_announced_too_large: Whether the headers tell of too large a body.
+        is_announced_too_large: Whether the headers announce too large a body.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, limits: Limits) -> None:
@@ -76,26 +80,24 @@ class _Exchange:
         self._allow(limits.request_seconds if self._arrived else limits.body_seconds)
 
     async def receive(self) -> Message:
-        """The next part of the body.
+        """Return the next part of the body.
 
         Raises:
             Problem: The body is too large.
         """
         message = await self._receive()
-        if message["type"] == "http.request":
-            self._bytes += len(message.get("body", b""))
-            if self._bytes > self._limits.body_bytes:
-                raise self.too_large()
-            if not message.get("more_body", False):
-                self._has_arrived()
-        else:
-            self._has_arrived()
+        self._bytes += len(message.get("body", b""))
+        if self._bytes > self._limits.body_bytes:
+            raise self.too_large()
+        if not self._arrived and not message.get("more_body", False):
+            self._arrived = True
+            self._allow(self._limits.request_seconds)
         return message
 
     async def send(self, message: Message) -> None:
-        """A part of the answer.
+        """Send a part of the answer.
 
-        Where the client still sends its body, the connection ends with the answer: first the
+        Where the client is still sending its body, the connection ends with the answer: first the
         answer, then a while of listening, then hanging up, else the client never reads it.
         """
         self.answered = True
@@ -112,16 +114,16 @@ class _Exchange:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def refuse(self, problem: Problem) -> None:
-        """Answer in the place of the application."""
+        """Answer in place of the application."""
         await problem.response()(self._scope, self.receive, self.send)
 
     def too_large(self) -> Problem:
-        """What a body of too many bytes is told."""
+        """Say that the body has too many bytes."""
         allowed = self._limits.body_bytes
         return Problem(413, "body-too-large", f"A request's body has at most {allowed:,} bytes.")
 
     def too_late(self) -> Problem:
-        """What a request is told whose time is over."""
+        """Say that the request's time is over."""
         if not self._arrived:
             seconds = self._limits.body_seconds
             detail = f"A request's body arrives within {seconds} seconds."
@@ -129,20 +131,84 @@ class _Exchange:
         detail = f"The answer was not ready within {self._limits.request_seconds} seconds."
         return Problem(503, "took-too-long", detail, headers={"Retry-After": "5"})
 
-    def _has_arrived(self) -> None:
-        if not self._arrived:
-            self._arrived = True
-            self._allow(self._limits.request_seconds)
-
     def _allow(self, seconds: float) -> None:
-        """Give the work so much time from now."""
+        """Give the work this much time from now."""
         self.clock.deadline = anyio.current_time() + seconds
 
     async def _linger(self) -> None:
-        """Take in, and throw away, what a refused client still sends; not for ever."""
+        """Take in, and throw away, what a refused client still sends, within bounds."""
         left = _LINGER_BODIES * self._limits.body_bytes
         with anyio.move_on_after(_LINGER_SECONDS):
             while not self._arrived and left > 0:
                 message = await self._receive()
                 left -= len(message.get("body", b""))
                 self._arrived = not message.get("more_body", False)
+
+
+def limited_protocol(limits: Limits) -> type[H11Protocol]:
+    """Bound uvicorn's HTTP protocol, which has no limit of connections and waits for headers."""
+
+    class LimitedProtocol(H11Protocol):
+        """Closes connections beyond the limit and those whose headers do not arrive in time."""
+
+        _timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._watch()
+            if len(self.connections) > limits.connections:
+                self._refuse(
+                    too_busy(f"At most {limits.connections} connections are open at once.")
+                )
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._watch()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            self._watch()
+
+        def send_400_response(self, msg: str) -> None:
+            self._refuse(Problem(400, "not-http", "This is no valid HTTP request."))
+
+        def _watch(self) -> None:
+            """Run the timer exactly while the client owes the headers of a request."""
+            is_answering = self.cycle is not None and not self.cycle.response_complete
+            if is_answering or self.transport.is_closing():
+                if self._timer is not None:
+                    self._timer.cancel()
+                    self._timer = None
+            elif self._timer is None:
+                detail = f"Headers arrive within {limits.header_seconds} seconds."
+                problem = Problem(408, "headers-too-slow", detail)
+                self._timer = self.loop.call_later(limits.header_seconds, self._refuse, problem)
+
+        def _refuse(self, problem: Problem) -> None:
+            """Say why, unless an answer has begun, and close the connection."""
+            if self.cycle is not None and not self.cycle.response_complete:
+                # The application learns that nobody waits for its answer.
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
+            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                self.transport.write(_framed(problem))
+            self.transport.close()
+            self._watch()
+
+    return LimitedProtocol
+
+
+def _framed(problem: Problem) -> bytes:
+    """Return an answer as it goes over the wire, without an application to make it."""
+    answer = problem.response()
+    events = (
+        h11.Response(
+            status_code=problem.status,
+            reason=str(problem.body["title"]),
+            headers=[*answer.raw_headers, (b"connection", b"close")],
+        ),
+        h11.Data(data=bytes(answer.body)),
+        h11.EndOfMessage(),
+    )
+    framing = h11.Connection(h11.SERVER)
+    return b"".join(framing.send(event) or b"" for event in events)

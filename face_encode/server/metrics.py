@@ -1,4 +1,4 @@
-"""What Prometheus is told, and what the page's quality panel shows of it."""
+"""Numbers of a running service, for Prometheus and for the page's quality panel."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from prometheus_client import (
 )
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# The quality panel tells of so many requests of each kind.
-_REMEMBERED = 1_000
-_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+# The quality panel shows the latency of this many requests of each kind.
+_RECENT_REQUESTS = 1_000
+_BUCKETS_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class Metrics:
     """The numbers of one service."""
 
     def __init__(self) -> None:
-        """Begin at zero."""
+        """Start at zero."""
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._requests = Counter(
@@ -41,42 +42,42 @@ class Metrics:
             "face_encode_request_seconds",
             "From a request's headers to the end of its answer.",
             ("method", "route"),
-            buckets=_SECONDS,
+            buckets=_BUCKETS_SECONDS,
             registry=self.registry,
         )
         sizes = (1, 2, 4, 8, 16, 32, 64)
         self._batches = Histogram(
             "face_encode_batch_faces",
-            "Faces that were encoded in one call of the network.",
+            "Faces encoded in one call of the network.",
             buckets=sizes,
             registry=self.registry,
         )
         self._saves = Histogram(
             "face_encode_save_changes",
-            "Changes of the people that were saved in one step.",
+            "Changes of the people saved in one step.",
             buckets=sizes,
             registry=self.registry,
         )
         self._recent: defaultdict[str, deque[float]] = defaultdict(
-            lambda: deque(maxlen=_REMEMBERED)
+            lambda: deque(maxlen=_RECENT_REQUESTS)
         )
         self._lock = threading.Lock()
 
     def watch(self, name: str, description: str, value: Callable[[], float]) -> None:
-        """Tell a number that is looked up when it is asked for."""
+        """Add a number that is looked up whenever the metrics are read."""
         gauge = Gauge(f"face_encode_{name}", description, registry=self.registry)
         gauge.set_function(value)
 
     def encoded(self, photos: int, faces: int) -> None:
-        """A batch went through the network."""
+        """Count a batch that went through the network."""
         self._batches.observe(faces)
 
     def saved(self, changes: int) -> None:
-        """Changes were saved together."""
+        """Count changes that were saved together."""
         self._saves.observe(changes)
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
-        """A request was answered."""
+        """Count an answered request."""
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(method, route).observe(seconds)
         if status < 400:
@@ -84,7 +85,7 @@ class Metrics:
                 self._recent[f"{method} {route}"].append(seconds)
 
     def latency(self) -> dict[str, dict[str, Any]]:
-        """Median and 99th percentile of recent requests that went well, by kind."""
+        """Return median and 99th percentile of recent successful requests, by kind."""
         with self._lock:
             recent = {kind: list(seconds) for kind, seconds in self._recent.items()}
         return {
@@ -98,7 +99,7 @@ class Metrics:
         }
 
     def text(self) -> bytes:
-        """Everything in Prometheus' format."""
+        """Return all numbers in Prometheus' format."""
         return generate_latest(self.registry)
 
 
@@ -111,12 +112,12 @@ class RequestMeter:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand on, and note what comes back."""
+        """Pass the request on, and count its answer."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
-        # Of a client that hung up before it was answered.
+        # For a client that hung up before it was answered.
         status = 499
 
         async def send_noting(message: Message) -> None:
@@ -128,10 +129,7 @@ class RequestMeter:
         try:
             await self._app(scope, receive, send_noting)
         finally:
-            # The pattern, not the path: paths hold names of people, and there are endlessly many.
+            # The pattern, not the path: paths hold people's names, and their number has no bound.
             route = getattr(scope.get("route"), "path", "other")
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self._metrics.answered(method, route, status, time.perf_counter() - start)
-
-
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -1,8 +1,8 @@
-"""The enrolled people: consistent snapshots to read, one writer, and nothing acknowledged unsaved.
+"""The people of a running service: snapshots for readers, and one writer that loses nothing.
 
-Changes that come at once are saved in one step (group commit): each is done to a copy that nobody
-sees, the audit log is written, the file takes the place of the former one on disk, the copy takes
-the place of what readers see, and only then the clients are answered.
+Changes that arrive together are saved in one step (group commit): each is applied to a copy that no
+reader sees, the audit log is written, the gallery file is replaced, the copy becomes what readers
+see, and only then are the clients answered.
 """
 
 from __future__ import annotations
@@ -10,21 +10,19 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
-import queue
-import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
 
 from face_encode.encoders.encoder import Encoder
-from face_encode.errors import DatasetError, FaceEncodeError, GalleryError
+from face_encode.errors import FaceEncodeError, GalleryError
 from face_encode.files import check_writable, open_regular, reason_of, replacing
 from face_encode.gallery.base import Gallery
 from face_encode.gallery.memory import MemoryGallery
@@ -34,45 +32,43 @@ from face_encode.model import Face_Encode_Model
 from face_encode.pipeline.embedding import EmbeddedPhoto
 from face_encode.pipeline.enrolment import enrol_embedded
 from face_encode.server.audit import Action, AuditLog, Author
-from face_encode.server.encryption import KEY_VARIABLE, Cipher, is_encrypted
+from face_encode.server.encryption import Cipher, decrypted
+from face_encode.server.problems import Problem
 from face_encode.types import EnrolmentReport, ImageArray
 
-_SIDE_PIXELS = 96
-_QUALITY_PERCENT = 85
+_CROP_PIXELS = 96
+_CROP_QUALITY_PERCENT = 85
+_MAX_CHANGES_PER_SAVE = 256
 
 
 class CropFolder:
-    """One JPEG a person, named by a digest of the name, encrypted where the gallery is.
+    """One JPEG for each person, named by a digest of the name, encrypted like the gallery.
 
     Attributes:
         path: The folder.
     """
 
     def __init__(self, path: Path, cipher: Cipher | None = None) -> None:
-        """Take a folder; it is made when the first crop is kept."""
         self.path = path
         self._cipher = cipher
 
     def keep(self, name: str, crop: ImageArray) -> None:
-        """Keep a person's crop, in the place of a former one.
+        """Keep a person's crop in the place of a former one.
 
         Raises:
-            GalleryError: It cannot be written.
+            GalleryError: The file cannot be written.
         """
         picture = Image.fromarray(crop)
-        picture.thumbnail((_SIDE_PIXELS, _SIDE_PIXELS))
+        picture.thumbnail((_CROP_PIXELS, _CROP_PIXELS))
         content = io.BytesIO()
-        picture.save(content, "JPEG", quality=_QUALITY_PERCENT)
+        picture.save(content, "JPEG", quality=_CROP_QUALITY_PERCENT)
         self._write(name, content.getvalue())
 
-    def of(self, name: str) -> bytes | None:
-        """A person's crop as JPEG, or None where there is none that can be read."""
+    def read(self, name: str) -> bytes | None:
+        """Return a person's crop as JPEG, or None where there is none that can be read."""
         try:
             with open_regular(self._path_of(name)) as file:
-                content = file.read()
-            if not is_encrypted(content):
-                return content
-            return None if self._cipher is None else self._cipher.decrypt(content, "a crop")
+                return decrypted(file.read(), self._cipher, "a crop")
         except (OSError, GalleryError):
             return None
 
@@ -84,7 +80,7 @@ class CropFolder:
         """Delete a person's crop, if there is one.
 
         Raises:
-            GalleryError: It cannot be deleted.
+            GalleryError: The file cannot be deleted.
         """
         try:
             self._path_of(name).unlink(missing_ok=True)
@@ -95,15 +91,15 @@ class CropFolder:
         """Keep a person's crop under another name.
 
         Raises:
-            GalleryError: It cannot be written or deleted.
+            GalleryError: A file cannot be written or deleted.
         """
-        content = self.of(name)
+        content = self.read(name)
         if content is not None:
             self._write(new_name, content)
         self.forget(name)
 
     def tidy(self, names: Iterable[str]) -> None:
-        """Delete the crops of all but these people, and encrypt theirs under the first key.
+        """Delete everything but the crops of these people, and encrypt those under the first key.
 
         Raises:
             GalleryError: The folder cannot be written to.
@@ -117,7 +113,7 @@ class CropFolder:
                     # A crash left it behind.
                     path.unlink()
                 elif self._cipher is not None and not self._cipher.is_current(path.read_bytes()):
-                    content = self.of(wanted[path])
+                    content = self.read(wanted[path])
                     if content is not None:
                         self._write(wanted[path], content)
         except OSError as error:
@@ -135,189 +131,11 @@ class CropFolder:
         return self.path / f"{digest[:40]}.jpg"
 
 
-class Change(Protocol):
-    """Something to be done to a gallery that nobody else sees yet."""
-
-    @property
-    def action(self) -> Action:
-        """What the audit log calls it."""
-
-    def apply(self, model: Face_Encode_Model) -> Any:
-        """Do it to the model's gallery.
-
-        Returns:
-            What the client is told.
-
-        Raises:
-            FaceEncodeError: It cannot be done; the gallery is then as it was.
-        """
-
-    def members(self, result: Any) -> dict[str, Any]:
-        """What the audit log says of it."""
-
-    def prepare_crops(self, crops: CropFolder) -> None:
-        """Change the crops before the gallery is saved."""
-
-    def finish_crops(self, crops: CropFolder) -> None:
-        """Change the crops once the gallery is saved."""
-
-
-class PhotosLeftOut(DatasetError):
-    """No photo of an enrolment can be used.
-
-    Attributes:
-        left_out: Photo and reason, a row each.
-    """
-
-    def __init__(self, message: str, left_out: list[dict[str, str]]) -> None:
-        """Take the rows."""
-        super().__init__(message)
-        self.left_out = left_out
-
-
-@dataclass(frozen=True, eq=False)
-class Enrol:
-    """Enrol further photos of a person.
-
-    Attributes:
-        name: The person.
-        photos: The photos, embedded.
-        digests: Of the photos' contents.
-        crop: The first usable photo's, or None.
-    """
-
-    name: str
-    photos: Sequence[EmbeddedPhoto]
-    digests: Sequence[str]
-    crop: ImageArray | None = None
-    action: Action = "enrol"
-
-    def apply(self, model: Face_Encode_Model) -> EnrolmentReport:
-        """Add the embeddings of the photos that are usable and not enrolled under the name yet."""
-        gallery = _in_memory(model.gallery)
-        owners: dict[str, str] = {}
-        known = np.isin(gallery.digests, self.digests)
-        hits = zip(gallery.digests[known].tolist(), gallery.names[known].tolist(), strict=True)
-        for digest, owner in hits:
-            owners[digest] = self.name if owner == self.name else owners.get(digest, owner)
-        fresh, again, notes = [], 0, []
-        seen: set[str] = set()
-        for photo, digest in zip(self.photos, self.digests, strict=True):
-            owner = owners.get(digest)
-            if owner == self.name or digest in seen:
-                # A client that missed our answer asks again: that enrols nothing twice.
-                again += 1
-                notes.append(f"{photo.photo}: enrolled already")
-                continue
-            seen.add(digest)
-            if owner is not None and photo.error is None:
-                notes.append(f"{photo.photo}: the same photo is enrolled as {owner}")
-            fresh.append(replace(photo, digest=digest))
-        if not fresh:
-            return EnrolmentReport(again, {self.name: again}, (), again, tuple(notes))
-        notes += self._likenesses(fresh, model)
-        if all(photo.error is not None for photo in fresh):
-            rows = [{"photo": photo.photo, "reason": str(photo.error)} for photo in fresh]
-            raise PhotosLeftOut(f"none of the {len(fresh)} photos can be enrolled", rows)
-        report = enrol_embedded(self.name, fresh, model.gallery, model.detector, model.encoder)
-        return replace(
-            report,
-            enrolled=report.enrolled + again,
-            per_person={self.name: report.enrolled + again},
-            reused=again,
-            notes=(*notes, *report.notes),
-        )
-
-    def _likenesses(self, photos: Sequence[EmbeddedPhoto], model: Face_Encode_Model) -> list[str]:
-        """A note for each photo whose face is another enrolled person's, as far as it looks."""
-        usable = [photo for photo in photos if photo.error is None]
-        if not usable or not len(model.gallery):
-            return []
-        found = model.gallery.search(np.stack([photo.embeddings[0] for photo in usable]), k=2)
-        return [
-            f"{photo.photo}: looks like {match.name}, who is enrolled too "
-            f"(similarity {match.similarity:.2f}): one person under two names?"
-            for photo, matches in zip(usable, found, strict=True)
-            for match in matches
-            if match.name != self.name and match.similarity >= model.threshold
-        ]
-
-    def members(self, result: EnrolmentReport) -> dict[str, Any]:
-        """The person and the numbers of photos."""
-        added = result.enrolled - result.reused
-        return {"person": self.name, "photos": added, "left_out": len(result.left_out)}
-
-    def prepare_crops(self, crops: CropFolder) -> None:
-        """Nothing: a crop comes once its person is enrolled."""
-
-    def finish_crops(self, crops: CropFolder) -> None:
-        """Keep the crop where there is none yet."""
-        if self.crop is not None and not crops.has(self.name):
-            crops.keep(self.name, self.crop)
-
-
-@dataclass(frozen=True)
-class Rename:
-    """Call a person otherwise.
-
-    Attributes:
-        name: The person.
-        new_name: The name from now on.
-    """
-
-    name: str
-    new_name: str
-    action: Action = "rename"
-
-    def apply(self, model: Face_Encode_Model) -> int:
-        """Rename; gives the number of photos."""
-        return model.gallery.rename(self.name, self.new_name)
-
-    def members(self, result: int) -> dict[str, Any]:
-        """Both names."""
-        return {"person": self.name, "new_name": self.new_name, "photos": result}
-
-    def prepare_crops(self, crops: CropFolder) -> None:
-        """Nothing before the gallery is saved."""
-
-    def finish_crops(self, crops: CropFolder) -> None:
-        """The crop goes along."""
-        if self.name != self.new_name:
-            crops.rename(self.name, self.new_name)
-
-
-@dataclass(frozen=True)
-class Remove:
-    """Take a person out.
-
-    Attributes:
-        name: The person.
-    """
-
-    name: str
-    action: Action = "remove"
-
-    def apply(self, model: Face_Encode_Model) -> int:
-        """Remove; gives the number of photos."""
-        return model.gallery.remove(self.name)
-
-    def members(self, result: int) -> dict[str, Any]:
-        """The person and the number of photos."""
-        return {"person": self.name, "photos": result}
-
-    def prepare_crops(self, crops: CropFolder) -> None:
-        """The picture goes first: a crash must not leave it behind."""
-        crops.forget(self.name)
-
-    def finish_crops(self, crops: CropFolder) -> None:
-        """Nothing is left."""
-
-
 class GalleryFile:
-    """Reads and writes one gallery file.
+    """One gallery file, plain or encrypted.
 
-    With a cipher it is always encrypted under the first key: what is found otherwise is written
-    anew as soon as it is read. Without one it is plain, and an encrypted one is refused.
+    With a cipher the file is always encrypted under the first key: a file that is not is rewritten
+    when it is read. Without a cipher it is plain, and an encrypted one is refused.
 
     Attributes:
         path: The file.
@@ -335,35 +153,31 @@ class GalleryFile:
         self._cipher = cipher
 
     def read(self, encoder: Encoder) -> MemoryGallery:
-        """The people that it holds; nobody where there is no file yet.
+        """Read the gallery; without a file it is empty.
 
         Raises:
-            GalleryError: It cannot be read or decrypted, or is damaged.
+            GalleryError: The file cannot be read or decrypted, or is damaged.
             WrongEncoderError: Another encoder filled it.
         """
         label = str(self.path)
         try:
             with open_regular(self.path) as file:
                 content = file.read()
-            is_current = self._cipher is None or self._cipher.is_current(content)
-            if is_encrypted(content):
-                if self._cipher is None:
-                    raise GalleryError(f"{label} is encrypted: its key belongs in {KEY_VARIABLE}")
-                content = self._cipher.decrypt(content, label)
-            gallery = read_gallery(io.BytesIO(content), encoder, label)
-            if not is_current:
-                self.write(gallery)
-            return gallery
+            plain = io.BytesIO(decrypted(content, self._cipher, label))
+            gallery = read_gallery(plain, encoder, label)
         except FileNotFoundError:
             return MemoryGallery(encoder)
         except OSError as error:
             raise GalleryError(f"the gallery {label} cannot be read: {reason_of(error)}") from error
+        if self._cipher is not None and not self._cipher.is_current(content):
+            self.write(gallery)
+        return gallery
 
     def write(self, gallery: MemoryGallery) -> None:
-        """Write it, atomically: whatever happens, the file is the former one or this one.
+        """Write the gallery atomically: at every moment the file is the former one or this one.
 
         Raises:
-            GalleryError: It cannot be written.
+            GalleryError: The file cannot be written.
         """
         with replacing(self.path, GalleryError) as temporary:
             if self._cipher is None:
@@ -374,33 +188,198 @@ class GalleryFile:
             temporary.write_bytes(self._cipher.encrypt(content.getvalue()))
 
 
-_MOST_TOGETHER = 256
+@dataclass(frozen=True, eq=False)
+class Change:
+    """A change of one person; each kind is a subclass.
 
+    Attributes:
+        action: The kind's name in the audit log.
+        name: The person.
+    """
 
-class NotSavedError(FaceEncodeError):
-    """A change could not be saved; the people are as they were."""
+    action: ClassVar[Action]
+    name: str
+
+    def apply(self, model: Face_Encode_Model) -> Any:
+        """Change the model's gallery, which no reader sees yet.
+
+        Returns:
+            The client's answer.
+
+        Raises:
+            GalleryError: Nobody has this name, or somebody has the new one already.
+            Problem: The change is impossible for another reason.
+        """
+        raise NotImplementedError
+
+    def audit_members(self, result: Any) -> dict[str, Any]:
+        """Describe the change for the audit log; ``result`` is what ``apply`` returned."""
+        return {"person": self.name, "photos": result}
+
+    def before_saving(self, crops: CropFolder) -> None:
+        """Change the crops before the gallery is saved; not at all as a rule."""
+
+    def after_saving(self, crops: CropFolder) -> None:
+        """Change the crops once the gallery is saved; not at all as a rule."""
 
 
 @dataclass(frozen=True, eq=False)
+class Enrol(Change):
+    """Enrol further photos of a person.
+
+    Attributes:
+        photos: The photos, embedded.
+        digests: SHA-256 of each photo's content.
+        crop: The first usable photo's crop, or None.
+    """
+
+    action = "enrol"
+    photos: Sequence[EmbeddedPhoto]
+    digests: Sequence[str]
+    crop: ImageArray | None = None
+
+    def apply(self, model: Face_Encode_Model) -> EnrolmentReport:
+        """Add the embeddings of the photos that are usable and not enrolled under the name yet."""
+        owners = self._owners(_in_memory(model))
+        photos: list[EmbeddedPhoto] = []
+        notes: list[str] = []
+        again = 0
+        for photo, digest in zip(self.photos, self.digests, strict=True):
+            owner = owners.get(digest)
+            if owner == self.name or any(digest == earlier.digest for earlier in photos):
+                # A client that missed our answer asks again: that enrols nothing twice.
+                again += 1
+                notes.append(f"{photo.photo}: enrolled already")
+                continue
+            if owner is not None and photo.error is None:
+                notes.append(f"{photo.photo}: the same photo is enrolled as {owner}")
+            photos.append(replace(photo, digest=digest))
+        if not photos:
+            return EnrolmentReport(again, {self.name: again}, (), again, tuple(notes))
+        if all(photo.error is not None for photo in photos):
+            rows = [{"photo": photo.photo, "reason": str(photo.error)} for photo in photos]
+            detail = f"None of the {len(photos)} photos can be enrolled."
+            raise Problem(422, "no-photo-usable", detail, left_out=rows)
+        notes += self._likenesses(photos, model)
+        report = enrol_embedded(self.name, photos, model.gallery, model.detector, model.encoder)
+        return replace(
+            report,
+            enrolled=report.enrolled + again,
+            per_person={self.name: report.enrolled + again},
+            reused=again,
+            notes=(*notes, *report.notes),
+        )
+
+    def _owners(self, gallery: MemoryGallery) -> dict[str, str]:
+        """Who each photo is enrolled as by now; this person first, where there are several."""
+        known = np.isin(gallery.digests, self.digests)
+        owners: dict[str, str] = {}
+        for digest, owner in zip(gallery.digests[known], gallery.names[known], strict=True):
+            if owner == self.name or digest not in owners:
+                owners[str(digest)] = str(owner)
+        return owners
+
+    def _likenesses(self, photos: Sequence[EmbeddedPhoto], model: Face_Encode_Model) -> list[str]:
+        """Note each photo whose face is another enrolled person's, among the two nearest."""
+        usable = [photo for photo in photos if photo.error is None]
+        if not len(model.gallery):
+            return []
+        found = model.gallery.search(np.stack([photo.embeddings[0] for photo in usable]), k=2)
+        return [
+            f"{photo.photo}: looks like {match.name}, who is enrolled too "
+            f"(similarity {match.similarity:.2f}): one person under two names?"
+            for photo, matches in zip(usable, found, strict=True)
+            for match in matches
+            if match.name != self.name and match.similarity >= model.threshold
+        ]
+
+    def audit_members(self, result: EnrolmentReport) -> dict[str, Any]:
+        """Describe the change for the audit log."""
+        added = result.enrolled - result.reused
+        return {"person": self.name, "photos": added, "left_out": len(result.left_out)}
+
+    def after_saving(self, crops: CropFolder) -> None:
+        """Keep the crop where there is none yet."""
+        if self.crop is not None and not crops.has(self.name):
+            crops.keep(self.name, self.crop)
+
+
+@dataclass(frozen=True, eq=False)
+class Rename(Change):
+    """Give a person another name.
+
+    Attributes:
+        new_name: The name from now on.
+    """
+
+    action = "rename"
+    new_name: str
+
+    def apply(self, model: Face_Encode_Model) -> int:
+        """Rename the person; returns the number of photos."""
+        return model.gallery.rename(self.name, self.new_name)
+
+    def audit_members(self, result: int) -> dict[str, Any]:
+        """Describe the change for the audit log."""
+        return {"person": self.name, "new_name": self.new_name, "photos": result}
+
+    def after_saving(self, crops: CropFolder) -> None:
+        """Keep the crop under the new name."""
+        if self.name != self.new_name:
+            crops.rename(self.name, self.new_name)
+
+
+class Remove(Change):
+    """Remove a person."""
+
+    action = "remove"
+
+    def apply(self, model: Face_Encode_Model) -> int:
+        """Remove the person; returns the number of photos."""
+        return model.gallery.remove(self.name)
+
+    def before_saving(self, crops: CropFolder) -> None:
+        """Delete the crop first: a crash must not leave it behind."""
+        crops.forget(self.name)
+
+
 class People:
     """The enrolled people at one moment; never changed.
 
     Attributes:
         model: A model with these people enrolled.
+        photos: The number of photos of each person.
     """
 
-    model: Face_Encode_Model
+    def __init__(self, model: Face_Encode_Model, gallery: Gallery) -> None:
+        self.model = copy.copy(model)
+        self.model.gallery = gallery
+        self.photos = gallery.people()
+        if len(gallery):
+            # The first search builds the index; better here than in some client's time.
+            gallery.search(gallery.embeddings[:1])
 
-    @cached_property
-    def photos(self) -> dict[str, int]:
-        """How many photos each person has."""
-        return self.model.gallery.people()
+
+def _in_memory(model: Face_Encode_Model) -> MemoryGallery:
+    """Return the people of a service, who are always held in memory."""
+    assert isinstance(model.gallery, MemoryGallery)
+    return model.gallery
+
+
+@dataclass(frozen=True, eq=False)
+class _Request:
+    """A change that a client waits for."""
+
+    change: Change
+    author: Author
+    future: Future[Any]
 
 
 class PeopleStore:
     """The gallery of a running service.
 
     Attributes:
+        people: The people at this moment.
         crops: Pictures of the people, or None where none are kept.
         failing: Whether the last change could not be saved.
     """
@@ -413,130 +392,98 @@ class PeopleStore:
         crops: CropFolder | None = None,
         on_save: Callable[[int], None] = lambda changes: None,
     ) -> None:
-        """Take the people that the model's gallery holds, and start the writer.
+        """Take the people of the model's gallery.
 
         Args:
             model: Shares its encoder and detector with every snapshot.
-            file: Where they are kept.
-            audit: Where it is said who changed them.
-            crops: Where their pictures are kept, if they are.
-            on_save: Is told how many changes were saved together.
+            file: Where the gallery is saved.
+            audit: Where the authors of changes are noted.
+            crops: Where pictures of the people are kept, if at all.
+            on_save: Called with the number of changes that were saved together.
         """
+        self.people = People(model, model.gallery)
         self.crops = crops
         self.failing = False
         self._file = file
         self._audit = audit
         self._on_save = on_save
-        self._people = _frozen(model, model.gallery)
-        self._waiting: queue.Queue[_Waiting | None] = queue.Queue()
+        self._waiting: deque[_Request] = deque()
+        self._writer = ThreadPoolExecutor(1, "people-writer")
         if crops is not None:
-            crops.tidy(self._people.photos)
-        self._writer = threading.Thread(target=self._write_on, name="people-writer")
-        self._writer.start()
-
-    @property
-    def people(self) -> People:
-        """The people at this moment."""
-        return self._people
+            crops.tidy(self.people.photos)
 
     def submit(self, change: Change, author: Author) -> Future[Any]:
         """Ask for a change.
 
         Returns:
-            Done once the change is on disk; its result is the change's own.
+            Done once the change is on disk, with what its ``apply`` returned.
         """
-        future: Future[Any] = Future()
-        self._waiting.put(_Waiting(change, author, future))
-        return future
+        request = _Request(change, author, Future())
+        self._waiting.append(request)
+        self._writer.submit(self._save_waiting)
+        return request.future
 
     def close(self) -> None:
-        """Save what was asked for, and end the writer; a second time does nothing."""
-        self._waiting.put(None)
-        self._writer.join()
+        """Save every change that was asked for, and end the writer."""
+        self._writer.shutdown()
 
-    def _write_on(self) -> None:
-        """One group of changes after the other, until told to stop."""
-        stopping = False
-        while not stopping:
-            taken = [self._waiting.get()]
-            with suppress(queue.Empty):
-                while len(taken) < _MOST_TOGETHER:
-                    taken.append(self._waiting.get_nowait())
-            stopping = None in taken
-            group = [each for each in taken if each is not None]
+    def _save_waiting(self) -> None:
+        """Save what has arrived by now; often an earlier call has done so already."""
+        while self._waiting:
+            count = min(len(self._waiting), _MAX_CHANGES_PER_SAVE)
+            group = [self._waiting.popleft() for _ in range(count)]
             try:
-                self._commit(group)
-            except BaseException as error:  # the writer must never end before its time
+                self._save(group)
+            except BaseException as error:  # no client may wait in vain
                 self.failing = True
-                for each in group:
-                    if not each.future.done():
-                        each.future.set_exception(error)
+                for request in group:
+                    if not request.future.done():
+                        request.future.set_exception(error)
 
-    def _commit(self, group: list[_Waiting]) -> None:
-        """Do the changes of a group, save once, and answer all of them."""
-        former = self._people
-        draft = copy.copy(former.model)
-        people = _in_memory(former.model.gallery).copy()
-        draft.gallery = people
-        done: list[tuple[_Waiting, Any]] = []
-        for each in group:
+    def _save(self, group: Sequence[_Request]) -> None:
+        """Apply the changes of a group, save once, and answer all of them."""
+        former = self.people.model
+        draft = copy.copy(former)
+        draft.gallery = gallery = _in_memory(former).copy()
+        done: list[tuple[_Request, Any]] = []
+        for request in group:
             try:
-                done.append((each, each.change.apply(draft)))
-            # One change that cannot be done is its own client's affair.
-            except Exception as error:
-                each.future.set_exception(error)
+                done.append((request, request.change.apply(draft)))
+            except Exception as error:  # the others of the group are saved all the same
+                request.future.set_exception(error)
         if not done:
             return
-        changes = [each.change for each, _ in done]
         entries = [
-            (each.author, each.change.action, each.change.members(result)) for each, result in done
+            (request.author, request.change.action, request.change.audit_members(result))
+            for request, result in done
         ]
         try:
             # First the log: of a change that a crash cuts off it says too much, never too little.
             self._audit.write(entries)
             if self.crops is not None:
-                for change in changes:
-                    change.prepare_crops(self.crops)
-            self._file.write(people)
+                for request, _ in done:
+                    request.change.before_saving(self.crops)
+            self._file.write(gallery)
         except FaceEncodeError as error:
             self.failing = True
             with suppress(FaceEncodeError):
-                self._audit.write((*entry[:2], {**entry[2], "failed": True}) for entry in entries)
-            raise NotSavedError(str(error)) from error
+                self._audit.write(
+                    (author, action, {**members, "failed": True})
+                    for author, action, members in entries
+                )
+            raise Problem(
+                503,
+                "not-saved",
+                "The change could not be saved; nothing was changed.",
+                headers={"Retry-After": "30"},
+            ) from error
         self.failing = False
-        self._people = _frozen(former.model, people)
+        self.people = People(former, gallery)
         if self.crops is not None:
-            for change in changes:
-                # The people are saved, which is what was promised; a picture can be missing.
+            for request, _ in done:
+                # The people are saved, as was promised; a picture may be missing.
                 with suppress(GalleryError):
-                    change.finish_crops(self.crops)
+                    request.change.after_saving(self.crops)
         self._on_save(len(done))
-        for each, result in done:
-            each.future.set_result(result)
-
-
-@dataclass(frozen=True, eq=False)
-class _Waiting:
-    """A change that somebody waits for."""
-
-    change: Change
-    author: Author
-    future: Future[Any]
-
-
-def _in_memory(gallery: Gallery) -> MemoryGallery:
-    """The people of the service, who are always held in memory."""
-    assert isinstance(gallery, MemoryGallery)
-    return gallery
-
-
-def _frozen(model: Face_Encode_Model, gallery: Gallery) -> People:
-    """The people of a gallery, ready to be searched."""
-    shown = copy.copy(model)
-    shown.gallery = gallery
-    if len(gallery):
-        # The first search builds the index; better here than in some client's time.
-        gallery.search(gallery.embeddings[:1])
-    people = People(shown)
-    _ = people.photos
-    return people
+        for request, result in done:
+            request.future.set_result(result)

@@ -1,4 +1,4 @@
-"""Errors as ``application/problem+json`` (RFC 9457), in our own words."""
+"""Errors as ``application/problem+json`` (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import compile_path
 
-MEDIA_TYPE = "application/problem+json"
-
-_WORDS = {
+_DETAILS = {
     404: "There is nothing at this address.",
     405: "This address does not know this method.",
 }
 
 
 class Problem(Exception):
-    """Ends a request with an error that the client is told."""
+    """An error that ends a request and is the client's answer."""
 
     def __init__(
         self,
@@ -33,14 +31,14 @@ class Problem(Exception):
         headers: Mapping[str, str] | None = None,
         **members: Any,
     ) -> None:
-        """Say what is wrong.
+        """Take the members of the answer.
 
         Args:
             status: The HTTP status.
-            kind: A short name that programs go by, such as ``body-too-large``.
-            detail: What is wrong and what is allowed, for people.
+            kind: A short name for programs, such as ``body-too-large``.
+            detail: The fault and what is allowed, for people.
             headers: Headers that belong to the status, such as ``Retry-After``.
-            **members: Further members of the answer.
+            **members: Further members.
         """
         super().__init__(detail)
         self.status = status
@@ -54,17 +52,19 @@ class Problem(Exception):
         }
 
     def response(self) -> JSONResponse:
-        """The answer."""
-        return JSONResponse(self.body, self.status, self.headers, media_type=MEDIA_TYPE)
+        """Make the answer."""
+        return JSONResponse(
+            self.body, self.status, self.headers, media_type="application/problem+json"
+        )
 
 
 def too_busy(detail: str, seconds: int = 1) -> Problem:
-    """The service has no room at present; the client is told when to come back."""
+    """Say that there is no room at present, and when to come back."""
     return Problem(429, "too-busy", detail, headers={"Retry-After": str(seconds)})
 
 
 def allowed_methods(application: FastAPI, path: str) -> list[str]:
-    """The methods that operations at an address know; none where there is no operation."""
+    """Return the methods of the operations at an address; none if there is no operation."""
     return sorted(
         method.upper()
         for template, operations in application.openapi()["paths"].items()
@@ -77,14 +77,14 @@ def add_handlers(application: FastAPI) -> None:
     """Answer every error of the application as a problem."""
 
     @application.exception_handler(Problem)
-    async def told(request: Request, error: Problem) -> JSONResponse:
+    async def problem(request: Request, error: Problem) -> JSONResponse:
         return error.response()
 
     @application.exception_handler(HTTPException)
-    async def known_to_http(request: Request, error: HTTPException) -> JSONResponse:
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
         status = HTTPStatus(error.status_code)
         kind = status.phrase.lower().replace(" ", "-")
-        detail = _WORDS.get(error.status_code, f"{status.description or status.phrase}.")
+        detail = _DETAILS.get(error.status_code, f"{status.description or status.phrase}.")
         headers = dict(error.headers or {})
         if error.status_code == 405:
             headers["Allow"] = ", ".join(allowed_methods(application, request.url.path)) or "GET"
@@ -93,21 +93,19 @@ def add_handlers(application: FastAPI) -> None:
     @application.exception_handler(RequestValidationError)
     async def not_valid(request: Request, error: RequestValidationError) -> JSONResponse:
         # Not the whole of pydantic's report: it repeats what the client sent.
-        wrong = [
-            {"where": ".".join(map(str, each["loc"])), "reason": str(each["msg"])}
-            for each in error.errors()
-        ]
-        listed = "; ".join(f"{each['where']}: {each['reason']}" for each in wrong)
+        listed = "; ".join(
+            f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()
+        )
         return Problem(422, "not-valid", f"The request is not valid: {listed}.").response()
 
     @application.exception_handler(ClientDisconnect)
     async def hung_up(request: Request, error: ClientDisconnect) -> JSONResponse:
-        # Nobody reads it, and nothing went wrong that the log should tell of.
+        # Nobody reads the answer, and nothing went wrong that belongs in the log.
         return Problem(400, "hung-up", "The client hung up before its body had arrived.").response()
 
     @application.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        # The log has the details; who asks from outside does not need them.
+        # The details are in the log; a client from outside does not need them.
         return Problem(
             500, "internal-error", "Something went wrong inside the service; its log says what."
         ).response()

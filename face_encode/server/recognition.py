@@ -1,4 +1,4 @@
-"""From photos that were sent to embeddings: found in processes, encoded together."""
+"""From the photos of requests to embeddings: faces found in processes, encoded in batches."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import asyncio
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import loky
 import numpy as np
@@ -21,8 +20,6 @@ from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import ImageError
 from face_encode.photos.reading import decode_image
 from face_encode.pipeline.embedding import (
-    NO_EMBEDDING,
-    NO_FACE,
     EmbeddedPhoto,
     PhotoCrops,
     encode_together,
@@ -35,15 +32,12 @@ from face_encode.server.problems import Problem, too_busy
 from face_encode.server.settings import ServerSettings
 from face_encode.types import CropRecipe
 
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
 
 class EncodingBatcher:
-    """Encodes whatever has come in while the last batch was encoded, in one call.
+    """Encodes in one call all photos that have arrived during the last batch.
 
-    Nothing waits for others to come: a lone request is encoded at once, and the more there are,
-    the larger the batches grow by themselves.
+    No photo waits for others: a lone one is encoded at once, and batches grow by themselves with
+    the number of requests.
     """
 
     def __init__(
@@ -53,122 +47,79 @@ class EncodingBatcher:
 
         Args:
             encoder: Embeds the faces.
-            on_batch: Is told the numbers of photos and of faces of each batch.
+            on_batch: Called with the numbers of photos and of faces of each batch.
         """
         self._encoder = encoder
         self._on_batch = on_batch
-        self._waiting: list[tuple[PhotoCrops, asyncio.Future[EmbeddedPhoto]]] = []
-        self._arrived = asyncio.Event()
+        self._waiting: deque[tuple[PhotoCrops, Future[EmbeddedPhoto]]] = deque()
         self._thread = ThreadPoolExecutor(1, "encode")
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin; called within the event loop."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
-
-    async def close(self) -> None:
-        """Stop; what still waits is cancelled."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+    def close(self) -> None:
+        """Cancel what waits, and end the thread."""
+        self._thread.shutdown(cancel_futures=True)
         for _, future in self._waiting:
             future.cancel()
-        self._thread.shutdown()
 
     async def encode(self, photo: PhotoCrops) -> EmbeddedPhoto:
         """Embed the faces of a photo, together with those of others."""
-        future: asyncio.Future[EmbeddedPhoto] = asyncio.get_running_loop().create_future()
+        future: Future[EmbeddedPhoto] = Future()
         self._waiting.append((photo, future))
-        self._arrived.set()
-        return await future
+        self._thread.submit(self._encode_waiting)
+        return await asyncio.wrap_future(future)
 
-    def _take(self) -> list[tuple[PhotoCrops, asyncio.Future[EmbeddedPhoto]]]:
-        """The next batch: as many photos as fill the encoder's own batch, at least one."""
-        batch: list[tuple[PhotoCrops, asyncio.Future[EmbeddedPhoto]]] = []
+    def _encode_waiting(self) -> None:
+        """Encode photos that fill one batch of the encoder, at least one if any waits."""
+        photos: list[PhotoCrops] = []
+        futures: list[Future[EmbeddedPhoto]] = []
         faces = 0
-        while self._waiting and (not batch or faces + len(self._waiting[0][0].crops) <= BATCH_SIZE):
-            item = self._waiting.pop(0)
-            if item[1].cancelled():
-                continue  # its client went away
-            batch.append(item)
-            faces += len(item[0].crops)
-        return batch
-
-    async def _run(self) -> None:
-        """One batch after the other."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._arrived.wait()
-            batch = self._take()
-            if not self._waiting:
-                self._arrived.clear()
-            if not batch:
-                continue
-            photos = [photo for photo, _ in batch]
-            try:
-                embedded = await loop.run_in_executor(self._thread, self._encode, photos)
-            except Exception as error:  # told to each who waits; the next batch goes on
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
-                continue
-            for (_, future), result in zip(batch, embedded, strict=True):
-                if not future.done():
-                    future.set_result(result)
-
-    def _encode(self, photos: list[PhotoCrops]) -> list[EmbeddedPhoto]:
-        self._on_batch(len(photos), sum(len(photo.crops) for photo in photos))
-        return list(encode_together(photos, self._encoder))
-
-
-class DetectionLost(Exception):
-    """The process that worked on a photo ended; the photo may be tried again."""
-
-
-@dataclass(frozen=True)
-class DetectionTask:
-    """A photo from outside.
-
-    Attributes:
-        content: Its bytes.
-        label: What it is called in a report.
-        max_faces: The largest so many faces; None for all.
-        max_pixels: The most that are decoded.
-    """
-
-    content: bytes
-    label: str
-    max_faces: int | None
-    max_pixels: int
+        while self._waiting and (not faces or faces + len(self._waiting[0][0].crops) <= BATCH_SIZE):
+            photo, future = self._waiting.popleft()
+            # False where the client has hung up.
+            if future.set_running_or_notify_cancel():
+                photos.append(photo)
+                futures.append(future)
+                faces += len(photo.crops)
+        if not photos:
+            return
+        try:
+            self._on_batch(len(photos), faces)
+            embedded = list(encode_together(photos, self._encoder))
+        except Exception as error:  # for the requests of this batch; the next one is encoded
+            for future in futures:
+                future.set_exception(error)
+            return
+        for future, result in zip(futures, embedded, strict=True):
+            future.set_result(result)
 
 
 class DetectionPool:
     """Processes that read photos and find faces.
 
     Attributes:
-        waiting: Photos handed in and not yet answered.
+        waiting: Photos handed in and not answered yet.
     """
 
-    def __init__(self, workers: int, recipe: CropRecipe, most_waiting: int) -> None:
-        """Start no process yet; see ``start``.
+    def __init__(self, workers: int, recipe: CropRecipe, max_pixels: int, max_waiting: int) -> None:
+        """Take the settings; the processes start with ``start`` or the first photo.
 
         Args:
-            workers: How many.
+            workers: The number of processes.
             recipe: How faces are cut out.
-            most_waiting: From how many photos on ``is_full``.
+            max_pixels: The largest photo that is decoded.
+            max_waiting: The number of photos from which on ``is_full``.
         """
         self.waiting = 0
         self._workers = workers
         self._recipe = recipe
-        self._most_waiting = most_waiting
+        self._max_pixels = max_pixels
+        self._max_waiting = max_waiting
         self._lock = threading.Lock()
         self._executor: loky.ProcessPoolExecutor | None = None
 
     @property
     def is_full(self) -> bool:
         """Whether as many photos wait as may."""
-        return self.waiting >= self._most_waiting
+        return self.waiting >= self._max_waiting
 
     def start(self) -> None:
         """Start the processes, and wait until each has loaded what it needs."""
@@ -177,37 +128,44 @@ class DetectionPool:
             each.result()
 
     def close(self) -> None:
-        """End the processes, whatever they are doing."""
+        """End the processes, also in the middle of a photo."""
         with self._lock:
             executor, self._executor = self._executor, None
         if executor is not None:
             executor.shutdown(wait=True, kill_workers=True)
 
-    async def find(self, task: DetectionTask, detector: Detector) -> PhotoCrops:
+    async def find(self, photo: SentPhoto, max_faces: int | None, detector: Detector) -> PhotoCrops:
         """Read a photo and find its faces.
 
         Raises:
-            DetectionLost: The process ended, twice.
+            Problem: The process ended, twice.
         """
         self.waiting += 1
         try:
             for _ in range(2):
                 executor = self._running()
                 try:
-                    future: Future[PhotoCrops] = executor.submit(
-                        find_in_bytes, task, detector, self._recipe
+                    found: Future[PhotoCrops] = executor.submit(
+                        _find_faces, photo, max_faces, detector, self._recipe, self._max_pixels
                     )
-                    return await asyncio.wrap_future(future)
+                    return await asyncio.wrap_future(found)
                 except (loky.BrokenProcessPool, loky.process_executor.ShutdownExecutorError):
-                    # Killed for lack of memory, most often; another photo's fault as likely as
-                    # this one's, so it gets a second chance in new processes.
-                    self._forget(executor)
-            raise DetectionLost
+                    # Most often killed for lack of memory; another photo is as likely the cause
+                    # as this one, which gets a second chance in new processes.
+                    with self._lock:
+                        if self._executor is executor:
+                            self._executor = None
         finally:
             self.waiting -= 1
+        raise Problem(
+            503,
+            "detection-lost",
+            "The process that read the photo ended; it may lack memory.",
+            headers={"Retry-After": "5"},
+        )
 
     def _running(self) -> loky.ProcessPoolExecutor:
-        """The processes, started where there are none."""
+        """Return the processes, started if there are none."""
         with self._lock:
             if self._executor is None:
                 self._executor = loky.ProcessPoolExecutor(
@@ -218,31 +176,24 @@ class DetectionPool:
                 )
             return self._executor
 
-    def _forget(self, executor: loky.ProcessPoolExecutor) -> None:
-        """Let go of broken processes, once."""
-        with self._lock:
-            if self._executor is executor:
-                self._executor = None
 
-
-def find_in_bytes(task: DetectionTask, detector: Detector, recipe: CropRecipe) -> PhotoCrops:
-    """What a process does with a photo: read it, find the faces, cut them out."""
-    import numpy as np
-
+def _find_faces(
+    photo: SentPhoto, max_faces: int | None, detector: Detector, recipe: CropRecipe, max_pixels: int
+) -> PhotoCrops:
+    """Read a photo, find the faces and cut them out, in a process of the pool."""
     try:
-        image = decode_image(task.content, max_pixels=task.max_pixels)
+        image = decode_image(photo.content, max_pixels=max_pixels)
     except ImageError as error:
         nothing = np.empty((0, recipe.height, recipe.width, 3), np.uint8)
         reason = str(error).removeprefix("the photo: ")
-        return PhotoCrops(task.label, (), nothing, error=reason)
-    (found,) = find_in_photos([image], detector, recipe, task.max_faces)
-    return replace(found, photo=task.label)
+        return PhotoCrops(photo.label, (), nothing, error=reason)
+    (found,) = find_in_photos([image], detector, recipe, max_faces)
+    return replace(found, photo=photo.label)
 
 
 def _warm_up() -> None:
-    """Load the detector's and the landmarks' files, and give the other processes their turn."""
+    """Load the files of detector and landmarks, and leave the other processes their turn."""
     import cv2
-    import numpy as np
 
     from face_encode.detectors.alignment import find_landmarks
     from face_encode.detectors.dlib_hog import DlibHogDetector
@@ -255,11 +206,8 @@ def _warm_up() -> None:
     time.sleep(0.2)
 
 
-_NOTHING = np.empty((0, 0), np.float32)
-
-
 class Recogniser:
-    """Embeds the faces of photos from outside.
+    """Embeds the faces of the photos of requests.
 
     Attributes:
         pool: Finds the faces.
@@ -268,16 +216,17 @@ class Recogniser:
     def __init__(
         self, encoder: Encoder, detector: Detector, settings: ServerSettings, metrics: Metrics
     ) -> None:
-        """Take an encoder and a detector; see ``load`` and ``start``."""
         limits = settings.limits
         self._encoder = encoder
         self._detector = detector
-        first = detector.steps[0] if isinstance(detector, ThoroughDetector) else detector
-        self._quick_detector = first
-        self._max_pixels = limits.pixels
+        self._fast_detector = (
+            detector.steps[0] if isinstance(detector, ThoroughDetector) else detector
+        )
         # Room for every request's photo, and for a few enrolments of many.
-        waiting = limits.requests_in_flight + 4 * limits.photos
-        self.pool = DetectionPool(settings.workers, encoder.contract.crop, waiting)
+        max_waiting = limits.requests_in_flight + 4 * limits.photos
+        self.pool = DetectionPool(
+            settings.workers, encoder.contract.crop, limits.pixels, max_waiting
+        )
         self._batcher = EncodingBatcher(encoder, metrics.encoded)
 
     def load(self) -> None:
@@ -287,13 +236,9 @@ class Recogniser:
         for faces in (1, BATCH_SIZE):
             self._encoder.encode(np.zeros((faces, crop.height, crop.width, 3), np.uint8))
 
-    def start(self) -> None:
-        """Begin to encode; called within the event loop."""
-        self._batcher.start()
-
-    async def close(self) -> None:
-        """Stop, whatever is under way."""
-        await self._batcher.close()
+    def close(self) -> None:
+        """Stop, and give up the photos that are under way."""
+        self._batcher.close()
         self.pool.close()
 
     async def embed(
@@ -302,59 +247,27 @@ class Recogniser:
         """Find and embed the faces of a photo.
 
         Args:
-            photo: As it was sent.
-            max_faces: The largest so many faces.
+            photo: The photo.
+            max_faces: At most this many faces, largest first; None for all.
             thorough: Whether slower detectors look where the fast one finds nothing.
 
         Returns:
-            The crops, and their embeddings; what is wrong with the photo is their ``error``.
+            The crops, and their embeddings; the ``error`` of both says why there are none.
 
         Raises:
             Problem: No room at present, or the processes end again and again.
         """
         if self.pool.is_full:
-            raise too_busy("Too many photos wait to be looked at; come back soon.")
-        task = DetectionTask(photo.content, photo.label, max_faces, self._max_pixels)
-        detector = self._detector if thorough else self._quick_detector
-        try:
-            crops = await self.pool.find(task, detector)
-        except DetectionLost as error:
-            raise Problem(
-                503,
-                "detection-lost",
-                "The process that looked at the photo ended; it may lack memory.",
-                headers={"Retry-After": "5"},
-            ) from error
-        if not len(crops.crops):
-            empty = EmbeddedPhoto(crops.photo, (), _NOTHING, (), crops.size, crops.error)
-            return crops, empty
-        return crops, await self._batcher.encode(crops)
+            raise too_busy("Too many photos are waiting; come back soon.")
+        detector = self._detector if thorough else self._fast_detector
+        crops = await self.pool.find(photo, max_faces, detector)
+        if len(crops.crops):
+            return crops, await self._batcher.encode(crops)
+        nothing = np.empty((0, 0), np.float32)
+        return crops, EmbeddedPhoto(crops.photo, (), nothing, (), crops.size, crops.error)
 
     async def embed_all(
         self, photos: Sequence[SentPhoto], max_faces: int | None
     ) -> list[tuple[PhotoCrops, EmbeddedPhoto]]:
         """Find and embed the faces of several photos."""
         return list(await asyncio.gather(*(self.embed(photo, max_faces) for photo in photos)))
-
-
-def readable(photo: EmbeddedPhoto) -> EmbeddedPhoto:
-    """A photo that could be read, whether or not there is a face in it.
-
-    Raises:
-        Problem: It could not.
-    """
-    if photo.error is not None and photo.error not in (NO_FACE, NO_EMBEDDING):
-        raise Problem(422, "photo-unreadable", f"{photo.photo}: {photo.error}.")
-    return photo
-
-
-def with_face(photo: EmbeddedPhoto) -> EmbeddedPhoto:
-    """A photo with a face in it.
-
-    Raises:
-        Problem: It could not be read, or has none.
-    """
-    if photo.error is not None:
-        kind = "no-face" if photo.error == NO_FACE else "photo-unreadable"
-        raise Problem(422, kind, f"{photo.photo}: {photo.error}.")
-    return photo

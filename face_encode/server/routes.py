@@ -1,11 +1,15 @@
-"""What the routes share: the recogniser, the people, the settings and the numbers."""
+"""The routes: recognition, people, operation, and the description of them all."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from html import escape
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -13,24 +17,16 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from face_encode.errors import GalleryError, InputError
+from face_encode.pipeline.embedding import NO_EMBEDDING, NO_FACE, EmbeddedPhoto
 from face_encode.server.audit import Author
 from face_encode.server.bodies import person_name, read_body
-from face_encode.server.documentation import page_of
 from face_encode.server.metrics import Metrics
-from face_encode.server.people import (
-    Change,
-    Enrol,
-    NotSavedError,
-    People,
-    PeopleStore,
-    PhotosLeftOut,
-    Remove,
-    Rename,
-)
+from face_encode.server.people import Change, Enrol, People, PeopleStore, Remove, Rename
 from face_encode.server.problems import Problem
-from face_encode.server.recognition import Recogniser, readable, with_face
+from face_encode.server.recognition import Recogniser
 from face_encode.server.schemas import (
     CHANGE_PROBLEMS,
+    NAME_BODY,
     PERSON_PROBLEMS,
     PHOTO_PROBLEMS,
     READING_PROBLEMS,
@@ -58,8 +54,8 @@ class Service:
     Attributes:
         recogniser: Embeds photos.
         store: Holds the people.
-        settings: How it was started.
-        metrics: Its numbers.
+        settings: The settings that the service was started with.
+        metrics: The service's numbers.
     """
 
     recogniser: Recogniser
@@ -71,41 +67,30 @@ class Service:
         """Make a change, and wait until it is on disk.
 
         Raises:
-            Problem: It cannot be done, or not be saved.
+            Problem: The change is impossible, or cannot be saved.
         """
-        # Shielded: a request whose time is over leaves the change as it is, done or not done.
-        waiting = asyncio.wrap_future(self.store.submit(change, author))
+        # Shielded: the change is made even if the request's time is over in the meantime.
         try:
-            return await asyncio.shield(waiting)
-        except PhotosLeftOut as error:
-            detail = f"{str(error)[:1].upper()}{str(error)[1:]}."
-            raise Problem(422, "no-photo-usable", detail, left_out=error.left_out) from error
-        except NotSavedError as error:
-            raise Problem(
-                503,
-                "not-saved",
-                "The change could not be saved; nothing was changed.",
-                headers={"Retry-After": "30"},
-            ) from error
+            return await asyncio.shield(asyncio.wrap_future(self.store.submit(change, author)))
         except GalleryError as error:
-            kind = "name-taken" if "already" in str(error) else "nobody-of-that-name"
-            status = 409 if kind == "name-taken" else 404
+            taken = "already" in str(error)
+            status, kind = (409, "name-taken") if taken else (404, "nobody-of-that-name")
             raise Problem(status, kind, f"{error}.") from error
 
 
-def service_of(request: Request) -> Service:
-    """The service that a request is for."""
+def running_service(request: Request) -> Service:
+    """Return the service of a request."""
     return cast(Service, request.app.state.service)
 
 
-TheService = Annotated[Service, Depends(service_of)]
+TheService = Annotated[Service, Depends(running_service)]
 
 
 def checked_name(value: object) -> str:
-    """A person's name as it is enrolled.
+    """Return the form in which a person's name is enrolled.
 
     Raises:
-        Problem: It is none.
+        Problem: The value is no name.
     """
     try:
         return person_name(value)
@@ -114,37 +99,39 @@ def checked_name(value: object) -> str:
 
 
 def enrolled_name(people: People, name: str) -> str:
-    """The enrolled person of a name in a path.
+    """Return the name of the enrolled person that a path names.
 
     Raises:
-        Problem: There is none.
+        Problem: There is no such person.
     """
-    # Galleries from elsewhere hold names that are not in the form that we enrol.
+    # A gallery from elsewhere may hold names in another form than the service enrols.
     if name in people.photos:
         return name
-    try:
-        normal = person_name(name)
-    except InputError:
-        normal = ""
-    if normal in people.photos:
-        return normal
+    with suppress(InputError):
+        if (normal := person_name(name)) in people.photos:
+            return normal
     raise Problem(404, "nobody-of-that-name", "Nobody of that name is enrolled.")
+
+
+def unusable(photo: EmbeddedPhoto) -> Problem:
+    """Say why a photo cannot be used."""
+    kind = "no-face" if photo.error == NO_FACE else "photo-unreadable"
+    return Problem(422, kind, f"{photo.photo}: {photo.error}.")
 
 
 recognition_router = APIRouter(prefix="/v1", tags=["recognition"], responses=PHOTO_PROBLEMS)
 
 
 class Search(BaseModel):
-    """How faces are looked for; an option that is misspelt is refused, not passed over."""
+    """Options of detection; a misspelt option is refused, not ignored."""
 
     model_config = ConfigDict(extra="forbid")
 
     max_faces: int | None = Field(
-        default=None, ge=1, le=1000, description="The largest so many faces only."
+        default=None, ge=1, le=1000, description="At most this many faces, largest first."
     )
     thorough: bool = Field(
-        default=True,
-        description="False: no slower detector looks where the fast one finds nothing.",
+        default=True, description="False: no slower detector where the fast one finds nothing."
     )
 
 
@@ -154,12 +141,17 @@ SearchQuery = Annotated[Search, Query()]
 async def _faces_in(
     request: Request, service: Service, search: Search
 ) -> tuple[Sequence[Face], Embeddings]:
-    """The faces of the photo sent, and their embeddings."""
+    """Return the faces of the photo sent, and their embeddings."""
     limits = service.settings.limits
     body = await read_body(request, ["photo"], [], limits)
-    most = min(search.max_faces or limits.faces, limits.faces)
-    _, photo = await service.recogniser.embed(body.photo("photo"), most, thorough=search.thorough)
-    return readable(photo).faces[: len(photo.embeddings)], photo.embeddings
+    _, photo = await service.recogniser.embed(
+        body.photo("photo"),
+        min(search.max_faces or limits.faces, limits.faces),
+        thorough=search.thorough,
+    )
+    if photo.error not in (None, NO_FACE, NO_EMBEDDING):
+        raise unusable(photo)
+    return photo.faces[: len(photo.embeddings)], photo.embeddings
 
 
 @recognition_router.post(
@@ -190,15 +182,15 @@ async def match(
 
 
 @recognition_router.post(
-    "/verify",
-    response_model=VerifyAnswer,
-    openapi_extra=photo_body("photo_a", "photo_b"),
+    "/verify", response_model=VerifyAnswer, openapi_extra=photo_body("photo_a", "photo_b")
 )
 async def verify(request: Request, service: TheService, author: Reader) -> dict[str, Any]:
-    """Say whether the largest faces of two photos are one person's."""
+    """Compare the largest faces of two photos: one person?"""
     body = await read_body(request, ["photo_a", "photo_b"], [], service.settings.limits)
-    pair = await service.recogniser.embed_all([body.photo("photo_a"), body.photo("photo_b")], 1)
-    a, b = (with_face(photo) for _, photo in pair)
+    pairs = await service.recogniser.embed_all([body.photo("photo_a"), body.photo("photo_b")], 1)
+    a, b = (photo for _, photo in pairs)
+    if a.error is not None or b.error is not None:
+        raise unusable(b if a.error is None else a)
     model = service.store.people.model
     similarity, is_match = model.compare_encodings(a.embeddings[0], b.embeddings[0])
     return {
@@ -214,7 +206,7 @@ async def verify(request: Request, service: TheService, author: Reader) -> dict[
 async def embed(
     request: Request, service: TheService, author: Reader, search: SearchQuery
 ) -> dict[str, Any]:
-    """Give the embeddings of the faces in a photo."""
+    """Return the embeddings of the faces in a photo."""
     faces, embeddings = await _faces_in(request, service, search)
     encoder = service.store.people.model.encoder
     return {
@@ -229,35 +221,19 @@ async def embed(
 
 people_router = APIRouter(prefix="/v1/people", tags=["people"])
 
-_NEW_NAME = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "properties": {"name": {"type": "string", "minLength": 1, "maxLength": 200}},
-                    "required": ["name"],
-                    "additionalProperties": False,
-                }
-            }
-        },
-    }
-}
-
 
 @people_router.get("", response_model=PeopleAnswer, responses=READING_PROBLEMS)
 async def everybody(service: TheService, author: Reader) -> dict[str, Any]:
-    """Tell who is enrolled, by name."""
-    photos = service.store.people.photos
-    return {"people": [_described(service, name) for name in sorted(photos)]}
+    """List the enrolled people, by name."""
+    names = sorted(service.store.people.photos)
+    return {"people": [_described(service, name) for name in names]}
 
 
 @people_router.post(
     "",
     response_model=EnrolmentAnswer,
     responses=CHANGE_PROBLEMS,
-    openapi_extra=photo_body(several=True, text="name"),
+    openapi_extra=photo_body("photos", named=True),
 )
 async def enrol(request: Request, service: TheService, author: Writer) -> dict[str, Any]:
     """Enrol photos of a person, new or known, by the largest face of each."""
@@ -266,15 +242,14 @@ async def enrol(request: Request, service: TheService, author: Writer) -> dict[s
     sent = [*body.photos.get("photos", []), *body.photos.get("photo", [])]
     if not sent:
         raise Problem(422, "photo-missing", "The field 'photos' holds at least one photo.")
-    # All faces are counted, one is embedded: a note tells of the others.
+    # The largest face is embedded; the others are counted for a note.
     pairs = await service.recogniser.embed_all(sent, 1)
     usable = [crops.crops[0] for crops, photo in pairs if photo.error is None]
-    keeps = service.settings.keep_crops and usable
     change = Enrol(
         name,
         [photo for _, photo in pairs],
         [hashlib.sha256(photo.content).hexdigest() for photo in sent],
-        usable[0] if keeps else None,
+        usable[0] if usable and service.settings.keep_crops else None,
     )
     report: EnrolmentReport = await service.change(change, author)
     return {
@@ -288,28 +263,28 @@ async def enrol(request: Request, service: TheService, author: Writer) -> dict[s
 
 @people_router.get("/{name}", response_model=Person, responses=PERSON_PROBLEMS)
 async def person(name: str, service: TheService, author: Reader) -> dict[str, Any]:
-    """Tell of one person."""
+    """Describe one person."""
     return _described(service, enrolled_name(service.store.people, name))
 
 
 @people_router.patch(
-    "/{name}", response_model=Person, responses=CHANGE_PROBLEMS, openapi_extra=_NEW_NAME
+    "/{name}", response_model=Person, responses=CHANGE_PROBLEMS, openapi_extra=NAME_BODY
 )
 async def rename(
     name: str, request: Request, service: TheService, author: Writer
 ) -> dict[str, Any]:
-    """Call a person otherwise."""
+    """Rename a person."""
     body = await read_body(request, [], ["name"], service.settings.limits)
     new_name = checked_name(body.texts.get("name"))
     photos = await service.change(
         Rename(enrolled_name(service.store.people, name), new_name), author
     )
-    return {"name": new_name, "photos": photos, "thumbnail": _has_thumbnail(service, new_name)}
+    return {**_described(service, new_name), "photos": photos}
 
 
 @people_router.delete("/{name}", response_model=RemovalAnswer, responses=PERSON_PROBLEMS)
 async def remove(name: str, service: TheService, author: Writer) -> dict[str, Any]:
-    """Take a person out, for good."""
+    """Remove a person for good."""
     enrolled = enrolled_name(service.store.people, name)
     return {"name": enrolled, "photos": await service.change(Remove(enrolled), author)}
 
@@ -320,22 +295,19 @@ async def remove(name: str, service: TheService, author: Writer) -> dict[str, An
     response_class=Response,
 )
 async def thumbnail(name: str, service: TheService, author: Reader) -> Response:
-    """Show a small picture of a person, where one is kept."""
+    """Return a small picture of a person, where one is kept."""
     enrolled = enrolled_name(service.store.people, name)
     crops = service.store.crops
-    content = None if crops is None else await asyncio.to_thread(crops.of, enrolled)
+    content = None if crops is None else await asyncio.to_thread(crops.read, enrolled)
     if content is None:
         raise Problem(404, "no-thumbnail", "No picture of this person is kept.")
     return Response(content, media_type="image/jpeg")
 
 
 def _described(service: Service, name: str) -> dict[str, Any]:
-    photos = service.store.people.photos.get(name, 0)
-    return {"name": name, "photos": photos, "thumbnail": _has_thumbnail(service, name)}
-
-
-def _has_thumbnail(service: Service, name: str) -> bool:
-    return service.store.crops is not None and service.store.crops.has(name)
+    store = service.store
+    has_thumbnail = store.crops is not None and store.crops.has(name)
+    return {"name": name, "photos": store.people.photos.get(name, 0), "thumbnail": has_thumbnail}
 
 
 operation_router = APIRouter(tags=["operation"])
@@ -343,7 +315,7 @@ operation_router = APIRouter(tags=["operation"])
 
 @operation_router.get("/healthz", response_model=HealthAnswer)
 async def health() -> dict[str, str]:
-    """Tell that the service runs."""
+    """Say that the service runs."""
     return {"status": "ok"}
 
 
@@ -351,11 +323,11 @@ async def health() -> dict[str, str]:
     "/readyz", response_model=HealthAnswer, responses={503: READING_PROBLEMS[503]}
 )
 async def ready(service: TheService) -> dict[str, str]:
-    """Tell whether the service takes work and can save changes."""
+    """Say whether the service takes work and can save changes."""
     if service.store.failing:
         raise Problem(503, "not-saving", "The last change of the people could not be saved.")
     if service.recogniser.pool.is_full:
-        raise Problem(503, "too-busy", "Too many photos wait to be looked at.")
+        raise Problem(503, "too-busy", "Too many photos are waiting.")
     return {"status": "ok"}
 
 
@@ -363,13 +335,13 @@ async def ready(service: TheService) -> dict[str, str]:
     "/metrics", responses={**READING_PROBLEMS, 200: {"content": {"text/plain": {}}}}
 )
 async def metrics(service: TheService, author: Reader) -> Response:
-    """Give the numbers of the service in Prometheus' format."""
+    """Return the numbers of the service in Prometheus' format."""
     return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @operation_router.get("/v1/settings", response_model=SettingsAnswer, responses=READING_PROBLEMS)
 async def settings(request: Request, service: TheService, author: Reader) -> dict[str, Any]:
-    """Tell how the service recognises, and how fast."""
+    """Return how the service recognises faces, and how fast."""
     people = service.store.people
     model, calibration = people.model, people.model.gallery.calibration
     tokens: Tokens = request.app.state.tokens
@@ -394,5 +366,32 @@ async def settings(request: Request, service: TheService, author: Reader) -> dic
 
 @operation_router.get("/docs", response_class=HTMLResponse, include_in_schema=False)
 async def documentation(request: Request) -> HTMLResponse:
-    """Show the operations as a page."""
-    return HTMLResponse(page_of(request.app.openapi()))
+    """Show the OpenAPI document as a page that loads nothing.
+
+    FastAPI's own page loads Swagger UI from another host, which neither a machine without network
+    nor our content security policy allows.
+    """
+    document = request.app.openapi()
+    title, description = (escape(document["info"][key]) for key in ("title", "description"))
+    page = [
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{title}</title><h1>{title}</h1><p>{description}</p>"
+        '<p>For programs: <a href="openapi.json">openapi.json</a>. An example:</p>'
+        f"<pre>curl -F photo=@party.jpg {escape(str(request.base_url))}v1/match</pre>"
+    ]
+    parts = {
+        f"{method.upper()} {path}": operation
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    } | document["components"]["schemas"]
+    for heading, part in parts.items():
+        text = escape(json.dumps(part, indent=1, ensure_ascii=False), quote=False)
+        text = re.sub(r"#/components/schemas/(\w+)", r'<a href="#\1">\1</a>', text)
+        page.append(
+            f'<h2 id="{heading}"><code>{heading}</code></h2>'
+            f"<p>{escape(part.get('description', ''))}</p>"
+            f"<details><summary>OpenAPI</summary><pre>{text}</pre></details>"
+        )
+    return HTMLResponse("\n".join(page))

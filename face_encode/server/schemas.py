@@ -1,10 +1,14 @@
-"""The answers, as the OpenAPI document describes them."""
+"""The shapes of answers and bodies, as the OpenAPI document describes them."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from face_encode.server.bodies import MAX_NAME_CHARACTERS
+
+_BOX_EXAMPLE = {"x": 61, "y": 48, "width": 148, "height": 148}
 
 
 class Answer(BaseModel):
@@ -14,7 +18,7 @@ class Answer(BaseModel):
 
 
 class BoundingBox(Answer):
-    """Pixels of the photo as it is shown, upright; clamped to it."""
+    """A rectangle in pixels of the photo as it is shown, upright; clamped to it."""
 
     x: int
     y: int
@@ -25,17 +29,24 @@ class BoundingBox(Answer):
 class MatchedFace(Answer):
     """A face and the enrolled person nearest to it."""
 
-    name: str | None = Field(description="The nearest person; null where nobody is enrolled.")
+    name: str | None = Field(description="The nearest person; null while nobody is enrolled.")
     similarity: float | None = Field(description="Cosine similarity to that person, -1 to 1.")
-    is_match: bool = Field(description="False: the person is unknown, whatever the name.")
+    is_match: bool = Field(description="False: the face is unknown, whatever the name.")
     bounding_box: BoundingBox
     probability: float | None = Field(
-        default=None, description="That the two are one person; with a calibrated gallery only."
+        default=None, description="Probability of that person; with a calibrated gallery only."
     )
 
 
-class MatchAnswer(Answer):
-    """The faces of a photo, the largest first."""
+_MATCH_EXAMPLE = {
+    "faces": [
+        {"name": "Ada_Mirova", "similarity": 0.97, "is_match": True, "bounding_box": _BOX_EXAMPLE}
+    ]
+}
+
+
+class MatchAnswer(Answer, json_schema_extra={"examples": [_MATCH_EXAMPLE]}):
+    """The faces of a photo, largest first."""
 
     faces: list[MatchedFace]
 
@@ -51,17 +62,17 @@ class VerifyAnswer(Answer):
 
 
 class EmbeddedFace(Answer):
-    """A face and its embedding, as the network gives it: not of length 1."""
+    """A face and its embedding, which is not of length 1."""
 
     embedding: list[float]
     bounding_box: BoundingBox
 
 
 class EmbedAnswer(Answer):
-    """The embeddings of a photo's faces, the largest first."""
+    """The embeddings of a photo's faces, largest first."""
 
     encoder: str
-    fingerprint: str = Field(description="The same exactly for encoders that embed alike.")
+    fingerprint: str = Field(description="Equal exactly for encoders with equal embeddings.")
     faces: list[EmbeddedFace]
 
 
@@ -86,12 +97,21 @@ class LeftOutPhoto(Answer):
     reason: str
 
 
-class EnrolmentAnswer(Answer):
-    """What became of each photo of an enrolment."""
+_ENROLMENT_EXAMPLE = {
+    "name": "Ada Lovelace",
+    "enrolled": 2,
+    "reused": 1,
+    "left_out": [{"photo": "3.jpg", "reason": "no face found"}],
+    "notes": ["1.jpg: enrolled already"],
+}
 
-    name: str = Field(description="As it is enrolled: trimmed, in Unicode's form NFC.")
+
+class EnrolmentAnswer(Answer, json_schema_extra={"examples": [_ENROLMENT_EXAMPLE]}):
+    """The outcome of an enrolment, photo by photo."""
+
+    name: str = Field(description="The enrolled form: trimmed, in Unicode's form NFC.")
     enrolled: int = Field(description="Photos that are enrolled now, those from before included.")
-    reused: int = Field(description="Those of them that were enrolled already.")
+    reused: int = Field(description="Photos of them that were enrolled already.")
     left_out: list[LeftOutPhoto]
     notes: list[str] = Field(description="Likely mistakes, such as a blurred face.")
 
@@ -110,7 +130,7 @@ class HealthAnswer(Answer):
 
 
 class SettingsAnswer(Answer):
-    """How the service recognises, and how fast."""
+    """How the service recognises faces, and how fast."""
 
     version: str
     encoder: str
@@ -119,8 +139,8 @@ class SettingsAnswer(Answer):
     people: int
     photos: int
     threshold: float = Field(description="Similarity from which a face is named.")
-    verification_threshold: float = Field(description="The same for a comparison of two photos.")
-    threshold_from: str = Field(description="Where it comes from: set, calibration or encoder.")
+    verification_threshold: float = Field(description="Similarity from which two photos match.")
+    threshold_from: str = Field(description="Its source: set, calibration or encoder.")
     calibration: dict[str, Any] | None
     limits: dict[str, int]
     keeps_crops: bool
@@ -139,7 +159,7 @@ class ProblemAnswer(BaseModel):
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The errors that an operation may answer with, for the OpenAPI document."""
+    """Describe the errors of an operation."""
     schema = {"$ref": "#/components/schemas/ProblemAnswer"}
     return {
         status: {
@@ -171,40 +191,49 @@ PERSON_PROBLEMS = _problems(401, 403, 404, 421, 422, 429, 503)
 CHANGE_PROBLEMS = _problems(401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 503)
 
 
-def photo_body(*fields: str, several: bool = False, text: str | None = None) -> dict[str, Any]:
-    """The OpenAPI description of a body with photos, in both of its forms.
+_Schema: TypeAlias = dict[str, Any]
+_NAME = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARACTERS}
+
+
+def photo_body(*fields: str, named: bool = False) -> _Schema:
+    """Describe a body with photos, in both of its forms.
 
     Args:
-        fields: Fields that hold one photo each.
-        several: Whether there is the field ``photos``.
-        text: A field that holds text.
+        fields: Fields that hold one photo each, or several where the field's name ends in ``s``.
+        named: Whether the body holds a person's name too.
     """
 
-    def form(content: dict[str, str]) -> dict[str, Any]:
-        photo = {"type": "string", **content}
-        properties: dict[str, Any] = dict.fromkeys(fields, photo)
-        required = list(fields)
-        if several:
-            properties["photos"] = {"type": "array", "items": photo, "minItems": 1}
-            required.append("photos")
-        if text is not None:
-            properties[text] = {"type": "string", "minLength": 1, "maxLength": 200}
-            required.append(text)
-        return {
-            "schema": {
-                "type": "object",
-                "properties": properties,
-                "required": required,
-                "additionalProperties": False,
-            }
+    def form(encoding: dict[str, str]) -> _Schema:
+        photo = {"type": "string", **encoding}
+        properties: _Schema = {
+            field: {"type": "array", "items": photo, "minItems": 1}
+            if field.endswith("s")
+            else photo
+            for field in fields
         }
+        return _object({**properties, "name": _NAME} if named else properties)
 
+    return _body(
+        {
+            "multipart/form-data": form({"format": "binary"}),
+            "application/json": form({"contentEncoding": "base64"}),
+        }
+    )
+
+
+def _object(properties: _Schema) -> _Schema:
     return {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data": form({"format": "binary"}),
-                "application/json": form({"contentEncoding": "base64"}),
-            },
+        "schema": {
+            "type": "object",
+            "properties": properties,
+            "required": list(properties),
+            "additionalProperties": False,
         }
     }
+
+
+def _body(forms: _Schema) -> _Schema:
+    return {"requestBody": {"required": True, "content": forms}}
+
+
+NAME_BODY = _body({"application/json": _object({"name": _NAME})})

@@ -1,4 +1,4 @@
-"""Who may read and who may change: bearer tokens, compared in constant time."""
+"""Access: bearer tokens that may read or also change, and guards against foreign web pages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, cast, get_args
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
@@ -27,9 +27,8 @@ Role: TypeAlias = Literal["read", "write"]
 READ_VARIABLE = "FACE_ENCODE_TOKEN"
 WRITE_VARIABLE = "FACE_ENCODE_WRITE_TOKEN"
 
-# As many as 96 random bits take in base64; fewer can be guessed.
-_FEWEST_CHARACTERS = 16
-_MAKE_ONE = "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+# 96 random bits in base64; fewer can be guessed.
+_MIN_TOKEN_CHARACTERS = 16
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,9 @@ class Token:
     """A secret that stands for a client.
 
     Attributes:
-        name: What the audit log calls the client.
+        name: The client's name in the audit log.
         role: ``write`` may also read.
-        digest: SHA-256 of the secret; the secret itself is not kept.
+        digest: SHA-256 of the secret, which is not stored.
     """
 
     name: str
@@ -48,65 +47,60 @@ class Token:
 
 
 class Tokens:
-    """All tokens of a service; with none, whoever reaches it may do everything."""
+    """The tokens of a service; without any, every client may do everything."""
 
     def __init__(self, tokens: list[Token]) -> None:
-        """Take them."""
+        """Take the tokens."""
         self._tokens = tuple(tokens)
 
     def __bool__(self) -> bool:
-        """Whether there is any."""
+        """Whether there are tokens."""
         return bool(self._tokens)
 
     @property
     def can_write(self) -> bool:
-        """Whether anybody may change anything."""
+        """Whether any client may change the people."""
         return not self._tokens or any(token.role == "write" for token in self._tokens)
 
     def may_write(self, name: str) -> bool:
-        """Whether the client of this name may change anything."""
+        """Whether the client of this name may change the people."""
         return not self._tokens or any(
             token.name == name and token.role == "write" for token in self._tokens
         )
 
     def find(self, secret: str) -> Token | None:
-        """The token of a secret, or None.
+        """Return the token of a secret, or None.
 
-        All are compared, and digests of one length, so that the time tells nothing of them.
+        Every token is compared, by digests of one length, so that the time reveals nothing.
         """
         digest = _digest(secret)
-        found = None
-        for token in self._tokens:
-            if hmac.compare_digest(token.digest, digest):
-                found = token
-        return found
+        found = [token for token in self._tokens if hmac.compare_digest(token.digest, digest)]
+        return found[0] if found else None
 
 
 def tokens_from(file: str | os.PathLike[str] | None) -> Tokens:
-    """The tokens of the environment and of a file.
+    """Read the tokens of the environment and of a file.
 
-    ``FACE_ENCODE_TOKEN`` may do everything where it is the only one; beside a token that may
-    write, from ``FACE_ENCODE_WRITE_TOKEN`` or a file, it may only read.
+    ``FACE_ENCODE_TOKEN`` may do everything where it is the only one; beside
+    ``FACE_ENCODE_WRITE_TOKEN`` or a file it may only read.
 
     Args:
         file: Lines of a client's name, ``read`` or ``write``, and the token, separated by blanks;
-            or None. Empty lines and those that begin with ``#`` are passed over.
+            or None. Empty lines and lines that begin with ``#`` are skipped.
 
     Raises:
-        InputError: The file cannot be read, a line is none of these, or a token is too short.
+        InputError: The file cannot be read, a line has another form, or a token is too short.
     """
     tokens = []
-    secrets = {name: os.environ.get(name, "").strip() for name in (READ_VARIABLE, WRITE_VARIABLE)}
-    if secret := secrets[READ_VARIABLE]:
-        alone = not secrets[WRITE_VARIABLE] and file is None
-        named = f"the token in {READ_VARIABLE}"
-        tokens.append(
-            _token("all", "write", secret, named)
-            if alone
-            else _token("read", "read", secret, named)
-        )
-    if secret := secrets[WRITE_VARIABLE]:
-        tokens.append(_token("write", "write", secret, f"the token in {WRITE_VARIABLE}"))
+    reading, writing = (
+        os.environ.get(name, "").strip() for name in (READ_VARIABLE, WRITE_VARIABLE)
+    )
+    if reading:
+        alone = not writing and file is None
+        name, role = ("all", "write") if alone else ("read", "read")
+        tokens.append(_token(name, role, reading, f"the token in {READ_VARIABLE}"))
+    if writing:
+        tokens.append(_token("write", "write", writing, f"the token in {WRITE_VARIABLE}"))
     if file is not None:
         try:
             with open_regular(file) as opened:
@@ -120,29 +114,30 @@ def tokens_from(file: str | os.PathLike[str] | None) -> Tokens:
                 continue
             words = line.split()
             where = f"{Path(file)}, line {number}"
-            if len(words) != 3 or words[1] not in ("read", "write"):
+            if len(words) != 3 or words[1] not in get_args(Role):
                 raise InputError(
                     f"{where}: a line is a client's name, 'read' or 'write', and a token. "
                     f"Received: {len(words)} words"
                 )
-            tokens.append(
-                _token(words[0], "write" if words[1] == "write" else "read", words[2], where)
-            )
+            tokens.append(_token(words[0], words[1], words[2], where))
     if len({token.digest for token in tokens}) < len(tokens):
         raise InputError("two clients have the same token; give each its own")
     if len({token.name for token in tokens}) < len(tokens):
-        raise InputError("two tokens have the same client's name; the audit log tells them by it")
+        raise InputError(
+            "two tokens have the same client's name; the audit log needs different ones"
+        )
     return Tokens(tokens)
 
 
-def _token(name: str, role: Role, secret: str, where: str) -> Token:
-    """A token, if it is hard enough to guess; it is not repeated in an error."""
-    if len(secret) < _FEWEST_CHARACTERS or not secret.isascii() or not secret.isprintable():
+def _token(name: str, role: str, secret: str, where: str) -> Token:
+    """Check that a token is hard enough to guess; an error does not repeat it."""
+    if len(secret) < _MIN_TOKEN_CHARACTERS or not secret.isascii() or not secret.isprintable():
         raise InputError(
-            f"{where}: a token has at least {_FEWEST_CHARACTERS} letters, digits or signs; make "
-            f"one by: {_MAKE_ONE}. Received: {len(secret)} characters"
+            f"{where}: a token has at least {_MIN_TOKEN_CHARACTERS} letters, digits or signs; make "
+            "one by: python -c 'import secrets; print(secrets.token_urlsafe(32))'. "
+            f"Received: {len(secret)} characters"
         )
-    return Token(name, role, _digest(secret))
+    return Token(name, cast(Role, role), _digest(secret))
 
 
 def _digest(secret: str) -> bytes:
@@ -154,22 +149,22 @@ Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
 def may_read(request: Request, credentials: Credentials) -> Author:
-    """Let in whoever may read."""
+    """Admit a client that may read."""
     return _author(request, credentials, "read")
 
 
 def may_write(request: Request, credentials: Credentials) -> Author:
-    """Let in whoever may change the people."""
+    """Admit a client that may change the people."""
     return _author(request, credentials, "write")
 
 
 def _author(
     request: Request, credentials: HTTPAuthorizationCredentials | None, role: Role
 ) -> Author:
-    """Who asks.
+    """Return the client of a request.
 
     Raises:
-        Problem: 401 without a token that is known, 403 where it does not reach so far.
+        Problem: 401 without a known token, 403 where the token may only read.
     """
     tokens: Tokens = request.app.state.tokens
     address = request.client.host if request.client is not None else ""
@@ -187,12 +182,12 @@ def _author(
     if token is None:
         raise Problem(401, "token-unknown", "This token is not known here.", headers=challenge)
     if role == "write" and token.role != "write":
-        words = (
+        detail = (
             "This token may only read; changing the people takes a write token."
             if tokens.can_write
             else "This service was started without a write token: nobody may change its people."
         )
-        raise Problem(403, "read-only-token", words)
+        raise Problem(403, "read-only-token", detail)
     return Author(token.name, address)
 
 
@@ -215,12 +210,12 @@ _HEADERS = {
 
 
 class OriginGuard:
-    """Refuses what a foreign web page in a user's browser sends, and sets the headers.
+    """Refuses the requests of foreign web pages in a user's browser, and sets security headers.
 
-    A service on loopback is open to every program of its machine, and a browser is one: a foreign
-    page may post to it (cross-site request forgery), or point a name of its own at 127.0.0.1 and
-    read the answers (DNS rebinding). The first shows in ``Origin`` and ``Sec-Fetch-Site``, the
-    second in ``Host``.
+    A service on loopback is open to every program of its machine, browsers included: a foreign page
+    may post to it (cross-site request forgery), or point a name of its own at 127.0.0.1 and read
+    the answers (DNS rebinding). The first shows in ``Origin`` and ``Sec-Fetch-Site``, the second in
+    ``Host``.
     """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str] | None) -> None:
@@ -228,13 +223,13 @@ class OriginGuard:
 
         Args:
             app: The application.
-            hosts: Names under which it may be reached beside those of loopback; None for any.
+            hosts: Further names of the service beside those of loopback; None for any name.
         """
         self._app = app
         self._hosts = None if hosts is None else LOOPBACK_HOSTS | {host.lower() for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or hand on."""
+        """Refuse the request, or pass it on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -257,34 +252,27 @@ class OriginGuard:
         await self._app(scope, receive, send_with_headers)
 
     def _objection(self, headers: Headers, private: bool) -> Problem | None:
-        """Why a request is refused, or None."""
+        """Return the reason for refusing a request, or None."""
         host = headers.get("host", "")
-        if self._hosts is not None and _name_of(f"//{host}") not in self._hosts:
+        if self._hosts is not None and _host_and_port(f"//{host}")[0] not in self._hosts:
             return Problem(
                 421,
                 "unknown-host",
-                "The service is not reached under this name; --allowed-host tells it of another.",
+                "The service has no such name; the option --allowed-host gives it another.",
             )
         if not private:
             return None
         origin = headers.get("origin")
-        foreign = origin is not None and _place_of(origin) != host.lower()
+        foreign = origin is not None and _host_and_port(origin)[1] != host.lower()
         if foreign or headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             return Problem(403, "foreign-origin", "Other web pages may not use this service.")
         return None
 
 
-def _name_of(url: str) -> str:
-    """The host name in a URL, without the port; empty where it is none."""
+def _host_and_port(url: str) -> tuple[str, str]:
+    """Return the host of a URL without and with its port; both empty if the text is no URL."""
     try:
-        return (urlsplit(url).hostname or "").lower()
+        parts = urlsplit(url)
+        return (parts.hostname or "").lower(), parts.netloc.lower()
     except ValueError:
-        return ""
-
-
-def _place_of(url: str) -> str:
-    """Host and port in a URL; empty where it is none."""
-    try:
-        return urlsplit(url).netloc.lower()
-    except ValueError:
-        return ""
+        return "", ""

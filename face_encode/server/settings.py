@@ -1,4 +1,4 @@
-"""What the service allows, and how it was started."""
+"""The settings and limits of a service."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that a client may ask for; each is at least 1.
+    """The most that a client may ask for; each limit is at least 1.
 
     Attributes:
-        body_bytes: Of one request's body.
-        pixels: Of one photo.
-        photos: Of one enrolment.
-        faces: Of one photo that are named or embedded, the largest first.
-        body_seconds: Until the whole body has arrived.
-        request_seconds: Until the answer, once the body is there.
-        requests_in_flight: Answered at the same time; more are told to come back.
-        connections: Open at the same time.
-        header_seconds: Until a request's headers have arrived.
+        body_bytes: Bytes of one request's body.
+        pixels: Pixels of one photo.
+        photos: Photos of one enrolment.
+        faces: Faces of one photo that are named or embedded, largest first.
+        body_seconds: Time for the whole body to arrive.
+        request_seconds: Time for the answer, once the body has arrived.
+        requests_in_flight: Requests that are answered at the same time; more get a 429.
+        connections: Connections that are open at the same time.
+        header_seconds: Time for a request's headers to arrive.
     """
 
     body_bytes: int = 20_000_000
@@ -37,7 +37,6 @@ class Limits:
     header_seconds: int = 10
 
     def __post_init__(self) -> None:
-        """Check that each allows something."""
         for field in fields(self):
             if getattr(self, field.name) < 1:
                 raise InputError(
@@ -47,18 +46,18 @@ class Limits:
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """How the service was started.
+    """The settings of a service.
 
     Attributes:
-        host: The address that it listens at.
+        gallery: The file that holds the people.
+        audit_log: The file that notes each change and its author.
+        crops: The folder for small pictures of the people.
+        host: The address that the service listens at.
         port: The port.
         allowed_hosts: Further names under which browsers reach it, such as a reverse proxy's.
-        gallery: The file that the people are kept in.
-        audit_log: The file that says who changed what.
-        crops: The folder for small pictures of the people.
         keep_crops: Whether a small picture of each person is kept.
-        workers: Processes that find faces.
-        limits: What a client may ask for.
+        workers: The number of processes that find faces.
+        limits: The most that a client may ask for.
     """
 
     gallery: Path
@@ -73,5 +72,5 @@ class ServerSettings:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only programs on this machine reach it."""
+        """Whether only programs on this machine reach the service."""
         return self.host in LOOPBACK_HOSTS

@@ -1,6 +1,8 @@
-"""Other views of aligned crops: what differs between two photos of one person.
+"""Other views of aligned crops, and degraded ones.
 
-Computed with ``keras.ops``, so that it runs inside a compiled training step, on a GPU too.
+An augmentation changes what differs between two photos of one person. It is computed with
+``keras.ops``, so that it also runs inside a compiled training step and on a GPU. A degradation
+makes a harder photo of a crop: a covered face, one from a small photo, one without colour.
 """
 
 from __future__ import annotations
@@ -20,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far a view may differ from the crop; each amount is drawn evenly from -x to +x.
+    """Random changes of a crop; each amount is drawn evenly from -x to +x.
 
     Attributes:
         turn: Rotation about the middle, in degrees.
-        zoom: Share by which the view is larger or smaller.
-        shift: Share of the side by which it is moved.
-        brightness: Share of the whole range, 0..255, that is added.
-        contrast: Share by which differences from mid-grey grow or shrink.
+        zoom: Change in size, as a share of it.
+        shift: Movement, as a share of the side.
+        brightness: Added light, as a share of the range 0..255.
+        contrast: Change of the differences from mid-grey, as a share of them.
         flip: Whether one view in two is mirrored.
     """
 
@@ -39,14 +41,14 @@ class Augmentation:
     flip: bool = True
 
     def __call__(self, images: Any, seed: int | keras.random.SeedGenerator) -> Any:
-        """Give another view of each image.
+        """Draw another view of each image.
 
         Args:
             images: ``(N, height, width, 3)``, 0..255, uint8 or float.
-            seed: The same whole number gives the same views; or a generator.
+            seed: A whole number, which gives the same views each time, or a generator.
 
         Returns:
-            float32 ``(N, height, width, 3)``, 0..255, as a tensor of the backend.
+            A tensor of the backend, float32 ``(N, height, width, 3)``, 0..255.
         """
         import keras
         from keras import ops
@@ -61,7 +63,7 @@ class Augmentation:
         cosine, sine = ops.cos(angle) * scale, ops.sin(angle) * scale
         centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
         zero = ops.zeros_like(flip)
-        # From a place in the view to the place in the crop that it shows.
+        # Each maps a place in the view to the place in the crop that it shows.
         a, b = cosine * mirror, -sine
         c, d = sine * mirror, cosine
         transforms = ops.stack(
@@ -82,7 +84,7 @@ class Augmentation:
 
 # A dlib chip shows about 131 of the 250 pixels across a photo of LFW: 17 once those are 32.
 _SMALL_SIDE = 17
-# Where a medical mask ends on the bridge of the nose in an aligned crop, as a share of the height.
+# A medical mask ends on the bridge of the nose; in an aligned crop, at this share of the height.
 _MASK_TOP = 0.4
 _MASK_GREY = 128
 
@@ -96,27 +98,25 @@ def grey(crops: ImageArray) -> ImageArray:
 
 
 def small(crops: ImageArray) -> ImageArray:
-    """Crops as they come from photos of 32x32 pixels: 17 across the crop, enlarged again."""
+    """Crops as from photos of 32x32 pixels: 17 across the crop, enlarged again."""
     import cv2
 
     height, width = crops.shape[1:3]
     side = (_SMALL_SIDE, _SMALL_SIDE)
     reduced = (cv2.resize(crop, side, interpolation=cv2.INTER_AREA) for crop in crops)
-    enlarged = [cv2.resize(crop, (width, height)) for crop in reduced]
-    stacked: ImageArray = np.stack(enlarged).astype(np.uint8)
-    return stacked
+    return np.stack([cv2.resize(crop, (width, height)) for crop in reduced]).astype(np.uint8)
 
 
 def covered(crops: ImageArray) -> ImageArray:
-    """Crops whose lower half, from the bridge of the nose, is hidden by an even grey."""
+    """Crops whose lower part, from the bridge of the nose, is an even grey."""
     hidden: ImageArray = np.array(crops)
     hidden[:, round(_MASK_TOP * crops.shape[1]) :] = _MASK_GREY
     return hidden
 
 
-CONDITIONS: dict[str, Callable[[ImageArray], ImageArray]] = {
+DEGRADATIONS: dict[str, Callable[[ImageArray], ImageArray]] = {
     "covered": covered,
     "grey": grey,
     "small": small,
 }
-"""By the name that the command line takes."""
+"""Degradations of uint8 crops ``(N, height, width, 3)``, by their names on the command line."""

@@ -1,13 +1,14 @@
-"""Backbones: encoders cut in two, the features below and the projection above.
+"""Backbones: encoders cut into features and a projection, the heads put on top, and first weights.
 
-Retraining a head keeps what took millions of photos, the features, and learns anew only how to
-turn them into an embedding.
+Retraining a head keeps the features, which took millions of photos to learn, and learns only how
+to turn them into an embedding.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -22,12 +23,10 @@ from face_encode.errors import InputError
 from face_encode.training.surgery import chain_of
 from face_encode.types import CropRecipe, Embeddings, ImageArray
 
-LINEAR_CORRECTION = "linear_correction"
-"""Name of the layer that corrects a backbone's own projection linearly."""
-
+_LINEAR_CORRECTION = "linear_correction"
 _VGG16_SIDE = 150
 
-# What a head is made of; the features are what comes out of the last other layer.
+# The layers of a head; the features are the output of the last other layer.
 _HEAD_LAYERS = (
     keras.layers.Activation,
     keras.layers.BatchNormalization,
@@ -44,8 +43,8 @@ class Backbone:
 
     Attributes:
         features: Crops in, features ``(N, F)`` out.
-        projection: Features in, the encoder's own embedding out; None where it has none, and
-            the features themselves are its embedding.
+        projection: Features in, the encoder's own embedding out; None where the features
+            themselves are its embedding.
         contract: How the encoder is used.
     """
 
@@ -61,23 +60,31 @@ class Backbone:
     def extract(self, crops: ImageArray) -> Embeddings:
         """Features of uint8 crops ``(N, height, width, 3)``: float32 ``(N, F)``.
 
-        Without averaging over the mirror image: a head is not linear, so the mean is taken over
-        embeddings, behind it.
+        The mirror image is left out: a head is not linear, so the mean over both is taken of its
+        embeddings.
         """
         return self._encoder.encode(crops)
 
-    @property
+    @cached_property
     def _encoder(self) -> Encoder:
-        if "_made" not in self.__dict__:
-            plain = EncoderContract(
-                name=self.contract.name,
-                crop=self.contract.crop,
-                threshold=0,
-                pixel_range=self.contract.pixel_range,
-            )
-            self.__dict__["_made"] = Encoder(self.features, plain)
-        made: Encoder = self.__dict__["_made"]
-        return made
+        contract = self.contract
+        plain = EncoderContract(
+            contract.name, contract.crop, threshold=0, pixel_range=contract.pixel_range
+        )
+        return Encoder(self.features, plain)
+
+    def project(self, features: Embeddings) -> Embeddings:
+        """The encoder's own embeddings, float32 ``(N, D)``, of features ``(N, F)``."""
+        if self.projection is None:
+            return features
+        projected = self.projection.predict(features, batch_size=4096, verbose=0)
+        return np.asarray(projected, np.float32)
+
+    def embed(self, crops: ImageArray) -> Embeddings:
+        """Embeddings of crops by the encoder that was cut: float32 ``(N, D)``."""
+        views = [crops, crops[:, :, ::-1]] if self.contract.mirror else [crops]
+        embeddings = [self.project(self.extract(view)) for view in views]
+        return np.asarray(np.mean(embeddings, axis=0, dtype=np.float32))
 
 
 def open_backbone(
@@ -86,8 +93,8 @@ def open_backbone(
     """Open a backbone.
 
     Args:
-        name_or_path: Whatever ``load_encoder`` takes; or ``vgg16``, the original project's with
-            its VGGFace weights, which are downloaded at their first use.
+        name_or_path: Anything that ``load_encoder`` takes; or ``vgg16``, the original project's
+            with its VGGFace weights, which are downloaded at their first use.
         weights: The weights file of a backbone known by name, where it lies elsewhere.
 
     Raises:
@@ -95,8 +102,7 @@ def open_backbone(
         WeightsError: The weights are missing or not what they should be.
     """
     if os.fspath(name_or_path) != "vgg16":
-        encoder = load_encoder(name_or_path, weights, engine=KERAS)
-        return split_encoder(encoder)
+        return split_encoder(load_encoder(name_or_path, weights, engine=KERAS))
     model = vgg16_backbone((_VGG16_SIDE, _VGG16_SIDE, 3))
     load_vggface_weights(model, weights)
     contract = EncoderContract(
@@ -110,11 +116,11 @@ def open_backbone(
 
 
 def split_encoder(encoder: Encoder) -> Backbone:
-    """Cut an encoder behind its last layer that is no part of a head.
+    """Cut an encoder behind its last layer that is not part of a head.
 
     dlib's network is cut between its pooling and its dense layer, the original project's VGG16
     behind its flattening. Behind these features follow the means over the feature maps of every
-    resolution: what the last layers drop, because it did not matter for the photos that they were
+    resolution: details that the last layers drop, because they did not matter for the photos
     trained on, may matter for others. The model itself is left as it is.
     """
     model = encoder.model
@@ -128,7 +134,7 @@ def split_encoder(encoder: Encoder) -> Backbone:
     ):
         end -= 1
     own_head = layers[end:]
-    # The last layer counts only if the model's output is where the walk began.
+    # The last layer in the list need not be the one that gives the model's output.
     if not own_head or layers[-1].output is not model.output:
         return Backbone(model, None, encoder.contract)
     last = layers[end - 1].output
@@ -149,10 +155,9 @@ def _pooled_maps(model: keras.Model, layers: list[keras.layers.Layer]) -> list[A
     """The mean over the last feature map of each resolution below the image's."""
     last_of_size: dict[tuple[int, ...], Any] = {}
     for layer in layers:
-        output = layer.output
-        shape = getattr(output, "shape", ())
-        if len(shape) == 4 and tuple(shape[1:3]) != tuple(model.input_shape[1:3]):
-            last_of_size[tuple(shape[1:3])] = output
+        shape = tuple(getattr(layer.output, "shape", ()))
+        if len(shape) == 4 and shape[1:3] != tuple(model.input_shape[1:3]):
+            last_of_size[shape[1:3]] = layer.output
     return [
         keras.layers.GlobalAveragePooling2D(name=f"mean_of_{height}x{width}")(output)
         for (height, width), output in last_of_size.items()
@@ -172,16 +177,9 @@ def build_head(
 
     It is the original project's MLP head. Where the backbone has a projection of its own, the
     head and a linear map are added to that, which stays frozen, and begin at zero: training
-    starts from what the encoder knows, instead of learning from a few thousand photos what it
-    took millions for.
-
-    Args:
-        backbone: Whose features.
-        mean: float32 ``(F,)``, the features' mean over the training photos.
-        deviation: float32 ``(F,)``, their standard deviations, above 0.
-        embedding_size: Length D of the embedding; a backbone's own projection rules over it.
-        head_units: Units of the hidden layers.
-        dropout: Share of units dropped.
+    starts from the encoder as it is. Mean and deviation, float32 ``(F,)``, are those of the
+    features of the training photos, the deviation above 0; the embedding size is ignored where the
+    backbone has a projection.
     """
     given = keras.Input((backbone.feature_count,), name="features")
     # Features of different layers differ in size by orders of magnitude; one learning rate is
@@ -193,12 +191,9 @@ def build_head(
     if projection is None:
         embeddings = add_mlp_head(standard, embedding_size, head_units, dropout)
         return keras.Model(given, embeddings, name="head")
-    learnt = add_mlp_head(
-        standard, int(projection.output_shape[-1]), head_units, dropout, output_initializer="zeros"
-    )
-    linear = keras.layers.Dense(
-        int(projection.output_shape[-1]), kernel_initializer="zeros", name=LINEAR_CORRECTION
-    )(standard)
+    size = int(projection.output_shape[-1])
+    learnt = add_mlp_head(standard, size, head_units, dropout, output_initializer="zeros")
+    linear = keras.layers.Dense(size, kernel_initializer="zeros", name=_LINEAR_CORRECTION)(standard)
     projection.trainable = False
     embeddings = keras.layers.Add(name="projection_and_head")([projection(given), linear, learnt])
     return keras.Model(given, embeddings, name="head")
@@ -211,21 +206,14 @@ def solve_linear_correction(
     targets: Embeddings,
     ridge: float = 0.3,
 ) -> None:
-    """Set the linear map of an untrained head to the best one for given targets.
+    """Set the linear map of an untrained head to the best one for target embeddings ``(N, D)``.
 
-    Ridge regression (Hoerl and Kennard, 1970) of what the backbone's own projection misses on
-    the standardised features, in closed form.
-
-    Args:
-        head: From :func:`build_head`, of a backbone with a projection.
-        backbone: The same.
-        features: float32 ``(N, F)``.
-        targets: float32 ``(N, D)``, what the head should give.
-        ridge: Penalty, as a share of the features' mean square.
+    Ridge regression (Hoerl and Kennard, 1970), in closed form, of the targets minus the backbone's
+    own projection on the standardised features, which are given as float32 ``(N, F)``. The penalty
+    is a share of the features' mean square.
     """
-    assert backbone.projection is not None
-    missed = targets - backbone.projection.predict(features, batch_size=4096, verbose=0)
-    layer = head.get_layer(LINEAR_CORRECTION)
+    missed = targets - backbone.project(features)
+    layer = head.get_layer(_LINEAR_CORRECTION)
     to_standard = keras.Model(head.input, layer.input)
     standard = to_standard.predict(features, batch_size=4096, verbose=0).astype(np.float64)
     mean, missed_mean = standard.mean(axis=0), missed.mean(axis=0)
@@ -239,8 +227,7 @@ def solve_linear_correction(
 def join(backbone: Backbone, head: keras.Model) -> keras.Model:
     """The whole network, crops in, embeddings out, of a backbone and a trained head.
 
-    Returns:
-        A model of built-in layers alone, which shares its weights with both parts.
+    It consists of built-in layers only, and shares its weights with both parts.
     """
     images = keras.Input(backbone.features.input_shape[1:], name="pixels")
     return keras.Model(images, head(backbone.features(images)), name="face_embedding")
@@ -250,16 +237,16 @@ def standardize_layers(model: keras.Model, images: Any) -> None:
     """Scale and shift the fresh weights of each layer to standardised outputs on some images.
 
     Each convolution and dense layer is set to give, before its activation, mean 0 and variance 1
-    in each channel; the last one, which gives the embeddings, such a variance that two embeddings
-    lie a squared distance of about 2 apart, as two random unit vectors do. So Krähenbühl and
-    others, "Data-dependent Initializations of Convolutional Neural Networks", 2016,
+    in each channel; the last one, which gives the embeddings, a variance at which two embeddings
+    lie a squared distance of about 2 apart, as two random unit vectors do. Krähenbühl and others,
+    "Data-dependent Initializations of Convolutional Neural Networks", 2016,
     https://arxiv.org/abs/1511.06856.
 
     Args:
-        model: A chain of layers, as :func:`face_encode.encoders.vgg16.vgg_embedding` builds it,
+        model: A chain of layers, as ``face_encode.encoders.vgg16.vgg_embedding`` builds it,
             not trained yet.
-        images: float ``(N, height, width, 3)``, 0..255: a sample of what it will be trained on,
-            32 or more.
+        images: float ``(N, height, width, 3)``, 0..255: a sample of the training images, 32 or
+            more.
 
     Raises:
         InputError: The model is not a chain, or a single image is given.
@@ -267,24 +254,16 @@ def standardize_layers(model: keras.Model, images: Any) -> None:
     if len(images) < 2:
         raise InputError(f"it takes several images to tell differences. Received: {len(images)}")
     layers = chain_of(model)
-    weighted = [layer for layer in layers if isinstance(layer, _WEIGHTED)]
+    weighted = [
+        layer for layer in layers if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)
+    ]
     tensor = keras.ops.convert_to_tensor(np.asarray(images, np.float32))
     for layer in layers:
-        if isinstance(layer, _WEIGHTED):
-            last = layer is weighted[-1]
-            _standardize(layer, tensor, layer.units if last and _is_dense(layer) else 1)
-        tensor = layer(tensor, training=True) if _is_normalization(layer) else layer(tensor)
-
-
-_WEIGHTED = (keras.layers.Conv2D, keras.layers.Dense)
-
-
-def _is_dense(layer: keras.layers.Layer) -> bool:
-    return isinstance(layer, keras.layers.Dense)
-
-
-def _is_normalization(layer: keras.layers.Layer) -> bool:
-    return isinstance(layer, keras.layers.BatchNormalization)
+        if layer in weighted:
+            is_embedding = layer is weighted[-1] and isinstance(layer, keras.layers.Dense)
+            _standardize(layer, tensor, layer.units if is_embedding else 1)
+        is_normalization = isinstance(layer, keras.layers.BatchNormalization)
+        tensor = layer(tensor, training=True) if is_normalization else layer(tensor)
 
 
 def _standardize(layer: keras.layers.Layer, tensor: Any, parts: int) -> None:

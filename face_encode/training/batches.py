@@ -1,4 +1,4 @@
-"""Batches of people: several photos of each, as mining needs them, and random triplets."""
+"""Batches to train on: photos, people with several photos each, and random triplets."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 Augment: TypeAlias = Callable[[Any, int], Any]
-"""Takes images ``(N, height, width, 3)``, 0..255, and a seed; gives another view of each."""
+"""Draws another view of each image ``(N, height, width, 3)``, 0..255, from a seed."""
 
 
 class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Batches that depend on seed, epoch and place only.
+    """Batches that depend on seed, epoch and index only.
 
-    A run that goes on from a checkpoint therefore sees what it would have seen.
+    A run that resumes from a checkpoint therefore sees the batches that it would have seen.
 
     Attributes:
-        epoch: Counted on by Keras behind each epoch; set it to go on from a checkpoint.
+        epoch: Raised by Keras after each epoch; set it to resume from a checkpoint.
     """
 
     def __init__(
@@ -34,20 +34,10 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
         images: npt.NDArray[Any],
         targets: npt.NDArray[Any],
         *,
-        has_views: bool = False,
-        seed: int = 0,
-        augment: Augment | None = None,
+        has_views: bool,
+        seed: int,
+        augment: Augment | None,
     ) -> None:
-        """Take photos, or features of photos, and what is to be learnt of each.
-
-        Args:
-            images: ``(N, ...)``, or with ``has_views`` ``(N, V, ...)``.
-            targets: ``(N, ...)``.
-            has_views: Whether the second axis of ``images`` is views of the same photo, of
-                which one is drawn.
-            seed: The same seed gives the same batches.
-            augment: Applied to each batch of images.
-        """
         super().__init__()
         self.images = images
         self.targets = targets
@@ -57,7 +47,6 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
         self.epoch = 0
 
     def __getitem__(self, index: int) -> tuple[Any, npt.NDArray[Any]]:
-        """Batch number ``index``: images and targets."""
         random = np.random.default_rng([self.seed, self.epoch, index])
         rows = self._rows(index, random)
         if self.has_views:
@@ -69,22 +58,22 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
         return batch, self.targets[rows]
 
     def on_epoch_end(self) -> None:
-        """Go on to the next epoch's batches."""
+        """Move to the next epoch's batches."""
         self.epoch += 1
 
     def _rows(self, index: int, random: np.random.Generator) -> Rows:
         raise NotImplementedError
 
     def _slice_of_epoch(self, count: int, size: int, index: int) -> Rows:
-        """Part ``index`` of a permutation of ``count`` that is new in each epoch."""
+        """Part ``index`` of a permutation of ``count`` that differs in each epoch."""
         order = np.random.default_rng([self.seed, self.epoch]).permutation(count)
-        # The last part is filled up from the front: batches of one size compile once.
+        # The last part is filled up from the start: batches of one size compile once.
         places = np.arange(index * size, index * size + min(size, count)) % count
         return order[places].astype(np.int64)
 
 
 class PhotoBatches(_Batches):
-    """Batches of photos as they come, each photo once an epoch; arguments as for PeopleBatches."""
+    """Batches of photos, each photo once an epoch."""
 
     def __init__(
         self,
@@ -96,7 +85,9 @@ class PhotoBatches(_Batches):
         seed: int = 0,
         augment: Augment | None = None,
     ) -> None:
-        """Take photos and what is to be learnt of each.
+        """Take photos, or features of photos, and their targets ``(N, ...)``.
+
+        The other arguments are those of ``PeopleBatches``.
 
         Raises:
             InputError: No photo, or a batch size below 1.
@@ -110,7 +101,6 @@ class PhotoBatches(_Batches):
         self.batch_size = batch_size
 
     def __len__(self) -> int:
-        """Batches an epoch."""
         return -(-len(self.images) // self.batch_size)
 
     def _rows(self, index: int, random: np.random.Generator) -> Rows:
@@ -153,7 +143,7 @@ class PeopleBatches(_Batches):
                 "a batch holds at least 2 people with up to at least 2 photos. "
                 f"Received: {people_a_batch} people, {photos_a_person} photos"
             )
-        check_trainable(people, len(np.unique(people)), "training photos")
+        check_trainable(people, "training photos")
         self.people_a_batch = people_a_batch
         self.photos_a_person = photos_a_person
         rows = _rows_by_person(people)
@@ -161,7 +151,6 @@ class PeopleBatches(_Batches):
         self._single = np.array([photos[0] for photos in rows if len(photos) == 1], np.int64)
 
     def __len__(self) -> int:
-        """Batches an epoch: each person with several photos comes once."""
         return -(-len(self._several) // self.people_a_batch)
 
     def _rows(self, index: int, random: np.random.Generator) -> Rows:
@@ -180,18 +169,18 @@ def random_triplets(
     """Draw triplets at random, as the original project does.
 
     Args:
-        people: int ``(N,)``, who is on each photo. Who has one photo is negative only.
-        count: How many triplets.
+        people: int ``(N,)``, who is on each photo. A person with one photo is negative only.
+        count: Number of triplets.
         seed: The same seed gives the same triplets.
 
     Returns:
-        Rows of anchors, positives and negatives, each ``(count,)``; anchor and positive are two
-        photos of one person, the negative is someone else.
+        Rows of anchors, of positives, other photos of the same people, and of negatives, photos
+        of someone else; each int64 ``(count,)``.
 
     Raises:
         DatasetError: Fewer than two people, or nobody with two photos.
     """
-    check_trainable(people, len(np.unique(people)), "photos for triplets")
+    check_trainable(people, "photos for triplets")
     random = np.random.default_rng(seed)
     several = [photos for photos in _rows_by_person(people) if len(photos) > 1]
     triplets = np.empty((count, 3), np.int64)
@@ -219,8 +208,8 @@ def triplet_dataset(
     Args:
         crops: uint8 ``(N, height, width, 3)``; may be memory-mapped.
         people: int ``(N,)``.
-        count: Triplets an epoch; every epoch has the same ones, in the same order, in views of
-            their own.
+        count: Triplets an epoch; every epoch has the same triplets, in the same order, in views of
+            its own.
         batch_size: Triplets a batch.
         seed: The same seed gives the same triplets and views.
         augment: Applied to each batch of each of the three.
@@ -245,7 +234,7 @@ def triplet_dataset(
 
     signature = tuple(tf.TensorSpec((None, *crops.shape[1:]), tf.float32) for _ in range(3))
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    # Keras then knows how long an epoch is, and shows it.
+    # Keras shows the length of an epoch that it knows.
     known = dataset.apply(tf.data.experimental.assert_cardinality(len(starts)))
     return known.prefetch(tf.data.AUTOTUNE)
 

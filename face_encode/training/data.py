@@ -1,8 +1,8 @@
 """Data to train on: a folder of people becomes aligned crops, cut out once.
 
-The crops of a folder lie in the cache as one memory-mapped array, so that neither a second run
-nor a folder larger than memory costs anything. Splits are by person, never by photo: a network
-that saw a person in training knows that person better than it will know anyone else.
+The crops of a folder are cached as one memory-mapped array: a second run does not cut them again,
+and a folder may be larger than memory. Splits are by person, never by photo: a network recognises
+people that it was trained on better than anyone else.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from face_encode.files import replacing
 from face_encode.photos.folders import people_in
 from face_encode.photos.reading import content_digest
 from face_encode.pipeline.embedding import find_crops
-from face_encode.terminal import tracked
+from face_encode.terminal import with_progress
 from face_encode.types import CropRecipe, ImageArray, LeftOut
 from face_encode.weights import cache_folder
 
 Rows: TypeAlias = npt.NDArray[np.int64]
-"""Indices of photos within a :class:`FaceCrops`."""
+"""Indices of photos within a ``FaceCrops``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class FaceCrops:
     Attributes:
         crops: uint8 ``(N, height, width, 3)``, RGB; may be memory-mapped and read-only.
         people: int64 ``(N,)``, who is on each crop, as an index into ``names``.
-        names: Everyone of whom there is a crop.
+        names: Names of the people on the crops.
         digests: SHA-256 of each photo's file, ``(N,)``.
         left_out: Photos without a crop, with the reason.
     """
@@ -51,7 +51,6 @@ class FaceCrops:
     left_out: tuple[LeftOut, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check that the parts fit together."""
         count = len(self.crops)
         if self.crops.ndim != 4 or self.people.shape != (count,) or len(self.digests) != count:
             raise InputError(
@@ -60,8 +59,12 @@ class FaceCrops:
             )
 
     def __len__(self) -> int:
-        """Number of crops."""
         return len(self.crops)
+
+    def part(self, rows: Rows) -> FaceCrops:
+        """The crops of some rows, in memory, with all names."""
+        digests = tuple(self.digests[row] for row in rows)
+        return FaceCrops(np.asarray(self.crops[rows]), self.people[rows], self.names, digests)
 
 
 def crop_people(
@@ -75,14 +78,14 @@ def crop_people(
 ) -> FaceCrops:
     """Cut the largest face out of each photo of a folder of people, or take it from the cache.
 
-    The cache goes by the photos' content: a changed, added or removed photo makes a new entry.
+    The cache's key is the photos' content: a changed, added or removed photo makes a new entry.
 
     Args:
         folder: One sub-folder a person.
         recipe: How faces are cut out.
         detector: Finds the faces.
         cache: The folder to keep crops in; None for the package's own cache.
-        workers: Processes; None chooses.
+        workers: Number of processes; None chooses.
         progress: Whether to show a progress bar.
 
     Raises:
@@ -91,32 +94,19 @@ def crop_people(
     """
     photos = [(name, photo) for name, found in people_in(folder).items() for photo in found]
     digests = [content_digest(photo) for _, photo in photos]
-    key = hashlib.sha256(
-        json.dumps(
-            [recipe.as_dict(), detector.name, [name for name, _ in photos], digests]
-        ).encode()
-    ).hexdigest()[:24]
+    depends = [recipe.as_dict(), detector.name, [name for name, _ in photos], digests]
+    key = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:24]
     index = Path(cache or cache_folder() / "crops") / f"{key}.json"
     if not index.is_file():
         _cut_out(photos, recipe, detector, index, workers, progress)
     data = _read_cache(index, digests, photos)
-    check_trainable(data.people, len(data.names), folder)
+    check_trainable(data.people, folder)
     return data
 
 
-def check_trainable(
-    people: npt.NDArray[np.int64], names: int, source: str | os.PathLike[str]
-) -> None:
-    """Refuse data that no triplet can be drawn from.
-
-    Args:
-        people: int ``(N,)``, who is on each crop.
-        names: How many people there are.
-        source: What to call the data in the error.
-
-    Raises:
-        DatasetError: Fewer than two people, or nobody with two photos.
-    """
+def check_trainable(people: npt.NDArray[np.int64], source: str | os.PathLike[str]) -> None:
+    """Raise DatasetError for fewer than two people, or nobody with two photos: no triplets."""
+    names = len(np.unique(people))
     if names < 2:
         raise DatasetError(
             f"{source}: training tells people apart, so it takes at least 2 people whose faces "
@@ -135,8 +125,8 @@ class PeopleSplit:
 
     Attributes:
         train: Rows to train on.
-        validation: Rows of other people, by which epochs and thresholds are chosen.
-        test: Rows of yet other people, which nothing is chosen by.
+        validation: Rows of other people, to choose epochs and thresholds by.
+        test: Rows of yet other people, to report on.
     """
 
     train: Rows
@@ -153,9 +143,9 @@ def split_people(
 ) -> PeopleSplit:
     """Split photos by person, at random.
 
-    People with several photos and people with one are dealt out separately, so that each part
-    has its share of both. However small the shares, a part gets what verification takes: somebody
-    with several photos, and somebody else.
+    People with several photos and people with one are split separately, so that each part has its
+    share of both. However small the shares, a part gets what verification needs: a person with
+    several photos, and another person.
 
     Args:
         people: int ``(N,)``, who is on each photo.
@@ -165,7 +155,7 @@ def split_people(
 
     Raises:
         InputError: The shares leave nobody to train on.
-        DatasetError: A part would be without two photos of one person, or without a second one.
+        DatasetError: A part would lack two photos of one person, or a second person.
     """
     if not (0 < validation < 1 and 0 <= test < 1 and validation + test < 1):
         raise InputError(
@@ -177,14 +167,14 @@ def split_people(
     counts = np.bincount(people)
     several, single = np.flatnonzero(counts > 1), np.flatnonzero(counts == 1)
     for group in (several, single):
-        dealt = random.permutation(group)
-        least = 2 if group is several and len(single) < 3 else min(1, len(dealt))
+        shuffled = random.permutation(group)
+        least = 2 if group is several and len(single) < 3 else min(1, len(group))
         first, second = (
-            max(round(share * len(dealt)), least if share > 0 else 0)
+            max(round(share * len(group)), least if share > 0 else 0)
             for share in (validation, test)
         )
-        part_of[dealt[:first]] = 1
-        part_of[dealt[first : first + second]] = 2
+        part_of[shuffled[:first]] = 1
+        part_of[shuffled[first : first + second]] = 2
     parts = [np.flatnonzero(part_of[people] == part) for part in range(3)]
     for rows, name in zip(parts, ("training", "validation", "test"), strict=True):
         if name == "test" and test == 0:
@@ -199,11 +189,7 @@ def split_people(
 
 
 def refuse_overlap(train: str | os.PathLike[str], test: str | os.PathLike[str]) -> None:
-    """Refuse a test folder that is the training folder, lies in it, or holds it.
-
-    Raises:
-        DatasetError: They overlap.
-    """
+    """Raise DatasetError for a test folder that is, holds or lies in the training folder."""
     one, other = Path(train).resolve(), Path(test).resolve()
     if one == other or one in other.parents or other in one.parents:
         raise DatasetError(
@@ -212,12 +198,8 @@ def refuse_overlap(train: str | os.PathLike[str], test: str | os.PathLike[str]) 
         )
 
 
-def refuse_mixed(train: FaceCrops, test: FaceCrops) -> None:
-    """Refuse test data that shares a person's name or a photo with the training data.
-
-    Raises:
-        DatasetError: It does.
-    """
+def refuse_shared(train: FaceCrops, test: FaceCrops) -> None:
+    """Raise DatasetError for test data that shares a name or a photo with the training data."""
     shared = sorted(set(train.names) & set(test.names))
     if shared:
         raise DatasetError(
@@ -242,7 +224,7 @@ def _cut_out(
     workers: int | None,
     progress: bool,
 ) -> None:
-    """Fill the cache: first the array, then the index, whose presence says that both are whole."""
+    """Fill the cache: first the array, then the index, whose presence marks both as whole."""
     found = find_crops([photo for _, photo in photos], detector, recipe, workers=workers)
     shape = (max(len(photos), 1), recipe.height, recipe.width, 3)
     rows: list[int] = []
@@ -250,12 +232,12 @@ def _cut_out(
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     with (
         replacing(index.with_suffix(".npy"), DatasetError) as temporary,
-        # Not memory-mapped: there, a full disk ends the process without a word.
+        # Not memory-mapped: there, a full disk kills the process without an error.
         open(temporary, "wb") as file,
     ):
         np.lib.format.write_array_header_1_0(file, header)
         start = file.tell()
-        shown = tracked(found, len(photos), "cutting out faces", show=progress)
+        shown = with_progress(found, len(photos), "cutting out faces", show=progress)
         for number, item in enumerate(shown):
             name, photo = photos[number]
             if item.error is None:
@@ -263,7 +245,7 @@ def _cut_out(
                 rows.append(number)
             else:
                 left_out.append(LeftOut(str(photo), name, item.error))
-        # Rows of photos without a face stay behind the last crop, as a hole in the file.
+        # The rows that photos without a face leave over are a hole at the end of the file.
         file.truncate(start + math.prod(shape))
     with replacing(index, DatasetError) as temporary:
         content = {"rows": rows, "left_out": [asdict(item) for item in left_out]}

@@ -1,4 +1,4 @@
-"""The script that teaches a network another one's embeddings.
+"""The script that trains a network to give another one's embeddings.
 
 ::
 
@@ -16,45 +16,29 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from face_encode.terminal import exit_code_of
+from face_encode.training.head import add_shared_arguments, print_unless, run_script
 
 DESCRIPTION = (
-    "Teach VGG16 with an MLP head to give another encoder's embeddings. The same command goes "
-    "on where an interrupted run stopped."
+    "Teach VGG16 with an MLP head to give another encoder's embeddings. The same command resumes "
+    "an interrupted run."
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the script.
-
-    Args:
-        arguments: The words behind the script's name; None takes the program's own.
+    """Run the script on arguments, None for the program's own.
 
     Returns:
-        0 done; 1 an error of ours, told in one line on standard error; 130 interrupted.
+        0 done; 1 an error of ours, printed in one line on standard error; 130 interrupted.
     """
-    parser = argparse.ArgumentParser(
-        "python -m face_encode.training.distill", description=DESCRIPTION
-    )
-    add_arguments(parser)
-    options = parser.parse_args(arguments)
-    return exit_code_of(
-        lambda: run(options), interrupted="interrupted; the same command goes on from here"
-    )
+    return run_script("distill", DESCRIPTION, add_arguments, run, arguments)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the script's arguments to a parser."""
+    add_shared_arguments(parser)
     add = parser.add_argument
-    add("data", metavar="PEOPLE_DIR", type=Path, help="a folder with a sub-folder a person")
-    add("-o", "--output", metavar="FILE.keras", type=Path, required=True, help="what to write")
     add("--recipe", metavar="FILE.json", type=Path, help="settings; options below rule over it")
     add("--teacher", metavar="NAME|FILE.keras", help="whose embeddings (default: dlib_resnet)")
-    add(
-        "--detector",
-        metavar="NAME",
-        help="what finds the faces, as face-encode models lists (default: dlib)",
-    )
     add("--sides", metavar="N", type=int, nargs="+", help="a stage each (default: 32 48 64 150)")
     add("--epochs", metavar="N", type=int, nargs="+", help="a stage each (default: 20 10 5 1)")
     add("--views", metavar="N", type=int, nargs="+", help="of each photo (default: 8 8 8 8)")
@@ -71,47 +55,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--test", metavar="X", type=float, help="share of people (default: 0.2)")
     add("--false-match-rate", metavar="X", type=float, help="for the threshold (default: 0.001)")
     add("--seed", metavar="N", type=int, help="same seed, same result (default: 0)")
-    add("--quiet", action="store_true", help="print the result only")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do what the parsed arguments say; 0 when done.
-
-    Raises:
-        FaceEncodeError: Whatever stands in the way.
-    """
+    """Distil as the parsed arguments say; 0 when done."""
     from face_encode.detectors.registry import load_detector
     from face_encode.encoders.engines import KERAS
     from face_encode.encoders.registry import load_encoder
     from face_encode.training.distillation import (
         SETTINGS,
-        Distillation,
+        DistillConfig,
         Recipe,
-        distil,
+        distill_student,
         read_recipe,
     )
 
     recipe = read_recipe(options.recipe) if options.recipe else Recipe()
     given = {name: getattr(options, name, None) for name in SETTINGS}
     settings = recipe.settings | {name: value for name, value in given.items() if value is not None}
-    work = Distillation(options.data, options.output, begin=options.begin, **settings)
-
-    def say(line: str) -> None:
-        if not options.quiet:
-            print(line, file=sys.stderr, flush=True)
-
-    result = distil(
-        work,
+    result = distill_student(
+        DistillConfig(options.data, options.output, begin=options.begin, **settings),
         load_encoder(options.teacher or recipe.teacher, engine=KERAS),
         load_detector(options.detector or recipe.detector),
         progress=not options.quiet,
-        say=say,
+        say=print_unless(options.quiet),
     )
     print(f"held-out people, {result.teacher.pairs:,} pairs:")
     for name, of in (("teacher", result.teacher), ("student", result.student)):
         print(f"{name:<8} accuracy {of.accuracy:.2%}  AUC {of.auc:.5f}  ", end="")
         print(f"TAR@FAR {of.far:.0e} {of.tar_at_far:.2%}")
-    print(f"\nencoder:  {work.output}")
+    print(f"\nencoder:  {options.output}")
     return 0
 
 

@@ -1,8 +1,8 @@
-"""Training that is watched, and that goes on where it was interrupted.
+"""Training that judges each epoch and resumes from a checkpoint.
 
 After each epoch the network is judged on people that it does not train on. The best epoch is
-kept, the untouched beginning counting as epoch 0; the learning rate falls when nothing improves
-any more, and then the training ends. Everything that the next epoch depends on is written to one
+kept, the untouched network counting as epoch 0; the learning rate falls when the score no longer
+rises, and then the training ends. Everything that the next epoch depends on is written to one
 checkpoint file, atomically, so that a run that was killed ends in the same network as one that
 was not.
 """
@@ -10,7 +10,6 @@ was not.
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 import zipfile
@@ -26,23 +25,21 @@ import numpy.typing as npt
 from face_encode.errors import ModelFileError, TrainingError
 from face_encode.files import replacing
 
-Weights = list[npt.NDArray[Any]]
-
 
 @dataclass(frozen=True)
 class Schedule:
-    """When to slow down and when to stop.
+    """When to lower the learning rate, and when to stop.
 
     Attributes:
         epochs: The most epochs.
-        learning_rate: To begin with.
+        learning_rate: The first epoch's learning rate.
         patience: Epochs without improvement until the learning rate falls; after twice as many
             the training stops.
-        factor: What the learning rate is multiplied by then.
+        factor: Factor by which the learning rate falls.
         least_gain: By how much the score must rise above epoch 0 for an epoch to be kept.
         cosine: Whether the learning rate falls to 0 by a cosine over all epochs instead, and
-            none is left out: for so few epochs that waiting for a plateau would waste them.
-        keep_last: Whether the last epoch is kept, however it was judged: where the learning rate
+            none is left out: for trainings too short to wait for a plateau.
+        keep_last: Whether the last epoch is kept instead of the best: where the learning rate
             falls to 0 anyway, an earlier epoch that was judged better was lucky.
     """
 
@@ -54,31 +51,25 @@ class Schedule:
     cosine: bool = False
     keep_last: bool = False
 
-    def rate_behind(self, epoch: int, rate: float, waited: int) -> float:
-        """The learning rate of the next epoch.
-
-        Args:
-            epoch: How many are done.
-            rate: The last one's.
-            waited: Epochs since the score last rose.
-        """
+    def next_rate(self, epoch: int, rate: float, waited: int) -> float:
+        """The learning rate behind an epoch of this rate, ``waited`` after the score last rose."""
         if self.cosine:
             return self.learning_rate * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
         return rate * self.factor if waited and waited % self.patience == 0 else rate
 
-    def ends_behind(self, epoch: int, waited: int) -> bool:
-        """Whether that many epochs are enough."""
+    def is_over(self, epoch: int, waited: int) -> bool:
+        """Whether the training ends with this epoch."""
         return epoch >= self.epochs or (not self.cosine and waited >= 2 * self.patience)
 
 
 @dataclass
 class Progress:
-    """What is known of a run so far; all of it goes into the checkpoint.
+    """The state of a run, as its checkpoint holds it.
 
     Attributes:
-        rows: One line of the log for each epoch, epoch 0 being the untouched beginning.
+        rows: One line of the log for each epoch, epoch 0 being the untouched network.
         best_epoch: The epoch whose weights are kept.
-        best_score: Its score.
+        best_score: Score of the best epoch.
         waited: Epochs since the score last rose.
         finished: Whether the training came to its end.
     """
@@ -94,66 +85,41 @@ Judge = Callable[[], dict[str, float]]
 """Measures the network as it is now; ``score`` decides, and the rest is logged."""
 
 
-class Watch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Judges each epoch, keeps the best, lowers the learning rate, writes the checkpoint."""
+class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
+    """Judges each epoch, keeps the best, lowers the learning rate, writes log and checkpoint.
+
+    The checkpoint is ``name.npz`` in the folder, the log ``name.csv``. The run's key stands for
+    everything that the run depends on: a checkpoint with another key is ignored. ``say`` takes one
+    line about each epoch.
+    """
 
     def __init__(
         self,
         judge: Judge,
         schedule: Schedule,
-        checkpoint: Path,
-        log: Path,
+        folder: Path,
+        name: str,
         run_key: str,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Say how to judge, and where to write.
-
-        Args:
-            judge: Measures the network on people it does not train on.
-            schedule: When to slow down and stop.
-            checkpoint: The ``.npz`` file to write after each epoch.
-            log: The CSV file to write after each epoch.
-            run_key: What the run depends on; a checkpoint of another key is not taken up.
-            say: Told of each epoch, in a line.
-        """
         super().__init__()
         self.judge = judge
         self.schedule = schedule
-        self.checkpoint = checkpoint
-        self.log = log
+        self.path = folder / f"{name}.npz"
         self.run_key = run_key
         self.say = say
         self.progress = Progress()
-        self.best_weights: Weights = []
-
-    def resume(self, model: keras.Model) -> bool:
-        """Bring a compiled model to where the checkpoint left it; False where there is none."""
-        model.optimizer.build(model.trainable_variables)
-        try:
-            with np.load(self.checkpoint, allow_pickle=False) as stored:
-                state = json.loads(str(stored["state"]))
-                if state.pop("run_key") != self.run_key:
-                    return False
-                count = len(_state_of(model))
-                values = [stored[f"value{index}"] for index in range(count)]
-                best = [stored[f"best{index}"] for index in range(len(model.variables))]
-        # A checkpoint cannot be half written; whatever else is wrong with it, beginning anew is
-        # right, since nothing but time is lost.
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
-            return False
-        for variable, value in zip(_state_of(model), values, strict=True):
-            variable.assign(value)
-        self.progress = Progress(**state)
-        self.best_weights = best
-        return True
+        self.best_weights: list[npt.NDArray[Any]] = []
 
     def begin(self, model: keras.Model) -> None:
-        """Judge the untouched network as epoch 0."""
+        """Bring a compiled model to where the checkpoint left it, or judge it as epoch 0."""
+        model.optimizer.build(model.trainable_variables)
         self.set_model(model)
-        self._judge_epoch(0, {})
+        if not self._resume():
+            self._judge_epoch(0, {})
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Stop before a loss that is no number spoils the checkpoint."""
+        """Stop before a loss that is not finite spoils the checkpoint."""
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
             raise TrainingError(
@@ -166,29 +132,52 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         """Judge, decide, write."""
         self._judge_epoch(epoch + 1, dict(logs or {}))
 
-    def restore_best(self, model: keras.Model) -> None:
+    def restore_best(self) -> None:
         """Give the model the weights of the best epoch."""
-        for variable, value in zip(model.variables, self.best_weights, strict=True):
+        for variable, value in zip(self.model.variables, self.best_weights, strict=True):
             variable.assign(value)
 
+    def _state(self) -> list[Any]:
+        """Every variable that the next step depends on, in a fixed order."""
+        return [*self.model.variables, *self.model.optimizer.variables]
+
+    def _resume(self) -> bool:
+        """Take up the checkpoint; False where there is none of this run."""
+        variables, kept = self._state(), range(len(self.model.variables))
+        try:
+            with np.load(self.path, allow_pickle=False) as stored:
+                state = json.loads(str(stored["state"]))
+                if state.pop("run_key") != self.run_key:
+                    return False
+                values = [stored[f"value{index}"] for index in range(len(variables))]
+                best = [stored[f"best{index}"] for index in kept]
+        # A checkpoint is never half written. Where one is damaged otherwise, starting again is
+        # right: nothing but time is lost.
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+            return False
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        self.progress = Progress(**state)
+        self.best_weights = best
+        return True
+
     def _judge_epoch(self, epoch: int, logs: dict[str, float]) -> None:
-        optimizer = self.model.optimizer
+        optimizer, progress = self.model.optimizer, self.progress
+        rate = float(optimizer.learning_rate)
         judged = self.judge()
-        row = {"epoch": epoch, "learning_rate": float(optimizer.learning_rate), **logs, **judged}
-        progress = self.progress
+        row = {"epoch": epoch, "learning_rate": rate, **logs, **judged}
         progress.rows.append({name: float(value) for name, value in row.items()})
         bar = progress.best_score + (self.schedule.least_gain if progress.best_epoch == 0 else 0)
         if epoch == 0 or judged["score"] > bar:
             progress.best_epoch, progress.best_score, progress.waited = epoch, judged["score"], 0
-            self.best_weights = [keras.ops.convert_to_numpy(v) for v in self.model.variables]
+            self.best_weights = [variable.numpy() for variable in self.model.variables]
         else:
             progress.waited += 1
-        rate = float(optimizer.learning_rate)
-        next_rate = self.schedule.rate_behind(epoch, rate, progress.waited)
-        # An optimizer with a schedule of its own refuses to be told.
+        next_rate = self.schedule.next_rate(epoch, rate, progress.waited)
+        # An optimizer with a schedule of its own refuses to be set.
         if next_rate != rate:
             optimizer.learning_rate = next_rate
-        progress.finished = self.schedule.ends_behind(epoch, progress.waited)
+        progress.finished = self.schedule.is_over(epoch, progress.waited)
         self.model.stop_training = progress.finished
         self._write()
         loss = f", loss {row['loss']:.4f}" if "loss" in row else ""
@@ -197,81 +186,66 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         self.say(f"epoch {epoch}{loss}, score {judged['score']:.4f}")
 
     def _write(self) -> None:
-        with replacing(self.log, ModelFileError) as temporary:
-            temporary.write_text(_as_csv(self.progress.rows), "utf-8")
-        arrays = {
-            f"value{index}": keras.ops.convert_to_numpy(variable)
-            for index, variable in enumerate(_state_of(self.model))
-        }
+        rows = self.progress.rows
+        with (
+            replacing(self.path.with_suffix(".csv"), ModelFileError) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as log,
+        ):
+            writer = csv.DictWriter(log, list(dict.fromkeys(name for row in rows for name in row)))
+            writer.writeheader()
+            writer.writerows(rows)
+        arrays = {f"value{index}": variable.numpy() for index, variable in enumerate(self._state())}
         arrays |= {f"best{index}": value for index, value in enumerate(self.best_weights)}
         state = json.dumps({"run_key": self.run_key, **asdict(self.progress)})
-        with replacing(self.checkpoint, ModelFileError) as temporary:
+        with replacing(self.path, ModelFileError) as temporary:
             np.savez(temporary, allow_pickle=False, state=np.array(state), **arrays)
 
 
-def fit_watched(
+def fit_judged(
     model: keras.Model,
     batches: keras.utils.PyDataset,
-    watch: Watch,
+    checkpoint: Checkpoint,
     *,
     solve: Callable[[], None] | None = None,
-    verbose: int = 0,
 ) -> Progress:
-    """Train a compiled model, from its checkpoint where there is one; leave it at its best.
+    """Train a compiled model, resuming from its checkpoint if there is one.
 
-    Or at its last, where the schedule says so.
+    The model ends with the weights of its best epoch, or of its last, as the schedule says.
 
     Args:
         model: Compiled; its optimizer's learning rate is the schedule's.
-        batches: What to train on, with an ``epoch`` that its batches go by.
-        watch: Judges and writes.
-        solve: Takes the model part of the way without gradients; stands for the first epoch.
-        verbose: As for ``keras.Model.fit``.
+        batches: Training data, with an ``epoch`` that its batches depend on.
+        checkpoint: Judges and writes.
+        solve: Sets some of the weights without gradients; counts as the first epoch.
 
     Raises:
         TrainingError: The loss is no longer a number.
         ModelFileError: The log or the checkpoint cannot be written.
     """
-    if not watch.resume(model):
-        watch.begin(model)
-    if solve is not None and len(watch.progress.rows) == 1:
+    checkpoint.begin(model)
+    progress = checkpoint.progress
+    if solve is not None and len(progress.rows) == 1:
         solve()
-        watch.set_model(model)
-        watch.on_epoch_end(0)
-    done = len(watch.progress.rows) - 1
-    if not watch.progress.finished:
-        batches.epoch = done
+        checkpoint.on_epoch_end(0)
+    if not progress.finished:
+        batches.epoch = len(progress.rows) - 1
         model.fit(
             batches,
-            initial_epoch=done,
-            epochs=watch.schedule.epochs,
+            initial_epoch=batches.epoch,
+            epochs=checkpoint.schedule.epochs,
             # The batches are shuffled by their own seed.
             shuffle=False,
-            callbacks=[watch],
-            verbose=verbose,
+            callbacks=[checkpoint],
+            verbose=0,
         )
-    if not watch.schedule.keep_last:
-        watch.restore_best(model)
-    return watch.progress
+    if not checkpoint.schedule.keep_last:
+        checkpoint.restore_best()
+    return progress
 
 
 def without_xla() -> bool | Literal["auto"]:
-    """What ``compile`` is to be told of ``jit_compile``: on TensorFlow, to do without XLA.
+    """The value of ``jit_compile`` that leaves XLA out on TensorFlow.
 
     XLA does without oneDNN, which makes convolutions slower on a CPU.
     """
     return False if keras.backend.backend() == "tensorflow" else "auto"
-
-
-def _state_of(model: keras.Model) -> list[Any]:
-    """Every variable that the next step depends on, in a fixed order."""
-    return [*model.variables, *model.optimizer.variables]
-
-
-def _as_csv(rows: list[dict[str, float]]) -> str:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names)
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -12,49 +12,68 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from face_encode.terminal import exit_code_of
-from face_encode.training.augmentation import CONDITIONS
+from face_encode.training.augmentation import DEGRADATIONS
 
 if TYPE_CHECKING:
-    from face_encode.training.retraining import Retrained
-    from face_encode.training.verification import Verification
+    from face_encode.training.retraining import RetrainResult
 
-# With so many, the accuracy is known to about two points.
+# With this number of people, the accuracy is known to about two points.
 _FEW_PEOPLE = 50
 
 DESCRIPTION = (
     "Retrain the head of a face encoder on a folder with one sub-folder a person. The new head "
     "is kept only where it verifies held-out people better than the untouched encoder. The same "
-    "command goes on where an interrupted run stopped."
+    "command resumes an interrupted run."
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the script.
-
-    Args:
-        arguments: The words behind the script's name; None takes the program's own.
+    """Run the script on arguments, None for the program's own.
 
     Returns:
-        0 done; 1 an error of ours, told in one line on standard error; 130 interrupted.
+        0 done; 1 an error of ours, printed in one line on standard error; 130 interrupted.
     """
-    parser = argparse.ArgumentParser("python -m face_encode.training.head", description=DESCRIPTION)
+    return run_script("head", DESCRIPTION, add_arguments, run, arguments)
+
+
+def run_script(
+    name: str,
+    description: str,
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    run: Callable[[argparse.Namespace], int],
+    arguments: Sequence[str] | None,
+) -> int:
+    """Parse the arguments of a training script and run it; its exit code."""
+    program = f"python -m face_encode.training.{name}"
+    parser = argparse.ArgumentParser(program, description=description)
     add_arguments(parser)
     options = parser.parse_args(arguments)
-    return exit_code_of(
-        lambda: run(options), interrupted="interrupted; the same command goes on from here"
+    interrupted = "interrupted; the same command resumes from here"
+    return exit_code_of(lambda: run(options), interrupted=interrupted)
+
+
+def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of every training script to a parser."""
+    add = parser.add_argument
+    add("data", metavar="PEOPLE_DIR", type=Path, help="a folder with a sub-folder a person")
+    add("-o", "--output", metavar="FILE.keras", type=Path, required=True, help="what to write")
+    add(
+        "--detector",
+        metavar="NAME",
+        help="what finds the faces, as face-encode models lists (default: dlib)",
     )
+    add("--quiet", action="store_true", help="print the result only")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the script's arguments to a parser."""
+    add_shared_arguments(parser)
     add = parser.add_argument
-    add("data", metavar="PEOPLE_DIR", type=Path, help="a folder with a sub-folder a person")
-    add("-o", "--output", metavar="FILE.keras", type=Path, required=True, help="what to write")
     add(
         "--backbone",
         metavar="NAME|FILE.keras",
@@ -69,13 +88,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="other people to report on (default: a fifth of PEOPLE_DIR's people)",
     )
     add(
-        "--detector",
-        metavar="NAME",
-        help="what finds the faces, as face-encode models lists (default: dlib)",
-    )
-    add(
         "--condition",
-        choices=sorted(CONDITIONS),
+        choices=sorted(DEGRADATIONS),
         help="train and test for a harder condition, made from the photos: without colour, from "
         "photos of 32x32 pixels, or with the lower face covered",
     )
@@ -93,79 +107,69 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--unfreeze-epochs", metavar="N", type=int, default=8, help="epochs of that (default: 8)")
     add("--unfreeze-learning-rate", metavar="X", type=float, default=1e-4, help="default: 0.0001")
     add("--seed", metavar="N", type=int, default=0, help="same seed, same result (default: 0)")
-    add("--quiet", action="store_true", help="print the result only")
+
+
+def print_unless(quiet: bool) -> Callable[[str], None]:
+    """A function that prints a line on standard error, or with ``quiet`` does nothing."""
+    return lambda line: None if quiet else print(line, file=sys.stderr, flush=True)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do what the parsed arguments say; 0 when done.
-
-    Raises:
-        FaceEncodeError: Whatever stands in the way.
-    """
+    """Retrain as the parsed arguments say; 0 when done."""
     from face_encode.detectors.registry import load_detector
     from face_encode.training.backbones import open_backbone
     from face_encode.training.fitting import Schedule
     from face_encode.training.report import check_extra, draw_report, write_events
-    from face_encode.training.retraining import Retraining, retrain
+    from face_encode.training.retraining import RetrainConfig, retrain
 
     check_extra()
-    work = Retraining(
+    config = RetrainConfig(
         data=options.data,
         output=options.output,
         test_data=options.test_dir,
         condition=options.condition,
         loss=options.loss,
         views=options.views,
-        schedule=Schedule(epochs=options.epochs, learning_rate=options.learning_rate),
+        schedule=Schedule(options.epochs, options.learning_rate),
         unfreeze=options.unfreeze,
         whole_schedule=Schedule(
-            epochs=options.unfreeze_epochs,
-            learning_rate=options.unfreeze_learning_rate,
-            cosine=True,
+            options.unfreeze_epochs, options.unfreeze_learning_rate, cosine=True
         ),
         false_match_rate=options.far,
         embedding_size=options.embedding_size,
         seed=options.seed,
     )
-
-    def say(line: str) -> None:
-        if not options.quiet:
-            print(line, file=sys.stderr, flush=True)
-
     result = retrain(
-        work,
+        config,
         open_backbone(options.backbone, options.weights),
         load_detector(options.detector),
         progress=not options.quiet,
-        say=say,
+        say=print_unless(options.quiet),
     )
     stages = {"head": result.head}
     if result.whole is not None:
         stages["whole-network"] = result.whole
-    write_events(work.run_folder / "events", stages)
+    write_events(config.run_folder / "events", stages)
     threshold = result.encoder.contract.threshold
-    picture = work.run_folder / "report.png"
+    picture = config.run_folder / "report.png"
     draw_report(picture, stages, result.before, result.after, result.scores, threshold)
     print(format_result(result))
-    print(f"\nencoder:  {work.output}\npicture:  {picture}")
+    print(f"\nencoder:  {config.output}\npicture:  {picture}")
     return 0
 
 
-def format_result(result: Retrained) -> str:
+def format_result(result: RetrainResult) -> str:
     """The numbers before and after, as text."""
-
-    def row(name: str, of: Verification) -> str:
-        return f"{name:<8}{of.accuracy:>10.2%}{of.auc:>10.5f}{of.tar_at_far:>14.2%}"
-
     before, after = result.before, result.after
     contract = result.encoder.contract
-    header = f"{'':<8}{'accuracy':>10}{'AUC':>10}{f'TAR@FAR {after.far:.0e}':>14}"
     lines = [
         f"held-out people, {before.pairs:,} pairs "
         f"(standard error of the accuracy {before.standard_error:.2%}):",
-        header,
-        row("before", before),
-        row("after", after),
+        f"{'':<8}{'accuracy':>10}{'AUC':>10}{f'TAR@FAR {after.far:.0e}':>14}",
+        *(
+            f"{name:<8}{of.accuracy:>10.2%}{of.auc:>10.5f}{of.tar_at_far:>14.2%}"
+            for name, of in (("before", before), ("after", after))
+        ),
         f"threshold {contract.threshold:.4f}, calibrated for a false match rate of "
         f"{contract.false_match_rate:.0e} on other people; accuracy here at this threshold "
         f"{after.accuracy_at_threshold:.2%}",
@@ -175,8 +179,7 @@ def format_result(result: Retrained) -> str:
             f"{result.people[2]} people to report on are too few to say how good the encoder is: "
             f"take {_FEW_PEOPLE} or more"
         )
-    kept = result.head.best_epoch or (result.whole is not None and result.whole.best_epoch)
-    if not kept:
+    if not (result.head.best_epoch or (result.whole is not None and result.whole.best_epoch)):
         lines.append(
             "no epoch verified people better than the untouched encoder beyond chance: its "
             "embedding is kept as it was, with the new threshold"

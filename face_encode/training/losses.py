@@ -1,7 +1,8 @@
-"""Losses over a batch of embeddings and the people on the photos.
+"""Losses over a batch of embeddings, and the mining of triplets within it.
 
-Each is a plain ``keras.losses.Loss``: compile any embedding network with it and ``fit`` it on
-batches of (images, people) that hold several photos of each person.
+Each loss is a plain ``keras.losses.Loss``: compile any embedding network with it and ``fit`` it on
+batches of images and targets. The targets are the people, of whom a batch holds several photos
+each; those of ``DistillationLoss`` are a teacher's embeddings.
 """
 
 from __future__ import annotations
@@ -31,14 +32,7 @@ class MinedTriplets(NamedTuple):
 
 
 def squared_distances(embeddings: Any) -> Any:
-    """Squared Euclidean distances between all embeddings of a batch.
-
-    Args:
-        embeddings: float ``(N, D)``, L2-normalised or not.
-
-    Returns:
-        ``(N, N)``, at least 0, and 0 on the diagonal.
-    """
+    """Squared Euclidean distances ``(N, N)`` between embeddings ``(N, D)``, at least 0."""
     products = ops.matmul(embeddings, ops.transpose(embeddings))
     squares = ops.diagonal(products)
     # The product form saves the (N, N, D) differences; rounding may push it below 0.
@@ -46,44 +40,35 @@ def squared_distances(embeddings: Any) -> Any:
 
 
 def batch_hard(distances: Any, people: Any) -> MinedTriplets:
-    """The farthest positive and the nearest negative of each anchor.
+    """Mine the farthest positive and the nearest negative of each anchor: N triplets.
 
-    Args:
-        distances: float ``(N, N)``, from :func:`squared_distances`.
-        people: int ``(N,)``, who is on each photo.
-
-    Returns:
-        N triplets, one an anchor.
+    Takes squared distances ``(N, N)`` and the people, int ``(N,)`` or ``(N, 1)``.
     """
     positive, negative = _pair_masks(people)
-    infinity = _beyond(distances)
+    # Not infinity, so that no gradient becomes NaN.
+    beyond = ops.max(distances) + 1
     return MinedTriplets(
-        ops.max(ops.where(positive, distances, -infinity), axis=1),
-        ops.min(ops.where(negative, distances, infinity), axis=1),
+        ops.max(ops.where(positive, distances, -beyond), axis=1),
+        ops.min(ops.where(negative, distances, beyond), axis=1),
         ops.logical_and(ops.any(positive, axis=1), ops.any(negative, axis=1)),
     )
 
 
 def batch_semi_hard(distances: Any, people: Any) -> MinedTriplets:
-    """For each anchor and positive the nearest negative that is farther than the positive.
+    """Mine, for each anchor and positive, the nearest negative that is farther than the positive.
 
     Where every negative is nearer than the positive, the farthest of them is taken: the least
     hard, because the hardest ones let the training collapse early on (FaceNet, section 3.2).
-
-    Args:
-        distances: float ``(N, N)``, from :func:`squared_distances`.
-        people: int ``(N,)``, who is on each photo.
-
-    Returns:
-        N * N triplets, one for each ordered pair; valid are those of one person's two photos.
+    Takes squared distances ``(N, N)`` and the people, int ``(N,)`` or ``(N, 1)``; gives N * N
+    triplets, one for each ordered pair, valid where that is two photos of one person.
     """
     positive, negative = _pair_masks(people)
-    infinity = _beyond(distances)
+    beyond = ops.max(distances) + 1
     # Axes: anchor, positive, candidate negative.
     candidates = distances[:, None, :]
     farther = ops.logical_and(negative[:, None, :], candidates > distances[:, :, None])
-    nearest_farther = ops.min(ops.where(farther, candidates, infinity), axis=2)
-    farthest = ops.max(ops.where(negative, distances, -infinity), axis=1)
+    nearest_farther = ops.min(ops.where(farther, candidates, beyond), axis=2)
+    farthest = ops.max(ops.where(negative, distances, -beyond), axis=1)
     chosen = ops.where(ops.any(farther, axis=2), nearest_farther, farthest[:, None])
     is_valid = ops.logical_and(positive, ops.any(negative, axis=1)[:, None])
     return MinedTriplets(
@@ -91,34 +76,30 @@ def batch_semi_hard(distances: Any, people: Any) -> MinedTriplets:
     )
 
 
-def _pair_masks(people: Any) -> tuple[Any, Any]:
-    """Boolean ``(N, N)``: pairs of two photos of one person, and pairs of two people."""
-    people = ops.reshape(people, (-1,))
-    same = ops.equal(people[:, None], people[None, :])
-    itself = ops.eye(ops.shape(people)[0], dtype="bool")
-    return ops.logical_and(same, ops.logical_not(itself)), ops.logical_not(same)
-
-
-def _beyond(distances: Any) -> Any:
-    """A number beyond every distance; finite, so that no gradient becomes NaN."""
-    return ops.max(distances) + 1
-
-
-__all__ = ["MinedTripletLoss", "MultiSimilarityLoss", "TeacherLoss"]
-
 _MINERS = {"semi_hard": batch_semi_hard, "hard": batch_hard}
 
 
+class _ConfiguredLoss(keras.losses.Loss):  # type: ignore[misc]
+    """A loss that is rebuilt from the attributes of these names."""
+
+    _settings: tuple[str, ...]
+
+    def get_config(self) -> dict[str, Any]:
+        """The loss's own arguments, and those of every Keras loss."""
+        return {**super().get_config(), **{name: getattr(self, name) for name in self._settings}}
+
+
 @keras.saving.register_keras_serializable(package="face_encode", name="MinedTripletLoss")
-class MinedTripletLoss(keras.losses.Loss):  # type: ignore[misc]
+class MinedTripletLoss(_ConfiguredLoss):
     """The triplet loss over triplets mined within the batch."""
+
+    _settings = ("margin", "mining", "normalize")
 
     def __init__(
         self,
         margin: float = 0.2,
         mining: Literal["semi_hard", "hard"] = "semi_hard",
         normalize: bool = True,
-        name: str = "mined_triplet_loss",
         **keywords: Any,
     ) -> None:
         """Choose margin and rule.
@@ -126,19 +107,19 @@ class MinedTripletLoss(keras.losses.Loss):  # type: ignore[misc]
         Args:
             margin: By how much a negative is to be farther than the positive, as a squared
                 distance; on normalised embeddings those lie within 0..4.
-            mining: ``"semi_hard"`` or ``"hard"``: see :mod:`face_encode.training.losses`.
+            mining: ``"semi_hard"`` or ``"hard"``: ``batch_semi_hard``, ``batch_hard``.
             normalize: Whether embeddings are scaled to length 1 first.
-            name: As for every Keras loss.
             **keywords: As for every Keras loss.
 
         Raises:
             InputError: The margin is not above 0, or the rule is unknown.
         """
+        # `not >`, here and below, so that NaN is refused.
         if not margin > 0:
             raise InputError(f"the margin is a number above 0. Received: {margin}")
         if mining not in _MINERS:
             raise InputError(f"mining is one of {sorted(_MINERS)}. Received: {mining!r}")
-        super().__init__(name=name, **keywords)
+        super().__init__(**keywords)
         self.margin = margin
         self.mining = mining
         self.normalize = normalize
@@ -146,9 +127,7 @@ class MinedTripletLoss(keras.losses.Loss):  # type: ignore[misc]
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """The mean over the batch's valid triplets; 0 where it has none.
 
-        Args:
-            y_true: int ``(N,)`` or ``(N, 1)``, the people.
-            y_pred: float ``(N, D)``, the embeddings.
+        Takes the people, int ``(N,)`` or ``(N, 1)``, and their embeddings, float ``(N, D)``.
         """
         embeddings = ops.normalize(y_pred, axis=-1) if self.normalize else y_pred
         triplets = _MINERS[self.mining](squared_distances(embeddings), y_true)
@@ -156,24 +135,17 @@ class MinedTripletLoss(keras.losses.Loss):  # type: ignore[misc]
         valid = ops.cast(triplets.is_valid, losses.dtype)
         return ops.sum(losses * valid) / ops.maximum(ops.sum(valid), 1)
 
-    def get_config(self) -> dict[str, Any]:
-        """What rebuilds the loss."""
-        return {
-            **super().get_config(),
-            "margin": self.margin,
-            "mining": self.mining,
-            "normalize": self.normalize,
-        }
-
 
 @keras.saving.register_keras_serializable(package="face_encode", name="MultiSimilarityLoss")
-class MultiSimilarityLoss(keras.losses.Loss):  # type: ignore[misc]
-    """The multi-similarity loss: every informative pair of the batch, weighed by its hardness.
+class MultiSimilarityLoss(_ConfiguredLoss):
+    """The multi-similarity loss: every informative pair of the batch, weighted by its hardness.
 
     Wang, Han, Huang, Dong and Scott, "Multi-Similarity Loss with General Pair Weighting for Deep
     Metric Learning", 2019, https://arxiv.org/abs/1904.06627, equations 11 to 13. Works on cosine
     similarity, so the length of the embeddings does not matter.
     """
+
+    _settings = ("positive_scale", "negative_scale", "threshold", "margin")
 
     def __init__(
         self,
@@ -181,18 +153,16 @@ class MultiSimilarityLoss(keras.losses.Loss):  # type: ignore[misc]
         negative_scale: float = 50.0,
         threshold: float = 0.5,
         margin: float = 0.1,
-        name: str = "multi_similarity_loss",
         **keywords: Any,
     ) -> None:
         """Choose the constants; the paper's are the default.
 
         Args:
-            positive_scale: The paper's alpha: how sharply unlike positives weigh more.
-            negative_scale: The paper's beta: how sharply similar negatives weigh more.
+            positive_scale: The paper's alpha: how sharply the weight of dissimilar positives grows.
+            negative_scale: The paper's beta: how sharply the weight of similar negatives grows.
             threshold: The paper's lambda: similarity at which a pair weighs little, within -1..1.
             margin: The paper's epsilon: a pair counts when it comes within this of being on
                 the wrong side of the anchor's hardest opposite pair.
-            name: As for every Keras loss.
             **keywords: As for every Keras loss.
 
         Raises:
@@ -204,78 +174,59 @@ class MultiSimilarityLoss(keras.losses.Loss):  # type: ignore[misc]
             )
         if not -1 <= threshold <= 1:
             raise InputError(f"the threshold is a cosine, -1..1. Received: {threshold}")
-        super().__init__(name=name, **keywords)
+        super().__init__(**keywords)
         self.positive_scale = positive_scale
         self.negative_scale = negative_scale
         self.threshold = threshold
         self.margin = margin
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """The loss of each anchor.
+        """The loss ``(N,)`` of each anchor; 0 for an anchor without an informative pair.
 
-        Args:
-            y_true: int ``(N,)`` or ``(N, 1)``, the people.
-            y_pred: float ``(N, D)``, the embeddings.
-
-        Returns:
-            ``(N,)``; 0 for an anchor without an informative pair.
+        Takes the people, int ``(N,)`` or ``(N, 1)``, and their embeddings, float ``(N, D)``.
         """
-        embeddings = ops.normalize(y_pred, axis=-1)
-        similarity = ops.matmul(embeddings, ops.transpose(embeddings))
-        people = ops.reshape(y_true, (-1,))
-        same = ops.equal(people[:, None], people[None, :])
-        itself = ops.eye(ops.shape(people)[0], dtype="bool")
-        positive = ops.logical_and(same, ops.logical_not(itself))
-        negative = ops.logical_not(same)
+        similarity = _cosines(y_pred)
+        positive, negative = _pair_masks(y_true)
         # Any cosine lies within -1..1: 2 stands for "no such pair".
         hardest_positive = ops.min(ops.where(positive, similarity, 2.0), axis=1, keepdims=True)
         hardest_negative = ops.max(ops.where(negative, similarity, -2.0), axis=1, keepdims=True)
         positive = ops.logical_and(positive, similarity - self.margin < hardest_negative)
         negative = ops.logical_and(negative, similarity + self.margin > hardest_positive)
-        return (
-            _soft_sum(-self.positive_scale * (similarity - self.threshold), positive)
-            / self.positive_scale
-            + _soft_sum(self.negative_scale * (similarity - self.threshold), negative)
-            / self.negative_scale
-        )
 
-    def get_config(self) -> dict[str, Any]:
-        """What rebuilds the loss."""
-        return {
-            **super().get_config(),
-            "positive_scale": self.positive_scale,
-            "negative_scale": self.negative_scale,
-            "threshold": self.threshold,
-            "margin": self.margin,
-        }
+        def part(scale: float, pairs: Any) -> Any:
+            """``log(1 + sum(exp))`` over the informative pairs of each anchor."""
+            terms = ops.exp(scale * (similarity - self.threshold))
+            return ops.log1p(ops.sum(terms * ops.cast(pairs, terms.dtype), axis=1)) / abs(scale)
+
+        return part(-self.positive_scale, positive) + part(self.negative_scale, negative)
 
 
-@keras.saving.register_keras_serializable(package="face_encode", name="TeacherLoss")
-class TeacherLoss(keras.losses.Loss):  # type: ignore[misc]
-    """Regression on a teacher's embeddings, and on how similar the teacher finds two photos.
+@keras.saving.register_keras_serializable(package="face_encode", name="DistillationLoss")
+class DistillationLoss(_ConfiguredLoss):
+    """Regression on a teacher's embeddings, and on the similarities between them.
 
     The mean squared error, plus a weight times the mean squared difference of the batch's two
     matrices of cosines (Park, Kim, Lu and Cho, "Relational Knowledge Distillation", 2019,
-    https://arxiv.org/abs/1904.05068, gives the idea): verification lives on the cosines.
-    Embeddings of faces share a large mean, beside which their differences are small; say it,
-    and both terms see the differences.
+    https://arxiv.org/abs/1904.05068, gives the idea): verification rests on the cosines.
+    Embeddings of faces share a large mean, beside which their differences are small; both terms
+    are taken of the embeddings without that mean.
     """
+
+    _settings = ("mean", "scale", "relation_weight")
 
     def __init__(
         self,
         mean: float | Sequence[float] = 0.0,
         scale: float = 1.0,
         relation_weight: float = 10.0,
-        name: str = "teacher_loss",
         **keywords: Any,
     ) -> None:
-        """Say what is common to the teacher's embeddings.
+        """Take the teacher's statistics and the weight of the cosines.
 
         Args:
-            mean: Their mean, D numbers, or one for all.
+            mean: Mean of the teacher's embeddings, D numbers, or one for all.
             scale: Their standard deviation about it, one number for all.
             relation_weight: Weight of the cosines, at least 0.
-            name: As for every Keras loss.
             **keywords: As for every Keras loss.
 
         Raises:
@@ -286,18 +237,13 @@ class TeacherLoss(keras.losses.Loss):  # type: ignore[misc]
                 "the scale is a number above 0, the weight at least 0. "
                 f"Received: {scale}, {relation_weight}"
             )
-        super().__init__(name=name, **keywords)
+        super().__init__(**keywords)
         self.mean = mean
         self.scale = scale
         self.relation_weight = relation_weight
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """The loss of the batch.
-
-        Args:
-            y_true: float ``(N, D)``, the teacher's embeddings.
-            y_pred: float ``(N, D)``, the student's.
-        """
+        """The loss of the teacher's and the student's embeddings, both float ``(N, D)``."""
         teacher = (y_true - ops.cast(self.mean, y_true.dtype)) / self.scale
         student = (y_pred - ops.cast(self.mean, y_pred.dtype)) / self.scale
         loss = ops.mean(ops.square(student - teacher))
@@ -306,23 +252,16 @@ class TeacherLoss(keras.losses.Loss):  # type: ignore[misc]
             loss = loss + self.relation_weight * ops.mean(ops.square(difference))
         return loss
 
-    def get_config(self) -> dict[str, Any]:
-        """What rebuilds the loss."""
-        return {
-            **super().get_config(),
-            "mean": self.mean,
-            "scale": self.scale,
-            "relation_weight": self.relation_weight,
-        }
+
+def _pair_masks(people: Any) -> tuple[Any, Any]:
+    """Boolean ``(N, N)``: pairs of two photos of one person, and pairs of two people."""
+    people = ops.reshape(people, (-1,))
+    same = ops.equal(people[:, None], people[None, :])
+    itself = ops.eye(ops.shape(people)[0], dtype="bool")
+    return ops.logical_and(same, ops.logical_not(itself)), ops.logical_not(same)
 
 
 def _cosines(embeddings: Any) -> Any:
     """Cosine similarities within a batch, ``(N, N)``."""
     unit = ops.normalize(embeddings, axis=-1)
     return ops.matmul(unit, ops.transpose(unit))
-
-
-def _soft_sum(exponents: Any, mask: Any) -> Any:
-    """``log(1 + sum(exp(exponents)))`` over the masked entries of each row."""
-    terms = ops.exp(exponents) * ops.cast(mask, exponents.dtype)
-    return ops.log1p(ops.sum(terms, axis=1))

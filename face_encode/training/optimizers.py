@@ -1,10 +1,11 @@
-"""Muon: momentum whose matrices are made orthogonal before each step.
+"""Optimizers: Muon, and the learning rate of a training in several stages.
 
-Jordan and others, "Muon: An optimizer for hidden layers in neural networks", 2024,
-https://kellerjordan.github.io/posts/muon/; the size of the step is that of Liu and others, "Muon
-is Scalable for LLM Training", 2025, https://arxiv.org/abs/2502.16982, with which AdamW's learning
-rates and weight decay suit it too. Keras has a Muon of its own, which leaves convolutions to AdamW;
-here they are taken as matrices from all inputs of a place to the channels.
+Muon is momentum whose matrices are made orthogonal before each step: Jordan and others, "Muon: An
+optimizer for hidden layers in neural networks", 2024, https://kellerjordan.github.io/posts/muon/.
+The size of the step is that of Liu and others, "Muon is Scalable for LLM Training", 2025,
+https://arxiv.org/abs/2502.16982, with which AdamW's learning rates and weight decay suit it too.
+Keras' own Muon leaves convolutions to AdamW; here their kernels are taken as matrices, from all
+inputs of a place to the channels.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from typing import Any
 import keras
 from keras import ops
 
-# The quintic whose iteration drives all singular values towards 1, quickly if not exactly (Jordan).
+# Coefficients of the quintic whose iteration brings all singular values near 1 (Jordan).
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 _ITERATIONS = 5
-# So large is the root mean square of AdamW's updates, in units of the learning rate (Liu).
+# Root mean square of AdamW's updates, in units of the learning rate (Liu).
 _ADAMW_UPDATE = 0.2
 
 
@@ -35,25 +36,21 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]
         epsilon: float = 1e-7,
         weight_decay: float | None = None,
         exclude: tuple[str, ...] = ("embedding",),
-        name: str = "muon",
         **keywords: Any,
     ) -> None:
         """Choose the constants.
 
         Args:
             learning_rate: A number or a schedule, of the size that suits AdamW.
-            momentum: Of Muon.
+            momentum: Muon's momentum.
             beta_1: Adam's momentum.
-            beta_2: Adam's share of the former squares.
-            epsilon: Keeps Adam from dividing by 0.
+            beta_2: Adam's decay of the mean squares.
+            epsilon: Added to Adam's divisor, so that it is never 0.
             weight_decay: As for AdamW.
-            exclude: Layers whose kernel is left to Adam: the last one's should be.
-            name: As for every Keras optimizer.
+            exclude: Names of the layers whose kernel is left to Adam; the last layer belongs here.
             **keywords: As for every Keras optimizer.
         """
-        super().__init__(
-            learning_rate=learning_rate, weight_decay=weight_decay, name=name, **keywords
-        )
+        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, **keywords)
         self.momentum = momentum
         self.beta_1 = beta_1
         self.beta_2 = beta_2
@@ -61,20 +58,21 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]
         self.exclude = tuple(exclude)
 
     def build(self, variables: list[Any]) -> None:
-        """Make the state: a momentum for each variable, mean squares for Adam's."""
+        """Create the state: a momentum for each variable, and mean squares for Adam's."""
         if self.built:
             return
         super().build(variables)
         self.momenta = self.add_optimizer_variables(variables, "momentum")
         self.squares = [
             None
-            if self._is_hidden_kernel(variable)
+            if len(variable.shape) >= 2
+            and not any(f"{part}/" in f"{variable.path}/" for part in self.exclude)
             else self.add_variable_from_reference(variable, name="square")
             for variable in variables
         ]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Move one variable."""
+        """Update one variable."""
         index = self._get_variable_index(variable)
         rate = ops.cast(learning_rate, variable.dtype)
         gradient = ops.cast(gradient, variable.dtype)
@@ -96,32 +94,17 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]
         self.assign_sub(variable, rate * mean / (deviation + self.epsilon))
 
     def get_config(self) -> dict[str, Any]:
-        """What rebuilds the optimizer."""
-        return {
-            **super().get_config(),
-            "momentum": self.momentum,
-            "beta_1": self.beta_1,
-            "beta_2": self.beta_2,
-            "epsilon": self.epsilon,
-            "exclude": self.exclude,
-        }
-
-    def _is_hidden_kernel(self, variable: Any) -> bool:
-        named = any(f"{part}/" in f"{variable.path}/" for part in self.exclude)
-        return len(variable.shape) >= 2 and not named
+        """The arguments that rebuild the optimizer."""
+        names = ("momentum", "beta_1", "beta_2", "epsilon", "exclude")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 def orthogonal(matrix: Any) -> Any:
-    """The matrix with its singular values brought near 1, by Newton and Schulz's iteration.
+    """Bring the singular values of a matrix near 1, by Newton and Schulz's iteration.
 
-    It is run on the smaller of the two Gram matrices, which gives the same result for less work:
-    each step multiplies the matrix by a polynomial of its Gram matrix.
-
-    Args:
-        matrix: float ``(m, n)``.
-
-    Returns:
-        ``(m, n)``; singular values between about 0.7 and 1.2, except those that were tiny.
+    Each step multiplies the matrix, float ``(m, n)``, by a polynomial of its Gram matrix. The
+    iteration runs on the smaller of the two Gram matrices, which gives the same result for less
+    work. The singular values end between about 0.7 and 1.2, except those that were tiny.
     """
     is_wide = matrix.shape[0] < matrix.shape[1]
     tall = ops.transpose(matrix) if is_wide else matrix
@@ -140,17 +123,17 @@ def orthogonal(matrix: Any) -> Any:
 _WARM_UP_SHARE = 0.03
 
 
-@keras.saving.register_keras_serializable(package="face_encode", name="OneCosine")
-class OneCosine(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
-    """A warm-up and one cosine to 0 over all stages, of which this is the part of one."""
+@keras.saving.register_keras_serializable(package="face_encode", name="CosineOverStages")
+class CosineOverStages(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+    """One stage's part of a warm-up and one cosine to 0 over all stages."""
 
     def __init__(self, highest: float, steps: int, done: int = 0) -> None:
-        """Say where in the whole this stage lies.
+        """Place a stage in the whole.
 
         Args:
             highest: The learning rate behind the warm-up.
-            steps: Of all stages.
-            done: Steps of the stages before this one.
+            steps: Number of steps of all stages.
+            done: Number of steps of the stages before this one.
         """
         super().__init__()
         self.highest = highest
@@ -164,5 +147,5 @@ class OneCosine(keras.optimizers.schedules.LearningRateSchedule):  # type: ignor
         return self.highest * ops.minimum(place / _WARM_UP_SHARE, 1.0) * cosine
 
     def get_config(self) -> dict[str, Any]:
-        """What rebuilds the schedule."""
+        """The arguments that rebuild the schedule."""
         return {"highest": self.highest, "steps": self.steps, "done": self.done}

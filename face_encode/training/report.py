@@ -1,10 +1,9 @@
-"""What a training run leaves behind for people to look at: a picture and TensorBoard events."""
+"""Report of a training run for people: a picture and TensorBoard events."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +15,7 @@ from face_encode.training.verification import Verification
 
 
 def check_extra() -> None:
-    """Refuse to begin a run whose report could not be written.
-
-    Raises:
-        MissingExtraError: matplotlib or tensorboard is not installed.
-    """
+    """Raise MissingExtraError before a run whose report could not be written."""
     for module in ("matplotlib", "tensorboard"):
         if find_spec(module) is None:
             raise MissingExtraError(
@@ -29,14 +24,10 @@ def check_extra() -> None:
 
 
 def write_events(folder: Path, stages: dict[str, Progress]) -> None:
-    """Write the epochs of each stage as TensorBoard events.
-
-    Args:
-        folder: Where to, one sub-folder a stage; events of an earlier run there are replaced.
-        stages: Name of a stage -> its epochs.
+    """Write the epochs of each stage as TensorBoard events, in place of an earlier run's.
 
     Raises:
-        ModelFileError: They cannot be written.
+        ModelFileError: The events cannot be written.
     """
     from tensorboard.summary import Writer
 
@@ -65,17 +56,11 @@ def draw_report(
 ) -> None:
     """Draw the loss, the accuracy on the people chosen by, and the scores before and after.
 
-    Args:
-        path: The ``.png`` file to write.
-        stages: Name of a stage -> its epochs.
-        before: The untouched encoder on the test people.
-        after: The finished one.
-        scores: Cosine similarities before and after, ``(M,)`` each, and whether a pair is one
-            person, ``(M,)``.
-        threshold: The finished encoder's.
+    The scores are the cosine similarities of the test pairs before and after, ``(M,)`` each, and
+    whether a pair is one person, ``(M,)``. The file is a PNG.
 
     Raises:
-        ModelFileError: It cannot be written.
+        ModelFileError: The picture cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -84,39 +69,31 @@ def draw_report(
     figure = Figure(figsize=(11, 7), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     (loss_axes, score_axes), (before_axes, after_axes) = figure.subplots(2, 2)
-    _draw_epochs(loss_axes, stages, "loss", "Loss, training")
-    _draw_epochs(score_axes, stages, "score", "Accuracy, people chosen by")
+    for axes, column, title in (
+        (loss_axes, "loss", "Loss, training"),
+        (score_axes, "score", "Accuracy, people chosen by"),
+    ):
+        for stage, progress in stages.items():
+            rows = [row for row in progress.rows if column in row]
+            epochs, numbers = [row["epoch"] for row in rows], [row[column] for row in rows]
+            label = f"{stage} (kept: epoch {progress.best_epoch})"
+            axes.plot(epochs, numbers, marker=".", label=label)
+        axes.set_title(title)
+        axes.set_xlabel("epoch")
+        axes.legend()
     similarities_before, similarities_after, same = scores
     for axes, title, values, result in (
         (before_axes, "Before", similarities_before, before),
         (after_axes, "After", similarities_after, after),
     ):
-        _draw_scores(axes, values, same)
+        bins = np.linspace(values.min(), values.max(), 60).tolist()
+        for kind, label in ((True, "one person"), (False, "two people")):
+            axes.hist(values[same == kind], bins, density=True, alpha=0.6, label=label)
         axes.set_title(f"{title}: accuracy {result.accuracy:.2%}, AUC {result.auc:.4f}")
+        axes.set_xlabel("cosine similarity")
+        axes.set_yticks([])
+        axes.legend()
     after_axes.axvline(threshold, color="black", linestyle="--", label="threshold")
     after_axes.legend()
     with replacing(path, ModelFileError) as temporary:
         canvas.print_figure(str(temporary), format="png")
-
-
-def _draw_epochs(axes: Any, stages: dict[str, Progress], column: str, title: str) -> None:
-    for stage, progress in stages.items():
-        rows = [row for row in progress.rows if column in row]
-        axes.plot(
-            [row["epoch"] for row in rows],
-            [row[column] for row in rows],
-            marker=".",
-            label=f"{stage} (kept: epoch {progress.best_epoch})",
-        )
-    axes.set_title(title)
-    axes.set_xlabel("epoch")
-    axes.legend()
-
-
-def _draw_scores(axes: Any, values: npt.NDArray[np.float64], same: npt.NDArray[np.bool_]) -> None:
-    bins = np.linspace(values.min(), values.max(), 60).tolist()
-    for kind, label in ((True, "one person"), (False, "two people")):
-        axes.hist(values[same == kind], bins, density=True, alpha=0.6, label=label)
-    axes.set_xlabel("cosine similarity")
-    axes.set_yticks([])
-    axes.legend()

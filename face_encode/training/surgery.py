@@ -1,13 +1,13 @@
-"""Rewriting a trained network as another one that computes the same.
+"""Network surgery: rewrite a trained network as another one that computes the same.
 
 All operations work on chains, networks whose layers follow one another without branches, as
-:func:`face_encode.encoders.vgg16.vgg_embedding` builds them.
+``face_encode.encoders.vgg16.vgg_embedding`` builds them.
 """
 
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -15,56 +15,44 @@ import numpy.typing as npt
 
 from face_encode.errors import InputError
 
-_BatchNormalization = keras.layers.BatchNormalization
+# A layer to copy, the copy's configuration, and its weights.
+_Part: TypeAlias = tuple[keras.layers.Layer, dict[str, Any], list[npt.NDArray[Any]]]
 
 
 def fold_batch_normalization(model: keras.Model) -> keras.Model:
     """Fold each batch normalisation into the linear convolution or dense layer before it.
 
     At inference both are affine, so one layer computes what two did; an activation layer behind
-    them is drawn in as well. VGG16 trained with batch normalisation becomes plain VGG16 again.
-    A batch normalisation behind an activation, as in the original project's head, stays.
-
-    Args:
-        model: A chain.
-
-    Returns:
-        A new model in float32, of the same name, that gives the same embeddings up to rounding.
+    them is folded in as well. VGG16 trained with batch normalisation becomes plain VGG16 again.
+    A batch normalisation behind an activation, as in the original project's head, stays. The new
+    model computes in float32 and gives the same embeddings up to rounding.
 
     Raises:
         InputError: The model is not a chain.
     """
     waiting = chain_of(model)
-    copies, weights = [], []
+    parts: list[_Part] = []
     while waiting:
         layer = waiting.pop(0)
-        config, values = {**layer.get_config(), "dtype": "float32"}, layer.get_weights()
-        if _is_linear(layer) and waiting and isinstance(waiting[0], _BatchNormalization):
-            config["use_bias"], values = True, _folded_weights(layer, waiting.pop(0))
+        config, weights = {**layer.get_config(), "dtype": "float32"}, layer.get_weights()
+        is_linear = (
+            isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)
+            and layer.activation is keras.activations.linear
+        )
+        if is_linear and waiting and isinstance(waiting[0], keras.layers.BatchNormalization):
+            config["use_bias"], weights = True, _folded_weights(layer, waiting.pop(0))
             if waiting and isinstance(waiting[0], keras.layers.Activation):
                 config["activation"] = waiting.pop(0).get_config()["activation"]
-        copies.append(_copy(layer, config))
-        weights.append(values)
-    folded = _connect(copies, model.input_shape[1:], model.name)
-    for copy, values in zip(copies, weights, strict=True):
-        copy.set_weights(values)
-    return folded
+        parts.append((layer, config, weights))
+    return _build_chain(parts, model.input_shape[1:], model.name)
 
 
-def at_resolution(model: keras.Model, height: int, width: int) -> keras.Model:
-    """Rebuild a chain for another input size, with its weights.
+def resize_input(model: keras.Model, height: int, width: int) -> keras.Model:
+    """Rebuild a chain with one Flatten for another input size, with its weights.
 
     Convolutions take any size. The dense layer behind the flattening has a weight for each place
     of the feature map: its kernel is stretched to the new map bilinearly and divided by the growth
     in area, so that an even feature map gives the same answer as before.
-
-    Args:
-        model: A chain with one Flatten in it.
-        height: Rows of the new input.
-        width: Columns of the new input.
-
-    Returns:
-        A new model of the same name, layers and data types.
 
     Raises:
         InputError: The model is not a chain, or does not flatten straight into a dense layer.
@@ -75,33 +63,28 @@ def at_resolution(model: keras.Model, height: int, width: int) -> keras.Model:
         raise InputError(f"the network flattens its features into a dense layer. Received: {names}")
     flatten = names.index("Flatten")
     old_map = layers[flatten].input.shape[1:]
-    copies = [_copy(layer, layer.get_config()) for layer in layers]
-    resized = _connect(copies, (height, width, 3), model.name)
-    new_map = copies[flatten].input.shape[1:]
-    for layer, copy in zip(layers, copies, strict=True):
-        weights = layer.get_weights()
-        if layer is layers[flatten + 1]:
-            stretched = _stretch(weights[0].reshape(*old_map, -1), new_map[0], new_map[1])
-            weights[0] = stretched.reshape(-1, weights[0].shape[-1])
-        copy.set_weights(weights)
-    return resized
+    new_map = (None, height, width, 3)
+    for layer in layers[:flatten]:
+        new_map = layer.compute_output_shape(new_map)
+    parts = [(layer, layer.get_config(), layer.get_weights()) for layer in layers]
+    weights = parts[flatten + 1][2]
+    stretched = _stretch(weights[0].reshape(*old_map, -1), new_map[1], new_map[2])
+    weights[0] = stretched.reshape(-1, weights[0].shape[-1])
+    return _build_chain(parts, (height, width, 3), model.name)
 
 
-def widened(model: keras.Model, factor: int, seed: int = 0) -> keras.Model:
+def widen(model: keras.Model, factor: int, seed: int = 0) -> keras.Model:
     """Multiply the channels of every convolution of a chain, without changing what it computes.
 
     Net2Net (Chen, Goodfellow and Shlens, 2016, https://arxiv.org/abs/1511.05641): each channel is
-    copied, and what the next layer takes from it is divided among the copies. It is divided
-    unevenly, by chance, because equal copies would learn the same for ever.
+    copied, and the next layer's weights for it are divided among the copies. They are divided
+    unevenly, at random, because equal copies would stay equal in training.
 
     Args:
         model: A chain of convolutions, normalisations and poolings that flattens into a dense
             layer; the layers from there on keep their size.
-        factor: How many times as wide, at least 1.
+        factor: Number of copies of each channel, at least 1.
         seed: The same seed gives the same division.
-
-    Returns:
-        A new model of the same name, data types and answers.
 
     Raises:
         InputError: The factor is below 1, or the model is not such a chain.
@@ -110,49 +93,32 @@ def widened(model: keras.Model, factor: int, seed: int = 0) -> keras.Model:
         raise InputError(f"a network is widened by a factor of 1 or more. Received: {factor}")
     random = np.random.default_rng(seed)
     layers = chain_of(model)
-    copies, weights = [], []
+    parts: list[_Part] = []
     is_wide = False
-    for layer in layers:
-        config, values = layer.get_config(), layer.get_weights()
+    for index, layer in enumerate(layers):
+        config, weights = layer.get_config(), layer.get_weights()
         if isinstance(layer, keras.layers.Conv2D):
             if is_wide:
-                values[0] = _divided(values[0], factor, random)
+                weights[0] = _divided(weights[0], factor, random)
             config["filters"] *= factor
-            values = [np.tile(value, factor) for value in values]
+            weights = [np.tile(weight, factor) for weight in weights]
             is_wide = True
         elif isinstance(layer, keras.layers.Dense) and is_wide:
+            before = layers[index - 1]
+            if not isinstance(before, keras.layers.Flatten):
+                raise InputError(
+                    "the network flattens its features into a dense layer. Received: a dense "
+                    f"layer behind {before.name!r}"
+                )
             # Behind the flattening, the channels are the innermost of the inputs.
-            places = values[0].reshape(-1, _channels_before(layers, layer), values[0].shape[-1])
-            values[0] = _divided(places, factor, random).reshape(-1, values[0].shape[-1])
+            units = weights[0].shape[-1]
+            by_place = weights[0].reshape(-1, before.input.shape[-1], units)
+            weights[0] = _divided(by_place, factor, random).reshape(-1, units)
             is_wide = False
         elif is_wide:
-            values = [np.tile(value, factor) for value in values]
-        copies.append(_copy(layer, config))
-        weights.append(values)
-    wide = _connect(copies, model.input_shape[1:], model.name)
-    for copy, values in zip(copies, weights, strict=True):
-        copy.set_weights(values)
-    return wide
-
-
-def _divided(
-    kernel: npt.NDArray[np.float32], factor: int, random: np.random.Generator
-) -> npt.NDArray[np.float32]:
-    """A kernel ``(..., inputs, outputs)`` for copied inputs, whose copies' weights sum to it."""
-    shares = random.uniform(0.5, 1.5, (factor, *kernel.shape[-2:])).astype(np.float32)
-    shares /= shares.sum(axis=0)
-    return np.concatenate([kernel * share for share in shares], axis=-2)
-
-
-def _channels_before(layers: list[keras.layers.Layer], dense: keras.layers.Layer) -> int:
-    """Channels of the feature map that is flattened into a dense layer."""
-    before = layers[layers.index(dense) - 1]
-    if not isinstance(before, keras.layers.Flatten):
-        raise InputError(
-            "the network flattens its features into a dense layer. Received: a dense layer "
-            f"behind {before.name!r}"
-        )
-    return int(before.input.shape[-1])
+            weights = [np.tile(weight, factor) for weight in weights]
+        parts.append((layer, config, weights))
+    return _build_chain(parts, model.input_shape[1:], model.name)
 
 
 def chain_of(model: keras.Model) -> list[keras.layers.Layer]:
@@ -171,11 +137,16 @@ def chain_of(model: keras.Model) -> list[keras.layers.Layer]:
     return layers
 
 
-def _is_linear(layer: keras.layers.Layer) -> bool:
-    return (
-        isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)
-        and layer.activation is keras.activations.linear
-    )
+def _build_chain(parts: list[_Part], input_shape: tuple[int, ...], name: str) -> keras.Model:
+    """A functional model of fresh layers in a row."""
+    images = keras.Input(input_shape, name="pixels")
+    copies = [type(layer).from_config(config) for layer, config, _ in parts]
+    tensor = images
+    for copy in copies:
+        tensor = copy(tensor)
+    for copy, (_, _, weights) in zip(copies, parts, strict=True):
+        copy.set_weights(weights)
+    return keras.Model(images, tensor, name=name)
 
 
 def _folded_weights(
@@ -194,34 +165,26 @@ def _folded_weights(
     return [(kernel * factor).astype(np.float32), shift.astype(np.float32)]
 
 
-def _copy(layer: keras.layers.Layer, config: dict[str, Any]) -> keras.layers.Layer:
-    return type(layer).from_config(config)
-
-
-def _connect(
-    layers: list[keras.layers.Layer], input_shape: tuple[int, ...], name: str
-) -> keras.Model:
-    """A functional model of fresh layers in a row."""
-    images = keras.Input(input_shape, name="pixels")
-    tensor = images
-    for layer in layers:
-        tensor = layer(tensor)
-    return keras.Model(images, tensor, name=name)
+def _divided(
+    kernel: npt.NDArray[np.float32], factor: int, random: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """A kernel ``(..., inputs, outputs)`` for copied inputs, whose copies' weights sum to it."""
+    shares = random.uniform(0.5, 1.5, (factor, *kernel.shape[-2:])).astype(np.float32)
+    shares /= shares.sum(axis=0)
+    return np.concatenate([kernel * share for share in shares], axis=-2)
 
 
 def _stretch(kernel: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
     """Bilinear ``(h, w, channels, units)`` to ``(height, width, channels, units)``, sum kept."""
-    rows, columns = (
-        _interpolation(old, new) for old, new in zip(kernel.shape[:2], (height, width), strict=True)
-    )
+
+    def interpolation(old: int, new: int) -> npt.NDArray[np.float64]:
+        """Matrix ``(new, old)`` of linear interpolation whose columns sum to 1."""
+        # Centres of the new cells in the coordinates of the old ones.
+        centres = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+        matrix = np.maximum(1 - np.abs(centres[:, None] - np.arange(old)), 0)
+        return np.asarray(matrix / matrix.sum(axis=0))
+
+    rows = interpolation(kernel.shape[0], height)
+    columns = interpolation(kernel.shape[1], width)
     stretched = np.einsum("yh,xw,hwcu->yxcu", rows, columns, kernel, optimize=True)
     return np.asarray(stretched, np.float32)
-
-
-def _interpolation(old: int, new: int) -> npt.NDArray[np.float64]:
-    """Matrix ``(new, old)`` of linear interpolation whose columns sum to 1."""
-    # Centres of the new cells in the coordinates of the old ones.
-    centres = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-    matrix = np.maximum(1 - np.abs(centres[:, None] - np.arange(old)), 0)
-    sums: npt.NDArray[np.float64] = matrix / matrix.sum(axis=0)
-    return sums

@@ -5,8 +5,8 @@ else). The loss pulls the first two together and pushes the third away until it 
 margin: Schroff, Kalenichenko and Philbin, "FaceNet: A Unified Embedding for Face Recognition
 and Clustering", 2015, https://arxiv.org/abs/1503.03832.
 
-Nothing here is tied to one Keras backend: the loss is an overridden ``compute_loss``, and Keras
-supplies the training step.
+It runs on every Keras backend: only ``compute_loss`` is overridden, and Keras supplies the
+training step.
 """
 
 from __future__ import annotations
@@ -19,12 +19,8 @@ import keras
 
 from face_encode.errors import InputError
 
-__all__ = ["DistanceLayer", "TripletModel"]
 
-_PACKAGE = "face_encode"
-
-
-@keras.saving.register_keras_serializable(package=_PACKAGE, name="DistanceLayer")
+@keras.saving.register_keras_serializable(package="face_encode", name="DistanceLayer")
 class DistanceLayer(keras.layers.Layer):  # type: ignore[misc]
     """Squared Euclidean distances from the anchor to the positive and to the negative."""
 
@@ -54,9 +50,9 @@ class DistanceLayer(keras.layers.Layer):  # type: ignore[misc]
         return anchor_shape[:-1], anchor_shape[:-1]
 
 
-@keras.saving.register_keras_serializable(package=_PACKAGE, name="TripletModel")
+@keras.saving.register_keras_serializable(package="face_encode", name="TripletModel")
 class TripletModel(keras.Model):  # type: ignore[misc]
-    """Trains an embedding network on triplets.
+    """Siamese model that trains an embedding network on triplets.
 
     ``fit([anchor, positive, negative])`` and ``evaluate`` take three arrays of images, or a
     dataset whose batches are such triplets. They report ``loss``, the mean of
@@ -64,8 +60,8 @@ class TripletModel(keras.Model):  # type: ignore[misc]
     ``accuracy``, the share of triplets whose positive is strictly nearer than the negative.
 
     Attributes:
-        embedding_network: What is trained; ``(N, height, width, 3)`` in, ``(N, D)`` out. Save
-            it by itself to use it as an encoder.
+        embedding_network: The network that is trained; ``(N, height, width, 3)`` in, ``(N, D)``
+            out. Save it by itself to use it as an encoder.
         margin: By how much the negative is to be farther than the positive, as a squared
             distance.
     """
@@ -77,8 +73,8 @@ class TripletModel(keras.Model):  # type: ignore[misc]
 
         Args:
             embedding_network: A Keras model that gives one vector an image.
-            margin: Above 0.
-            **keywords: What every Keras model takes, such as ``name``.
+            margin: A number above 0.
+            **keywords: Arguments of every Keras model, such as ``name``.
 
         Raises:
             InputError: The margin is not a number above 0, or the network is no Keras model.
@@ -122,7 +118,7 @@ class TripletModel(keras.Model):  # type: ignore[misc]
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """The triplet loss of a batch, plus whatever the layers' regularizers add."""
+        """The triplet loss of a batch, plus the penalties of the layers' regularizers."""
         positive_distance, negative_distance = y_pred
         loss = keras.ops.mean(keras.ops.relu(positive_distance - negative_distance + self.margin))
         for penalty in self.losses:
@@ -132,7 +128,7 @@ class TripletModel(keras.Model):  # type: ignore[misc]
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict[str, Any]:
-        """Add a batch to the triplet accuracy, and report."""
+        """Add a batch to the triplet accuracy, and return the metrics."""
         positive_distance, negative_distance = y_pred
         self.accuracy.update_state(keras.ops.cast(positive_distance < negative_distance, "float32"))
         return self.get_metrics_result()  # type: ignore[no-any-return]
@@ -145,9 +141,6 @@ class TripletModel(keras.Model):  # type: ignore[misc]
                 ``tf.data.Dataset``, a ``keras.utils.PyDataset`` or a generator.
             *arguments: Passed on.
             **keywords: Passed on; ``validation_data`` takes the same kinds as ``x``.
-
-        Returns:
-            The ``keras.callbacks.History``.
         """
         if keywords.get("validation_data") is not None:
             keywords["validation_data"] = _one_input(keywords["validation_data"], wrapped=True)
@@ -158,7 +151,7 @@ class TripletModel(keras.Model):  # type: ignore[misc]
         return super().evaluate(_one_input(x), *arguments, **keywords)
 
     def get_config(self) -> dict[str, Any]:
-        """What rebuilds the model."""
+        """The arguments that rebuild the model."""
         return {
             **super().get_config(),
             "embedding_network": keras.saving.serialize_keras_object(self.embedding_network),
@@ -192,12 +185,12 @@ def _one_input(data: Any, wrapped: bool = False) -> Any:
 
 
 def _as_triplet(batch: Any) -> Any:
-    """The triplet in a batch, whether or not it was already marked as one input."""
+    """The triplet of a batch, whether or not it is one input already."""
     return tuple(batch[0]) if len(batch) == 1 else tuple(batch)
 
 
 class _TripletBatches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Another dataset's triplets, each batch as one input."""
+    """Batches of another dataset, each triplet as one input."""
 
     def __init__(self, batches: keras.utils.PyDataset) -> None:
         super().__init__(

@@ -20,8 +20,8 @@ from face_encode.gallery.distances import unit_length
 from face_encode.types import Embeddings
 
 # A few people with hundreds of photos would otherwise make up most pairs.
-MOST_PAIRS_A_PERSON = 20
-MOST_DIFFERENT_PAIRS = 200_000
+_MAX_PAIRS_A_PERSON = 20
+_MAX_STRANGER_PAIRS = 200_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,11 +29,11 @@ class PairSet:
     """Pairs of photos to compare, of one person and of two.
 
     Attributes:
-        first: int64 ``(M,)``, rows of the one photo.
-        second: int64 ``(M,)``, rows of the other.
+        first: int64 ``(M,)``, rows of the first photos.
+        second: int64 ``(M,)``, rows of the second photos.
         same: boolean ``(M,)``; all pairs of one person come first.
-        balanced: How many pairs from the start hold as many of two people as of one: accuracy
-            is measured on these, rates at a low false accept rate on all.
+        balanced: Number of pairs from the start of which half are of one person: accuracy is
+            measured on these, rates at a low false accept rate on all.
     """
 
     first: npt.NDArray[np.int64]
@@ -43,40 +43,29 @@ class PairSet:
 
     @classmethod
     def among(cls, people: npt.NDArray[np.int64], seed: int = 0) -> PairSet:
-        """Draw pairs: up to 20 a person of one person, and up to 200,000 of two.
-
-        Args:
-            people: int ``(N,)``, who is on each photo.
-            seed: The same seed gives the same pairs.
+        """Draw up to 20 pairs of each of the people ``(N,)``, and up to 200,000 of two people.
 
         Raises:
             DatasetError: There is no pair of one kind.
         """
         random = np.random.default_rng(seed)
-        first: list[int] = []
-        second: list[int] = []
+        parts = [np.empty((0, 2), np.int64)]
         for person in np.unique(people):
             photos = np.flatnonzero(people == person)
-            one, other = np.triu_indices(len(photos), 1)
-            chosen = random.permutation(len(one))[:MOST_PAIRS_A_PERSON]
-            first += photos[one[chosen]].tolist()
-            second += photos[other[chosen]].tolist()
-        genuine = len(first)
-        different = _pairs_of_two(people, random)
-        if genuine == 0 or len(different) == 0:
+            pairs_of_person = np.stack(np.triu_indices(len(photos), 1), axis=1)
+            chosen = random.permutation(len(pairs_of_person))[:_MAX_PAIRS_A_PERSON]
+            parts.append(photos[pairs_of_person[chosen]])
+        genuine, strangers = np.concatenate(parts), _stranger_pairs(people, random)
+        if len(genuine) == 0 or len(strangers) == 0:
             raise DatasetError(
                 "verification compares pairs of one person and pairs of two. "
-                f"Received: {genuine} and {len(different)} pairs"
+                f"Received: {len(genuine)} and {len(strangers)} pairs"
             )
         # Few people with many photos have more pairs of their own than with each other.
-        genuine = min(genuine, len(different))
-        kept = np.sort(random.permutation(len(first))[:genuine])
-        return cls(
-            np.concatenate([np.array(first)[kept], different[:, 0]]),
-            np.concatenate([np.array(second)[kept], different[:, 1]]),
-            np.arange(genuine + len(different)) < genuine,
-            balanced=2 * genuine,
-        )
+        count = min(len(genuine), len(strangers))
+        kept = np.sort(random.permutation(len(genuine))[:count])
+        pairs = np.concatenate([genuine[kept], strangers])
+        return cls(pairs[:, 0], pairs[:, 1], np.arange(len(pairs)) < count, balanced=2 * count)
 
     def similarities(self, embeddings: Embeddings) -> npt.NDArray[np.float64]:
         """Cosine similarity of each pair, float64 ``(M,)``, from embeddings ``(N, D)``."""
@@ -87,13 +76,13 @@ class PairSet:
 
 @dataclass(frozen=True)
 class Verification:
-    """What a set of pairs says about an encoder.
+    """Verification measured on a set of pairs.
 
     Attributes:
         accuracy: Best accuracy of a single threshold, on as many pairs of one person as of two.
         auc: Area under the ROC curve.
-        far: The false accept rate that the next is measured at.
-        tar_at_far: Share of pairs of one person accepted where so many of two are.
+        far: The false accept rate that ``tar_at_far`` is measured at.
+        tar_at_far: True accept rate, the share of pairs of one person accepted, at that rate.
         pairs: Number of pairs that the accuracy is measured on.
         accuracy_at_threshold: Accuracy at a threshold that was chosen on other people; None
             where none was given.
@@ -111,6 +100,15 @@ class Verification:
         """Standard error of the accuracy, as that of a share of independent pairs."""
         return float(np.sqrt(self.accuracy * (1 - self.accuracy) / self.pairs))
 
+    def as_judged(self) -> dict[str, float]:
+        """The numbers that an epoch is judged by and logged with; ``score`` is the accuracy."""
+        return {
+            "score": self.accuracy,
+            "validation_auc": self.auc,
+            "validation_tar": self.tar_at_far,
+            "standard_error": self.standard_error,
+        }
+
 
 def measure(
     embeddings: Embeddings, pairs: PairSet, far: float = 1e-3, threshold: float | None = None
@@ -119,9 +117,9 @@ def measure(
 
     Args:
         embeddings: float ``(N, D)``, of the photos that the pairs were drawn from.
-        pairs: Which to compare.
-        far: The false accept rate of interest; where the pairs are too few to speak about it,
-            the smallest that they can speak about is taken.
+        pairs: Pairs to compare.
+        far: The false accept rate of interest, raised to the smallest that this number of pairs
+            can measure.
         threshold: A cosine similarity to measure the accuracy at as well.
     """
     scores = pairs.similarities(embeddings)
@@ -145,8 +143,8 @@ def calibrate(embeddings: Embeddings, pairs: PairSet, far: float) -> tuple[float
     Args:
         embeddings: float ``(N, D)``.
         pairs: Pairs of people that nothing was trained on.
-        far: The rate wanted; raised to the smallest that the pairs can speak about, which for
-            fewer than 20 pairs of two people is a half.
+        far: The rate wanted, raised to the smallest that this number of pairs can measure; fewer
+            than 20 pairs of two people give a half.
     """
     scores = pairs.similarities(embeddings)
     far = max(far, min(0.5, smallest_meaningful_far(int((~pairs.same).sum()))))
@@ -154,16 +152,16 @@ def calibrate(embeddings: Embeddings, pairs: PairSet, far: float) -> tuple[float
     return float(np.clip(threshold, -1, 1)), far
 
 
-def _pairs_of_two(
+def _stranger_pairs(
     people: npt.NDArray[np.int64], random: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """Pairs of two people ``(M, 2)`` in random order: all of them, or as many as are taken."""
+    """Pairs of two people ``(M, 2)`` in random order; all of them, or the most that are taken."""
     count = len(people)
-    if count * (count - 1) // 2 <= 2 * MOST_DIFFERENT_PAIRS:
-        drawn = random.permutation(np.stack(np.triu_indices(count, 1), axis=1))
+    if count * (count - 1) // 2 <= 2 * _MAX_STRANGER_PAIRS:
+        pairs = np.stack(np.triu_indices(count, 1), axis=1)
     else:
-        drawn = random.integers(0, count, (2 * MOST_DIFFERENT_PAIRS, 2))
-        drawn = np.unique(np.sort(drawn, axis=1), axis=0)
-        drawn = random.permutation(drawn)
-    different: npt.NDArray[np.int64] = drawn[people[drawn[:, 0]] != people[drawn[:, 1]]]
-    return different[:MOST_DIFFERENT_PAIRS]
+        pairs = random.integers(0, count, (2 * _MAX_STRANGER_PAIRS, 2))
+        pairs = np.unique(np.sort(pairs, axis=1), axis=0)
+    pairs = random.permutation(pairs)
+    strangers: npt.NDArray[np.int64] = pairs[people[pairs[:, 0]] != people[pairs[:, 1]]]
+    return strangers[:_MAX_STRANGER_PAIRS]

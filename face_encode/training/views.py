@@ -3,7 +3,7 @@
 A teacher that is many times larger than its student would otherwise take most of the time of each
 training step. Here it is asked once about each view, and the student sees the views as often as
 there is time for. Views are made in rounds, one view of each photo a round; an interrupted run
-goes on behind its last whole round.
+resumes after its last whole round.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import InputError, ModelFileError
 from face_encode.files import replacing
-from face_encode.terminal import tracked
+from face_encode.terminal import with_progress
 from face_encode.training.augmentation import Augmentation
 from face_encode.types import Embeddings, ImageArray
 
@@ -32,7 +32,7 @@ _LIGHT = 0.1
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """Views of photos, and what the teacher says of them.
+    """Views of photos, and the teacher's answers about them.
 
     Attributes:
         pixels: One array a round, uint8 ``(N, side, side, 3)``; memory-mapped, read-only.
@@ -43,20 +43,16 @@ class Views:
     pixels: tuple[ImageArray, ...]
     answers: tuple[Embeddings, ...]
 
-    def prepared(self, side: int, share: float = 1.0) -> ImageArray:
-        """All rounds' pixels as a student of a given size sees them, one behind the other.
+    def for_student(self, side: int, share: float = 1.0) -> ImageArray:
+        """The pixels of all rounds as a student sees them, one round after the other.
 
-        Args:
-            side: Rows and columns of the student's input.
-            share: How much of the view's side the student sees, about the middle, within 0..1.
-
-        Returns:
-            uint8 ``(rounds * N, s, s, 3)``, s being the side and room to move on all sides, as
-            :func:`jittered` takes it.
+        Takes the side of the student's input, and the share of the view's side that it sees.
+        Gives uint8 ``(rounds * N, s, s, 3)``, s being the side and room to move on all sides, as
+        ``jitter`` takes it.
         """
         with_room = side + 2 * room_of(side)
         share = min(1.0, share * with_room / side)
-        return np.concatenate([middle_of(pixels, with_room, share) for pixels in self.pixels])
+        return np.concatenate([crop_middle(pixels, with_room, share) for pixels in self.pixels])
 
 
 def make_views(
@@ -77,12 +73,12 @@ def make_views(
     Args:
         crops: uint8 ``(N, height, width, 3)`` of the teacher's size; may be memory-mapped.
         teacher: Is asked about each view at its own size.
-        folder: Where rounds lie; a folder of its own for everything that they depend on.
+        folder: Where the rounds are kept; one folder for each combination of the other arguments.
         rounds: Views of each photo.
         side: Rows and columns that the views are kept at.
         augmentation: How views differ from the crops.
         mixup: Share of views that are mixed with another photo's (mixup, Zhang et al., 2018). The
-            teacher is asked about the mixture, so there is no target to be mixed.
+            teacher is asked about the mixture, so targets need no mixing.
         seed: The same seed gives the same views.
         fast: Whether the teacher may answer in bfloat16 where that is faster.
         progress: Whether to show a progress bar.
@@ -97,24 +93,22 @@ def make_views(
             f"Received: {len(crops)} photos, {rounds} rounds"
         )
     augment = augmentation or Augmentation()
+    # An encoder of its own: graphs that ran before stay in float32.
     ask = Encoder(teacher.model, teacher.contract).encode
     for number in range(rounds):
         if _path(folder, "answers", number).is_file():
             continue
-        draw = _Draw(augment, mixup, (seed, number))
         starts = range(0, len(crops), _CHUNK)
-        shown = tracked(
-            starts, len(starts), f"views, round {number + 1} of {rounds}", show=progress
-        )
         pixels = np.empty((len(crops), side, side, 3), np.uint8)
         answers = np.empty((len(crops), teacher.embedding_size), np.float32)
-        for start in shown:
+        description = f"views, round {number + 1} of {rounds}"
+        for start in with_progress(starts, len(starts), description, show=progress):
             part = slice(start, start + _CHUNK)
-            seen = draw(np.asarray(crops[part]), start)
+            views = _draw_views(np.asarray(crops[part]), augment, mixup, [seed, number, start])
             with _bfloat16_graphs() if fast else nullcontext():
-                answers[part] = ask(seen)
-            pixels[part] = middle_of(seen, side)
-        # The answers last: where they lie, the round is whole.
+                answers[part] = ask(views)
+            pixels[part] = crop_middle(views, side)
+        # The answers last: once they are there, the round is whole.
         for kind, array in (("pixels", pixels), ("answers", answers)):
             with replacing(_path(folder, kind, number), ModelFileError) as temporary:
                 np.save(temporary, array, allow_pickle=False)
@@ -124,13 +118,11 @@ def make_views(
     )
 
 
-def middle_of(images: ImageArray, side: int, share: float = 1.0) -> ImageArray:
-    """The middle of square images, resized; areas are averaged on the way down.
+def crop_middle(images: ImageArray, side: int, share: float = 1.0) -> ImageArray:
+    """The middle of square images, uint8 ``(N, s, s, 3)``, resized to ``(N, side, side, 3)``.
 
-    Args:
-        images: uint8 ``(N, s, s, 3)``.
-        side: Rows and columns of the result.
-        share: How much of the side is kept, above 0 and at most 1; rounded to whole pixels.
+    The share of their side that is kept, above 0 and at most 1, is rounded to whole pixels; areas
+    are averaged on the way down.
 
     Raises:
         InputError: The share is out of its range.
@@ -147,19 +139,13 @@ def middle_of(images: ImageArray, side: int, share: float = 1.0) -> ImageArray:
     return result
 
 
-def jittered(images: ImageArray, seed: int) -> npt.NDArray[np.float32]:
-    """Look at each image again a little differently, in ways that a teacher hardly minds.
+def jitter(images: ImageArray, seed: int) -> npt.NDArray[np.float32]:
+    """Change each image a little, in ways that hardly matter to a teacher.
 
-    It saves asking the teacher again: every look at a view is a new one to the student. One image
-    in two is mirrored, each is moved by up to :func:`room_of` its side in pixels, and its light and
-    contrast are changed by up to a tenth.
-
-    Args:
-        images: uint8 ``(N, side + 2 * room, side + 2 * room, 3)``.
-        seed: The same seed gives the same looks.
-
-    Returns:
-        float32 ``(N, side, side, 3)``, about 0..255.
+    Each epoch thus shows the student new images without asking the teacher again. One image in two
+    is mirrored, each is moved by up to ``room_of`` its side in pixels, and its light and
+    contrast are changed by up to a tenth. Takes uint8 ``(N, side + 2 * room, side + 2 * room, 3)``,
+    gives float32 ``(N, side, side, 3)``, about 0..255.
     """
     random = np.random.default_rng(seed)
     count, whole = images.shape[:2]
@@ -169,21 +155,36 @@ def jittered(images: ImageArray, seed: int) -> npt.NDArray[np.float32]:
     columns = random.integers(0, 2 * room + 1, (count, 1)) + places
     mirrored = random.random(count) < 0.5
     columns[mirrored] = columns[mirrored][:, ::-1]
-    seen = images[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    moved = images[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
     gain = random.uniform(1 - _LIGHT, 1 + _LIGHT, (count, 1, 1, 1)).astype(np.float32)
     lift = random.uniform(-_LIGHT, _LIGHT, (count, 1, 1, 1)).astype(np.float32) * 127.5
-    result: npt.NDArray[np.float32] = (seen.astype(np.float32) - 127.5) * gain + 127.5 + lift
+    result: npt.NDArray[np.float32] = (moved.astype(np.float32) - 127.5) * gain + 127.5 + lift
     return result
 
 
 def room_of(side: int) -> int:
-    """By how many pixels an image of that side may be moved to look at it again."""
+    """Number of pixels by which ``jitter`` may move an image of this side."""
     return side // 32
+
+
+def _draw_views(
+    crops: ImageArray, augment: Callable[[Any, int], Any], mixup: float, seed: list[int]
+) -> ImageArray:
+    """Views of a chunk of crops, some of them mixed with another."""
+    random = np.random.default_rng(seed)
+    pixels = augment(crops, int(random.integers(2**31)))
+    views: npt.NDArray[np.float32] = keras.ops.convert_to_numpy(pixels)
+    share = np.where(random.random(len(views)) < mixup, random.random(len(views)) / 2, 0)
+    share = share[:, None, None, None].astype(np.float32)
+    # Drawn from the whole chunk: neighbours in the folder are mostly the same person.
+    partner = random.permutation(len(views))
+    mixed = views * (1 - share) + views[partner] * share
+    return np.asarray(mixed.round().clip(0, 255), np.uint8)
 
 
 @contextmanager
 def _bfloat16_graphs() -> Iterator[None]:
-    """Let TensorFlow's graphs that are first run in here compute in bfloat16 on a CPU."""
+    """Make TensorFlow's graphs that first run in here compute in bfloat16 on a CPU."""
     if keras.backend.backend() != "tensorflow":
         yield
         return
@@ -196,27 +197,6 @@ def _bfloat16_graphs() -> Iterator[None]:
         yield
     finally:
         tf.config.optimizer.set_experimental_options({rewrite: former})
-
-
-@dataclass(frozen=True)
-class _Draw:
-    """Draws the views of a round, chunk by chunk; each chunk by its own seed."""
-
-    augment: Callable[[Any, int], Any]
-    mixup: float
-    seed: tuple[int, int]
-
-    def __call__(self, crops: ImageArray, start: int) -> ImageArray:
-        random = np.random.default_rng([*self.seed, start])
-        pixels = self.augment(crops, int(random.integers(2**31)))
-        views: npt.NDArray[np.float32] = keras.ops.convert_to_numpy(pixels)
-        share = np.where(random.random(len(views)) < self.mixup, random.random(len(views)) / 2, 0)
-        share = share[:, None, None, None].astype(np.float32)
-        # Drawn from the whole chunk, or a person's neighbour in the folder would be all one meets.
-        partner = random.permutation(len(views))
-        mixed = views * (1 - share) + views[partner] * share
-        rounded: ImageArray = mixed.round().clip(0, 255).astype(np.uint8)
-        return rounded
 
 
 def _path(folder: Path, kind: str, number: int) -> Path:

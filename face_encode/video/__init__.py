@@ -1,1 +1,34 @@
-"""Video: sources of frames, tracking, naming, sessions and their output."""
+"""Faces followed and named in cameras, streams and video files."""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from face_encode.video.frames import Frame as Frame
+    from face_encode.video.frames import WatchedFace as WatchedFace
+    from face_encode.video.frames import WatchedFrame as WatchedFrame
+    from face_encode.video.output import Recorder as Recorder
+    from face_encode.video.output import Window as Window
+    from face_encode.video.output import draw_watched as draw_watched
+    from face_encode.video.session import Appearance as Appearance
+    from face_encode.video.session import AppearanceLog as AppearanceLog
+    from face_encode.video.session import Outlets as Outlets
+    from face_encode.video.session import Session as Session
+    from face_encode.video.session import SessionReport as SessionReport
+    from face_encode.video.sources import Source as Source
+    from face_encode.video.sources import open_source as open_source
+    from face_encode.video.watcher import Watcher as Watcher
+    from face_encode.video.watcher import WatchSettings as WatchSettings
+    from face_encode.video.watcher import watch as watch
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "frames": ["Frame", "WatchedFace", "WatchedFrame"],
+        "output": ["Recorder", "Window", "draw_watched"],
+        "session": ["Appearance", "AppearanceLog", "Outlets", "Session", "SessionReport"],
+        "sources": ["Source", "open_source"],
+        "watcher": ["WatchSettings", "Watcher", "watch"],
+    },
+)

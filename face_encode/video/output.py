@@ -87,7 +87,6 @@ class Recorder:
         self._written = 0
 
     def __enter__(self) -> Recorder:
-        """Choose the temporary file."""
         self._temporary = self._replacing.__enter__()
         return self
 

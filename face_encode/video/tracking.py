@@ -142,7 +142,6 @@ class Tracker:
     """
 
     def __init__(self) -> None:
-        """Begin without tracks."""
         self.tracks: list[Track] = []
         self._count = 0
         self._seconds = 0.0

@@ -72,7 +72,6 @@ class WatchSettings:
     confirm: bool | None = None
 
     def __post_init__(self) -> None:
-        """Check the counts."""
         check_count(self.detect_every, "detect_every")
         check_count(self.encodes_per_frame, "encodes_per_frame")
         check_count(self.smallest_face, "smallest_face", least=20)

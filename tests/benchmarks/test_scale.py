@@ -101,6 +101,7 @@ def test_a_contestant_says_what_it_lacks(tmp_path: Path) -> None:
         Contestant("broken", "benchmarks.scale.search_contestants", "float32", {})
 
 
+@pytest.mark.slow
 def test_search_is_measured_and_drawn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +131,7 @@ def test_search_is_measured_and_drawn(
     assert (tmp_path / "scale.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_memory_is_measured_and_faster_searches_are_compared_with_the_exact_one(
     tmp_path: Path, encoder: Encoder
 ) -> None:
@@ -153,6 +155,7 @@ def test_memory_is_measured_and_faster_searches_are_compared_with_the_exact_one(
         assert row["right_person_share_of_enrolled"] == 1 or row["faces"] == 500
 
 
+@pytest.mark.slow
 def test_encoding_is_measured(tmp_path: Path) -> None:
     options = ["--encoders", "vgg_embedding", "--engines", "tensorflow", "nonsense"]
     run = ["-o", str(tmp_path), "--parts", "encoding", "--turns", "1", "--batches", "1", "4"]
@@ -166,6 +169,7 @@ def test_encoding_is_measured(tmp_path: Path) -> None:
     assert [each["what"] for each in part["skipped"]] == ["vgg_embedding on nonsense"]
 
 
+@pytest.mark.slow
 def test_enrolment_is_measured_beside_whoever_is_installed(
     tmp_path: Path, encoder: Encoder
 ) -> None:
@@ -182,6 +186,7 @@ def test_enrolment_is_measured_beside_whoever_is_installed(
     assert others == ["face_recognition"]
 
 
+@pytest.mark.slow
 def test_ways_of_searching_without_room_beside_each_other_are_measured_in_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

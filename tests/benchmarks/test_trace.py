@@ -62,6 +62,13 @@ def both(cache_folder: Path) -> list[Walk]:
     return list(walks(VERIFY_DATASET, EXAMPLES / "ada_mirova.jpg").values())
 
 
+def test_a_photo_reaches_the_gallery_by_few_functions(both: list[Walk]) -> None:
+    enrolling, _ = both
+    outside = [function for function in enrolling.functions if function[0][:8] != "gallery/"]
+    assert len(outside) <= 30, outside
+    assert len({file for file, _ in outside}) <= 8, outside
+
+
 def test_a_photo_becomes_a_row_by_few_functions(both: list[Walk]) -> None:
     enrolling, _ = both
     assert len(enrolling.functions) <= 50, enrolling.functions

@@ -96,7 +96,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "removing from a gallery cut off": (["remove", "cut.npz", "Ada", *MODEL], "cut off"),
     "serving a gallery that is shared": (
         ["serve", "--people", "http://root:sesame@host"],
-        "gallery file of its own, whose every change it answers for: copy them from Milvus into "
+        "the service keeps its people in a gallery file of its own: copy them from Milvus into "
         "one (see docs/galleries.md). Received: http://host",
     ),
     "a shared gallery that is not there": (

@@ -1,4 +1,4 @@
-"""The service as it is started: a process of its own, spoken to over the wire."""
+"""``face-encode serve``: a process of its own, spoken to over the wire."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def test_a_folder_is_enrolled_into_a_file_beside_it(service: RunningService, fol
     assert log.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.slow
 def test_every_hostile_request_is_refused_and_the_next_good_one_answered(
     service: RunningService,
 ) -> None:
@@ -71,6 +72,7 @@ def test_a_connection_that_says_nothing_is_closed(service: RunningService) -> No
         assert b" 408 " in silent.recv(1_000)
 
 
+@pytest.mark.slow
 def test_killed_while_enrolling_it_loses_nothing_acknowledged(
     tmp_path: Path, encoder: Encoder
 ) -> None:
@@ -87,7 +89,7 @@ def test_killed_while_enrolling_it_loses_nothing_acknowledged(
 
 
 def refused(capsys: pytest.CaptureFixture[str], *options: str) -> str:
-    """What a service says that does not start."""
+    """Return the message of a service that does not start."""
     assert main(["serve", *options]) == 1
     return capsys.readouterr().err
 
@@ -98,17 +100,17 @@ def test_elsewhere_it_does_not_start_without_a_token(
     people = ("--people", str(tmp_path / "people.npz"))
     for host in ("0.0.0.0", "::", "192.0.2.1", "hall.example"):
         assert "takes a token" in refused(capsys, *people, "--host", host)
-    told = refused(capsys, *people, "--allowed-host", "face.example")
-    assert "through a proxy" in told
+    message = refused(capsys, *people, "--allowed-host", "face.example")
+    assert "through a proxy" in message
 
 
-def test_a_port_that_is_taken_is_told_at_once(
+def test_a_port_that_is_taken_is_reported_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
-        told = refused(capsys, "--people", str(tmp_path / "people.npz"), "--port", port)
-    assert "cannot serve at 127.0.0.1" in told and "in use" in told
+        message = refused(capsys, "--people", str(tmp_path / "people.npz"), "--port", port)
+    assert "cannot serve at 127.0.0.1" in message and "in use" in message
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,7 @@ def test_a_port_that_is_taken_is_told_at_once(
         (("--people", "a.npz", "--audit-log", "no/such/folder/a"), "cannot write the audit log"),
     ],
 )
-def test_wrong_options_are_told_in_one_line(
+def test_wrong_options_are_reported_in_one_line(
     options: tuple[str, ...],
     words: str,
     tmp_path: Path,
@@ -129,12 +131,12 @@ def test_wrong_options_are_told_in_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    told = refused(capsys, "--port", "0", *options)
-    assert words in told and told.count("\n") == 1
+    message = refused(capsys, "--port", "0", *options)
+    assert words in message and message.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_gallery_is_told_and_left_alone(
+def test_a_damaged_gallery_is_reported_and_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "people.npz"

@@ -15,6 +15,7 @@ from tests.documents.reading import broken_links, commands, run_python
 PAGE = REPOSITORY / "docs" / "engines.md"
 
 
+@pytest.mark.slow
 def test_the_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("tf2onnx")

@@ -43,6 +43,7 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_siamese_network_learns_and_its_file_loads_in_a_fresh_process(clone: Path) -> None:
     namespace: dict[str, object] = {}
     (block,) = blocks("python")
@@ -66,6 +67,7 @@ def test_the_siamese_network_learns_and_its_file_loads_in_a_fresh_process(clone:
     subprocess.run([sys.executable, "-c", LOAD], check=True, env=environment)
 
 
+@pytest.mark.slow
 def test_the_command_runs_on_the_invented_people(
     clone: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

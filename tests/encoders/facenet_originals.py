@@ -1,13 +1,13 @@
-"""The original FaceNet networks, for the tests that compare with them.
+"""The original FaceNet and VGGFace networks, for the tests that compare with them.
 
-``facenet-pytorch`` and DeepFace need PyTorch and an older Keras, so their networks cannot be run
-wherever these tests run. What they said is written down beside this file: every weight's name and
-shape in the file that they wrote, and the embeddings that they gave. The weights themselves, drawn
-from each one's name, are drawn again. Where the packages are there,
+``facenet-pytorch`` and DeepFace need PyTorch and an older Keras, so their networks cannot run
+everywhere these tests run. Their answers are recorded beside this file: every weight's name and
+shape in the file that they wrote, and the embeddings that they gave. The weights themselves are
+drawn from their names, here as there. If the packages are installed,
 
     python -m tests.encoders.facenet_originals NAME
 
-writes it down anew, for each name at the end of this file; all but the first take
+makes a record again, for each name at the end of this file; all but the first need
 ``TF_USE_LEGACY_KERAS=1`` and tf-keras.
 """
 
@@ -62,13 +62,13 @@ def draw_crops(count: int, side: int = 160) -> ImageArray:
 
 
 def read_record(name: str) -> dict[str, Any]:
-    """What an original said."""
+    """Read the answers of an original."""
     record: dict[str, Any] = json.loads((RECORDS / f"{name}.json").read_text())
     return record
 
 
 def whitened(crops: ImageArray) -> Array:
-    """As the models of 2017 were fed: each picture less its mean, over its deviation."""
+    """Scale pixels for the models of 2017: each crop less its mean, over its deviation."""
     pixels = crops.astype(np.float64)
     mean = pixels.mean(axis=(1, 2, 3), keepdims=True)
     deviation = pixels.std(axis=(1, 2, 3), keepdims=True)
@@ -77,14 +77,14 @@ def whitened(crops: ImageArray) -> Array:
 
 
 def normalized(embeddings: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Of length 1."""
+    """Scale embeddings to length 1."""
     return np.asarray(embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True))
 
 
 def facenet_pytorch_network() -> Any:
-    """``InceptionResnetV1`` of facenet-pytorch, with drawn weights, ready to embed.
+    """Build ``InceptionResnetV1`` of facenet-pytorch, with drawn weights, ready to embed.
 
-    Its module is loaded by its path, since the package itself wants torchvision.
+    Its module is loaded by its path, since the package itself imports torchvision.
     """
     import torch
 
@@ -106,7 +106,7 @@ def facenet_pytorch_network() -> Any:
 
 
 def embed_by_pytorch(network: Any, crops: ImageArray) -> Array:
-    """As facenet-pytorch does it: ``(x - 127.5) / 128``, channels first."""
+    """Embed as facenet-pytorch does: ``(x - 127.5) / 128``, channels first."""
     import torch
 
     pixels = torch.from_numpy((crops.astype(np.float32) - 127.5) / 128).permute(0, 3, 1, 2)
@@ -116,8 +116,8 @@ def embed_by_pytorch(network: Any, crops: ImageArray) -> Array:
 
 
 def deepface_network(module_name: str, builder: str, *arguments: Any) -> Any:
-    """A network of DeepFace, with drawn weights."""
-    # Its downloads, which are not used here, want this package.
+    """Build a network of DeepFace, with drawn weights."""
+    # DeepFace imports this package for its downloads, which are not used here.
     sys.modules.setdefault("gdown", types.ModuleType("gdown"))
     module: Any = importlib.import_module(f"deepface.models.facial_recognition.tf.{module_name}")
     network = getattr(module, builder)(*arguments)
@@ -158,7 +158,7 @@ def _record_deepface() -> None:
 
 
 def vggface_network() -> Any:
-    """DeepFace's VGG-Face up to its last pooling, with drawn weights."""
+    """Build DeepFace's VGG-Face up to its last pooling, with drawn weights."""
     sys.modules.setdefault("gdown", types.ModuleType("gdown"))
     module: Any = importlib.import_module("deepface.models.facial_recognition.tf.VGGFace")
     whole = module.base_model()
@@ -169,10 +169,10 @@ def vggface_network() -> Any:
 
 
 def keras_vggface_network() -> Any:
-    """keras-vggface's VGG16 without top, with drawn weights.
+    """Build keras-vggface's VGG16 without top, with drawn weights.
 
-    The package is from the time of Keras 2.2: the modules that it imports and that are gone since
-    are stood in for, and its network is built by tf-keras.
+    The package was written for Keras 2.2: modules that it imports and that are gone since are
+    replaced, and its network is built by tf-keras.
     """
     keras: Any = importlib.import_module("tf_keras")
     stand_ins = {
@@ -195,16 +195,16 @@ def keras_vggface_network() -> Any:
         module: Any = importlib.import_module("keras_vggface.models")
         network = module.VGG16(include_top=False, weights=None, input_shape=(224, 224, 3))
     finally:
-        for name, kept in former.items():
+        for name, replaced in former.items():
             sys.modules.pop(name)
-            if kept is not None:
-                sys.modules[name] = kept
+            if replaced is not None:
+                sys.modules[name] = replaced
     _draw_weights(network)
     return network
 
 
 def vggface_pixels(crops: ImageArray) -> Array:
-    """As VGGFace was fed: blue, green, red, less the mean of each."""
+    """Scale pixels for VGGFace: blue, green, red, less the mean of each."""
     means = np.array([93.5940, 104.7624, 129.1863], np.float32)
     return crops[..., ::-1].astype(np.float32) - means
 

@@ -44,7 +44,7 @@ def test_gives_what_plain_keras_gives(
     tiny: keras.Model, count: int, frozen: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not frozen:
-        monkeypatch.setattr(compilation, "_MOST_BYTES_FROZEN", 0)
+        monkeypatch.setattr(compilation, "_MAX_FROZEN_BYTES", 0)
     forward = compile_forward(tiny, TINY_CONTRACT)
     crops = random_crops(count)
     embeddings = forward(crops)

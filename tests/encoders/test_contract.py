@@ -20,6 +20,7 @@ from face_encode.encoders.contract import (
     read_contract,
     save_encoder,
 )
+from face_encode.encoders.vgg16 import vgg_embedding
 from face_encode.errors import InputError, ModelFileError
 from face_encode.types import CropRecipe
 
@@ -72,18 +73,21 @@ def test_half_precision_halves_the_file_and_leaves_the_model_alone(tmp_path: Pat
     np.testing.assert_array_equal(rounded[1:], kernel[1:].astype(np.float16))
 
 
-def test_a_saved_file_opens_without_this_package(tmp_path: Path) -> None:
+def test_saved_files_open_without_this_package(tmp_path: Path) -> None:
     model, path = tiny_model(), tmp_path / "tiny.keras"
     save_encoder(model, path, CONTRACT)
+    vgg_embedding((32, 32, 3), width=0.125, pixels="vggface").save(tmp_path / "vgg.keras")
     pixels = np.arange(192, dtype=np.float32).reshape(1, 8, 8, 3)
     script = (
         "import sys, keras, numpy as np\n"
-        "model = keras.models.load_model(sys.argv[1])\n"
-        "assert 'face_encode' not in sys.modules\n"
+        "model, vgg = (keras.models.load_model(path, safe_mode=True) for path in sys.argv[1:])\n"
+        "assert not any(name.startswith('face_encode') for name in sys.modules)\n"
+        "assert vgg.input_shape == (None, 32, 32, 3)\n"
         "print(*model.predict(np.arange(192.0).reshape(1, 8, 8, 3), verbose=0)[0])\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(path)],
+        [sys.executable, "-c", script, str(path), str(tmp_path / "vgg.keras")],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},

@@ -36,6 +36,7 @@ def test_the_network_alone_and_with_the_mirror_image() -> None:
     np.testing.assert_allclose(mirrored(crops), np.mean(both, axis=0), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_on_another_backend_a_process_of_its_own_converts(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_network()
     crops = np.random.default_rng(0).integers(0, 256, (3, 10, 8, 3), dtype=np.uint8)

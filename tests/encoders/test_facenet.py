@@ -17,6 +17,7 @@ import pytest
 from face_encode.encoders import facenet
 from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.engines import KERAS
 from face_encode.encoders.registry import load_encoder
 from face_encode.errors import WeightsError
 from face_encode.weights import KNOWN_WEIGHTS
@@ -49,14 +50,14 @@ def torch_arrays() -> dict[str, npt.NDArray[Any]]:
 def torch_encoder(
     torch_arrays: Mapping[str, npt.NDArray[Any]], tmp_path_factory: pytest.TempPathFactory
 ) -> Encoder:
-    """From a file anywhere."""
+    """The encoder from a file anywhere."""
     path = tmp_path_factory.mktemp("anywhere") / "state.pt"
     path.write_bytes(torch_writing.state_dict(torch_arrays))
-    return load_encoder("facenet_vggface2", weights=path)
+    return load_encoder("facenet_vggface2", weights=path, engine=KERAS)
 
 
 def write_h5(weights: list[tuple[str, str, list[int]]]) -> bytes:
-    """A file as the network of DeepFace writes it, by its recorded names and shapes."""
+    """Make a file as the network of DeepFace writes it, by its recorded names and shapes."""
     memory = io.BytesIO()
     layers: dict[str, list[str]] = {"input_1": []}
     with h5py.File(memory, "w") as file:
@@ -72,14 +73,14 @@ def write_h5(weights: list[tuple[str, str, list[int]]]) -> bytes:
 
 @pytest.fixture(scope="module")
 def h5_encoder() -> Encoder:
-    """From a server, as a user gets it the first time, by a connection that breaks."""
+    """The encoder from a server, as at a user's first use, over a connection that breaks."""
     content = write_h5(read_record("deepface_facenet")["weights"])
     known = KNOWN_WEIGHTS["facenet128"]
     served = Served(content, cut_after=[len(content) // 2])
     with serving(served), pytest.MonkeyPatch.context() as patch:
         patch.setenv("NO_PROXY", "127.0.0.1")
         patch.setitem(KNOWN_WEIGHTS, "facenet128", replace(known, url=served.url))
-        encoder = load_encoder("facenet128")
+        encoder = load_encoder("facenet128", engine=KERAS)
     assert len(served.asked) == 2
     return encoder
 
@@ -117,7 +118,7 @@ def test_embeddings_equal_those_of_facenet_pytorch_where_it_is_installed(
     for old in (False, True):
         path = tmp_path / "state.pt"
         torch.save(network.state_dict(), path, _use_new_zipfile_serialization=not old)
-        model = facenet.facenet_casia(path.read_bytes())
+        model = facenet.facenet512("facenet_casia", path.read_bytes())
         received = Encoder(model, facenet.FACENET_CASIA_CONTRACT).encode(CROPS)
         assert_equal_embeddings(received, expected)
         assert_equal_embeddings(torch_encoder.encode(CROPS), expected)
@@ -162,14 +163,14 @@ def test_another_state_dict_is_refused(
 ) -> None:
     first = {name: array for name, array in torch_arrays.items() if "conv2d_1a." in name}
     with pytest.raises(WeightsError, match=message):
-        facenet.facenet_vggface2(torch_writing.state_dict(first | changes))
+        facenet.facenet512("facenet_vggface2", torch_writing.state_dict(first | changes))
 
 
 def test_windows_of_another_size_are_refused(torch_arrays: dict[str, npt.NDArray[Any]]) -> None:
     changed = torch_arrays | {"conv2d_1a.conv.weight": np.zeros((32, 3, 5, 5), np.float32)}
     message = r"'conv2d_1a'.*\(3, 3, 3, 32\).*Received: \[\(5, 5, 3, 32\)"
     with pytest.raises(WeightsError, match=message):
-        facenet.facenet_vggface2(torch_writing.state_dict(changed))
+        facenet.facenet512("facenet_vggface2", torch_writing.state_dict(changed))
 
 
 def test_more_than_the_network_has_is_refused(torch_arrays: dict[str, npt.NDArray[Any]]) -> None:
@@ -193,7 +194,7 @@ def test_damaged_files_are_refused(content: bytes) -> None:
     with pytest.raises(WeightsError, match="damaged"):
         facenet.facenet128(content)
     with pytest.raises(WeightsError, match="damaged"):
-        facenet.facenet_vggface2(content)
+        facenet.facenet512("facenet_vggface2", content)
 
 
 def test_embeddings_have_length_1_and_flat_pictures_are_no_trouble(h5_encoder: Encoder) -> None:
@@ -208,6 +209,7 @@ def test_whitening_takes_away_brightness_and_contrast(h5_encoder: Encoder) -> No
     np.testing.assert_allclose(h5_encoder.encode(darker), h5_encoder.encode(CROPS), atol=5e-3)
 
 
+@pytest.mark.slow
 def test_the_converted_file_is_plain_keras(h5_encoder: Encoder) -> None:
     again = load_encoder("facenet128")  # from the cache, for its server is gone
     assert again.contract == h5_encoder.contract

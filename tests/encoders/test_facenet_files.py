@@ -53,7 +53,7 @@ def test_files_made_without_pytorch(old: bool) -> None:
 
 
 class _Harmful:
-    """What a harmful file is made of: unpickled, it makes a folder."""
+    """An object of a harmful file: unpickled, it makes a folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -94,7 +94,7 @@ def test_a_tensor_that_reaches_beyond_its_numbers_is_refused(
 
 
 @pytest.mark.parametrize("number", [-1, -4])
-def test_negative_places_are_refused(number: int) -> None:
+def test_negative_numbers_are_refused(number: int) -> None:
     for tensor in (
         writing.tensor(writing.storage("0", 6), number, (2,), (1,)),
         writing.tensor(writing.storage("0", 6), 0, (2,), (number,)),
@@ -136,7 +136,7 @@ def test_negative_places_are_refused(number: int) -> None:
             writing.archive(writing.dictionary({}), {"0": bytes(9999)}, zipfile.ZIP_DEFLATED),
             "is compressed",
         ),
-        (writing.archive(b"\x80\x02h\x05.", {}), "refers to what is not there"),
+        (writing.archive(b"\x80\x02h\x05.", {}), "refers to a missing value"),
         (writing.archive(b"\x80\x02.", {}), "takes more than it made"),
         (writing.archive(b"\x80\x02N", {}), "damaged"),
     ],

@@ -8,18 +8,15 @@ import keras
 import numpy as np
 import pytest
 
-from face_encode.encoders import registry
-from face_encode.encoders.contract import EncoderContract, read_contract
+from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.engines import AUTOMATIC, KERAS
 from face_encode.encoders.registry import (
     KNOWN_ENCODERS,
-    SHIPPED_ENCODERS,
-    KnownEncoder,
+    ConvertedEncoder,
+    ShippedEncoder,
     as_encoder,
-    is_at_hand,
     load_encoder,
-    shipped_path,
 )
 from face_encode.errors import InputError, ModelFileError, WeightsError
 from face_encode.types import CropRecipe, ImageArray
@@ -51,29 +48,6 @@ def test_the_converted_weights_are_cached(
     )
 
 
-def test_a_cache_from_another_calibration_is_left_alone(
-    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FACE_ENCODE_CACHE", str(tmp_path))
-    known = KNOWN_ENCODERS["dlib_resnet"]
-    former = replace(known, contract=replace(known.contract, threshold=0.5))
-    monkeypatch.setitem(KNOWN_ENCODERS, "dlib_resnet", former)
-    assert load_encoder(engine=KERAS).contract.threshold == 0.5
-    monkeypatch.setitem(KNOWN_ENCODERS, "dlib_resnet", known)
-    assert load_encoder(engine=KERAS).contract == encoder.contract
-
-
-def test_a_damaged_cache_is_made_again(
-    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FACE_ENCODE_CACHE", str(tmp_path))
-    load_encoder(engine=KERAS)
-    (cached,) = tmp_path.glob("*.keras")
-    cached.write_bytes(cached.read_bytes()[:1000])
-    assert load_encoder(engine=KERAS).fingerprint == encoder.fingerprint
-    assert load_encoder(cached, engine=KERAS).fingerprint == encoder.fingerprint  # whole again
-
-
 def test_a_cache_that_cannot_be_written_is_no_matter(
     encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,7 +66,7 @@ def test_weights_are_taken_from_a_given_path_and_verified(tmp_path: Path) -> Non
 def test_a_plain_keras_file_is_used_by_the_original_conventions(tmp_path: Path) -> None:
     model, path = plain_model(), tmp_path / "vgg_embedding.keras"
     model.save(path)
-    encoder = load_encoder(path)
+    encoder = load_encoder(path, engine=KERAS)
     assert encoder.name == "vgg_embedding"
     assert encoder.contract.threshold == 0.7
     crops = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
@@ -177,21 +151,41 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Served]:
         weights = KnownWeights(None, "far.bin", None, "for tests only", "the tests", served.url)
         contract = EncoderContract("far", CropRecipe("box", 16, 16), 0.5)
         monkeypatch.setitem(KNOWN_WEIGHTS, "far", weights)
-        monkeypatch.setitem(KNOWN_ENCODERS, "far", KnownEncoder(contract, build, "far"))
+        monkeypatch.setitem(KNOWN_ENCODERS, "far", ConvertedEncoder(contract, build, "far"))
         yield served
 
 
+def test_a_cache_from_another_calibration_is_left_alone(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = KNOWN_ENCODERS["far"]
+    assert isinstance(known, ConvertedEncoder)
+    former = replace(known, contract=replace(known.contract, threshold=0.25))
+    monkeypatch.setitem(KNOWN_ENCODERS, "far", former)
+    assert load_encoder("far", engine=KERAS).contract.threshold == 0.25
+    monkeypatch.setitem(KNOWN_ENCODERS, "far", known)
+    assert load_encoder("far", engine=KERAS).contract == known.contract
+
+
+def test_a_damaged_cache_is_made_again(server: Served, tmp_path: Path) -> None:
+    fingerprint = load_encoder("far", engine=KERAS).fingerprint
+    (cached,) = (tmp_path / "cache").glob("*.keras")
+    cached.write_bytes(cached.read_bytes()[:1000])
+    assert load_encoder("far", engine=KERAS).fingerprint == fingerprint
+    assert load_encoder(cached, engine=KERAS).fingerprint == fingerprint  # whole again
+
+
 def test_an_encoder_is_downloaded_once(server: Served, tmp_path: Path) -> None:
-    assert not is_at_hand("far")
+    assert not KNOWN_ENCODERS["far"].is_present
     first = load_encoder("far", engine=KERAS)
-    assert is_at_hand("far")
+    assert KNOWN_ENCODERS["far"].is_present
     assert load_encoder("far", engine=KERAS).fingerprint == first.fingerprint
     assert len(server.asked) == 1
     names = sorted({path.suffix for path in (tmp_path / "cache").iterdir()} - {".lock"})
     assert names == [".bin", ".json", ".keras"]
     # The converted one does without the original.
     (tmp_path / "cache" / "far.bin").unlink()
-    assert is_at_hand("far")
+    assert KNOWN_ENCODERS["far"].is_present
     assert load_encoder("far", engine=KERAS).fingerprint == first.fingerprint
     assert len(server.asked) == 1
 
@@ -218,25 +212,29 @@ def test_weights_from_anywhere_leave_no_trace(server: Served, tmp_path: Path) ->
         load_encoder("far", weights=tmp_path / "mine.bin", engine=KERAS)
 
 
-@pytest.mark.parametrize("name", SHIPPED_ENCODERS)
-def test_a_shipped_encoder_is_calibrated_and_open_to_keras_alone(name: str) -> None:
-    path = shipped_path(name)
-    contract = read_contract(path)
-    assert contract is not None
-    assert contract.name == name
+SHIPPED = [known for known in KNOWN_ENCODERS.values() if isinstance(known, ShippedEncoder)]
+
+
+@pytest.mark.parametrize("known", SHIPPED, ids=lambda known: known.name)
+def test_a_shipped_encoder_is_calibrated_and_open_to_keras_alone(known: ShippedEncoder) -> None:
+    contract = known.contract
+    assert contract.name == known.name
+    assert known.is_present
     assert contract.false_match_rate == 1e-3
     assert contract.licence != "unknown"
     assert contract.euclidean_threshold is None
     assert "dlib_resnet" in contract.trained_on
-    model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    model = keras.saving.load_model(known.path, compile=False, safe_mode=True)
     side = contract.crop.height
     assert model.input_shape == (None, side, side, 3)
     crops = np.random.default_rng(0).integers(0, 256, (2, side, side, 3)).astype(np.uint8)
-    assert load_encoder(name).encode(crops).shape == (2, 128)
+    opened = load_encoder(known.name, engine=KERAS)
+    assert opened.encode(crops).shape == (2, 128)
 
 
 def test_vgg_embedding_is_plain_vgg16_with_the_mlp() -> None:
-    kinds = [type(layer).__name__ for layer in load_encoder("vgg_embedding").model.layers]
+    model = load_encoder("vgg_embedding", engine=KERAS).model
+    kinds = [type(layer).__name__ for layer in model.layers]
     assert kinds.count("Conv2D") == 13
     assert kinds.count("MaxPooling2D") == 5
     assert kinds.count("Dense") == 4
@@ -250,7 +248,6 @@ def test_a_shipped_encoder_carries_its_own_weights(tmp_path: Path) -> None:
         load_encoder("vgg_embedding", tmp_path / "weights.dat")
 
 
-def test_a_missing_file_is_told_of_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "SHIPPED_ENCODERS", ("lost",))
+def test_a_missing_shipped_file_is_told() -> None:
     with pytest.raises(ModelFileError, match=r"lost\.keras.* is missing; install"):
-        shipped_path("lost")
+        _ = ShippedEncoder("lost").path

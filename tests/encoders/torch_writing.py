@@ -1,4 +1,4 @@
-"""Files as PyTorch writes them, made without PyTorch: a pickle put together step by step."""
+"""A writer of PyTorch's files without PyTorch: it puts a pickle together step by step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def number(value: int) -> bytes:
 
 
 def name(module: str, attribute: str) -> bytes:
-    """Push what a module calls so."""
+    """Push a name of a module."""
     return f"c{module}\n{attribute}\n".encode()
 
 
@@ -56,13 +56,13 @@ def tensor(stored: bytes, offset: int, shape: tuple[int, ...], strides: tuple[in
 
 
 def dictionary(items: Mapping[str, bytes]) -> bytes:
-    """A whole pickle of a dictionary."""
+    """Write a whole pickle of a dictionary."""
     start = b"\x80\x02" + name("collections", "OrderedDict") + b")R"
     return start + b"".join(text(key) + value + b"s" for key, value in items.items()) + b"."
 
 
 def archive(pickle: bytes, storages: Mapping[str, bytes], compression: int = 0) -> bytes:
-    """The container of PyTorch 1.6 and later."""
+    """Write the container of PyTorch 1.6 and later."""
     memory = io.BytesIO()
     with zipfile.ZipFile(memory, "w", compression) as file:
         file.writestr("archive/data.pkl", pickle)
@@ -74,7 +74,7 @@ def archive(pickle: bytes, storages: Mapping[str, bytes], compression: int = 0) 
 
 
 def legacy(pickle: bytes, storages: Mapping[str, tuple[int, bytes]]) -> bytes:
-    """The container from before PyTorch 1.6."""
+    """Write the container from before PyTorch 1.6."""
     version = b"\x80\x02" + b"M\xe9\x03."
     system = b"\x80\x02}" + text("little_endian") + b"\x88s."
     keys = b"\x80\x02](" + b"".join(map(text, storages)) + b"e."
@@ -83,7 +83,7 @@ def legacy(pickle: bytes, storages: Mapping[str, tuple[int, bytes]]) -> bytes:
 
 
 def state_dict(arrays: Mapping[str, npt.NDArray[np.generic]], *, old: bool = False) -> bytes:
-    """Arrays of float32 and int64 as a state dict, in either container."""
+    """Write arrays of float32 and int64 as a state dict, in either container."""
     items, storages = {}, {}
     for index, (key, array) in enumerate(arrays.items()):
         strides = tuple(step // array.itemsize for step in np.ascontiguousarray(array).strides)

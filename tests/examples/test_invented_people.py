@@ -32,6 +32,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_learn_then_make_is_deterministic(photos: Path, tmp_path: Path) -> None:
     models = [tmp_path / "a.npz", tmp_path / "b.npz"]
     for model in models:

@@ -1,7 +1,7 @@
-"""Requests that mean no good, and whether the service survives them.
+"""Hostile requests, each followed by a good one that the service has to answer.
 
-A test plays some of them; ``python -m tests.server.hostile 500`` plays as many as one likes against
-a service of its own, asks something good after each, and prints what came back.
+A test sends one of each kind; ``python -m tests.server.hostile 500`` sends that many to a service
+of its own, and prints the answers.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ URLS = ("/etc/passwd", "file:///etc/passwd", "http://127.0.0.1:1/a.jpg", "\\\\ho
 
 @dataclass(frozen=True)
 class Hostile:
-    """A request that means no good.
+    """A hostile request.
 
     Attributes:
-        kind: What is wrong with it.
-        parts: Bytes as they go over the wire; between two of them the client waits.
-        pause_seconds: How long.
+        kind: A name for its fault.
+        parts: Bytes on the wire; between two parts the client waits.
+        pause_seconds: The time that it waits.
     """
 
     kind: str
@@ -77,14 +77,14 @@ class Hostile:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came back.
+    """The answers to a hostile request and to the good one after it.
 
     Attributes:
-        kind: What was wrong.
-        status: The status; 0 where the connection closed without an answer.
+        kind: The hostile request's kind.
+        status: The status; 0 if the connection closed without an answer.
         problem: The problem's short name.
-        good_seconds: How long the next good request took.
-        good_status: How it was answered.
+        good_seconds: The time that the next good request took.
+        good_status: Its status.
     """
 
     kind: str
@@ -132,7 +132,7 @@ def bomb() -> bytes:
 
 
 def hostile_requests(count: int, seed: int = 0) -> Iterator[Hostile]:
-    """So many of them, of every kind in turn, each a little different."""
+    """Yield this many, of every kind in turn, each a little different."""
     chance = random.Random(seed)
     sources = (photos, bodies, names, framings, accesses)
     for number in range(count):
@@ -141,7 +141,7 @@ def hostile_requests(count: int, seed: int = 0) -> Iterator[Hostile]:
 
 
 def photos(chance: random.Random) -> Iterator[Hostile]:
-    """Photos that are none, or more than one can swallow."""
+    """Files that are no photos, or too large when decoded."""
     noise = chance.randbytes(chance.randrange(1, 5_000))
     screen = b"GIF89a\xff\xff\xff\xff\x80\x00\x00" + bytes(6)
     yield Hostile("cut photo", photo(PHOTO[: chance.randrange(1, len(PHOTO) - 2_000)]))
@@ -155,7 +155,7 @@ def photos(chance: random.Random) -> Iterator[Hostile]:
 
 
 def bodies(chance: random.Random) -> Iterator[Hostile]:
-    """Bodies that are not what they say, or point elsewhere."""
+    """Bodies of another form than they claim, or with paths and URLs."""
     noise = chance.randbytes(chance.randrange(1, 5_000))
     url = chance.choice(URLS)
     value: object = chance.choice([1, None, [], {}, True, 1e308])
@@ -173,7 +173,7 @@ def bodies(chance: random.Random) -> Iterator[Hostile]:
 
 
 def names(chance: random.Random) -> Iterator[Hostile]:
-    """Names and addresses that want to climb out of somewhere."""
+    """Names and addresses that try to climb out of a folder."""
     trick = chance.choice(TRICKS)
     climb = chance.randrange(1, 9)
     address = f"/v1/people/{quote(trick.encode('utf-8', 'surrogatepass'), safe='')}"
@@ -186,7 +186,7 @@ def names(chance: random.Random) -> Iterator[Hostile]:
 
 
 def framings(chance: random.Random) -> Iterator[Hostile]:
-    """What is no HTTP, too large, or too slow."""
+    """Requests that are no HTTP, too large, or too slow."""
     noise = chance.randbytes(chance.randrange(1, 5_000)).replace(b"\n", b" ")
     announced = str(chance.randrange(BODY_BYTES + 1, 10**15))
     chunk = b"fa00\r\n" + chance.randbytes(64_000) + b"\r\n"
@@ -205,7 +205,7 @@ def framings(chance: random.Random) -> Iterator[Hostile]:
 
 
 def accesses(chance: random.Random) -> Iterator[Hostile]:
-    """Those who may not."""
+    """Clients without the right to do what they ask."""
     digit = chance.randrange(10)
     method = chance.choice(["PUT", "TRACE", "OPTIONS", "BREW"])
     evil = "http://evil.example"
@@ -219,7 +219,7 @@ def accesses(chance: random.Random) -> Iterator[Hostile]:
 
 
 def send_raw(port: int, request: Hostile) -> tuple[int, str]:
-    """Send bytes as they are; gives the status and the problem's name, 0 for no answer."""
+    """Send raw bytes; returns the status, 0 for no answer, and the problem's name."""
     received = b""
     with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
         try:
@@ -228,7 +228,7 @@ def send_raw(port: int, request: Hostile) -> tuple[int, str]:
                     time.sleep(request.pause_seconds)
                 connection.sendall(part)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it has heard enough; the answer may be there all the same
+            pass  # the service has hung up; its answer may have arrived all the same
         try:
             while b"\r\n\r\n" not in received or len(received) < _length(received):
                 more = connection.recv(65_536)
@@ -247,7 +247,7 @@ def send_raw(port: int, request: Hostile) -> tuple[int, str]:
 
 
 def _length(received: bytes) -> int:
-    """How long an answer is that has begun to come."""
+    """Return the whole length of an answer that has begun to arrive."""
     headers, _, _ = received.partition(b"\r\n\r\n")
     for line in headers.lower().split(b"\r\n"):
         if line.startswith(b"content-length:"):
@@ -268,7 +268,7 @@ def play(port: int, count: int, seed: int = 0) -> Iterator[Outcome]:
 
 
 def main() -> None:
-    """Play them against a service of its own, and print what came back."""
+    """Send them to a service of its own, and print the answers."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 500
     with tempfile.TemporaryDirectory() as folder:
         people = Path(folder) / "people"

@@ -1,7 +1,7 @@
-"""Killing the service while it enrols, and what is left of that.
+"""Kills the service while it enrols, and compares its files with its answers.
 
-A test does it once; ``python -m tests.server.killing 200`` as often as it takes for so many
-enrolments, with a service that is started anew on the same files after each kill.
+A test does it once; ``python -m tests.server.killing 200`` repeats it until that many people are
+enrolled, with a new service on the same files after each kill.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ CLIENTS = 8
 
 @dataclass(frozen=True)
 class Killed:
-    """What came of one kill.
+    """The outcome of one kill.
 
     Attributes:
-        asked: Enrolments that were asked for.
-        acknowledged: Those that were answered.
-        on_disk: Everybody in the gallery file afterwards.
-        audited: Everybody of whom the audit log says that they were enrolled.
+        asked: People whose enrolment was asked for.
+        acknowledged: People whose enrolment was answered.
+        on_disk: People in the gallery file afterwards.
+        audited: People enrolled according to the audit log.
         halves: Temporary files that were left behind.
         orphans: Processes of the service that outlived it.
     """
@@ -52,7 +52,7 @@ class Killed:
 def kill_while_enrolling(
     folder: Path, encoder: Encoder, names: list[str], seconds: float
 ) -> Killed:
-    """Enrol from several clients, and kill the service after so long.
+    """Enrol from several clients, and kill the service after a while.
 
     Args:
         folder: Holds ``people.npz`` or will.
@@ -128,7 +128,7 @@ def is_alive(process: int) -> bool:
 
 
 def main() -> None:
-    """Enrol so many, and kill the service again and again."""
+    """Enrol many people, and kill the service again and again."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     chance, encoder = random.Random(0), load_encoder()
     asked: list[str] = []
@@ -145,14 +145,14 @@ def main() -> None:
             asked += done.asked
             acknowledged += done.acknowledged
             lost = set(acknowledged) - set(done.on_disk)
-            untold = set(done.on_disk) - set(done.audited)
+            unaudited = set(done.on_disk) - set(done.audited)
             print(
                 f"kill {kills}: {len(done.asked)} asked, {len(done.acknowledged)} acknowledged, "
-                f"{len(done.on_disk)} on disk in all, {len(lost)} lost, {len(untold)} not in the "
-                f"audit log, {len(done.orphans)} processes left",
+                f"{len(done.on_disk)} on disk in all, {len(lost)} lost, {len(unaudited)} not in "
+                f"the audit log, {len(done.orphans)} processes left",
                 flush=True,
             )
-            assert not lost and not untold and not done.orphans
+            assert not lost and not unaudited and not done.orphans
         with RunningService("--people", str(folder / "people.npz")) as service:
             people = Client(service.port).request("GET", "/v1/people").json["people"]
         served = {person["name"] for person in people}

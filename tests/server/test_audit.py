@@ -35,6 +35,6 @@ def test_a_second_service_on_the_same_files_is_refused(tmp_path: Path) -> None:
     AuditLog(tmp_path / "audit.jsonl").close()
 
 
-def test_a_log_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     with pytest.raises(AuditError, match="cannot write the audit log"):
         AuditLog(tmp_path)

@@ -56,7 +56,7 @@ FORM = "multipart/form-data; boundary=x"
         ),
     ],
 )
-def test_a_body_that_is_none_is_told(
+def test_a_body_that_is_none_is_reported(
     client: TestClient, content_type: str | None, content: bytes, status: int, kind: str
 ) -> None:
     headers = {} if content_type is None else {"Content-Type": content_type}
@@ -122,6 +122,6 @@ NONE += ["\u202ea", "a\u2066", "\ud800", "x" * 201, "x" * 10**6, "\ue000", "\uff
 
 @pytest.mark.parametrize("sent", [*NONE, None, 1, b"a", ["a"], {}])
 def test_what_is_no_name(sent: object) -> None:
-    with pytest.raises(InputError, match="a person's name") as told:
+    with pytest.raises(InputError, match="a person's name") as error:
         person_name(sent)
-    assert len(str(told.value)) < 400
+    assert len(str(error.value)) < 400

@@ -44,7 +44,7 @@ def test_bodies_are_described_in_both_forms(client: TestClient) -> None:
     assert body["application/json"]["schema"]["required"] == ["photos", "name"]
 
 
-def test_wrong_methods_and_addresses_are_told_apart(client: TestClient) -> None:
+def test_a_wrong_method_is_405_and_a_wrong_address_404(client: TestClient) -> None:
     answer = client.put("/v1/people")
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
     answer = client.get("/v1/match")

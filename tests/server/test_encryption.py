@@ -9,10 +9,13 @@ import pytest
 
 pytest.importorskip("cryptography")
 
+from cryptography.fernet import Fernet
+
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import GalleryError, InputError
 from face_encode.gallery.opening import load_gallery
 from face_encode.server.encryption import Cipher, cipher_from_environment, is_encrypted
+from face_encode.server.people import GalleryFile
 from tests.conftest import EXAMPLES
 from tests.server.conftest import Serve
 
@@ -36,11 +39,31 @@ def test_what_was_encrypted_comes_back(key: bytes) -> None:
 def test_a_changed_cut_or_foreign_file_is_refused(key: bytes) -> None:
     encrypted = Cipher([key]).encrypt(b"a secret")
     changed = encrypted[:-1] + bytes([encrypted[-1] ^ 1])
-    for content in (changed, encrypted[:-1], encrypted[:30], encrypted[:24]):
+    middle = encrypted[:40] + bytes([encrypted[40] ^ 1]) + encrypted[41:]
+    for content in (changed, middle, encrypted[:-1], encrypted[:30], encrypted[:24]):
         with pytest.raises(GalleryError, match=r"people.npz cannot be decrypted"):
             Cipher([key]).decrypt(content, "people.npz")
     with pytest.raises(GalleryError, match="none of the keys"):
         Cipher([secrets.token_bytes(32)]).decrypt(encrypted, "people.npz")
+
+
+def test_anybody_with_the_key_can_decrypt(key: bytes) -> None:
+    """The format is Fernet's own, so that no file depends on this package."""
+    fernet = Fernet(base64.urlsafe_b64encode(key))
+    assert fernet.decrypt(Cipher([key]).encrypt(b"a secret")) == b"a secret"
+    assert Cipher([key]).decrypt(fernet.encrypt(b"a secret"), "x") == b"a secret"
+
+
+def test_a_file_in_the_format_before_the_first_release_is_refused(
+    tmp_path: Path, key: bytes, encoder: Encoder
+) -> None:
+    path = tmp_path / "people.npz"
+    path.write_bytes(b"face_encode encrypted 1\n" + secrets.token_bytes(99))
+    for cipher in (None, Cipher([key])):
+        with pytest.raises(GalleryError, match="in a format that is not read any more"):
+            GalleryFile(path, cipher).read(encoder)
+    with pytest.raises(GalleryError, match="in a format that is not read any more"):
+        load_gallery(path, encoder)
 
 
 def test_a_new_key_in_front_of_the_former(key: bytes) -> None:
@@ -67,11 +90,11 @@ def test_keys_come_from_the_environment(key: bytes, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("text", ["password", "ab" * 31, "ab" * 33, "ab" * 32 + ",", "ä" * 64])
-def test_a_key_that_is_none_is_told_without_it(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_key_is_reported_without_it(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACE_ENCODE_GALLERY_KEY", text)
-    with pytest.raises(InputError, match="32 random bytes") as told:
+    with pytest.raises(InputError, match="32 random bytes") as error:
         cipher_from_environment()
-    assert text not in str(told.value)
+    assert text not in str(error.value)
 
 
 def test_everything_that_a_service_keeps_is_encrypted(

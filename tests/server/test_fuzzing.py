@@ -1,4 +1,4 @@
-"""The interface against its own description: whatever schemathesis makes up from it."""
+"""The interface against its own description, by requests that schemathesis generates."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from schemathesis.specs.openapi import checks
 
 if TYPE_CHECKING:
     from schemathesis import Case
+
+pytestmark = pytest.mark.slow
 
 # A few minutes by hand with FACE_ENCODE_FUZZ_EXAMPLES=200.
 EXAMPLES = int(os.environ.get("FACE_ENCODE_FUZZ_EXAMPLES", "5"))

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import socket
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import anyio
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
 from face_encode.errors import InputError
-from face_encode.server.limits import RequestLimits
+from face_encode.server.limits import RequestLimits, limited_protocol
 from face_encode.server.problems import Problem
 from face_encode.server.settings import Limits
 from tests.conftest import EXAMPLES
@@ -19,7 +23,7 @@ ADA = (EXAMPLES / "ada_mirova.jpg").read_bytes()
 
 
 class Exchange:
-    """A request played to an application, and what came back."""
+    """A request played to an application, and its answer."""
 
     def __init__(
         self,
@@ -109,7 +113,7 @@ def test_a_body_is_counted_where_nothing_was_announced() -> None:
     assert play(Limits(body_bytes=10), Exchange([b"1234"] * 3)).status == 413
 
 
-def test_a_refused_client_is_listened_to_but_not_for_ever() -> None:
+def test_a_refused_client_is_listened_to_for_a_while() -> None:
     endless = Exchange([b"x"] * 3, {"Content-Length": "999"}, ends=False)
     start = time.perf_counter()
     assert play(Limits(body_bytes=10), endless).status == 413
@@ -132,7 +136,7 @@ def test_work_that_takes_too_long_is_given_up() -> None:
     assert (done.status, done.headers["retry-after"]) == (503, "5")
 
 
-def test_more_than_so_many_at_once_come_back_later() -> None:
+def test_requests_beyond_the_limit_come_back_later() -> None:
     async def both() -> tuple[Exchange, Exchange]:
         first, second = Exchange([b"x"], pause=0.5), Exchange([b"x"])
         guarded = RequestLimits(reading, Limits(requests_in_flight=1))
@@ -165,6 +169,63 @@ def test_the_service_names_no_more_faces_than_allowed(client: TestClient, serve:
         assert (
             len(limited.post("/v1/embed?max_faces=9", files={"photo": group}).json()["faces"]) == 2
         )
+
+
+@contextmanager
+def listening(limits: Limits) -> Iterator[int]:
+    """A port at which uvicorn serves ``reading`` over the limited protocol."""
+    configuration = uvicorn.Config(
+        reading, port=0, http=limited_protocol(limits), lifespan="off", log_level="critical"
+    )
+    server = uvicorn.Server(configuration)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        yield listener.getsockname()[1]
+        server.should_exit = True
+        thread.join()
+
+
+def answer_to(port: int, sent: bytes) -> bytes:
+    """Everything that comes back until the connection is closed."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(sent)
+        return b"".join(iter(lambda: connection.recv(9_000), b""))
+
+
+HEAD = b"POST / HTTP/1.1\r\nHost: a\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"", 408),
+        (HEAD, 408),
+        (b"nonsense\r\n\r\n", 400),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (HEAD.replace(b"POST", b"HEAD") + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+    ],
+)
+def test_a_connection_that_brings_no_request_is_closed(sent: bytes, status: int) -> None:
+    with listening(Limits(header_seconds=1)) as port:
+        last = answer_to(port, sent).rpartition(b"HTTP/1.1 ")[2]
+    assert last.startswith(b"%d " % status)
+    assert b"connection: close" in last and b'"type":"urn:face-encode:problem:' in last
+
+
+def test_more_connections_than_allowed_are_refused() -> None:
+    with listening(Limits(connections=1)) as port:
+        with socket.create_connection(("127.0.0.1", port)) as first:
+            assert answer_to(port, b"").startswith(b"HTTP/1.1 429 ")
+            first.sendall(HEAD + b"Content-Length: 2\r\n\r\n12")
+            assert first.recv(9_000).startswith(b"HTTP/1.1 200 ")
+        # Once the first has hung up, there is room again.
+        for _ in range(100):
+            last = answer_to(port, HEAD + b"Content-Length: 1\r\nConnection: close\r\n\r\n1")
+            if last.startswith(b"HTTP/1.1 200 "):
+                break
+            time.sleep(0.05)
+        assert last.startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_limit_of_nothing_is_none() -> None:

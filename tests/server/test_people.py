@@ -23,6 +23,8 @@ from face_encode.server.encryption import Cipher, is_encrypted
 from face_encode.server.people import CropFolder, GalleryFile, PeopleStore, Remove, Rename
 from face_encode.types import ImageArray
 
+pytest.importorskip("cryptography")
+
 SOMEBODY = Author("front-desk", "10.0.0.7")
 
 
@@ -110,9 +112,6 @@ def test_what_was_asked_for_is_saved_before_the_end(store: PeopleStore, file: Sl
     assert change.result(0) == 4
 
 
-pytest.importorskip("cryptography")
-
-
 @pytest.fixture
 def cipher() -> Cipher:
     return Cipher([secrets.token_bytes(32)])
@@ -158,7 +157,7 @@ def test_a_new_key_takes_over_at_the_next_start(
         GalleryFile(path, Cipher([old])).read(encoder)
 
 
-def test_a_damaged_file_is_told(tmp_path: Path, cipher: Cipher, encoder: Encoder) -> None:
+def test_a_damaged_file_is_reported(tmp_path: Path, cipher: Cipher, encoder: Encoder) -> None:
     path = tmp_path / "people.npz"
     for content in (b"", b"nonsense", cipher.encrypt(b"nonsense"), cipher.encrypt(b"")[:-1]):
         path.write_bytes(content)
@@ -183,9 +182,6 @@ def test_a_gallery_of_the_command_line_is_served(
     assert gallery.people() == fitted_model.gallery.people()
 
 
-pytest.importorskip("cryptography")
-
-
 @pytest.fixture
 def crop() -> ImageArray:
     return np.full((150, 150, 3), (200, 40, 40), np.uint8)
@@ -193,15 +189,15 @@ def crop() -> ImageArray:
 
 def test_a_crop_is_kept_renamed_and_forgotten(tmp_path: Path, crop: ImageArray) -> None:
     crops = CropFolder(tmp_path / "crops")
-    assert crops.of("../Zoe") is None and not crops.has("../Zoe")
+    assert crops.read("../Zoe") is None and not crops.has("../Zoe")
     crops.keep("../Zoe", crop)
-    content = crops.of("../Zoe")
+    content = crops.read("../Zoe")
     assert content is not None
     picture = np.asarray(Image.open(io.BytesIO(content)))
     assert picture.shape == (96, 96, 3)
     assert np.abs(picture.mean((0, 1)) - (200, 40, 40)).max() < 4
     crops.rename("../Zoe", "Zoe")
-    assert crops.of("Zoe") == content and not crops.has("../Zoe")
+    assert crops.read("Zoe") == content and not crops.has("../Zoe")
     crops.forget("Zoe")
     crops.forget("Zoe")
     assert list((tmp_path / "crops").iterdir()) == []
@@ -221,12 +217,12 @@ def test_what_a_crash_left_behind_goes(tmp_path: Path, crop: ImageArray) -> None
 
 def test_crops_are_encrypted_under_the_first_key(tmp_path: Path, crop: ImageArray) -> None:
     CropFolder(tmp_path).keep("A", crop)
-    plain = CropFolder(tmp_path).of("A")
+    plain = CropFolder(tmp_path).read("A")
     old, new = secrets.token_bytes(32), secrets.token_bytes(32)
     for keys in ([old], [new, old], [new]):
         crops = CropFolder(tmp_path, Cipher(keys))
         crops.tidy(["A"])
-        assert crops.of("A") == plain
+        assert crops.read("A") == plain
         assert all(is_encrypted(path.read_bytes()) for path in tmp_path.iterdir())
-    assert CropFolder(tmp_path, Cipher([old])).of("A") is None
-    assert CropFolder(tmp_path).of("A") is None
+    assert CropFolder(tmp_path, Cipher([old])).read("A") is None
+    assert CropFolder(tmp_path).read("A") is None

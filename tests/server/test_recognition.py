@@ -46,7 +46,6 @@ def test_what_arrives_together_is_encoded_in_one_call(
 
     async def ask_all() -> list[np.ndarray]:
         batcher = EncodingBatcher(counting, lambda *numbers: batches.append(numbers))  # type: ignore[arg-type]
-        batcher.start()
         photos = photos_of(colour_crops[:12])
         first = asyncio.create_task(batcher.encode(photos[0]))
         while not counting.calls:
@@ -55,13 +54,13 @@ def test_what_arrives_together_is_encoded_in_one_call(
         await asyncio.sleep(0.05)
         counting.go.set()
         done = [await each for each in (first, *others)]
-        await batcher.close()
+        batcher.close()
         return [each.embeddings[0] for each in done]
 
     embeddings = asyncio.run(ask_all())
     assert counting.calls == [1, 11]
     assert batches == [(1, 1), (11, 11)]
-    # Everybody gets their own, whoever they were encoded with.
+    # Each photo gets its own embedding, not that of another in its batch.
     assert np.stack(embeddings) == pytest.approx(encoder.encode(colour_crops[:12]), abs=1e-5)
 
 
@@ -70,12 +69,11 @@ def test_a_batch_that_fails_fails_only_those_in_it(
 ) -> None:
     async def ask() -> list[object]:
         batcher = EncodingBatcher(encoder)
-        batcher.start()
         wrong = photos_of(np.zeros((1, 7, 7, 3), np.uint8))[0]
         results: list[object] = []
         for photo in (wrong, photos_of(colour_crops[:1])[0]):
             results += await asyncio.gather(batcher.encode(photo), return_exceptions=True)
-        await batcher.close()
+        batcher.close()
         return results
 
     failed, done = asyncio.run(ask())

@@ -121,14 +121,14 @@ def test_an_embedding_is_the_encoders(
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a photo in a known format"),
     ],
 )
-def test_what_is_no_photo_is_told(client: TestClient, content: bytes, reason: str) -> None:
+def test_what_is_no_photo_is_reported(client: TestClient, content: bytes, reason: str) -> None:
     answer = client.post("/v1/match", files={"photo": ("x.jpg", content)})
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
     assert f"x.jpg: {reason}" in answer.json()["detail"]
 
 
-def test_too_many_pixels_are_told(client: TestClient) -> None:
+def test_too_many_pixels_are_reported(client: TestClient) -> None:
     bomb = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
     answer = client.post("/v1/match", files={"photo": bomb.getvalue()})
@@ -137,7 +137,7 @@ def test_too_many_pixels_are_told(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("query", ["max_faces=0", "max_faces=x", "thorough=perhaps", "maxfaces=2"])
-def test_what_is_no_option_is_told(client: TestClient, query: str) -> None:
+def test_what_is_no_option_is_reported(client: TestClient, query: str) -> None:
     answer = client.post(f"/v1/match?{query}", files={"photo": ADA})
     assert answer.status_code == 422
     assert query.split("=")[0] in answer.json()["detail"]
@@ -225,7 +225,7 @@ def test_no_usable_photo_changes_nothing(client: TestClient) -> None:
 @pytest.mark.parametrize(
     "name", ["", "  ", "a/b", "..", ".hidden", "a\\b", "x" * 201, "a\nb", "\u202eevil"]
 )
-def test_what_is_no_name_is_told(client: TestClient, name: str) -> None:
+def test_what_is_no_name_is_reported(client: TestClient, name: str) -> None:
     photo = base64.b64encode(STRANGER).decode()
     answer = client.post("/v1/people", json={"name": name, "photos": [photo]})
     assert answer.status_code == 422
@@ -285,7 +285,7 @@ def test_a_change_that_cannot_be_saved_is_none(serve: Serve, tmp_path: Path) -> 
     assert [json.loads(line).get("failed", False) for line in lines] == [False, False, True, False]
 
 
-def test_health_is_told_to_everybody(client: TestClient) -> None:
+def test_health_needs_no_token(client: TestClient) -> None:
     for path in ("/healthz", "/readyz"):
         answer = client.get(path)
         assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
@@ -295,17 +295,17 @@ def test_settings_are_those_of_the_model(
     client: TestClient, fitted_model: Face_Encode_Model
 ) -> None:
     client.post("/v1/match", files={"photo": ADA})
-    told = client.get("/v1/settings").json()
-    assert told["version"] == __version__
-    assert told["encoder"] == fitted_model.encoder.name
-    assert told["detector"] == fitted_model.detector.name
-    assert (told["people"], told["photos"]) == (6, len(fitted_model.gallery))
-    assert told["threshold"] == fitted_model.threshold
-    assert told["threshold_from"] == "encoder"
-    assert told["calibration"] is None
-    assert told["limits"]["photos"] == 20
-    assert (told["needs_token"], told["may_write"]) == (False, True)
-    latency = told["latency"]["POST /v1/match"]
+    settings = client.get("/v1/settings").json()
+    assert settings["version"] == __version__
+    assert settings["encoder"] == fitted_model.encoder.name
+    assert settings["detector"] == fitted_model.detector.name
+    assert (settings["people"], settings["photos"]) == (6, len(fitted_model.gallery))
+    assert settings["threshold"] == fitted_model.threshold
+    assert settings["threshold_from"] == "encoder"
+    assert settings["calibration"] is None
+    assert settings["limits"]["photos"] == 20
+    assert (settings["needs_token"], settings["may_write"]) == (False, True)
+    latency = settings["latency"]["POST /v1/match"]
     assert 0 < latency["p50_milliseconds"] <= latency["p99_milliseconds"]
 
 

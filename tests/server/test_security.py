@@ -131,17 +131,17 @@ def test_the_environment_holds_both(monkeypatch: pytest.MonkeyPatch) -> None:
         ("hall read ääääääääääääääääääää", "at least 16 letters"),
     ],
 )
-def test_a_wrong_token_file_is_told_without_the_token(
+def test_a_wrong_token_file_is_reported_without_the_token(
     content: str, words: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "tokens"
     file.write_text(content)
-    with pytest.raises(InputError, match=words) as told:
+    with pytest.raises(InputError, match=words) as error:
         tokens_from(file)
-    assert READ not in str(told.value) and "short" not in str(told.value)
+    assert READ not in str(error.value) and "short" not in str(error.value)
 
 
-def test_a_missing_token_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_token_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         tokens_from(tmp_path / "none")
     (tmp_path / "photo").write_bytes(b"\xff\xd8")
@@ -202,7 +202,7 @@ def test_the_own_page_is_let_in(client: TestClient, headers: dict[str, str]) -> 
     assert client.get("/v1/people", headers=headers).status_code == 200
 
 
-def test_a_proxys_name_is_let_in_where_it_was_told(serve: Serve) -> None:
+def test_a_proxys_name_is_let_in_where_it_was_given(serve: Serve) -> None:
     with serve(allowed_hosts=("Face.example",)) as client:
         headers = {"Host": "face.example", "Origin": "https://face.example"}
         assert client.get("/v1/people", headers=headers).status_code == 200

@@ -1,7 +1,11 @@
-"""People drawn as coloured patches: data for which neither a face nor a detector is needed."""
+"""Shared by the tests of training: people drawn as coloured patches, and a full disk."""
 
 from __future__ import annotations
 
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +17,7 @@ from face_encode.types import Box, Face, ImageArray
 
 @dataclass(frozen=True)
 class WholePhotoDetector:
-    """Takes the whole photo for the face; of an even photo says that there is none."""
+    """Takes the whole photo for the face; finds none in an even photo."""
 
     name: str = "whole_photo"
 
@@ -40,3 +44,16 @@ def draw_people(
                 folder / f"{prefix}_{person:02d}" / f"{photo}.png"
             )
     return folder
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """Refuse this process to write files larger than ``size`` bytes, as a full disk would."""
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, former[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+        signal.signal(signal.SIGXFSZ, handler)

@@ -14,15 +14,16 @@ import pytest
 HERE = Path(__file__).parent
 BACKEND_FREE = [
     "test_triplet.py",
-    "test_mining.py",
     "test_losses.py",
-    "test_initialization.py",
-    "test_muon.py",
-    "test_rate.py",
+    "test_optimizers.py",
     "test_views.py",
+    "test_backbones.py::test_layers_begin_standardised_and_embeddings_apart",
+    "test_backbones.py::test_a_channel_that_is_the_same_for_all_stays_finite",
+    "test_backbones.py::test_what_it_cannot_do_is_refused",
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("jax") is None, reason="jax is not installed")
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="everything runs on JAX already")
 def test_the_same_tests_pass_on_jax() -> None:

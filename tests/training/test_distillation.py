@@ -1,10 +1,10 @@
-"""Distillation end to end, on a narrow student and a small teacher."""
+"""Distillation end to end, on narrow students and a small teacher."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,20 @@ import pytest
 
 from face_encode.encoders.contract import EncoderContract, read_contract
 from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.engines import KERAS
 from face_encode.encoders.registry import load_encoder
 from face_encode.encoders.vgg16 import vgg_embedding
 from face_encode.errors import InputError, ModelFileError
-from face_encode.training import distillation
 from face_encode.training.distillation import (
     SETTINGS,
-    Distillation,
-    StudentFrame,
-    distil,
-    earlier_student,
+    DistillConfig,
+    DistillResult,
+    StudentAdapter,
+    build_student,
+    distill_student,
+    open_student,
     read_recipe,
     train_on_people,
-    vgg16_student,
 )
 from face_encode.training.fitting import Progress
 from face_encode.training.verification import PairSet, measure
@@ -58,70 +59,135 @@ def teacher() -> Encoder:
     return Encoder(model, contract)
 
 
-def work(folder: Path, output: Path, **changes: object) -> Distillation:
-    settings: dict[str, object] = {
-        "data": folder,
-        "output": output,
-        "sides": (32, 48),
-        "epochs": (2, 2),
-        "views": (3, 4),
-        "width": 0.0625,
-        "batch_size": 8,
-        "learning_rate": 5e-3,
-        **changes,
-    }
-    return Distillation(**settings)  # type: ignore[arg-type]
+def tiny_student(side: int, size: int, normalized: bool = True) -> keras.Model:
+    """A student whose graphs compile in a second."""
+    activation = None if normalized else "relu"
+    normalization = [keras.layers.BatchNormalization(), keras.layers.Activation("relu")]
+    return keras.Sequential(
+        [
+            keras.Input((side, side, 3), name="pixels"),
+            keras.layers.Rescaling(1 / 255, name="scaled"),
+            keras.layers.Conv2D(4, 3, activation=activation, name="block1_conv1"),
+            *(normalization if normalized else []),
+            keras.layers.MaxPooling2D(8, name="pool"),
+            keras.layers.Flatten(name="flat"),
+            keras.layers.Dense(size, name="embedding"),
+        ]
+    )
 
 
-@pytest.fixture(scope="module")
-def finished(folder: Path, teacher: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def vgg16_student(side: int, size: int, normalized: bool = True) -> keras.Model:
+    return vgg_embedding(
+        (side, side, 3), size, dropout=0.0, width=0.0625, batch_normalization=normalized
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished distillation of a kind of student."""
+
+    output: Path
+    build: Callable[..., keras.Model]
+    folder: Path
+    teacher: Encoder
+
+    @property
+    def run_folder(self) -> Path:
+        return self.output.with_suffix(".training")
+
+    def distill(
+        self, output: Path, say: Callable[[str], None] = lambda _: None, **changes: object
+    ) -> DistillResult:
+        """Distil into another file."""
+        config = DistillConfig(
+            **{  # type: ignore[arg-type]
+                "data": self.folder,
+                "output": output,
+                "sides": (32, 48),
+                "epochs": (2, 2),
+                "views": (3, 4),
+                "width": 0.0625,
+                "batch_size": 8,
+                "learning_rate": 5e-3,
+                **changes,
+            }
+        )
+        # Without a builder, VGG16 is built.
+        student = None if self.build is vgg16_student else self.build
+        return distill_student(
+            config, self.teacher, WholePhotoDetector(), student=student, progress=False, say=say
+        )
+
+
+@pytest.fixture(
+    scope="module",
+    params=[tiny_student, pytest.param(vgg16_student, marks=pytest.mark.slow)],
+    ids=lambda build: build.__name__,
+)
+def finished(
+    request: pytest.FixtureRequest,
+    folder: Path,
+    teacher: Encoder,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Run:
     output = tmp_path_factory.mktemp("finished") / "student.keras"
-    distil(work(folder, output), teacher, WholePhotoDetector(), progress=False)
-    return output
+    run = Run(output, request.param, folder, teacher)
+    run.distill(output)
+    return run
 
 
-def test_the_student_learns_and_is_plain_vgg16(
-    finished: Path, folder: Path, teacher: Encoder
-) -> None:
-    student = load_encoder(finished)
-    plain = vgg_embedding((48, 48, 3), 8, dropout=0.0, width=0.0625)
-    assert [layer.name for layer in student.model.layers] == [each.name for each in plain.layers]
-    contract = read_contract(finished)
+def column(log: Path, name: str) -> list[float]:
+    """A column of a stage's log, without epoch 0."""
+    rows = [row.split(",") for row in log.read_text().splitlines()]
+    return [float(row[rows[0].index(name)]) for row in rows[2:]]
+
+
+def test_the_student_learns_and_is_plain(finished: Run) -> None:
+    student = load_encoder(finished.output)
+    plain = finished.build(48, 8, normalized=False)
+    names = [layer.name for layer in plain.layers]
+    received = [layer.name for layer in student.model.layers]
+    assert received[-len(names) :] == names
+    assert all(
+        isinstance(each, keras.layers.InputLayer) for each in student.model.layers[: -len(names)]
+    )
+    contract = read_contract(finished.output)
     assert contract is not None
     assert contract.crop == CropRecipe("box", 48, 48)
     assert "drawn" in contract.trained_on
     assert contract.euclidean_threshold is None
-    losses = []
-    for stage in ("32px", "48px"):
-        rows = (finished.with_suffix(".training") / f"{stage}.csv").read_text().splitlines()
-        column = rows[0].split(",").index("loss")
-        losses += [float(row.split(",")[column]) for row in rows[2:]]
-    assert losses[-1] < losses[0], losses
+    stages = [column(finished.run_folder / f"{stage}.csv", "loss") for stage in ("32px", "48px")]
+    assert stages[-1][-1] < stages[0][0], stages
 
 
-def test_folding_the_finished_student_changed_nothing(
-    finished: Path, folder: Path, teacher: Encoder
-) -> None:
+def test_folding_the_finished_student_changed_nothing(finished: Run) -> None:
     # The last checkpoint holds the student as it was trained, with its normalisations.
-    keras.utils.set_random_seed(0)
-    student = vgg_embedding((48, 48, 3), 8, dropout=0.0, width=0.0625, batch_normalization=True)
-    with np.load(finished.with_suffix(".training") / "48px.npz", allow_pickle=False) as stored:
+    student = finished.build(48, 8)
+    with np.load(finished.run_folder / "48px.npz", allow_pickle=False) as stored:
         for index, variable in enumerate(student.variables):
             variable.assign(stored[f"value{index}"])
+    # The first stage's answers tell the teacher's mean and scale.
+    paths = sorted(finished.run_folder.glob("views-*/answers-*.npy"))[:3]
+    answers = np.concatenate([np.load(path) for path in paths])
+    contract = EncoderContract("folded", CropRecipe("box", 48, 48), threshold=0.5)
+    mean = answers.mean(axis=0)
+    adapter = StudentAdapter(contract, 1.0, mean, float((answers - mean).std()))
+    folded = adapter.finish(student)
     crops = np.random.default_rng(0).integers(0, 256, (6, 48, 48, 3)).astype(np.uint8)
     trained = keras.ops.convert_to_numpy(student(crops.astype(np.float32), training=False))
-    plain = load_encoder(finished).encode(crops)
-    # What is left between them is the teacher's mean and scale, the same for all.
-    trained, plain = trained - trained.mean(axis=0), plain - plain.mean(axis=0)
-    scale = plain.std() / trained.std()
-    assert plain.std() > 0.01
-    # float16 has 11 binary digits.
-    assert np.abs(trained * scale - plain).max() < 2e-3
+    embeddings = folded.encode(crops)
+    assert embeddings.std(axis=0).max() > 0.01
+    # Both compute in float32, which rounds in the 7th digit, layer by layer.
+    bound = 1e-4 * np.abs(trained).max()
+    assert np.abs(adapter.targets(embeddings) - trained).max() < bound
+    # The file holds these very weights, as float16 rounds them.
+    kept = load_encoder(finished.output, engine=KERAS).model.get_weights()
+    for weight, exact in zip(kept, folded.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, exact.astype(np.float16).astype(np.float32))
 
 
-def test_an_interrupted_run_ends_in_the_same_student(
-    finished: Path, folder: Path, teacher: Encoder, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("finished", [tiny_student], indirect=True, ids=["tiny_student"])
+def test_an_interrupted_run_ends_in_the_same_student(finished: Run, tmp_path: Path) -> None:
     class Stop(Exception):
         pass
 
@@ -131,45 +197,39 @@ def test_an_interrupted_run_ends_in_the_same_student(
 
     output = tmp_path / "student.keras"
     with pytest.raises(Stop):
-        distil(work(folder, output), teacher, WholePhotoDetector(), progress=False, say=stop)
+        finished.distill(output, say=stop)
     assert not output.exists()
     said: list[str] = []
-    distil(work(folder, output), teacher, WholePhotoDetector(), progress=False, say=said.append)
+    finished.distill(output, say=said.append)
     assert [line[:13] for line in said] == ["48px: epoch 2"]
     crops = np.random.default_rng(1).integers(0, 256, (6, 48, 48, 3)).astype(np.uint8)
     np.testing.assert_allclose(
-        load_encoder(output).encode(crops), load_encoder(finished).encode(crops), atol=1e-4
+        load_encoder(output).encode(crops), load_encoder(finished.output).encode(crops), atol=1e-4
     )
 
 
 def test_a_student_larger_than_the_teachers_crop_is_refused(
     folder: Path, teacher: Encoder, tmp_path: Path
 ) -> None:
+    run = Run(tmp_path / "student.keras", tiny_student, folder, teacher)
     with pytest.raises(InputError, match=r"48x48 .*Received"):
-        settings = work(folder, tmp_path / "student.keras", sides=(32, 64))
-        distillation.distil(settings, teacher, WholePhotoDetector(), progress=False)
+        run.distill(run.output, sides=(32, 64))
 
 
-def test_a_wider_student_goes_on_from_a_finished_one(
-    finished: Path, folder: Path, teacher: Encoder, tmp_path: Path
-) -> None:
-    begin = finished.with_suffix(".training") / "student.keras"
-    said: list[str] = []
-    wider = work(
-        folder,
-        tmp_path / "wider.keras",
-        begin=begin,
+def test_a_wider_student_continues_from_a_finished_one(finished: Run, tmp_path: Path) -> None:
+    output = tmp_path / "wider.keras"
+    result = finished.distill(
+        output,
+        begin=finished.run_folder / "student.keras",
         width=0.125,
         sides=(48,),
         epochs=(1,),
         views=(1,),
     )
-    result = distil(wider, teacher, WholePhotoDetector(), progress=False, say=said.append)
-    assert load_encoder(wider.output).model.get_layer("block1_conv1").filters == 8
-    rows = (finished.with_suffix(".training") / "48px.csv").read_text().splitlines()
-    last_score = rows[-1].split(",")[rows[0].split(",").index("score")]
+    assert load_encoder(output).model.get_layer("block1_conv1").filters == 8
+    last_score = column(finished.run_folder / "48px.csv", "score")[-1]
     # Before the first step it tells people apart exactly as the one that it came from.
-    assert result.stages["48px"].rows[0]["score"] == pytest.approx(float(last_score), abs=1e-6)
+    assert result.stages["48px"].rows[0]["score"] == pytest.approx(last_score, abs=1e-6)
 
 
 def draw(people: int, photos: int, seed: int) -> tuple[ImageArray, np.ndarray]:
@@ -200,14 +260,15 @@ def stage(
 ) -> tuple[keras.Model, Progress]:
     crops, people = draw(30, 4, 0)
     model = network()
+    config = DistillConfig(
+        folder, folder / "student.keras", people_epochs=epochs, people_learning_rate=0.01
+    )
     progress = train_on_people(
+        config,
         model,
         crops,
         people,
         lambda: {"score": judge(model), "standard_error": 0.01},
-        epochs=epochs,
-        learning_rate=0.01,
-        folder=folder,
         run_key="key",
     )
     return model, progress
@@ -235,7 +296,7 @@ def test_what_does_not_help_is_not_kept(tmp_path: Path) -> None:
         np.testing.assert_array_equal(kept, untouched)
 
 
-FRAME = StudentFrame(
+ADAPTER = StudentAdapter(
     contract=EncoderContract("student", CropRecipe("dlib_chip", 40, 40, margin=0.0), threshold=0.5),
     share=0.8,
     mean=np.array([1.0, -2.0, 0.5], np.float32),
@@ -246,29 +307,29 @@ FRAME = StudentFrame(
 def test_it_sees_the_middle_of_the_teachers_crop() -> None:
     crop = np.zeros((1, 40, 40, 3), np.uint8)
     crop[:, 4:36, 4:36] = 255
-    seen = FRAME.seen(crop, 32)
+    seen = ADAPTER.crops(crop, 32)
     assert seen.shape == (1, 32, 32, 3)
     assert seen.min() == 255
 
 
 def test_finishing_undoes_the_centring_and_folds_the_normalisation() -> None:
     keras.utils.set_random_seed(0)
-    student = vgg16_student(0.0625, False, 32, 3)
+    student = build_student(0.0625, False, 32, 3)
     # Moving averages other than those of the beginning, so that folding has something to do.
     for layer in student.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.set_weights([weight + 0.3 for weight in layer.get_weights()])
     crops = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
     learnt = keras.ops.convert_to_numpy(student(crops.astype(np.float32), training=False))
-    encoder = FRAME.finish(student)
-    assert encoder.contract.crop == replace(FRAME.contract.crop, height=32, width=32)
-    np.testing.assert_allclose(FRAME.centred(encoder.encode(crops)), learnt, rtol=1e-3, atol=1e-3)
+    encoder = ADAPTER.finish(student)
+    assert encoder.contract.crop == replace(ADAPTER.contract.crop, height=32, width=32)
+    np.testing.assert_allclose(ADAPTER.targets(encoder.encode(crops)), learnt, rtol=1e-3, atol=1e-3)
     kinds = [type(layer).__name__ for layer in encoder.model.layers]
     assert kinds.count("BatchNormalization") == 3
 
 
 def test_mixed_precision_is_the_students_alone() -> None:
-    student = vgg16_student(0.0625, True, 32, 3)
+    student = build_student(0.0625, True, 32, 3)
     assert student.get_layer("block1_conv1").compute_dtype == "bfloat16"
     assert student.get_layer("embedding").compute_dtype == "float32"
     assert keras.config.dtype_policy().name == "float32"
@@ -276,12 +337,12 @@ def test_mixed_precision_is_the_students_alone() -> None:
 
 def test_an_earlier_student_is_opened_and_widened(tmp_path: Path) -> None:
     path = tmp_path / "student.keras"
-    student = vgg16_student(0.0625, False, 32, 3)
+    student = build_student(0.0625, False, 32, 3)
     student.save(path)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.float32)
     answers = keras.ops.convert_to_numpy(student(pixels))
     for width in (0.0625, 0.125):
-        again = earlier_student(path, width, 3)
+        again = open_student(path, width, 3)
         assert again.get_layer("block1_conv1").filters == 64 * width
         np.testing.assert_allclose(
             keras.ops.convert_to_numpy(again(pixels)), answers, rtol=1e-3, atol=1e-4
@@ -290,17 +351,17 @@ def test_an_earlier_student_is_opened_and_widened(tmp_path: Path) -> None:
 
 def test_a_student_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "student.keras"
-    vgg16_student(0.125, False, 32, 3).save(path)
+    build_student(0.125, False, 32, 3).save(path)
     for width, size in ((0.1875, 3), (0.0625, 3), (0.125, 4)):
         with pytest.raises(InputError, match="Received: 3 numbers, 8 channels"):
-            earlier_student(path, width, size)
+            open_student(path, width, size)
     with pytest.raises(ModelFileError, match="cannot load"):
-        earlier_student(tmp_path / "none.keras", 0.125, 3)
+        open_student(tmp_path / "none.keras", 0.125, 3)
 
 
 def test_checkpoints_lie_beside_the_output(tmp_path: Path) -> None:
-    work = Distillation(tmp_path, tmp_path / "student.keras")
-    assert work.run_folder == tmp_path / "student.training"
+    config = DistillConfig(tmp_path, tmp_path / "student.keras")
+    assert config.run_folder == tmp_path / "student.training"
 
 
 @pytest.mark.parametrize(
@@ -319,7 +380,7 @@ def test_settings_out_of_range_are_refused(
     tmp_path: Path, changes: dict[str, object], error: type[Exception]
 ) -> None:
     with pytest.raises(error, match="Received"):
-        Distillation(tmp_path, **{"output": tmp_path / "student.keras", **changes})  # type: ignore[arg-type]
+        DistillConfig(tmp_path, **{"output": tmp_path / "student.keras", **changes})  # type: ignore[arg-type]
 
 
 SHIPPED = Path(__file__).parents[2] / "weights" / "vgg_embedding.json"
@@ -327,10 +388,10 @@ SHIPPED = Path(__file__).parents[2] / "weights" / "vgg_embedding.json"
 
 def test_the_shipped_recipe_is_one() -> None:
     recipe = read_recipe(SHIPPED)
-    work = Distillation(Path("people"), Path("vgg_embedding.keras"), **recipe.settings)
+    config = DistillConfig(Path("people"), Path("vgg_embedding.keras"), **recipe.settings)
     assert recipe.teacher == "dlib_resnet"
-    assert work.sides[-1] >= 32
-    assert work.test == 0.2
+    assert config.sides[-1] >= 32
+    assert config.test == 0.2
 
 
 def test_a_recipe_sets_what_it_names(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Watched training: the best is kept, it ends in time, and it goes on where it was killed."""
+"""Judged training: the best epoch is kept, it ends in time, and it resumes where it was killed."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
-from face_encode.errors import TrainingError
+from face_encode.errors import ModelFileError, TrainingError
 from face_encode.training.batches import PhotoBatches
-from face_encode.training.fitting import Progress, Schedule, Watch, fit_watched
+from face_encode.training.fitting import Checkpoint, Progress, Schedule, fit_judged
+from tests.training.drawn_people import full_disk
 
 INPUTS = np.random.default_rng(0).normal(size=(64, 6)).astype(np.float32)
 TARGETS = INPUTS @ np.random.default_rng(1).normal(size=(6, 2)).astype(np.float32)
@@ -41,6 +43,8 @@ def train(
     scores: list[float] | None = None,
     stop_after: int | None = None,
     learning_rate: float = 0.02,
+    run_key: str = "key",
+    say: Callable[[str], None] | None = None,
 ) -> tuple[keras.Model, Progress]:
     model = network(learning_rate)
     given = iter(scores or [])
@@ -51,17 +55,17 @@ def train(
         error = keras.ops.convert_to_numpy(model(INPUTS)) - TARGETS
         return {"score": -float(np.square(error).mean())}
 
-    def say(line: str) -> None:
+    def stop(line: str) -> None:
         if stop_after is not None and line.startswith(f"epoch {stop_after},"):
             raise KeyboardInterrupt
 
-    watch = Watch(judge, schedule, folder / "state.npz", folder / "log.csv", "key", say)
+    checkpoint = Checkpoint(judge, schedule, folder, "run", run_key, say or stop)
     batches = PhotoBatches(INPUTS, TARGETS, batch_size=16, seed=4)
-    return model, fit_watched(model, batches, watch)
+    return model, fit_judged(model, batches, checkpoint)
 
 
 def weights(model: keras.Model) -> list[np.ndarray]:
-    return [keras.ops.convert_to_numpy(variable) for variable in model.variables]
+    return [variable.numpy() for variable in model.variables]
 
 
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
@@ -75,9 +79,8 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None
     for one, other in zip(weights(whole), weights(parts), strict=True):
         np.testing.assert_array_equal(one, other)
     assert whole_progress == parts_progress
-    assert (tmp_path / "whole" / "log.csv").read_text() == (
-        tmp_path / "parts" / "log.csv"
-    ).read_text()
+    logs = [(tmp_path / name / "run.csv").read_text() for name in ("whole", "parts")]
+    assert logs[0] == logs[1]
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
@@ -135,16 +138,16 @@ def test_the_beginning_is_kept_unless_the_gain_is_large_enough(tmp_path: Path) -
 
 def test_a_checkpoint_of_other_work_is_not_taken_up(tmp_path: Path) -> None:
     train(tmp_path, Schedule(epochs=1))
-    model = network()
-    watch = Watch(
-        lambda: {"score": 0.0}, Schedule(), tmp_path / "state.npz", tmp_path / "log.csv", "other"
-    )
-    assert not watch.resume(model)
+    said: list[str] = []
+    train(tmp_path, Schedule(epochs=1), run_key="other", say=said.append)
+    assert [line[:7] for line in said] == ["epoch 0", "epoch 1"]
+    train(tmp_path, Schedule(epochs=1), run_key="other", say=said.append)
+    assert len(said) == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"no checkpoint at all"])
-def test_a_damaged_checkpoint_begins_anew(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "state.npz").write_bytes(content)
+def test_a_damaged_checkpoint_starts_again(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "run.npz").write_bytes(content)
     _, progress = train(tmp_path, Schedule(epochs=1))
     assert len(progress.rows) == 2
 
@@ -152,61 +155,34 @@ def test_a_damaged_checkpoint_begins_anew(tmp_path: Path, content: bytes) -> Non
 def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="a lower learning rate helps"):
         train(tmp_path, Schedule(epochs=50), learning_rate=1e38)
-    with np.load(tmp_path / "state.npz", allow_pickle=False) as stored:
+    with np.load(tmp_path / "run.npz", allow_pickle=False) as stored:
         assert all(np.isfinite(stored[name]).all() for name in stored if name.startswith("best"))
 
 
 def test_a_full_disk_is_told_and_spares_the_former_files(tmp_path: Path) -> None:
-    """In a process of its own, whose files may not grow beyond 20 kB."""
     train(tmp_path, Schedule(epochs=1))
-    before = (tmp_path / "state.npz").read_bytes()
-    program = (
-        "import resource, signal, sys\n"
-        "from pathlib import Path\n"
-        "import keras\n"
-        "import numpy as np\n"
-        "from face_encode.errors import ModelFileError\n"
-        "from face_encode.training.fitting import Schedule, Watch\n"
-        "model = keras.Sequential([keras.Input((100,)), keras.layers.Dense(1000)])\n"
-        "model.compile('sgd', 'mse')\n"
-        "folder = Path(sys.argv[1])\n"
-        "watch = Watch(lambda: {'score': 0.0}, Schedule(), folder / 'state.npz',\n"
-        "    folder / 'log.csv', 'key')\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
-        "model.optimizer.build(model.trainable_variables)\n"
-        "try:\n"
-        "    watch.begin(model)\n"
-        "except ModelFileError as error:\n"
-        "    print(error)\n"
-    )
-    finished = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "cannot write" in finished.stdout
-    assert (tmp_path / "state.npz").read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.csv", "state.npz"]
+    before = (tmp_path / "run.npz").read_bytes()
+    model = keras.Sequential([keras.Input((100,)), keras.layers.Dense(1000)])
+    model.compile("sgd", "mse")
+    checkpoint = Checkpoint(lambda: {"score": 0.0}, Schedule(), tmp_path, "run", "other")
+    with full_disk(20_000), pytest.raises(ModelFileError, match="cannot write"):
+        checkpoint.begin(model)
+    assert (tmp_path / "run.npz").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.csv", "run.npz"]
 
 
-def test_a_killed_process_leaves_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_killed_process_leaves_a_checkpoint_to_resume_from(tmp_path: Path) -> None:
     whole, _ = train(tmp_path / "whole", Schedule(epochs=5))
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from tests.training import test_fitting\n"
-        "from face_encode.training.fitting import Schedule, Watch\n"
-        "def spoken(line):\n"
+        "from tests.training.test_fitting import Schedule, train\n"
+        "def say(line):\n"
         "    print(line, flush=True)\n"
         "    if line.startswith('epoch 2,'):\n"
         "        sys.stdin.read()\n"
-        "original = Watch.__init__\n"
-        "def patched(self, *arguments):\n"
-        "    original(self, *arguments[:5], spoken)\n"
-        "Watch.__init__ = patched\n"
-        "test_fitting.train(Path(sys.argv[1]), Schedule(epochs=5))\n"
+        "train(Path(sys.argv[1]), Schedule(epochs=5), say=say)\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path / "killed")],
@@ -222,7 +198,7 @@ def test_a_killed_process_leaves_a_checkpoint_to_go_on_from(tmp_path: Path) -> N
             break
     process.send_signal(signal.SIGKILL)
     process.wait()
-    gone_on, progress = train(tmp_path / "killed", Schedule(epochs=5))
+    resumed, progress = train(tmp_path / "killed", Schedule(epochs=5))
     assert len(progress.rows) == 6
-    for one, other in zip(weights(whole), weights(gone_on), strict=True):
+    for one, other in zip(weights(whole), weights(resumed), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)

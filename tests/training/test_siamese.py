@@ -11,6 +11,7 @@ import cv2
 import keras
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from face_encode.detectors.registry import load_detector
 from face_encode.encoders.vgg16 import vgg_embedding
@@ -89,6 +90,7 @@ def loads_in_a_fresh_process(folder: Path) -> None:
     )
 
 
+@pytest.mark.data
 def test_it_learns_from_200_photos(lfw_photos: Path, tmp_path: Path) -> None:
     crops, people = crops_and_people(lfw_photos, people=50, photos=4)
     assert len(crops) == 200

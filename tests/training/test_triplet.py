@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -169,29 +166,6 @@ def test_saved_model_trains_on_where_it_stopped(tmp_path: Path) -> None:
     first = model.fit(triplets, shuffle=False, verbose=0).history["loss"]
     second = again.fit(triplets, shuffle=False, verbose=0).history["loss"]
     np.testing.assert_allclose(first, second, rtol=1e-4)
-
-
-def test_saved_model_loads_in_a_fresh_process(tmp_path: Path) -> None:
-    model = TripletModel(small_network(), name="siamese")
-    model.compile(optimizer="adam")
-    triplets = colour_triplets(4)
-    expected = keras.ops.convert_to_numpy(model(triplets)[0])
-    model.save(tmp_path / "siamese.keras")
-    np.savez(tmp_path / "triplets.npz", *triplets, expected=expected)
-    program = (
-        "import sys, keras, numpy, face_encode\n"
-        "from face_encode import TripletModel\n"
-        "model = keras.models.load_model(sys.argv[1] + '/siamese.keras', safe_mode=True)\n"
-        "assert isinstance(model, TripletModel), type(model)\n"
-        "data = numpy.load(sys.argv[1] + '/triplets.npz')\n"
-        "near = model(tuple(data[f'arr_{i}'] for i in range(3)))[0]\n"
-        "numpy.testing.assert_allclose(keras.ops.convert_to_numpy(near), data['expected'], 1e-4)\n"
-    )
-    subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)],
-        check=True,
-        env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
-    )
 
 
 @pytest.mark.parametrize("margin", [0, -1, float("nan"), float("inf")])

@@ -1,4 +1,4 @@
-"""Views: what is kept of them, how a student sees them, and going on behind an interruption."""
+"""Views: their files, how a student sees them, and resuming after an interruption."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import InputError, ModelFileError
 from face_encode.training.augmentation import Augmentation
-from face_encode.training.views import jittered, make_views, middle_of
+from face_encode.training.views import crop_middle, jitter, make_views
 from face_encode.types import CropRecipe, ImageArray
 
 STILL = Augmentation(turn=0, zoom=0, shift=0, brightness=0, contrast=0, flip=False)
@@ -85,27 +85,27 @@ def test_prepared_views_are_all_rounds_in_the_students_size_with_room(
     teacher: Encoder, crops: ImageArray, tmp_path: Path
 ) -> None:
     views = make_views(crops, teacher, tmp_path, rounds=3, side=24, progress=False)
-    seen = views.prepared(8, 2 / 3)
-    np.testing.assert_array_equal(seen[5:10], middle_of(views.pixels[1], 8, 2 / 3))
-    assert views.prepared(32, 0.5).shape == (15, 34, 34, 3)
+    seen = views.for_student(8, 2 / 3)
+    np.testing.assert_array_equal(seen[5:10], crop_middle(views.pixels[1], 8, 2 / 3))
+    assert views.for_student(32, 0.5).shape == (15, 34, 34, 3)
 
 
 def test_the_middle_is_cut_out_evenly_and_averaged() -> None:
     image = np.zeros((1, 12, 12, 3), np.uint8)
     image[:, 2:10, 2:10] = 100
     image[:, 2:10, 2:6] = 200
-    seen = middle_of(image, 4, 8 / 12)
+    seen = crop_middle(image, 4, 8 / 12)
     np.testing.assert_array_equal(seen[0, :, :2], 200)
     np.testing.assert_array_equal(seen[0, :, 2:], 100)
-    np.testing.assert_array_equal(middle_of(image, 12), image)
+    np.testing.assert_array_equal(crop_middle(image, 12), image)
     with pytest.raises(InputError, match=r"Received: 1\.5"):
-        middle_of(image, 4, 1.5)
+        crop_middle(image, 4, 1.5)
 
 
 def test_a_second_look_is_moved_mirrored_and_lit() -> None:
     image = np.full((1, 68, 68, 3), 100, np.uint8)
     image[:, 20:50, 30] = 200
-    looks = jittered(np.repeat(image, 300, axis=0), 3)
+    looks = jitter(np.repeat(image, 300, axis=0), 3)
     assert looks.shape == (300, 64, 64, 3)
     # A contrast and a lift of up to a tenth each.
     assert 0.9 <= np.ptp(looks, axis=(1, 2, 3)).min() / 100 < 0.95
@@ -115,7 +115,7 @@ def test_a_second_look_is_moved_mirrored_and_lit() -> None:
     assert set(columns) == {26, 27, 28, 29, 30, 33, 34, 35, 36, 37}
     rows = looks[np.arange(300), :, columns, 0].argmax(axis=1)
     assert set(rows) == {16, 17, 18, 19, 20}
-    np.testing.assert_array_equal(jittered(image, 5), jittered(image, 5))
+    np.testing.assert_array_equal(jitter(image, 5), jitter(image, 5))
 
 
 def test_no_photo_and_no_round_are_refused(

@@ -1,4 +1,4 @@
-"""What the tests of the page share: a real service, a real browser, and a camera with a film."""
+"""Fixtures of the page's tests: a real service, a real browser, and a camera with a film."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from playwright.sync_api import (
 )
 
 from tests.conftest import EXAMPLES, VERIFY_DATASET
-from tests.server.page.running import WRITE_TOKEN, RunningService, film, running_service
+from tests.server.page.running import WRITE_TOKEN, RunningService, film
 
 ENROLLED = ("Ada_Mirova", "Bruno_Castell")
 
@@ -31,7 +31,7 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--use-fake-device-for-media-stream",
-    # Whatever were asked of another host would fail.
+    # Every request to another host fails.
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 )
 # On a busy machine a browser, a service and its processes share few cores.
@@ -49,7 +49,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
     folder = tmp_path_factory.mktemp("service") / "people"
     for name in ENROLLED:
         shutil.copytree(VERIFY_DATASET / name, folder / name)
-    with running_service(folder) as running:
+    running = RunningService(folder)
+    with running:
         yield running
 
 

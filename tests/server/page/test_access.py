@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.conftest import EXAMPLES
 from tests.server.page.conftest import ENROLLED, NewPage
 from tests.server.page.running import READ_TOKEN, WRITE_TOKEN
+
+pytestmark = pytest.mark.browser
 
 
 def test_token_is_asked_for(new_page: NewPage) -> None:

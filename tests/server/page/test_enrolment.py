@@ -11,13 +11,15 @@ from tests.conftest import VERIFY_DATASET
 from tests.server.page.conftest import ENROLLED, NewPage, wait_for
 from tests.server.page.running import RunningService
 
+pytestmark = pytest.mark.browser
+
 ELIN = [VERIFY_DATASET / "Elin_Sorrel" / f"{number}.jpg" for number in (1, 2)]
 MEI = VERIFY_DATASET / "Mei_Oshara" / "1.jpg"
 
 
 @pytest.fixture(autouse=True)
 def leave_it_as_it_was(service: RunningService) -> Iterator[None]:
-    """Delete whoever a test has enrolled."""
+    """Delete the people that a test has enrolled."""
     yield
     for name in service.names():
         if name not in ENROLLED:
@@ -69,7 +71,7 @@ def test_name_given_meanwhile_stays(new_page: NewPage) -> None:
     sent.continue_()
     expect(page.locator("#enrol-report h3")).to_have_text("Elin · 2 photos enrolled")
     expect(page.get_by_role("button", name="Enrol", exact=True)).to_be_visible()
-    # Whoever types goes on typing.
+    # The focus stays with the person who is typing.
     page.keyboard.type("ei")
     expect(name).to_have_value("Mei")
 

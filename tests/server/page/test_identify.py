@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.conftest import EXAMPLES
 from tests.server.page.conftest import NewBrowser, NewPage, wait_for
 from tests.server.page.running import FILM_SIZE
+
+pytestmark = pytest.mark.browser
 
 # As drawing.js fills the plates of names.
 KNOWN_PLATE = (13, 116, 87)
@@ -45,7 +48,7 @@ def test_photo(new_page: NewPage) -> None:
         page.get_by_role("button", name="Choose a photo").click()
     chooser.value.set_files(EXAMPLES / "group.jpg")
     faces = page.locator("#faces .face")
-    # From left to right, whoever is enrolled by name and whoever is not as unknown.
+    # From left to right: enrolled people by name, the others as unknown.
     expect(faces.locator(".face-name")).to_have_text(
         ["Ada_Mirova", "Bruno_Castell", "unknown", "unknown", "unknown"]
     )

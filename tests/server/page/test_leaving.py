@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.sync_api import Route, expect
 
 from tests.server.page.conftest import ENROLLED, NewPage, wait_for
 from tests.server.page.running import RunningService
+
+pytestmark = pytest.mark.browser
 
 
 def test_dialogs_close_with_their_view(new_page: NewPage, service: RunningService) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from itertools import product
 from typing import Literal
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.conftest import EXAMPLES
 from tests.server.page.conftest import NewPage
 from tests.server.page.running import RunningService
+
+pytestmark = pytest.mark.browser
 
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 VIEWS = ("identify", "people", "verify", "quality")
@@ -95,7 +98,7 @@ def test_everything_has_a_name(new_page: NewPage) -> None:
         assert nameless == []
         assert page.locator("h1:visible").count() == 1
         assert page.locator('.views a[aria-current="page"]').count() == 1
-    # The page would work under the strictest policy, whatever a proxy in front of it sets.
+    # The page works even under the strictest policy that a proxy may set.
     assert page.locator("script:not([src]), style, [onclick], [onload], [onerror]").count() == 0
     doubled = page.evaluate(
         """[...document.querySelectorAll("[id]")].map((each) => each.id)

@@ -13,12 +13,14 @@ from tests.server.page.conftest import ENROLLED, NewPage, wait_for
 from tests.server.page.running import RunningService
 from tests.server.page.test_identify import plates
 
+pytestmark = pytest.mark.browser
+
 ELIN = [VERIFY_DATASET / "Elin_Sorrel" / f"{number}.jpg" for number in (1, 2)]
 
 
 @pytest.fixture(autouse=True)
 def leave_it_as_it_was(service: RunningService) -> Iterator[None]:
-    """Delete whoever a test has enrolled."""
+    """Delete the people that a test has enrolled."""
     yield
     for name in service.names():
         if name not in ENROLLED:
@@ -59,7 +61,7 @@ def test_enrol_identify_live_rename_delete(new_page: NewPage, service: RunningSe
     page.get_by_role("link", name="People").click()
     row(page, "Elin Sorrel").get_by_role("button", name="Rename").click()
     dialog = page.get_by_role("dialog")
-    # A name that is taken is told in the dialog, which stays.
+    # The dialog stays, and says that the name is taken.
     dialog.get_by_label("New name").fill("Ada_Mirova")
     dialog.get_by_role("button", name="Rename").click()
     expect(dialog.get_by_role("alert")).to_contain_text("enrolled already")
@@ -220,7 +222,7 @@ def test_rename_called_off_too_late(new_page: NewPage) -> None:
         dialog.get_by_role("button", name="Leave it").click()
 
 
-def test_whoever_has_gone_on_keeps_the_focus(new_page: NewPage) -> None:
+def test_focus_that_has_moved_on_stays(new_page: NewPage) -> None:
     page = new_page(view="people")
     enrol(page, "Elin")
     held: list[Route] = []
@@ -260,7 +262,7 @@ def test_by_keyboard_alone(new_page: NewPage, service: RunningService) -> None:
                 break
             press("Tab")
         expect(target).to_be_focused()
-        # Whoever works by keyboard sees where they are.
+        # The focus is visible to people who work by keyboard.
         outline = target.evaluate("(element) => getComputedStyle(element).outlineStyle")
         assert outline != "none" or target.get_attribute("id") == "main"
 

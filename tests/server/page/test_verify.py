@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.conftest import EXAMPLES, VERIFY_DATASET
 from tests.server.page.conftest import NewPage, wait_for
+
+pytestmark = pytest.mark.browser
 
 ADA = EXAMPLES / "ada_mirova.jpg"
 ADA_AGAIN = VERIFY_DATASET / "Ada_Mirova" / "4.jpg"
