@@ -13,7 +13,7 @@ import os
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
@@ -97,9 +97,10 @@ class _Folder:
         self._gallery = MemoryGallery(encoder)
         self._enrolled = _Enrolled([], self._gallery.embeddings, [])
 
-    def enrolled(self, path: Path, model: Face_Encode_Model) -> _Enrolled:
+    def enrolled(
+        self, people: Mapping[str, Sequence[Path]], path: Path, model: Face_Encode_Model
+    ) -> _Enrolled:
         """The people in it, enrolled as far as something has changed."""
-        people = people_in(path)
         photos = [(name, str(photo)) for name, of_one in people.items() for photo in of_one]
         with self._lock:
             states = {photo: state_of(photo) for _, photo in photos}
@@ -172,12 +173,18 @@ def _searched(
     source: Any = people
     path = as_path(source)
     if names_gallery(source):
-        model.gallery = open_gallery(source, encoder=model.encoder, metric=None, create=False)
-        # What is searched is read once: another program may then open a .db folder.
-        with closing(model.gallery):
-            return model, _held_by(model.gallery)
+        gallery = open_gallery(source, encoder=model.encoder, metric=None, create=False)
+        if gallery.is_shared:
+            # Read once and closed: another program may then open a .db folder.
+            with closing(gallery):
+                gallery = MemoryGallery.from_rows(gallery.rows(), model.encoder)
+        model.gallery = gallery
+        return model, _held_by(gallery)
     key = (os.path.realpath(path), model.encoder.fingerprint, model.detector.name)
-    return model, _folders.get(key, lambda: _Folder(model.encoder)).enrolled(path, model)
+    # Before a folder takes a place among those enrolled: a wrong name takes none.
+    people_of = people_in(path)
+    folder = _folders.get(key, lambda: _Folder(model.encoder))
+    return model, folder.enrolled(people_of, path, model)
 
 
 def _held_by(gallery: Gallery) -> _Enrolled:

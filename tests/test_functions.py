@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,10 +40,12 @@ from face_encode.functions import (
     verify,
 )
 from face_encode.gallery.memory import MemoryGallery
+from face_encode.gallery.opening import open_gallery
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.reading import read_image
 from face_encode.types import CropRecipe, ImageArray
 from tests.conftest import EXAMPLES, VERIFY_DATASET
+from tests.gallery.calibrations import BY_HAND
 
 ADA = VERIFY_DATASET / "Ada_Mirova" / "1.jpg"
 ADA_AGAIN = EXAMPLES / "ada_mirova.jpg"
@@ -180,7 +183,6 @@ def test_threads_get_the_same_answers(encoder: Encoder, people_photos: list[Path
     np.testing.assert_allclose(together, alone * 2, atol=1e-6)
 
 
-ADA_OF_FINDING = EXAMPLES / "ada_mirova.jpg"
 GROUP = EXAMPLES / "group.jpg"
 
 
@@ -189,14 +191,14 @@ def rows(*arguments: Any, **options: Any) -> list[dict[str, Any]]:
 
 
 def test_a_folders_photos_of_the_same_person_are_found(encoder: Encoder) -> None:
-    found = find(ADA_OF_FINDING, VERIFY_DATASET, encoder=encoder)
+    found = find(ADA_AGAIN, VERIFY_DATASET, encoder=encoder)
     assert isinstance(found, pandas.DataFrame)
     assert tuple(found.columns) == FIND_COLUMNS
     assert set(found["name"]) == {"Ada_Mirova"}
     assert set(found["photo"]) <= {str(path) for path in VERIFY_DATASET.glob("Ada_Mirova/*")}
     assert found["distance"].is_monotonic_increasing
     assert (found["distance"] <= found["distance_threshold"]).all()
-    assert found.to_dict("records") == rows(ADA_OF_FINDING, VERIFY_DATASET, encoder=encoder)
+    assert found.to_dict("records") == rows(ADA_AGAIN, VERIFY_DATASET, encoder=encoder)
 
 
 def test_each_face_of_a_group_has_rows_of_its_own(
@@ -224,11 +226,11 @@ def test_a_gallery_file_is_searched_by_any_metric(
 ) -> None:
     fitted_model.save_gallery(tmp_path / "people.npz")
     for metric in ("cosine", "euclidean", "euclidean_l2"):
-        found = rows(ADA_OF_FINDING, tmp_path / "people.npz", encoder=encoder, metric=metric)
+        found = rows(ADA_AGAIN, tmp_path / "people.npz", encoder=encoder, metric=metric)
         assert {row["name"] for row in found} == {"Ada_Mirova"}
-    everybody = rows(ADA_OF_FINDING, tmp_path / "people.npz", encoder=encoder, distance_threshold=2)
+    everybody = rows(ADA_AGAIN, tmp_path / "people.npz", encoder=encoder, distance_threshold=2)
     assert len(everybody) == len(fitted_model.gallery)
-    assert len(rows(ADA_OF_FINDING, fitted_model, distance_threshold=2, k=3)) == 3
+    assert len(rows(ADA_AGAIN, fitted_model, distance_threshold=2, k=3)) == 3
 
 
 def test_strangers_and_walls_have_no_rows(fitted_model: Face_Encode_Model) -> None:
@@ -245,44 +247,65 @@ def test_a_folder_is_enrolled_again_as_far_as_it_changed(encoder: Encoder, tmp_p
     (people / "Ada" / "broken.jpg").write_text("no photo")
     options: dict[str, Any] = {"encoder": encoder, "detector": "dlib_hog"}
     with pytest.warns(UserWarning, match=r"1 photos .*broken\.jpg"):
-        first = rows(ADA_OF_FINDING, people, **options)
+        first = rows(ADA_AGAIN, people, **options)
     assert {row["name"] for row in first} == {"Ada"}
     with warnings.catch_warnings():
         # Nothing has changed: nothing is enrolled, nothing told again.
         warnings.simplefilter("error")
-        assert rows(ADA_OF_FINDING, people, **options) == first
+        assert rows(ADA_AGAIN, people, **options) == first
     (people / "Ada" / "broken.jpg").unlink()
     (people / "Ada").rename(people / "Ada Lovelace")
-    again = rows(ADA_OF_FINDING, people, **options)
+    again = rows(ADA_AGAIN, people, **options)
     assert [row["name"] for row in again] == ["Ada Lovelace"] * len(first)
     assert again[0]["photo"].startswith(str(people / "Ada Lovelace"))
+
+
+def test_wrong_folders_take_no_place_among_the_enrolled(encoder: Encoder, tmp_path: Path) -> None:
+    enrolled = set(functions._folders._values)
+    for number in range(5):
+        with pytest.raises(DatasetError):
+            find(ADA_AGAIN, tmp_path / str(number), encoder=encoder)
+    assert set(functions._folders._values) == enrolled
+
+
+def test_a_shared_gallery_is_closed_once_it_is_read(
+    fitted_model: Face_Encode_Model, tmp_path: Path
+) -> None:
+    milvus_lite = pytest.importorskip("milvus_lite")
+    with closing(open_gallery(tmp_path / "people.db", encoder=fitted_model.encoder)) as shared:
+        held = fitted_model.gallery.rows()
+        shared.add(held.names.tolist(), held.embeddings)
+        shared.calibration = BY_HAND
+    assert rows(ADA_AGAIN, tmp_path / "people.db", encoder=fitted_model.encoder)
+    # Its lock is by open file, not by process: this stands for another program.
+    milvus_lite.MilvusLite(str(tmp_path / "people.db")).close()
 
 
 def test_without_pandas_there_are_dicts(
     fitted_model: Face_Encode_Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = rows(ADA_OF_FINDING, fitted_model)
+    expected = rows(ADA_AGAIN, fitted_model)
     monkeypatch.setitem(sys.modules, "pandas", None)
-    assert find(ADA_OF_FINDING, fitted_model) == expected
+    assert find(ADA_AGAIN, fitted_model) == expected
     with pytest.raises(MissingExtraError, match=r'pip install "face_encode\[pandas\]"'):
-        find(ADA_OF_FINDING, fitted_model, as_frame=True)
+        find(ADA_AGAIN, fitted_model, as_frame=True)
 
 
 def test_what_cannot_be_searched_is_told(
     encoder: Encoder, fitted_model: Face_Encode_Model, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="give it alone"):
-        find(ADA_OF_FINDING, fitted_model, encoder=encoder)
+        find(ADA_AGAIN, fitted_model, encoder=encoder)
     with pytest.raises(GalleryError, match="nobody is enrolled"):
-        find(ADA_OF_FINDING, MemoryGallery(encoder), encoder=encoder)
+        find(ADA_AGAIN, MemoryGallery(encoder), encoder=encoder)
     with pytest.raises(DatasetError, match="no such folder"):
-        find(ADA_OF_FINDING, tmp_path / "none", encoder=encoder)
+        find(ADA_AGAIN, tmp_path / "none", encoder=encoder)
     with pytest.raises(GalleryError, match="no such gallery"):
-        find(ADA_OF_FINDING, tmp_path / "none.npz", encoder=encoder)
+        find(ADA_AGAIN, tmp_path / "none.npz", encoder=encoder)
     with pytest.raises(InputError, match="k is a whole number"):
-        find(ADA_OF_FINDING, fitted_model, k=0)
+        find(ADA_AGAIN, fitted_model, k=0)
     with pytest.raises(InputError, match="a path is"):
-        find(ADA_OF_FINDING, 7, encoder=encoder)  # type: ignore[arg-type]
+        find(ADA_AGAIN, 7, encoder=encoder)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)

@@ -63,7 +63,7 @@ def check_search(
         raise InputError("an embedding is finite; at least one is not")
     count = check_count(k, "k")
     for known in RANKINGS:
-        if ranking == known:
+        if isinstance(ranking, str) and ranking == known:
             return probes, count, known
     raise InputError(f"a ranking is one of {', '.join(RANKINGS)}. Received: {ranking!r}")
 

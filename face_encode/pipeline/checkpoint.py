@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import threading
+import weakref
 import zlib
 from bisect import bisect
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from face_encode.pipeline.embedding import (
     face_numbers,
     faces_of_numbers,
 )
-from face_encode.pipeline.workers import ENOUGH_FOR_WORKERS, worker_count
+from face_encode.pipeline.workers import workers_for
 from face_encode.terminal import progress_bar
 from face_encode.types import Photo
 
@@ -48,6 +49,10 @@ _TABLES = (
     "width INTEGER, height INTEGER, error TEXT, faces BLOB, sharpness BLOB, embeddings BLOB, "
     "checksum INTEGER)",
 )
+
+# The real paths of the checkpoints that this process has open.
+_in_use: set[str] = set()
+_in_use_lock = threading.Lock()
 
 
 class Checkpoint:
@@ -81,6 +86,23 @@ class Checkpoint:
         """
         self.path, self._error_type = path, error_type
         self._embedding_size = int(settings["embedding_size"])
+        # SQLite's lock is the process's: closing any other descriptor of the file would drop it, so
+        # a file that this process has open is not touched.
+        key = os.path.realpath(path)
+        with _in_use_lock:
+            if key in _in_use:
+                raise error_type(f"another run of this program is at work on {path}")
+            _in_use.add(key)
+        self._release = weakref.finalize(self, _in_use.discard, key)
+        try:
+            self._open_or_begin(settings, restart)
+        except BaseException:
+            self._release()
+            raise
+
+    def _open_or_begin(self, settings: Mapping[str, Any], restart: bool) -> None:
+        """Open the file for this process, and compare or write the settings."""
+        path, error_type = self.path, self._error_type
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             header = b""
@@ -133,7 +155,9 @@ class Checkpoint:
         """Open the file for this process alone."""
         # In full, since SQLite has a meaning of its own for a file named ":memory:".
         path = os.path.abspath(self.path)
-        self._database = sqlite3.connect(path, timeout=0, isolation_level=None)
+        self._database = sqlite3.connect(
+            path, timeout=0, isolation_level=None, check_same_thread=False
+        )
         try:
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._database.execute("BEGIN EXCLUSIVE")
@@ -209,6 +233,7 @@ class Checkpoint:
         """Delete the file: the run is done."""
         self._database.close()
         self._unlink()
+        self._release()
 
     def _unlink(self) -> None:
         """Delete the file, and what SQLite keeps beside it while it is open."""
@@ -220,6 +245,7 @@ class Checkpoint:
 
     def __exit__(self, *_: object) -> None:
         self._database.close()
+        self._release()
 
 
 def _row(photo: str, state: FileState, result: EmbeddedPhoto) -> tuple[Any, ...]:
@@ -229,7 +255,7 @@ def _row(photo: str, state: FileState, result: EmbeddedPhoto) -> tuple[Any, ...]
         *state,
         result.digest,
         *result.size,
-        result.error,
+        result.error and result.error.encode(errors="backslashreplace").decode(),
         face_numbers(result.faces).tobytes(),
         np.array(result.sharpness, np.float64).tobytes(),
         result.embeddings.tobytes(),
@@ -324,16 +350,16 @@ class Run:
         ``todo`` are rows out of ``waiting``, in their order, each with its photo; they are taken as
         they are needed. Rows left out count as done as soon as all before them are.
         """
-        count = len(self.waiting)
-        if workers is None and all(self._paths):
-            # Counted by looking ahead, since rows may be left out. Photos that are no files are
-            # opened as they are taken: too early, for them.
-            first = list(islice(todo, ENOUGH_FOR_WORKERS))
-            count, todo = len(first), chain(first, todo)
+        rows_left: Iterable[tuple[int, Photo]] = todo
+        if all(self._paths):
+            workers, rows_left = workers_for(workers, todo)
+        else:
+            # Photos that are no files are opened as they are taken: not by looking ahead.
+            workers, _ = workers_for(workers, self.waiting)
         begun: deque[int] = deque()
 
         def photos() -> Iterator[Photo]:
-            for row, photo in todo:
+            for row, photo in rows_left:
                 if self._checkpoint:
                     # Before the photo is read, so that a change in between does not go unseen.
                     path = self._paths[row]
@@ -351,7 +377,7 @@ class Run:
                 photos(),
                 detector,
                 encoder,
-                workers=worker_count(workers, count),
+                workers=workers,
                 max_faces=max_faces,
                 digests=True,
                 batch_size=batch_size,

@@ -20,7 +20,7 @@ from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import ImageError, InputError
 from face_encode.gallery.mistakes import sharpness
 from face_encode.photos.reading import as_rgb, content_digest, decode_image, read_content
-from face_encode.pipeline.workers import in_processes, prefetched, worker_count
+from face_encode.pipeline.workers import in_processes, prefetched, workers_for
 from face_encode.types import Box, CropRecipe, Embeddings, Face, ImageArray, Photo, check_count
 
 NO_FACE = "no face found"
@@ -118,7 +118,7 @@ def without_embeddings(photo: str, error: str) -> EmbeddedPhoto:
 
 
 def find_crops(
-    photos: Sequence[Photo],
+    photos: Iterable[Photo],
     detector: Detector,
     recipe: CropRecipe,
     *,
@@ -136,7 +136,7 @@ def find_crops(
         workers: As for ``embed_photos``.
         digests: Whether to give the digest of each photo's content too.
     """
-    workers = worker_count(workers, len(photos))
+    workers, photos = workers_for(workers, photos)
     return _find(photos, detector, recipe, max_faces, workers, digests)
 
 
@@ -237,7 +237,7 @@ def _cut_out(
 
 
 def embed_photos(
-    photos: Sequence[Photo],
+    photos: Iterable[Photo],
     detector: Detector,
     encoder: Encoder,
     *,
@@ -258,12 +258,13 @@ def embed_photos(
             1 stays in this process.
         batch_size: Faces that go through the encoder together; None for ``BATCH_SIZE``.
     """
+    workers, photos = workers_for(workers, photos)
     for batch in embed_batches(
         photos,
         detector,
         encoder,
         max_faces=max_faces,
-        workers=worker_count(workers, len(photos)),
+        workers=workers,
         batch_size=batch_size,
     ):
         yield from batch

@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -39,8 +39,10 @@ _IDLE_SECONDS = 60
 _LOOK_SECONDS = 1.0
 
 
-def worker_count(workers: int | None, photos: int) -> int:
-    """The number of processes for a number of photos: as many as cores, or 1 for few photos.
+def workers_for(workers: int | None, photos: Iterable[Item]) -> tuple[int, Iterable[Item]]:
+    """The number of processes for some photos, as many as cores or 1 for few; and the photos.
+
+    Photos without a length are counted by looking ahead, so all of them are given back.
 
     The encoder takes part of the cores too. But workers wait whenever they are far enough ahead,
     so that the cores need not be shared out beforehand: how they are best shared depends on the
@@ -50,12 +52,18 @@ def worker_count(workers: int | None, photos: int) -> int:
         InputError: ``workers``, which None leaves to this function, is no whole number from 1 on.
     """
     if workers is not None:
-        return check_count(workers, "workers")
-    if photos < ENOUGH_FOR_WORKERS:
-        return 1
+        return check_count(workers, "workers"), photos
+    if isinstance(photos, Sized):
+        count = len(photos)
+    else:
+        rest = iter(photos)
+        first = list(itertools.islice(rest, ENOUGH_FOR_WORKERS))
+        count, photos = len(first), itertools.chain(first, rest)
+    if count < ENOUGH_FOR_WORKERS:
+        return 1, photos
     import loky
 
-    return int(loky.cpu_count())
+    return int(loky.cpu_count()), photos
 
 
 def in_processes(

@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -220,9 +221,33 @@ opened(Path(sys.argv[1]), restart=sys.argv[2] == "restart")
 """
 
 
+def test_a_second_run_of_this_process_is_kept_out(tmp_path: Path) -> None:
+    with (
+        opened(tmp_path),
+        pytest.raises(GalleryError, match="another run of this program is at work"),
+    ):
+        opened(tmp_path)
+    # One that failed, or was ended, or removed leaves the file to the next.
+    with pytest.raises(GalleryError, match="other settings"):
+        opened(tmp_path, run="another")
+    opened(tmp_path).remove()
+    with opened(tmp_path):
+        pass
+
+
+def test_results_may_be_kept_by_another_thread(tmp_path: Path) -> None:
+    photo_files(tmp_path, 1)
+    with opened(tmp_path) as checkpoint, ThreadPoolExecutor(1) as other:
+        other.submit(keep, checkpoint, tmp_path, embedded("0.png", 1, 1)).result()
+        assert done(checkpoint, ["0.png"], tmp_path) == [0]
+
+
 def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
     with opened(tmp_path) as checkpoint:
         keep(checkpoint, tmp_path, embedded("0.png", 1, 1))
+        # A second attempt in this process must not drop the lock.
+        with pytest.raises(GalleryError, match="another run"):
+            opened(tmp_path)
         for how in ("resume", "restart"):
             command = [sys.executable, "-c", SECOND, str(tmp_path), how]
             second = subprocess.run(command, capture_output=True, text=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from face_encode.pipeline.embedding import (
     find_crops,
     find_in_photos,
 )
-from face_encode.types import Face, ImageArray
+from face_encode.types import Face, ImageArray, Photo
 from tests.conftest import EXAMPLES
 
 
@@ -100,7 +101,9 @@ def test_photos_come_back_in_their_order_whatever_is_wrong_with_some(
     broken.write_bytes(people_photos[0].read_bytes()[:2000])
     photos = [people_photos[0], broken, people_photos[1], tmp_path / "none.jpg"]
     blank = np.zeros((90, 90, 3), np.uint8)
-    results = list(embed_photos([*photos, blank], load_detector(), encoder))
+    # Photos may come one by one.
+    one_by_one: Iterator[Photo] = iter([*photos, blank])
+    results = list(embed_photos(one_by_one, load_detector(), encoder))
     assert [result.photo for result in results] == [*map(str, photos), "array"]
     assert [len(result.embeddings) for result in results] == [1, 0, 1, 0, 0]
     assert results[0].error is None

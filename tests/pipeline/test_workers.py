@@ -11,7 +11,7 @@ from face_encode.errors import FaceEncodeError, InputError
 from face_encode.pipeline.workers import (
     in_processes,
     prefetched,
-    worker_count,
+    workers_for,
 )
 
 
@@ -64,11 +64,17 @@ def test_relative_paths_are_those_of_the_caller(
 
 
 def test_few_items_are_not_worth_a_process() -> None:
-    assert worker_count(None, 199) == 1
-    assert worker_count(None, 200) == worker_count(None, 1000) >= 1
-    assert worker_count(3, 10) == 3
+    cores, _ = workers_for(None, range(1000))
+    assert cores >= 1
+    for photos in (range(199), iter(range(199))):
+        count, all_of_them = workers_for(None, photos)
+        assert count == 1 and list(all_of_them) == list(range(199))
+    for photos in (range(200), iter(range(200))):
+        count, all_of_them = workers_for(None, photos)
+        assert count == cores and list(all_of_them) == list(range(200))
+    assert workers_for(3, range(10)) == (3, range(10))
     with pytest.raises(InputError, match="workers is a whole number"):
-        worker_count(0, 1000)
+        workers_for(0, range(1000))
 
 
 def counting(taken: list[int], closed: list[str], count: int = 100) -> Iterator[int]:
