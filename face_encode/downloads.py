@@ -67,6 +67,8 @@ def download_bytes(url: str, *, max_bytes: int, seconds: float) -> bytes:
             content = bytearray()
             with requests.Session() as session, _answer(session, url, {}, seconds) as answer:
                 _check_status(answer)
+                if answer.status_code == 206:
+                    raise DownloadError("the server sends a part that nobody asked for")
                 for block in answer.iter_content(_BLOCK_BYTES):
                     content += block
                     _check_size(len(content), max_bytes)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from face_encode.errors import EmbeddingFileError, InputError, MissingExtraError
 from face_encode.files import open_regular
@@ -46,34 +47,51 @@ def schema_of(settings: EmbeddingSettings, quantizer: Quantizer | None) -> Any:
 
 def quantized(table: Any, settings: EmbeddingSettings, quantizer: Quantizer) -> Any:
     """A table of float32 embeddings as one of int8, by settings that say so."""
-    import pyarrow
-
     schema = schema_of(settings, quantizer)
-    embeddings = embeddings_of(table)
+    embeddings = embeddings_of(table, settings.embedding_size)
     absent = table["error"].is_valid().to_numpy(zero_copy_only=False)
     codes = np.zeros((len(table), settings.embedding_size), np.int8)
     if len(embeddings):
         codes[~absent] = quantizer.quantize(embeddings)
-    column = pyarrow.FixedSizeListArray.from_arrays(
-        pyarrow.array(codes.reshape(-1)),
-        type=schema.field("embedding").type,
-        mask=pyarrow.array(absent),
-    )
+    column = _vectors(codes, absent)
     index = schema.get_field_index("embedding")
     return table.set_column(index, schema.field(index), column).replace_schema_metadata(
         schema.metadata
     )
 
 
-def embeddings_of(table: Any) -> Any:
-    """The embeddings of a table's rows that have one, as they are kept: ``(N, D)``."""
+def embeddings_of(table: Any, size: int | None = None) -> Any:
+    """The embeddings of a table's rows that have one, as they are kept: ``(N, D)``.
+
+    Args:
+        table: A table of ``table_of``, or its column ``embedding`` alone.
+        size: The length D; None for that of the first embedding.
+
+    Raises:
+        InputError: An embedding has another length.
+    """
     import pyarrow
 
-    size = table.schema.field("embedding").type.list_size
     present = table["embedding"].combine_chunks().drop_null()
     if isinstance(present, pyarrow.ChunkedArray):  # of no chunk at all, in some releases
         present = pyarrow.concat_arrays(present.chunks or [pyarrow.array([], present.type)])
-    return present.flatten().to_numpy().reshape(-1, size)
+    lengths = present.value_lengths().to_numpy()
+    if size is None:
+        size = int(lengths[0]) if len(lengths) else 0
+    if (lengths != size).any():
+        raise InputError(f"an embedding has {size} numbers; at least one has not")
+    return present.flatten().to_numpy().reshape(len(lengths), size)
+
+
+def _vectors(embeddings: npt.NDArray[Any], absent: npt.NDArray[np.bool_]) -> Any:
+    """Embeddings ``(N, D)`` as an Arrow column, null where they are absent."""
+    import pyarrow
+
+    count, size = embeddings.shape
+    offsets = np.arange(count + 1, dtype=np.int32) * size
+    return pyarrow.ListArray.from_arrays(
+        offsets, embeddings.reshape(-1), mask=pyarrow.array(absent)
+    )
 
 
 def _schema(settings: EmbeddingSettings) -> Any:
@@ -89,7 +107,8 @@ def _schema(settings: EmbeddingSettings) -> Any:
             ("face", whole),
             *((side, whole) for side in _SIDES),
             ("score", pyarrow.float32()),
-            ("embedding", pyarrow.list_(number, settings.embedding_size)),
+            # Not a list of fixed size: pyarrow reads nulls among those only from 26 on.
+            ("embedding", pyarrow.list_(number)),
             ("error", pyarrow.string()),
         ]
     )
@@ -119,11 +138,7 @@ def _columns(
         together = np.concatenate([each.embeddings for each in found])
         embeddings[~absent] = finished(together, settings, quantizer)
     numbers = np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
-    vectors = pyarrow.FixedSizeListArray.from_arrays(
-        pyarrow.array(embeddings.reshape(-1)),
-        type=schema.field("embedding").type,
-        mask=pyarrow.array(absent),
-    )
+    vectors = _vectors(embeddings, absent)
 
     def repeated(texts: list[str | None]) -> Any:
         each = zip(texts, counts, strict=True)
@@ -151,6 +166,11 @@ def embedding_table_of(table: Any, name: str) -> EmbeddingTable:
     import pyarrow
 
     settings, quantizer = _described(name, table.schema.metadata or {})
+    index = table.schema.get_field_index("embedding")
+    if index >= 0 and pyarrow.types.is_fixed_size_list(kind := table.schema.field(index).type):
+        # As clones of before the first release wrote it.
+        lists = table.column(index).cast(pyarrow.list_(kind.value_type))
+        table = table.set_column(index, "embedding", lists)
     if not table.schema.equals(_schema(settings)):
         raise InputError("its columns are not those of embeddings")
     absent = table["error"].is_valid().to_numpy(zero_copy_only=False)
@@ -165,7 +185,7 @@ def embedding_table_of(table: Any, name: str) -> EmbeddingTable:
         faces=faces["face"].to_numpy(),
         boxes=np.stack([faces[side].to_numpy() for side in _SIDES], axis=1),
         scores=faces["score"].to_numpy(),
-        kept=embeddings_of(faces),
+        kept=embeddings_of(faces, settings.embedding_size),
         quantizer=quantizer,
         left_out=tuple(left_out),
         settings=settings,

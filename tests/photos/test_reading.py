@@ -176,6 +176,7 @@ class Handler(BaseHTTPRequestHandler):
         "/text": lambda it: it.send(b"<html>a page</html>"),
         "/cut-off": lambda it: it.send(PNG[:-40], length=len(PNG)),
         "/empty": lambda it: it.send(b""),
+        "/part": lambda it: it.send(PNG, code=206),
         "/drip": lambda it: it.drip(),
         "/flood": lambda it: it.flood(),
     }
@@ -364,6 +365,7 @@ def test_addresses_can_be_turned_off(server: str) -> None:
         ("/text", "/text: not a photo in a known format"),
         ("/cut-off", "/cut-off: "),
         ("/empty", "an empty file"),
+        ("/part", "a part that nobody asked for"),
         ("/loop", "more than 3 redirections"),
         ("/to-a-file", "cannot be fetched (InvalidSchema)"),
     ],

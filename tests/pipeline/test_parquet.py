@@ -38,6 +38,24 @@ def test_the_rows_of_photos_come_back_from_their_table() -> None:
     np.testing.assert_array_equal(embeddings_of(table), wanted)
 
 
+def test_lists_of_fixed_size_are_read_too() -> None:
+    table = table_of([PHOTOS[0]], SETTINGS, None)
+    fixed = table["embedding"].cast(pyarrow.list_(pyarrow.float32(), 8))
+    index = table.schema.get_field_index("embedding")
+    given = embedding_table_of(table.set_column(index, "embedding", fixed), "a table")
+    np.testing.assert_array_equal(given.kept, PHOTOS[0].embeddings)
+
+
+def test_embeddings_of_another_length_are_refused() -> None:
+    table = table_of([PHOTOS[0]], SETTINGS, None)
+    index = table.schema.get_field_index("embedding")
+    short = pyarrow.array(
+        [row[:7] for row in table["embedding"].to_pylist()], pyarrow.list_(pyarrow.float32())
+    )
+    with pytest.raises(InputError, match="8 numbers"):
+        embedding_table_of(table.set_column(index, "embedding", short), "a table")
+
+
 def test_embeddings_become_codes_afterwards() -> None:
     settings = replace(SETTINGS, raw=False)
     table = pyarrow.concat_tables(table_of([each], settings, None) for each in PHOTOS)
