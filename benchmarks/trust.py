@@ -62,7 +62,7 @@ def load(photos: str, cache: Path | None) -> tuple[Array, Array, float]:
 def calibrated_rate(embeddings: Array, owner: Array, rate: float = 1e-3) -> None:
     """A threshold calibrated on half of the people, judged on the other half."""
     from face_encode.evaluation.calibration import calibrate
-    from face_encode.evaluation.faces import unit_length
+    from face_encode.evaluation.faces import checked_units
     from face_encode.evaluation.intervals import percentile_interval
 
     print(f"\nfalse match rate on the other half of the people, {rate:g} asked for")
@@ -71,7 +71,7 @@ def calibrated_rate(embeddings: Array, owner: Array, rate: float = 1e-3) -> None
         people = random.permutation(owner.max() + 1)
         known = np.isin(owner, people[: len(people) // 2])
         threshold = calibrate(embeddings[known], owner[known], rate).threshold(1)
-        units = unit_length(embeddings[~known])
+        units = checked_units(embeddings[~known])
         who = np.unique(owner[~known], return_inverse=True)[1]
         sizes = np.bincount(who)
         hits = np.nonzero(np.triu(units @ units.T >= threshold, 1))
@@ -96,9 +96,9 @@ def calibrated_rate(embeddings: Array, owner: Array, rate: float = 1e-3) -> None
 def strangers(embeddings: Array, owner: Array, rate: float = 0.01) -> None:
     """Two thousand strangers search a gallery of a thousand people."""
     from face_encode.evaluation.calibration import calibrate
-    from face_encode.evaluation.faces import unit_length
+    from face_encode.evaluation.faces import checked_units
 
-    units, sizes = unit_length(embeddings), np.bincount(owner)
+    units, sizes = checked_units(embeddings), np.bincount(owner)
     for kind, least in (("any people", 1), ("people with two photos or more", 2)):
         print(f"\nfalse alarms by 2,000 strangers, {rate:g} a search asked for; 1,000 {kind}")
         for seed in range(REPEATS):

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import InputError
-from face_encode.evaluation.faces import unit_length
+from face_encode.evaluation.faces import checked_units
 from face_encode.evaluation.intervals import percentile_interval
 from face_encode.evaluation.metrics import MIN_FALSE_MATCHES, Scores, checked_pairs
 from face_encode.gallery.thresholds import Calibration, sigmoid
@@ -209,7 +209,7 @@ def search_all(
     Raises:
         InputError: Wrong shapes or values, or only one person.
     """
-    vectors = unit_length(embeddings)
+    vectors = checked_units(embeddings)
     people, owner = np.unique(np.asarray(names), return_inverse=True)
     if owner.shape != (len(vectors),) or len(people) < 2:
         raise InputError(

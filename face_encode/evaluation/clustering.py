@@ -14,7 +14,7 @@ from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, ImageError, InputError, MissingExtraError
 from face_encode.evaluation.calibration import Integers
-from face_encode.evaluation.faces import cut_out, unit_length
+from face_encode.evaluation.faces import checked_units, cut_out
 from face_encode.photos.folders import no_photo_below, photos_below
 from face_encode.pipeline.embedding import embed_photos
 from face_encode.terminal import with_progress
@@ -60,7 +60,7 @@ def cluster_faces(embeddings: npt.ArrayLike, threshold: float) -> Integers:
     """
     if not -1 <= threshold <= 1:
         raise InputError(f"a cosine threshold lies within -1..1. Received: {threshold}")
-    units = unit_length(embeddings)
+    units = checked_units(embeddings)
     if len(units) > MAX_FACES:
         raise InputError(
             f"at most {MAX_FACES:,} faces are grouped at once. Received: {len(units):,}"

@@ -18,6 +18,7 @@ from face_encode.detectors.alignment import crop_faces
 from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import ImageError, InputError
+from face_encode.gallery.distances import unit_length
 from face_encode.photos.folders import people_in
 from face_encode.photos.reading import read_image
 from face_encode.pipeline.embedding import embed_photos
@@ -169,8 +170,8 @@ def embed_people(
     return np.repeat(list(people), [len(photos) for photos in people.values()]), faces
 
 
-def unit_length(embeddings: npt.ArrayLike) -> Embeddings:
-    """Embeddings scaled to length 1, float32 ``(N, D)``.
+def checked_units(embeddings: npt.ArrayLike) -> Embeddings:
+    """Check embeddings and scale them to length 1, float32 ``(N, D)``.
 
     Raises:
         InputError: Another shape, not finite, or of length zero.
@@ -178,10 +179,9 @@ def unit_length(embeddings: npt.ArrayLike) -> Embeddings:
     vectors = np.asarray(embeddings, np.float32)
     if vectors.ndim != 2 or 0 in vectors.shape or not np.isfinite(vectors).all():
         raise InputError(f"embeddings are finite, shape (N, D). Received: {vectors.shape}")
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not lengths.all():
+    if not vectors.any(axis=1).all():
         raise InputError("an embedding of length zero has no direction to compare")
-    return np.asarray(vectors / lengths, np.float32)
+    return unit_length(vectors)
 
 
 def similarities(

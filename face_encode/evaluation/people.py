@@ -16,7 +16,7 @@ from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, InputError
 from face_encode.evaluation.calibration import Integers, calibrate
-from face_encode.evaluation.faces import EmbeddedFaces, embed_people, unit_length
+from face_encode.evaluation.faces import EmbeddedFaces, checked_units, embed_people
 from face_encode.evaluation.intervals import Interval, wilson_interval
 from face_encode.evaluation.metrics import MIN_FALSE_MATCHES, Flags
 from face_encode.photos.folders import people_in
@@ -441,12 +441,12 @@ def search_people(
     """
     order = np.argsort(names, kind="stable")
     people, starts = np.unique(names[order], return_index=True)
-    units = unit_length(embeddings)[order]
+    units = checked_units(embeddings)[order]
     found = np.isfinite(probes).all(axis=1)
     similarities = np.full((len(probes), len(people)), np.nan, np.float32)
     nearest = np.full(len(probes), -1, np.intp)
     if found.any():
-        each = unit_length(probes[found]) @ units.T
+        each = checked_units(probes[found]) @ units.T
         similarities[found] = np.maximum.reduceat(each, starts, axis=1)
         nearest[found] = order[each.argmax(axis=1)]
     return tuple(people.tolist()), similarities, nearest

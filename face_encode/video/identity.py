@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from face_encode.gallery.distances import unit_length
 from face_encode.types import Match
 
 Embedding = npt.NDArray[np.float32]
@@ -70,7 +71,7 @@ class Identity:
     @property
     def embedding(self) -> Embedding | None:
         """The mean over the last sights, at length 1; None before the first sight."""
-        return _unit(np.mean(self._embeddings, axis=0)) if self._embeddings else None
+        return unit_length(np.mean(self._embeddings, axis=0)) if self._embeddings else None
 
     def wants_sight(self, seconds: float, side: float) -> bool:
         """Whether the face should be encoded now.
@@ -94,13 +95,13 @@ class Identity:
         Returns:
             The new mean, float32 ``(D,)``, for the gallery to search.
         """
-        self._embeddings.append(_unit(embedding))
+        self._embeddings.append(unit_length(embedding))
         self.sights += 1
         self._largest = max(self._largest, side)
         self._next = seconds + self._interval
         self._interval = min(self._interval * _INTERVAL_GROWTH, _MAX_INTERVAL)
         self._retry = _FIRST_RETRY
-        return _unit(np.mean(self._embeddings, axis=0))
+        return unit_length(np.mean(self._embeddings, axis=0))
 
     def judge(self, alone: Match, together: Sequence[Match], threshold: float) -> None:
         """Update the name after a sight.
@@ -133,9 +134,3 @@ class Identity:
         self._others = self._others + 1 if alone.name == self._other else 1
         self._other = alone.name
         return self.name is not None and self._others >= _SIGHTS_TO_CHANGE
-
-
-def _unit(vector: Embedding) -> Embedding:
-    """The vector scaled to length 1."""
-    length = float(np.linalg.norm(vector))
-    return np.asarray(vector / max(length, np.finfo(np.float32).tiny), np.float32)

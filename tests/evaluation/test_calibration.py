@@ -9,7 +9,7 @@ import pytest
 from face_encode.errors import InputError
 from face_encode.evaluation import calibration as module
 from face_encode.evaluation.calibration import calibrate, fit_logistic, search_all
-from face_encode.evaluation.faces import unit_length
+from face_encode.evaluation.faces import checked_units
 from face_encode.gallery.thresholds import Calibration
 from tests.evaluation.invented import at_angles
 
@@ -30,7 +30,7 @@ def test_what_was_learnt_survives_json() -> None:
 def test_strangers_match_at_the_rate_asked_for() -> None:
     vectors, names = invented_people(400, 2, seed=1)
     learnt = calibrate(vectors[:400], names[:400], false_match_rate=0.01)
-    others = unit_length(vectors[400:])
+    others = checked_units(vectors[400:])
     apart = names[400:, None] != names[400:]
     rate = ((others @ others.T)[apart] >= learnt.threshold(1)).mean()
     assert 0.008 < rate < 0.0125
@@ -42,7 +42,7 @@ def test_searches_raise_false_alarms_at_the_rate_asked_for(enrolled: int) -> Non
     vectors = np.concatenate([vectors, invented_people(200, 2, seed=3)[0]])
     names = np.concatenate([names, np.repeat(np.arange(5000, 5200), 2)])
     learnt = calibrate(vectors[2000:], names[2000:], false_match_rate=0.05)
-    unit = unit_length(vectors)
+    unit = checked_units(vectors)
     alarms = (unit[1000:2000] @ unit[:enrolled].T).max(axis=1) >= learnt.threshold(enrolled)
     assert 0.02 < alarms.mean() < 0.1
 
@@ -54,7 +54,7 @@ def test_a_rate_too_small_for_the_photos_is_extrapolated_to_the_safe_side() -> N
     assert small.extrapolated
     assert not ordinary.extrapolated
     assert small.threshold(100) > ordinary.threshold(100)
-    strangers = unit_length(invented_people(3000, 1, seed=5)[0])
+    strangers = checked_units(invented_people(3000, 1, seed=5)[0])
     near = (strangers[:1000] @ strangers[1000:1200].T).max(axis=1) >= small.threshold(200)
     assert near.mean() <= 0.001
 
@@ -81,7 +81,7 @@ def test_intervals_hold_the_threshold_and_shrink_with_more_people() -> None:
 def test_of_probabilities_as_many_come_true_as_they_say(enrolled: int, noise: float) -> None:
     vectors, names = invented_people(1200, 2, seed=6, noise=noise)
     learnt = calibrate(vectors[:800], names[:800], false_match_rate=0.01)
-    unit = unit_length(vectors[800:])
+    unit = checked_units(vectors[800:])
     random = np.random.default_rng(0)
     said, true = [], []
     for person in range(800):
@@ -197,7 +197,7 @@ def test_false_alarm_rate_of_one_photo_is_the_false_match_rate() -> None:
 def test_false_alarm_rate_equals_trying_every_gallery(enrolled: int) -> None:
     vectors, names = invented_people(4, 2, seed=3)
     found = search_all(vectors, names)
-    unit = unit_length(vectors)
+    unit = checked_units(vectors)
     threshold = float(np.median(found.tail))
     rates = []
     for probe in range(8):
