@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from face_encode.gallery.opening import load_gallery
 from face_encode.photos.folders import people_in, photos_in
 from face_encode.types import CropRecipe
 from tests.conftest import REPOSITORY
+from tests.full_disk import full_disk
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills processes the POSIX way")
 
@@ -198,27 +197,12 @@ def test_the_next_save_goes_through(tmp_path: Path) -> None:
     assert version_of(path) == 3
 
 
-@contextmanager
-def files_no_larger_than(size: int) -> Iterator[None]:
-    """A full disk, for this process: the system refuses to write beyond so many bytes."""
-    import resource
-
-    former = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, former[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, former)
-        signal.signal(signal.SIGXFSZ, handler)
-
-
 @pytest.mark.parametrize("room", [0, 1, 100, 5_000, 100_000, 1_000_000, 2_000_000])
 def test_a_full_disk_leaves_the_former_gallery_and_no_litter(room: int, tmp_path: Path) -> None:
     path = tmp_path / "people.npz"
     filled(1).save(path)
     assert path.stat().st_size > 2_000_000
-    with files_no_larger_than(room), pytest.raises(GalleryError, match="File too large"):
+    with full_disk(room), pytest.raises(GalleryError, match="File too large"):
         filled(2).save(path)
     assert version_of(path) == 1
     assert list(tmp_path.iterdir()) == [path]
@@ -254,7 +238,7 @@ def test_a_model_file_survives_in_the_same_way(tmp_path: Path) -> None:
     former = path.read_bytes()
     # Too little for the weights; too little for the contract behind them.
     for room in (1_000, len(former) - 700):
-        with files_no_larger_than(room), pytest.raises(ModelFileError, match="cannot write"):
+        with full_disk(room), pytest.raises(ModelFileError, match="cannot write"):
             save_encoder(model, path, EncoderContract("second", crop, 0.5))
         assert path.read_bytes() == former
         assert list(tmp_path.iterdir()) == [path]

@@ -17,7 +17,8 @@ from face_encode.training.data import (
     split_people,
 )
 from face_encode.types import CropRecipe, Face, ImageArray
-from tests.training.drawn_people import WholePhotoDetector, draw_people, full_disk
+from tests.full_disk import full_disk
+from tests.training.drawn_people import WholePhotoDetector, draw_people
 
 RECIPE = CropRecipe("box", 24, 24)
 

@@ -16,7 +16,7 @@ import pytest
 from face_encode.errors import ModelFileError, TrainingError
 from face_encode.training.batches import PhotoBatches
 from face_encode.training.fitting import Checkpoint, Progress, Schedule, fit_judged
-from tests.training.drawn_people import full_disk
+from tests.full_disk import full_disk
 
 INPUTS = np.random.default_rng(0).normal(size=(64, 6)).astype(np.float32)
 TARGETS = INPUTS @ np.random.default_rng(1).normal(size=(6, 2)).astype(np.float32)
