@@ -143,7 +143,7 @@ def test_constants_out_of_range_are_refused(build: object) -> None:
 
 
 # Five photos on a line: A at 0 and 3, B at 1 and 10, and C, who has one photo, at 4.
-PEOPLE_OF_MINING = np.array([0, 0, 1, 1, 2])
+OWNERS = np.array([0, 0, 1, 1, 2])
 PLACES = np.array([[0.0], [3.0], [1.0], [10.0], [4.0]], np.float32)
 
 
@@ -160,7 +160,7 @@ def test_squared_distances_are_those_of_the_differences() -> None:
 
 
 def test_batch_hard_takes_the_farthest_positive_and_the_nearest_negative() -> None:
-    triplets = batch_hard(squared_distances(PLACES), PEOPLE_OF_MINING)
+    triplets = batch_hard(squared_distances(PLACES), OWNERS)
     # Anchors: A at 0 (own 3; others 1, 10, 4), A at 3 (own 0; others 1, 10, 4),
     # B at 1 (own 10; others 0, 3, 4), B at 10 (own 1; others 0, 3, 4), C.
     assert as_numpy(triplets.is_valid).tolist() == [True, True, True, True, False]
@@ -169,7 +169,7 @@ def test_batch_hard_takes_the_farthest_positive_and_the_nearest_negative() -> No
 
 
 def test_batch_semi_hard_takes_the_nearest_negative_beyond_the_positive() -> None:
-    triplets = batch_semi_hard(squared_distances(PLACES), PEOPLE_OF_MINING)
+    triplets = batch_semi_hard(squared_distances(PLACES), OWNERS)
     valid = as_numpy(triplets.is_valid).reshape(5, 5)
     assert np.argwhere(valid).tolist() == [[0, 1], [1, 0], [2, 3], [3, 2]]
     negative = as_numpy(triplets.negative_distance).reshape(5, 5)[valid]
@@ -194,8 +194,8 @@ def test_a_batch_without_positives_or_without_negatives_has_no_triplet(
 def test_people_may_come_as_a_column() -> None:
     distances = squared_distances(PLACES)
     flat, column = (
-        batch_hard(distances, PEOPLE_OF_MINING),
-        batch_hard(distances, PEOPLE_OF_MINING[:, None]),
+        batch_hard(distances, OWNERS),
+        batch_hard(distances, OWNERS[:, None]),
     )
     np.testing.assert_array_equal(
         as_numpy(flat.negative_distance), as_numpy(column.negative_distance)
