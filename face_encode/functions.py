@@ -23,7 +23,7 @@ import numpy as np
 from face_encode.detectors.alignment import crop_faces
 from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.registry import DEFAULT_ENCODER, encoder_names, load_encoder
+from face_encode.encoders.registry import DEFAULT_ENCODER, KNOWN_ENCODERS, load_encoder
 from face_encode.errors import GalleryError, ImageError, InputError, MissingExtraError
 from face_encode.files import as_path, state_of
 from face_encode.gallery.base import Gallery, check_encoder
@@ -147,7 +147,7 @@ def loaded_encoder(encoder: str | os.PathLike[str] | Encoder | None) -> Encoder:
     chosen = DEFAULT_ENCODER if encoder is None else encoder
     # What is neither is refused by load_encoder, with the words for it.
     name = chosen if isinstance(chosen, str) else os.fspath(as_path(chosen))
-    if name in encoder_names():
+    if name in KNOWN_ENCODERS:
         return _encoders.get(name, lambda: load_encoder(chosen))
     path = os.path.realpath(name)
     return _encoders.get((path, state_of(path)), lambda: load_encoder(chosen))

@@ -255,11 +255,6 @@ def as_encoder(
     return encoder
 
 
-def encoder_names() -> tuple[str, ...]:
-    """The names of the known encoders."""
-    return tuple(KNOWN_ENCODERS)
-
-
 def _refuse_weights(what: str | Path, weights: str | os.PathLike[str] | None) -> None:
     if weights is not None:
         raise ModelFileError(
