@@ -95,16 +95,26 @@ class Face:
         landmarks: float32 ``(5, 2)``, x and y in pixels of the original photo, in the order of
             dlib's five-point model (two corners of one eye, two of the other, base of the
             nose), or None where the detector gives none.
+        points: float32 ``(5, 2)``, the detector's own five points where it gives them, in pixels
+            of the original photo: centres of the eyes, tip of the nose, corners of the mouth; the
+            eye and the corner on the left of an upright photo first. None where it gives none.
+        rotation: How far the photo has to be turned clockwise for the face to stand upright, in
+            degrees: 0, 90, 180 or 270. Box, landmarks and points are in the photo as it is.
     """
 
     box: Box
     score: float
     landmarks: npt.NDArray[np.float32] | None = None
+    points: npt.NDArray[np.float32] | None = None
+    rotation: int = 0
 
     def __post_init__(self) -> None:
-        if self.landmarks is not None and self.landmarks.shape != (5, 2):
+        for name, points in (("landmarks", self.landmarks), ("points", self.points)):
+            if points is not None and points.shape != (5, 2):
+                raise InputError(f"{name} are an array of shape (5, 2). Received: {points.shape}")
+        if self.rotation not in (0, 90, 180, 270):
             raise InputError(
-                f"landmarks are an array of shape (5, 2). Received: {self.landmarks.shape}"
+                f"a face's rotation is one of 0, 90, 180, 270. Received: {self.rotation!r}"
             )
 
 
@@ -161,26 +171,29 @@ class CropRecipe:
 
     Attributes:
         method: ``"box"``, the detector's box grown by the margin and resized (FaceNet's and the
-            original project's way), or ``"dlib_chip"``, dlib's rotated and padded chip.
+            original project's way); ``"dlib_chip"``, dlib's rotated and padded chip; or
+            ``"arcface"``, the similarity transform of five points onto ArcFace's frame.
         height: Rows of the crop.
         width: Columns of the crop.
         margin: For ``"box"`` the share of the box added on every side; for ``"dlib_chip"``
-            dlib's ``padding``.
+            dlib's ``padding``; for ``"arcface"`` the share of ArcFace's frame added on every side.
     """
 
-    method: Literal["box", "dlib_chip"]
+    method: Literal["box", "dlib_chip", "arcface"]
     height: int
     width: int
     margin: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.method not in ("box", "dlib_chip"):
-            raise InputError(f"crop method is one of 'box', 'dlib_chip'. Received: {self.method!r}")
+        if self.method not in ("box", "dlib_chip", "arcface"):
+            raise InputError(
+                f"crop method is one of 'box', 'dlib_chip', 'arcface'. Received: {self.method!r}"
+            )
         check_count(self.height, "a crop's height")
         check_count(self.width, "a crop's width")
-        if self.method == "dlib_chip" and self.height != self.width:
+        if self.method != "box" and self.height != self.width:
             raise InputError(
-                f"a dlib chip is square. Received: height {self.height}, width {self.width}"
+                f"an aligned crop is square. Received: height {self.height}, width {self.width}"
             )
         if not 0 <= self.margin <= 2:
             raise InputError(f"a crop's margin lies within 0..2. Received: {self.margin}")

@@ -92,12 +92,12 @@ def test_a_recipe_as_plain_values() -> None:
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"method": "oval"}, "'box', 'dlib_chip'. Received: 'oval'"),
+        ({"method": "oval"}, "'box', 'dlib_chip', 'arcface'. Received: 'oval'"),
         ({"height": 0}, "height is a whole number, at least 1. Received: 0"),
         ({"width": -8}, "width is a whole number, at least 1. Received: -8"),
         ({"width": 8.0}, "Received: 8.0"),
         ({"width": "8"}, "Received: '8'"),
-        ({"method": "dlib_chip", "height": 9}, "a dlib chip is square"),
+        ({"method": "dlib_chip", "height": 9}, "an aligned crop is square"),
         ({"margin": -0.1}, "0..2. Received: -0.1"),
         ({"margin": 2.1}, "0..2. Received: 2.1"),
         ({"margin": float("nan")}, "0..2. Received: nan"),
