@@ -100,6 +100,15 @@ KNOWN_WEIGHTS = {
         "timesler/facenet-pytorch v2.2.9", "20180408-102900-casia-webface.pt"
     ),
     "facenet128": _facenet("serengil/deepface_models v1.0", "facenet_weights.h5"),
+    "mobilefacenet": KnownWeights(
+        None,
+        "MobileFaceNet.onnx",
+        "b7120c095d60094f28a4a54ba6a8bf51b297a6273fb40ef6350dfec1f63d9507",
+        "Apache-2.0",
+        "Yang Liu, github.com/foamliu/MobileFaceNet, after Chen et al., 2018",
+        "https://raw.githubusercontent.com/foamliu/MobileFaceNet/"
+        "a6cc9032a659b615f477833e1a70b5e7931bcccc/weights/MobileFaceNet.onnx",
+    ),
     "vggface_vgg16": _released(
         "rcmalli/keras-vggface v2.0",
         "rcmalli_vggface_tf_notop_vgg16.h5",
@@ -212,7 +221,7 @@ def _fetched(name: str, expected: str | None) -> Path:
     known, path = KNOWN_WEIGHTS[name], installed_path(name)
     if known.url is None:
         return path
-    if expected is None:
+    if expected is None or not path.is_file():
         print(
             f"face_encode: the weights {name!r} are used for the first time\n"
             f"  from:    {known.url}\n  by:      {known.source}\n  licence: {known.licence}",

@@ -32,6 +32,11 @@ from face_encode.encoders.facenet import (
     facenet128,
     facenet512,
 )
+from face_encode.encoders.mobilefacenet import (
+    MOBILEFACENET_CONTRACT,
+    MOBILEFACENET_SINGLE_CONTRACT,
+    mobilefacenet,
+)
 from face_encode.errors import InputError, ModelFileError, WeightsError
 from face_encode.files import as_path, open_regular, reason_of
 from face_encode.terminal import import_keras
@@ -177,6 +182,10 @@ DEFAULT_ENCODER = "dlib_resnet"
 KNOWN_ENCODERS: dict[str, ConvertedEncoder | ShippedEncoder] = {
     "dlib_resnet": ConvertedEncoder(DLIB_RESNET_CONTRACT, dlib_resnet, "dlib_resnet"),
     "dlib_resnet_single": ConvertedEncoder(DLIB_RESNET_SINGLE_CONTRACT, dlib_resnet, "dlib_resnet"),
+    "mobilefacenet": ConvertedEncoder(MOBILEFACENET_CONTRACT, mobilefacenet, "mobilefacenet"),
+    "mobilefacenet_single": ConvertedEncoder(
+        MOBILEFACENET_SINGLE_CONTRACT, mobilefacenet, "mobilefacenet"
+    ),
     "facenet_vggface2": ConvertedEncoder(
         FACENET_VGGFACE2_CONTRACT, partial(facenet512, "facenet_vggface2"), "facenet_vggface2"
     ),
