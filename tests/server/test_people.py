@@ -19,7 +19,7 @@ from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.opening import load_gallery
 from face_encode.model import Face_Encode_Model
 from face_encode.server.audit import AuditLog, Author
-from face_encode.server.encryption import Cipher, is_encrypted
+from face_encode.gallery.encryption import Cipher, is_encrypted
 from face_encode.server.people import CropFolder, GalleryFile, PeopleStore, Remove, Rename
 from face_encode.types import ImageArray
 
