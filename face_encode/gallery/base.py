@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
@@ -251,7 +251,7 @@ class Gallery(Protocol):
     def find_name(self, name: str) -> str | None:
         """The name under which a person is enrolled, or None where nobody of that name is.
 
-        A gallery database finds a name in any case, spacing and Unicode form; others as it is.
+        Case, spacing and Unicode form do not matter, except in Milvus.
         """
 
     def rows(self) -> GalleryRows:
@@ -307,7 +307,9 @@ def shown_form(name: str) -> str:
 
 
 def folded_name(name: str) -> str:
-    """The form in which names are compared: equal where they differ in case or spacing only."""
+    """The form in which names are compared: equal where case, spacing or Unicode form differ."""
+    if name.isascii():
+        return " ".join(name.casefold().split())
     folded = unicodedata.normalize("NFKC", name).casefold()
     return " ".join(unicodedata.normalize("NFC", folded).split())
 
@@ -330,6 +332,30 @@ def check_names(names: Sequence[str]) -> None:
     if not fine:
         for name in names:
             check_name(name)
+
+
+def one_name_a_person(names: Iterable[str], gallery: Gallery) -> tuple[dict[str, str], list[str]]:
+    """Find out which names are the same person: those that differ in case, spacing or Unicode form.
+
+    Args:
+        names: Names of people.
+        gallery: Who is enrolled in it keeps the name used there.
+
+    Returns:
+        Name -> the name to enrol, and a note for each that differs.
+    """
+    known: dict[str, str] = {}
+    enrolled: dict[str, str] = {}
+    for name in names:
+        folded = folded_name(name)
+        if folded not in known:
+            known[folded] = gallery.find_name(name) or name
+        enrolled[name] = known[folded]
+    return enrolled, [
+        f"{name!r} and {shown!r} are one person, {shown!r}"
+        for name, shown in enrolled.items()
+        if name != shown
+    ]
 
 
 def check_new(

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.files import TextArray, text_array
+from face_encode.gallery.base import folded_name
 from face_encode.gallery.quantization import Coded, Codes, Quantizer
 from face_encode.types import Embeddings
 
@@ -123,6 +124,11 @@ class Enrolled:
     def place_of(self) -> dict[str, int]:
         """Name -> index in ``people``."""
         return {name: place for place, name in enumerate(self.people)}
+
+    @cached_property
+    def name_of_folded(self) -> dict[str, str]:
+        """Folded name -> name; see ``base.folded_name``."""
+        return {folded_name(name): name for name in self.people}
 
     @cached_property
     def row_of_digest(self) -> dict[str, int]:

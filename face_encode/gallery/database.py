@@ -12,6 +12,7 @@ import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,7 @@ from face_encode.gallery.encryption import KEY_VARIABLE, Cipher, cipher_from_env
 from face_encode.gallery.people_rows import MAX_REMEMBERED, PeopleRows, TakenRows
 from face_encode.gallery.search import check_search, search_enrolled
 from face_encode.gallery.snapshot import Precision, Snapshot, read_snapshot
+from face_encode.gallery.staging import Staging
 from face_encode.gallery.thresholds import Calibration
 from face_encode.types import Box, Embeddings, Match
 
@@ -642,6 +644,10 @@ class DatabaseGallery:
         return DatabaseGallery(
             self._file.path, encoder, metric=None, cipher=self._file.cipher, author=self.author
         )
+
+    def staging(self, settings: Mapping[str, Any], *, restart: bool = False) -> Staging:
+        """What an interrupted enrolment has embedded; see ``Staging``."""
+        return Staging(self._file, settings, restart=restart)
 
     def rekey(self, cipher: Cipher | None = None) -> None:
         """Encrypt everything that tells of people under the first of the keys.

@@ -25,6 +25,7 @@ from face_encode.gallery.base import (
     check_cosine,
     check_name,
     check_new,
+    folded_name,
 )
 from face_encode.gallery.columns import Enrolled
 from face_encode.gallery.distances import Metric, check_metric
@@ -162,8 +163,11 @@ class MemoryGallery:
         return dict(zip(self.enrolled.people, self.enrolled.counts.tolist(), strict=True))
 
     def find_name(self, name: str) -> str | None:
-        """The name itself where it is enrolled; see ``Gallery.find_name``."""
-        return name if name in self.enrolled.place_of else None
+        """The name under which a person is enrolled; see ``Gallery.find_name``."""
+        enrolled = self.enrolled
+        if name in enrolled.place_of or not enrolled.people:
+            return name if enrolled.people else None
+        return enrolled.name_of_folded.get(folded_name(name))
 
     def rows(self) -> GalleryRows:
         """Everything that is enrolled now; see ``Gallery.rows``."""

@@ -108,9 +108,10 @@ def open_gallery(
             file, a database that programs share and that holds each change at once; the path of an
             ``.npz`` file, which is read where it exists and written by ``close``; the path of a
             folder that ends in ``.db``, which Milvus Lite keeps open in this program until
-            ``close``; or the address of a Milvus server or cluster, ``http://host:19530``, followed by
-            ``/database`` and ``#collection`` where they are not the defaults, which several
-            programs may change at once. The last two take ``pip install "face_encode[milvus]"``.
+            ``close``; or the address of a Milvus server or cluster, ``http://host:19530``,
+            followed by ``/database`` and ``#collection`` where they are not the defaults, which
+            several programs may change at once. The last two take ``pip install
+            "face_encode[milvus]"``.
         encoder: The encoder that fills the gallery.
         int8: Whether to store the embeddings at one byte a number. A gallery of float32 is
             converted; one of int8 stays so in any case. Not for Milvus.
