@@ -235,12 +235,10 @@ def enrol_people(
         DatasetError: Not one photo could be enrolled.
     """
     enrolled_as, alike = one_name_a_person(people, gallery)
-    # Others may add to a shared gallery meanwhile; what they add is not replaced.
-    mark = (
-        None
-        if replaces == "nothing"
-        else gallery.mark(None if replaces == "all" else enrolled_as.values())
-    )
+    mark = None
+    if gallery.is_shared and replaces != "nothing":
+        # Others may add to the gallery meanwhile; what they add is not replaced.
+        mark = gallery.mark(None if replaces == "all" else set(enrolled_as.values()))
     photos = [photo for of_one in people.values() for photo in of_one]
     shown = [shown_name(photo) for photo in photos]
     numbered = (number for of_one in people.values() for number in range(len(of_one)))
@@ -265,7 +263,8 @@ def enrol_people(
     for batch in run.batches(
         todo, detector, encoder, workers=workers, batch_size=batch_size, portraits=keep_crops
     ):
-        run.keep(batch)
+        if checkpoint is not None:
+            run.keep(batch)
         for row, result in batch:
             rows.note(row, result)
     try:
