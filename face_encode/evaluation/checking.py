@@ -70,7 +70,7 @@ def check_people(
         faces.embeddings[kept],
         face_sides=[min(box.width, box.height) for _, box in rows],
         sharpnesses=faces.sharpness[kept],
-        crop_side=min(encoder.contract.crop.height, encoder.contract.crop.width),
+        crop_side=encoder.contract.crop.side,
     )
     return CheckResult(len(names), len(set(names.tolist())), suspicions, faces.not_found())
 

@@ -161,7 +161,7 @@ class _Photos:
             embeddings,
             face_sides=self.sides[usable],
             sharpnesses=self.sharpness[usable],
-            crop_side=min(encoder.contract.crop.height, encoder.contract.crop.width),
+            crop_side=encoder.contract.crop.side,
             compare=compare,
         )
         # Likely mistakes first: they are what a reader must not miss.
