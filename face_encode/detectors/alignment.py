@@ -104,12 +104,13 @@ def make_portrait(image: ImageArray, face: Face) -> bytes:
     return bytes(content)
 
 
-def find_landmarks(image: ImageArray, box: Box) -> npt.NDArray[np.float32]:
+def find_landmarks(image: ImageArray, box: Box, rotation: int = 0) -> npt.NDArray[np.float32]:
     """Find the five landmarks of a face by dlib's model (Kazemi and Sullivan, 2014).
 
     Args:
         image: RGB, uint8, ``(H, W, 3)``.
         box: The face, as a dlib detector frames it.
+        rotation: As ``Face.rotation``; the landmarks are in the photo as it is.
 
     Returns:
         float32 ``(5, 2)``, x and y in pixels: whole numbers, as dlib gives them.
@@ -119,8 +120,22 @@ def find_landmarks(image: ImageArray, box: Box) -> npt.NDArray[np.float32]:
     global _predictor
     if _predictor is None:
         _predictor = dlib.shape_predictor(str(installed_path("dlib_landmarks_5")))
-    shape = _predictor(image, _rectangle(box))
-    return np.array([(point.x, point.y) for point in shape.parts()], np.float32)
+    for _ in range(rotation // 90):
+        box = Box(len(image) - box.top - box.height, box.left, box.height, box.width)
+        image = np.rot90(image, -1)
+    shape = _predictor(np.ascontiguousarray(image), _rectangle(box))
+    landmarks = np.array([(point.x, point.y) for point in shape.parts()], np.float32)
+    for _ in range(rotation // 90):
+        landmarks = np.stack([landmarks[:, 1], image.shape[1] - 1 - landmarks[:, 0]], axis=1)
+        image = np.rot90(image)
+    return landmarks
+
+
+def landmarks_of(image: ImageArray, face: Face) -> npt.NDArray[np.float32]:
+    """The face's landmarks; found now where the detector gave none."""
+    if face.landmarks is not None:
+        return face.landmarks
+    return find_landmarks(image, face.box, face.rotation)
 
 
 def _rectangle(box: Box) -> dlib.rectangle:
@@ -135,8 +150,7 @@ def _crop_dlib_chip(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageA
     """Cut out dlib's own chip, so that its network sees the pixels that it was trained on."""
     import dlib
 
-    landmarks = find_landmarks(image, face.box) if face.landmarks is None else face.landmarks
-    points = [dlib.point(round(float(x)), round(float(y))) for x, y in landmarks]
+    points = [dlib.point(round(float(x)), round(float(y))) for x, y in landmarks_of(image, face)]
     shape = dlib.full_object_detection(_rectangle(face.box), points)
     chip = dlib.get_face_chip(image, shape, size=recipe.height, padding=recipe.margin)
     return cast(ImageArray, chip)
@@ -147,8 +161,7 @@ def _crop_arcface(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageArr
     if face.points is not None:
         points, places = face.points, ARCFACE_POINTS
     else:
-        points = find_landmarks(image, face.box) if face.landmarks is None else face.landmarks
-        places = DLIB_LANDMARKS_IN_ARCFACE
+        points, places = landmarks_of(image, face), DLIB_LANDMARKS_IN_ARCFACE
     scale = recipe.height / (ARCFACE_SIDE * (1 + 2 * recipe.margin))
     transform = similarity_transform(points, (places + ARCFACE_SIDE * recipe.margin) * scale)
     return _warp(image, transform, recipe.height)
