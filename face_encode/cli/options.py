@@ -33,7 +33,12 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 
 def add_encoder_option(parser: argparse._ActionsContainer) -> None:
     """Add ``--model`` and ``--encoder-engine``."""
-    parser.add_argument("--model", metavar="MODEL", help="a known encoder or a .keras file")
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="offline (the default), fast or accurate, each an encoder with a detector; a known "
+        "encoder, as face-encode models lists; or a .keras file",
+    )
     parser.add_argument(
         "--encoder-engine",
         default="auto",
@@ -188,10 +193,10 @@ def rate(text: str) -> float:
 def open_models(options: argparse.Namespace) -> tuple[Detector, Encoder]:
     """Open the detector and the encoder that the options name."""
     from face_encode.detectors.registry import load_detector
-    from face_encode.encoders.registry import load_encoder
+    from face_encode.encoders.registry import detector_for, load_encoder
 
     encoder = load_encoder(options.model, engine=options.encoder_engine)
-    return load_detector(options.detector), encoder
+    return load_detector(detector_for(options.model, options.detector)), encoder
 
 
 def print_lines(title: str, lines: Sequence[str]) -> None:
