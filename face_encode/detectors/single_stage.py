@@ -8,8 +8,8 @@ turns that show how a face stands.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import ClassVar, TypeAlias, cast
 
 import cv2
@@ -24,6 +24,9 @@ Rows: TypeAlias = npt.NDArray[np.float32]
 """Detections, float32 ``(N, 16)``: score; how many quarters of a turn clockwise the photo needs for
 the face to stand upright; left, top, right and bottom; x and y of the five points of ``Face``."""
 
+STRIDE = 32
+"""The largest stride of the networks."""
+
 _FRAME, _X, _Y, _COORDINATES = slice(2, 6), slice(6, None, 2), slice(7, None, 2), slice(2, None)
 
 # The default ``min_face``: photos above so many pixels, in which small faces are background.
@@ -37,6 +40,31 @@ _TURNED_SIDE, _TURNED_ROOM = 128, 2.5
 # How much surer the network must be of a turned face than of the same upright. Of 300 faces looked
 # at in all four turns it was surest of the upright one each time, by 0.03 at least.
 _SURER = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """What a network found in some images of one size, in their pixels.
+
+    Attributes:
+        images: int ``(N,)``, the image of each detection.
+        scores: float ``(N,)``, 0 to 1.
+        centres: float ``(N, 2)``, x and y of the frame's centre.
+        sizes: float ``(N, 2)``, its width and height.
+        points: float ``(N, 5, 2)``, in the order of ``Face.points``.
+    """
+
+    images: npt.NDArray[np.intp]
+    scores: npt.NDArray[np.float32]
+    centres: npt.NDArray[np.float32]
+    sizes: npt.NDArray[np.float32]
+    points: npt.NDArray[np.float32]
+
+    @classmethod
+    def joined(cls, levels: Sequence[Detections]) -> Detections:
+        """Put the detections of a network's levels together."""
+        names = [each.name for each in fields(cls)]
+        return cls(*(np.concatenate([getattr(each, name) for each in levels]) for name in names))
 
 
 @dataclass(frozen=True)
@@ -63,6 +91,8 @@ class SingleStageDetector(ABC):
     """Side of the largest."""
     sure_score: ClassVar[float]
     """Nearly all upright faces have a higher score, and nearly all lying ones a lower."""
+    frame: ClassVar[tuple[float, float, float]]
+    """From the network's frame to dlib's: as ``Found.reframed`` takes it."""
 
     def __post_init__(self) -> None:
         if self.min_face is not None:
@@ -71,16 +101,40 @@ class SingleStageDetector(ABC):
             raise InputError(f"min_score is a number from 0 to 1. Received: {self.min_score!r}")
 
     @abstractmethod
-    def predict(self, images: ImageArray) -> list[Rows]:
+    def run(self, images: ImageArray) -> Detections:
         """Run the network.
+
+        Args:
+            images: uint8 ``(N, H, W, 3)``, RGB; H and W are whole multiples of ``STRIDE``.
+
+        Returns:
+            The detections of at least ``min_score``; a face may have several.
+        """
+
+    def predict(self, images: ImageArray) -> list[Rows]:
+        """Run the network on images of any one size.
 
         Args:
             images: uint8 ``(N, H, W, 3)``, RGB.
 
         Returns:
-            The detections in each image, framed as dlib's detectors do, of at least
-            ``min_score``; a face may have several.
+            The detections in each image, framed as dlib's detectors do.
         """
+        # Networks that join their levels by upsampling ask for whole steps of the largest stride.
+        extra = [(0, -side % STRIDE) for side in images.shape[1:3]]
+        found = self.run(np.pad(images, [(0, 0), *extra, (0, 0)]))
+        right, down, size = self.frame
+        centres = found.centres + found.sizes * (right, down)
+        half = size * found.sizes.mean(axis=1, keepdims=True) / 2
+        columns = [
+            found.scores[:, np.newaxis],
+            np.zeros((len(found.scores), 1)),
+            centres - half,
+            centres + half,
+            found.points.reshape(-1, 10),
+        ]
+        rows = np.concatenate(columns, axis=1).astype(np.float32)
+        return [rows[found.images == index] for index in range(len(images))]
 
     def detect(self, image: ImageArray) -> list[Face]:
         """Find the faces; see ``Detector.detect``."""
