@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from face_encode.detectors.alignment import find_landmarks
 from face_encode.detectors.base import SMALLEST_SIDE, scaled
 from face_encode.errors import InputError
 from face_encode.types import Box, Face, ImageArray, check_count
@@ -69,7 +70,7 @@ class Detections:
 
 @dataclass(frozen=True)
 class SingleStageDetector(ABC):
-    """Finds faces by one network, with five points of its own; ``Face.landmarks`` stay None.
+    """Finds faces by one network, with five points of its own beside dlib's landmarks.
 
     Attributes:
         min_face: Side of the smallest face to find, in pixels of the photo; None for 40 in photos
@@ -138,8 +139,7 @@ class SingleStageDetector(ABC):
 
     def detect(self, image: ImageArray) -> list[Face]:
         """Find the faces; see ``Detector.detect``."""
-        height, width = image.shape[:2]
-        if min(height, width) < SMALLEST_SIDE:
+        if min(image.shape[:2]) < SMALLEST_SIDE:
             return []
         rows = self._search(image)
         if len(rows):
@@ -148,7 +148,7 @@ class SingleStageDetector(ABC):
             )
         else:
             rows = _distinct(np.concatenate(list(self._turned(image))))
-        faces = [_face(row, width, height) for row in rows]
+        faces = [_face(row, image) for row in rows]
         return sorted(faces, key=lambda face: face.box.area, reverse=True)
 
     def _search(self, image: ImageArray) -> Rows:
@@ -243,9 +243,16 @@ def _turned_back(rows: Rows, quarters: int, turned: ImageArray) -> Rows:
     return rows
 
 
-def _face(row: npt.NDArray[np.float32], width: int, height: int) -> Face:
+def _face(row: npt.NDArray[np.float32], image: ImageArray) -> Face:
     """Make a face of a detection; its box is clamped to the photo."""
     left, top, right, bottom = (round(float(side)) for side in row[_FRAME])
-    box = Box(left, top, max(1, right - left), max(1, bottom - top)).clamped(width, height)
-    points = row[6:].reshape(5, 2).copy()
-    return Face(box, float(row[0]), None, points, 90 * int(row[1]))
+    box = Box(left, top, max(1, right - left), max(1, bottom - top))
+    rotation = 90 * int(row[1])
+    height, width = image.shape[:2]
+    return Face(
+        box.clamped(width, height),
+        float(row[0]),
+        find_landmarks(image, box, rotation),
+        row[6:].reshape(5, 2).copy(),
+        rotation,
+    )

@@ -117,7 +117,6 @@ def test_the_weights_are_fetched_at_the_first_use_and_kept(monkeypatch: pytest.M
     assert face.box == Box(left, top, right - left, bottom - top)
     assert face.points is not None
     np.testing.assert_allclose(face.points, [(64 + 8 * n, 40) for n in range(5)])
-    assert face.landmarks is None
     # No server any more.
     yunet._session.cache_clear()
     assert len(load_detector("yunet").detect(photo)) == 1
