@@ -7,6 +7,7 @@ turns that show how a face stands.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -36,11 +37,11 @@ _LARGE_PHOTO_PIXELS, _MIN_FACE, _MIN_FACE_OF_LARGE = 4_000_000, 40, 80
 _UNSHRUNK_PIXELS = 400_000
 # Two frames of which one lies in the other by more than this share are one face.
 _SAME_FACE = 0.5
-# The square in which a doubtful face is turned, and how much larger than the face it is.
-_TURNED_SIDE, _TURNED_ROOM = 128, 2.5
+# How much larger than a doubtful face the square is in which the face is turned.
+_TURNED_ROOM = 2.5
 # How much surer the network must be of a turned face than of the same upright. Of 300 faces looked
-# at in all four turns it was surest of the upright one each time, by 0.03 at least.
-_SURER = 0.02
+# at in all four turns YuNet was surest of the upright one each time, by 0.03 at least.
+_SURER = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,12 +93,15 @@ class SingleStageDetector(ABC):
     """Side of the largest."""
     sure_score: ClassVar[float]
     """Nearly all upright faces have a higher score, and nearly all lying ones a lower."""
+    turned_side: ClassVar[int]
+    """Side of the square in which a doubtful face is turned, in pixels."""
     frame: ClassVar[tuple[float, float, float]]
     """From the network's frame to dlib's: as ``Found.reframed`` takes it."""
 
     def __post_init__(self) -> None:
         if self.min_face is not None:
-            check_count(self.min_face, "min_face")
+            check_count(self.min_face, "min_face", least=SMALLEST_SIDE)
+        check_count(self.max_pixels, "max_pixels", least=SMALLEST_SIDE**2)
         if not 0 <= self.min_score <= 1:
             raise InputError(f"min_score is a number from 0 to 1. Received: {self.min_score!r}")
 
@@ -151,21 +155,32 @@ class SingleStageDetector(ABC):
         faces = [_face(row, image) for row in rows]
         return sorted(faces, key=lambda face: face.box.area, reverse=True)
 
+    def notes(self, width: int, height: int) -> tuple[str, ...]:
+        """What is not looked for in a photo of this size, in words, so that time stays bounded."""
+        wanted, pixels = self._looked_at(width, height)
+        if pixels <= self.max_pixels:
+            return ()
+        smallest = math.ceil(wanted * math.sqrt(pixels / self.max_pixels))
+        return (
+            f"faces of less than {smallest} pixels are not looked for: "
+            f"a photo of {width}x{height} pixels would take too long",
+        )
+
+    def _looked_at(self, width: int, height: int) -> tuple[int, int]:
+        """The smallest face wanted, and the number of pixels in which the network just sees it."""
+        is_large = width * height > _LARGE_PHOTO_PIXELS
+        wanted = self.min_face or (_MIN_FACE_OF_LARGE if is_large else _MIN_FACE)
+        return wanted, round(width * height * (self.smallest_seen / wanted) ** 2)
+
     def _search(self, image: ImageArray) -> Rows:
         """Find the faces of all sizes that stand upright."""
         height, width = image.shape[:2]
-        min_face = self.min_face
-        if min_face is None:
-            is_large = height * width > _LARGE_PHOTO_PIXELS
-            min_face = _MIN_FACE_OF_LARGE if is_large else _MIN_FACE
-        factor = self.smallest_seen / min_face
-        pixels = max(_UNSHRUNK_PIXELS, round(height * width * factor**2))
-        smaller, scale = scaled(image, min(self.max_pixels, pixels), max(1.0, factor))
+        wanted, pixels = self._looked_at(width, height)
+        pixels = min(self.max_pixels, max(_UNSHRUNK_PIXELS, pixels))
+        smaller, scale = scaled(image, pixels, max(1.0, self.smallest_seen / wanted))
         rows = self._predict_one(smaller, scale)
-        # In a square of this side the largest face just fits.
-        limit = self.largest_seen**2
         if min(smaller.shape[:2]) > self.largest_seen:
-            smaller, again = scaled(smaller, limit, 1.0)
+            smaller, again = scaled(smaller, self.largest_seen**2, 1.0)
             rows = np.concatenate([rows, self._predict_one(smaller, scale * again)])
         return _distinct(rows)
 
@@ -187,15 +202,16 @@ class SingleStageDetector(ABC):
             return row
         left, top, right, bottom = row[0, _FRAME]
         side = max(right - left, bottom - top) * _TURNED_ROOM
-        scale = _TURNED_SIDE / side
+        scale = self.turned_side / side
         corner = np.array([left + right - side, top + bottom - side]) / 2
         transform = np.array([[scale, 0, -corner[0] * scale], [0, scale, -corner[1] * scale]])
-        size = (_TURNED_SIDE, _TURNED_SIDE)
+        size = (self.turned_side, self.turned_side)
         square = cast(ImageArray, cv2.warpAffine(image, transform, size))
         turns = np.stack([np.rot90(square, -quarters) for quarters in range(4)])
         best, surest = row, 0.0
-        edge = (_TURNED_SIDE - _TURNED_SIDE / _TURNED_ROOM) / 2
-        middle = np.array([edge, edge, _TURNED_SIDE - edge, _TURNED_SIDE - edge], np.float32)
+        first = self.turned_side * (1 - 1 / _TURNED_ROOM) / 2
+        last = self.turned_side - first
+        middle = np.array([first, first, last, last], np.float32)
         for quarters, found in enumerate(self.predict(turns)):
             # The face itself, no other one beside it.
             found = found[_overlaps(middle, found)]

@@ -24,6 +24,7 @@ class YunetDetector(SingleStageDetector):
     smallest_seen: ClassVar[int] = 24
     largest_seen: ClassVar[int] = 600
     sure_score: ClassVar[float] = 0.9
+    turned_side: ClassVar[int] = 128
     # The medians over faces that both found; docs/detectors.md.
     frame: ClassVar[tuple[float, float, float]] = (0.03, 0.07, 0.96)
 

@@ -139,6 +139,15 @@ def test_settings_without_sense_are_refused(settings: dict[str, float]) -> None:
         YunetDetector(**settings)  # type: ignore[arg-type]
 
 
+def test_what_the_bound_on_time_leaves_out_is_noted() -> None:
+    detector = YunetDetector()
+    assert detector.notes(12_000, 2_000) == ()
+    # 200 megapixels, where faces of 80 pixels are seen in 18 megapixels, and 8 are looked at.
+    (note,) = detector.notes(20_000, 10_000)
+    assert note.startswith("faces of less than 120 pixels are not looked for")
+    assert YunetDetector(min_face=120).notes(20_000, 10_000) == ()
+
+
 @pytest.mark.data
 def test_faces_are_those_of_opencv(detector: YunetDetector, people_photos: list[Path]) -> None:
     path = cache_folder() / KNOWN_WEIGHTS["yunet"].file
