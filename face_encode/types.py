@@ -171,23 +171,25 @@ class CropRecipe:
 
     Attributes:
         method: ``"box"``, the detector's box grown by the margin and resized (FaceNet's and the
-            original project's way); ``"dlib_chip"``, dlib's rotated and padded chip; or
-            ``"arcface"``, the similarity transform of five points onto ArcFace's frame.
+            original project's way); ``"dlib_chip"``, dlib's rotated and padded chip;
+            ``"arcface"``, the similarity transform of five points onto ArcFace's frame; or
+            ``"openface"``, the affine transform of three landmarks onto OpenFace's frame.
         height: Rows of the crop.
         width: Columns of the crop.
         margin: For ``"box"`` the share of the box added on every side; for ``"dlib_chip"``
-            dlib's ``padding``; for ``"arcface"`` the share of ArcFace's frame added on every side.
+            dlib's ``padding``; for the others the share of the frame added on every side.
     """
 
-    method: Literal["box", "dlib_chip", "arcface"]
+    method: Literal["box", "dlib_chip", "arcface", "openface"]
     height: int
     width: int
     margin: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.method not in ("box", "dlib_chip", "arcface"):
+        if self.method not in ("box", "dlib_chip", "arcface", "openface"):
             raise InputError(
-                f"crop method is one of 'box', 'dlib_chip', 'arcface'. Received: {self.method!r}"
+                "crop method is one of 'box', 'dlib_chip', 'arcface', 'openface'. "
+                f"Received: {self.method!r}"
             )
         check_count(self.height, "a crop's height")
         check_count(self.width, "a crop's width")

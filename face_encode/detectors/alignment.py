@@ -32,6 +32,11 @@ ARCFACE_POINTS = np.array(
 DLIB_LANDMARKS_IN_ARCFACE = np.array(
     [(80.18, 52.95), (66.37, 53.41), (31.56, 53.47), (45.19, 53.74), (55.95, 79.97)]
 )
+# Places in OpenFace's frame of 96x96 pixels (its align_dlib.py), and dlib's landmarks that belong
+# there: the outer corners of the eyes and the base of the nose.
+OPENFACE_SIDE = 96
+OPENFACE_PLACES = np.array([(18.639, 16.25), (75.73, 15.184), (47.515, 49.386)])
+_OPENFACE_LANDMARKS = [2, 0, 4]
 
 _predictor: dlib.shape_predictor | None = None
 
@@ -114,6 +119,17 @@ def _crop_arcface(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageArr
     return cast(ImageArray, cv2.warpAffine(image, transform, size, flags=cv2.INTER_LINEAR))
 
 
+def _crop_openface(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageArray:
+    """Map three landmarks onto OpenFace's frame by the affine transform that fits them exactly."""
+    landmarks = find_landmarks(image, face.box) if face.landmarks is None else face.landmarks
+    scale = recipe.height / (OPENFACE_SIDE * (1 + 2 * recipe.margin))
+    places = (OPENFACE_PLACES + OPENFACE_SIDE * recipe.margin) * scale
+    points = landmarks[_OPENFACE_LANDMARKS].astype(np.float32)
+    transform = cv2.getAffineTransform(points, places.astype(np.float32))
+    size = (recipe.width, recipe.height)
+    return cast(ImageArray, cv2.warpAffine(image, transform, size, flags=cv2.INTER_LINEAR))
+
+
 def similarity_transform(
     points: npt.NDArray[np.floating[Any]], places: npt.NDArray[np.floating[Any]]
 ) -> npt.NDArray[np.float64]:
@@ -164,4 +180,5 @@ _METHODS: dict[str, Callable[[ImageArray, Face, CropRecipe], ImageArray]] = {
     "box": _crop_box,
     "dlib_chip": _crop_dlib_chip,
     "arcface": _crop_arcface,
+    "openface": _crop_openface,
 }
