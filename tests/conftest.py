@@ -83,6 +83,12 @@ def samples() -> Path:
 
 
 @pytest.fixture(scope="session")
+def public_weights() -> Path:
+    """A folder with weights files that the package downloads, by their publishers' names."""
+    return path_from("FACE_ENCODE_PUBLIC_WEIGHTS")
+
+
+@pytest.fixture(scope="session")
 def encoder(cache_folder: Path) -> Encoder:
     """The default encoder."""
     return load_encoder()

@@ -92,7 +92,7 @@ def test_a_recipe_as_plain_values() -> None:
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"method": "oval"}, "'box', 'dlib_chip', 'arcface'. Received: 'oval'"),
+        ({"method": "oval"}, "'box', 'dlib_chip', 'arcface', 'openface'. Received: 'oval'"),
         ({"height": 0}, "height is a whole number, at least 1. Received: 0"),
         ({"width": -8}, "width is a whole number, at least 1. Received: -8"),
         ({"width": 8.0}, "Received: 8.0"),

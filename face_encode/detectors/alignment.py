@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -37,6 +38,10 @@ DLIB_LANDMARKS_IN_ARCFACE = np.array(
 OPENFACE_SIDE = 96
 OPENFACE_PLACES = np.array([(18.639, 16.25), (75.73, 15.184), (47.515, 49.386)])
 _OPENFACE_LANDMARKS = [2, 0, 4]
+
+# Pixels of a photo to one of the crop, in each direction, at which the crop is nearest to the mean
+# of the areas that its pixels cover. Measured on photos with noise: with 1 or 2 it is further off.
+_OVERSAMPLING = 1.5
 
 _predictor: dlib.shape_predictor | None = None
 
@@ -115,8 +120,35 @@ def _crop_arcface(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageArr
         places = DLIB_LANDMARKS_IN_ARCFACE
     scale = recipe.height / (ARCFACE_SIDE * (1 + 2 * recipe.margin))
     transform = similarity_transform(points, (places + ARCFACE_SIDE * recipe.margin) * scale)
-    size = (recipe.width, recipe.height)
-    return cast(ImageArray, cv2.warpAffine(image, transform, size, flags=cv2.INTER_LINEAR))
+    return _warp(image, transform, recipe.height)
+
+
+def _warp(image: ImageArray, transform: npt.NDArray[np.float64], side: int) -> ImageArray:
+    """Map a photo onto a square by a linear transform; large faces without aliasing.
+
+    Between the pixels of the crop, ``cv2.warpAffine`` passes over those of a large face. So the
+    face's part of the photo is first shrunk, areas averaged, until that no longer happens.
+    """
+    factor = 1 / (_OVERSAMPLING * math.hypot(*transform[:, 0]))
+    if factor > 1:
+        corners = np.array([(0, 0, 1), (side, 0, 1), (0, side, 1), (side, side, 1)])
+        corners = corners @ cv2.invertAffineTransform(transform).T
+        ends = image.shape[1::-1]
+        first = np.clip(corners.min(axis=0) - 2 * factor, 0, ends).astype(int)
+        last = np.clip(corners.max(axis=0) + 2 * factor, 0, ends).astype(int)
+        if (last > first).all():
+            before = last - first
+            after = np.maximum(1, np.rint(before / factor)).astype(int)
+            image = image[first[1] : last[1], first[0] : last[0]]
+            image = cast(ImageArray, cv2.resize(image, after, interpolation=cv2.INTER_AREA))
+            # From the shrunk part to the photo: the middle of the first pixel is at 0.
+            scale = before / after
+            shift = first + (scale - 1) / 2
+            transform = np.column_stack(
+                [transform[:, :2] * scale, transform[:, :2] @ shift + transform[:, 2]]
+            )
+    crop = cv2.warpAffine(image, transform, (side, side), flags=cv2.INTER_LINEAR)
+    return cast(ImageArray, crop)
 
 
 def _crop_openface(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageArray:
@@ -126,8 +158,7 @@ def _crop_openface(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageAr
     places = (OPENFACE_PLACES + OPENFACE_SIDE * recipe.margin) * scale
     points = landmarks[_OPENFACE_LANDMARKS].astype(np.float32)
     transform = cv2.getAffineTransform(points, places.astype(np.float32))
-    size = (recipe.width, recipe.height)
-    return cast(ImageArray, cv2.warpAffine(image, transform, size, flags=cv2.INTER_LINEAR))
+    return _warp(image, transform, recipe.height)
 
 
 def similarity_transform(
