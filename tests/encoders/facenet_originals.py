@@ -166,6 +166,7 @@ class Original:
         arguments: Its arguments.
         size: Height and width of a crop.
         pixels: Scales pixels as the network was trained.
+        layer: The index of the layer that gives the embedding.
         step: One number of the embedding in this many is recorded.
     """
 
@@ -174,6 +175,7 @@ class Original:
     size: tuple[int, int]
     pixels: Callable[[ImageArray], Array]
     arguments: tuple[Any, ...] = ()
+    layer: int = -1
     step: int = 1
 
     def build(self) -> Any:
@@ -188,8 +190,10 @@ class Original:
 
     def embed(self, network: Any) -> npt.NDArray[Any]:
         """Embed the crops by the original; scaled to length 1, whatever the network's own."""
-        embeddings = np.asarray(network(self.pixels(self.crops()), training=False))
-        return normalized(embeddings)[:, :: self.step]
+        keras: Any = importlib.import_module("tf_keras")
+        part = keras.Model(network.inputs, network.layers[self.layer].output)
+        embeddings = np.asarray(part(self.pixels(self.crops()), training=False))
+        return normalized(embeddings.reshape(len(embeddings), -1))[:, :: self.step]
 
 
 def _scaled(scale: float, offset: float) -> Callable[[ImageArray], Array]:
@@ -210,7 +214,7 @@ DEEPFACE: dict[str, Original] = {
     "ghostfacenet": Original("GhostFaceNet", "load_model", (112, 112), _SYMMETRIC),
     "openface": Original("OpenFace", "load_model", (96, 96), _scaled(1 / 255, 0)),
     "deepid": Original("DeepID", "load_model", (55, 47), _scaled(2 / 255, -127.5)),
-    "vgg_face": Original("VGGFace", "load_model", (224, 224), _vgg_face_pixels, step=32),
+    "vgg_face": Original("VGGFace", "base_model", (224, 224), _vgg_face_pixels, layer=-5, step=32),
 }
 """DeepFace's networks by the names of this package's encoders."""
 
@@ -294,7 +298,7 @@ def keras_vggface_network() -> Any:
 
 
 def vggface_pixels(crops: ImageArray) -> Array:
-    """Scale pixels for VGGFace: blue, green, red, less the mean of each."""
+    """Scale pixels for keras-vggface: blue, green, red, less the mean of each."""
     means = np.array([93.5940, 104.7624, 129.1863], np.float32)
     return crops[..., ::-1].astype(np.float32) - means
 
@@ -306,13 +310,15 @@ def _draw_weights(network: Any) -> None:
         )
 
 
-def _record_vggface(name: str, made_by: str, network: Any) -> None:
+def _record_vggface(
+    name: str, made_by: str, network: Any, pixels: Callable[[ImageArray], Array]
+) -> None:
     weights = [
         [layer.name, weight.name, list(weight.shape)]
         for layer in network.layers
         for weight in layer.weights
     ]
-    features = network(vggface_pixels(draw_crops(2, 224))).numpy()
+    features = network(pixels(draw_crops(2, 224))).numpy()
     # The mean over the map: 25,088 numbers a picture are too many to write down.
     _write(name, made_by, weights, features.mean((1, 2)))
 
@@ -333,10 +339,16 @@ if __name__ == "__main__":
         "facenet_pytorch": _record_facenet_pytorch,
         **{f"deepface_{name}": partial(_record_deepface, name) for name in DEEPFACE},
         "deepface_vggface": lambda: _record_vggface(
-            "deepface_vggface", "DeepFace 0.0.103, tf-keras 2.21.0", vggface_network()
+            "deepface_vggface",
+            "DeepFace 0.0.103, tf-keras 2.21.0",
+            vggface_network(),
+            _vgg_face_pixels,
         ),
         "keras_vggface": lambda: _record_vggface(
-            "keras_vggface", "keras-vggface 0.6, tf-keras 2.21.0", keras_vggface_network()
+            "keras_vggface",
+            "keras-vggface 0.6, tf-keras 2.21.0",
+            keras_vggface_network(),
+            vggface_pixels,
         ),
     }
     recordings[sys.argv[1]]()

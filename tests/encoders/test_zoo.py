@@ -88,6 +88,11 @@ def test_the_saved_file_opens_and_converts(name: str, tmp_path: Path) -> None:
     from face_encode.encoders.contract import save_encoder
 
     encoder = load_drawn(name, tmp_path)
+    if name == "ghostfacenet":
+        # Drawn weights give numbers in the hundreds, and engines are held to 1e-3.
+        last = encoder.model.layers[-1]
+        gamma, beta, *statistics = last.get_weights()
+        last.set_weights([gamma / 100, beta / 100, *statistics])
     save_encoder(encoder.model, tmp_path / f"{name}.keras", encoder.contract)
     crops = DEEPFACE[name].crops()
     expected = normalized(encoder.encode(crops))
@@ -114,12 +119,11 @@ def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
             load_encoder("deepid", weights=path, engine=KERAS)
 
 
-@pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("content", [b"", b"text", b"\x89HDF\r\n\x1a\n damaged"])
-def test_damaged_files_are_refused(name: str, content: bytes, tmp_path: Path) -> None:
+def test_damaged_files_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "weights.h5").write_bytes(content)
     with pytest.raises(WeightsError, match="damaged"):
-        load_encoder(name, weights=tmp_path / "weights.h5", engine=KERAS)
+        load_encoder("deepid", weights=tmp_path / "weights.h5", engine=KERAS)
 
 
 @pytest.mark.parametrize("name", [*DEEPFACE, "sface"])
