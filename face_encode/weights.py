@@ -158,6 +158,15 @@ KNOWN_WEIGHTS = {
         "https://raw.githubusercontent.com/foamliu/MobileFaceNet/"
         "a6cc9032a659b615f477833e1a70b5e7931bcccc/weights/MobileFaceNet.onnx",
     ),
+    "yunet": KnownWeights(
+        None,
+        "yunet_s_640_640.onnx",
+        "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+        "Apache-2.0",
+        "Shiqi Yu, github.com/ShiqiYu/libfacedetection.train, Wu et al., 2023",
+        "https://raw.githubusercontent.com/ShiqiYu/libfacedetection.train/"
+        "0047ac24afb1a50a0c6105001c89d1b5b805dbf1/onnx/yunet_s_640_640.onnx",
+    ),
     "vggface_vgg16": _released(
         "rcmalli/keras-vggface v2.0",
         "rcmalli_vggface_tf_notop_vgg16.h5",

@@ -73,12 +73,46 @@ def crop_whole(image: ImageArray, recipe: CropRecipe) -> ImageArray:
     return _resize(image, recipe)
 
 
-def find_landmarks(image: ImageArray, box: Box) -> npt.NDArray[np.float32]:
+# A portrait shows this share of the box around it on every side, enough for every crop recipe, and
+# has at most so many pixels a side, more than any encoder sees.
+_AROUND, _PORTRAIT_SIDE, _PORTRAIT_QUALITY = 0.6, 320, 92
+
+
+def make_portrait(image: ImageArray, face: Face) -> bytes:
+    """Cut a face out with what surrounds it, upright, so that any encoder can embed it later.
+
+    Args:
+        image: RGB, uint8, ``(H, W, 3)``.
+        face: The face.
+
+    Returns:
+        A JPEG of at most 320 x 320 pixels.
+    """
+    margin_x, margin_y = (round(side * _AROUND) for side in (face.box.width, face.box.height))
+    left, top = max(0, face.box.left - margin_x), max(0, face.box.top - margin_y)
+    right, bottom = (
+        face.box.left + face.box.width + margin_x,
+        face.box.top + face.box.height + margin_y,
+    )
+    part = np.rot90(image[top:bottom, left:right], -face.rotation // 90)
+    scale = min(1.0, _PORTRAIT_SIDE / max(part.shape[:2]))
+    size = (max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale)))
+    small = cv2.resize(np.ascontiguousarray(part), size, interpolation=cv2.INTER_AREA)
+    _, content = cv2.imencode(
+        ".jpg",
+        cv2.cvtColor(small, cv2.COLOR_RGB2BGR),
+        [cv2.IMWRITE_JPEG_QUALITY, _PORTRAIT_QUALITY],
+    )
+    return bytes(content)
+
+
+def find_landmarks(image: ImageArray, box: Box, rotation: int = 0) -> npt.NDArray[np.float32]:
     """Find the five landmarks of a face by dlib's model (Kazemi and Sullivan, 2014).
 
     Args:
         image: RGB, uint8, ``(H, W, 3)``.
         box: The face, as a dlib detector frames it.
+        rotation: As ``Face.rotation``; the landmarks are in the photo as it is.
 
     Returns:
         float32 ``(5, 2)``, x and y in pixels: whole numbers, as dlib gives them.
@@ -88,8 +122,22 @@ def find_landmarks(image: ImageArray, box: Box) -> npt.NDArray[np.float32]:
     global _predictor
     if _predictor is None:
         _predictor = dlib.shape_predictor(str(installed_path("dlib_landmarks_5")))
-    shape = _predictor(image, _rectangle(box))
-    return np.array([(point.x, point.y) for point in shape.parts()], np.float32)
+    for _ in range(rotation // 90):
+        box = Box(len(image) - box.top - box.height, box.left, box.height, box.width)
+        image = np.rot90(image, -1)
+    shape = _predictor(np.ascontiguousarray(image), _rectangle(box))
+    landmarks = np.array([(point.x, point.y) for point in shape.parts()], np.float32)
+    for _ in range(rotation // 90):
+        landmarks = np.stack([landmarks[:, 1], image.shape[1] - 1 - landmarks[:, 0]], axis=1)
+        image = np.rot90(image)
+    return landmarks
+
+
+def landmarks_of(image: ImageArray, face: Face) -> npt.NDArray[np.float32]:
+    """The face's landmarks; found now where the detector gave none."""
+    if face.landmarks is not None:
+        return face.landmarks
+    return find_landmarks(image, face.box, face.rotation)
 
 
 def _rectangle(box: Box) -> dlib.rectangle:
@@ -104,8 +152,7 @@ def _crop_dlib_chip(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageA
     """Cut out dlib's own chip, so that its network sees the pixels that it was trained on."""
     import dlib
 
-    landmarks = find_landmarks(image, face.box) if face.landmarks is None else face.landmarks
-    points = [dlib.point(round(float(x)), round(float(y))) for x, y in landmarks]
+    points = [dlib.point(round(float(x)), round(float(y))) for x, y in landmarks_of(image, face)]
     shape = dlib.full_object_detection(_rectangle(face.box), points)
     chip = dlib.get_face_chip(image, shape, size=recipe.height, padding=recipe.margin)
     return cast(ImageArray, chip)
@@ -116,8 +163,7 @@ def _crop_arcface(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageArr
     if face.points is not None:
         points, places = face.points, ARCFACE_POINTS
     else:
-        points = find_landmarks(image, face.box) if face.landmarks is None else face.landmarks
-        places = DLIB_LANDMARKS_IN_ARCFACE
+        points, places = landmarks_of(image, face), DLIB_LANDMARKS_IN_ARCFACE
     scale = recipe.height / (ARCFACE_SIDE * (1 + 2 * recipe.margin))
     transform = similarity_transform(points, (places + ARCFACE_SIDE * recipe.margin) * scale)
     return _warp(image, transform, recipe.height)
@@ -153,10 +199,9 @@ def _warp(image: ImageArray, transform: npt.NDArray[np.float64], side: int) -> I
 
 def _crop_openface(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageArray:
     """Map three landmarks onto OpenFace's frame by the affine transform that fits them exactly."""
-    landmarks = find_landmarks(image, face.box) if face.landmarks is None else face.landmarks
+    points = landmarks_of(image, face)[_OPENFACE_LANDMARKS].astype(np.float32)
     scale = recipe.height / (OPENFACE_SIDE * (1 + 2 * recipe.margin))
     places = (OPENFACE_PLACES + OPENFACE_SIDE * recipe.margin) * scale
-    points = landmarks[_OPENFACE_LANDMARKS].astype(np.float32)
     transform = cv2.getAffineTransform(points, places.astype(np.float32))
     return _warp(image, transform, recipe.height)
 

@@ -48,15 +48,24 @@ CONVOLUTIONS = 6 + 3 * len(_BLOCKS)
 MOBILEFACENET_CONTRACT = EncoderContract(
     name="mobilefacenet",
     crop=CropRecipe("arcface", SIDE, SIDE),
-    threshold=0.5,
+    # Measured on 45 million pairs of strangers among 4,038 people of LFW (View 1, training), with
+    # the default detector: 99.3 % of the pairs of one person reach it.
+    threshold=0.338,
+    false_match_rate=1e-3,
     mirror=True,
+    # On the same pairs; 94 % of the pairs of one person lie within it.
+    euclidean_threshold=17.7,
     trained_on="MS-Celeb-1M, refined: 3.9 million photos of 86,876 people, by its author",
     licence=KNOWN_WEIGHTS["mobilefacenet"].licence,
 )
 
-# Without the mirror image: in half the time.
+# Without the mirror image: in half the time. 99.2 % of the pairs of one person reach the threshold.
 MOBILEFACENET_SINGLE_CONTRACT = replace(
-    MOBILEFACENET_CONTRACT, name="mobilefacenet_single", mirror=False, threshold=0.5
+    MOBILEFACENET_CONTRACT,
+    name="mobilefacenet_single",
+    mirror=False,
+    threshold=0.336,
+    euclidean_threshold=17.9,
 )
 
 
