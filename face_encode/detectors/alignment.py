@@ -203,7 +203,7 @@ def _crop_openface(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageAr
     scale = recipe.height / (OPENFACE_SIDE * (1 + 2 * recipe.margin))
     places = (OPENFACE_PLACES + OPENFACE_SIDE * recipe.margin) * scale
     transform = cv2.getAffineTransform(points, places.astype(np.float32))
-    return _warp(image, transform, recipe.height)
+    return _warp(image, transform.astype(np.float64), recipe.height)
 
 
 def similarity_transform(
