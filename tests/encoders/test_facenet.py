@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,14 +20,12 @@ from face_encode.errors import WeightsError
 from face_encode.weights import KNOWN_WEIGHTS
 from tests.encoders import torch_writing
 from tests.encoders.facenet_originals import (
-    deepface_network,
     draw_crops,
     draw_weight,
     embed_by_pytorch,
     facenet_pytorch_network,
     normalized,
     read_record,
-    whitened,
     write_h5,
 )
 from tests.loopback import Served, serving
@@ -106,19 +103,6 @@ def test_embeddings_equal_those_of_facenet_pytorch_where_it_is_installed(
         received = Encoder(model, facenet.FACENET_CASIA_CONTRACT).encode(CROPS)
         assert_equal_embeddings(received, expected)
         assert_equal_embeddings(torch_encoder.encode(CROPS), expected)
-
-
-def test_embeddings_equal_those_of_deepface_where_it_is_installed(tmp_path: Path) -> None:
-    pytest.importorskip("tf_keras")
-    pytest.importorskip("deepface")
-    if os.environ.get("TF_USE_LEGACY_KERAS") != "1":
-        pytest.skip("DeepFace takes TF_USE_LEGACY_KERAS=1")
-    network = deepface_network("Facenet", "InceptionResNetV1", 128)
-    network.save_weights(tmp_path / "weights.h5")
-    model = facenet.facenet128((tmp_path / "weights.h5").read_bytes())
-    received = Encoder(model, facenet.FACENET128_CONTRACT).encode(CROPS)
-    expected = network(whitened(CROPS), training=False).numpy()
-    assert_equal_embeddings(received, normalized(expected))
 
 
 def test_the_classifier_of_the_training_is_passed_over(
