@@ -164,12 +164,11 @@ def _crop_dlib_chip(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageA
 def _crop_arcface(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageArray:
     """Map the face onto ArcFace's frame by the similarity transform nearest to all its points.
 
-    One transform for the detector's points and dlib's landmarks together is better than either. Of
-    705 pairs of a head turned far aside and the same person from the front, MobileFaceNet takes for
-    one person at a false match rate of 1e-3 (1e-4): by dlib's landmarks alone 96.7 % (86.7), by
-    YuNet's points 94.0 (85.4), by RetinaFace's 96.3 (92.2); by landmarks and YuNet's points 97.3
-    (90.6), by landmarks and RetinaFace's 97.2 (92.6). The better of the two by the head's turn is
-    no better than points alone. benchmarks/ALIGNMENT.md
+    One transform for the detector's points and dlib's landmarks together serves best. Of 709 pairs of
+    a head turned far aside and the same person from the front, MobileFaceNet takes for one person at
+    a false match rate of 1e-3 (1e-4): by dlib's landmarks 96.2 % (91.5), by YuNet's points 94.9
+    (87.2), by both 97.2 (91.8); by RetinaFace's points 97.6 (92.9), with landmarks 97.2 (94.4). A
+    choice of one of the two by the head's turn is no better. benchmarks/ALIGNMENT.md
     """
     known = [] if face.points is None else [(face.points, ARCFACE_POINTS)]
     if face.landmarks is not None or not known:
