@@ -164,11 +164,11 @@ def _crop_dlib_chip(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageA
 def _crop_arcface(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageArray:
     """Map the face onto ArcFace's frame by the similarity transform nearest to all its points.
 
-    One transform for the detector's points and dlib's landmarks together serves best. Of 709 pairs of
-    a head turned far aside and the same person from the front, MobileFaceNet takes for one person at
-    a false match rate of 1e-3 (1e-4): by dlib's landmarks 96.2 % (91.5), by YuNet's points 94.9
-    (87.2), by both 97.2 (91.8); by RetinaFace's points 97.6 (92.9), with landmarks 97.2 (94.4). A
-    choice of one of the two by the head's turn is no better. benchmarks/ALIGNMENT.md
+    One transform for the detector's points and dlib's landmarks together serves best. Of 709 pairs
+    of a head turned far aside and the same person from the front, MobileFaceNet takes for one
+    person at a false match rate of 1e-3 (1e-4): by dlib's landmarks 96.2 % (91.5), by YuNet's
+    points 94.9 (87.2), by both 97.2 (91.8); by RetinaFace's points 97.6 (92.9), with landmarks
+    97.2 (94.4). Choosing one of the two by the head's turn is no better. benchmarks/ALIGNMENT.md
     """
     known = [] if face.points is None else [(face.points, ARCFACE_POINTS)]
     if face.landmarks is not None or not known:
