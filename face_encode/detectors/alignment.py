@@ -96,23 +96,37 @@ def make_portrait(image: ImageArray, face: Face) -> bytes:
     return bytes(content)
 
 
-def find_landmarks(image: ImageArray, box: Box) -> npt.NDArray[np.float32]:
+def find_landmarks(image: ImageArray, box: Box, rotation: int = 0) -> npt.NDArray[np.float32]:
     """Find the five landmarks of a face by dlib's model (Kazemi and Sullivan, 2014).
 
     Args:
         image: RGB, uint8, ``(H, W, 3)``.
         box: The face, as a dlib detector frames it.
+        rotation: How far the photo has to be turned clockwise for the face to stand upright.
 
     Returns:
-        float32 ``(5, 2)``, x and y in pixels: whole numbers, as dlib gives them.
+        float32 ``(5, 2)``, x and y in pixels of the photo as it is: whole numbers, as dlib gives
+        them.
     """
     import dlib
 
     global _predictor
     if _predictor is None:
         _predictor = dlib.shape_predictor(str(installed_path("dlib_landmarks_5")))
-    shape = _predictor(image, _rectangle(box))
-    return np.array([(point.x, point.y) for point in shape.parts()], np.float32)
+    # The model looks no further than this; a whole photo would take long to turn.
+    top, left = (max(0, each) for each in (box.top - box.height, box.left - box.width))
+    if rotation:
+        image = image[top : box.top + 2 * box.height, left : box.left + 2 * box.width]
+        box = Box(box.left - left, box.top - top, box.width, box.height)
+    for _ in range(rotation // 90):
+        box = Box(image.shape[0] - box.top - box.height, box.left, box.height, box.width)
+        image = np.rot90(image, -1)
+    shape = _predictor(np.ascontiguousarray(image) if rotation else image, _rectangle(box))
+    points = np.array([(point.x, point.y) for point in shape.parts()], np.float32)
+    for _ in range(rotation // 90):
+        points = np.column_stack([points[:, 1], image.shape[1] - 1 - points[:, 0]])
+        image = np.rot90(image)
+    return points + np.array((left, top), np.float32) if rotation else points
 
 
 def _rectangle(box: Box) -> dlib.rectangle:
@@ -123,11 +137,18 @@ def _rectangle(box: Box) -> dlib.rectangle:
     return dlib.rectangle(box.left, box.top, right, bottom)
 
 
+def _landmarks(image: ImageArray, face: Face) -> npt.NDArray[np.float32]:
+    """The face's landmarks, looked for where the detector gave none."""
+    if face.landmarks is not None:
+        return face.landmarks
+    return find_landmarks(image, face.box, face.rotation)
+
+
 def _crop_dlib_chip(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageArray:
     """Cut out dlib's own chip, so that its network sees the pixels that it was trained on."""
     import dlib
 
-    landmarks = find_landmarks(image, face.box) if face.landmarks is None else face.landmarks
+    landmarks = _landmarks(image, face)
     points = [dlib.point(round(float(x)), round(float(y))) for x, y in landmarks]
     shape = dlib.full_object_detection(_rectangle(face.box), points)
     chip = dlib.get_face_chip(image, shape, size=recipe.height, padding=recipe.margin)
@@ -139,7 +160,7 @@ def _crop_arcface(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageArr
     if face.points is not None:
         points, places = face.points, ARCFACE_POINTS
     else:
-        points = find_landmarks(image, face.box) if face.landmarks is None else face.landmarks
+        points = _landmarks(image, face)
         places = DLIB_LANDMARKS_IN_ARCFACE
     scale = recipe.height / (ARCFACE_SIDE * (1 + 2 * recipe.margin))
     transform = similarity_transform(points, (places + ARCFACE_SIDE * recipe.margin) * scale)
@@ -183,7 +204,8 @@ def _crop_box(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageArray:
     ).clamped(image.shape[1], image.shape[0])
     rows = slice(grown.top, grown.top + grown.height)
     columns = slice(grown.left, grown.left + grown.width)
-    return _resize(image[rows, columns], recipe)
+    upright = np.rot90(image[rows, columns], -face.rotation // 90)
+    return _resize(np.ascontiguousarray(upright), recipe)
 
 
 def _resize(image: ImageArray, recipe: CropRecipe) -> ImageArray:
