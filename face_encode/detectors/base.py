@@ -19,6 +19,8 @@ SMALLEST_SIDE = 20
 # Two boxes are of one face where they share more of both together, or of the smaller one.
 _MAX_OVERLAP = 0.3
 _MAX_COVER = 0.6
+# The second for boxes of faces that do not stand the same way up, of which one is a mistake.
+_MAX_COVER_TURNED = 0.15
 
 
 class Detector(Protocol):
@@ -191,6 +193,7 @@ def best_apart(found: Iterable[Found]) -> list[Found]:
     ordered = sorted(found, key=lambda each: each.score, reverse=True)
     first = np.array([(each.left, each.top) for each in ordered])
     last = first + np.array([(each.width, each.height) for each in ordered])
+    rotations = np.array([each.rotation for each in ordered])
     waiting, chosen = np.arange(len(ordered)), []
     while len(waiting):
         best = waiting[0]
@@ -204,7 +207,9 @@ def best_apart(found: Iterable[Found]) -> list[Found]:
             )
         )
         apart = shared <= _MAX_OVERLAP * (area + areas - shared)
-        apart &= shared <= _MAX_COVER * np.minimum(area, areas)
+        alike = rotations[waiting] == rotations[best]
+        cover = np.where(alike, _MAX_COVER, _MAX_COVER_TURNED)
+        apart &= shared <= cover * np.minimum(area, areas)
         apart[0] = False
         waiting = waiting[apart]
     return chosen
