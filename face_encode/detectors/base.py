@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, cast
 
@@ -134,8 +134,9 @@ class FramingDetector(ABC):
 
 
 def notes_on(detector: Detector, width: int, height: int) -> tuple[str, ...]:
-    """A detector's notes on photos of a size; a detector of another kind gives none."""
-    return detector.notes(width, height) if isinstance(detector, FramingDetector) else ()
+    """A detector's notes on photos of a size; one without a method for them gives none."""
+    notes: Callable[[int, int], tuple[str, ...]] | None = getattr(detector, "notes", None)
+    return () if notes is None else notes(width, height)
 
 
 def detect_in_all(detector: Detector, images: Sequence[ImageArray]) -> list[list[Face]]:
