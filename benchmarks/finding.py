@@ -5,8 +5,8 @@ Builds its pictures of photos of one person each, the face in the middle, as LFW
     python -m benchmarks.finding LFW_DIR -o benchmarks/FINDING.md
 
 Each photo is scaled until the face has the side wanted, as dlib's HOG detector frames it, and
-pasted on grey. A face counts as found where a box has about its middle and its side; other boxes are
-counted beside it: most of them are people in the background of the photos.
+pasted on grey. A face counts as found where a box has about its middle and its side; other boxes
+are counted beside it: most of them are people in the background of the photos.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from face_encode.errors import FaceEncodeError, InputError
 from face_encode.photos.folders import photos_in
 from face_encode.photos.reading import read_image
 from face_encode.pipeline.embedding import embed_photos
-from face_encode.types import Box, Face, ImageArray
+from face_encode.types import Box, Embeddings, Face, ImageArray, Photo
 
 Row = list[str]
 Middle = tuple[float, float, float]
@@ -69,7 +69,7 @@ def collage(
     rows = -(-len(sides) // columns)
     wide, high = size[0] // columns, size[1] // rows
     canvas = np.full((size[1], size[0], 3), 128, np.uint8)
-    middles = []
+    middles: list[Middle] = []
     for number, side in enumerate(sides):
         portrait = next(portraits)
         scale = side / portrait.box.width
@@ -80,14 +80,9 @@ def collage(
         part = canvas[top : top + min(high, small.shape[0]), left : left + small.shape[1]]
         part[:] = small[: part.shape[0], : part.shape[1]]
         box = portrait.box
-        middles.append(
-            (
-                left + (box.left + side / scale / 2) * scale,
-                top + (box.top + side / scale / 2) * scale,
-                side,
-            )
-        )
-    return canvas, middles
+        x = left + (box.left + box.width / 2) * scale
+        middles.append((x, top + (box.top + box.height / 2) * scale, float(side)))
+    return np.asarray(canvas, np.uint8), middles
 
 
 def found_of(faces: Sequence[Face], middles: Sequence[Middle]) -> int:
@@ -165,8 +160,8 @@ def measure_turned(detector: Detector, folder: Path, people: int) -> Iterator[Ro
         for number in range(2):
             # The enrolled photo stands upright; strangers are compared both turned.
             turned = (np.rot90(read_image(each[number]), -rotation // 90) for each in chosen)
-            photos = [np.ascontiguousarray(image) for image in turned]
-            sets.append(list(embed_photos(photos, detector, encoder, workers=1)))
+            images: list[Photo] = [np.ascontiguousarray(image) for image in turned]
+            sets.append(list(embed_photos(images, detector, encoder, workers=1)))
         if rotation == 0:
             enrolled = np.array([photo.embeddings[0] for photo in sets[0]])
         rows = [row for row, photo in enumerate(sets[1]) if photo.error is None]
@@ -188,9 +183,9 @@ def measure_turned(detector: Detector, folder: Path, people: int) -> Iterator[Ro
         ]
 
 
-def unit(rows: np.ndarray) -> np.ndarray:
+def unit(rows: Embeddings) -> Embeddings:
     """Scale rows to length 1."""
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
 def letters(random: np.random.Generator) -> ImageArray:
@@ -332,7 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         random.Random(0).shuffle(photos)
         detector = load_detector(options.detector)
         cv2.setNumThreads(1)
-        for title, header, part, rows in (
+        tables: tuple[tuple[str, Row, str, Callable[[], Iterator[Row]]], ...] = (
             (
                 "Collages",
                 ["picture", "found", "other boxes", "processor time"],
@@ -363,7 +358,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "speed",
                 lambda: measure_speed(detector, photos, 100),
             ),
-        ):
+        )
+        for title, header, part, rows in tables:
             if part in options.parts:
                 table(title, header, rows(), options.output)
     except FaceEncodeError as error:

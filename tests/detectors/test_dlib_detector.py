@@ -13,6 +13,7 @@ import pytest
 from face_encode.detectors import dlib_detector
 from face_encode.detectors.alignment import crop_faces
 from face_encode.detectors.base import Found, best_apart, detect_in_all, notes_on
+from face_encode.detectors.dlib_cnn import DlibCnnDetector
 from face_encode.detectors.dlib_detector import DlibDetector
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.detectors.registry import load_detector
@@ -50,6 +51,11 @@ def collage(
             )
         )
     return canvas, middles
+
+
+def found_at(box: Box) -> Found:
+    """A detection of a box."""
+    return Found(box.left, box.top, box.width, box.height, 1.0)
 
 
 def boxes_on(faces: list[Face], middles: list[Place], sides: list[int]) -> list[int]:
@@ -137,7 +143,7 @@ def test_a_turned_photo_gives_the_faces_of_the_upright_one(
         assert expected.rotation == 0
         assert face.rotation == rotation
         height, width = turned.shape[:2]
-        back = Found(*vars(face.box).values(), 0).turned(rotation, width, height)
+        back = found_at(face.box).turned(rotation, width, height)
         # Rounding to whole pixels aside.
         assert abs(back.left - expected.box.left) <= 2
         assert abs(back.top - expected.box.top) <= 2
@@ -175,10 +181,8 @@ def test_what_only_the_cnn_finds_is_turned_upright(
         for rotation in (0, 90, 180, 270):
             turned = np.ascontiguousarray(np.rot90(image, rotation // 90))
             height, width = image.shape[:2]
-            found = Found(*vars(box).values(), 1).turned((360 - rotation) % 360, width, height)
-            monkeypatch.setattr(
-                dlib_detector.DlibCnnDetector, "find", lambda *_, found=found: [found]
-            )
+            found = found_at(box).turned((360 - rotation) % 360, width, height)
+            monkeypatch.setattr(DlibCnnDetector, "find", lambda *_, found=found: [found])
             (face,) = DlibDetector().find(turned)
             assert face.rotation == rotation
 
@@ -207,7 +211,7 @@ def test_landmarks_that_follow_the_box_are_no_face(
     portraits: list[tuple[ImageArray, Box]],
 ) -> None:
     image, box = portraits[0]
-    face = Found(*vars(box).values(), 1)
+    face = found_at(box)
     assert dlib_detector._disagreement(image, face) < dlib_detector._MAX_DISAGREEMENT
     noise = np.random.default_rng(0).integers(0, 256, image.shape).astype(np.uint8)
     assert dlib_detector._disagreement(noise, face) > dlib_detector._MAX_DISAGREEMENT
