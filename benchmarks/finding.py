@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from statistics import median
 
@@ -297,7 +297,7 @@ def measure_speed(detector: Detector, photos: Sequence[Path], count: int) -> Ite
 def table(title: str, header: Row, rows: Iterator[Row], output: Path | None) -> None:
     """Print a table, and append it to a file, row by row."""
     lines = [f"\n## {title}\n", f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
-    for line in (*lines, *(f"| {' | '.join(row)} |" for row in rows)):
+    for line in chain(lines, (f"| {' | '.join(row)} |" for row in rows)):
         print(line, flush=True)
         if output is not None:
             with output.open("a", encoding="utf-8") as file:
