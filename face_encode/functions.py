@@ -316,7 +316,8 @@ def extract_faces(
         A dict for each face, the largest first: ``face``, RGB, uint8 ``(height, width, 3)``;
         ``bounding_box``, ``x``, ``y``, ``width`` and ``height`` in pixels of the photo;
         ``score``, the detector's confidence; ``landmarks``, float32 ``(5, 2)``, or None where
-        the detector gives none. No face gives an empty list.
+        the detector gives none; ``rotation``, how far the photo has to be turned clockwise for the
+        face to stand upright, degrees. No face gives an empty list.
 
     Raises:
         ImageError: The photo cannot be read.
@@ -334,6 +335,7 @@ def extract_faces(
             "bounding_box": box_of(face),
             "score": face.score,
             "landmarks": face.landmarks,
+            "rotation": face.rotation,
         }
         for crop, face in zip(crops, faces, strict=True)
     ]

@@ -125,6 +125,12 @@ def find_landmarks(image: ImageArray, box: Box, rotation: int = 0) -> npt.NDArra
     global _predictor
     if _predictor is None:
         _predictor = dlib.shape_predictor(str(installed_path("dlib_landmarks_5")))
+    left = top = 0
+    if rotation:
+        # The model looks no further than this; a whole photo would take long to turn.
+        left, top = max(0, box.left - box.width), max(0, box.top - box.height)
+        image = image[top : box.top + 2 * box.height, left : box.left + 2 * box.width]
+        box = Box(box.left - left, box.top - top, box.width, box.height)
     for _ in range(rotation // 90):
         box = Box(len(image) - box.top - box.height, box.left, box.height, box.width)
         image = np.rot90(image, -1)
@@ -133,7 +139,7 @@ def find_landmarks(image: ImageArray, box: Box, rotation: int = 0) -> npt.NDArra
     for _ in range(rotation // 90):
         landmarks = np.stack([landmarks[:, 1], image.shape[1] - 1 - landmarks[:, 0]], axis=1)
         image = np.rot90(image)
-    return landmarks
+    return landmarks + np.array((left, top), np.float32)
 
 
 def landmarks_of(image: ImageArray, face: Face) -> npt.NDArray[np.float32]:
@@ -252,7 +258,8 @@ def _crop_box(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageArray:
     ).clamped(image.shape[1], image.shape[0])
     rows = slice(grown.top, grown.top + grown.height)
     columns = slice(grown.left, grown.left + grown.width)
-    return _resize(image[rows, columns], recipe)
+    upright = np.rot90(image[rows, columns], -face.rotation // 90)
+    return _resize(np.ascontiguousarray(upright), recipe)
 
 
 def _resize(image: ImageArray, recipe: CropRecipe) -> ImageArray:
