@@ -33,7 +33,12 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 
 def add_encoder_option(parser: argparse._ActionsContainer) -> None:
     """Add ``--model`` and ``--encoder-engine``."""
-    parser.add_argument("--model", metavar="MODEL", help="a known encoder or a .keras file")
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="offline (the default), fast or accurate, each an encoder with a detector; a known "
+        "encoder, as face-encode models lists; or a .keras file",
+    )
     parser.add_argument(
         "--encoder-engine",
         default="auto",
@@ -177,10 +182,12 @@ def add_people(model: Face_Encode_Model, people: str, *, approximate: bool = Fal
 
 
 def open_detector(options: argparse.Namespace) -> Detector:
-    """Open the detector that the options name."""
+    """Open the detector that the options name, or that of a named choice of encoder."""
     from face_encode.detectors.registry import load_detector
+    from face_encode.encoders.registry import detector_for
 
-    return load_detector(options.detector, min_face=getattr(options, "min_face", None))
+    detector = detector_for(getattr(options, "model", None), options.detector)
+    return load_detector(detector, min_face=getattr(options, "min_face", None))
 
 
 def open_model(options: argparse.Namespace) -> Face_Encode_Model:
