@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ import numpy.typing as npt
 
 from face_encode.errors import GalleryError
 from face_encode.files import TextArray, as_path, text_array
-from face_encode.gallery.audit import Audit, Author, Change
+from face_encode.gallery.audit import Audit, Author, Change, former_names
 from face_encode.gallery.base import (
     GALLERY_METRICS,
     EncoderIdentity,
@@ -35,39 +34,12 @@ from face_encode.gallery.base import (
 from face_encode.gallery.database_file import DatabaseFile, marks, parts
 from face_encode.gallery.distances import Metric, check_metric
 from face_encode.gallery.encryption import KEY_VARIABLE, Cipher, cipher_from_environment
-from face_encode.gallery.people_rows import MAX_REMEMBERED, PeopleRows, TakenRows
+from face_encode.gallery.people_rows import MAX_REMEMBERED, EnrolledPhoto, PeopleRows, TakenRows
 from face_encode.gallery.search import check_search, search_enrolled
 from face_encode.gallery.snapshot import Precision, Snapshot, read_snapshot
 from face_encode.gallery.staging import Staging
 from face_encode.gallery.thresholds import Calibration
-from face_encode.types import Box, Embeddings, Match
-
-
-@dataclass(frozen=True)
-class EnrolledPhoto:
-    """A photo in a gallery database.
-
-    Attributes:
-        id: Its number, which no other photo ever gets.
-        name: The person.
-        source: The name of its file, empty where unknown.
-        quality: 0..1, or None where it was not measured.
-        box: The face in it, or None where unknown.
-        digest: SHA-256 of its content; empty where unknown, or the gallery is encrypted.
-        enrolled_at: When, in UTC, ISO 8601.
-        enrolled_by: The author of the change.
-        has_crop: Whether a crop of it is kept.
-    """
-
-    id: int
-    name: str
-    source: str
-    quality: float | None
-    box: Box | None
-    digest: str
-    enrolled_at: str
-    enrolled_by: str
-    has_crop: bool
+from face_encode.types import Embeddings, Match
 
 
 class _Memory:
@@ -312,30 +284,18 @@ class DatabaseGallery:
             GalleryError: Nobody of that name is enrolled.
         """
         with self._file.reading() as reader:
-            where, values = "", []
-            if name is not None:
-                where = "WHERE person = ?"
-                values = [PeopleRows(self._file, reader).person(name).number]
-            found = reader.execute(
-                "SELECT photo.id, name, source, quality, x, y, width, height, digest, enrolled_at, "
-                "enrolled_by, crop.photo IS NOT NULL FROM photo JOIN person ON person.id = person "
-                f"LEFT JOIN crop ON crop.photo = photo.id {where} ORDER BY photo.id",
-                values,
-            ).fetchall()
-        return [
-            EnrolledPhoto(
-                photo,
-                self._file.text(person),
-                self._file.text(source),
-                quality,
-                None if box[0] is None else Box(*box),
-                digest if isinstance(digest, str) else "",
-                time,
-                author,
-                bool(has_crop),
-            )
-            for photo, person, source, quality, *box, digest, time, author, has_crop in found
-        ]
+            rows = PeopleRows(self._file, reader)
+            return rows.photos(None if name is None else rows.person(name))
+
+    def embeddings_of(self, photos: Sequence[int]) -> Embeddings:
+        """The embeddings of photos as the encoder gave them, float32 ``(n, D)``.
+
+        Raises:
+            GalleryError: There is no photo of one of these numbers.
+        """
+        with self._file.reading() as reader:
+            found = PeopleRows(self._file, reader).embeddings_of(photos)
+        return np.frombuffer(b"".join(found), np.float32).reshape(len(photos), self._size)
 
     def crop(self, photo: int) -> bytes | None:
         """The crop of a photo as JPEG, or None where none is kept."""
@@ -591,7 +551,8 @@ class DatabaseGallery:
             rows.drop_empty()
             audit.record(self.author, "forget", {person.name: photos})
             # A former name that somebody else has by now stays.
-            audit.scrub({person.name} | (audit.names_before(person.name) - rows.names()))
+            former = former_names(audit.changes(), person.name)
+            audit.scrub({person.name} | (former - rows.names()))
             connection.execute("DELETE FROM staged")
             self._memory.removed.clear()
         self._file.compact()
