@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import copy
 import os
-import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -37,31 +36,10 @@ from face_encode.gallery.distances import Metric, check_metric
 from face_encode.gallery.encryption import KEY_VARIABLE, Cipher, cipher_from_environment
 from face_encode.gallery.people_rows import MAX_REMEMBERED, EnrolledPhoto, PeopleRows, TakenRows
 from face_encode.gallery.search import check_search, search_enrolled
-from face_encode.gallery.snapshot import (
-    Precision,
-    Snapshot,
-    has_codes,
-    read_snapshot,
-    remove_indices,
-    with_cells,
-    with_codes,
-)
+from face_encode.gallery.snapshot import Memory, Precision, Snapshot
 from face_encode.gallery.staging import Staging
 from face_encode.gallery.thresholds import Calibration
 from face_encode.types import Embeddings, Match
-
-
-class _Memory:
-    """What a program holds of an open database: its content, and what it has removed."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.version = -1
-        self.snapshot: Snapshot | None = None
-        # Whether a search goes through int8 codes first: once there is a file of them.
-        self.uses_codes = False
-        # Change -> the rows that it removed, to undo that.
-        self.removed: dict[int, TakenRows] = {}
 
 
 class DatabaseGallery:
@@ -115,13 +93,15 @@ class DatabaseGallery:
         """
         cipher = cipher_from_environment() if cipher is None else cipher
         self._file = DatabaseFile(as_path(path), cipher, create=create and encoder is not None)
-        self._memory = _Memory()
+        # Change -> the rows that it removed, to undo that.
+        self._removed: dict[int, TakenRows] = {}
         self.author = author or Author("face_encode")
         try:
             self._settle(encoder, metric, int8)
         except BaseException:
             self._file.close()
             raise
+        self._memory = Memory(self._file, self._size, self.precision, self.metric)
 
     def _settle(self, encoder: EncoderIdentity | None, metric: Metric | None, int8: bool) -> None:
         """Compare encoder and metric with those of the file; of an empty one, write them."""
@@ -178,6 +158,11 @@ class DatabaseGallery:
     def __repr__(self) -> str:
         return f"DatabaseGallery({self._file.label!r}, {len(self)} photos)"
 
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether what tells of people is encrypted in the file."""
+        return self._file.is_encrypted
+
     def close(self) -> None:
         """Close the file; every change is in it already."""
         self._file.close()
@@ -186,23 +171,7 @@ class DatabaseGallery:
 
     def _fresh(self) -> Snapshot:
         """The content of the file as it is now."""
-        memory = self._memory
-        version, snapshot = self._file.version(), memory.snapshot
-        if snapshot is not None and version == memory.version:
-            return snapshot
-        with memory.lock:
-            # Asked before reading: a change meanwhile is seen at the next call at the latest.
-            version = self._file.version()
-            if memory.snapshot is None or version != memory.version:
-                snapshot = read_snapshot(self._file, self._size, self.precision, memory.snapshot)
-                if memory.snapshot is None and self.metric == "cosine":
-                    memory.uses_codes = memory.uses_codes or has_codes(self._file)
-                if memory.uses_codes:
-                    # Where the codes cannot be saved, a search goes without.
-                    with suppress(GalleryError):
-                        snapshot = with_codes(self._file, snapshot)
-                memory.snapshot, memory.version = snapshot, version
-            return memory.snapshot
+        return self._memory.fresh()
 
     def build_index(self, *, approximate: bool = False, progress: bool = True) -> None:
         """Make searches of many people faster; see docs/search.md.
@@ -222,17 +191,7 @@ class DatabaseGallery:
             MissingExtraError: The index is approximate, and ``faiss`` is not installed.
         """
         check_cosine(self.metric, "an index holds")
-        snapshot, memory = self._fresh(), self._memory
-        if not len(snapshot.ids):
-            raise GalleryError("an index is of embeddings, and nobody is enrolled yet")
-        if approximate:
-            snapshot = with_cells(self._file, snapshot, progress=progress)
-        else:
-            snapshot = with_codes(self._file, snapshot)
-        with memory.lock:
-            memory.uses_codes = memory.uses_codes or not approximate
-            if memory.snapshot is not None and memory.snapshot.stamp == snapshot.stamp:
-                memory.snapshot = snapshot
+        self._memory.index(approximate=approximate, progress=progress)
 
     def open_index(self) -> None:
         """Search by the approximate index, which is built where none fits; see ``build_index``."""
@@ -285,8 +244,8 @@ class DatabaseGallery:
 
     def people(self) -> dict[str, int]:
         """Name -> number of embeddings, in the order of enrolment."""
-        enrolled = self._fresh().enrolled
-        return dict(zip(enrolled.people, enrolled.counts.tolist(), strict=True))
+        with self._file.reading() as reader:
+            return PeopleRows(self._file, reader).counts()
 
     def find_name(self, name: str) -> str | None:
         """The name under which a person is enrolled; see ``Gallery.find_name``."""
@@ -381,7 +340,7 @@ class DatabaseGallery:
 
     def _remember(self, change: int, taken: TakenRows) -> None:
         """Keep the rows that a change has removed, to undo it."""
-        removed = self._memory.removed
+        removed = self._removed
         if taken[0]:
             removed[change] = taken
         while sum(len(photos) for photos, _ in removed.values()) > MAX_REMEMBERED:
@@ -558,7 +517,7 @@ class DatabaseGallery:
                     f"change {told.id} cannot be undone: its photos have changed since; undo the "
                     "later changes first"
                 )
-            taken = self._memory.removed.get(told.id, ([], []))
+            taken = self._removed.get(told.id, ([], []))
             if {row[0] for row in taken[0]} != back.keys() - gone.keys():
                 raise GalleryError(
                     f"change {told.id} cannot be undone: the photos that it removed are gone; only "
@@ -615,17 +574,17 @@ class DatabaseGallery:
             former = former_names(audit.changes(), person.name)
             audit.scrub({person.name} | (former - rows.names()))
             connection.execute("DELETE FROM staged")
-            self._memory.removed.clear()
+            self._removed.clear()
         self._file.compact()
-        has_had_codes = has_codes(self._file)
-        remove_indices(self._file)
-        if has_had_codes:
-            self._memory.uses_codes, self._memory.snapshot = True, None
-            self._fresh()
+        self._memory.renew()
         return len(photos)
 
     def reembed(
-        self, encoder: EncoderIdentity, photos: Mapping[int, npt.NDArray[np.float32]]
+        self,
+        encoder: EncoderIdentity,
+        photos: Mapping[int, npt.NDArray[np.float32]],
+        *,
+        mark: Mark = None,
     ) -> DatabaseGallery:
         """Make the gallery one of another encoder.
 
@@ -633,13 +592,15 @@ class DatabaseGallery:
             encoder: The new encoder.
             photos: Photo -> its embedding by the new encoder, ``(D,)``; photos that are not among
                 them are removed.
+            mark: What ``mark`` returned when the work on these began, so that nobody who was
+                enrolled meanwhile is lost; None takes this moment.
 
         Returns:
             The gallery, opened with the new encoder; this object is closed.
 
         Raises:
             InputError: An embedding has another length, is not finite or is all zeros.
-            GalleryError: A photo is not in the gallery.
+            GalleryError: A photo is not in the gallery, or one was enrolled after ``mark``.
         """
         size = encoder.embedding_size
         stacked = np.stack(list(photos.values())) if photos else np.empty((0, size), np.float32)
@@ -647,8 +608,8 @@ class DatabaseGallery:
         with self._file.transaction() as connection:
             rows, audit = PeopleRows(self._file, connection), Audit(self._file, connection)
             present = {photo for (photo,) in connection.execute("SELECT id FROM photo")}
-            if not photos.keys() <= present:
-                raise GalleryError("a photo was removed meanwhile; begin again")
+            if not photos.keys() <= present or mark not in (None, rows.last_photo()):
+                raise GalleryError("photos were enrolled or removed meanwhile; begin again")
             others = sorted(present - photos.keys())
             removed = rows.names_of(others)
             rows.take(others)

@@ -299,6 +299,14 @@ class PeopleRows:
         )
         self._connection.executemany("INSERT INTO crop VALUES (?, ?)", crops)
 
+    def counts(self) -> dict[str, int]:
+        """Name -> number of photos, in the order of the first photos."""
+        found = self._connection.execute(
+            "SELECT name, COUNT(*) FROM photo JOIN person ON person.id = person GROUP BY person "
+            "ORDER BY MIN(photo.id)"
+        )
+        return {self._file.text(name): count for name, count in found}
+
     def names(self) -> set[str]:
         """The names of everybody."""
         found = self._connection.execute("SELECT name FROM person")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import sqlite3
+import threading
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -25,6 +26,7 @@ from face_encode.gallery.approximate import (
 from face_encode.gallery.audit import Audit, Change
 from face_encode.gallery.columns import Enrolled
 from face_encode.gallery.database_file import DatabaseFile, marks, parts
+from face_encode.gallery.distances import Metric
 from face_encode.gallery.npz import read_codes, write_codes
 from face_encode.gallery.quantization import Coded
 from face_encode.gallery.thresholds import Calibration
@@ -61,6 +63,73 @@ class Snapshot:
     stamp: str
     calibration: Calibration | None
     index: ApproximateIndex | None = None
+
+
+class Memory:
+    """The latest snapshot of an open gallery database, for all threads of a program."""
+
+    def __init__(self, file: DatabaseFile, size: int, precision: Precision, metric: Metric) -> None:
+        """Read nothing yet; the arguments are those of ``read_snapshot``."""
+        self._file, self._size, self._precision, self._metric = file, size, precision, metric
+        self._lock = threading.Lock()
+        self._version = -1
+        self._snapshot: Snapshot | None = None
+        # Whether a search goes through int8 codes first: once there is a file of them.
+        self._uses_codes = False
+
+    def fresh(self) -> Snapshot:
+        """The content of the file as it is now."""
+        version, snapshot = self._file.version(), self._snapshot
+        if snapshot is not None and version == self._version:
+            return snapshot
+        with self._lock:
+            # Asked before reading: a change meanwhile is seen at the next call at the latest.
+            version, former = self._file.version(), self._snapshot
+            if former is not None and version == self._version:
+                return former
+            snapshot = read_snapshot(self._file, self._size, self._precision, former)
+            if former is None and self._metric == "cosine":
+                self._uses_codes = self._uses_codes or any(_codes_files(self._file))
+            if self._uses_codes:
+                # Where the codes cannot be saved, a search goes without.
+                with suppress(GalleryError):
+                    snapshot = with_codes(self._file, snapshot)
+            if former is not None and former.stamp == snapshot.stamp:
+                snapshot = replace(snapshot, index=former.index)
+            self._snapshot, self._version = snapshot, version
+            return snapshot
+
+    def index(self, *, approximate: bool, progress: bool) -> None:
+        """Make an index; see ``DatabaseGallery.build_index``."""
+        snapshot = self.fresh()
+        if not len(snapshot.ids):
+            raise GalleryError("an index is of embeddings, and nobody is enrolled yet")
+        if approximate:
+            snapshot = with_cells(self._file, snapshot, progress=progress)
+        else:
+            snapshot = with_codes(self._file, snapshot)
+        with self._lock:
+            self._uses_codes = self._uses_codes or not approximate
+            if self._snapshot is not None and self._snapshot.stamp == snapshot.stamp:
+                self._snapshot = snapshot
+
+    def renew(self) -> None:
+        """Remove the indices beside the file, and read everything anew.
+
+        Raises:
+            GalleryError: A file cannot be removed.
+        """
+        with self._lock:
+            codes = _codes_files(self._file)
+            for path in (*codes, *index_files(self._file.path)):
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError as error:
+                    raise GalleryError(f"cannot remove {path}: {reason_of(error)}") from error
+            self._uses_codes = self._uses_codes or any(codes)
+            self._snapshot = None
+        if any(codes):
+            self.fresh()
 
 
 def read_snapshot(
@@ -130,11 +199,6 @@ def read_snapshot(
     )
 
 
-def has_codes(file: DatabaseFile) -> bool:
-    """Whether a file of codes lies beside a gallery database, of whatever content."""
-    return any(_codes_files(file))
-
-
 def with_codes(file: DatabaseFile, snapshot: Snapshot) -> Snapshot:
     """A snapshot with int8 codes that a search goes through first.
 
@@ -181,19 +245,6 @@ def with_cells(file: DatabaseFile, snapshot: Snapshot, *, progress: bool = True)
         if not file.is_encrypted:
             save_index(file.path, snapshot.stamp, index)
     return replace(snapshot, index=index)
-
-
-def remove_indices(file: DatabaseFile) -> None:
-    """Remove the files of indices beside a gallery database.
-
-    Raises:
-        GalleryError: One cannot be removed.
-    """
-    for path in (*_codes_files(file), *index_files(file.path)):
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise GalleryError(f"cannot remove {path}: {reason_of(error)}") from error
 
 
 def _codes_files(file: DatabaseFile) -> list[Path]:
