@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from face_encode.errors import GalleryError
@@ -60,6 +60,29 @@ class Change:
     renamed: tuple[str, str] | None = None
     undoes: int | None = None
 
+    def concerning(self, names: Set[str]) -> Change:
+        """The same change as far as it concerns people of these names."""
+        removed, added = (
+            {name: photos for name, photos in people.items() if name in names}
+            for people in (self.removed, self.added)
+        )
+        renamed = self.renamed if names & set(self.renamed or ()) else None
+        return replace(self, removed=removed, added=added, renamed=renamed)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The change as plain JSON values."""
+        return {
+            "id": self.id,
+            "time": self.time,
+            "author": self.author.name,
+            "address": self.author.address,
+            "action": self.action,
+            "removed": {name: list(photos) for name, photos in self.removed.items()},
+            "added": {name: list(photos) for name, photos in self.added.items()},
+            "renamed": None if self.renamed is None else list(self.renamed),
+            "undoes": self.undoes,
+        }
+
 
 def replayed(changes: Iterable[Change]) -> dict[str, set[int]]:
     """The photos of each person after some changes, all from the first one on."""
@@ -73,6 +96,22 @@ def replayed(changes: Iterable[Change]) -> dict[str, set[int]]:
             former, name = change.renamed
             people[name] = people.get(name, set()) | people.pop(former)
     return {name: photos for name, photos in people.items() if photos}
+
+
+def former_names(changes: Sequence[Change], name: str) -> set[str]:
+    """All names that a person has had: by renaming, and those merged into that person.
+
+    Args:
+        changes: All changes, the first first.
+        name: The person's name now; it is one of those returned.
+    """
+    names = {name}
+    for change in reversed(changes):
+        if change.renamed is not None and change.renamed[1] in names:
+            names.add(change.renamed[0])
+        if change.action == "merge" and names & change.added.keys():
+            names |= change.removed.keys()
+    return names
 
 
 class Audit:
@@ -145,16 +184,6 @@ class Audit:
         raise GalleryError(
             "there is no change to undo" if number is None else f"no change {number}"
         )
-
-    def names_before(self, name: str) -> set[str]:
-        """All names that a person has had: by renaming, and those merged into that person."""
-        names = {name}
-        for change in reversed(self.changes()):
-            if change.renamed is not None and change.renamed[1] in names:
-                names.add(change.renamed[0])
-            if change.action == "merge" and names & change.added.keys():
-                names |= change.removed.keys()
-        return names
 
     def scrub(self, names: Collection[str]) -> None:
         """Write ``FORGOTTEN`` instead of some names."""

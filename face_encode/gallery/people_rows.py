@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from face_encode.errors import GalleryError
 from face_encode.gallery.base import PhotoDetails, Replaces, check_name, folded_name, shown_form
 from face_encode.gallery.database_file import DatabaseFile, marks, now, parts
+from face_encode.types import Box
 
 TakenRows: TypeAlias = tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]
 """Rows of the tables ``photo`` and ``crop`` that a change has deleted."""
@@ -24,6 +26,37 @@ class PersonRow(NamedTuple):
     number: int
     name: str
     note: str
+
+
+@dataclass(frozen=True)
+class EnrolledPhoto:
+    """A photo in a gallery database.
+
+    Attributes:
+        id: Its number, which no other photo ever gets.
+        name: The person.
+        source: The name of its file, empty where unknown.
+        quality: 0..1, or None where it was not measured.
+        box: The face in it, or None where unknown.
+        digest: SHA-256 of its content; empty where unknown, or the gallery is encrypted.
+        enrolled_at: When, in UTC, ISO 8601.
+        enrolled_by: The author of the change.
+        has_crop: Whether a crop of it is kept.
+    """
+
+    id: int
+    name: str
+    source: str
+    quality: float | None
+    box: Box | None
+    digest: str
+    enrolled_at: str
+    enrolled_by: str
+    has_crop: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """The photo as plain JSON values."""
+        return {**asdict(self), "box": None if self.box is None else self.box.as_dict()}
 
 
 class PeopleRows:
@@ -114,6 +147,47 @@ class PeopleRows:
             "SELECT id FROM photo WHERE person = ? ORDER BY id", [person.number]
         )
         return [photo for (photo,) in found]
+
+    def photos(self, person: PersonRow | None) -> list[EnrolledPhoto]:
+        """The photos of a person, or of everybody, in the order of enrolment."""
+        found = self._connection.execute(
+            "SELECT photo.id, name, source, quality, x, y, width, height, digest, enrolled_at, "
+            "enrolled_by, crop.photo IS NOT NULL FROM photo JOIN person ON person.id = person "
+            f"LEFT JOIN crop ON crop.photo = photo.id {'WHERE person = ?' if person else ''} "
+            "ORDER BY photo.id",
+            [person.number] if person else [],
+        )
+        return [
+            EnrolledPhoto(
+                photo,
+                self._file.text(name),
+                self._file.text(source),
+                quality,
+                None if box[0] is None else Box(*box),
+                digest if isinstance(digest, str) else "",
+                time,
+                author,
+                bool(has_crop),
+            )
+            for photo, name, source, quality, *box, digest, time, author, has_crop in found
+        ]
+
+    def embeddings_of(self, photos: Sequence[int]) -> list[bytes]:
+        """The embedding of each of some photos.
+
+        Raises:
+            GalleryError: There is no photo of one of these numbers.
+        """
+        found: dict[int, bytes] = {}
+        for part in parts(photos):
+            for photo, embedding in self._connection.execute(
+                f"SELECT id, embedding FROM photo WHERE id IN ({marks(part)})", part
+            ):
+                found[photo] = self._file.content(embedding)
+        try:
+            return [found[photo] for photo in photos]
+        except KeyError as error:
+            raise GalleryError(f"no such photo in the gallery. Received: {error}") from error
 
     def names_of(self, photos: Sequence[int]) -> dict[str, list[int]]:
         """Name -> those of some photos that are the person's; what is not there is left out."""
@@ -224,6 +298,14 @@ class PeopleRows:
             ((row[0], owner_of[row[0]], *row[2:]) for row in rows),
         )
         self._connection.executemany("INSERT INTO crop VALUES (?, ?)", crops)
+
+    def counts(self) -> dict[str, int]:
+        """Name -> number of photos, in the order of the first photos."""
+        found = self._connection.execute(
+            "SELECT name, COUNT(*) FROM photo JOIN person ON person.id = person GROUP BY person "
+            "ORDER BY MIN(photo.id)"
+        )
+        return {self._file.text(name): count for name, count in found}
 
     def names(self) -> set[str]:
         """The names of everybody."""
