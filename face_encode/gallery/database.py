@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ import numpy.typing as npt
 
 from face_encode.errors import GalleryError
 from face_encode.files import TextArray, as_path, text_array
-from face_encode.gallery.audit import Audit, Author, Change
+from face_encode.gallery.audit import Audit, Author, Change, former_names
 from face_encode.gallery.base import (
     GALLERY_METRICS,
     EncoderIdentity,
@@ -31,43 +30,23 @@ from face_encode.gallery.base import (
     check_cosine,
     check_encoder,
     check_new,
+    folded_name,
 )
 from face_encode.gallery.database_file import DatabaseFile, marks, parts
 from face_encode.gallery.distances import Metric, check_metric
 from face_encode.gallery.encryption import KEY_VARIABLE, Cipher, cipher_from_environment
-from face_encode.gallery.people_rows import MAX_REMEMBERED, PeopleRows, TakenRows
+from face_encode.gallery.people_rows import (
+    MAX_REMEMBERED,
+    EnrolledPerson,
+    EnrolledPhoto,
+    PeopleRows,
+    TakenRows,
+)
 from face_encode.gallery.search import check_search, search_enrolled
 from face_encode.gallery.snapshot import Precision, Snapshot, read_snapshot
 from face_encode.gallery.staging import Staging
 from face_encode.gallery.thresholds import Calibration
-from face_encode.types import Box, Embeddings, Match
-
-
-@dataclass(frozen=True)
-class EnrolledPhoto:
-    """A photo in a gallery database.
-
-    Attributes:
-        id: Its number, which no other photo ever gets.
-        name: The person.
-        source: The name of its file, empty where unknown.
-        quality: 0..1, or None where it was not measured.
-        box: The face in it, or None where unknown.
-        digest: SHA-256 of its content; empty where unknown, or the gallery is encrypted.
-        enrolled_at: When, in UTC, ISO 8601.
-        enrolled_by: The author of the change.
-        has_crop: Whether a crop of it is kept.
-    """
-
-    id: int
-    name: str
-    source: str
-    quality: float | None
-    box: Box | None
-    digest: str
-    enrolled_at: str
-    enrolled_by: str
-    has_crop: bool
+from face_encode.types import Embeddings, Match
 
 
 class _Memory:
@@ -77,6 +56,9 @@ class _Memory:
         self.lock = threading.Lock()
         self.version = -1
         self.snapshot: Snapshot | None = None
+        # The snapshot that the list was made of; folded name, name and number of photos of each
+        # person, in the order of the folded names.
+        self.listed: tuple[Snapshot | None, list[tuple[str, str, int]]] = (None, [])
         # Change -> the rows that it removed, to undo that.
         self.removed: dict[int, TakenRows] = {}
 
@@ -94,6 +76,8 @@ class DatabaseGallery:
         encoder_name: The name of the encoder that fills the gallery.
         encoder_fingerprint: Its fingerprint.
         author: Who asks for the changes that are made through this object.
+        last_change: The number of the last change that was made through this object; None where
+            there was none, or it changed nothing.
     """
 
     is_shared = True
@@ -133,6 +117,7 @@ class DatabaseGallery:
         self._memory = _Memory()
         self._size = encoder.embedding_size
         self.author = author or Author("face_encode")
+        self.last_change: int | None = None
         self.encoder_name, self.encoder_fingerprint = encoder.name, encoder.fingerprint
         try:
             self._settle(encoder, metric, int8)
@@ -178,7 +163,7 @@ class DatabaseGallery:
     def signed(self, author: Author) -> DatabaseGallery:
         """The same open gallery, whose changes are this author's."""
         signed = copy.copy(self)
-        signed.author = author
+        signed.author, signed.last_change = author, None
         return signed
 
     def __repr__(self) -> str:
@@ -305,6 +290,36 @@ class DatabaseGallery:
                     found[blind[digest]] = np.frombuffer(content, np.float32)
         return found
 
+    def find_people(
+        self, search: str = "", start: int = 0, count: int | None = None
+    ) -> tuple[list[EnrolledPerson], int]:
+        """List people in the order of their names.
+
+        Args:
+            search: Only those whose names hold this text, in whatever case and Unicode form.
+            start: How many to skip.
+            count: At most this many; None for all.
+
+        Returns:
+            The people, and how many there are without ``start`` and ``count``.
+        """
+        snapshot = self._fresh()
+        of, listed = self._memory.listed
+        if of is not snapshot:
+            counts = zip(snapshot.enrolled.people, snapshot.enrolled.counts.tolist(), strict=True)
+            listed = sorted((folded_name(name), name, count) for name, count in counts)
+            self._memory.listed = snapshot, listed
+        wanted = folded_name(search)
+        found = [person for person in listed if wanted in person[0]] if wanted else listed
+        part = found[start : None if count is None else start + count]
+        with self._file.reading() as reader:
+            return PeopleRows(self._file, reader).described(part), len(found)
+
+    def enrolled_as(self, digests: Collection[str]) -> dict[str, list[str]]:
+        """Content digest of a photo -> the people under whose names it is enrolled."""
+        with self._file.reading() as reader:
+            return PeopleRows(self._file, reader).names_of_digests(sorted(set(digests) - {""}))
+
     def photos(self, name: str | None = None) -> list[EnrolledPhoto]:
         """The photos of a person, or of everybody, in the order of enrolment.
 
@@ -312,30 +327,18 @@ class DatabaseGallery:
             GalleryError: Nobody of that name is enrolled.
         """
         with self._file.reading() as reader:
-            where, values = "", []
-            if name is not None:
-                where = "WHERE person = ?"
-                values = [PeopleRows(self._file, reader).person(name).number]
-            found = reader.execute(
-                "SELECT photo.id, name, source, quality, x, y, width, height, digest, enrolled_at, "
-                "enrolled_by, crop.photo IS NOT NULL FROM photo JOIN person ON person.id = person "
-                f"LEFT JOIN crop ON crop.photo = photo.id {where} ORDER BY photo.id",
-                values,
-            ).fetchall()
-        return [
-            EnrolledPhoto(
-                photo,
-                self._file.text(person),
-                self._file.text(source),
-                quality,
-                None if box[0] is None else Box(*box),
-                digest if isinstance(digest, str) else "",
-                time,
-                author,
-                bool(has_crop),
-            )
-            for photo, person, source, quality, *box, digest, time, author, has_crop in found
-        ]
+            rows = PeopleRows(self._file, reader)
+            return rows.photos(None if name is None else rows.person(name))
+
+    def embeddings_of(self, photos: Sequence[int]) -> Embeddings:
+        """The embeddings of photos as the encoder gave them, float32 ``(n, D)``.
+
+        Raises:
+            GalleryError: There is no photo of one of these numbers.
+        """
+        with self._file.reading() as reader:
+            found = PeopleRows(self._file, reader).embeddings_of(photos)
+        return np.frombuffer(b"".join(found), np.float32).reshape(len(photos), self._size)
 
     def crop(self, photo: int) -> bytes | None:
         """The crop of a photo as JPEG, or None where none is kept."""
@@ -354,9 +357,10 @@ class DatabaseGallery:
     def _changing(self) -> Iterator[tuple[PeopleRows, Audit]]:
         """The tables in one transaction; people without photos are dropped at its end."""
         with self._file.transaction() as connection:
-            rows = PeopleRows(self._file, connection)
-            yield rows, Audit(self._file, connection)
+            rows, audit = PeopleRows(self._file, connection), Audit(self._file, connection)
+            yield rows, audit
             rows.drop_empty()
+        self.last_change = audit.recorded
 
     def _remember(self, change: int, taken: TakenRows) -> None:
         """Keep the rows that a change has removed, to undo it."""
@@ -591,7 +595,8 @@ class DatabaseGallery:
             rows.drop_empty()
             audit.record(self.author, "forget", {person.name: photos})
             # A former name that somebody else has by now stays.
-            audit.scrub({person.name} | (audit.names_before(person.name) - rows.names()))
+            former = former_names(audit.changes(), person.name)
+            audit.scrub({person.name} | (former - rows.names()))
             connection.execute("DELETE FROM staged")
             self._memory.removed.clear()
         self._file.compact()
