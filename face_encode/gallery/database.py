@@ -290,6 +290,19 @@ class DatabaseGallery:
                     found[blind[digest]] = np.frombuffer(content, np.float32)
         return found
 
+    def person(self, name: str) -> EnrolledPerson:
+        """Describe a person.
+
+        Raises:
+            NotEnrolledError: Nobody of that name is enrolled.
+        """
+        with self._file.reading() as reader:
+            rows = PeopleRows(self._file, reader)
+            person = rows.person(name)
+            photos = len(rows.photos_of(person))
+            (described,) = rows.described([(folded_name(name), person.name, photos)])
+        return described
+
     def find_people(
         self, search: str = "", start: int = 0, count: int | None = None
     ) -> tuple[list[EnrolledPerson], int]:
