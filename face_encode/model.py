@@ -158,6 +158,7 @@ class Face_Encode_Model:
         unfinished: str | os.PathLike[str] | None = None,
         restart: bool = False,
         keep_crops: bool = False,
+        refuse_mistakes: bool = False,
     ) -> EnrolmentReport:
         """Enrol a folder with one sub-folder a person, in the place of all who were enrolled.
 
@@ -175,6 +176,8 @@ class Face_Encode_Model:
             restart: Whether to discard what interrupted runs have embedded.
             keep_crops: Whether a gallery database keeps a crop of each photo, good enough to be
                 embedded by another encoder later.
+            refuse_mistakes: Whether to leave out photos that look like somebody else than the
+                person of their folder.
 
         Returns:
             How many photos were enrolled, and every photo left out with its reason.
@@ -209,6 +212,7 @@ class Face_Encode_Model:
                 batch_size=batch_size,
                 checkpoint=checkpoint,
                 keep_crops=keep_crops,
+                refuse_mistakes=refuse_mistakes,
             )
             if checkpoint is not None:
                 checkpoint.remove()

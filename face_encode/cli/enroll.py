@@ -52,6 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep a crop of each photo in a gallery database, for another encoder later",
     )
+    parser.add_argument(
+        "--refuse-mistakes",
+        action="store_true",
+        help="leave out photos that look like somebody else than the person of their folder",
+    )
     add_work_options(parser)
     add_json_option(parser)
     add_model_options(parser)
@@ -96,6 +101,7 @@ def run(options: argparse.Namespace) -> int:
             batch_size=options.batch_size,
             checkpoint=checkpoint,
             keep_crops=options.keep_crops,
+            refuse_mistakes=options.refuse_mistakes,
         )
         if not isinstance(gallery, DatabaseGallery):
             gallery.close()

@@ -346,10 +346,11 @@ def one_name_a_person(names: Iterable[str], gallery: Gallery) -> tuple[dict[str,
     """
     known: dict[str, str] = {}
     enrolled: dict[str, str] = {}
+    holds_some = len(gallery) > 0
     for name in names:
         folded = folded_name(name)
         if folded not in known:
-            known[folded] = gallery.find_name(name) or name
+            known[folded] = (holds_some and gallery.find_name(name)) or name
         enrolled[name] = known[folded]
     return enrolled, [
         f"{name!r} and {shown!r} are one person, {shown!r}"

@@ -178,12 +178,13 @@ class Enrolled:
             if index is not None:
                 coded = Coded.of(embeddings, index.quantizer, with_blur=True)
                 index = index.joined(coded)
+        packed = pack_digests(digests)
         return Enrolled(
             np.concatenate([self.rows, added]),
             np.concatenate([self.scales, scales], dtype=np.float32),
             np.concatenate([self.owners, np.asarray(owners, np.int32)]),
             tuple(place_of),
-            join_digests(self.digests, pack_digests(digests)),
+            join_digests(self.digests, packed) if len(self) else packed,
             quantizer,
             reach,
             index,

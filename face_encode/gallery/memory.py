@@ -164,10 +164,9 @@ class MemoryGallery:
 
     def find_name(self, name: str) -> str | None:
         """The name under which a person is enrolled; see ``Gallery.find_name``."""
-        enrolled = self.enrolled
-        if name in enrolled.place_of or not enrolled.people:
-            return name if enrolled.people else None
-        return enrolled.name_of_folded.get(folded_name(name))
+        if name in self.enrolled.place_of:
+            return name
+        return self.enrolled.name_of_folded.get(folded_name(name))
 
     def rows(self) -> GalleryRows:
         """Everything that is enrolled now; see ``Gallery.rows``."""

@@ -258,7 +258,7 @@ class Checkpoint:
         return (
             told is not None
             and told[0]["state"] == list(state)
-            and not (told[0]["error"] and not told[0]["size"][0])
+            and not (told[0]["error"] and not told[0]["digest"])
         )
 
     def keep(self, results: Iterable[tuple[str, FileState, EmbeddedPhoto]]) -> None:
@@ -297,8 +297,8 @@ class Checkpoint:
         content = self._store.get(os.fsencode(photo))
         if content is None:
             return None
-        checksum, told, numbers = content.split(b"\n", 2)
-        if int(checksum, 16) != zlib.crc32(told + b"\n" + numbers):
+        checksum, told, numbers = [*content.split(b"\n", 2), b"", b""][:3]
+        if checksum != _checksum(told + b"\n" + numbers):
             raise self._error_type(
                 f"{self._store.label} is damaged (the row of {photo} does not match its checksum): "
                 "begin again from the first photo (--restart, restart=True)"
@@ -332,7 +332,12 @@ def _packed(state: FileState, result: EmbeddedPhoto) -> bytes:
         "lengths": list(map(len, arrays)),
     }
     content = json.dumps(told).encode() + b"\n" + b"".join(arrays)
-    return b"%08x\n" % zlib.crc32(content) + content
+    return _checksum(content) + b"\n" + content
+
+
+def _checksum(content: bytes) -> bytes:
+    """CRC-32 as eight digits."""
+    return b"%08x" % zlib.crc32(content)
 
 
 def checkpoint_in(

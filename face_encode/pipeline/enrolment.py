@@ -26,7 +26,7 @@ from face_encode.gallery.base import (
 )
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.milvus_store import is_milvus
-from face_encode.gallery.mistakes import find_label_problems
+from face_encode.gallery.mistakes import find_label_problems, misplaced_photos
 from face_encode.photos.reading import PhotoInput, content_digest, local_photo, shown_name
 from face_encode.pipeline.checkpoint import CHECKPOINT_SUFFIX, Checkpoint, Run, checkpoint_in
 from face_encode.pipeline.embedding import EmbeddedPhoto
@@ -138,8 +138,20 @@ class _Photos:
         encoder: Encoder,
         replaces: Replaces,
         mark: Mark,
+        refuse_mistakes: bool = False,
     ) -> EnrolmentReport:
         """Make a gallery hold the photos that are usable, in one step."""
+        calibration, count = gallery.calibration, len(self.names)
+        threshold = (
+            encoder.contract.threshold if calibration is None else calibration.threshold(count)
+        )
+        usable = np.flatnonzero([reason is None for reason in self.reasons]).tolist()
+        if refuse_mistakes:
+            embeddings = self.embeddings[usable]
+            named = [self.names[row] for row in usable]
+            misplaced = misplaced_photos(named, embeddings, gallery, threshold)
+            for place, (other, similarity) in misplaced.items():
+                self.reasons[usable[place]] = f"looks like {other} (similarity {similarity:.2f})"
         columns = list(zip(self.names, self.labels, self.reasons, strict=True))
         left_out = [
             LeftOut(label, name, reason) for name, label, reason in columns if reason is not None
@@ -162,6 +174,7 @@ class _Photos:
             face_sides=self.sides[usable],
             sharpnesses=self.sharpness[usable],
             crop_side=min(encoder.contract.crop.height, encoder.contract.crop.width),
+            threshold=threshold,
             compare=compare,
         )
         # Likely mistakes first: they are what a reader must not miss.
@@ -205,6 +218,7 @@ def enrol_people(
     batch_size: int | None = None,
     checkpoint: Checkpoint | None = None,
     keep_crops: bool = False,
+    refuse_mistakes: bool = False,
 ) -> EnrolmentReport:
     """Make a gallery hold these people, by the largest face of each photo.
 
@@ -227,6 +241,8 @@ def enrol_people(
             it once the gallery is safe.
         keep_crops: Whether a gallery database keeps a crop of each photo, good enough to be
             embedded by another encoder later.
+        refuse_mistakes: Whether to leave out photos that look like somebody else; see
+            ``misplaced_photos``.
 
     Returns:
         What became of each photo.
@@ -235,12 +251,10 @@ def enrol_people(
         DatasetError: Not one photo could be enrolled.
     """
     enrolled_as, alike = one_name_a_person(people, gallery)
-    # Others may add to a shared gallery meanwhile; what they add is not replaced.
-    mark = (
-        None
-        if replaces == "nothing"
-        else gallery.mark(None if replaces == "all" else enrolled_as.values())
-    )
+    mark = None
+    if gallery.is_shared and replaces != "nothing":
+        # Others may add to the gallery meanwhile; what they add is not replaced.
+        mark = gallery.mark(None if replaces == "all" else set(enrolled_as.values()))
     photos = [photo for of_one in people.values() for photo in of_one]
     shown = [shown_name(photo) for photo in photos]
     numbered = (number for of_one in people.values() for number in range(len(of_one)))
@@ -265,11 +279,12 @@ def enrol_people(
     for batch in run.batches(
         todo, detector, encoder, workers=workers, batch_size=batch_size, portraits=keep_crops
     ):
-        run.keep(batch)
+        if checkpoint is not None:
+            run.keep(batch)
         for row, result in batch:
             rows.note(row, result)
     try:
-        report = rows.enrol(gallery, detector, encoder, replaces, mark)
+        report = rows.enrol(gallery, detector, encoder, replaces, mark, refuse_mistakes)
     except DatasetError:
         # Nothing usable: a checkpoint would only repeat the failure.
         if checkpoint is not None:
@@ -329,8 +344,12 @@ def enrol_embedded(
     gallery: Gallery,
     detector: Detector,
     encoder: Encoder,
+    *,
+    refuse_mistakes: bool = False,
 ) -> EnrolmentReport:
     """Enrol further photos of a person, which were embedded already, in one step.
+
+    ``refuse_mistakes`` is as for ``enrol_people``.
 
     Raises:
         DatasetError: Not one photo could be enrolled.
@@ -340,5 +359,5 @@ def enrol_embedded(
     rows = _Photos([enrolled_as[name]] * len(photos), labels, encoder.embedding_size)
     for row, photo in enumerate(photos):
         rows.note(row, photo)
-    report = rows.enrol(gallery, detector, encoder, "nothing", None)
+    report = rows.enrol(gallery, detector, encoder, "nothing", None, refuse_mistakes)
     return replace(report, notes=(*alike, *report.notes))
