@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from face_encode.errors import InputError, NotEnrolledError
 from face_encode.gallery.base import one_name_a_person
 from face_encode.gallery.database import DatabaseGallery
+from face_encode.gallery.export import export_person
+from face_encode.gallery.mistakes import misplaced_photos
 from face_encode.gallery.people_rows import EnrolledPerson
 from face_encode.model import Face_Encode_Model
 from face_encode.pipeline.embedding import EmbeddedPhoto, without_embeddings
@@ -126,7 +128,25 @@ def enrol_sent(
     again = len(sent) - len(photos)
     if not photos:
         return EnrolmentReport(again, {own: again}, (), again, tuple(notes))
-    photos = _compared(own, photos, gallery, model.threshold, notes, refuse_mistakes)
+    usable = [row for row, photo in enumerate(photos) if photo.error is None]
+    embeddings = np.array([photos[row].embeddings[0] for row in usable])
+    misplaced: Mapping[int, tuple[str, float]] = {}
+    if refuse_mistakes and usable:
+        misplaced = misplaced_photos([own] * len(usable), embeddings, gallery, model.threshold)
+    found = gallery.search(embeddings, k=2) if usable else []
+    for place, (row, matches) in enumerate(zip(usable, found, strict=True)):
+        photo = photos[row]
+        if place in misplaced:
+            other, similarity = misplaced[place]
+            reason = f"looks like {other} (similarity {similarity:.2f})"
+            photos[row] = without_embeddings(photo.photo, reason)
+            continue
+        notes += [
+            f"{photo.photo}: looks like {match.name}, who is enrolled too "
+            f"(similarity {match.similarity:.2f}): one person under two names?"
+            for match in matches
+            if match.name != own and match.similarity >= model.threshold
+        ]
     if all(photo.error is not None for photo in photos):
         rows = [{"photo": photo.photo, "reason": str(photo.error)} for photo in photos]
         detail = f"None of the {len(photos)} photos can be enrolled."
@@ -136,45 +156,6 @@ def enrol_sent(
     return replace(
         report, enrolled=now, per_person={own: now}, reused=again, notes=(*notes, *report.notes)
     )
-
-
-def _compared(
-    own: str,
-    photos: Sequence[EmbeddedPhoto],
-    gallery: DatabaseGallery,
-    threshold: float,
-    notes: list[str],
-    refuse_mistakes: bool,
-) -> list[EmbeddedPhoto]:
-    """Compare photos with everybody enrolled.
-
-    A note is added for each photo that looks like somebody else. Those that are nearer to somebody
-    else than to their own person are turned into errors, where mistakes are refused.
-    """
-    usable = [photo for photo in photos if photo.error is None]
-    if not usable:
-        return list(photos)
-    found = gallery.search(np.stack([photo.embeddings[0] for photo in usable]), k=2)
-    matches_of = {id(photo): matches for photo, matches in zip(usable, found, strict=True)}
-    compared = []
-    for photo in photos:
-        others = [
-            match
-            for match in matches_of.get(id(photo), [])
-            if match.name != own and match.similarity >= threshold
-        ]
-        if others and refuse_mistakes and others[0] is matches_of[id(photo)][0]:
-            similarity = f"similarity {others[0].similarity:.2f}"
-            reason = f"looks like {others[0].name} ({similarity}), and mistakes are refused"
-            compared.append(without_embeddings(photo.photo, reason))
-            continue
-        notes += [
-            f"{photo.photo}: looks like {match.name}, who is enrolled too "
-            f"(similarity {match.similarity:.2f}): one person under two names?"
-            for match in others
-        ]
-        compared.append(photo)
-    return compared
 
 
 def _described(person: EnrolledPerson) -> dict[str, Any]:
@@ -342,6 +323,20 @@ def photos_of(name: str, service: TheService, author: Reader) -> dict[str, Any]:
     shown = ("id", "source", "quality", "box", "enrolled_at", "enrolled_by", "has_crop")
     photos = [photo.as_dict() for photo in service.gallery.photos(own)]
     return {"name": own, "photos": [{key: photo[key] for key in shown} for photo in photos]}
+
+
+@people_router.get(
+    "/people/{name}/export",
+    responses={**PERSON_PROBLEMS, 200: {"content": {"application/zip": {}}}},
+    response_class=Response,
+)
+def export(name: str, service: TheService, author: Writer) -> Response:
+    """Return everything that is kept of a person as a zip file: a data subject's right."""
+    own = enrolled(service.gallery, name).name
+    content = io.BytesIO()
+    export_person(service.gallery, own, content)
+    headers = {"Content-Disposition": 'attachment; filename="person.zip"'}
+    return Response(content.getvalue(), media_type="application/zip", headers=headers)
 
 
 PhotoNumber = Annotated[int, Path(ge=1, le=MAX_NUMBER)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import zipfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -143,9 +145,10 @@ def test_spellings_of_one_name_are_one_person(client: TestClient) -> None:
     report = enrol(client, nfd, ("s.jpg", STRANGER))
     # The service itself writes names in NFC.
     assert (report["name"], report["notes"]) == (nfc, [])
-    report = enrol(client, "  JOS\u00c9 ", ("4.jpg", photo(ADA, 4)))
+    loud = "JOS\u00c9"
+    report = enrol(client, f"  {loud} ", ("4.jpg", photo(ADA, 4)))
     assert report["name"] == nfc
-    assert report["notes"][0] == f"{'JOS\u00c9'!r} and {nfc!r} are one person, {nfc!r}"
+    assert report["notes"][0] == f"{loud!r} and {nfc!r} are one person, {nfc!r}"
     assert counts(client)[nfc] == 3
     assert client.delete(f"/v1/people/{quote(nfd)}").json() == {
         "name": nfc,
@@ -233,6 +236,18 @@ def test_notes_are_kept_and_taken_away(client: TestClient) -> None:
     for body in ({}, {"name": "A", "note": "b"}, {"note": 3}, {"note": "x" * 2_001}):
         assert client.patch(address, json=body).status_code == 422
     assert client.patch("/v1/people/Nobody", json={"note": "x"}).status_code == 404
+
+
+def test_a_persons_whole_data_is_exported(client: TestClient) -> None:
+    answer = client.get("/v1/people/ada_mirova/export")
+    assert answer.headers["content-type"] == "application/zip"
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        told = json.loads(archive.read("person.json"))
+        crops = [name for name in archive.namelist() if name.startswith("crops/")]
+    assert told["name"] == ADA and len(crops) == 3
+    assert [each["source"] for each in told["photos"]] == ["1.jpg", "2.jpg", "wrong.jpg"]
+    assert BRUNO not in answer.text
+    assert client.get("/v1/people/Nobody/export").status_code == 404
 
 
 def test_a_person_is_forgotten(client: TestClient, tmp_path: Path, encoder: Encoder) -> None:
