@@ -100,6 +100,16 @@ class PeopleRows:
             raise NotEnrolledError(f"nobody named {name!r} is enrolled")
         return found
 
+    def described_person(self, name: str) -> EnrolledPerson:
+        """Describe the person of a name.
+
+        Raises:
+            NotEnrolledError: Nobody of that name is enrolled.
+        """
+        person = self.person(name)
+        counted = (folded_name(name), person.name, len(self.photos_of(person)))
+        return self.described([counted])[0]
+
     def described(self, people: Sequence[tuple[str, str, int]]) -> list[EnrolledPerson]:
         """Describe people, given folded name, name and number of photos of each."""
         more: dict[str | bytes, tuple[str, int | None]] = {}
@@ -345,6 +355,14 @@ class PeopleRows:
             ((row[0], owner_of[row[0]], *row[2:]) for row in rows),
         )
         self._connection.executemany("INSERT INTO crop VALUES (?, ?)", crops)
+
+    def counts(self) -> dict[str, int]:
+        """Name -> number of photos, in the order of the first photos."""
+        found = self._connection.execute(
+            "SELECT name, COUNT(*) FROM photo JOIN person ON person.id = person GROUP BY person "
+            "ORDER BY MIN(photo.id)"
+        )
+        return {self._file.text(name): count for name, count in found}
 
     def names(self) -> set[str]:
         """The names of everybody."""
