@@ -206,7 +206,7 @@ class Face_Encode_Model:
             if unfinished is None and not isinstance(self.gallery, DatabaseGallery)
             else enrolment_checkpoint(
                 self.gallery,
-                as_path(unfinished or ""),
+                as_path(unfinished or "."),
                 detector,
                 encoder,
                 keep_crops=keep_crops,
