@@ -34,7 +34,7 @@ def main() -> None:
     from face_encode.detectors.registry import load_detector
     from face_encode.encoders.registry import load_encoder
     from face_encode.training.data import crop_people, split_people
-    from face_encode.training.distillation import read_recipe
+    from face_encode.training.recipe import read_recipe
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", required=True, help="the folder with a sub-folder a person")

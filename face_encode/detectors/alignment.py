@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from face_encode.errors import InputError
 from face_encode.types import Box, CropRecipe, Face, ImageArray
 from face_encode.weights import installed_path
 
@@ -103,15 +105,27 @@ def _crop_dlib_chip(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageA
 
 def _crop_arcface(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageArray:
     """Map the face's points onto ArcFace's frame by the nearest similarity transform."""
+    if face.points is None and face.landmarks is None:
+        face = replace(face, landmarks=find_landmarks(image, face.box))
+    size = (recipe.width, recipe.height)
+    transform = arcface_transform(face, recipe)
+    return cast(ImageArray, cv2.warpAffine(image, transform, size, flags=cv2.INTER_LINEAR))
+
+
+def arcface_transform(face: Face, recipe: CropRecipe) -> npt.NDArray[np.float64]:
+    """The transform ``(2, 3)`` from a photo to the crop of a face in it, by an ArcFace recipe.
+
+    Raises:
+        InputError: The face has neither points nor landmarks.
+    """
     if face.points is not None:
         points, places = face.points, ARCFACE_POINTS
+    elif face.landmarks is not None:
+        points, places = face.landmarks, DLIB_LANDMARKS_IN_ARCFACE
     else:
-        points = find_landmarks(image, face.box) if face.landmarks is None else face.landmarks
-        places = DLIB_LANDMARKS_IN_ARCFACE
+        raise InputError("a face is aligned by five points. Received: one without points")
     scale = recipe.height / (ARCFACE_SIDE * (1 + 2 * recipe.margin))
-    transform = similarity_transform(points, (places + ARCFACE_SIDE * recipe.margin) * scale)
-    size = (recipe.width, recipe.height)
-    return cast(ImageArray, cv2.warpAffine(image, transform, size, flags=cv2.INTER_LINEAR))
+    return similarity_transform(points, (places + ARCFACE_SIDE * recipe.margin) * scale)
 
 
 def similarity_transform(
