@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from face_encode.encoders.registry import as_encoder
 from face_encode.errors import GalleryError, ImageError, InputError
 from face_encode.files import as_path
 from face_encode.gallery.base import Gallery
+from face_encode.gallery.database import DatabaseGallery
+from face_encode.gallery.database_file import is_database
 from face_encode.gallery.distances import (
     Metric,
     check_distance_threshold,
@@ -155,6 +157,8 @@ class Face_Encode_Model:
         batch_size: int | None = None,
         unfinished: str | os.PathLike[str] | None = None,
         restart: bool = False,
+        keep_crops: bool = False,
+        refuse_mistakes: bool = False,
     ) -> EnrolmentReport:
         """Enrol a folder with one sub-folder a person, in the place of all who were enrolled.
 
@@ -167,8 +171,13 @@ class Face_Encode_Model:
                 are cores, or this one alone for few photos.
             batch_size: Faces that go through the encoder together; None chooses.
             unfinished: A file that keeps what is embedded until all is done, so that the same
-                call resumes the work after a kill; None keeps nothing.
-            restart: Whether to discard what that file holds already.
+                call resumes the work after a kill; None keeps nothing. A gallery database needs
+                none: it keeps that itself.
+            restart: Whether to discard what interrupted runs have embedded.
+            keep_crops: Whether a gallery database keeps a crop of each photo, good enough to be
+                embedded by another encoder later.
+            refuse_mistakes: Whether to leave out photos that look like somebody else than the
+                person of their folder.
 
         Returns:
             How many photos were enrolled, and every photo left out with its reason.
@@ -183,8 +192,15 @@ class Face_Encode_Model:
         detector, encoder = self.detector, self.encoder
         with (
             nullcontext()
-            if unfinished is None
-            else enrolment_checkpoint(as_path(unfinished), detector, encoder, restart=restart)
+            if unfinished is None and not isinstance(self.gallery, DatabaseGallery)
+            else enrolment_checkpoint(
+                self.gallery,
+                as_path(unfinished or ""),
+                detector,
+                encoder,
+                keep_crops=keep_crops,
+                restart=restart,
+            )
         ) as checkpoint:
             report = enrol_people(
                 people,
@@ -195,6 +211,8 @@ class Face_Encode_Model:
                 workers=workers,
                 batch_size=batch_size,
                 checkpoint=checkpoint,
+                keep_crops=keep_crops,
+                refuse_mistakes=refuse_mistakes,
             )
             if checkpoint is not None:
                 checkpoint.remove()
@@ -416,12 +434,27 @@ class Face_Encode_Model:
         return draw_boxes(as_rgb(rgb), *marks)
 
     def save_gallery(self, path: str | os.PathLike[str]) -> None:
-        """Write the enrolled people to an ``.npz`` file, atomically, wherever they are kept.
+        """Write the enrolled people to a gallery database or an ``.npz`` file, atomically.
+
+        Args:
+            path: A ``.sqlite`` file, whose people are replaced by these, or an ``.npz`` file.
 
         Raises:
             GalleryError: It cannot be written; a file already there stays whole.
+            WrongEncoderError: Another encoder filled the database.
         """
         gallery = self.gallery
+        if is_database(as_path(path)):
+            rows = gallery.rows()
+            with closing(DatabaseGallery(path, self.encoder)) as database:
+                database.replace(
+                    rows.names.tolist(),
+                    rows.embeddings,
+                    rows.digests.tolist(),
+                    detector_name=rows.detector_name,
+                )
+                database.calibration = rows.calibration
+            return
         if not isinstance(gallery, MemoryGallery):
             gallery = MemoryGallery.from_rows(gallery.rows(), self.encoder)
         gallery.save(path)
@@ -430,8 +463,8 @@ class Face_Encode_Model:
         """Take the people of a gallery that exists, in the place of all who were enrolled.
 
         Args:
-            path: An ``.npz`` file; or a gallery in Milvus, a ``.db`` folder or an ``http://``
-                address, which is then searched and changed where it is.
+            path: A ``.sqlite`` file, or a gallery in Milvus, a ``.db`` folder or an ``http://``
+                address, which are then searched and changed where they are; or an ``.npz`` file.
             approximate: As for ``open_gallery``.
 
         Raises:

@@ -23,6 +23,7 @@ from face_encode.errors import WeightsError
 from face_encode.files import open_regular, replacing
 
 CACHE_VARIABLE = "FACE_ENCODE_CACHE"
+LICENCE_VARIABLE = "FACE_ENCODE_ACCEPT_LICENCE"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class KnownWeights:
         licence: The licence, in words.
         source: The author, and where the weights are described.
         url: The publisher's address, if the file is downloaded.
+        free: Whether the licence allows every use. If not, the file is downloaded only for those
+            who accept the licence.
     """
 
     package: str | None
@@ -45,6 +48,7 @@ class KnownWeights:
     licence: str
     source: str
     url: str | None = None
+    free: bool = True
 
 
 def _dlib(file: str, sha256: str) -> KnownWeights:
@@ -58,11 +62,13 @@ def _mtcnn(file: str, sha256: str) -> KnownWeights:
     return KnownWeights("mtcnn", f"assets/weights/{file}", sha256, "MIT", source)
 
 
-def _released(release: str, file: str, licence: str, source: str) -> KnownWeights:
+def _released(
+    release: str, file: str, licence: str, source: str, *, free: bool = True
+) -> KnownWeights:
     """Make a row for a file of a GitHub release; ``release`` is ``owner/repository version``."""
     repository, version = release.split()
     url = f"https://github.com/{repository}/releases/download/{version}/{file}"
-    return KnownWeights(None, file, None, licence, f"{source} github.com/{repository}", url)
+    return KnownWeights(None, file, None, licence, f"{source} github.com/{repository}", url, free)
 
 
 def _facenet(release: str, file: str) -> KnownWeights:
@@ -100,11 +106,30 @@ KNOWN_WEIGHTS = {
         "timesler/facenet-pytorch v2.2.9", "20180408-102900-casia-webface.pt"
     ),
     "facenet128": _facenet("serengil/deepface_models v1.0", "facenet_weights.h5"),
+    "mobilefacenet": KnownWeights(
+        None,
+        "MobileFaceNet.onnx",
+        "b7120c095d60094f28a4a54ba6a8bf51b297a6273fb40ef6350dfec1f63d9507",
+        "Apache-2.0",
+        "Yang Liu, github.com/foamliu/MobileFaceNet, after Chen et al., 2018",
+        "https://raw.githubusercontent.com/foamliu/MobileFaceNet/"
+        "a6cc9032a659b615f477833e1a70b5e7931bcccc/weights/MobileFaceNet.onnx",
+    ),
+    "yunet": KnownWeights(
+        None,
+        "yunet_s_640_640.onnx",
+        "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+        "Apache-2.0",
+        "Shiqi Yu, github.com/ShiqiYu/libfacedetection.train, Wu et al., 2023",
+        "https://raw.githubusercontent.com/ShiqiYu/libfacedetection.train/"
+        "0047ac24afb1a50a0c6105001c89d1b5b805dbf1/onnx/yunet_s_640_640.onnx",
+    ),
     "vggface_vgg16": _released(
         "rcmalli/keras-vggface v2.0",
         "rcmalli_vggface_tf_notop_vgg16.h5",
         "non-commercial use only (University of Oxford)",
         "Parkhi et al., 2015, in the form of",
+        free=False,
     ),
 }
 
@@ -134,7 +159,9 @@ def installed_path(name: str) -> Path:
     return path
 
 
-def read_verified(name: str, path: str | os.PathLike[str] | None = None) -> bytes:
+def read_verified(
+    name: str, path: str | os.PathLike[str] | None = None, *, accept_licence: bool = False
+) -> bytes:
     """Read a weights file and check it against the known SHA-256.
 
     Weights that are neither installed nor in the cache are downloaded, after their licence is
@@ -144,14 +171,18 @@ def read_verified(name: str, path: str | os.PathLike[str] | None = None) -> byte
         name: One of ``KNOWN_WEIGHTS``.
         path: The file, if it is not in its usual place. Such a file is not checked if no SHA-256
             is published.
+        accept_licence: Whether the user accepts a licence that does not allow every use. Those in
+            the environment variable ``FACE_ENCODE_ACCEPT_LICENCE``, names with commas between
+            them, are accepted as well.
 
     Raises:
-        WeightsError: The file is missing, cannot be downloaded or read, or has another SHA-256.
+        WeightsError: The file is missing, cannot be downloaded or read, or has another SHA-256;
+            or its licence has to be accepted before the download.
     """
     known = KNOWN_WEIGHTS[name]
     expected = known.sha256 if path is not None else expected_digest(name)
     if path is None:
-        path = _fetched(name, expected)
+        path = _fetched(name, expected, accept_licence)
     path = Path(path)
     try:
         with open_regular(path) as file:
@@ -207,18 +238,26 @@ def pin_digest(name: str, digest: str) -> None:
             temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def _fetched(name: str, expected: str | None) -> Path:
+def _fetched(name: str, expected: str | None, accept_licence: bool) -> Path:
     """Find the path of the weights, after downloading them if needed."""
     known, path = KNOWN_WEIGHTS[name], installed_path(name)
     if known.url is None:
         return path
-    if expected is None:
+    if expected is None or not path.is_file():
         print(
             f"face_encode: the weights {name!r} are used for the first time\n"
             f"  from:    {known.url}\n  by:      {known.source}\n  licence: {known.licence}",
             file=sys.stderr,
         )
     if not path.is_file():
+        accepted = os.environ.get(LICENCE_VARIABLE, "").split(",")
+        if not (known.free or accept_licence or name in accepted):
+            raise WeightsError(
+                f"the weights {name!r} may not be used for everything: {known.licence}. They are "
+                "downloaded once you accept that licence: face-encode models get "
+                f"{name} --accept-licence, or load_encoder(NAME, accept_licence=True), or the "
+                f"environment variable {LICENCE_VARIABLE}={name}"
+            )
         try:
             download_file(known.url, path, sha256=expected)
         except DownloadError as error:

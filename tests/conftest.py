@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,9 +14,12 @@ import pytest
 from face_encode.detectors.registry import load_detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.registry import load_encoder
+from face_encode.errors import WeightsError
+from face_encode.files import replacing
 from face_encode.model import Face_Encode_Model
 from face_encode.pipeline.embedding import find_crops
 from face_encode.types import ImageArray
+from face_encode.weights import KNOWN_WEIGHTS, installed_path
 from tests.tiny_parts import save_tiny_encoder
 
 REPOSITORY = Path(__file__).parent.parent
@@ -80,6 +84,24 @@ def lfw_pairs() -> Path:
 def samples() -> Path:
     """A folder with ``multiface.jpg``, a group photo, and ``faces.mp4``, a short video."""
     return path_from("FACE_ENCODE_SAMPLES")
+
+
+@pytest.fixture(scope="session")
+def public_weights() -> Path:
+    """A folder with weights files that the package downloads, by their publishers' names."""
+    return path_from("FACE_ENCODE_PUBLIC_WEIGHTS")
+
+
+def place_weights(name: str, folder: Path) -> None:
+    """Put known weights into the cache, as a download would; skips where the folder lacks them."""
+    path = installed_path(name)
+    for source in folder.iterdir():
+        content = source.read_bytes()
+        if hashlib.sha256(content).hexdigest() == KNOWN_WEIGHTS[name].sha256:
+            with replacing(path, WeightsError) as temporary:
+                temporary.write_bytes(content)
+            return
+    pytest.skip(f"{folder} lacks the weights {name!r}")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -80,7 +81,11 @@ def test_the_cache_is_where_the_variable_says(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_what_is_downloaded_has_a_safe_address_and_a_licence(known: KnownWeights) -> None:
     assert known.url is not None
-    assert known.url.startswith("https://github.com/")
+    # A file of a release, or of one commit: neither changes.
+    place = (
+        r"https://(github\.com/.+/releases/download|raw\.githubusercontent\.com/.+/[0-9a-f]{40})/"
+    )
+    assert re.match(place, known.url)
     assert known.url.endswith(f"/{known.file}")
     assert known.licence
 
@@ -118,6 +123,49 @@ def test_a_file_put_there_by_hand_needs_no_server(
     assert read_verified("far") == CONTENT
     assert server.asked == []
     assert "for tests only" in capsys.readouterr().err
+
+
+@pytest.fixture
+def restricted(server: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
+    """The same weights, of a licence that does not allow every use."""
+    monkeypatch.delenv("FACE_ENCODE_ACCEPT_LICENCE", raising=False)
+    monkeypatch.setitem(KNOWN_WEIGHTS, "far", replace(KNOWN_WEIGHTS["far"], free=False))
+    return server
+
+
+def test_a_licence_that_does_not_allow_every_use_is_asked_for(restricted: Served) -> None:
+    with pytest.raises(WeightsError) as raised:
+        read_verified("far")
+    ways = ("--accept-licence", "accept_licence=True", "FACE_ENCODE_ACCEPT_LICENCE=far")
+    for part in ("for tests only", *ways):
+        assert part in str(raised.value)
+    assert restricted.asked == []
+    assert read_verified("far", accept_licence=True) == CONTENT
+    assert read_verified("far") == CONTENT  # the file is here: it was accepted
+    assert len(restricted.asked) == 1
+
+
+def test_licences_are_accepted_by_the_environment(
+    restricted: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACE_ENCODE_ACCEPT_LICENCE", "farther")
+    with pytest.raises(WeightsError, match="for tests only"):
+        read_verified("far")
+    monkeypatch.setenv("FACE_ENCODE_ACCEPT_LICENCE", "farther,far")
+    assert read_verified("far") == CONTENT
+
+
+def test_whoever_puts_the_file_there_is_not_asked(restricted: Served) -> None:
+    cache_folder().mkdir()
+    (cache_folder() / "far.bin").write_bytes(CONTENT)
+    assert read_verified("far") == CONTENT
+
+
+def test_non_commercial_weights_are_asked_for() -> None:
+    asked = {name for name, known in KNOWN_WEIGHTS.items() if not known.free}
+    assert asked == {
+        name for name, known in KNOWN_WEIGHTS.items() if "non-commercial" in known.licence
+    }
 
 
 def test_the_digest_of_the_first_use_is_kept_and_ruled_by(server: Served) -> None:

@@ -47,6 +47,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep a byte a number of each embedding instead of four; a gallery stays so",
     )
+    parser.add_argument(
+        "--keep-crops",
+        action="store_true",
+        help="keep a crop of each photo in a gallery database, for another encoder later",
+    )
+    parser.add_argument(
+        "--refuse-mistakes",
+        action="store_true",
+        help="leave out photos that look like somebody else than the person of their folder",
+    )
     add_work_options(parser)
     add_json_option(parser)
     add_model_options(parser)
@@ -56,6 +66,8 @@ def run(options: argparse.Namespace) -> int:
     """Enrol, save, and report."""
     from face_encode.errors import GalleryError
     from face_encode.files import as_path, check_writable
+    from face_encode.gallery.database import DatabaseGallery
+    from face_encode.gallery.milvus_store import is_milvus
     from face_encode.gallery.opening import check_kept, gallery_label, open_gallery
     from face_encode.photos.folders import people_in
     from face_encode.pipeline.enrolment import checkpoint_path, enrol_people, enrolment_checkpoint
@@ -67,10 +79,17 @@ def run(options: argparse.Namespace) -> int:
     model = open_model(options)
     gallery = open_gallery(options.gallery, encoder=model.encoder, int8=options.int8)
     # What others keep in a shared gallery is not this folder's to take out.
-    adds = options.add or gallery.is_shared
+    adds = options.add or is_milvus(options.gallery)
     before = set() if adds else set(gallery.people())
     path = checkpoint_path(options.gallery, options.people)
-    unfinished = enrolment_checkpoint(path, model.detector, model.encoder, restart=options.restart)
+    unfinished = enrolment_checkpoint(
+        gallery,
+        path,
+        model.detector,
+        model.encoder,
+        keep_crops=options.keep_crops,
+        restart=options.restart,
+    )
     with resumption_notice(), unfinished as checkpoint:
         report = enrol_people(
             people,
@@ -81,8 +100,11 @@ def run(options: argparse.Namespace) -> int:
             workers=options.workers,
             batch_size=options.batch_size,
             checkpoint=checkpoint,
+            keep_crops=options.keep_crops,
+            refuse_mistakes=options.refuse_mistakes,
         )
-        gallery.close()
+        if not isinstance(gallery, DatabaseGallery):
+            gallery.close()
         checkpoint.remove()
     gone = sorted(before - {name for name, count in report.per_person.items() if count})
     if options.json:

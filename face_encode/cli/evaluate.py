@@ -300,10 +300,7 @@ def run_check(options: argparse.Namespace) -> int:
     if options.json:
         print_json(result.as_dict())
         return 0
-    print(
-        f"{result.photos:,} photos of {result.people:,} people: "
-        f"{len(result.suspicions)} likely mistakes, {len(result.left_out)} photos without a face"
-    )
+    print(result)
     if result.suspicions:
         print_table(["kind", "what"], [[each.kind, each.text] for each in result.suspicions])
     _print_photos("without a face", result.left_out)

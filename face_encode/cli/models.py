@@ -14,21 +14,35 @@ def add_models_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "List the known encoders and detectors, where their weights come from, and licences."
     )
-    parser.add_argument(
-        "--download",
-        metavar="NAME",
-        help="get the weights of this encoder now, check and convert them, instead of at first use",
-    )
     add_json_option(parser)
+    actions = parser.add_subparsers(metavar="[get]")
+    get = actions.add_parser(
+        "get",
+        help="get weights now, instead of at the first use",
+        description=(
+            "Get weights, check and convert them now, instead of at the first use: for machines "
+            "that will have no network, or to copy to such a machine."
+        ),
+    )
+    get.add_argument(
+        "names", metavar="NAME", nargs="+", help="an encoder, or weights that are downloaded"
+    )
+    get.add_argument(
+        "--accept-licence",
+        action="store_true",
+        help="accept a licence that does not allow every use, such as non-commercial use only",
+    )
+    add_json_option(get)
+    parser.set_defaults(names=[])
 
 
 def run_models(options: argparse.Namespace) -> int:
-    """Print the two tables, or get one encoder's weights."""
+    """Print the two tables, or get weights."""
     from face_encode.detectors.registry import DEFAULT_DETECTOR, KNOWN_DETECTORS
     from face_encode.encoders.registry import DEFAULT_ENCODER, KNOWN_ENCODERS
 
-    if options.download is not None:
-        return _download(options.download, as_json=options.json)
+    if options.names:
+        return _get(options.names, accept_licence=options.accept_licence, as_json=options.json)
     encoders = []
     for name, encoder in KNOWN_ENCODERS.items():
         contract = encoder.contract
@@ -72,27 +86,47 @@ def _print_models(title: str, rows: list[dict[str, Any]]) -> None:
     )
 
 
-def _download(name: str, *, as_json: bool) -> int:
-    """Fetch an encoder's weights and print where they are from."""
+def _get(names: list[str], *, accept_licence: bool, as_json: bool) -> int:
+    """Fetch weights and print where they are."""
     from face_encode.encoders.registry import KNOWN_ENCODERS, ConvertedEncoder, load_encoder
-    from face_encode.weights import expected_digest, installed_path
+    from face_encode.weights import (
+        KNOWN_WEIGHTS,
+        cache_folder,
+        expected_digest,
+        installed_path,
+        read_verified,
+    )
 
-    known = KNOWN_ENCODERS.get(name)
-    if not isinstance(known, ConvertedEncoder):
-        names = (each for each, row in KNOWN_ENCODERS.items() if isinstance(row, ConvertedEncoder))
-        raise InputError(f"--download takes one of {', '.join(names)}. Received: {name!r}")
-    encoder = load_encoder(name)
-    result = {
-        "name": name,
-        "embedding_size": encoder.embedding_size,
-        "path": str(installed_path(known.weights)),
-        "sha256": expected_digest(known.weights),
-        "licence": encoder.contract.licence,
-    }
+    downloads = [name for name, row in KNOWN_WEIGHTS.items() if row.url is not None]
+    known = {name: row for name, row in KNOWN_ENCODERS.items() if isinstance(row, ConvertedEncoder)}
+    allowed = [*known, *(name for name in downloads if name not in known)]
+    for name in names:
+        if name not in allowed:
+            raise InputError(f"weights are those of {', '.join(allowed)}. Received: {name!r}")
+    results = []
+    for name in names:
+        if name in known:
+            load_encoder(name, accept_licence=accept_licence)
+        else:
+            read_verified(name, accept_licence=accept_licence)
+        weights = known[name].weights if name in known else name
+        results.append(
+            {
+                "name": name,
+                "path": str(installed_path(weights)),
+                "sha256": expected_digest(weights),
+                "licence": KNOWN_WEIGHTS[weights].licence,
+            }
+        )
     if as_json:
-        print_json(result)
-    else:
-        print_table(list(result), [[str(value) for value in result.values()]])
+        print_json({"weights": results, "cache": str(cache_folder())})
+        return 0
+    rows = [[str(value) for value in result.values()] for result in results]
+    print_table(list(results[0]), rows)
+    print(
+        f"Downloads and converted networks are in {cache_folder()}. A machine without a network "
+        "takes a copy of that folder; FACE_ENCODE_CACHE says where it lies."
+    )
     return 0
 
 

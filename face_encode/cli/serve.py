@@ -99,8 +99,8 @@ def run(options: argparse.Namespace) -> int:
         raise MissingExtraError(
             'serving needs FastAPI and Uvicorn: pip install "face_encode[server]"'
         ) from error
+    from face_encode.gallery.encryption import cipher_from_environment
     from face_encode.server.audit import AuditLog
-    from face_encode.server.encryption import cipher_from_environment
     from face_encode.server.people import GalleryFile
     from face_encode.server.security import tokens_from
 

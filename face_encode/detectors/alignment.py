@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -35,6 +36,10 @@ DLIB_LANDMARKS_IN_ARCFACE = np.array(
     [(80.18, 52.95), (66.37, 53.41), (31.56, 53.47), (45.19, 53.74), (55.95, 79.97)]
 )
 
+# Pixels of a photo to one of the crop, in each direction, at which the crop is nearest to the mean
+# of the areas that its pixels cover. Measured on photos with noise: with 1 or 2 it is further off.
+_OVERSAMPLING = 1.5
+
 _predictor: dlib.shape_predictor | None = None
 
 
@@ -65,12 +70,46 @@ def crop_whole(image: ImageArray, recipe: CropRecipe) -> ImageArray:
     return _resize(image, recipe)
 
 
-def find_landmarks(image: ImageArray, box: Box) -> npt.NDArray[np.float32]:
+# A portrait shows this share of the box around it on every side, enough for every crop recipe, and
+# has at most so many pixels a side, more than any encoder sees.
+_AROUND, _PORTRAIT_SIDE, _PORTRAIT_QUALITY = 0.6, 320, 92
+
+
+def make_portrait(image: ImageArray, face: Face) -> bytes:
+    """Cut a face out with what surrounds it, upright, so that any encoder can embed it later.
+
+    Args:
+        image: RGB, uint8, ``(H, W, 3)``.
+        face: The face.
+
+    Returns:
+        A JPEG of at most 320 x 320 pixels.
+    """
+    margin_x, margin_y = (round(side * _AROUND) for side in (face.box.width, face.box.height))
+    left, top = max(0, face.box.left - margin_x), max(0, face.box.top - margin_y)
+    right, bottom = (
+        face.box.left + face.box.width + margin_x,
+        face.box.top + face.box.height + margin_y,
+    )
+    part = np.rot90(image[top:bottom, left:right], -face.rotation // 90)
+    scale = min(1.0, _PORTRAIT_SIDE / max(part.shape[:2]))
+    size = (max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale)))
+    small = cv2.resize(np.ascontiguousarray(part), size, interpolation=cv2.INTER_AREA)
+    _, content = cv2.imencode(
+        ".jpg",
+        cv2.cvtColor(small, cv2.COLOR_RGB2BGR),
+        [cv2.IMWRITE_JPEG_QUALITY, _PORTRAIT_QUALITY],
+    )
+    return bytes(content)
+
+
+def find_landmarks(image: ImageArray, box: Box, rotation: int = 0) -> npt.NDArray[np.float32]:
     """Find the five landmarks of a face by dlib's model (Kazemi and Sullivan, 2014).
 
     Args:
         image: RGB, uint8, ``(H, W, 3)``.
         box: The face, as a dlib detector frames it.
+        rotation: As ``Face.rotation``; the landmarks are in the photo as it is.
 
     Returns:
         float32 ``(5, 2)``, x and y in pixels: whole numbers, as dlib gives them.
@@ -80,8 +119,22 @@ def find_landmarks(image: ImageArray, box: Box) -> npt.NDArray[np.float32]:
     global _predictor
     if _predictor is None:
         _predictor = dlib.shape_predictor(str(installed_path("dlib_landmarks_5")))
-    shape = _predictor(image, _rectangle(box))
-    return np.array([(point.x, point.y) for point in shape.parts()], np.float32)
+    for _ in range(rotation // 90):
+        box = Box(len(image) - box.top - box.height, box.left, box.height, box.width)
+        image = np.rot90(image, -1)
+    shape = _predictor(np.ascontiguousarray(image), _rectangle(box))
+    landmarks = np.array([(point.x, point.y) for point in shape.parts()], np.float32)
+    for _ in range(rotation // 90):
+        landmarks = np.stack([landmarks[:, 1], image.shape[1] - 1 - landmarks[:, 0]], axis=1)
+        image = np.rot90(image)
+    return landmarks
+
+
+def landmarks_of(image: ImageArray, face: Face) -> npt.NDArray[np.float32]:
+    """The face's landmarks; found now where the detector gave none."""
+    if face.landmarks is not None:
+        return face.landmarks
+    return find_landmarks(image, face.box, face.rotation)
 
 
 def _rectangle(box: Box) -> dlib.rectangle:
@@ -96,8 +149,7 @@ def _crop_dlib_chip(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageA
     """Cut out dlib's own chip, so that its network sees the pixels that it was trained on."""
     import dlib
 
-    landmarks = find_landmarks(image, face.box) if face.landmarks is None else face.landmarks
-    points = [dlib.point(round(float(x)), round(float(y))) for x, y in landmarks]
+    points = [dlib.point(round(float(x)), round(float(y))) for x, y in landmarks_of(image, face)]
     shape = dlib.full_object_detection(_rectangle(face.box), points)
     chip = dlib.get_face_chip(image, shape, size=recipe.height, padding=recipe.margin)
     return cast(ImageArray, chip)
@@ -105,11 +157,9 @@ def _crop_dlib_chip(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageA
 
 def _crop_arcface(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageArray:
     """Map the face's points onto ArcFace's frame by the nearest similarity transform."""
-    if face.points is None and face.landmarks is None:
-        face = replace(face, landmarks=find_landmarks(image, face.box))
-    size = (recipe.width, recipe.height)
-    transform = arcface_transform(face, recipe)
-    return cast(ImageArray, cv2.warpAffine(image, transform, size, flags=cv2.INTER_LINEAR))
+    if face.points is None:
+        face = replace(face, landmarks=landmarks_of(image, face))
+    return _warp(image, arcface_transform(face, recipe), recipe.height)
 
 
 def arcface_transform(face: Face, recipe: CropRecipe) -> npt.NDArray[np.float64]:
@@ -126,6 +176,34 @@ def arcface_transform(face: Face, recipe: CropRecipe) -> npt.NDArray[np.float64]
         raise InputError("a face is aligned by five points. Received: one without points")
     scale = recipe.height / (ARCFACE_SIDE * (1 + 2 * recipe.margin))
     return similarity_transform(points, (places + ARCFACE_SIDE * recipe.margin) * scale)
+
+
+def _warp(image: ImageArray, transform: npt.NDArray[np.float64], side: int) -> ImageArray:
+    """Map a photo onto a square by a similarity transform; large faces without aliasing.
+
+    Between the pixels of the crop, ``cv2.warpAffine`` passes over those of a large face. So the
+    face's part of the photo is first shrunk, areas averaged, until that no longer happens.
+    """
+    factor = 1 / (_OVERSAMPLING * math.hypot(*transform[:, 0]))
+    if factor > 1:
+        corners = np.array([(0, 0, 1), (side, 0, 1), (0, side, 1), (side, side, 1)])
+        corners = corners @ cv2.invertAffineTransform(transform).T
+        ends = image.shape[1::-1]
+        first = np.clip(corners.min(axis=0) - 2 * factor, 0, ends).astype(int)
+        last = np.clip(corners.max(axis=0) + 2 * factor, 0, ends).astype(int)
+        if (last > first).all():
+            before = last - first
+            after = np.maximum(1, np.rint(before / factor)).astype(int)
+            image = image[first[1] : last[1], first[0] : last[0]]
+            image = cast(ImageArray, cv2.resize(image, after, interpolation=cv2.INTER_AREA))
+            # From the shrunk part to the photo: the middle of the first pixel is at 0.
+            scale = before / after
+            shift = first + (scale - 1) / 2
+            transform = np.column_stack(
+                [transform[:, :2] * scale, transform[:, :2] @ shift + transform[:, 2]]
+            )
+    crop = cv2.warpAffine(image, transform, (side, side), flags=cv2.INTER_LINEAR)
+    return cast(ImageArray, crop)
 
 
 def similarity_transform(

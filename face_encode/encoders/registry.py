@@ -32,6 +32,11 @@ from face_encode.encoders.facenet import (
     facenet128,
     facenet512,
 )
+from face_encode.encoders.mobilefacenet import (
+    MOBILEFACENET_CONTRACT,
+    MOBILEFACENET_SINGLE_CONTRACT,
+    mobilefacenet,
+)
 from face_encode.errors import InputError, ModelFileError, WeightsError
 from face_encode.files import as_path, open_regular, reason_of
 from face_encode.terminal import import_keras
@@ -79,12 +84,18 @@ class ConvertedEncoder:
         except WeightsError:
             return False
 
-    def open(self, weights: str | os.PathLike[str] | None, engine: str) -> Encoder:
+    def open(
+        self,
+        weights: str | os.PathLike[str] | None,
+        engine: str,
+        accept_licence: bool = False,
+    ) -> Encoder:
         """Open the encoder, from the cache if its weights were converted before.
 
         Args:
             weights: The weights file; None for the installed or downloaded one.
             engine: As for ``load_encoder``.
+            accept_licence: As for ``load_encoder``.
         """
         expected = None if weights is not None else expected_digest(self.weights)
         if expected is not None:
@@ -95,7 +106,7 @@ class ConvertedEncoder:
                 except ModelFileError:
                     # Damaged, and made again below.
                     cached.unlink(missing_ok=True)
-        content = read_verified(self.weights, weights)
+        content = read_verified(self.weights, weights, accept_licence=accept_licence)
         import_keras()
         try:
             model = self.build(content)
@@ -166,8 +177,13 @@ class ShippedEncoder:
         assert contract is not None
         return contract
 
-    def open(self, weights: str | os.PathLike[str] | None, engine: str) -> Encoder:
-        """Open the encoder; arguments as for ``load_encoder``."""
+    def open(
+        self,
+        weights: str | os.PathLike[str] | None,
+        engine: str,
+        accept_licence: bool = False,
+    ) -> Encoder:
+        """Open the encoder; arguments as for ``load_encoder``. Its licence allows every use."""
         _refuse_weights(self.name, weights)
         return _open_file(self.path, engine)
 
@@ -177,6 +193,10 @@ DEFAULT_ENCODER = "dlib_resnet"
 KNOWN_ENCODERS: dict[str, ConvertedEncoder | ShippedEncoder] = {
     "dlib_resnet": ConvertedEncoder(DLIB_RESNET_CONTRACT, dlib_resnet, "dlib_resnet"),
     "dlib_resnet_single": ConvertedEncoder(DLIB_RESNET_SINGLE_CONTRACT, dlib_resnet, "dlib_resnet"),
+    "mobilefacenet": ConvertedEncoder(MOBILEFACENET_CONTRACT, mobilefacenet, "mobilefacenet"),
+    "mobilefacenet_single": ConvertedEncoder(
+        MOBILEFACENET_SINGLE_CONTRACT, mobilefacenet, "mobilefacenet"
+    ),
     "facenet_vggface2": ConvertedEncoder(
         FACENET_VGGFACE2_CONTRACT, partial(facenet512, "facenet_vggface2"), "facenet_vggface2"
     ),
@@ -193,6 +213,8 @@ def load_encoder(
     name_or_path: str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
     engine: str = AUTOMATIC,
+    *,
+    accept_licence: bool = False,
 ) -> Encoder:
     """Open an encoder.
 
@@ -206,10 +228,14 @@ def load_encoder(
             ``"onnx"`` and ``"openvino"`` run a converted copy, which is cached; ``"auto"`` is the
             first of these two that is installed, if its embeddings are within 1e-3 of Keras', else
             Keras.
+        accept_licence: Whether you accept a licence that does not allow every use, such as
+            non-commercial use only, so that the weights may be downloaded. The environment
+            variable ``FACE_ENCODE_ACCEPT_LICENCE``, names with commas between them, says the same.
 
     Raises:
         ModelFileError: No such name or file, or the file holds no encoder.
-        WeightsError: The known weights are missing or have another content than expected.
+        WeightsError: The known weights are missing or have another content than expected, or their
+            licence has to be accepted first.
         InputError: No such engine.
         MissingExtraError: The engine is not installed.
         EngineError: The engine asked for cannot run the encoder, or its embeddings differ from
@@ -219,7 +245,7 @@ def load_encoder(
     if name_or_path is None:
         name_or_path = DEFAULT_ENCODER
     if isinstance(name_or_path, str) and name_or_path in KNOWN_ENCODERS:
-        return KNOWN_ENCODERS[name_or_path].open(weights, engine)
+        return KNOWN_ENCODERS[name_or_path].open(weights, engine, accept_licence)
     is_path = isinstance(name_or_path, str | os.PathLike)
     if not is_path or Path(name_or_path).suffix != ".keras":
         raise ModelFileError(

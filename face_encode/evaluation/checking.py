@@ -22,18 +22,28 @@ class CheckResult:
         people: Number of people.
         suspicions: Likely mistakes, the gravest first.
         left_out: Photos without a face, with the reason.
+        compared: Whether there were two people with a face to compare.
     """
 
     photos: int
     people: int
     suspicions: tuple[LabelProblem, ...]
     left_out: tuple[tuple[str, str], ...]
+    compared: bool = True
+
+    def __str__(self) -> str:
+        counted = f"{self.photos:,} photos of {self.people:,} people: "
+        without = f"{len(self.left_out)} photos without a face"
+        if not self.compared:
+            return f"{counted}nobody to compare anybody with, {without}"
+        return f"{counted}{len(self.suspicions)} likely mistakes, {without}"
 
     def as_dict(self) -> dict[str, Any]:
         """The result as plain JSON values, as ``check --json`` prints it."""
         return {
             "photos": self.photos,
             "people": self.people,
+            "compared": self.compared,
             "suspicions": [asdict(each) for each in self.suspicions],
             "left_out": [{"photo": photo, "reason": why} for photo, why in self.left_out],
         }
@@ -71,8 +81,11 @@ def check_people(
         face_sides=[min(box.width, box.height) for _, box in rows],
         sharpnesses=faces.sharpness[kept],
         crop_side=min(encoder.contract.crop.height, encoder.contract.crop.width),
+        threshold=encoder.contract.threshold,
     )
-    return CheckResult(len(names), len(set(names.tolist())), suspicions, faces.not_found())
+    people = set(names.tolist())
+    compared = len(set(names[kept].tolist())) > 1
+    return CheckResult(len(names), len(people), suspicions, faces.not_found(), compared)
 
 
 def write_check_report(result: CheckResult, path: str | os.PathLike[str]) -> None:
@@ -92,6 +105,6 @@ def write_check_report(result: CheckResult, path: str | os.PathLike[str]) -> Non
         page.heading(f"{kind.capitalize()} ({len(of_kind)})")
         page.cards([([thumbnail(photo) for photo in each.photos], each.text) for each in of_kind])
     if not result.suspicions:
-        page.text("Nothing was noticed.")
+        page.text("Nothing was noticed." if result.compared else "Nobody could be compared.")
     page.not_found(result.left_out)
     page.write(path)

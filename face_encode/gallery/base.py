@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
@@ -15,7 +15,7 @@ from face_encode.errors import GalleryError, InputError, WrongEncoderError
 from face_encode.files import TextArray
 from face_encode.gallery.distances import Metric
 from face_encode.gallery.thresholds import Calibration
-from face_encode.types import Embeddings, Match
+from face_encode.types import Box, Embeddings, Match
 
 # Euclidean distances of unit embeddings rank as cosine does, and need no search of their own.
 GALLERY_METRICS: tuple[Metric, ...] = ("cosine", "euclidean")
@@ -31,9 +31,32 @@ Ranking: TypeAlias = Literal["best", "mean"]
 
 RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
 
-Mark: TypeAlias = "frozenset[str] | None"
+Mark: TypeAlias = "frozenset[str] | int | None"
 """What a shared gallery held when ``Gallery.mark`` was called; None where no other program can
 change the gallery."""
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoDetails:
+    """What a gallery database keeps of a photo besides name, embedding and digest.
+
+    Attributes:
+        source: The name of its file, empty where unknown.
+        box: The face in it, or None where unknown.
+        quality: 0..1, how far the embedding can be trusted; None where it was not measured.
+        crop: The face with what surrounds it as JPEG, enough for another encoder; or empty.
+    """
+
+    source: str = ""
+    box: Box | None = None
+    quality: float | None = None
+    crop: bytes = b""
+
+    @property
+    def box_numbers(self) -> tuple[int | None, ...]:
+        """Left, top, width and height of the box; four times None where unknown."""
+        box = self.box
+        return (None,) * 4 if box is None else (box.left, box.top, box.width, box.height)
 
 
 class EncoderIdentity(Protocol):
@@ -119,7 +142,11 @@ class Gallery(Protocol):
         """Number of embeddings enrolled."""
 
     def add(
-        self, names: Sequence[str], embeddings: Embeddings, digests: Sequence[str] | None = None
+        self,
+        names: Sequence[str],
+        embeddings: Embeddings,
+        digests: Sequence[str] | None = None,
+        details: Sequence[PhotoDetails] | None = None,
     ) -> None:
         """Enrol embeddings.
 
@@ -128,6 +155,7 @@ class Gallery(Protocol):
             embeddings: float32 ``(n, D)``.
             digests: n content digests of the photos, empty where unknown, so that the same photo
                 need not be encoded again; None where all are unknown.
+            details: What else is known of the n photos, for a gallery that keeps it.
 
         Raises:
             InputError: The embeddings or digests are not one for each name, an embedding has
@@ -147,6 +175,7 @@ class Gallery(Protocol):
         *,
         detector_name: str = "",
         mark: Mark = None,
+        details: Sequence[PhotoDetails] | None = None,
     ) -> None:
         """Enrol embeddings in the place of others.
 
@@ -158,6 +187,7 @@ class Gallery(Protocol):
             detector_name: The detector that found the faces, if known.
             mark: What was enrolled when the work on these began: embeddings that another program
                 has added to a shared gallery since then stay. None takes this moment.
+            details: As for ``add``.
 
         Raises:
             InputError: As for ``add``; nothing has changed.
@@ -218,6 +248,12 @@ class Gallery(Protocol):
     def people(self) -> dict[str, int]:
         """Name -> number of embeddings, in the order of enrolment."""
 
+    def find_name(self, name: str) -> str | None:
+        """The name under which a person is enrolled, or None where nobody of that name is.
+
+        Case, spacing and Unicode form do not matter, except in Milvus.
+        """
+
     def rows(self) -> GalleryRows:
         """Read everything that is enrolled at this moment."""
 
@@ -260,6 +296,24 @@ def check_name(name: str) -> None:
         )
 
 
+def shown_form(name: str) -> str:
+    """The form in which a name is shown: in Unicode's NFC, without spaces around or in a row.
+
+    Raises:
+        InputError: It is not a person's name.
+    """
+    check_name(name)
+    return " ".join(unicodedata.normalize("NFC", name).split())
+
+
+def folded_name(name: str) -> str:
+    """The form in which names are compared: equal where case, spacing or Unicode form differ."""
+    if name.isascii():
+        return " ".join(name.casefold().split())
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return " ".join(unicodedata.normalize("NFC", folded).split())
+
+
 # The characters of the two categories that ``check_name`` refuses; neither category ever grows:
 # https://www.unicode.org/policies/stability_policy.html, property values of Cc and Cs.
 _REFUSED = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -278,6 +332,31 @@ def check_names(names: Sequence[str]) -> None:
     if not fine:
         for name in names:
             check_name(name)
+
+
+def one_name_a_person(names: Iterable[str], gallery: Gallery) -> tuple[dict[str, str], list[str]]:
+    """Find out which names are the same person: those that differ in case, spacing or Unicode form.
+
+    Args:
+        names: Names of people.
+        gallery: Who is enrolled in it keeps the name used there.
+
+    Returns:
+        Name -> the name to enrol, and a note for each that differs.
+    """
+    known: dict[str, str] = {}
+    enrolled: dict[str, str] = {}
+    holds_some = len(gallery) > 0
+    for name in names:
+        folded = folded_name(name)
+        if folded not in known:
+            known[folded] = (holds_some and gallery.find_name(name)) or name
+        enrolled[name] = known[folded]
+    return enrolled, [
+        f"{name!r} and {shown!r} are one person, {shown!r}"
+        for name, shown in enrolled.items()
+        if name != shown
+    ]
 
 
 def check_new(

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.files import TextArray, text_array
+from face_encode.gallery.base import folded_name
 from face_encode.gallery.quantization import Coded, Codes, Quantizer
 from face_encode.types import Embeddings
 
@@ -125,6 +126,11 @@ class Enrolled:
         return {name: place for place, name in enumerate(self.people)}
 
     @cached_property
+    def name_of_folded(self) -> dict[str, str]:
+        """Folded name -> name; see ``base.folded_name``."""
+        return {folded_name(name): name for name in self.people}
+
+    @cached_property
     def row_of_digest(self) -> dict[str, int]:
         """Known digest -> row; the last row where several come from the same photo."""
         return {digest: row for row, digest in enumerate(self.digest_texts.tolist()) if digest}
@@ -172,12 +178,13 @@ class Enrolled:
             if index is not None:
                 coded = Coded.of(embeddings, index.quantizer, with_blur=True)
                 index = index.joined(coded)
+        packed = pack_digests(digests)
         return Enrolled(
             np.concatenate([self.rows, added]),
             np.concatenate([self.scales, scales], dtype=np.float32),
             np.concatenate([self.owners, np.asarray(owners, np.int32)]),
             tuple(place_of),
-            join_digests(self.digests, pack_digests(digests)),
+            join_digests(self.digests, packed) if len(self) else packed,
             quantizer,
             reach,
             index,

@@ -19,11 +19,13 @@ from face_encode.gallery.base import (
     EncoderIdentity,
     GalleryRows,
     Mark,
+    PhotoDetails,
     Ranking,
     Replaces,
     check_cosine,
     check_name,
     check_new,
+    folded_name,
 )
 from face_encode.gallery.columns import Enrolled
 from face_encode.gallery.distances import Metric, check_metric
@@ -160,6 +162,12 @@ class MemoryGallery:
         """Name -> number of embeddings, in the order of enrolment."""
         return dict(zip(self.enrolled.people, self.enrolled.counts.tolist(), strict=True))
 
+    def find_name(self, name: str) -> str | None:
+        """The name under which a person is enrolled; see ``Gallery.find_name``."""
+        if name in self.enrolled.place_of:
+            return name
+        return self.enrolled.name_of_folded.get(folded_name(name))
+
     def rows(self) -> GalleryRows:
         """Everything that is enrolled now; see ``Gallery.rows``."""
         return GalleryRows(
@@ -201,7 +209,11 @@ class MemoryGallery:
         return dict(zip(asked_for, self.enrolled.embeddings_of(rows), strict=True))
 
     def add(
-        self, names: Sequence[str], embeddings: Embeddings, digests: Sequence[str] | None = None
+        self,
+        names: Sequence[str],
+        embeddings: Embeddings,
+        digests: Sequence[str] | None = None,
+        details: Sequence[PhotoDetails] | None = None,
     ) -> None:
         """Enrol embeddings; see ``Gallery.add``."""
         added, digests = check_new(names, embeddings, digests, self.enrolled.rows.shape[1])
@@ -220,6 +232,7 @@ class MemoryGallery:
         *,
         detector_name: str = "",
         mark: Mark = None,
+        details: Sequence[PhotoDetails] | None = None,
     ) -> None:
         """Enrol embeddings in the place of others; see ``Gallery.replace``."""
         former = self.enrolled

@@ -19,6 +19,7 @@ from face_encode.gallery.base import (
     EncoderIdentity,
     GalleryRows,
     Mark,
+    PhotoDetails,
     Ranking,
     Replaces,
     check_encoder,
@@ -164,6 +165,10 @@ class MilvusGallery:
         rows = sorted(self._rows([""], NAME, ADDED), key=lambda row: int(row[ADDED]))
         return dict(Counter(str(row[NAME]) for row in rows))
 
+    def find_name(self, name: str) -> str | None:
+        """The name itself where it is enrolled; see ``Gallery.find_name``."""
+        return name if self.mark([name]) else None
+
     def rows(self) -> GalleryRows:
         """Read the whole gallery into memory; see ``Gallery.rows``."""
         rows = self._rows([""], ROW_ID, NAME, DIGEST, DETECTOR, ADDED, EMBEDDING)
@@ -212,6 +217,7 @@ class MilvusGallery:
         names: Sequence[str],
         embeddings: Embeddings,
         digests: Sequence[str] | None = None,
+        details: Sequence[PhotoDetails] | None = None,
     ) -> None:
         """Enrol embeddings; see ``Gallery.add``. A name too long for Milvus is an InputError."""
         self._put(self._new_rows(names, embeddings, digests, ""))
@@ -230,6 +236,7 @@ class MilvusGallery:
         *,
         detector_name: str = "",
         mark: Mark = None,
+        details: Sequence[PhotoDetails] | None = None,
     ) -> None:
         """Enrol embeddings in the place of others; see ``Gallery.replace``.
 
@@ -242,7 +249,7 @@ class MilvusGallery:
             # People who were marked and are not among the names now, because none of their
             # photos could be used, stay.
             former = self.mark(None if replaces == "all" else set(names))
-            former = former if mark is None else former & mark
+            former = former & mark if isinstance(mark, frozenset) else former
         self._put(rows)
         self._delete(former - {row[ROW_ID] for row in rows})
 

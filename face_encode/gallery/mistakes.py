@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import InputError
+from face_encode.gallery.base import Gallery
+from face_encode.gallery.distances import unit_length
 from face_encode.types import Embeddings, ImageArray
 
 Similarities: TypeAlias = npt.NDArray[np.float32]
@@ -40,6 +42,10 @@ _SAME_PHOTO = 10
 _SAMPLE = 200_000
 # Rows and columns of similarities computed together: 1,024 x 1,024, of 4 MB.
 _TILE = 1_024
+# In so few photos any pair over the threshold is worth a look: chance makes at most a few.
+_FEW_PHOTOS = 100
+# Pairs of names that are noted where everybody has a single photo, the nearest first.
+_MAX_NAMES_NOTED = 100
 # Pairs of photos, or of people, that are examined: among more, hardly one is a mistake.
 _MAX_PAIRS = 100_000
 
@@ -72,13 +78,16 @@ def find_label_problems(
     face_sides: npt.ArrayLike | None = None,
     sharpnesses: npt.ArrayLike | None = None,
     crop_side: int = 150,
+    threshold: float | None = None,
     compare: bool = True,
 ) -> tuple[LabelProblem, ...]:
     """Find likely mistakes among enrolled photos.
 
-    Mislabelled photos, people enrolled under two names and duplicates are looked for where there
-    are at least three people, one of them with two photos; in a smaller folder they cannot be told
-    from chance.
+    Mislabelled photos and duplicates are looked for where there are at least three people, one of
+    them with two photos; in a smaller folder they cannot be told from chance. People under two
+    names are looked for everywhere: in up to 100 photos, or where everybody has a single one, any
+    two names with two photos that reach the threshold; in more, by what the folder itself says of
+    strangers, since among many photos some strangers reach any threshold.
 
     Args:
         photos: N paths.
@@ -89,6 +98,8 @@ def find_label_problems(
         sharpnesses: ``(N,)``, the ``sharpness`` of each crop; NaN where unknown. None skips the
             search for blurred faces.
         crop_side: The side of the encoder's crop, in pixels.
+        threshold: Cosine similarity from which two photos count as of one person; None where it is
+            not known.
         compare: Whether to compare each photo with each other, in time that grows with the square
             of N; False looks for small and blurred faces only.
 
@@ -104,13 +115,16 @@ def find_label_problems(
     if labelled is not None:
         nearest, doubles, near_people = compare_all(labelled)
         found += _mislabelled(labelled, nearest)
-        found += _one_person_twice(labelled, near_people)
+        if threshold is None or len(photos) > _FEW_PHOTOS:
+            found += _one_person_twice(labelled, near_people)
         for pair in doubles:
             first, second = (photos[row] for row in pair)
             people = tuple(dict.fromkeys(names[row] for row in pair))
             under = f", under two names: {' and '.join(people)}" if len(people) > 1 else ""
             text = f"{first} and {second}: the same photo twice{under}"
             found.append(LabelProblem("same photo", (first, second), people, text))
+    if threshold is not None and compare and (labelled is None or len(photos) <= _FEW_PHOTOS):
+        found += _alike_names(photos, names, embeddings, threshold, found)
     sides = np.full(len(photos), np.nan) if face_sides is None else np.asarray(face_sides)
     details = np.full(len(photos), np.nan) if sharpnesses is None else np.asarray(sharpnesses)
     if sides.shape != (len(photos),) or details.shape != (len(photos),):
@@ -126,6 +140,84 @@ def find_label_problems(
         text = f"{photos[row]}: too blurred to trust"
         found.append(LabelProblem("blurred face", (photos[row],), (names[row],), text))
     return tuple(found)
+
+
+def _alike_names(
+    photos: Sequence[str],
+    names: Sequence[str],
+    embeddings: Embeddings,
+    threshold: float,
+    found: Sequence[LabelProblem],
+) -> list[LabelProblem]:
+    """Pairs of names with two photos that reach the threshold, unless a problem names both."""
+    units = np.asarray(embeddings, np.float32)
+    units = units / np.linalg.norm(units, axis=-1, keepdims=True)
+    owners = np.unique(np.asarray(names, np.str_), return_inverse=True)[1]
+    told = {frozenset(problem.people) for problem in found if len(problem.people) == 2}
+    nearest: dict[frozenset[str], tuple[float, int, int]] = {}
+    for start in range(0, len(units), _TILE):
+        tile = units[start : start + _TILE] @ units.T
+        tile[owners[start : start + _TILE, None] <= owners] = -np.inf
+        rows, columns = np.nonzero(tile >= threshold)
+        for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+            pair = frozenset((names[start + row], names[column]))
+            alike = (float(tile[row, column]), column, start + row)
+            if pair not in told and alike > nearest.get(pair, (-2.0, 0, 0)):
+                nearest[pair] = alike
+    return [
+        LabelProblem(
+            "one person twice",
+            (photos[first], photos[second]),
+            (names[first], names[second]),
+            f"{names[first]} and {names[second]} may be one person (similarity {similarity:.3f})",
+        )
+        for similarity, first, second in sorted(nearest.values(), reverse=True)[:_MAX_NAMES_NOTED]
+    ]
+
+
+def misplaced_photos(
+    names: Sequence[str], embeddings: Embeddings, gallery: Gallery, threshold: float
+) -> dict[int, tuple[str, float]]:
+    """Find new photos that look like somebody else than the person they are said to show.
+
+    A photo is misplaced if another person's reaches the threshold, and most of the photos of its
+    own person do not, or are less alike. Where its person has no other photo, it is misplaced if
+    the other person is enrolled already, or comes before it.
+
+    Args:
+        names: The people of the new photos.
+        embeddings: float32 ``(N, D)``.
+        gallery: Who is enrolled.
+        threshold: Cosine similarity from which two photos count as of one person.
+
+    Returns:
+        Row -> the other person, and the similarity.
+    """
+    units = unit_length(np.asarray(embeddings, np.float32))
+    people, owners = np.unique(np.asarray(names, np.str_), return_inverse=True)
+    held = gallery.search(embeddings, k=2) if len(gallery) else [[] for _ in names]
+    misplaced: dict[int, tuple[str, float]] = {}
+    for start in range(0, len(units), _TILE):
+        tile = units[start : start + _TILE] @ units.T
+        for place, similarities in enumerate(tile):
+            row = start + place
+            is_own = owners == owners[row]
+            is_own[row] = False
+            own = similarities[is_own].tolist()
+            others = np.where(owners == owners[row], -np.inf, similarities)
+            if not own:
+                others[row:] = -np.inf
+            column = int(others.argmax())
+            other, likeness = str(people[owners[column]]), float(others[column])
+            for match in held[row]:
+                if match.name == names[row]:
+                    own.append(match.similarity)
+                elif match.similarity > likeness:
+                    other, likeness = match.name, match.similarity
+            typical = float(np.median(own)) if own else -np.inf
+            if likeness >= threshold and typical < min(threshold, likeness):
+                misplaced[row] = (other, likeness)
+    return misplaced
 
 
 def sharpness(crop: ImageArray) -> float:

@@ -8,6 +8,8 @@ from typing import BinaryIO
 from face_encode.errors import GalleryError
 from face_encode.files import as_path
 from face_encode.gallery.base import EncoderIdentity, Gallery
+from face_encode.gallery.database import DatabaseGallery
+from face_encode.gallery.database_file import DATABASE_SUFFIX, is_database
 from face_encode.gallery.distances import Metric
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.milvus import MilvusGallery
@@ -62,7 +64,7 @@ def names_gallery(text: str | os.PathLike[str]) -> bool:
     Raises:
         InputError: It is not text or a path.
     """
-    return is_milvus(text) or as_path(text).suffix == ".npz"
+    return is_milvus(text) or as_path(text).suffix in (DATABASE_SUFFIX, ".npz")
 
 
 def check_kept(text: str | os.PathLike[str], others: str = "") -> None:
@@ -77,8 +79,8 @@ def check_kept(text: str | os.PathLike[str], others: str = "") -> None:
     """
     if not names_gallery(text):
         raise GalleryError(
-            f"a gallery is {others}the path of an .npz file or of a .db folder, or an http:// "
-            f"address. Received: {os.fspath(text)}"
+            f"a gallery is {others}the path of a {DATABASE_SUFFIX} file, of an .npz file or of a "
+            f".db folder, or an http:// address. Received: {os.fspath(text)}"
         )
 
 
@@ -102,12 +104,14 @@ def open_gallery(
     """Open a gallery.
 
     Args:
-        uri: None or ``":memory:"`` for one that ends with the program; the path of an ``.npz``
-            file, which is read where it exists and written by ``close``; the path of a folder that
-            ends in ``.db``, which Milvus Lite keeps open in this program until ``close``; or the
-            address of a Milvus server or cluster, ``http://host:19530``, followed by
-            ``/database`` and ``#collection`` where they are not the defaults, which several
-            programs may change at once. The last two take ``pip install "face_encode[milvus]"``.
+        uri: None or ``":memory:"`` for one that ends with the program; the path of a ``.sqlite``
+            file, a database that programs share and that holds each change at once; the path of an
+            ``.npz`` file, which is read where it exists and written by ``close``; the path of a
+            folder that ends in ``.db``, which Milvus Lite keeps open in this program until
+            ``close``; or the address of a Milvus server or cluster, ``http://host:19530``,
+            followed by ``/database`` and ``#collection`` where they are not the defaults, which
+            several programs may change at once. The last two take ``pip install
+            "face_encode[milvus]"``.
         encoder: The encoder that fills the gallery.
         int8: Whether to store the embeddings at one byte a number. A gallery of float32 is
             converted; one of int8 stays so in any case. Not for Milvus.
@@ -155,6 +159,8 @@ def open_gallery(
         )
     path = as_path(uri)
     check_kept(uri, f"{IN_MEMORY!r}, ")
+    if is_database(path):
+        return DatabaseGallery(path, encoder, create=create, metric=metric, int8=int8)
     # os.path, because pathlib raises where the path cannot be looked at.
     if create and not os.path.exists(path):
         return MemoryGallery(encoder, path, int8=int8, metric=new_metric)

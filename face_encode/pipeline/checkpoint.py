@@ -1,7 +1,8 @@
 """A run over many photos, and the checkpoint from which a killed run is resumed.
 
-A checkpoint is a file of SQLite with a row for each photo that is done. Rows are added a batch at a
-time, in one transaction: at whatever moment a process is killed, the file holds whole batches.
+A checkpoint has a row for each photo that is done: in a file of SQLite of its own, or in the
+gallery database that is being filled. Rows are added a batch at a time, in one transaction: at
+whatever moment a process is killed, the checkpoint holds whole batches.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -41,13 +42,11 @@ CHECKPOINT_SUFFIX = ".unfinished"
 # byte 68 the application's (https://www.sqlite.org/fileformat.html).
 _SIGNATURE, _APPLICATION, _APPLICATION_AT = b"SQLite format 3\0", b"FEcp", 68
 # The form of the tables and the settings; a checkpoint of another form is refused.
-_FORM = 4
+_FORM = 5
 _TABLES = (
     f"PRAGMA application_id = {int.from_bytes(_APPLICATION, 'big')}",
     "CREATE TABLE settings (json TEXT)",
-    "CREATE TABLE done (photo BLOB PRIMARY KEY, size INTEGER, time INTEGER, digest TEXT, "
-    "width INTEGER, height INTEGER, error TEXT, faces BLOB, sharpness BLOB, embeddings BLOB, "
-    "checksum INTEGER)",
+    "CREATE TABLE done (photo BLOB PRIMARY KEY, content BLOB NOT NULL)",
 )
 
 # The real paths of the checkpoints that this process has open.
@@ -55,11 +54,34 @@ _in_use: set[str] = set()
 _in_use_lock = threading.Lock()
 
 
-class Checkpoint:
-    """The results of an unfinished run, in a file; a context manager, which leaves the file.
+class Store(Protocol):
+    """Where the rows of a checkpoint are kept.
+
+    Attributes:
+        label: Its name in errors.
+    """
+
+    label: str
+
+    def get(self, photo: bytes) -> bytes | None:
+        """The content of a photo's row, or None."""
+
+    def put(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        """Add rows, or replace them: all or, at a kill or on a full disk, none."""
+
+    def clear(self) -> None:
+        """Delete all rows: the run is done."""
+
+    def close(self) -> None:
+        """Leave the rows for the next run."""
+
+
+class StoreFile:
+    """A store in a file of its own, which one process uses at a time.
 
     Attributes:
         path: The file.
+        label: Its name in errors.
     """
 
     def __init__(
@@ -75,8 +97,7 @@ class Checkpoint:
         Args:
             path: The file.
             settings: What the results depend on, as plain JSON values: a checkpoint with other
-                settings is refused. ``"embedding_size"`` is the length of an embedding,
-                ``"engine"`` what runs the encoder.
+                settings is refused. ``"engine"`` is what runs the encoder.
             error_type: What is raised.
             restart: Whether to discard the results that are there.
 
@@ -84,8 +105,7 @@ class Checkpoint:
             FaceEncodeError: Of that type: the file is another run's, damaged, or no checkpoint;
                 another process is at work on it; or the operating system refuses.
         """
-        self.path, self._error_type = path, error_type
-        self._embedding_size = int(settings["embedding_size"])
+        self.path, self.label, self._error_type = path, str(path), error_type
         # SQLite's lock is the process's: closing any other descriptor of the file would drop it, so
         # a file that this process has open is not touched.
         key = os.path.realpath(path)
@@ -183,56 +203,29 @@ class Checkpoint:
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = NORMAL")
 
-    def holds(self, photo: str, state: FileState) -> bool:
-        """Whether the file holds the result of a photo as it is now.
+    def get(self, photo: bytes) -> bytes | None:
+        """The content of a photo's row, or None."""
+        with self._reporting():
+            row = self._database.execute(
+                "SELECT content FROM done WHERE photo = ?", [photo]
+            ).fetchone()
+        return row[0] if row else None
 
-        What could not be read may be readable by now, with the same size and date: it is not held.
-        """
-        row = self._found(photo)
-        return row is not None and row[1:3] == state and not (row[6] and not row[3])
-
-    def keep(self, results: Iterable[tuple[str, FileState, EmbeddedPhoto]]) -> None:
-        """Add the results of a batch: all of them or, at a kill or on a full disk, none.
-
-        Args:
-            results: The path of each photo, its state before it was read, and its result.
-        """
+    def put(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        """Add rows; see ``Store.put``."""
         with self._reporting(), self._database:
             self._database.execute("BEGIN")
-            self._database.executemany(
-                f"INSERT OR REPLACE INTO done VALUES ({', '.join('?' * 11)})",
-                (_row(photo, state, result) for photo, state, result in results),
-            )
+            self._database.executemany("INSERT OR REPLACE INTO done VALUES (?, ?)", rows)
 
-    def result(self, photo: str) -> EmbeddedPhoto:
-        """The result of a photo that the file holds; its faces are without their landmarks."""
-        row = self._found(photo)
-        if row is None:
-            raise self._error_type(f"{self.path} was changed while it was in use")
-        digest, width, height, error, faces, sharpness, embeddings = row[3:]
-        return EmbeddedPhoto(
-            photo,
-            faces_of_numbers(faces),
-            np.frombuffer(embeddings, np.float32).reshape(-1, self._embedding_size),
-            tuple(np.frombuffer(sharpness).tolist()),
-            (width, height),
-            error,
-            digest,
-        )
-
-    def _found(self, photo: str) -> tuple[Any, ...] | None:
-        """The row of a photo without its checksum."""
-        select = "SELECT * FROM done WHERE photo = ?"
-        with self._reporting():
-            row = self._database.execute(select, [os.fsencode(photo)]).fetchone()
-            if row and row[-1] != _checksum(row[:-1]):
-                raise sqlite3.DatabaseError(f"the row of {photo} does not match its checksum")
-        return row[:-1] if row else None
-
-    def remove(self) -> None:
-        """Delete the file: the run is done."""
+    def clear(self) -> None:
+        """Delete the file."""
         self._database.close()
         self._unlink()
+        self._release()
+
+    def close(self) -> None:
+        """Close the file, for another run."""
+        self._database.close()
         self._release()
 
     def _unlink(self) -> None:
@@ -240,32 +233,126 @@ class Checkpoint:
         for ending in ("", "-journal", "-wal"):
             self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
 
+
+class Checkpoint:
+    """The results of an unfinished run; a context manager, which leaves them in their store."""
+
+    def __init__(
+        self, store: Store, embedding_size: int, error_type: type[FaceEncodeError]
+    ) -> None:
+        """Take the results that a store has, and add to them.
+
+        Args:
+            store: Where they are kept.
+            embedding_size: Length of an embedding.
+            error_type: What is raised where a result is damaged.
+        """
+        self._store, self._size, self._error_type = store, embedding_size, error_type
+
+    def holds(self, photo: str, state: FileState) -> bool:
+        """Whether there is the result of a photo as it is now.
+
+        What could not be read may be readable by now, with the same size and date: it is not held.
+        """
+        told = self._read(photo)
+        return (
+            told is not None
+            and told[0]["state"] == list(state)
+            and not (told[0]["error"] and not told[0]["digest"])
+        )
+
+    def keep(self, results: Iterable[tuple[str, FileState, EmbeddedPhoto]]) -> None:
+        """Add the results of a batch: all of them or, at a kill or on a full disk, none.
+
+        Args:
+            results: The path of each photo, its state before it was read, and its result.
+        """
+        self._store.put(
+            (os.fsencode(photo), _packed(state, result)) for photo, state, result in results
+        )
+
+    def result(self, photo: str) -> EmbeddedPhoto:
+        """The result of a photo that is held; its faces are without their landmarks."""
+        read = self._read(photo)
+        if read is None:
+            raise self._error_type(f"{self._store.label} was changed while it was in use")
+        told, numbers = read
+        ends = np.cumsum(told["lengths"]).tolist()
+        faces, sharpness, embeddings, portrait = (
+            numbers[start:end] for start, end in zip([0, *ends], ends, strict=False)
+        )
+        return EmbeddedPhoto(
+            photo,
+            faces_of_numbers(faces),
+            np.frombuffer(embeddings, np.float32).reshape(-1, self._size),
+            tuple(np.frombuffer(sharpness).tolist()),
+            tuple(told["size"]),
+            told["error"],
+            told["digest"],
+            portrait,
+        )
+
+    def _read(self, photo: str) -> tuple[dict[str, Any], bytes] | None:
+        """The row of a photo: its plain values, and the bytes of its arrays."""
+        content = self._store.get(os.fsencode(photo))
+        if content is None:
+            return None
+        checksum, told, numbers = [*content.split(b"\n", 2), b"", b""][:3]
+        if checksum != _checksum(told + b"\n" + numbers):
+            raise self._error_type(
+                f"{self._store.label} is damaged (the row of {photo} does not match its checksum): "
+                "begin again from the first photo (--restart, restart=True)"
+            )
+        return json.loads(told), numbers
+
+    def remove(self) -> None:
+        """Delete the results: the run is done."""
+        self._store.clear()
+
     def __enter__(self) -> Checkpoint:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._database.close()
-        self._release()
+        self._store.close()
 
 
-def _row(photo: str, state: FileState, result: EmbeddedPhoto) -> tuple[Any, ...]:
-    """The row of a photo."""
-    columns = (
-        os.fsencode(photo),
-        *state,
-        result.digest,
-        *result.size,
-        result.error and result.error.encode(errors="backslashreplace").decode(),
+def _packed(state: FileState, result: EmbeddedPhoto) -> bytes:
+    """The row of a photo: a checksum, plain values as JSON, and the bytes of its arrays."""
+    arrays = [
         face_numbers(result.faces).tobytes(),
         np.array(result.sharpness, np.float64).tobytes(),
         result.embeddings.tobytes(),
-    )
-    return *columns, _checksum(columns)
+        result.portrait,
+    ]
+    told = {
+        "state": state,
+        "size": result.size,
+        "error": result.error and result.error.encode(errors="backslashreplace").decode(),
+        "digest": result.digest,
+        "lengths": list(map(len, arrays)),
+    }
+    content = json.dumps(told).encode() + b"\n" + b"".join(arrays)
+    return _checksum(content) + b"\n" + content
 
 
-def _checksum(columns: tuple[Any, ...]) -> int:
-    """CRC-32 of a row's values and types."""
-    return zlib.crc32(repr(columns).encode())
+def _checksum(content: bytes) -> bytes:
+    """CRC-32 as eight digits."""
+    return b"%08x" % zlib.crc32(content)
+
+
+def checkpoint_in(
+    path: Path,
+    settings: Mapping[str, Any],
+    error_type: type[FaceEncodeError],
+    *,
+    restart: bool = False,
+) -> Checkpoint:
+    """Open a checkpoint in a file of its own; arguments as for ``StoreFile``.
+
+    ``settings["embedding_size"]`` is the length of an embedding.
+    """
+    store = StoreFile(path, settings, error_type, restart=restart)
+    return Checkpoint(store, int(settings["embedding_size"]), error_type)
 
 
 def _difference(row: tuple[Any, ...] | None, own: Mapping[str, Any]) -> str:
@@ -344,6 +431,7 @@ class Run:
         max_faces: int | None = 1,
         workers: int | None = None,
         batch_size: int | None = None,
+        portraits: bool = False,
     ) -> Iterator[list[tuple[int, EmbeddedPhoto]]]:
         """Embed photos, as ``embed_photos`` does; each list went through the encoder together.
 
@@ -380,6 +468,7 @@ class Run:
                 workers=workers,
                 max_faces=max_faces,
                 digests=True,
+                portraits=portraits,
                 batch_size=batch_size,
             ):
                 rows = [begun.popleft() for _ in batch]

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.detectors.alignment import crop_faces
+from face_encode.detectors.alignment import crop_faces, make_portrait
 from face_encode.detectors.base import Detector, detect_in_all
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import ImageError, InputError
@@ -50,6 +50,7 @@ class PhotoCrops:
         size: Width and height of the photo in pixels, ``(0, 0)`` where it cannot be read.
         error: Why there are no crops, or None.
         digest: SHA-256 of the content, where asked for and readable; else empty.
+        portrait: The largest face as JPEG, see ``make_portrait``, where asked for; else empty.
     """
 
     photo: str
@@ -58,6 +59,7 @@ class PhotoCrops:
     size: tuple[int, int] = (0, 0)
     error: str | None = None
     digest: str = ""
+    portrait: bytes = b""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +74,7 @@ class EmbeddedPhoto:
         size: Width and height of the photo in pixels, ``(0, 0)`` where it cannot be read.
         error: Why there are no embeddings, or None. A photo without a face is such an error.
         digest: SHA-256 of the content, where asked for and readable; else empty.
+        portrait: The largest face as JPEG, where asked for; else empty.
     """
 
     photo: str
@@ -81,6 +84,7 @@ class EmbeddedPhoto:
     size: tuple[int, int] = (0, 0)
     error: str | None = None
     digest: str = ""
+    portrait: bytes = b""
 
     def __post_init__(self) -> None:
         if (self.error is None) != (len(self.embeddings) > 0):
@@ -137,20 +141,26 @@ def find_crops(
         digests: Whether to give the digest of each photo's content too.
     """
     workers, photos = workers_for(workers, photos)
-    return _find(photos, detector, recipe, max_faces, workers, digests)
+    return _find(photos, workers, detector, recipe, max_faces, digests)
 
 
 def _find(
     photos: Iterable[Photo],
+    workers: int,
     detector: Detector,
     recipe: CropRecipe,
     max_faces: int | None,
-    workers: int,
     digests: bool,
+    portraits: bool = False,
 ) -> Iterator[PhotoCrops]:
     """Find the crops of photos, which are taken as they are needed."""
     find = partial(
-        find_in_photos, detector=detector, recipe=recipe, max_faces=max_faces, digests=digests
+        find_in_photos,
+        detector=detector,
+        recipe=recipe,
+        max_faces=max_faces,
+        digests=digests,
+        portraits=portraits,
     )
     if workers == 1:
         # One at a time: the next photo is opened when this one is done.
@@ -172,6 +182,7 @@ def find_in_photos(
     recipe: CropRecipe,
     max_faces: int | None,
     digests: bool = False,
+    portraits: bool = False,
 ) -> list[PhotoCrops]:
     """Read some photos, find the faces and cut them out, in this process; see ``find_crops``.
 
@@ -185,9 +196,9 @@ def find_in_photos(
         read.append((nothing, image))
         pixels += 0 if image is None else image.shape[0] * image.shape[1]
         if pixels >= _PIXELS_AT_ONCE:
-            found += _cut_out(read, detector, recipe, max_faces)
+            found += _cut_out(read, detector, recipe, max_faces, portraits)
             read, pixels = [], 0
-    return found + _cut_out(read, detector, recipe, max_faces)
+    return found + _cut_out(read, detector, recipe, max_faces, portraits)
 
 
 def _read(
@@ -220,6 +231,7 @@ def _cut_out(
     detector: Detector,
     recipe: CropRecipe,
     max_faces: int | None,
+    portraits: bool,
 ) -> list[PhotoCrops]:
     """The crops of photos that have been read; those that could not be stay as they are."""
     detected = iter(detect_in_all(detector, [image for _, image in read if image is not None]))
@@ -232,7 +244,10 @@ def _cut_out(
         crops = crop_faces(image, faces[:max_faces], recipe)
         size = (image.shape[1], image.shape[0])
         error = None if faces else NO_FACE
-        results.append(replace(nothing, faces=faces, crops=crops, size=size, error=error))
+        portrait = make_portrait(image, faces[0]) if portraits and faces else b""
+        results.append(
+            replace(nothing, faces=faces, crops=crops, size=size, error=error, portrait=portrait)
+        )
     return results
 
 
@@ -278,6 +293,7 @@ def embed_batches(
     workers: int,
     max_faces: int | None = 1,
     digests: bool = False,
+    portraits: bool = False,
     batch_size: int | None = None,
 ) -> Iterator[list[EmbeddedPhoto]]:
     """Embed the faces of many photos; each list is what went through the encoder together.
@@ -288,10 +304,12 @@ def embed_batches(
     so that a caller who keeps each list loses one batch at a kill, and no more.
 
     Photos are taken as they are needed. The arguments are those of ``embed_photos``, and
-    ``digests``: whether to give the digest of each photo's content too.
+    ``digests`` and ``portraits``: whether to give the digest of each photo's content, and a
+    portrait of its largest face, too.
     """
     size = BATCH_SIZE if batch_size is None else check_count(batch_size, "batch_size")
-    found = _find(photos, detector, encoder.contract.crop, max_faces, workers, digests)
+    recipe = encoder.contract.crop
+    found = _find(photos, workers, detector, recipe, max_faces, digests, portraits)
     batches = _batched(found, size)
     with closing(batches if workers == 1 else prefetched(batches, _BATCHES_AHEAD)) as ready:
         for batch in ready:
@@ -333,6 +351,15 @@ def encode_together(
         if not np.isfinite(lengths).all() or not (lengths > 0).all():
             part, details, error = part[:0], (), NO_EMBEDDING
         results.append(
-            EmbeddedPhoto(item.photo, item.faces, part, details, item.size, error, item.digest)
+            EmbeddedPhoto(
+                item.photo,
+                item.faces,
+                part,
+                details,
+                item.size,
+                error,
+                item.digest,
+                item.portrait,
+            )
         )
     return results

@@ -16,11 +16,19 @@ from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, GalleryError, ImageError, InputError
 from face_encode.files import as_path
-from face_encode.gallery.base import Gallery, Mark, Replaces, check_name
+from face_encode.gallery.base import (
+    Gallery,
+    Mark,
+    PhotoDetails,
+    Replaces,
+    check_name,
+    one_name_a_person,
+)
+from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.milvus_store import is_milvus
-from face_encode.gallery.mistakes import find_label_problems
+from face_encode.gallery.mistakes import find_label_problems, misplaced_photos
 from face_encode.photos.reading import PhotoInput, content_digest, local_photo, shown_name
-from face_encode.pipeline.checkpoint import CHECKPOINT_SUFFIX, Checkpoint, Run
+from face_encode.pipeline.checkpoint import CHECKPOINT_SUFFIX, Checkpoint, Run, checkpoint_in
 from face_encode.pipeline.embedding import EmbeddedPhoto
 from face_encode.types import EnrolmentReport, LeftOut, Photo
 from face_encode.weights import cache_folder
@@ -50,12 +58,26 @@ def checkpoint_path(gallery: str | os.PathLike[str], folder: str | os.PathLike[s
 
 
 def enrolment_checkpoint(
-    path: Path, detector: Detector, encoder: Encoder, *, restart: bool = False
+    gallery: Gallery,
+    path: Path,
+    detector: Detector,
+    encoder: Encoder,
+    *,
+    keep_crops: bool = False,
+    restart: bool = False,
 ) -> Checkpoint:
-    """Open the checkpoint of an enrolment, or begin one; see ``Checkpoint``.
+    """Open the checkpoint of an enrolment, or begin one.
+
+    Args:
+        gallery: The gallery that is to be filled; a database keeps the checkpoint in itself.
+        path: The checkpoint's own file, for any other gallery.
+        detector: Finds the faces.
+        encoder: Embeds them.
+        keep_crops: As for ``enrol_people``.
+        restart: Whether to discard what interrupted runs have embedded.
 
     Raises:
-        GalleryError: It is another encoder's, engine's or detector's, damaged, in use …
+        GalleryError: The file is another encoder's, engine's or detector's, damaged, in use …
     """
     settings = {
         "run": "enroll",
@@ -64,8 +86,12 @@ def enrolment_checkpoint(
         "embedding_size": encoder.embedding_size,
         "detector": detector.name,
         "engine": encoder.engine,
+        "keep_crops": keep_crops,
     }
-    return Checkpoint(path, settings, GalleryError, restart=restart)
+    if isinstance(gallery, DatabaseGallery):
+        store = gallery.staging(settings, restart=restart)
+        return Checkpoint(store, encoder.embedding_size, GalleryError)
+    return checkpoint_in(path, settings, GalleryError, restart=restart)
 
 
 class _Photos:
@@ -81,6 +107,7 @@ class _Photos:
             held the photo already.
         sharpness: float64 ``(n,)``, see ``mistakes.sharpness``; NaN likewise.
         faces: How many faces are in each photo; 0 where the gallery held it already.
+        details: What a gallery database keeps of each photo.
     """
 
     def __init__(self, names: Sequence[str], labels: Sequence[str], embedding_size: int) -> None:
@@ -91,6 +118,7 @@ class _Photos:
         self.embeddings = np.empty((count, embedding_size), np.float32)
         self.sides, self.sharpness = np.full((2, count), np.nan)
         self.faces = np.zeros(count, np.int64)
+        self.details = [PhotoDetails()] * count
 
     def note(self, row: int, photo: EmbeddedPhoto) -> None:
         """Take the result of a photo: its largest face."""
@@ -101,6 +129,7 @@ class _Photos:
             self.sides[row] = min(box.width, box.height)
             self.sharpness[row] = photo.sharpness[0]
             self.faces[row] = len(photo.faces)
+            self.details[row] = PhotoDetails(self.labels[row], box, None, photo.portrait)
 
     def enrol(
         self,
@@ -109,8 +138,20 @@ class _Photos:
         encoder: Encoder,
         replaces: Replaces,
         mark: Mark,
+        refuse_mistakes: bool = False,
     ) -> EnrolmentReport:
         """Make a gallery hold the photos that are usable, in one step."""
+        calibration, count = gallery.calibration, len(self.names)
+        threshold = (
+            encoder.contract.threshold if calibration is None else calibration.threshold(count)
+        )
+        usable = np.flatnonzero([reason is None for reason in self.reasons]).tolist()
+        if refuse_mistakes:
+            embeddings = self.embeddings[usable]
+            named = [self.names[row] for row in usable]
+            misplaced = misplaced_photos(named, embeddings, gallery, threshold)
+            for place, (other, similarity) in misplaced.items():
+                self.reasons[usable[place]] = f"looks like {other} (similarity {similarity:.2f})"
         columns = list(zip(self.names, self.labels, self.reasons, strict=True))
         left_out = [
             LeftOut(label, name, reason) for name, label, reason in columns if reason is not None
@@ -133,6 +174,7 @@ class _Photos:
             face_sides=self.sides[usable],
             sharpnesses=self.sharpness[usable],
             crop_side=min(encoder.contract.crop.height, encoder.contract.crop.width),
+            threshold=threshold,
             compare=compare,
         )
         # Likely mistakes first: they are what a reader must not miss.
@@ -147,7 +189,13 @@ class _Photos:
             for row in np.flatnonzero(faces > 1)
         ]
         gallery.replace(
-            names, embeddings, digests, replaces, detector_name=detector.name, mark=mark
+            names,
+            embeddings,
+            digests,
+            replaces,
+            detector_name=detector.name,
+            mark=mark,
+            details=[self.details[row] for row in usable],
         )
         return EnrolmentReport(
             enrolled=len(usable),
@@ -169,6 +217,8 @@ def enrol_people(
     workers: int | None = None,
     batch_size: int | None = None,
     checkpoint: Checkpoint | None = None,
+    keep_crops: bool = False,
+    refuse_mistakes: bool = False,
 ) -> EnrolmentReport:
     """Make a gallery hold these people, by the largest face of each photo.
 
@@ -189,6 +239,10 @@ def enrol_people(
         checkpoint: From ``enrolment_checkpoint``: takes what is embedded, batch by batch, and has
             what an interrupted run had embedded of the photos that are files. The caller removes
             it once the gallery is safe.
+        keep_crops: Whether a gallery database keeps a crop of each photo, good enough to be
+            embedded by another encoder later.
+        refuse_mistakes: Whether to leave out photos that look like somebody else; see
+            ``misplaced_photos``.
 
     Returns:
         What became of each photo.
@@ -196,13 +250,16 @@ def enrol_people(
     Raises:
         DatasetError: Not one photo could be enrolled.
     """
-    # Others may add to a shared gallery meanwhile; what they add is not replaced.
-    mark = None if replaces == "nothing" else gallery.mark(None if replaces == "all" else people)
+    enrolled_as, alike = one_name_a_person(people, gallery)
+    mark = None
+    if gallery.is_shared and replaces != "nothing":
+        # Others may add to the gallery meanwhile; what they add is not replaced.
+        mark = gallery.mark(None if replaces == "all" else set(enrolled_as.values()))
     photos = [photo for of_one in people.values() for photo in of_one]
     shown = [shown_name(photo) for photo in photos]
     numbered = (number for of_one in people.values() for number in range(len(of_one)))
     rows = _Photos(
-        [name for name, of_one in people.items() for _ in of_one],
+        [enrolled_as[name] for name, of_one in people.items() for _ in of_one],
         [
             f"photo {number}" if name is None else name
             for name, number in zip(shown, numbered, strict=True)
@@ -219,20 +276,24 @@ def enrol_people(
             rows.note(row, checkpoint.result(paths[row]))
     together = _ASKED_TOGETHER if all(paths) else 1
     todo = _unknown_photos(run.waiting, together, photos, rows, gallery, detector)
-    for batch in run.batches(todo, detector, encoder, workers=workers, batch_size=batch_size):
-        run.keep(batch)
+    for batch in run.batches(
+        todo, detector, encoder, workers=workers, batch_size=batch_size, portraits=keep_crops
+    ):
+        if checkpoint is not None:
+            run.keep(batch)
         for row, result in batch:
             rows.note(row, result)
     try:
-        report = rows.enrol(gallery, detector, encoder, replaces, mark)
+        report = rows.enrol(gallery, detector, encoder, replaces, mark, refuse_mistakes)
     except DatasetError:
         # Nothing usable: a checkpoint would only repeat the failure.
         if checkpoint is not None:
             checkpoint.remove()
         raise
     empty = [f"{name}: no photo in the folder" for name, of_one in people.items() if not of_one]
-    counts = {name: report.per_person.get(name, 0) for name in people}
-    return replace(report, per_person=counts, notes=(*report.notes, *empty), resumed=len(run.done))
+    counts = {name: report.per_person.get(name, 0) for name in enrolled_as.values()}
+    notes = (*alike, *report.notes, *empty)
+    return replace(report, per_person=counts, notes=notes, resumed=len(run.done))
 
 
 def _unknown_photos(
@@ -283,14 +344,20 @@ def enrol_embedded(
     gallery: Gallery,
     detector: Detector,
     encoder: Encoder,
+    *,
+    refuse_mistakes: bool = False,
 ) -> EnrolmentReport:
     """Enrol further photos of a person, which were embedded already, in one step.
+
+    ``refuse_mistakes`` is as for ``enrol_people``.
 
     Raises:
         DatasetError: Not one photo could be enrolled.
     """
     labels = [photo.photo for photo in photos]
-    rows = _Photos([name] * len(photos), labels, encoder.embedding_size)
+    enrolled_as, alike = one_name_a_person([name], gallery)
+    rows = _Photos([enrolled_as[name]] * len(photos), labels, encoder.embedding_size)
     for row, photo in enumerate(photos):
         rows.note(row, photo)
-    return rows.enrol(gallery, detector, encoder, "nothing", None)
+    report = rows.enrol(gallery, detector, encoder, "nothing", None, refuse_mistakes)
+    return replace(report, notes=(*alike, *report.notes))

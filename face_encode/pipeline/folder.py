@@ -20,7 +20,7 @@ from face_encode.errors import EmbeddingFileError
 from face_encode.files import as_path, check_writable
 from face_encode.gallery.quantization import Quantizer
 from face_encode.photos.folders import no_photo_below, photos_below
-from face_encode.pipeline.checkpoint import CHECKPOINT_SUFFIX, Checkpoint, Run
+from face_encode.pipeline.checkpoint import CHECKPOINT_SUFFIX, Run, checkpoint_in
 from face_encode.pipeline.embedding import EmbeddedPhoto, without_embeddings
 from face_encode.pipeline.embedding_file import check_embeddings_path, write_embeddings
 from face_encode.pipeline.embedding_table import EmbeddingSettings
@@ -105,7 +105,7 @@ def embed_folder(
     run_settings = {"run": "embed", "engine": encoder.engine, **asdict(settings)}
     left_out = [*unlisted, *unnamed]
     face_count = 0
-    with Checkpoint(path, run_settings, EmbeddingFileError, restart=restart) as checkpoint:
+    with checkpoint_in(path, run_settings, EmbeddingFileError, restart=restart) as checkpoint:
         run = Run(photos, checkpoint, "Embedding", top=top, progress=progress)
         for batch in run.batches(
             ((row, top / photos[row]) for row in run.waiting),

@@ -12,9 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 
+from face_encode.gallery.encryption import Cipher
 from face_encode.model import Face_Encode_Model
 from face_encode.server.audit import AuditLog
-from face_encode.server.encryption import Cipher
 from face_encode.server.limits import RequestLimits
 from face_encode.server.metrics import Metrics, RequestMeter
 from face_encode.server.people import CropFolder, GalleryFile, PeopleStore

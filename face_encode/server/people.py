@@ -25,6 +25,7 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.errors import FaceEncodeError, GalleryError
 from face_encode.files import check_writable, open_regular, reason_of, replacing
 from face_encode.gallery.base import Gallery
+from face_encode.gallery.encryption import Cipher, decrypted
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.npz import check_file_name, write_content
 from face_encode.gallery.opening import read_gallery
@@ -32,7 +33,6 @@ from face_encode.model import Face_Encode_Model
 from face_encode.pipeline.embedding import EmbeddedPhoto
 from face_encode.pipeline.enrolment import enrol_embedded
 from face_encode.server.audit import Action, AuditLog, Author
-from face_encode.server.encryption import Cipher, decrypted
 from face_encode.server.problems import Problem
 from face_encode.types import EnrolmentReport, ImageArray
 

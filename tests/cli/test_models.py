@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 import pytest
 
 from face_encode import cli
-from face_encode.encoders.registry import load_encoder
+from face_encode.encoders.contract import EncoderContract
+from face_encode.encoders.registry import KNOWN_ENCODERS, ConvertedEncoder, load_encoder
+from face_encode.types import CropRecipe
+from face_encode.weights import KNOWN_WEIGHTS, KnownWeights
+from tests.loopback import Served, serving
 
 pytest.importorskip("tf2onnx")
 pytest.importorskip("onnxruntime")
@@ -35,6 +40,51 @@ def test_an_encoder_is_written_with_its_note(
     assert note["encoder"]["fingerprint"] == told["fingerprint"]
     assert cli.main(["export", str(model_file), "-o", str(output)]) == 0
     assert "within" in capsys.readouterr().out
+
+
+@pytest.fixture
+def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Served]]:
+    """An encoder "far", and weights "near" that may not be used for everything, on two servers."""
+
+    def build(content: bytes) -> keras.Model:
+        inputs = keras.Input((12, 12, 3))
+        return keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(inputs)))
+
+    monkeypatch.setenv("FACE_ENCODE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("FACE_ENCODE_ACCEPT_LICENCE", raising=False)
+    with serving(Served(b"one")) as far, serving(Served(b"other")) as near:
+        for name, served, free in (("far", far, True), ("near", near, False)):
+            known = KnownWeights(None, f"{name}.bin", None, "of tests", "tests", served.url, free)
+            monkeypatch.setitem(KNOWN_WEIGHTS, name, known)
+        contract = EncoderContract("far", CropRecipe("box", 12, 12), 0.5)
+        monkeypatch.setitem(KNOWN_ENCODERS, "far", ConvertedEncoder(contract, build, "far"))
+        yield [far, near]
+
+
+def test_weights_are_fetched_ahead(
+    servers: list[Served], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["models", "get", "far", "near", "--accept-licence", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["cache"] == str(tmp_path / "cache")
+    paths = [tmp_path / "cache" / name for name in ("far.bin", "near.bin")]
+    assert [row["path"] for row in told["weights"]] == [str(path) for path in paths]
+    assert [path.read_bytes() for path in paths] == [b"one", b"other"]
+    # Converted, too: the encoder opens without its original, and without the servers.
+    paths[0].unlink()
+    assert load_encoder("far").embedding_size == 4
+    assert [len(server.asked) for server in servers] == [1, 1]
+
+
+def test_a_licence_that_does_not_allow_every_use_is_asked_for(
+    servers: list[Served], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["models", "get", "near"]) == 1
+    assert "models get near --accept-licence" in capsys.readouterr().err
+    assert cli.main(["models", "get", "near", "--accept-licence"]) == 0
+    assert "FACE_ENCODE_CACHE" in capsys.readouterr().out
+    assert [len(server.asked) for server in servers] == [0, 1]
 
 
 def test_a_wrong_ending_is_told_before_the_model_is_opened(

@@ -2,11 +2,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import dlib
 import numpy as np
 import pytest
 
-from face_encode.detectors.alignment import crop_faces, crop_whole, find_landmarks
+from face_encode.detectors.alignment import (
+    ARCFACE_POINTS,
+    crop_faces,
+    crop_whole,
+    find_landmarks,
+    similarity_transform,
+)
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.photos.reading import read_image
 from face_encode.types import Box, CropRecipe, Face
@@ -43,6 +50,38 @@ def test_the_margin_grows_a_box_as_far_as_the_photo_reaches() -> None:
     # A quarter of 8 and of 4 on every side: columns 0..11 (cut from -1), rows 2..7.
     crop = crop_faces(image, [Face(Box(1, 3, 8, 4), 1.0)], CropRecipe("box", 6, 11, margin=0.25))
     np.testing.assert_array_equal(crop[0], image[2:8, 0:11])
+
+
+@pytest.mark.parametrize("angle", [0, 20])
+@pytest.mark.parametrize("size", [2.5, 4, 9])
+def test_a_large_face_is_averaged_not_sampled(size: float, angle: int) -> None:
+    random = np.random.default_rng(1)
+    coarse = random.integers(60, 196, (24, 24, 3)).astype(np.float32)
+    smooth = cv2.resize(coarse, (1400, 1400), interpolation=cv2.INTER_CUBIC)
+    noisy = np.clip(smooth + 40 * random.standard_normal(smooth.shape), 0, 255).astype(np.uint8)
+    turn = size * np.exp(1j * np.radians(angle))
+    places = (ARCFACE_POINTS - 56) @ (1, 1j) * turn + 700 + 700j
+    points = np.column_stack([places.real, places.imag]).astype(np.float32)
+    face = Face(Box(600, 600, 200, 200), 1.0, points=points)
+    (crop,) = crop_faces(noisy, [face], CropRecipe("arcface", 112, 112))
+    # The same frame ten times as fine, every area averaged.
+    transform = similarity_transform(points, 10 * ARCFACE_POINTS + 4.5)
+    fine = cv2.warpAffine(noisy, transform, (1120, 1120))
+    expected = cv2.resize(fine, (112, 112), interpolation=cv2.INTER_AREA).astype(int)
+    sampled = cv2.warpAffine(noisy, similarity_transform(points, ARCFACE_POINTS), (112, 112))
+    error, without = (((each - expected) ** 2).mean() for each in (crop, sampled))
+    assert error < without / 4
+
+
+def test_a_face_beyond_the_photo_is_cut_out_black() -> None:
+    image = np.full((800, 800, 3), 200, np.uint8)
+    points = (ARCFACE_POINTS * 6 + 400).astype(np.float32)
+    face = Face(Box(700, 700, 100, 100), 1.0, points=points)
+    (crop,) = crop_faces(image, [face], CropRecipe("arcface", 112, 112))
+    assert (crop[:60, :60] == 200).all()
+    assert (crop[70:] == 0).all()
+    away = Face(Box(700, 700, 100, 100), 1.0, points=points + 2000)
+    assert not crop_faces(image, [away], CropRecipe("arcface", 112, 112)).any()
 
 
 def test_no_face_gives_no_crop() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from face_encode.gallery import npz
 from face_encode.gallery.base import EncoderIdentity, Gallery
+from face_encode.gallery.encryption import KEY_VARIABLE
 from face_encode.gallery.opening import open_gallery
 from tests.gallery.stores import Store
 
@@ -48,6 +49,9 @@ def is_mapped(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         "memory",
         "npz",
         "int8",
+        "database",
+        "database int8",
+        pytest.param("encrypted database", marks=pytest.mark.slow),
         "milvus lite",
         pytest.param("milvus server", marks=pytest.mark.slow),
     ]
@@ -63,13 +67,26 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         path = tmp_path / "people.npz"
         yield Store(lambda encoder: open_gallery(path, encoder=encoder, int8=small), int8=small)
         return
+    opened: list[Gallery] = []
+    if "database" in kind:
+        if "encrypted" in kind:
+            request.getfixturevalue("monkeypatch").setenv(KEY_VARIABLE, "ab" * 32)
+        small = "int8" in kind
+
+        def open_database(encoder: EncoderIdentity) -> Gallery:
+            opened.append(open_gallery(tmp_path / "people.sqlite", encoder=encoder, int8=small))
+            return opened[-1]
+
+        yield Store(open_database, int8=small, keeps_digests="encrypted" not in kind)
+        for gallery in opened:
+            gallery.close()
+        return
     pytest.importorskip("pymilvus")
     pytest.importorskip("milvus_lite")
     if kind == "milvus lite":
         uri = str(tmp_path / "people.db")
     else:
         uri = f"{request.getfixturevalue('milvus_server')}#t{uuid.uuid4().hex}"
-    opened: list[Gallery] = []
 
     def open_one(encoder: EncoderIdentity) -> Gallery:
         opened.append(open_gallery(uri, encoder=encoder))

@@ -20,12 +20,14 @@ class Store:
         int8: Whether it rounds, and keeps directions only.
         is_kept: Whether opening it once more finds what it held.
         holds_once: Whether the same photo of the same person is held once.
+        keeps_digests: Whether the digests of photos can be read again, not only looked up.
     """
 
     open: Callable[[EncoderIdentity], Gallery]
     int8: bool = False
     is_kept: bool = True
     holds_once: bool = False
+    keeps_digests: bool = True
 
     def filled(self) -> Gallery:
         gallery = self.open(Identity())
@@ -44,6 +46,10 @@ class Store:
         if self.int8:
             expected /= np.linalg.norm(expected, axis=1, keepdims=True)
         np.testing.assert_allclose(held, expected, atol=self.tolerance if self.int8 else 0)
+
+    def asked(self, *digests: str) -> set[str] | None:
+        """These digests; None, for all, where they can be read again."""
+        return None if self.keeps_digests else set(digests)
 
     @property
     def tolerance(self) -> float:

@@ -143,7 +143,7 @@ def test_renaming_a_person(store: Store) -> None:
     assert gallery.rename("Ada", "Ada Lovelace, Countess") == 3
     for _ in range(2):
         assert gallery.people() == {"Ada Lovelace, Countess": 3, "Bo": 1}
-        assert sorted(gallery.known_photos("")) == ["a", "b", "c"]
+        assert sorted(gallery.known_photos("", store.asked("a", "b", "c"))) == ["a", "b", "c"]
         gallery = store.again(gallery)
     with pytest.raises(GalleryError, match="'Bo' is enrolled already"):
         gallery.rename("Ada Lovelace, Countess", "Bo")
@@ -171,7 +171,7 @@ def test_replacing_some_leaves_the_others_as_they_are(store: Store) -> None:
     store.assert_holds(gallery, (0, 2), (5, 5))
     gallery.replace(["Ada"], vectors((6, 5)), ["e"], "nothing")
     assert gallery.people() == {"Bo": 1, "Ada": 2}
-    assert sorted(gallery.known_photos("")) == ["b", "d", "e"]
+    assert sorted(gallery.known_photos("", store.asked("b", "d", "e", "a"))) == ["b", "d", "e"]
 
 
 def test_known_photos_are_those_of_the_detector(store: Store) -> None:
@@ -179,17 +179,17 @@ def test_known_photos_are_those_of_the_detector(store: Store) -> None:
     gallery.replace(["Ada", "Bo"], vectors((1, 0), (0, 1)), ["a", ""], detector_name="eyes")
     gallery = store.again(gallery)
     assert gallery.detector_name == "eyes"
-    known = gallery.known_photos("eyes")
+    known = gallery.known_photos("eyes", store.asked("a"))
     assert list(known) == ["a"]
     np.testing.assert_allclose(known["a"], [1, 0], atol=store.tolerance)
     assert "a" in gallery.known_photos("eyes", {"a", "x"})
-    assert gallery.known_photos("nose") == {}
+    assert gallery.known_photos("nose", store.asked("a")) == {}
     gallery.replace(["Ada"], vectors((1, 1)), ["b"], "nothing", detector_name="eyes")
-    assert sorted(gallery.known_photos("eyes")) == ["a", "b"]
+    assert sorted(gallery.known_photos("eyes", store.asked("a", "b"))) == ["a", "b"]
     gallery.replace(["Cy"], vectors((1, 1)), ["c"], "nothing", detector_name="nose")
     # Of several detectors none can be named for all.
     assert gallery.detector_name == ""
-    assert "c" not in gallery.known_photos("eyes")
+    assert "c" not in gallery.known_photos("eyes", store.asked("c"))
 
 
 NAMES = [
@@ -210,10 +210,14 @@ def test_any_name_is_a_name(store: Store) -> None:
     around = np.linspace(1, 2, len(NAMES))
     gallery.add(NAMES, np.stack([-np.cos(around), -np.sin(around)], axis=1), NAMES)
     gallery = store.again(gallery)
-    assert gallery.people() == {"Ada": 2, "Bo": 1, **dict.fromkeys(NAMES, 1)}
-    for name, match in zip(NAMES, gallery.search(gallery.embeddings[3:]), strict=True):
+    # A database shows names without spaces around them, and finds them with any.
+    shown = [gallery.find_name(name) or "" for name in NAMES]
+    assert [name.strip() for name in shown] == [name.strip() for name in NAMES]
+    assert gallery.people() == {"Ada": 2, "Bo": 1, **dict.fromkeys(shown, 1)}
+    for name, match in zip(shown, gallery.search(gallery.embeddings[3:]), strict=True):
         assert match[0].name == name
-        assert name in gallery.known_photos("", {name})
+        digest = NAMES[shown.index(name)]
+        assert digest in gallery.known_photos("", {digest})
         assert gallery.rename(name, name + "!") == 1
         assert gallery.rename(name + "!", name) == 1
         assert gallery.remove(name) == 1
@@ -265,9 +269,9 @@ def test_its_rows_make_a_gallery_that_changes_apart(store: Store) -> None:
     assert gallery.people() == {"Ada": 2, "Bo": 1}
     gallery.remove("Bo")
     assert copied.people() == {"Bo": 1}
-    assert copied.digests.tolist() == ["b"]
+    assert copied.digests.tolist() == (["b"] if store.keeps_digests else [""])
     assert rows.names.tolist() == ["Ada", "Bo", "Ada"]
-    assert rows.digests.tolist() == ["a", "b", "c"]
+    assert rows.digests.tolist() == (["a", "b", "c"] if store.keeps_digests else [""] * 3)
     assert (rows.detector_name, rows.metric, rows.calibration) == ("", "cosine", None)
     assert rows.embeddings.dtype == np.float32 and rows.embeddings.shape == (3, 2)
     assert len(store.again(gallery).rows().names) == 2

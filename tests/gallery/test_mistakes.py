@@ -8,6 +8,7 @@ import pytest
 
 from face_encode.errors import InputError
 from face_encode.gallery import mistakes
+from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.mistakes import (
     LabelledPhotos,
     LabelProblem,
@@ -15,9 +16,13 @@ from face_encode.gallery.mistakes import (
     find_label_problems,
     is_blurred,
     label_photos,
+    misplaced_photos,
     sharpness,
 )
 from face_encode.types import ImageArray
+from tests.gallery.common import Identity
+
+SIXTY_FOUR = Identity(embedding_size=64)
 
 
 def invented_folder(people: int = 40, each: int = 5) -> tuple[list[str], list[str], Any]:
@@ -137,6 +142,49 @@ def test_ten_photos_at_random_in_wrong_folders_of_five_hundred() -> None:
     right = {each.photos[0] for each in named} & {photos[row] for row in wrong}
     assert len(right) >= 9
     assert len(named) - len(right) <= 5
+
+
+def test_with_one_photo_each_two_names_of_one_person_are_noted() -> None:
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(30, 64)).astype(np.float32)
+    embeddings[17] = embeddings[4] + 0.1 * rng.normal(size=64)
+    names = [f"person {number:02}" for number in range(30)]
+    photos = [f"{name}/1.jpg" for name in names]
+    assert find_label_problems(photos, names, embeddings) == ()
+    (problem,) = find_label_problems(photos, names, embeddings, threshold=0.8)
+    assert (problem.kind, problem.people) == ("one person twice", ("person 04", "person 17"))
+    assert problem.photos == ("person 04/1.jpg", "person 17/1.jpg")
+    # Two people are enough.
+    assert find_label_problems(photos[:2], names[:2], embeddings[[4, 17]], threshold=0.8) != ()
+    assert find_label_problems(photos[:1], names[:1], embeddings[:1], threshold=0.8) == ()
+
+
+def test_a_pair_that_another_problem_names_is_not_noted_twice() -> None:
+    photos, names, embeddings = invented_folder(10, 5)
+    wrong = names.index(names[-1])
+    names[0] = names[wrong]
+    found = find_label_problems(photos, names, embeddings, threshold=0.9)
+    assert [each.kind for each in found if photos[0] in each.photos] == ["mislabelled"]
+    assert of_kind(found, "one person twice") == []
+
+
+def test_photos_that_look_like_somebody_else() -> None:
+    people = np.eye(4, 64, dtype=np.float32)
+    around = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32) / 100
+    gallery = MemoryGallery(SIXTY_FOUR)
+    gallery.add(["Ada", "Bo"], people[:2])
+    # Of three new photos of Bo one is Ada's; the only photo of Cy is Bo's; Di is new.
+    embeddings = np.stack(
+        [people[1] + around[0], people[0] + around[1], people[1], people[1] + around[2], people[3]]
+    )
+    names = ["Bo", "Bo", "Bo", "Cy", "Di"]
+    found = misplaced_photos(names, embeddings, gallery, 0.8)
+    assert {row: name for row, (name, _) in found.items()} == {1: "Ada", 3: "Bo"}
+    assert found[1][1] == pytest.approx(float(embeddings[1, 0] / np.linalg.norm(embeddings[1])))
+    # Without a gallery the first of two people with one photo each stays.
+    nobody = MemoryGallery(SIXTY_FOUR)
+    assert misplaced_photos(["A", "B"], people[[2, 2]], nobody, 0.8) == {1: ("A", 1.0)}
+    assert misplaced_photos(["A", "A"], people[[2, 3]], nobody, 0.8) == {}
 
 
 def test_nonsense_is_refused() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from face_encode.errors import GalleryError
 from face_encode.files import state_of
-from face_encode.pipeline.checkpoint import Checkpoint, Run
+from face_encode.pipeline.checkpoint import Checkpoint, Run, StoreFile, checkpoint_in
 from face_encode.pipeline.embedding import NO_FACE, EmbeddedPhoto
 from face_encode.types import Box, Face
 
@@ -24,7 +24,7 @@ SETTINGS: dict[str, Any] = {"run": "test", "fingerprint": "abc", "embedding_size
 
 def opened(folder: Path, restart: bool = False, **settings: Any) -> Checkpoint:
     path = folder / "photos.unfinished"
-    return Checkpoint(path, {**SETTINGS, **settings}, GalleryError, restart=restart)
+    return checkpoint_in(path, {**SETTINGS, **settings}, GalleryError, restart=restart)
 
 
 def photo_files(folder: Path, count: int) -> list[str]:
@@ -43,6 +43,7 @@ def embedded(photo: str, faces: int, kept: int) -> EmbeddedPhoto:
         (640, 480),
         None if faces else NO_FACE,
         "d" * 64,
+        b"\xff\xd8\n" * faces,
     )
 
 
@@ -72,6 +73,7 @@ def test_results_come_back_as_they_were_kept(tmp_path: Path) -> None:
             ]
             assert (result.size, result.error) == (former.size, former.error)
             assert (result.sharpness, result.digest) == (former.sharpness, former.digest)
+            assert result.portrait == former.portrait
             np.testing.assert_array_equal(result.embeddings, former.embeddings)
         checkpoint.remove()
     assert list(folder.iterdir()) == []
@@ -203,8 +205,10 @@ def test_a_full_disk_is_told_and_costs_no_batch_before_it(tmp_path: Path) -> Non
     photos = photo_files(tmp_path, 3)
     with opened(tmp_path) as checkpoint:
         keep(checkpoint, tmp_path, embedded("0.png", 1, 1))
-        pages = checkpoint._database.execute("PRAGMA page_count").fetchone()[0]
-        checkpoint._database.execute(f"PRAGMA max_page_count = {pages}")
+        assert isinstance(checkpoint._store, StoreFile)
+        database = checkpoint._store._database
+        pages = database.execute("PRAGMA page_count").fetchone()[0]
+        database.execute(f"PRAGMA max_page_count = {pages}")
         large = replace(embedded("2.png", 1, 1), digest="d" * 100_000)
         with pytest.raises(GalleryError, match=r"cannot write .*photos\.unfinished.*full"):
             keep(checkpoint, tmp_path, embedded("1.png", 1, 1), large)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from face_encode.errors import DatasetError, GalleryError
 from face_encode.gallery.base import Gallery
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.npz import write_content
+from face_encode.gallery.opening import open_gallery
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.folders import people_in
 from face_encode.pipeline import enrolment
@@ -47,11 +49,12 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def enrol_many(many: Path, path: Path | None, tiny: Encoder, **options: Any) -> MemoryGallery:
     """A gallery of these people, enrolled as the command does it."""
-    gallery = MemoryGallery(tiny)
+    is_database = path is not None and path.suffix == ".sqlite"
+    gallery = open_gallery(path if is_database else None, encoder=tiny)
     if path is None:
         enrol_people(people_in(many), gallery, Halves(), tiny, progress=False, **options)
-        return gallery
-    with enrolment_checkpoint(path, Halves(), tiny) as checkpoint:
+        return MemoryGallery.from_rows(gallery.rows(), tiny)
+    with closing(gallery), enrolment_checkpoint(gallery, path, Halves(), tiny) as checkpoint:
         report = enrol_people(
             people_in(many),
             gallery,
@@ -62,13 +65,14 @@ def enrol_many(many: Path, path: Path | None, tiny: Encoder, **options: Any) -> 
             **options,
         )
         checkpoint.remove()
+        gathered = MemoryGallery.from_rows(gallery.rows(), tiny)
     assert report.enrolled == 130
     assert {row.reason for row in report.left_out} == {
         "no face found",
         "not a photo in a known format",
     }
     assert sum("2 faces" in note for note in report.notes) == 15
-    return gallery
+    return gathered
 
 
 def same_galleries(one: Gallery, other: Gallery) -> bool:
@@ -84,18 +88,20 @@ def uninterrupted(many: Path, tiny: Encoder) -> MemoryGallery:
     return enrol_many(many, None, tiny)
 
 
+@pytest.mark.parametrize("name", ["people.npz.unfinished", "people.sqlite"])
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_interrupted_it_goes_on_and_ends_with_the_same_gallery(
     after: int,
     workers: int,
+    name: str,
     many: Path,
     tiny: Encoder,
     uninterrupted: MemoryGallery,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    path = tmp_path / "people.npz.unfinished"
+    path = tmp_path / name
     encoded: list[int] = []
     encode = tiny.encode
     keep = Checkpoint.keep
@@ -117,7 +123,7 @@ def test_interrupted_it_goes_on_and_ends_with_the_same_gallery(
         enrol_many(many, path, tiny, workers=workers)
     assert path.is_file()
     gallery = enrol_many(many, path, tiny, workers=workers)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == ([path] if path.suffix == ".sqlite" else [])
     assert same_galleries(gallery, uninterrupted)
     # One batch was encoded and is not in the checkpoint.
     assert sum(encoded) == 130 + 32
@@ -213,12 +219,12 @@ def test_an_interrupted_enrolment_on_another_engine_is_refused(
     pytest.importorskip("tf2onnx")
     path = tmp_path / "people.npz.unfinished"
     on_keras, on_onnx = (load_encoder(tiny_file, engine=name) for name in ("tensorflow", "onnx"))
-    with enrolment_checkpoint(path, Halves(), on_keras):
+    with enrolment_checkpoint(MemoryGallery(on_keras), path, Halves(), on_keras):
         pass
     with pytest.raises(
         GalleryError, match=r"--encoder-engine tensorflow.*Received: the engine onn"
     ):
-        enrolment_checkpoint(path, Halves(), on_onnx)
+        enrolment_checkpoint(MemoryGallery(on_onnx), path, Halves(), on_onnx)
 
 
 def test_a_checkpoint_lies_beside_the_gallery_or_in_the_cache(cache_folder: Path) -> None:

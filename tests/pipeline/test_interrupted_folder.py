@@ -17,7 +17,7 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.registry import load_encoder
 from face_encode.errors import EmbeddingFileError
 from face_encode.pipeline import folder as module
-from face_encode.pipeline.checkpoint import Checkpoint
+from face_encode.pipeline.checkpoint import Checkpoint, StoreFile
 from face_encode.pipeline.embedding_file import read_embeddings
 from face_encode.types import ImageArray
 from tests.conftest import REPOSITORY
@@ -189,7 +189,8 @@ def test_a_former_file_stays_until_the_new_one_is_done(
     real = Checkpoint.keep
 
     def full(checkpoint: Checkpoint, results: Any) -> None:
-        checkpoint._database.execute("PRAGMA max_page_count = 4")
+        assert isinstance(checkpoint._store, StoreFile)
+        checkpoint._store._database.execute("PRAGMA max_page_count = 4")
         real(checkpoint, results)
 
     with monkeypatch.context() as patch, pytest.raises(EmbeddingFileError, match="disk is full"):

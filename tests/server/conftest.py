@@ -15,10 +15,10 @@ pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
 
 from face_encode.encoders.encoder import Encoder
+from face_encode.gallery.encryption import Cipher
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.model import Face_Encode_Model
 from face_encode.server.application import make_application
-from face_encode.server.encryption import Cipher
 from face_encode.server.security import Tokens
 from face_encode.server.settings import Limits, ServerSettings
 

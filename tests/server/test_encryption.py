@@ -13,8 +13,8 @@ from cryptography.fernet import Fernet
 
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import GalleryError, InputError
+from face_encode.gallery.encryption import Cipher, cipher_from_environment, is_encrypted
 from face_encode.gallery.opening import load_gallery
-from face_encode.server.encryption import Cipher, cipher_from_environment, is_encrypted
 from face_encode.server.people import GalleryFile
 from tests.conftest import EXAMPLES
 from tests.server.conftest import Serve

@@ -15,11 +15,11 @@ from PIL import Image
 
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import GalleryError
+from face_encode.gallery.encryption import Cipher, is_encrypted
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.opening import load_gallery
 from face_encode.model import Face_Encode_Model
 from face_encode.server.audit import AuditLog, Author
-from face_encode.server.encryption import Cipher, is_encrypted
 from face_encode.server.people import CropFolder, GalleryFile, PeopleStore, Remove, Rename
 from face_encode.types import ImageArray
 

@@ -1,0 +1,212 @@
+"""The audit of a gallery database: a row for each change, in the transaction of the change."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from face_encode.errors import GalleryError
+from face_encode.gallery.database_file import DatabaseFile, now
+
+Action: TypeAlias = Literal[
+    "enrol", "remove", "rename", "merge", "move", "note", "undo", "forget", "reembed"
+]
+
+FORGOTTEN = "(forgotten)"
+"""What the audit says instead of the names of somebody who was forgotten."""
+
+_SELECT = "SELECT id, time, author, address, action, details FROM change"
+
+
+@dataclass(frozen=True)
+class Author:
+    """Who asks for a change.
+
+    Attributes:
+        name: The program, or the name of a client's token.
+        address: The address of the request, empty where there is none.
+    """
+
+    name: str
+    address: str = ""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of the gallery, as its audit tells it.
+
+    Replaying all changes in their order gives the photos of each person.
+
+    Attributes:
+        id: Its number.
+        time: In UTC, ISO 8601.
+        author: Who asked for it.
+        action: What was asked for.
+        removed: Name -> numbers of photos that are no longer that person's.
+        added: Name -> numbers of photos that are that person's now.
+        renamed: The former and the new name, or None.
+        undoes: The change that this one undid, or None.
+    """
+
+    id: int
+    time: str
+    author: Author
+    action: Action
+    removed: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    added: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    renamed: tuple[str, str] | None = None
+    undoes: int | None = None
+
+
+def replayed(changes: Iterable[Change]) -> dict[str, set[int]]:
+    """The photos of each person after some changes, all from the first one on."""
+    people: dict[str, set[int]] = {}
+    for change in changes:
+        for name, photos in change.removed.items():
+            people[name] -= set(photos)
+        for name, photos in change.added.items():
+            people.setdefault(name, set()).update(photos)
+        if change.renamed is not None:
+            former, name = change.renamed
+            people[name] = people.get(name, set()) | people.pop(former)
+    return {name: photos for name, photos in people.items() if photos}
+
+
+class Audit:
+    """The table ``change``, seen through one connection."""
+
+    def __init__(self, file: DatabaseFile, connection: sqlite3.Connection) -> None:
+        self._file, self._connection = file, connection
+
+    def record(
+        self,
+        author: Author,
+        action: Action,
+        removed: Mapping[str, Sequence[int]] | None = None,
+        added: Mapping[str, Sequence[int]] | None = None,
+        *,
+        renamed: tuple[str, str] | None = None,
+        undoes: int | None = None,
+    ) -> int:
+        """Write a change, and return its number; arguments as for ``Change``."""
+        told: dict[str, Any] = {
+            key: {name: _ranges(photos) for name, photos in people.items()}
+            for key, people in (("removed", removed), ("added", added))
+            if people
+        }
+        told |= {"renamed": renamed} if renamed else {}
+        told |= {"undoes": undoes} if undoes else {}
+        number = self._connection.execute(
+            "INSERT INTO change (time, author, address, action, details) VALUES (?, ?, ?, ?, ?)",
+            [now(), author.name, author.address, action, self._sealed(told)],
+        ).lastrowid
+        assert number is not None
+        return number
+
+    def changes(self, since: int = 0, count: int | None = None) -> list[Change]:
+        """Changes after the one of number ``since``, the first first.
+
+        Args:
+            since: A change's number, or 0.
+            count: At most this many; None for all, a negative one for the last ones.
+        """
+        order = "DESC" if count is not None and count < 0 else "ASC"
+        found = self._connection.execute(
+            f"{_SELECT} WHERE id > ? ORDER BY id {order} LIMIT ?",
+            [since, -1 if count is None else abs(count)],
+        ).fetchall()
+        return list(map(self._change, found if order == "ASC" else found[::-1]))
+
+    def to_undo(self, number: int | None) -> Change:
+        """The change of a number; for None the last one that is not undone yet.
+
+        Raises:
+            GalleryError: There is none, it is undone already, or of a kind that cannot be undone.
+        """
+        undone: set[int] = set()
+        for row in self._connection.execute(f"{_SELECT} ORDER BY id DESC"):
+            change = self._change(row)
+            if change.undoes is not None and change.id not in undone:
+                undone.add(change.undoes)
+            is_next = number is None and change.undoes is None and change.id not in undone
+            if change.id != number and not is_next:
+                continue
+            if change.id in undone:
+                raise GalleryError(f"change {change.id} is undone already")
+            if not (change.removed or change.added or change.renamed) or change.action in (
+                "forget",
+                "reembed",
+            ):
+                raise GalleryError(f"change {change.id} ({change.action}) cannot be undone")
+            return change
+        raise GalleryError(
+            "there is no change to undo" if number is None else f"no change {number}"
+        )
+
+    def names_before(self, name: str) -> set[str]:
+        """All names that a person has had: by renaming, and those merged into that person."""
+        names = {name}
+        for change in reversed(self.changes()):
+            if change.renamed is not None and change.renamed[1] in names:
+                names.add(change.renamed[0])
+            if change.action == "merge" and names & change.added.keys():
+                names |= change.removed.keys()
+        return names
+
+    def scrub(self, names: Collection[str]) -> None:
+        """Write ``FORGOTTEN`` instead of some names."""
+        hidden = set(names)
+        for number, details in self._connection.execute(
+            "SELECT id, details FROM change"
+        ).fetchall():
+            told = json.loads(self._file.text(details))
+            for key in told.keys() & {"removed", "added"}:
+                photos = [told[key].pop(name) for name in hidden & told[key].keys()]
+                if photos:
+                    told[key][FORGOTTEN] = _ranges(
+                        [photo for each in photos for photo in numbers_of(each)]
+                        + numbers_of(told[key].get(FORGOTTEN, []))
+                    )
+            if "renamed" in told:
+                told["renamed"] = [
+                    FORGOTTEN if name in hidden else name for name in told["renamed"]
+                ]
+            self._connection.execute(
+                "UPDATE change SET details = ? WHERE id = ?", [self._sealed(told), number]
+            )
+
+    def _sealed(self, told: Mapping[str, Any]) -> str | bytes:
+        """The stored form of what a change did."""
+        return self._file.sealed(json.dumps(told, ensure_ascii=False))
+
+    def _change(self, row: Sequence[Any]) -> Change:
+        """The change of a row."""
+        number, time, author, address, action, details = row
+        told = json.loads(self._file.text(details))
+        removed, added = (
+            {name: numbers_of(ranges) for name, ranges in told.get(key, {}).items()}
+            for key in ("removed", "added")
+        )
+        renamed = (told["renamed"][0], told["renamed"][1]) if "renamed" in told else None
+        signed = Author(author, address)
+        undoes = told.get("undoes")
+        return Change(number, time, signed, action, removed, added, renamed, undoes)
+
+
+def _ranges(photos: Sequence[int]) -> list[list[int]]:
+    """Photos as pairs of the first and last of successive numbers."""
+    ranges: list[list[int]] = []
+    for photo in sorted(photos):
+        if ranges and photo == ranges[-1][1] + 1:
+            ranges[-1][1] = photo
+        else:
+            ranges.append([photo, photo])
+    return ranges
+
+
+def numbers_of(ranges: Iterable[Sequence[int]]) -> list[int]:
+    """The photos of such pairs."""
+    return [photo for first, last in ranges for photo in range(first, last + 1)]

@@ -1,0 +1,664 @@
+"""The gallery in a database: one SQLite file that programs share, searched in memory.
+
+A program reads all embeddings once. Before each search it asks SQLite whether somebody has changed
+the file since, which takes microseconds, and then reads the photos that changed.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from face_encode.errors import GalleryError
+from face_encode.files import TextArray, as_path, text_array
+from face_encode.gallery.audit import Audit, Author, Change
+from face_encode.gallery.base import (
+    GALLERY_METRICS,
+    EncoderIdentity,
+    GalleryRows,
+    Mark,
+    PhotoDetails,
+    Ranking,
+    Replaces,
+    check_cosine,
+    check_encoder,
+    check_new,
+)
+from face_encode.gallery.database_file import DatabaseFile, marks, parts
+from face_encode.gallery.distances import Metric, check_metric
+from face_encode.gallery.encryption import KEY_VARIABLE, Cipher, cipher_from_environment
+from face_encode.gallery.people_rows import MAX_REMEMBERED, PeopleRows, TakenRows
+from face_encode.gallery.search import check_search, search_enrolled
+from face_encode.gallery.snapshot import Precision, Snapshot, read_snapshot
+from face_encode.gallery.staging import Staging
+from face_encode.gallery.thresholds import Calibration
+from face_encode.types import Box, Embeddings, Match
+
+
+@dataclass(frozen=True)
+class EnrolledPhoto:
+    """A photo in a gallery database.
+
+    Attributes:
+        id: Its number, which no other photo ever gets.
+        name: The person.
+        source: The name of its file, empty where unknown.
+        quality: 0..1, or None where it was not measured.
+        box: The face in it, or None where unknown.
+        digest: SHA-256 of its content; empty where unknown, or the gallery is encrypted.
+        enrolled_at: When, in UTC, ISO 8601.
+        enrolled_by: The author of the change.
+        has_crop: Whether a crop of it is kept.
+    """
+
+    id: int
+    name: str
+    source: str
+    quality: float | None
+    box: Box | None
+    digest: str
+    enrolled_at: str
+    enrolled_by: str
+    has_crop: bool
+
+
+class _Memory:
+    """What a program holds of an open database: its content, and what it has removed."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.version = -1
+        self.snapshot: Snapshot | None = None
+        # Change -> the rows that it removed, to undo that.
+        self.removed: dict[int, TakenRows] = {}
+
+
+class DatabaseGallery:
+    """The people in a gallery database.
+
+    Any number of programs may have the file open, and any number of threads may use one gallery.
+    Each change is in the file, whole, when its method returns.
+
+    Attributes:
+        is_shared: True: other programs may change the gallery at any time.
+        metric: The metric of a search, one of ``GALLERY_METRICS``.
+        precision: How embeddings are kept in memory; in the file they are float32.
+        encoder_name: The name of the encoder that fills the gallery.
+        encoder_fingerprint: Its fingerprint.
+        author: Who asks for the changes that are made through this object.
+    """
+
+    is_shared = True
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        encoder: EncoderIdentity,
+        *,
+        create: bool = True,
+        metric: Metric | None = "cosine",
+        int8: bool = False,
+        cipher: Cipher | None = None,
+        author: Author | None = None,
+    ) -> None:
+        """Open a gallery database, or create one.
+
+        Args:
+            path: The file.
+            encoder: The encoder that fills it.
+            create: Whether the file may be new.
+            metric: The metric of a search; None takes the file's, or cosine for a new one.
+            int8: Whether to keep the embeddings in memory at one byte a number; a file opened so
+                stays so.
+            cipher: Encrypts what tells of people. None takes the keys in the environment, see
+                ``gallery.encryption``; without any the file is plain.
+            author: Who asks for changes, for the audit; None for this package.
+
+        Raises:
+            GalleryError: The file is missing, damaged, of another metric or release, or cannot be
+                read, written or decrypted.
+            WrongEncoderError: Another encoder filled it.
+            InputError: The metric is unknown, or needs what int8 does not keep.
+        """
+        cipher = cipher_from_environment() if cipher is None else cipher
+        self._file = DatabaseFile(as_path(path), cipher, create=create)
+        self._memory = _Memory()
+        self._size = encoder.embedding_size
+        self.author = author or Author("face_encode")
+        self.encoder_name, self.encoder_fingerprint = encoder.name, encoder.fingerprint
+        try:
+            self._settle(encoder, metric, int8)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _settle(self, encoder: EncoderIdentity, metric: Metric | None, int8: bool) -> None:
+        """Compare encoder and metric with those of the file; of an empty one, write them."""
+        own = {
+            "encoder_name": encoder.name,
+            "encoder_fingerprint": encoder.fingerprint,
+            "metric": check_metric(metric or "cosine", GALLERY_METRICS),
+            "precision": "float32",
+        }
+        with self._file.reading() as reader:
+            stored = dict(reader.execute("SELECT key, value FROM gallery"))
+            is_empty = not reader.execute("SELECT 1 FROM photo").fetchone()
+        new = {**stored, **own} if is_empty else dict(stored)
+        if is_empty and metric is None:
+            new["metric"] = stored.get("metric", own["metric"])
+        if int8:
+            new["precision"] = "int8"
+        label = self._file.label
+        check_encoder(label, new["encoder_name"], new["encoder_fingerprint"], encoder)
+        self.metric: Metric = check_metric(new["metric"], GALLERY_METRICS)
+        if metric not in (None, self.metric):
+            raise GalleryError(
+                f"{label} is searched by the metric {self.metric!r}, here it is {metric!r}: "
+                "open it with face_encode.ReferenceEmbeddings.load"
+            )
+        self.precision: Precision = "int8" if new["precision"] == "int8" else "float32"
+        if self.precision == "int8":
+            check_cosine(self.metric, "int8 keeps")
+        if new != stored and not self._file.is_read_only:
+            with self._file.transaction() as connection:
+                connection.executemany(
+                    "INSERT OR REPLACE INTO gallery VALUES (?, ?)", list(new.items())
+                )
+        if self._file.cipher is not None and not self._file.is_encrypted:
+            self._file.rekey(self._file.cipher)
+
+    def signed(self, author: Author) -> DatabaseGallery:
+        """The same open gallery, whose changes are this author's."""
+        signed = copy.copy(self)
+        signed.author = author
+        return signed
+
+    def __repr__(self) -> str:
+        return f"DatabaseGallery({self._file.label!r}, {len(self)} photos)"
+
+    def close(self) -> None:
+        """Close the file; every change is in it already."""
+        self._file.close()
+
+    # Reading
+
+    def _fresh(self) -> Snapshot:
+        """The content of the file as it is now."""
+        memory = self._memory
+        version, snapshot = self._file.version(), memory.snapshot
+        if snapshot is not None and version == memory.version:
+            return snapshot
+        with memory.lock:
+            # Asked before reading: a change meanwhile is seen at the next call at the latest.
+            version = self._file.version()
+            if memory.snapshot is None or version != memory.version:
+                memory.snapshot = read_snapshot(
+                    self._file, self._size, self.precision, memory.snapshot
+                )
+                memory.version = version
+            return memory.snapshot
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The result of ``face-encode calibrate`` for this encoder, or None."""
+        return self._fresh().calibration
+
+    @calibration.setter
+    def calibration(self, value: Calibration | None) -> None:
+        with self._file.transaction() as connection:
+            connection.execute("DELETE FROM gallery WHERE key = 'calibration'")
+            if value is not None:
+                connection.execute(
+                    "INSERT INTO gallery VALUES ('calibration', ?)", [value.to_json()]
+                )
+
+    @property
+    def detector_name(self) -> str:
+        """The detector that found all the faces, empty where unknown or several."""
+        with self._file.reading() as reader:
+            found = reader.execute("SELECT DISTINCT detector FROM photo LIMIT 2").fetchall()
+        return str(found[0][0]) if len(found) == 1 else ""
+
+    @property
+    def embeddings(self) -> Embeddings:
+        """float32 ``(n, D)``, in the order of enrolment; of length 1 from int8."""
+        return self._fresh().enrolled.embeddings
+
+    @property
+    def names(self) -> TextArray:
+        """The person of each embedding, str array of n."""
+        return self._fresh().enrolled.names
+
+    def __len__(self) -> int:
+        return len(self._fresh().ids)
+
+    def search(
+        self, embeddings: Embeddings, k: int = 1, ranking: Ranking = "best"
+    ) -> list[list[Match]]:
+        """Find the nearest people; see ``Gallery.search``."""
+        enrolled = self._fresh().enrolled
+        probes, k, ranking = check_search(embeddings, self._size, k, ranking)
+        if not len(enrolled):
+            return [[] for _ in probes]
+        return search_enrolled(enrolled, probes, k, ranking, self.metric)
+
+    def people(self) -> dict[str, int]:
+        """Name -> number of embeddings, in the order of enrolment."""
+        enrolled = self._fresh().enrolled
+        return dict(zip(enrolled.people, enrolled.counts.tolist(), strict=True))
+
+    def find_name(self, name: str) -> str | None:
+        """The name under which a person is enrolled; see ``Gallery.find_name``."""
+        with self._file.reading() as reader:
+            found = PeopleRows(self._file, reader).found(name)
+        return None if found is None else found.name
+
+    def note(self, name: str) -> str:
+        """What is noted about a person.
+
+        Raises:
+            GalleryError: Nobody of that name is enrolled.
+        """
+        with self._file.reading() as reader:
+            return PeopleRows(self._file, reader).person(name).note
+
+    def rows(self) -> GalleryRows:
+        """Everything that is enrolled at this moment; see ``Gallery.rows``."""
+        snapshot = self._fresh()
+        stored: dict[int, str] = {}
+        if not self._file.is_encrypted:
+            with self._file.reading() as reader:
+                stored = dict(reader.execute("SELECT id, digest FROM photo"))
+        return GalleryRows(
+            snapshot.enrolled.names,
+            snapshot.enrolled.embeddings,
+            text_array([stored.get(photo, "") for photo in snapshot.ids.tolist()]),
+            self.detector_name,
+            self.metric,
+            snapshot.calibration,
+        )
+
+    def known_photos(
+        self, detector_name: str, digests: Collection[str] | None = None
+    ) -> Mapping[str, npt.NDArray[np.float32]]:
+        """Content digest -> embedding; see ``Gallery.known_photos``."""
+        if digests is None:
+            digests = set(self.rows().digests.tolist())
+        found = {}
+        with self._file.reading() as reader:
+            for part in parts([digest for digest in digests if digest]):
+                blind = {self._file.blind(digest): digest for digest in part}
+                for digest, embedding in reader.execute(
+                    "SELECT digest, embedding FROM photo WHERE detector = ? "
+                    f"AND digest IN ({marks(part)})",
+                    [detector_name, *blind],
+                ):
+                    content = self._file.content(embedding)
+                    found[blind[digest]] = np.frombuffer(content, np.float32)
+        return found
+
+    def photos(self, name: str | None = None) -> list[EnrolledPhoto]:
+        """The photos of a person, or of everybody, in the order of enrolment.
+
+        Raises:
+            GalleryError: Nobody of that name is enrolled.
+        """
+        with self._file.reading() as reader:
+            where, values = "", []
+            if name is not None:
+                where = "WHERE person = ?"
+                values = [PeopleRows(self._file, reader).person(name).number]
+            found = reader.execute(
+                "SELECT photo.id, name, source, quality, x, y, width, height, digest, enrolled_at, "
+                "enrolled_by, crop.photo IS NOT NULL FROM photo JOIN person ON person.id = person "
+                f"LEFT JOIN crop ON crop.photo = photo.id {where} ORDER BY photo.id",
+                values,
+            ).fetchall()
+        return [
+            EnrolledPhoto(
+                photo,
+                self._file.text(person),
+                self._file.text(source),
+                quality,
+                None if box[0] is None else Box(*box),
+                digest if isinstance(digest, str) else "",
+                time,
+                author,
+                bool(has_crop),
+            )
+            for photo, person, source, quality, *box, digest, time, author, has_crop in found
+        ]
+
+    def crop(self, photo: int) -> bytes | None:
+        """The crop of a photo as JPEG, or None where none is kept."""
+        with self._file.reading() as reader:
+            row = reader.execute("SELECT jpeg FROM crop WHERE photo = ?", [photo]).fetchone()
+        return None if row is None else self._file.content(row[0])
+
+    def changes(self, since: int = 0, count: int | None = None) -> list[Change]:
+        """The audit; see ``Audit.changes``."""
+        with self._file.reading() as reader:
+            return Audit(self._file, reader).changes(since, count)
+
+    # Changing
+
+    @contextmanager
+    def _changing(self) -> Iterator[tuple[PeopleRows, Audit]]:
+        """The tables in one transaction; people without photos are dropped at its end."""
+        with self._file.transaction() as connection:
+            rows = PeopleRows(self._file, connection)
+            yield rows, Audit(self._file, connection)
+            rows.drop_empty()
+
+    def _remember(self, change: int, taken: TakenRows) -> None:
+        """Keep the rows that a change has removed, to undo it."""
+        removed = self._memory.removed
+        if taken[0]:
+            removed[change] = taken
+        while sum(len(photos) for photos, _ in removed.values()) > MAX_REMEMBERED:
+            del removed[next(iter(removed))]
+
+    def add(
+        self,
+        names: Sequence[str],
+        embeddings: Embeddings,
+        digests: Sequence[str] | None = None,
+        details: Sequence[PhotoDetails] | None = None,
+    ) -> None:
+        """Enrol embeddings; see ``Gallery.add``."""
+        self.replace(names, embeddings, digests or [""] * len(names), "nothing", details=details)
+
+    def mark(self, names: Collection[str] | None = None) -> int:
+        """The highest number of a photo so far: what is added later has a higher one."""
+        with self._file.reading() as reader:
+            return PeopleRows(self._file, reader).last_photo()
+
+    def replace(
+        self,
+        names: Sequence[str],
+        embeddings: Embeddings,
+        digests: Sequence[str],
+        replaces: Replaces = "all",
+        *,
+        detector_name: str = "",
+        mark: Mark = None,
+        details: Sequence[PhotoDetails] | None = None,
+    ) -> None:
+        """Enrol embeddings in the place of others; see ``Gallery.replace``.
+
+        A photo that is enrolled already, by its digest, under the same name and with the same
+        embedding, stays as it is: with its number, its crop and the time when it was enrolled.
+        """
+        added, digests = check_new(names, embeddings, digests, self._size)
+        blind = [self._file.blind(digest) for digest in digests]
+        details = [PhotoDetails()] * len(names) if details is None else details
+        with self._changing() as (rows, audit):
+            last = rows.last_photo()
+            people = rows.people_of(names)
+            owners = [people[name].number for name in names]
+            former = rows.former(replaces, set(owners), mark if isinstance(mark, int) else last)
+            new = []
+            for row, (owner, digest) in enumerate(zip(owners, blind, strict=True)):
+                alike = former.get((owner, digest, detector_name), []) if digest else []
+                content = added[row].tobytes()
+                same = next((each for each in alike if each[1] == content), None)
+                if same is None:
+                    new.append(row)
+                else:
+                    alike.remove(same)
+            gone = [photo for alike in former.values() for photo, _ in alike]
+            removed = rows.names_of(gone)
+            taken = rows.take(gone)
+            numbers = range(last + 1, last + 1 + len(new))
+            rows.insert(
+                (
+                    (photo, owners[row], added[row].tobytes(), blind[row], details[row])
+                    for photo, row in zip(numbers, new, strict=True)
+                ),
+                detector_name,
+                self.author.name,
+            )
+            enrolled: dict[str, list[int]] = {}
+            for photo, row in zip(numbers, new, strict=True):
+                enrolled.setdefault(people[names[row]].name, []).append(photo)
+            if enrolled or removed:
+                self._remember(audit.record(self.author, "enrol", removed, enrolled), taken)
+
+    def remove(self, name: str) -> int:
+        """Remove a person; see ``Gallery.remove``."""
+        with self._changing() as (rows, audit):
+            person = rows.person(name)
+            photos = rows.photos_of(person)
+            taken = rows.take(photos)
+            self._remember(audit.record(self.author, "remove", {person.name: photos}), taken)
+        return len(photos)
+
+    def remove_photos(self, photos: Sequence[int]) -> dict[str, list[int]]:
+        """Remove photos; a person's last one removes the person.
+
+        Returns:
+            Name -> the photos that were the person's.
+
+        Raises:
+            GalleryError: There is no photo of one of these numbers.
+        """
+        with self._changing() as (rows, audit):
+            removed = rows.owners_of(photos)
+            taken = rows.take(photos)
+            self._remember(audit.record(self.author, "remove", removed), taken)
+        return removed
+
+    def move_photos(self, photos: Sequence[int], name: str) -> str:
+        """Make photos those of another person, new or known; returns that person's name.
+
+        Raises:
+            GalleryError: There is no photo of one of these numbers.
+            InputError: The name is not a person's name.
+        """
+        with self._changing() as (rows, audit):
+            removed = rows.owners_of(photos)
+            person = rows.people_of([name])[name]
+            removed.pop(person.name, None)
+            moved = [photo for each in removed.values() for photo in each]
+            rows.move((photo, person.number) for photo in moved)
+            if moved:
+                audit.record(self.author, "move", removed, {person.name: moved})
+        return person.name
+
+    def merge(self, name: str, into: str) -> int:
+        """Make one person of two names; returns how many photos that person has.
+
+        Args:
+            name: The name that goes.
+            into: The name that stays.
+
+        Raises:
+            GalleryError: Nobody of one of the names is enrolled, or both are one person.
+        """
+        with self._changing() as (rows, audit):
+            former, person = rows.person(name), rows.person(into)
+            if former.number == person.number:
+                raise GalleryError(f"{name!r} and {into!r} are one person already")
+            if former.note:
+                rows.set_note(person, "\n".join(filter(None, (person.note, former.note))))
+            moved = rows.photos_of(former)
+            rows.move((photo, person.number) for photo in moved)
+            audit.record(self.author, "merge", {former.name: moved}, {person.name: moved})
+            return len(rows.photos_of(person))
+
+    def rename(self, name: str, new_name: str) -> int:
+        """Rename a person; see ``Gallery.rename``."""
+        with self._changing() as (rows, audit):
+            person = rows.person(name)
+            shown = rows.rename(person, new_name)
+            if shown != person.name:
+                audit.record(self.author, "rename", renamed=(person.name, shown))
+            return len(rows.photos_of(person))
+
+    def set_note(self, name: str, note: str) -> None:
+        """Note something about a person, in the place of what was noted before.
+
+        Raises:
+            GalleryError: Nobody of that name is enrolled.
+        """
+        with self._changing() as (rows, audit):
+            rows.set_note(rows.person(name), note)
+            audit.record(self.author, "note")
+
+    def undo(self, change: int | None = None) -> Change:
+        """Undo a change.
+
+        Args:
+            change: Its number; None for the last one that is not undone yet.
+
+        Returns:
+            The change that was undone.
+
+        Raises:
+            GalleryError: There is none, later changes concern the same photos, or it removed photos
+                that this program does not remember: removed is removed, except for the program that
+                did it, while it runs.
+        """
+        with self._changing() as (rows, audit):
+            told = audit.to_undo(change)
+            back = {photo: name for name, photos in told.removed.items() for photo in photos}
+            gone = {photo: name for name, photos in told.added.items() for photo in photos}
+            now = rows.names_of([*back.keys() | gone.keys()])
+            if {photo: name for name, photos in now.items() for photo in photos} != gone:
+                raise GalleryError(
+                    f"change {told.id} cannot be undone: its photos have changed since; undo the "
+                    "later changes first"
+                )
+            taken = self._memory.removed.get(told.id, ([], []))
+            if {row[0] for row in taken[0]} != back.keys() - gone.keys():
+                raise GalleryError(
+                    f"change {told.id} cannot be undone: the photos that it removed are gone; only "
+                    "the program that removed them keeps them, while it runs"
+                )
+            people = rows.people_of(told.removed)
+            owner_of = {photo: people[name].number for photo, name in back.items()}
+            rows.put_back(taken, owner_of)
+            rows.move((photo, owner_of[photo]) for photo in gone if photo in back)
+            undone = rows.take([photo for photo in gone if photo not in back])
+            renamed = None
+            if told.renamed is not None:
+                former, name = told.renamed
+                person = rows.found(name)
+                if person is None or person.name != name:
+                    raise GalleryError(
+                        f"change {told.id} cannot be undone: nobody is named {name!r} any more"
+                    )
+                renamed = (name, rows.rename(person, former))
+            self._remember(
+                audit.record(
+                    self.author,
+                    "undo",
+                    told.added,
+                    told.removed,
+                    renamed=renamed,
+                    undoes=told.id,
+                ),
+                undone,
+            )
+        return told
+
+    def forget(self, name: str) -> int:
+        """Remove a person and every trace of that person from this file.
+
+        Also cleared are what the audit says of the names that the person has had, what interrupted
+        runs have embedded, and the file's free pages. Not reached are backups, exports, the photos
+        themselves, and what other programs remember while they run.
+
+        Returns:
+            How many photos that person had.
+
+        Raises:
+            GalleryError: Nobody of that name is enrolled.
+        """
+        with self._file.transaction() as connection:
+            rows, audit = PeopleRows(self._file, connection), Audit(self._file, connection)
+            person = rows.person(name)
+            photos = rows.photos_of(person)
+            rows.take(photos)
+            rows.drop_empty()
+            audit.record(self.author, "forget", {person.name: photos})
+            # A former name that somebody else has by now stays.
+            audit.scrub({person.name} | (audit.names_before(person.name) - rows.names()))
+            connection.execute("DELETE FROM staged")
+            self._memory.removed.clear()
+        self._file.compact()
+        return len(photos)
+
+    def reembed(
+        self, encoder: EncoderIdentity, photos: Mapping[int, npt.NDArray[np.float32]]
+    ) -> DatabaseGallery:
+        """Make the gallery one of another encoder.
+
+        Args:
+            encoder: The new encoder.
+            photos: Photo -> its embedding by the new encoder, ``(D,)``; photos that are not among
+                them are removed.
+
+        Returns:
+            The gallery, opened with the new encoder; this object is closed.
+
+        Raises:
+            InputError: An embedding has another length, is not finite or is all zeros.
+            GalleryError: A photo is not in the gallery.
+        """
+        size = encoder.embedding_size
+        stacked = np.stack(list(photos.values())) if photos else np.empty((0, size), np.float32)
+        embeddings, _ = check_new(["photo"] * len(photos), stacked, None, size)
+        with self._file.transaction() as connection:
+            rows, audit = PeopleRows(self._file, connection), Audit(self._file, connection)
+            present = {photo for (photo,) in connection.execute("SELECT id FROM photo")}
+            if not photos.keys() <= present:
+                raise GalleryError("a photo was removed meanwhile; begin again")
+            others = sorted(present - photos.keys())
+            removed = rows.names_of(others)
+            rows.take(others)
+            connection.executemany(
+                "UPDATE photo SET embedding = ?, quality = NULL WHERE id = ?",
+                (
+                    (self._file.sealed(row.tobytes()), photo)
+                    for photo, row in zip(photos, embeddings, strict=True)
+                ),
+            )
+            connection.execute("DELETE FROM gallery WHERE key = 'calibration'")
+            connection.execute("DELETE FROM staged")
+            connection.executemany(
+                "INSERT OR REPLACE INTO gallery VALUES (?, ?)",
+                [("encoder_name", encoder.name), ("encoder_fingerprint", encoder.fingerprint)],
+            )
+            rows.drop_empty()
+            audit.record(self.author, "reembed", removed)
+        self.close()
+        return DatabaseGallery(
+            self._file.path, encoder, metric=None, cipher=self._file.cipher, author=self.author
+        )
+
+    def staging(self, settings: Mapping[str, Any], *, restart: bool = False) -> Staging:
+        """What an interrupted enrolment has embedded; see ``Staging``."""
+        return Staging(self._file, settings, restart=restart)
+
+    def rekey(self, cipher: Cipher | None = None) -> None:
+        """Encrypt everything that tells of people under the first of the keys.
+
+        Args:
+            cipher: The keys; None for those in the environment.
+
+        Raises:
+            GalleryError: There is no key, or none of them fits.
+        """
+        cipher = cipher or cipher_from_environment()
+        if cipher is None:
+            raise GalleryError(f"there is no key: set {KEY_VARIABLE}")
+        self._file.rekey(cipher)

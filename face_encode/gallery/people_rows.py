@@ -1,0 +1,236 @@
+"""The people and photos of a gallery database as rows, read and changed within a transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from face_encode.errors import GalleryError
+from face_encode.gallery.base import PhotoDetails, Replaces, check_name, folded_name, shown_form
+from face_encode.gallery.database_file import DatabaseFile, marks, now, parts
+
+TakenRows: TypeAlias = tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]
+"""Rows of the tables ``photo`` and ``crop`` that a change has deleted."""
+
+# Photos that are remembered when they are deleted, to undo that.
+MAX_REMEMBERED = 10_000
+_PHOTO_COLUMNS = 13
+
+
+class PersonRow(NamedTuple):
+    """A person: number, shown name and note."""
+
+    number: int
+    name: str
+    note: str
+
+
+class PeopleRows:
+    """The tables ``person``, ``photo`` and ``crop``, seen through one connection."""
+
+    def __init__(self, file: DatabaseFile, connection: sqlite3.Connection) -> None:
+        self._file, self._connection = file, connection
+
+    def found(self, name: str) -> PersonRow | None:
+        """The person of a name, in whatever case, spacing and Unicode form; or None."""
+        row = self._connection.execute(
+            "SELECT id, name, note FROM person WHERE folded = ?", [self._folded(name)]
+        ).fetchone()
+        return None if row is None else PersonRow(row[0], *map(self._file.text, row[1:]))
+
+    def person(self, name: str) -> PersonRow:
+        """The person of a name.
+
+        Raises:
+            GalleryError: Nobody of that name is enrolled.
+        """
+        found = self.found(name)
+        if found is None:
+            raise GalleryError(f"nobody named {name!r} is enrolled")
+        return found
+
+    def people_of(self, names: Iterable[str]) -> dict[str, PersonRow]:
+        """The person of each name; those who are not there yet are added.
+
+        Raises:
+            InputError: One is not a person's name.
+        """
+        people = {}
+        for name in dict.fromkeys(names):
+            people[name] = self.found(name) or self._new(name)
+        return people
+
+    def _new(self, name: str) -> PersonRow:
+        """Add a person."""
+        shown, sealed = shown_form(name), self._file.sealed
+        number = self._connection.execute(
+            "INSERT INTO person (name, folded, note) VALUES (?, ?, ?)",
+            [sealed(shown), self._folded(name), sealed("")],
+        ).lastrowid
+        assert number is not None
+        return PersonRow(number, shown, "")
+
+    def rename(self, person: PersonRow, new_name: str) -> str:
+        """Rename a person; returns the new name as it is shown.
+
+        Raises:
+            InputError: The new name is not a person's name.
+            GalleryError: Somebody else has it.
+        """
+        shown = shown_form(new_name)
+        taken = self.found(new_name)
+        if taken is not None and taken.number != person.number:
+            raise GalleryError(
+                f"somebody named {taken.name!r} is enrolled already; merge the two if they are one "
+                "person"
+            )
+        self._connection.execute(
+            "UPDATE person SET name = ?, folded = ? WHERE id = ?",
+            [self._file.sealed(shown), self._folded(new_name), person.number],
+        )
+        return shown
+
+    def set_note(self, person: PersonRow, note: str) -> None:
+        """Replace a person's note."""
+        self._connection.execute(
+            "UPDATE person SET note = ? WHERE id = ?", [self._file.sealed(note), person.number]
+        )
+
+    def drop_empty(self) -> None:
+        """Remove people without photos."""
+        self._connection.execute("DELETE FROM person WHERE id NOT IN (SELECT person FROM photo)")
+
+    def last_photo(self) -> int:
+        """The highest number that a photo ever had."""
+        row = self._connection.execute(
+            "SELECT seq FROM sqlite_sequence WHERE name = 'photo'"
+        ).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def photos_of(self, person: PersonRow) -> list[int]:
+        """The photos of a person, ascending."""
+        found = self._connection.execute(
+            "SELECT id FROM photo WHERE person = ? ORDER BY id", [person.number]
+        )
+        return [photo for (photo,) in found]
+
+    def names_of(self, photos: Sequence[int]) -> dict[str, list[int]]:
+        """Name -> those of some photos that are the person's; what is not there is left out."""
+        names: dict[str, list[int]] = {}
+        for part in parts(photos):
+            for name, photo in self._connection.execute(
+                "SELECT name, photo.id FROM photo JOIN person ON person.id = person "
+                f"WHERE photo.id IN ({marks(part)}) ORDER BY photo.id",
+                part,
+            ):
+                names.setdefault(self._file.text(name), []).append(photo)
+        return names
+
+    def owners_of(self, photos: Sequence[int]) -> dict[str, list[int]]:
+        """Name -> those of some photos that are the person's.
+
+        Raises:
+            GalleryError: There is no photo of one of these numbers, or no number.
+        """
+        names = self.names_of(photos)
+        missing = set(photos) - {photo for each in names.values() for photo in each}
+        if missing or not photos:
+            numbers = ", ".join(map(str, sorted(missing))) or "none"
+            raise GalleryError(f"no such photo in the gallery. Received: {numbers}")
+        return names
+
+    def former(
+        self, replaces: Replaces, owners: set[int], mark: int
+    ) -> dict[tuple[int, str | bytes, str], list[tuple[int, bytes]]]:
+        """The photos that new ones replace.
+
+        Args:
+            replaces: See ``Replaces``.
+            owners: The people of the new photos.
+            mark: The last photo that is replaced.
+
+        Returns:
+            (person, digest, detector) -> photos, each with its embedding.
+        """
+        former: dict[tuple[int, str | bytes, str], list[tuple[int, bytes]]] = {}
+        if replaces == "nothing":
+            return former
+        for photo, owner, digest, detector, embedding in self._connection.execute(
+            "SELECT id, person, digest, detector, embedding FROM photo WHERE id <= ?", [mark]
+        ):
+            if replaces == "all" or owner in owners:
+                content = self._file.content(embedding)
+                former.setdefault((owner, digest, detector), []).append((photo, content))
+        return former
+
+    def insert(
+        self,
+        photos: Iterable[tuple[int, int, bytes, str | bytes, PhotoDetails]],
+        detector_name: str,
+        author: str,
+    ) -> None:
+        """Add photos: number, person, embedding, digest and details of each."""
+        sealed, time = self._file.sealed, now()
+        crops: list[tuple[int, str | bytes]] = []
+
+        def rows() -> Iterable[tuple[Any, ...]]:
+            for photo, owner, embedding, digest, details in photos:
+                if details.crop:
+                    crops.append((photo, sealed(details.crop)))
+                yield (
+                    photo,
+                    owner,
+                    sealed(embedding),
+                    digest,
+                    sealed(details.source),
+                    detector_name,
+                    details.quality,
+                    *details.box_numbers,
+                    time,
+                    author,
+                )
+
+        self._connection.executemany(
+            f"INSERT INTO photo VALUES ({marks(range(_PHOTO_COLUMNS))})", rows()
+        )
+        self._connection.executemany("INSERT INTO crop VALUES (?, ?)", crops)
+
+    def move(self, owners: Iterable[tuple[int, int]]) -> None:
+        """Give photos to people: pairs of a photo and a person."""
+        self._connection.executemany(
+            "UPDATE photo SET person = ? WHERE id = ?", ((owner, photo) for photo, owner in owners)
+        )
+
+    def take(self, photos: Sequence[int]) -> TakenRows:
+        """Delete photos, and return their rows; of very many none."""
+        rows: list[tuple[Any, ...]] = []
+        crops: list[tuple[Any, ...]] = []
+        for part in parts(photos):
+            where = f"({marks(part)})"
+            if len(photos) <= MAX_REMEMBERED:
+                rows += self._connection.execute(f"SELECT * FROM photo WHERE id IN {where}", part)
+                crops += self._connection.execute(
+                    f"SELECT * FROM crop WHERE photo IN {where}", part
+                )
+            self._connection.execute(f"DELETE FROM photo WHERE id IN {where}", part)
+        return rows, crops
+
+    def put_back(self, taken: TakenRows, owner_of: dict[int, int]) -> None:
+        """Undo ``take``, with the person of each photo."""
+        rows, crops = taken
+        self._connection.executemany(
+            f"INSERT INTO photo VALUES ({marks(range(_PHOTO_COLUMNS))})",
+            ((row[0], owner_of[row[0]], *row[2:]) for row in rows),
+        )
+        self._connection.executemany("INSERT INTO crop VALUES (?, ?)", crops)
+
+    def names(self) -> set[str]:
+        """The names of everybody."""
+        found = self._connection.execute("SELECT name FROM person")
+        return {self._file.text(name) for (name,) in found}
+
+    def _folded(self, name: str) -> str | bytes:
+        """The form by which a name is looked up."""
+        check_name(name)
+        return self._file.blind(folded_name(name))
