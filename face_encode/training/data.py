@@ -119,22 +119,23 @@ def crop_people(
     return data
 
 
-def crop_masters(
+def crop_photos(
     folder: str | os.PathLike[str],
+    recipe: CropRecipe,
     detector: Detector,
     *,
     cache: str | os.PathLike[str] | None = None,
     workers: int | None = None,
     progress: bool = True,
 ) -> FaceCrops:
-    """Cut a master crop out of each photo of a folder, or take it from the cache.
+    """Cut the largest face out of each photo of a folder, of people or of unnamed photos.
 
-    In a folder without sub-folders each photo is another person's. The other arguments are those
-    of ``crop_people``.
+    In a folder without sub-folders each photo is another person's. Crops by ``MASTER`` come with
+    their faces. The arguments are those of ``crop_people``.
 
     Raises:
         DatasetError: There is no photo, or the cache cannot be written.
-        InputError: The detector finds faces without landmarks.
+        InputError: Master crops, and the detector finds faces without landmarks or points.
     """
     folder = as_path(folder)
     # What is no folder is told by ``photos_in``.
@@ -142,7 +143,7 @@ def crop_masters(
         photos = [(f"{folder.resolve().name}/{photo.name}", photo) for photo in photos_in(folder)]
     else:
         photos = [(name, photo) for name, found in people_in(folder).items() for photo in found]
-    data = _crops_of(photos, folder, MASTER, detector, cache, workers, progress)
+    data = _crops_of(photos, folder, recipe, detector, cache, workers, progress)
     if len(data) == 0:
         raise DatasetError(f"{folder}: no photo with a face in it. Received: {len(photos)} photos")
     return data

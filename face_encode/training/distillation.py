@@ -37,12 +37,13 @@ from face_encode.training.augmentation import Augmentation
 from face_encode.training.backbones import solve_ridge
 from face_encode.training.batches import PeopleBatches, PhotoBatches
 from face_encode.training.data import (
+    MASTER,
     FaceCrops,
     PeopleSplit,
     Rows,
     check_trainable,
-    crop_masters,
     crop_people,
+    crop_photos,
     screen,
     split_people,
     weigh,
@@ -133,7 +134,7 @@ def distill_student(
         ModelFileError: A file cannot be written. The output is then as it was before.
     """
     keras.utils.set_random_seed(config.seed)
-    folders = [crop_masters(folder, detector, progress=progress) for folder in config.data]
+    folders = [crop_photos(folder, MASTER, detector, progress=progress) for folder in config.data]
     people = folders[0].people
     check_trainable(people, config.data[0])
     split = split_people(people, validation=config.validation, test=config.test, seed=config.seed)

@@ -13,8 +13,8 @@ from face_encode.errors import DatasetError, InputError
 from face_encode.training.data import (
     MASTER,
     FaceCrops,
-    crop_masters,
     crop_people,
+    crop_photos,
     moved,
     refuse_overlap,
     refuse_shared,
@@ -159,6 +159,11 @@ def test_a_test_folder_that_overlaps_is_refused(tmp_path: Path) -> None:
         check(tmp_path / "link")
 
 
+def masters_of(folder: Path, cache: Path, detector: WholePhotoDetector | None = None) -> FaceCrops:
+    detector = detector or WholePhotoDetector()
+    return crop_photos(folder, MASTER, detector, cache=cache / "cache", progress=False)
+
+
 def test_master_crops_come_with_their_faces_from_people_and_from_loose_photos(
     tmp_path: Path,
 ) -> None:
@@ -166,7 +171,9 @@ def test_master_crops_come_with_their_faces_from_people_and_from_loose_photos(
     loose = folder / "person_00"
     for _ in range(2):
         named, unnamed = (
-            crop_masters(each, WholePhotoDetector(), cache=tmp_path / "cache", progress=False)
+            crop_photos(
+                each, MASTER, WholePhotoDetector(), cache=tmp_path / "cache", progress=False
+            )
             for each in (folder, loose)
         )
         assert named.people.tolist() == [0, 0, 1, 1]
@@ -182,9 +189,11 @@ def test_master_crops_come_with_their_faces_from_people_and_from_loose_photos(
         assert inside.std() > 10
     with pytest.raises(DatasetError, match="no photo with a face"):
         (tmp_path / "empty").mkdir()
-        crop_masters(tmp_path / "empty", WholePhotoDetector(), cache=tmp_path, progress=False)
+        crop_photos(
+            tmp_path / "empty", MASTER, WholePhotoDetector(), cache=tmp_path, progress=False
+        )
     with pytest.raises(DatasetError, match="no such folder"):
-        crop_masters(tmp_path / "none", WholePhotoDetector(), cache=tmp_path, progress=False)
+        masters_of(tmp_path / "none", tmp_path)
 
 
 def test_master_crops_need_landmarks(tmp_path: Path) -> None:
@@ -194,7 +203,7 @@ def test_master_crops_need_landmarks(tmp_path: Path) -> None:
 
     folder = draw_people(tmp_path / "people", people=2, photos=2)
     with pytest.raises(InputError, match="Received: one without points"):
-        crop_masters(folder, WithoutLandmarks(), cache=tmp_path / "cache", progress=False)
+        masters_of(folder, tmp_path, WithoutLandmarks())
 
 
 def test_a_face_moves_with_its_photo() -> None:
