@@ -67,7 +67,9 @@ def crop_whole(image: ImageArray, recipe: CropRecipe) -> ImageArray:
     Returns:
         uint8 ``(recipe.height, recipe.width, 3)``.
     """
-    return _resize(image, recipe)
+    if not recipe.parts:
+        return _resize(image, recipe)
+    return _stack([crop_whole(image, part) for part in recipe.parts], recipe)
 
 
 # A portrait shows this share of the box around it on every side, enough for every crop recipe, and
@@ -252,8 +254,26 @@ def _resize(image: ImageArray, recipe: CropRecipe) -> ImageArray:
     return cast(ImageArray, cv2.resize(image, (recipe.width, recipe.height), interpolation=method))
 
 
+def _crop_stack(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageArray:
+    """Cut out the parts of a stack."""
+    if face.points is None and face.landmarks is None:
+        # Looked for once, not by each part.
+        face = replace(face, landmarks=find_landmarks(image, face.box))
+    parts = [_METHODS[part.method](image, face, part) for part in recipe.parts]
+    return _stack(parts, recipe)
+
+
+def _stack(parts: Sequence[ImageArray], recipe: CropRecipe) -> ImageArray:
+    """Put crops one below the other."""
+    stack = np.zeros((recipe.height, recipe.width, 3), np.uint8)
+    for part, (rows, columns) in zip(parts, recipe.places(), strict=True):
+        stack[rows, columns] = part
+    return stack
+
+
 _METHODS: dict[str, Callable[[ImageArray, Face, CropRecipe], ImageArray]] = {
     "box": _crop_box,
     "dlib_chip": _crop_dlib_chip,
     "arcface": _crop_arcface,
+    "stack": _crop_stack,
 }

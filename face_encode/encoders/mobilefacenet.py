@@ -54,6 +54,8 @@ MOBILEFACENET_CONTRACT = EncoderContract(
     mirror=True,
     # On the same pairs; 94 % of the pairs of one person lie within it.
     euclidean_threshold=17.7,
+    thresholds=((1e-4, 0.409), (1e-5, 0.484)),
+    spread=0.1026,
     trained_on="MS-Celeb-1M, refined: 3.9 million photos of 86,876 people, by its author",
     licence=KNOWN_WEIGHTS["mobilefacenet"].licence,
 )
@@ -65,6 +67,8 @@ MOBILEFACENET_SINGLE_CONTRACT = replace(
     mirror=False,
     threshold=0.336,
     euclidean_threshold=17.9,
+    thresholds=((1e-4, 0.407), (1e-5, 0.481)),
+    spread=0.1023,
 )
 
 
