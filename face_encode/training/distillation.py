@@ -169,8 +169,17 @@ def distill_student(
     # The training's crops came from master crops; from here on, they are cut as in use.
     exact = crop_people(config.data[0], contract.crop, detector, progress=progress)
     embeddings = encoder.encode(np.asarray(exact.crops[split.validation]))
+    strangers = ~run.validation_pairs.same
     threshold, rate = calibrate(embeddings, run.validation_pairs, config.false_match_rate)
-    contract = replace(contract, threshold=threshold, false_match_rate=rate)
+    # A tenth of the rate too, where this number of pairs can measure it.
+    finer, finer_rate = calibrate(embeddings, run.validation_pairs, rate / 10)
+    contract = replace(
+        contract,
+        threshold=threshold,
+        false_match_rate=rate,
+        thresholds=((finer_rate, finer),) if finer_rate < rate else (),
+        spread=float(run.validation_pairs.similarities(embeddings)[strangers].std()),
+    )
     save_encoder(encoder.model, config.output, contract, half_precision=True)
     finished = load_encoder(config.output, engine=KERAS)
     pairs = PairSet.among(people[split.test], config.seed)
