@@ -172,25 +172,26 @@ class CropRecipe:
     Attributes:
         method: ``"box"``, the detector's box grown by the margin and resized (FaceNet's and the
             original project's way); ``"dlib_chip"``, dlib's rotated and padded chip;
-            ``"arcface"``, the similarity transform of five points onto ArcFace's frame; or
+            ``"arcface"``, the similarity transform of five points onto ArcFace's frame;
+            ``"openface"``, the affine transform of three landmarks onto OpenFace's frame; or
             ``"stack"``, the crops of several recipes one below the other; see ``stacked``.
         height: Rows of the crop.
         width: Columns of the crop.
         margin: For ``"box"`` the share of the box added on every side; for ``"dlib_chip"``
-            dlib's ``padding``; for ``"arcface"`` the share of ArcFace's frame added on every side.
+            dlib's ``padding``; for the others the share of the frame added on every side.
         parts: The recipes of a stack, at least two; of the others none.
     """
 
-    method: Literal["box", "dlib_chip", "arcface", "stack"]
+    method: Literal["box", "dlib_chip", "arcface", "openface", "stack"]
     height: int
     width: int
     margin: float = 0.0
     parts: tuple[CropRecipe, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.method not in ("box", "dlib_chip", "arcface", "stack"):
+        if self.method not in ("box", "dlib_chip", "arcface", "openface", "stack"):
             raise InputError(
-                "crop method is one of 'box', 'dlib_chip', 'arcface', 'stack'. "
+                "crop method is one of 'box', 'dlib_chip', 'arcface', 'openface', 'stack'. "
                 f"Received: {self.method!r}"
             )
         if (self.method == "stack") != (len(self.parts) > 1):

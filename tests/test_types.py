@@ -96,7 +96,7 @@ def test_a_recipe_as_plain_values() -> None:
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"method": "oval"}, "'box', 'dlib_chip', 'arcface', 'stack'. Received: 'oval'"),
+        ({"method": "oval"}, "'arcface', 'openface', 'stack'. Received: 'oval'"),
         ({"method": "stack"}, "at least two parts, and no other crop has any. Received: 'stack'"),
         ({"parts": (CropRecipe("box", 8, 8),) * 2}, "no other crop has any. Received: 'box' of 2"),
         (

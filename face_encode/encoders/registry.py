@@ -12,6 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from face_encode.encoders.arcface import ARCFACE_CONTRACT, arcface
 from face_encode.encoders.combined import combined_contract, combined_model
 from face_encode.encoders.contract import (
     EncoderContract,
@@ -19,6 +20,7 @@ from face_encode.encoders.contract import (
     read_contract,
     save_encoder,
 )
+from face_encode.encoders.deepid import DEEPID_CONTRACT, deepid
 from face_encode.encoders.dlib_resnet import (
     DLIB_RESNET_CONTRACT,
     DLIB_RESNET_SINGLE_CONTRACT,
@@ -28,16 +30,22 @@ from face_encode.encoders.encoder import Encoder, image_shape
 from face_encode.encoders.engines import AUTOMATIC, KERAS, check_engine, start_engine
 from face_encode.encoders.facenet import (
     FACENET128_CONTRACT,
+    FACENET512_CONTRACT,
     FACENET_CASIA_CONTRACT,
     FACENET_VGGFACE2_CONTRACT,
+    deepface_facenet512,
     facenet128,
     facenet512,
 )
+from face_encode.encoders.ghostfacenet import GHOSTFACENET_CONTRACT, ghostfacenet
 from face_encode.encoders.mobilefacenet import (
     MOBILEFACENET_CONTRACT,
     MOBILEFACENET_SINGLE_CONTRACT,
     mobilefacenet,
 )
+from face_encode.encoders.openface import OPENFACE_CONTRACT, openface
+from face_encode.encoders.sface import SFACE_CONTRACT, sface
+from face_encode.encoders.vgg_face import VGG_FACE_CONTRACT, vgg_face
 from face_encode.errors import InputError, ModelFileError, WeightsError
 from face_encode.files import as_path, open_regular, reason_of
 from face_encode.terminal import import_keras
@@ -279,6 +287,13 @@ KNOWN_ENCODERS: dict[str, ConvertedEncoder | ShippedEncoder | CombinedEncoder] =
         FACENET_CASIA_CONTRACT, partial(facenet512, "facenet_casia"), "facenet_casia"
     ),
     "facenet128": ConvertedEncoder(FACENET128_CONTRACT, facenet128, "facenet128"),
+    "facenet512": ConvertedEncoder(FACENET512_CONTRACT, deepface_facenet512, "facenet512"),
+    "arcface": ConvertedEncoder(ARCFACE_CONTRACT, arcface, "arcface"),
+    "sface": ConvertedEncoder(SFACE_CONTRACT, sface, "sface"),
+    "ghostfacenet": ConvertedEncoder(GHOSTFACENET_CONTRACT, ghostfacenet, "ghostfacenet"),
+    "vgg_face": ConvertedEncoder(VGG_FACE_CONTRACT, vgg_face, "vgg_face"),
+    "openface": ConvertedEncoder(OPENFACE_CONTRACT, openface, "openface"),
+    "deepid": ConvertedEncoder(DEEPID_CONTRACT, deepid, "deepid"),
     "vgg_embedding": ShippedEncoder("vgg_embedding"),
 }
 """The encoders that ``load_encoder`` opens by name."""
