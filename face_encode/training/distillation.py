@@ -230,9 +230,7 @@ class _Run:
         """How the student's crops of this side are cut out."""
         config, first = self.config, self.teachers.recipes[0]
         margin = first.margin if config.margin is None else config.margin
-        return replace(
-            first, method=config.crop or first.method, height=side, width=side, margin=margin
-        )
+        return CropRecipe(config.crop or first.method, side, side, margin)
 
     @cached_property
     def weights(self) -> list[npt.NDArray[np.float64]]:
