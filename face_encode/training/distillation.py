@@ -71,7 +71,7 @@ _LEAST_VIEW_SIDE = 80
 _WARM_UP = 0.3
 # Views that a last layer is solved on, and its penalty.
 _SOLVED_VIEWS, _RIDGE = 6000, 0.01
-# Processes' threads that put batches together for a GPU; on a CPU one keeps up.
+# Threads that put batches together for a GPU; on a CPU one keeps up.
 _GPU_WORKERS = 8
 _PEOPLE_A_BATCH, _PHOTOS_A_PERSON = 24, 4
 # Small changes: the crops that the finished network will see are aligned.
