@@ -58,9 +58,8 @@ def run_script(
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of every training script to a parser."""
+    """Add the arguments of every training script to a parser, behind its folders."""
     add = parser.add_argument
-    add("data", metavar="PEOPLE_DIR", type=Path, help="a folder with a sub-folder a person")
     add("-o", "--output", metavar="FILE.keras", type=Path, required=True, help="what to write")
     add(
         "--detector",
@@ -72,8 +71,9 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the script's arguments to a parser."""
-    add_shared_arguments(parser)
     add = parser.add_argument
+    add("data", metavar="PEOPLE_DIR", type=Path, help="a folder with a sub-folder a person")
+    add_shared_arguments(parser)
     add(
         "--backbone",
         metavar="NAME|FILE.keras",
