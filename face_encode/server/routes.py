@@ -175,7 +175,7 @@ async def match(
     found = await asyncio.to_thread(people.model.gallery.search, embeddings)
     return {
         "faces": [
-            people.model.describe(matches[0], face.box.as_dict())
+            people.model.describe(matches[0], face.box.as_dict(), face.quality)
             for matches, face in zip(found, faces, strict=True)
         ]
     }

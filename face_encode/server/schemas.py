@@ -36,6 +36,13 @@ class MatchedFace(Answer):
     probability: float | None = Field(
         default=None, description="Probability of that person; with a calibrated gallery only."
     )
+    quality: float | None = Field(
+        default=None,
+        description="0..1, how far the face can be trusted; with an encoder that judges it only.",
+    )
+    quality_reason: str | None = Field(
+        default=None, description="Why it cannot be trusted and matches nobody; null if it can."
+    )
 
 
 _MATCH_EXAMPLE = {
