@@ -107,7 +107,7 @@ def test_the_head_takes_the_features_before_the_last_layer_with_weights() -> Non
 
 
 def test_a_head_for_other_features_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match="takes 5 features. Received: a head for 7"):
+    with pytest.raises(ModelFileError, match=r"takes 5 features\. Received: a head for 7"):
         Encoder(tiny_model(), CONTRACT, tiny_head(7))
     inputs = keras.Input((8, 8, 3))
     without = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
