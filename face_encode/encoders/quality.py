@@ -52,12 +52,14 @@ class QualityHead:
                 "a quality head is arrays of shapes (F, H), (H,), (H, 1) and (1,). "
                 f"Received: {', '.join(map(str, shapes))}"
             )
+        if not all(np.isfinite(getattr(self, each.name)).all() for each in fields(self)):
+            raise InputError("the weights of a quality head are finite")
 
     def to_bytes(self) -> bytes:
-        """The weights as an ``.npz`` file, rounded to float16."""
-        arrays = {each.name: getattr(self, each.name).astype(np.float16) for each in fields(self)}
+        """The weights as an ``.npz`` file, the kernel rounded to float16."""
+        arrays = {each.name: getattr(self, each.name) for each in fields(self)}
         file = io.BytesIO()
-        np.savez(file, **arrays)
+        np.savez(file, **{**arrays, "kernel": self.kernel.astype(np.float16)})
         return file.getvalue()
 
     @classmethod

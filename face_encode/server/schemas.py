@@ -66,6 +66,13 @@ class VerifyAnswer(Answer):
     is_match: bool
     bounding_box_a: BoundingBox
     bounding_box_b: BoundingBox
+    qualities: list[float | None] = Field(
+        description="0..1, how far each face can be trusted; null with an encoder that does not "
+        "judge."
+    )
+    quality_reasons: list[str | None] = Field(
+        description="Why a face cannot be trusted, so that there is no match; null if it can."
+    )
 
 
 class EmbeddedFace(Answer):

@@ -437,7 +437,9 @@ def _fit(looks: _Looks, config: QualityConfig) -> QualityHead:
     weights[:, 0] = max(1.0, (targets.shape[1] - 1) / 2)
     passes, count = looks.features.shape[2:]
     features = looks.features.reshape(-1, count)
-    mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
+    mean, deviation = features.mean(axis=0), features.std(axis=0)
+    # A feature that hardly ever differs would get weights beyond any bound.
+    deviation = np.maximum(deviation, 0.05 * deviation.mean() + 1e-6)
     inputs, targets, weights = (
         (features - mean) / deviation,
         np.repeat(targets.ravel(), passes),
@@ -466,9 +468,8 @@ def _fit(looks: _Looks, config: QualityConfig) -> QualityHead:
     )
     kernel, bias, output, offset = model.get_weights()
     # The scaling of the features becomes part of the hidden layer.
-    kernel = kernel / deviation[:, np.newaxis]
-    head = QualityHead(kernel, bias - mean @ kernel, output, offset)
-    return QualityHead.from_bytes(head.to_bytes())
+    kernel = (kernel / deviation[:, np.newaxis]).astype(np.float16).astype(np.float32)
+    return QualityHead(kernel, bias - mean @ kernel, output, offset)
 
 
 def _choose_threshold(

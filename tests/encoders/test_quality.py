@@ -115,6 +115,8 @@ def test_a_head_for_other_features_is_refused(tmp_path: Path) -> None:
         Encoder(without, CONTRACT, tiny_head())
     with pytest.raises(InputError, match=r"\(F, H\), \(H,\), \(H, 1\) and \(1,\)"):
         replace(tiny_head(), bias=np.zeros(9, np.float32))
+    with pytest.raises(InputError, match="finite"):
+        replace(tiny_head(), bias=np.full(HIDDEN, np.inf, np.float32))
 
 
 def test_a_head_is_read_as_it_was_written() -> None:
