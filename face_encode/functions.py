@@ -315,7 +315,8 @@ def extract_faces(
 
     Args:
         photo: In any form that ``read_photo`` takes.
-        encoder: Whose crops: size, margin and alignment are its own. As for ``verify``.
+        encoder: Whose crops: size, margin and alignment are its own; of several encoders as one,
+            those of the first. As for ``verify``.
         detector: As for ``verify``.
         max_faces: At most this many faces, largest first; None for all.
 
@@ -333,7 +334,8 @@ def extract_faces(
     model = Face_Encode_Model(loaded_encoder(encoder), detector)
     image = read_photo(photo)
     faces = model._detect(image, max_faces)
-    crops = crop_faces(image, faces, model.encoder.contract.crop)
+    recipe = model.encoder.contract.crop
+    crops = recipe.first_of(crop_faces(image, faces, recipe))
     return [
         {
             "face": crop,

@@ -50,7 +50,7 @@ def run_models(options: argparse.Namespace) -> int:
             {
                 "name": name,
                 "default": name == DEFAULT_ENCODER,
-                "crop": f"{contract.crop.method} {contract.crop.height}x{contract.crop.width}",
+                "crop": str(contract.crop),
                 "threshold": round(contract.threshold, 3),
                 "false_match_rate": contract.false_match_rate,
                 "present": encoder.is_present,

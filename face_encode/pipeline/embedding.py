@@ -341,6 +341,7 @@ def encode_together(
         return []
     crops = np.concatenate([item.crops for item in items])
     embeddings, qualities = encoder.embed(crops, batch_size=batch_size)
+    first_part = encoder.contract.crop.first_of
     results = []
     start = 0
     for item in items:
@@ -348,7 +349,7 @@ def encode_together(
         part, values = embeddings[start:end], None if qualities is None else qualities[start:end]
         embedded = item.faces[: end - start]
         start = end
-        details = tuple(sharpness(crop) for crop in item.crops)
+        details = tuple(sharpness(crop) for crop in first_part(item.crops))
         error = item.error
         lengths = np.linalg.norm(part, axis=1)
         if not np.isfinite(lengths).all() or not (lengths > 0).all():

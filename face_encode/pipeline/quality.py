@@ -54,6 +54,7 @@ def judge_faces(
     if qualities is None:
         return list(faces)
     bound = contract.quality_threshold or 0.0
+    crops = contract.crop.first_of(crops)
     return [
         replace(face, quality=Quality(value, quality_reason(crop, face) if value < bound else None))
         for face, value, crop in zip(faces, qualities.tolist(), crops, strict=True)

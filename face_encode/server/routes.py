@@ -248,7 +248,8 @@ async def enrol(request: Request, service: TheService, author: Writer) -> dict[s
         raise Problem(422, "photo-missing", "The field 'photos' holds at least one photo.")
     # The largest face is embedded; the others are counted for a note.
     pairs = await service.recogniser.embed_all(sent, 1)
-    usable = [crops.crops[0] for crops, photo in pairs if photo.error is None]
+    first_part = service.recogniser.recipe.first_of
+    usable = [first_part(crops.crops)[0] for crops, photo in pairs if photo.error is None]
     change = Enrol(
         name,
         [photo for _, photo in pairs],

@@ -201,8 +201,9 @@ class Watcher:
         seen = self._second_look(image, as_array(face.box)) if self._confirms else face
         if seen is None:
             return None
-        crop: ImageArray = crop_faces(image, [seen], self.model.encoder.contract.crop)[0]
-        return None if is_blurred(crop) else crop
+        recipe = self.model.encoder.contract.crop
+        crops = crop_faces(image, [seen], recipe)
+        return None if is_blurred(recipe.first_of(crops)[0]) else crops[0]
 
     def _second_look(self, image: ImageArray, box: FloatBox) -> Face | None:
         """Run the HOG detector on the surroundings of a box; None if it finds no face there."""

@@ -9,6 +9,7 @@ import pytest
 
 from face_encode.detectors.alignment import (
     ARCFACE_POINTS,
+    DLIB_LANDMARKS_IN_ARCFACE,
     crop_faces,
     crop_whole,
     find_landmarks,
@@ -96,3 +97,42 @@ def test_the_whole_photo_is_brought_to_size(shape: tuple[int, int]) -> None:
     crop = crop_whole(image, CropRecipe("box", 32, 16))
     assert crop.shape == (32, 16, 3)
     assert (crop == 77).all()
+
+
+def test_landmarks_come_to_openfaces_places() -> None:
+    # White dots on the landmarks of a face that is turned, large and narrow.
+    landmarks = np.array([(150, 60), (125, 65), (60, 80), (85, 76), (112, 130)], np.float32)
+    image = np.zeros((200, 200, 3), np.uint8)
+    for x, y in landmarks[[2, 0, 4]].astype(int):
+        image[y - 2 : y + 3, x - 2 : x + 3] = 255
+    face = Face(Box(40, 20, 130, 150), 1.0, landmarks)
+    (crop,) = crop_faces(image, [face], CropRecipe("openface", 96, 96))
+    for x, y in ((18.6, 16.3), (75.7, 15.2), (47.5, 49.4)):
+        column, row = round(x), round(y)
+        assert crop[row, column].min() > 200
+        assert crop[row, column + 8].max() == crop[row + 8, column].max() == 0
+    (wider,) = crop_faces(image, [face], CropRecipe("openface", 96, 96, margin=0.25))
+    assert wider[round((16.3 + 24) / 1.5), round((18.6 + 24) / 1.5)].min() > 150
+
+
+def test_an_arcface_crop_is_fitted_to_points_and_landmarks_together() -> None:
+    random = np.random.default_rng(5)
+    image = cv2.resize(random.integers(0, 256, (20, 20, 3)).astype(np.uint8), (200, 200))
+    points = (ARCFACE_POINTS + 40).astype(np.float32)
+    # The landmarks lie 6 pixels further right than the points say: the crop, 3.
+    landmarks = (DLIB_LANDMARKS_IN_ARCFACE + np.array([46, 40])).astype(np.float32)
+    face = Face(Box(40, 40, 112, 112), 1.0, landmarks, points)
+    recipe = CropRecipe("arcface", 112, 112)
+    (crop,) = crop_faces(image, [face], recipe)
+    everything = np.concatenate([points, landmarks])
+    places = np.concatenate([ARCFACE_POINTS, DLIB_LANDMARKS_IN_ARCFACE])
+    transform = similarity_transform(everything, places)
+    np.testing.assert_array_equal(crop, cv2.warpAffine(image, transform, (112, 112)))
+    # Nearer to the crop by each set alone than those are to each other.
+    by_points, by_landmarks = (
+        crop_faces(image, [Face(face.box, 1.0, *each)], recipe)[0].astype(int)
+        for each in ((None, points), (landmarks, None))
+    )
+    between = np.abs(by_points - by_landmarks).mean()
+    assert np.abs(crop - by_points).mean() < between
+    assert np.abs(crop - by_landmarks).mean() < between
