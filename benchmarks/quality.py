@@ -70,8 +70,8 @@ def main() -> None:
 
         def count(searched: range, enrolled: list[int], units: list[np.ndarray | None]) -> int:
             """Count the searched faces that are as near as the threshold to an enrolled one."""
-            known = [units[row] for row in enrolled if units[row] is not None]
-            asked = [units[row] for row in searched if units[row] is not None]
+            known = [unit for row in enrolled if (unit := units[row]) is not None]
+            asked = [unit for row in searched if (unit := units[row]) is not None]
             if not known or not asked:
                 return 0
             return int((np.stack(asked) @ np.stack(known).T >= threshold).any(axis=1).sum())

@@ -87,7 +87,7 @@ class EmbeddedFaces:
 
         None if the encoder does not judge its embeddings.
         """
-        judged = [face and face.quality for face in self.faces]
+        judged = [face.quality if face else None for face in self.faces]
         if not any(judged):
             return None
         return np.array([np.nan if each is None else each.value for each in judged])

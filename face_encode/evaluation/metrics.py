@@ -353,7 +353,7 @@ def error_versus_discard(
             f"{checked.shape} scores, {qualities.shape} qualities, {truths.sum()} same pairs"
         )
     if not ((discarded >= 0) & (discarded < 1)).all():
-        raise InputError(f"a share to discard lies within 0..1. Received: {shares}")
+        raise InputError(f"a share to discard lies within 0..1. Received: {discarded}")
     order = np.argsort(np.nan_to_num(qualities[truths], nan=-np.inf), kind="stable")
     missed = (checked[truths] < threshold)[order]
     first = np.floor(discarded * len(missed) + 1e-9).astype(np.int64)

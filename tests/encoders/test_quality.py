@@ -68,8 +68,8 @@ def test_every_engine_gives_embeddings_and_qualities_in_one_pass(
     assert encoder.engine == engine
     embeddings, qualities = encoder.embed(crops, batch_size=4)
     assert qualities is not None
-    assert (embeddings.shape, embeddings.dtype) == ((11, 4), np.float32)
-    assert (qualities.shape, qualities.dtype) == ((11,), np.float32)
+    assert (embeddings.shape, qualities.shape) == ((11, 4), (11,))
+    assert embeddings.dtype == qualities.dtype == np.float32
     assert qualities == pytest.approx(by_hand(model, head, crops), abs=1e-4)
     assert len(set(qualities.round(3))) > 5
     plain = Encoder(model, CONTRACT)

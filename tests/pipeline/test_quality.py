@@ -11,6 +11,7 @@ from face_encode.detectors.alignment import crop_faces
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError
+from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.opening import open_gallery
 from face_encode.photos.reading import read_image
 from face_encode.pipeline.embedding import embed_photos
@@ -35,13 +36,13 @@ def face(photo: ImageArray) -> Face:
 
 @pytest.fixture(scope="module")
 def crop(photo: ImageArray, face: Face) -> ImageArray:
-    return crop_faces(photo, [face], RECIPE)[0]
+    return np.asarray(crop_faces(photo, [face], RECIPE)[0])
 
 
 @pytest.fixture
 def behind_a_mask(photo: ImageArray, face: Face) -> ImageArray:
     nose = (face.box.top + 0.5 * face.box.height) / len(photo)
-    return covered(photo[np.newaxis], nose)[0]
+    return np.asarray(covered(photo[np.newaxis], nose)[0])
 
 
 @pytest.fixture
@@ -136,6 +137,7 @@ def test_a_gallery_database_keeps_the_quality(
 ) -> None:
     gallery = open_gallery(tmp_path / "people.sqlite", encoder=encoder)
     enrol_people({"Ada": [photo]}, gallery, DlibHogDetector(), encoder, progress=False)
+    assert isinstance(gallery, DatabaseGallery)
     (row,) = gallery.photos("Ada")
     assert row.quality is not None
     assert encoder.contract.quality_threshold is not None

@@ -36,7 +36,8 @@ def test_a_degradation_gives_other_crops_of_the_same_shape(name: str, photo: Ima
     crops = np.stack([photo, photo[::-1]])
     before = crops.copy()
     degraded = DEGRADATIONS[name](crops)
-    assert (degraded.shape, degraded.dtype) == (crops.shape, np.uint8)
+    assert degraded.shape == crops.shape
+    assert degraded.dtype == np.uint8
     assert not np.array_equal(degraded, before)
     assert np.array_equal(crops, before)
 
@@ -63,7 +64,8 @@ def test_a_random_damage_keeps_the_photo_and_repeats_with_its_numbers(
     first, again, other = (
         _DAMAGES[number](photo, box, np.random.default_rng(seed)) for seed in (3, 3, 4)
     )
-    assert (first.shape, first.dtype) == (photo.shape, np.uint8)
+    assert first.shape == photo.shape
+    assert first.dtype == np.uint8
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
     assert np.array_equal(photo, before)
