@@ -30,6 +30,7 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.registry import load_encoder
 from face_encode.errors import FaceEncodeError, InputError
 from face_encode.evaluation.pairs import read_pairs
+from face_encode.gallery.distances import unit_length
 from face_encode.photos.folders import photos_in
 from face_encode.photos.reading import read_image
 from face_encode.types import Embeddings, Face, ImageArray
@@ -73,7 +74,7 @@ def embed(encoder: Encoder, photos: Sequence[Path]) -> npt.NDArray[np.float32]:
     """Embed each photo's face by every variant; NaN where a detector finds none.
 
     Returns:
-        float32 ``(len(VARIANTS), len(photos), D)``.
+        float32 ``(len(VARIANTS), len(photos), D)``, of length 1.
     """
     detectors = {name: load_detector(name) for name, _ in VARIANTS}
     size = encoder.embedding_size
@@ -87,7 +88,8 @@ def embed(encoder: Encoder, photos: Sequence[Path]) -> npt.NDArray[np.float32]:
             if (face := faces[name]) is not None
         }
         if crops:
-            embeddings[list(crops), index] = encoder.encode(np.concatenate(list(crops.values())))
+            received = encoder.encode(np.concatenate(list(crops.values())))
+            embeddings[list(crops), index] = unit_length(received)
     return embeddings
 
 

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from face_encode.cli.options import add_json_option, print_json, print_table
+from face_encode.cli.transfer import export_people
 from face_encode.errors import InputError
 
 
@@ -172,16 +173,22 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
         "Write an encoder as one file that runs without Keras and without this package, and beside "
-        "it JSON that says how it is to be used. The file is compared with Keras first."
+        "it JSON that says how it is to be used; the file is compared with Keras first. Or write "
+        "the people of a gallery database as .npz, as .parquet or as a folder of their crops, "
+        "everything that it holds of one person as a .zip file, or a copy of it as .sqlite."
     )
-    parser.add_argument("model", metavar="MODEL", help="a known encoder or a .keras file")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="a known encoder, a .keras file, or people.sqlite"
+    )
     parser.add_argument(
         "-o",
         "--output",
-        metavar="FILE",
+        metavar="OUT",
         required=True,
-        help="the file to write: .onnx or .tflite",
+        help="the file to write: .onnx or .tflite of an encoder; .sqlite, .npz, .parquet, or a "
+        "folder, of a gallery; .zip of a person",
     )
+    parser.add_argument("--person", metavar="NAME", help="only this person of the gallery")
     add_json_option(parser)
 
 
@@ -190,10 +197,15 @@ def run_export(options: argparse.Namespace) -> int:
     from face_encode.encoders.export import check_export_path, export_encoder
     from face_encode.encoders.registry import load_encoder
     from face_encode.files import as_path
+    from face_encode.gallery.opening import names_gallery
 
+    if names_gallery(options.source):
+        return export_people(options.source, options.output, options.person, as_json=options.json)
+    if options.person is not None:
+        raise InputError(f"--person is somebody in a gallery. Received: {options.source}")
     # Before the seconds that loading a model takes.
     check_export_path(as_path(options.output))
-    encoder = load_encoder(options.model, engine="tensorflow")
+    encoder = load_encoder(options.source, engine="tensorflow")
     written = export_encoder(encoder, options.output)
     if options.json:
         print_json(
