@@ -27,6 +27,8 @@ from face_encode.encoders.registry import DEFAULT_ENCODER, KNOWN_ENCODERS, load_
 from face_encode.errors import GalleryError, ImageError, InputError, MissingExtraError
 from face_encode.files import as_path, state_of
 from face_encode.gallery.base import Gallery, check_encoder
+from face_encode.gallery.database import DatabaseGallery
+from face_encode.gallery.database_file import is_database
 from face_encode.gallery.distances import (
     Metric,
     check_metric,
@@ -82,11 +84,11 @@ class _Recent(Generic[Value]):
 
 
 class _Enrolled(NamedTuple):
-    """The people that are searched, at one moment: n names, embeddings, and paths or None."""
+    """The people that are searched, at one moment: n names and embeddings, and a row's photo."""
 
     names: Sequence[str]
     embeddings: Embeddings
-    photos: Sequence[str | None]
+    photo_of: Callable[[int], str | None] = lambda row: None
 
 
 class _Folder:
@@ -95,7 +97,7 @@ class _Folder:
     def __init__(self, encoder: Encoder) -> None:
         self._lock, self._states = threading.Lock(), dict[str, Any]()
         self._gallery = MemoryGallery(encoder)
-        self._enrolled = _Enrolled([], self._gallery.embeddings, [])
+        self._enrolled = _Enrolled([], self._gallery.embeddings)
 
     def enrolled(
         self, people: Mapping[str, Sequence[Path]], path: Path, model: Face_Encode_Model
@@ -125,7 +127,7 @@ class _Folder:
             names = self._gallery.names.tolist()
             keys = zip(names, self._gallery.digests.tolist(), strict=True)
             paths = [path_of.get(key) for key in keys]
-            self._enrolled = _Enrolled(names, self._gallery.embeddings, paths)
+            self._enrolled = _Enrolled(names, self._gallery.embeddings, paths.__getitem__)
             self._states = states
             return self._enrolled
 
@@ -133,6 +135,7 @@ class _Folder:
 # An encoder may take half a gigabyte.
 _encoders = _Recent[Encoder](4)
 _folders = _Recent[_Folder](4)
+_databases = _Recent[DatabaseGallery](4)
 
 
 def loaded_encoder(encoder: str | os.PathLike[str] | Encoder | None) -> Encoder:
@@ -164,7 +167,7 @@ def _searched(
             raise InputError("a model brings its own encoder and detector: give it alone")
         return people, _held_by(people.gallery)
     model = Face_Encode_Model(loaded_encoder(encoder), detector)
-    if isinstance(people, (MemoryGallery, MilvusGallery)):
+    if isinstance(people, (MemoryGallery, MilvusGallery, DatabaseGallery)):
         name, fingerprint = people.encoder_name, people.encoder_fingerprint
         check_encoder("the gallery", name, fingerprint, model.encoder)
         model.gallery = people
@@ -172,6 +175,14 @@ def _searched(
     # What is neither is refused by as_path, with the words for it.
     source: Any = people
     path = as_path(source)
+    if is_database(path):
+        # Kept open: it is as fresh as its file, also where another file takes its place.
+        number = os.stat(path).st_ino if os.path.exists(path) else 0
+        model.gallery = _databases.get(
+            (os.path.realpath(path), number, model.encoder.fingerprint),
+            lambda: DatabaseGallery(path, model.encoder, create=False, metric=None),
+        )
+        return model, _held_by(model.gallery)
     if names_gallery(source):
         gallery = open_gallery(source, encoder=model.encoder, metric=None, create=False)
         if gallery.is_shared:
@@ -188,12 +199,20 @@ def _searched(
 
 
 def _held_by(gallery: Gallery) -> _Enrolled:
-    """The people in a gallery, which knows of no paths."""
-    held = gallery.rows()
-    names = held.names.tolist()
-    if not names:
+    """The people in a gallery; only a database knows of paths."""
+    if not isinstance(gallery, DatabaseGallery):
+        held = gallery.rows()
+        enrolled = _Enrolled(held.names.tolist(), held.embeddings)
+    else:
+        snapshot = gallery.snapshot()
+        enrolled = _Enrolled(
+            snapshot.enrolled.names.tolist(),
+            snapshot.enrolled.embeddings,
+            lambda row: gallery.source(int(snapshot.ids[row])),
+        )
+    if not enrolled.names:
         raise GalleryError("nobody is enrolled in this gallery")
-    return _Enrolled(names, held.embeddings, [None] * len(names))
+    return enrolled
 
 
 def verify(
@@ -307,7 +326,8 @@ def extract_faces(
 
     Args:
         photo: In any form that ``read_photo`` takes.
-        encoder: Whose crops: size, margin and alignment are its own. As for ``verify``.
+        encoder: Whose crops: size, margin and alignment are its own; of several encoders as one,
+            those of the first. As for ``verify``.
         detector: As for ``verify``.
         max_faces: At most this many faces, largest first; None for all.
 
@@ -325,7 +345,8 @@ def extract_faces(
     model = Face_Encode_Model(loaded_encoder(encoder), detector)
     image = read_photo(photo)
     faces = model._detect(image, max_faces)
-    crops = crop_faces(image, faces, model.encoder.contract.crop)
+    recipe = model.encoder.contract.crop
+    crops = recipe.first_of(crop_faces(image, faces, recipe))
     return [
         {
             "face": crop,
@@ -355,9 +376,9 @@ def find(
     Args:
         photo: In any form that ``read_photo`` takes.
         people: A folder with one sub-folder a person, enrolled at the first call, and again
-            only when something in it has changed; the name of a gallery, an ``.npz`` file or one
-            in Milvus (all of which is read for each call); a gallery; or a model with people
-            enrolled.
+            only when something in it has changed; the name of a gallery, a ``.sqlite`` file (which
+            stays open), an ``.npz`` file or one in Milvus (all of which is read for each call); a
+            gallery; or a model with people enrolled.
         encoder: As for ``verify``; with a model the model's own.
         detector: The same.
         metric: As for ``verify``.
@@ -412,7 +433,7 @@ def find(
                 {
                     "face": number,
                     "name": enrolled.names[index],
-                    "photo": enrolled.photos[index],
+                    "photo": enrolled.photo_of(index),
                     "similarity": similarity_of(distance, metric),
                     "distance": distance,
                     "distance_threshold": limit,

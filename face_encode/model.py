@@ -437,7 +437,9 @@ class Face_Encode_Model:
         """Write the enrolled people to a gallery database or an ``.npz`` file, atomically.
 
         Args:
-            path: A ``.sqlite`` file, whose people are replaced by these, or an ``.npz`` file.
+            path: A ``.sqlite`` file, whose people are replaced by these, or an ``.npz`` file. A
+                gallery database is copied whole, to a new ``.sqlite`` file; in its own file
+                everything is already.
 
         Raises:
             GalleryError: It cannot be written; a file already there stays whole.
@@ -445,8 +447,12 @@ class Face_Encode_Model:
         """
         gallery = self.gallery
         if is_database(as_path(path)):
+            if isinstance(gallery, DatabaseGallery):
+                if os.path.realpath(path) != os.path.realpath(gallery.path):
+                    gallery.copy_to(path)
+                return
             rows = gallery.rows()
-            with closing(DatabaseGallery(path, self.encoder)) as database:
+            with closing(DatabaseGallery(path, self.encoder, metric=rows.metric)) as database:
                 database.replace(
                     rows.names.tolist(),
                     rows.embeddings,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -171,41 +171,105 @@ class CropRecipe:
 
     Attributes:
         method: ``"box"``, the detector's box grown by the margin and resized (FaceNet's and the
-            original project's way); ``"dlib_chip"``, dlib's rotated and padded chip; or
-            ``"arcface"``, the similarity transform of five points onto ArcFace's frame.
+            original project's way); ``"dlib_chip"``, dlib's rotated and padded chip;
+            ``"arcface"``, the similarity transform of five points onto ArcFace's frame;
+            ``"openface"``, the affine transform of three landmarks onto OpenFace's frame; or
+            ``"stack"``, the crops of several recipes one below the other; see ``stacked``.
         height: Rows of the crop.
         width: Columns of the crop.
         margin: For ``"box"`` the share of the box added on every side; for ``"dlib_chip"``
-            dlib's ``padding``; for ``"arcface"`` the share of ArcFace's frame added on every side.
+            dlib's ``padding``; for the others the share of the frame added on every side.
+        parts: The recipes of a stack, at least two; of the others none.
     """
 
-    method: Literal["box", "dlib_chip", "arcface"]
+    method: Literal["box", "dlib_chip", "arcface", "openface", "stack"]
     height: int
     width: int
     margin: float = 0.0
+    parts: tuple[CropRecipe, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.method not in ("box", "dlib_chip", "arcface"):
+        if self.method not in ("box", "dlib_chip", "arcface", "openface", "stack"):
             raise InputError(
-                f"crop method is one of 'box', 'dlib_chip', 'arcface'. Received: {self.method!r}"
+                "crop method is one of 'box', 'dlib_chip', 'arcface', 'openface', 'stack'. "
+                f"Received: {self.method!r}"
             )
+        if (self.method == "stack") != (len(self.parts) > 1):
+            raise InputError(
+                "a stack of crops has at least two parts, and no other crop has any. "
+                f"Received: {self.method!r} of {len(self.parts)} parts"
+            )
+        if self.parts:
+            size = sum(part.height for part in self.parts), max(part.width for part in self.parts)
+            if (self.height, self.width) != size:
+                raise InputError(
+                    "a stack is as high as its parts together and as wide as the widest, "
+                    f"{size[0]}x{size[1]}. Received: {self.height}x{self.width}"
+                )
         check_count(self.height, "a crop's height")
         check_count(self.width, "a crop's width")
-        if self.method != "box" and self.height != self.width:
+        if self.method in ("dlib_chip", "arcface") and self.height != self.width:
             raise InputError(
                 f"an aligned crop is square. Received: height {self.height}, width {self.width}"
             )
         if not 0 <= self.margin <= 2:
             raise InputError(f"a crop's margin lies within 0..2. Received: {self.margin}")
 
+    def __str__(self) -> str:
+        return " + ".join(
+            f"{part.method} {part.height}x{part.width}" for part in self.parts or (self,)
+        )
+
+    @classmethod
+    def stacked(cls, parts: Sequence[CropRecipe]) -> CropRecipe:
+        """The recipe of several crops of each face, one below the other, for several networks.
+
+        A narrow one lies in the middle of the width, black at its sides, so that the mirror image
+        of the whole holds the mirror image of each.
+        """
+        height, width = sum(part.height for part in parts), max(part.width for part in parts)
+        return cls("stack", height, width, parts=tuple(parts))
+
+    def places(self) -> list[tuple[slice, slice]]:
+        """Rows and columns of each part of a stack; of another crop, all of it."""
+        top, places = 0, []
+        for part in self.parts or (self,):
+            left = (self.width - part.width) // 2
+            places.append((slice(top, top + part.height), slice(left, left + part.width)))
+            top += part.height
+        return places
+
+    def first_of(self, crops: ImageArray) -> ImageArray:
+        """Crops ``(N, height, width, 3)`` of the first part of a stack; others as they are."""
+        rows, columns = self.places()[0]
+        return crops[:, rows, columns]
+
+    @property
+    def side(self) -> int:
+        """The shorter side of the crop, of a stack that of its first part."""
+        first = (self.parts or (self,))[0]
+        return min(first.height, first.width)
+
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON values."""
-        return {
+        values = {
             "method": self.method,
             "height": self.height,
             "width": self.width,
             "margin": self.margin,
         }
+        return values | ({"parts": [part.as_dict() for part in self.parts]} if self.parts else {})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> CropRecipe:
+        """Read what ``as_dict`` gave.
+
+        Raises:
+            InputError: A value out of its range.
+            TypeError: No such values.
+        """
+        parts = tuple(cls.from_dict(part) for part in values.get("parts", ()))
+        return cls(**{**values, "parts": parts})
 
 
 @dataclass(frozen=True)

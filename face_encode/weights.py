@@ -77,6 +77,10 @@ def _facenet(release: str, file: str) -> KnownWeights:
     return _released(release, file, licence, source)
 
 
+def _deepface(file: str, licence: str, source: str) -> KnownWeights:
+    return _released("serengil/deepface_models v1.0", file, licence, f"{source}, in the form of")
+
+
 # dlib's 68-point landmark model lies beside these and is left alone on purpose: its licence
 # excludes commercial use.
 KNOWN_WEIGHTS = {
@@ -106,6 +110,45 @@ KNOWN_WEIGHTS = {
         "timesler/facenet-pytorch v2.2.9", "20180408-102900-casia-webface.pt"
     ),
     "facenet128": _facenet("serengil/deepface_models v1.0", "facenet_weights.h5"),
+    "facenet512": _facenet("serengil/deepface_models v1.0", "facenet512_weights.h5"),
+    "arcface": _deepface(
+        "arcface_weights.h5",
+        "MIT (the project's); the photos of the training had terms of their own",
+        "Leondgarse, github.com/leondgarse/Keras_insightface, after Deng et al., 2019",
+    ),
+    "sface": KnownWeights(
+        None,
+        "face_recognition_sface_2021dec.onnx",
+        "0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79",
+        "Apache-2.0",
+        "Yaoyao Zhong, github.com/opencv/opencv_zoo, after Zhong et al., 2021",
+        "https://media.githubusercontent.com/media/opencv/opencv_zoo/"
+        "966be4cb6eefc2a4f586ed0581bf4bbaa2533070/models/face_recognition_sface/"
+        "face_recognition_sface_2021dec.onnx",
+    ),
+    "ghostfacenet": _released(
+        "HamadYA/GhostFaceNets v1.2",
+        "GhostFaceNet_W1.3_S1_ArcFace.h5",
+        "MIT (the project's); the photos of the training had terms of their own",
+        "Alansari et al., 2023,",
+    ),
+    "openface": _deepface(
+        "openface_weights.h5",
+        "Apache-2.0 (the project's); the photos of the training had terms of their own",
+        "Amos et al., 2016, github.com/cmusatyalab/openface",
+    ),
+    "vgg_face": _released(
+        "serengil/deepface_models v1.0",
+        "vgg_face_weights.h5",
+        "non-commercial use only (University of Oxford)",
+        "Parkhi et al., 2015, in the form of",
+        free=False,
+    ),
+    "deepid": _deepface(
+        "deepid_keras_weights.h5",
+        "GPL-3.0 (the project's); the videos of the training had terms of their own",
+        "Ruoyiran, github.com/Ruoyiran/DeepID, after Sun et al., 2014",
+    ),
     "mobilefacenet": KnownWeights(
         None,
         "MobileFaceNet.onnx",

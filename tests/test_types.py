@@ -87,12 +87,22 @@ def test_a_recipe_as_plain_values() -> None:
     recipe = CropRecipe("box", 112, 96, 0.25)
     assert recipe.as_dict() == {"method": "box", "height": 112, "width": 96, "margin": 0.25}
     assert CropRecipe(**recipe.as_dict()) == recipe
+    stack = CropRecipe.stacked([recipe, CropRecipe("arcface", 112, 112)])
+    assert CropRecipe.from_dict(stack.as_dict()) == stack
+    assert (stack.height, stack.width, stack.side) == (224, 112, 96)
+    assert str(stack) == "box 112x96 + arcface 112x112"
 
 
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"method": "oval"}, "'box', 'dlib_chip', 'arcface'. Received: 'oval'"),
+        ({"method": "oval"}, "'arcface', 'openface', 'stack'. Received: 'oval'"),
+        ({"method": "stack"}, "at least two parts, and no other crop has any. Received: 'stack'"),
+        ({"parts": (CropRecipe("box", 8, 8),) * 2}, "no other crop has any. Received: 'box' of 2"),
+        (
+            {"method": "stack", "parts": (CropRecipe("box", 8, 8),) * 2},
+            "as wide as the widest, 16x8. Received: 8x8",
+        ),
         ({"height": 0}, "height is a whole number, at least 1. Received: 0"),
         ({"width": -8}, "width is a whole number, at least 1. Received: -8"),
         ({"width": 8.0}, "Received: 8.0"),

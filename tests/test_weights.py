@@ -82,10 +82,11 @@ def test_the_cache_is_where_the_variable_says(monkeypatch: pytest.MonkeyPatch) -
 def test_what_is_downloaded_has_a_safe_address_and_a_licence(known: KnownWeights) -> None:
     assert known.url is not None
     # A file of a release, or of one commit: neither changes.
-    place = (
-        r"https://(github\.com/.+/releases/download|raw\.githubusercontent\.com/.+/[0-9a-f]{40})/"
+    places = (
+        r"https://github\.com/.+/releases/download/",
+        r"https://(raw|media)\.githubusercontent\.com/.+/[0-9a-f]{40}/",
     )
-    assert re.match(place, known.url)
+    assert any(re.match(place, known.url) for place in places)
     assert known.url.endswith(f"/{known.file}")
     assert known.licence
 

@@ -51,7 +51,7 @@ def run_models(options: argparse.Namespace) -> int:
             {
                 "name": name,
                 "default": name == DEFAULT_ENCODER,
-                "crop": f"{contract.crop.method} {contract.crop.height}x{contract.crop.width}",
+                "crop": str(contract.crop),
                 "threshold": round(contract.threshold, 3),
                 "false_match_rate": contract.false_match_rate,
                 "present": encoder.is_present,
@@ -143,8 +143,8 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Write an encoder as one file that runs without Keras and without this package, and beside "
         "it JSON that says how it is to be used; the file is compared with Keras first. Or write "
-        "the people of a gallery database as .npz, as .parquet or as a folder of their crops, or "
-        "everything that it holds of one person as a .zip file."
+        "the people of a gallery database as .npz, as .parquet or as a folder of their crops, "
+        "everything that it holds of one person as a .zip file, or a copy of it as .sqlite."
     )
     parser.add_argument(
         "source", metavar="SOURCE", help="a known encoder, a .keras file, or people.sqlite"
@@ -154,8 +154,8 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         metavar="OUT",
         required=True,
-        help="the file to write: .onnx or .tflite of an encoder; .npz, .parquet, or a folder, of a "
-        "gallery; .zip of a person",
+        help="the file to write: .onnx or .tflite of an encoder; .sqlite, .npz, .parquet, or a "
+        "folder, of a gallery; .zip of a person",
     )
     parser.add_argument("--person", metavar="NAME", help="only this person of the gallery")
     add_json_option(parser)

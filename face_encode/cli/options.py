@@ -145,8 +145,8 @@ def add_people(model: Face_Encode_Model, people: str, *, approximate: bool = Fal
 
     Args:
         model: Its gallery is replaced.
-        people: A folder with a sub-folder a person, or a gallery: an ``.npz`` file, or one in
-            Milvus.
+        people: A folder with a sub-folder a person, or a gallery: a ``.sqlite`` or ``.npz`` file,
+            or one in Milvus.
         approximate: Whether to search a gallery's file by an approximate index.
 
     Raises:
@@ -158,7 +158,7 @@ def add_people(model: Face_Encode_Model, people: str, *, approximate: bool = Fal
         model.load_gallery(people, approximate=approximate)
         return
     if approximate:
-        raise InputError(f"an approximate index is of a gallery's .npz file. Received: {people}")
+        raise InputError(f"an approximate index is of a gallery's file. Received: {people}")
     for item in model.fit_dataset(people).left_out:
         row = printable(f"{item.photo}: {item.reason}")
         print(f"face-encode: left out: {row}", file=sys.stderr)

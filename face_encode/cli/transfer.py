@@ -104,19 +104,22 @@ def export_people(source: str, output: str, person: str | None, *, as_json: bool
             rows = gallery.rows()
             MemoryGallery.from_rows(rows, gallery.encoder).save(target)
             count = len(rows.names)
+        elif target.suffix == ".sqlite":
+            gallery.copy_to(target)
+            count = sum(gallery.people().values())
         elif not target.suffix:
             count, photos = export_crops(gallery, target)
             without = [f"{photo.name}: photo {photo.id} {photo.source}" for photo in photos]
         else:
             raise InputError(
-                "a gallery is exported as .npz, .parquet, or a folder of crops, a name without an "
-                f"ending. Received: {output}"
+                "a gallery is exported as .sqlite, .npz, .parquet, or a folder of crops, a name "
+                f"without an ending. Received: {output}"
             )
-        is_encrypted = gallery.is_encrypted
+        is_plain = gallery.is_encrypted and target.suffix != ".sqlite"
     if as_json:
         print_json({"output": output, "photos": count, "without_crop": without})
         return 0
-    print(f"{output}: {count} photos" + (", not encrypted" if is_encrypted else ""))
+    print(f"{output}: {count} photos" + (", not encrypted" if is_plain else ""))
     print_lines("no crop is kept of", without)
     return 0
 

@@ -47,6 +47,10 @@ class EncoderContract:
         metric: How two embeddings are compared.
         euclidean_threshold: Euclidean distance of two embeddings, not normalised, up to which two
             faces count as one person, at the same false match rate; None if it was not measured.
+        thresholds: Further thresholds: false match rates, falling, each with its cosine
+            similarity, measured together with ``threshold``.
+        spread: Standard deviation of the similarities of strangers, the unit in which the
+            similarities of several encoders are added; None if it was not measured.
         trained_on: The training data, in words.
         licence: The licence of the weights.
         package_version: Version of this package that wrote the file.
@@ -60,6 +64,8 @@ class EncoderContract:
     mirror: bool = False
     metric: Literal["cosine"] = "cosine"
     euclidean_threshold: float | None = None
+    thresholds: tuple[tuple[float, float], ...] = ()
+    spread: float | None = None
     trained_on: str = "unknown"
     licence: str = "unknown"
     package_version: str = __version__
@@ -83,10 +89,23 @@ class EncoderContract:
             raise InputError(
                 f"a Euclidean threshold lies above 0. Received: {self.euclidean_threshold}"
             )
+        for rate, threshold in self.thresholds:
+            if not 0 < rate < 1 or not -1 <= threshold <= 1:
+                raise InputError(
+                    "the further thresholds are false match rates between 0 and 1, each with a "
+                    f"cosine within -1..1. Received: {self.thresholds}"
+                )
+        if self.spread is not None and not 0 < self.spread < 1:
+            raise InputError(f"a spread lies between 0 and 1. Received: {self.spread}")
 
     def to_json(self) -> str:
         """Write the text of the archive member."""
-        return json.dumps({"contract_version": CONTRACT_VERSION, **asdict(self)}, indent=2)
+        values = {"contract_version": CONTRACT_VERSION, **asdict(self), "crop": self.crop.as_dict()}
+        # Former releases refuse what they do not know.
+        for name, empty in (("thresholds", ()), ("spread", None)):
+            if values[name] == empty:
+                del values[name]
+        return json.dumps(values, indent=2)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> EncoderContract:
@@ -103,7 +122,8 @@ class EncoderContract:
                     f"this release reads contracts of version {CONTRACT_VERSION}; a later "
                     f"release of face_encode wrote this one. Received: version {version}"
                 )
-            values["crop"] = CropRecipe(**values["crop"])
+            values["crop"] = CropRecipe.from_dict(values["crop"])
+            values["thresholds"] = tuple(map(tuple, values.get("thresholds", ())))
             values["pixel_range"] = tuple(values["pixel_range"])
             return cls(**values)
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:

@@ -70,11 +70,7 @@ class Encoder:
         return encoder
 
     def __repr__(self) -> str:
-        crop = self.contract.crop
-        return (
-            f"Encoder({self.contract.name!r}, {crop.method} {crop.height}x{crop.width} "
-            f"-> {self.embedding_size})"
-        )
+        return f"Encoder({self.name!r}, {self.contract.crop} -> {self.embedding_size})"
 
     @property
     def name(self) -> str:

@@ -50,6 +50,13 @@ _CROP_IN_WORDS = {
     "dlib_chip": "Find the face and dlib's five landmarks (shape_predictor_5_face_landmarks.dat); "
     "then dlib.get_face_chip(photo, landmarks, size=height, padding=margin), which turns the face "
     "upright.",
+    "arcface": "Find the face and five points: the centres of the eyes, the tip of the nose and "
+    "the corners of the mouth. Map the photo by the similarity transform (turn, scale, shift) that "
+    "brings them nearest to (38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, "
+    "92.3655) and (70.7299, 92.2041): x and y in a square of 112 pixels, which is scaled to width "
+    "x height, with the share 'margin' added on every side.",
+    "stack": "Cut out the crops of all 'parts', and put them one below the other, each in the "
+    "middle of the width, black at its sides.",
     "box": "Grow the detector's box by the share 'margin' of its width and height on every side, "
     "cut off what lies outside the photo, and resize it to width x height without keeping its "
     "proportions (OpenCV's INTER_AREA to make it smaller, INTER_LINEAR to make it larger).",
@@ -144,7 +151,10 @@ def _note(encoder: Encoder, path: Path, content: bytes, difference: float) -> di
             "trained_on": contract.trained_on,
             "licence": contract.licence,
         },
-        "crop": {**crop.as_dict(), "in_words": _CROP_IN_WORDS[crop.method]},
+        "crop": {
+            **crop.as_dict(),
+            "in_words": " ".join(_CROP_IN_WORDS[part.method] for part in (crop, *crop.parts)),
+        },
         "input": {
             "name": INPUT_NAME,
             "shape": ["any number of crops", crop.height, crop.width, 3],

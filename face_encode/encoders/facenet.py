@@ -9,7 +9,7 @@ unless told otherwise.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -63,6 +63,12 @@ FACENET_CASIA_CONTRACT = _contract(
     "facenet_casia", "CASIA-WebFace: 490,000 photos of 10,575 people (20180408-102900)"
 )
 FACENET128_CONTRACT = _contract("facenet128", "MS-Celeb-1M, as far as is known (a model of 2017)")
+FACENET512_CONTRACT = replace(
+    _contract("facenet512", "VGGFace2, as far as is known (a model of 2018)"),
+    # DeepFace's threshold, a cosine distance of 0.3; for its own pixels.
+    threshold=0.7,
+    euclidean_threshold=None,
+)
 
 
 @dataclass(frozen=True)
@@ -203,6 +209,21 @@ def facenet128(content: bytes) -> keras.Model:
         WeightsError: Another file, or a damaged one.
     """
     return inception_resnet(read_deepface_weights(content), "whitened", "facenet128")
+
+
+def deepface_facenet512(content: bytes) -> keras.Model:
+    """Build the model of 512 numbers from DeepFace's file.
+
+    Args:
+        content: The file ``facenet512_weights.h5``, whole.
+
+    Returns:
+        RGB 0..255, float32 ``(N, 160, 160, 3)`` in; float32 ``(N, 512)`` of length 1 out.
+
+    Raises:
+        WeightsError: Another file, or a damaged one.
+    """
+    return inception_resnet(read_deepface_weights(content), "fixed", "facenet512")
 
 
 def inception_resnet(

@@ -18,13 +18,16 @@ import pickletools
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import WeightsError
+
+if TYPE_CHECKING:
+    import keras
 
 Array = npt.NDArray[Any]
 
@@ -403,6 +406,69 @@ def read_keras_layers(content: bytes) -> list[StoredLayer]:
     # h5py raises whatever a damaged file trips over: OSError, RuntimeError, KeyError …
     except Exception as error:
         raise WeightsError(f"not an HDF5 weights file of Keras, or damaged: {error}") from error
+
+
+def load_keras_weights(model: keras.Model, content: bytes) -> None:
+    """Set a model's weights from a file that Keras 2 wrote for the same network.
+
+    The layers are matched by their order, as Keras 2 itself matches them: their names may come from
+    a counter.
+
+    Args:
+        model: Its layers with weights in the order of the original's.
+        content: The whole file.
+
+    Raises:
+        WeightsError: No such file, damaged, or of a network with other layers or shapes.
+    """
+    stored = read_keras_layers(content)
+    layers = [layer for layer in model.layers if layer.weights]
+    if len(stored) != len(layers):
+        raise WeightsError(
+            f"the network {model.name!r} has {len(layers)} layers with weights. "
+            f"Received: a file with {len(stored)}"
+        )
+    planned = []
+    for layer, source in zip(layers, stored, strict=True):
+        # Keras 2 called the kernel of a depthwise convolution by another name.
+        arrays = {part.removeprefix("depthwise_"): each for part, each in source.arrays.items()}
+        expected = {weight.name: tuple(weight.shape) for weight in layer.weights}
+        received = {part: array.shape for part, array in arrays.items()}
+        if received != expected:
+            raise WeightsError(
+                f"layer {layer.name!r} of the network {model.name!r} takes {expected}. "
+                f"Received: layer {source.name!r} with {received}"
+            )
+        planned.append((layer, [arrays[part] for part in expected]))
+    for layer, weights in planned:
+        layer.set_weights(weights)
+
+
+def read_onnx_graph(content: bytes) -> tuple[list[Any], dict[str, npt.NDArray[np.float32]]]:
+    """Read a network in ONNX: its nodes, and its floating-point arrays by their names.
+
+    Args:
+        content: The whole file.
+
+    Returns:
+        The nodes (``onnx.NodeProto``) in the order of execution, and the arrays as float32.
+
+    Raises:
+        WeightsError: No such file, or damaged.
+    """
+    import onnx
+
+    try:
+        graph = onnx.load_model_from_string(content).graph
+        arrays = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+    # protobuf and numpy raise whatever a damaged file trips over.
+    except Exception as error:
+        raise WeightsError(f"not an ONNX file, or damaged: {error}") from error
+    if not graph.node:
+        raise WeightsError("not an ONNX file, or damaged: it holds no network")
+    return list(graph.node), {
+        name: array.astype(np.float32) for name, array in arrays.items() if array.dtype.kind == "f"
+    }
 
 
 def decoded(names: Iterable[bytes | str]) -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.encoders.contract import EncoderContract
+from face_encode.encoders.facenet_files import read_onnx_graph
 from face_encode.errors import WeightsError
 from face_encode.types import CropRecipe
 from face_encode.weights import KNOWN_WEIGHTS
@@ -54,6 +55,8 @@ MOBILEFACENET_CONTRACT = EncoderContract(
     mirror=True,
     # On the same pairs; 94 % of the pairs of one person lie within it.
     euclidean_threshold=17.7,
+    thresholds=((1e-4, 0.409), (1e-5, 0.484)),
+    spread=0.1026,
     trained_on="MS-Celeb-1M, refined: 3.9 million photos of 86,876 people, by its author",
     licence=KNOWN_WEIGHTS["mobilefacenet"].licence,
 )
@@ -65,6 +68,8 @@ MOBILEFACENET_SINGLE_CONTRACT = replace(
     mirror=False,
     threshold=0.336,
     euclidean_threshold=17.9,
+    thresholds=((1e-4, 0.407), (1e-5, 0.481)),
+    spread=0.1023,
 )
 
 
@@ -147,15 +152,8 @@ def _read_convolutions(content: bytes) -> list[list[FloatArray]]:
         WeightsError: No ONNX file, or one whose arrays are not those of ``CONVOLUTIONS``
             convolutions.
     """
-    import onnx
-
-    try:
-        graph = onnx.load_model_from_string(content).graph
-        arrays = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
-    # protobuf and numpy raise whatever a damaged file trips over.
-    except Exception as error:
-        raise WeightsError(f"not an ONNX file, or damaged: {error}") from error
-    nodes = [node for node in graph.node if node.op_type == "Conv"]
+    network, arrays = read_onnx_graph(content)
+    nodes = [node for node in network if node.op_type == "Conv"]
     used = [name for node in nodes for name in node.input[1:]]
     shapes = [[arrays[name].ndim for name in node.input[1:] if name in arrays] for node in nodes]
     if shapes != [[4, 1]] * CONVOLUTIONS or sorted(used) != sorted(arrays):
@@ -163,4 +161,4 @@ def _read_convolutions(content: bytes) -> list[list[FloatArray]]:
             f"the file of MobileFaceNet holds kernel and bias of {CONVOLUTIONS} convolutions and "
             f"nothing else. Received: {len(nodes)} convolutions and {len(arrays)} arrays"
         )
-    return [[arrays[name].astype(np.float32) for name in node.input[1:]] for node in nodes]
+    return [[arrays[name] for name in node.input[1:]] for node in nodes]

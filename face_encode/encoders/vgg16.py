@@ -148,8 +148,9 @@ def load_vggface_weights(model: keras.Model, path: str | os.PathLike[str] | None
     """Load the VGGFace weights into the convolutions of a VGG16.
 
     They are Oxford's (Parkhi, Vedaldi and Zisserman, "Deep Face Recognition", 2015), for
-    non-commercial use, in the files of keras-vggface or DeepFace. The files take blue, green, red;
-    the first kernel's input channels are reversed here, so that the model keeps taking RGB.
+    non-commercial use, in the files of keras-vggface or DeepFace. The former, from Caffe, takes
+    blue, green, red; the first kernel's input channels are reversed here, so that the model keeps
+    taking RGB. The latter, from MatConvNet, takes RGB.
 
     Args:
         model: From ``vgg_embedding`` or ``vgg16_backbone``, with ``width=1``, without
@@ -181,8 +182,6 @@ def load_vggface_weights(model: keras.Model, path: str | os.PathLike[str] | None
     planned = []
     for (block, index), (kernel, bias) in stored.items():
         target = layers[f"block{block}_conv{index}"]
-        if block == index == 1:
-            kernel = kernel[:, :, ::-1, :]
         expected = [tuple(weight.shape) for weight in target.weights]
         if [kernel.shape, bias.shape] != expected:
             raise WeightsError(
@@ -251,6 +250,7 @@ def _read_convolutions(
 
     Layers are named ``conv1_2`` (keras-vggface) or ``block1_conv2`` (keras.applications). DeepFace
     leaves the names to Keras, which numbers them through all networks: there the order decides.
+    Kernels are for RGB.
     """
     if isinstance(source, Path) and not source.is_file():
         raise WeightsError(f"no such weights file: {path}")
@@ -267,14 +267,19 @@ def _read_convolutions(
                 for name in decoded(root.attrs.get("layer_names", []))
                 if re.fullmatch(r"conv(olution)?2d(_\d+)?", name)
             ]
-            if len(numbered) < len(convolutions):
+            is_named = len(numbered) < len(convolutions)
+            if is_named:
                 numbered = [_named_convolution(root, *each, path) for each in convolutions]
-            return {
+            read = {
                 each: _kernel_and_bias(group, path)
                 for each, group in zip(convolutions, numbered, strict=False)
             }
     except OSError as error:
         raise WeightsError(f"not an HDF5 weights file: {path} ({error})") from error
+    if is_named:
+        kernel, bias = read[1, 1]
+        read[1, 1] = kernel[:, :, ::-1], bias
+    return read
 
 
 def _named_convolution(root: h5py.Group, block: int, index: int, path: Path) -> h5py.Group:

@@ -10,6 +10,7 @@ import copy
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -169,6 +170,11 @@ class DatabaseGallery:
         return f"DatabaseGallery({self._file.label!r}, {len(self)} photos)"
 
     @property
+    def path(self) -> Path:
+        """The file."""
+        return self._file.path
+
+    @property
     def is_encrypted(self) -> bool:
         """Whether what tells of people is encrypted in the file."""
         return self._file.is_encrypted
@@ -179,8 +185,8 @@ class DatabaseGallery:
 
     # Reading
 
-    def _fresh(self) -> Snapshot:
-        """The content of the file as it is now."""
+    def snapshot(self) -> Snapshot:
+        """The content of the file as it is now, as a search takes it."""
         return self._memory.fresh()
 
     def build_index(self, *, approximate: bool = False, progress: bool = True) -> None:
@@ -210,7 +216,7 @@ class DatabaseGallery:
     @property
     def calibration(self) -> Calibration | None:
         """The result of ``face-encode calibrate`` for this encoder, or None."""
-        return self._fresh().calibration
+        return self.snapshot().calibration
 
     @calibration.setter
     def calibration(self, value: Calibration | None) -> None:
@@ -231,21 +237,21 @@ class DatabaseGallery:
     @property
     def embeddings(self) -> Embeddings:
         """float32 ``(n, D)``, in the order of enrolment; of length 1 from int8."""
-        return self._fresh().enrolled.embeddings
+        return self.snapshot().enrolled.embeddings
 
     @property
     def names(self) -> TextArray:
         """The person of each embedding, str array of n."""
-        return self._fresh().enrolled.names
+        return self.snapshot().enrolled.names
 
     def __len__(self) -> int:
-        return len(self._fresh().ids)
+        return len(self.snapshot().ids)
 
     def search(
         self, embeddings: Embeddings, k: int = 1, ranking: Ranking = "best"
     ) -> list[list[Match]]:
         """Find the nearest people; see ``Gallery.search``."""
-        snapshot = self._fresh()
+        snapshot = self.snapshot()
         enrolled = snapshot.enrolled
         probes, k, ranking = check_search(embeddings, self._size, k, ranking)
         if not len(enrolled):
@@ -274,7 +280,7 @@ class DatabaseGallery:
 
     def rows(self) -> GalleryRows:
         """Everything that is enrolled at this moment; see ``Gallery.rows``."""
-        snapshot = self._fresh()
+        snapshot = self.snapshot()
         stored: dict[int, str] = {}
         if not self._file.is_encrypted:
             with self._file.reading() as reader:
@@ -359,6 +365,12 @@ class DatabaseGallery:
         with self._file.reading() as reader:
             found = PeopleRows(self._file, reader).embeddings_of(photos)
         return np.frombuffer(b"".join(found), np.float32).reshape(len(photos), self._size)
+
+    def source(self, photo: int) -> str | None:
+        """The name of a photo's file; None where that is unknown."""
+        with self._file.reading() as reader:
+            row = reader.execute("SELECT source FROM photo WHERE id = ?", [photo]).fetchone()
+        return (self._file.text(row[0]) or None) if row else None
 
     def crop(self, photo: int) -> bytes | None:
         """The crop of a photo as JPEG, or None where none is kept."""
@@ -680,6 +692,14 @@ class DatabaseGallery:
         return DatabaseGallery(
             self._file.path, encoder, metric=None, cipher=self._file.cipher, author=self.author
         )
+
+    def copy_to(self, path: str | os.PathLike[str]) -> None:
+        """Write a copy of the whole database, as it is at this moment, to a new file.
+
+        Raises:
+            GalleryError: There is a file of that name, or it cannot be written.
+        """
+        self._file.copy_to(as_path(path))
 
     def staging(self, settings: Mapping[str, Any], *, restart: bool = False) -> Staging:
         """What an interrupted enrolment has embedded; see ``Staging``."""

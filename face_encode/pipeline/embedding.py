@@ -340,12 +340,13 @@ def encode_together(
         return []
     crops = np.concatenate([item.crops for item in items])
     embeddings = encoder.encode(crops, batch_size=batch_size)
+    first_part = encoder.contract.crop.first_of
     results = []
     start = 0
     for item in items:
         part = embeddings[start : start + len(item.crops)]
         start += len(item.crops)
-        details = tuple(sharpness(crop) for crop in item.crops)
+        details = tuple(sharpness(crop) for crop in first_part(item.crops))
         error = item.error
         lengths = np.linalg.norm(part, axis=1)
         if not np.isfinite(lengths).all() or not (lengths > 0).all():

@@ -173,7 +173,7 @@ class _Photos:
             embeddings,
             face_sides=self.sides[usable],
             sharpnesses=self.sharpness[usable],
-            crop_side=min(encoder.contract.crop.height, encoder.contract.crop.width),
+            crop_side=encoder.contract.crop.side,
             threshold=threshold,
             compare=compare,
         )

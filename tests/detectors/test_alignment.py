@@ -96,3 +96,19 @@ def test_the_whole_photo_is_brought_to_size(shape: tuple[int, int]) -> None:
     crop = crop_whole(image, CropRecipe("box", 32, 16))
     assert crop.shape == (32, 16, 3)
     assert (crop == 77).all()
+
+
+def test_landmarks_come_to_openfaces_places() -> None:
+    # White dots on the landmarks of a face that is turned, large and narrow.
+    landmarks = np.array([(150, 60), (125, 65), (60, 80), (85, 76), (112, 130)], np.float32)
+    image = np.zeros((200, 200, 3), np.uint8)
+    for x, y in landmarks[[2, 0, 4]].astype(int):
+        image[y - 2 : y + 3, x - 2 : x + 3] = 255
+    face = Face(Box(40, 20, 130, 150), 1.0, landmarks)
+    (crop,) = crop_faces(image, [face], CropRecipe("openface", 96, 96))
+    for x, y in ((18.6, 16.3), (75.7, 15.2), (47.5, 49.4)):
+        column, row = round(x), round(y)
+        assert crop[row, column].min() > 200
+        assert crop[row, column + 8].max() == crop[row + 8, column].max() == 0
+    (wider,) = crop_faces(image, [face], CropRecipe("openface", 96, 96, margin=0.25))
+    assert wider[round((16.3 + 24) / 1.5), round((18.6 + 24) / 1.5)].min() > 150

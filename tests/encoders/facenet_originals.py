@@ -1,4 +1,4 @@
-"""The original FaceNet and VGGFace networks, for the tests that compare with them.
+"""The original networks of other projects, for the tests that compare with them.
 
 ``facenet-pytorch`` and DeepFace need PyTorch and an older Keras, so their networks cannot run
 everywhere these tests run. Their answers are recorded beside this file: every weight's name and
@@ -14,14 +14,18 @@ makes a record again, for each name at the end of this file; all but the first n
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import sys
 import types
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
@@ -40,10 +44,15 @@ def draw_weight(name: str, shape: tuple[int, ...]) -> Array:
     part = name.rpartition("/")[2].rpartition(".")[2].partition(":")[0]
     if part in ("running_var", "moving_variance") or (part == "weight" and len(shape) == 1):
         return random.uniform(0.5, 1.5, shape).astype(np.float32)
+    if part in ("gamma", "alpha"):
+        # Small enough that sums of many blocks do not grow without bound.
+        return random.uniform(0.5, 0.9, shape).astype(np.float32)
     if len(shape) == 1:
         return random.normal(0, 0.2, shape).astype(np.float32)
     # PyTorch has the outputs first, Keras last; either way this keeps the signal's strength.
     outputs = shape[0] if part == "weight" else shape[-1]
+    if part == "depthwise_kernel":
+        outputs = shape[-2]
     inputs = np.prod(shape) / outputs
     return random.normal(0, (2 / inputs) ** 0.5, shape).astype(np.float32)
 
@@ -65,6 +74,21 @@ def read_record(name: str) -> dict[str, Any]:
     """Read the answers of an original."""
     record: dict[str, Any] = json.loads((RECORDS / f"{name}.json").read_text())
     return record
+
+
+def write_h5(weights: list[Any]) -> bytes:
+    """Make a file as the network of DeepFace writes it, by its recorded names and shapes."""
+    memory = io.BytesIO()
+    layers: dict[str, list[str]] = {"input_1": []}
+    with h5py.File(memory, "w") as file:
+        file.create_group("input_1")
+        for layer, weight, shape in weights:
+            layers.setdefault(layer, []).append(weight)
+            file[f"{layer}/{weight}"] = draw_weight(weight, tuple(shape))
+        file.attrs["layer_names"] = [name.encode() for name in layers]
+        for layer, names in layers.items():
+            file[layer].attrs["weight_names"] = np.array([name.encode() for name in names], "S")
+    return memory.getvalue()
 
 
 def whitened(crops: ImageArray) -> Array:
@@ -120,9 +144,79 @@ def deepface_network(module_name: str, builder: str, *arguments: Any) -> Any:
     # DeepFace imports this package for its downloads, which are not used here.
     sys.modules.setdefault("gdown", types.ModuleType("gdown"))
     module: Any = importlib.import_module(f"deepface.models.facial_recognition.tf.{module_name}")
-    network = getattr(module, builder)(*arguments)
+    downloads = module.weight_utils
+    former = downloads.download_weights_if_necessary, downloads.load_model_weights
+    downloads.download_weights_if_necessary = lambda **_: None
+    downloads.load_model_weights = lambda model, weight_file: model
+    try:
+        network = getattr(module, builder)(*arguments)
+    finally:
+        downloads.download_weights_if_necessary, downloads.load_model_weights = former
     _draw_weights(network)
     return network
+
+
+@dataclass(frozen=True)
+class Original:
+    """A network of DeepFace, and how this package uses its weights.
+
+    Attributes:
+        module: DeepFace's module.
+        builder: The function in it.
+        arguments: Its arguments.
+        size: Height and width of a crop.
+        pixels: Scales pixels as the network was trained.
+        layer: The index of the layer that gives the embedding.
+        step: One number of the embedding in this many is recorded.
+    """
+
+    module: str
+    builder: str
+    size: tuple[int, int]
+    pixels: Callable[[ImageArray], Array]
+    arguments: tuple[Any, ...] = ()
+    layer: int = -1
+    step: int = 1
+
+    def build(self) -> Any:
+        """Build the network with drawn weights."""
+        return deepface_network(self.module, self.builder, *self.arguments)
+
+    def crops(self) -> ImageArray:
+        """Three crops of the network's size."""
+        return np.ascontiguousarray(
+            draw_crops(3, max(self.size))[:, : self.size[0], : self.size[1]]
+        )
+
+    def embed(self, network: Any) -> npt.NDArray[Any]:
+        """Embed the crops by the original; scaled to length 1, whatever the network's own."""
+        keras: Any = importlib.import_module("tf_keras")
+        part = keras.Model(network.inputs, network.layers[self.layer].output)
+        embeddings = np.asarray(part(self.pixels(self.crops()), training=False))
+        return normalized(embeddings.reshape(len(embeddings), -1))[:, :: self.step]
+
+
+def _scaled(scale: float, offset: float) -> Callable[[ImageArray], Array]:
+    """Scale pixels by a factor, after adding an offset."""
+    return lambda crops: ((crops.astype(np.float32) + offset) * scale).astype(np.float32)
+
+
+def _vgg_face_pixels(crops: ImageArray) -> Array:
+    """Scale pixels for VGG-Face: red, green, blue, less the mean of each."""
+    return crops.astype(np.float32) - np.array([129.1863, 104.7624, 93.5940], np.float32)
+
+
+_SYMMETRIC = _scaled(1 / 128, -127.5)
+DEEPFACE: dict[str, Original] = {
+    "facenet128": Original("Facenet", "InceptionResNetV1", (160, 160), whitened, (128,)),
+    "facenet512": Original("Facenet", "InceptionResNetV1", (160, 160), _SYMMETRIC, (512,)),
+    "arcface": Original("ArcFace", "load_model", (112, 112), _SYMMETRIC),
+    "ghostfacenet": Original("GhostFaceNet", "load_model", (112, 112), _SYMMETRIC),
+    "openface": Original("OpenFace", "load_model", (96, 96), _scaled(1 / 255, 0)),
+    "deepid": Original("DeepID", "load_model", (55, 47), _scaled(2 / 255, -127.5)),
+    "vgg_face": Original("VGGFace", "base_model", (224, 224), _vgg_face_pixels, layer=-5, step=32),
+}
+"""DeepFace's networks by the names of this package's encoders."""
 
 
 def _record_facenet_pytorch() -> None:
@@ -138,12 +232,11 @@ def _record_facenet_pytorch() -> None:
     )
 
 
-def _record_deepface() -> None:
+def _record_deepface(name: str) -> None:
     import tempfile
 
-    import h5py
-
-    network = deepface_network("Facenet", "InceptionResNetV1", 128)
+    original = DEEPFACE[name]
+    network = original.build()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "weights.h5")
         network.save_weights(path)
@@ -153,8 +246,9 @@ def _record_deepface() -> None:
                 for layer in file.attrs["layer_names"]
                 for weight in file[layer].attrs["weight_names"]
             ]
-    embeddings = network(whitened(draw_crops(3)), training=False).numpy()
-    _write("deepface_facenet", "DeepFace 0.0.103, tf-keras 2.21.0", weights, embeddings)
+    _write(
+        f"deepface_{name}", "DeepFace 0.0.103, tf-keras 2.21.0", weights, original.embed(network)
+    )
 
 
 def vggface_network() -> Any:
@@ -204,7 +298,7 @@ def keras_vggface_network() -> Any:
 
 
 def vggface_pixels(crops: ImageArray) -> Array:
-    """Scale pixels for VGGFace: blue, green, red, less the mean of each."""
+    """Scale pixels for keras-vggface: blue, green, red, less the mean of each."""
     means = np.array([93.5940, 104.7624, 129.1863], np.float32)
     return crops[..., ::-1].astype(np.float32) - means
 
@@ -216,13 +310,15 @@ def _draw_weights(network: Any) -> None:
         )
 
 
-def _record_vggface(name: str, made_by: str, network: Any) -> None:
+def _record_vggface(
+    name: str, made_by: str, network: Any, pixels: Callable[[ImageArray], Array]
+) -> None:
     weights = [
         [layer.name, weight.name, list(weight.shape)]
         for layer in network.layers
         for weight in layer.weights
     ]
-    features = network(vggface_pixels(draw_crops(2, 224))).numpy()
+    features = network(pixels(draw_crops(2, 224))).numpy()
     # The mean over the map: 25,088 numbers a picture are too many to write down.
     _write(name, made_by, weights, features.mean((1, 2)))
 
@@ -241,12 +337,18 @@ def _write(name: str, made_by: str, shapes: list[Any], embeddings: Array) -> Non
 if __name__ == "__main__":
     recordings: dict[str, Callable[[], None]] = {
         "facenet_pytorch": _record_facenet_pytorch,
-        "deepface": _record_deepface,
+        **{f"deepface_{name}": partial(_record_deepface, name) for name in DEEPFACE},
         "deepface_vggface": lambda: _record_vggface(
-            "deepface_vggface", "DeepFace 0.0.103, tf-keras 2.21.0", vggface_network()
+            "deepface_vggface",
+            "DeepFace 0.0.103, tf-keras 2.21.0",
+            vggface_network(),
+            _vgg_face_pixels,
         ),
         "keras_vggface": lambda: _record_vggface(
-            "keras_vggface", "keras-vggface 0.6, tf-keras 2.21.0", keras_vggface_network()
+            "keras_vggface",
+            "keras-vggface 0.6, tf-keras 2.21.0",
+            keras_vggface_network(),
+            vggface_pixels,
         ),
     }
     recordings[sys.argv[1]]()

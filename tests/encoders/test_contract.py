@@ -45,6 +45,18 @@ def test_what_was_saved_is_read() -> None:
     assert EncoderContract.from_json(CONTRACT.to_json()) == CONTRACT
 
 
+def test_further_thresholds_and_parts_are_read_too() -> None:
+    stack = CropRecipe.stacked([CropRecipe("box", 8, 8), CropRecipe("arcface", 6, 6)])
+    more = replace(CONTRACT, crop=stack, thresholds=((1e-4, 0.6), (1e-5, 0.7)), spread=0.1)
+    assert EncoderContract.from_json(more.to_json()) == more
+
+
+def test_what_former_releases_do_not_know_is_written_only_where_it_says_something() -> None:
+    values = json.loads(CONTRACT.to_json())
+    assert not {"thresholds", "spread"} & set(values)
+    assert "parts" not in values["crop"]
+
+
 def test_a_saved_file_carries_its_contract(tmp_path: Path) -> None:
     path = tmp_path / "tiny.keras"
     save_encoder(tiny_model(), path, CONTRACT)
@@ -120,6 +132,9 @@ def test_the_original_conventions() -> None:
         ({"false_match_rate": 0.0}, "between 0 and 1"),
         ({"pixel_range": (0, 2)}, "pixel range"),
         ({"metric": "euclid"}, "metric"),
+        ({"thresholds": ((1e-4, 1.5),)}, "within -1..1"),
+        ({"thresholds": ((0.0, 0.5),)}, "between 0 and 1"),
+        ({"spread": 0.0}, "between 0 and 1"),
     ],
 )
 def test_values_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:
@@ -138,6 +153,9 @@ def test_values_out_of_range_are_refused(change: dict[str, Any], message: str) -
         json.dumps({**json.loads(CONTRACT.to_json()), "crop": {"method": "oval"}}),
         json.dumps({**json.loads(CONTRACT.to_json()), "threshold": "high"}),
         json.dumps({**json.loads(CONTRACT.to_json()), "surprise": 1}),
+        json.dumps({**json.loads(CONTRACT.to_json()), "thresholds": [1, 2]}),
+        json.dumps({**json.loads(CONTRACT.to_json()), "thresholds": [[1e-4]]}),
+        json.dumps({**json.loads(CONTRACT.to_json()), "thresholds": [["a", 0.5]]}),
     ],
 )
 def test_a_damaged_contract_is_refused(text: str) -> None:

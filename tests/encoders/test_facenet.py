@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -23,14 +20,13 @@ from face_encode.errors import WeightsError
 from face_encode.weights import KNOWN_WEIGHTS
 from tests.encoders import torch_writing
 from tests.encoders.facenet_originals import (
-    deepface_network,
     draw_crops,
     draw_weight,
     embed_by_pytorch,
     facenet_pytorch_network,
     normalized,
     read_record,
-    whitened,
+    write_h5,
 )
 from tests.loopback import Served, serving
 
@@ -56,25 +52,10 @@ def torch_encoder(
     return load_encoder("facenet_vggface2", weights=path, engine=KERAS)
 
 
-def write_h5(weights: list[tuple[str, str, list[int]]]) -> bytes:
-    """Make a file as the network of DeepFace writes it, by its recorded names and shapes."""
-    memory = io.BytesIO()
-    layers: dict[str, list[str]] = {"input_1": []}
-    with h5py.File(memory, "w") as file:
-        file.create_group("input_1")
-        for layer, weight, shape in weights:
-            layers.setdefault(layer, []).append(weight)
-            file[f"{layer}/{weight}"] = draw_weight(weight, tuple(shape))
-        file.attrs["layer_names"] = [name.encode() for name in layers]
-        for layer, names in layers.items():
-            file[layer].attrs["weight_names"] = np.array([name.encode() for name in names], "S")
-    return memory.getvalue()
-
-
 @pytest.fixture(scope="module")
 def h5_encoder() -> Encoder:
     """The encoder from a server, as at a user's first use, over a connection that breaks."""
-    content = write_h5(read_record("deepface_facenet")["weights"])
+    content = write_h5(read_record("deepface_facenet128")["weights"])
     known = KNOWN_WEIGHTS["facenet128"]
     served = Served(content, cut_after=[len(content) // 2])
     with serving(served), pytest.MonkeyPatch.context() as patch:
@@ -100,7 +81,7 @@ def test_embeddings_equal_those_of_facenet_pytorch(torch_encoder: Encoder) -> No
 
 
 def test_embeddings_equal_those_of_deepface(h5_encoder: Encoder) -> None:
-    expected = np.array(read_record("deepface_facenet")["embeddings"])
+    expected = np.array(read_record("deepface_facenet128")["embeddings"])
     assert expected.shape == (3, 128)
     # DeepFace leaves the length as it is.
     assert_equal_embeddings(h5_encoder.encode(CROPS), normalized(expected))
@@ -122,19 +103,6 @@ def test_embeddings_equal_those_of_facenet_pytorch_where_it_is_installed(
         received = Encoder(model, facenet.FACENET_CASIA_CONTRACT).encode(CROPS)
         assert_equal_embeddings(received, expected)
         assert_equal_embeddings(torch_encoder.encode(CROPS), expected)
-
-
-def test_embeddings_equal_those_of_deepface_where_it_is_installed(tmp_path: Path) -> None:
-    pytest.importorskip("tf_keras")
-    pytest.importorskip("deepface")
-    if os.environ.get("TF_USE_LEGACY_KERAS") != "1":
-        pytest.skip("DeepFace takes TF_USE_LEGACY_KERAS=1")
-    network = deepface_network("Facenet", "InceptionResNetV1", 128)
-    network.save_weights(tmp_path / "weights.h5")
-    model = facenet.facenet128((tmp_path / "weights.h5").read_bytes())
-    received = Encoder(model, facenet.FACENET128_CONTRACT).encode(CROPS)
-    expected = network(whitened(CROPS), training=False).numpy()
-    assert_equal_embeddings(received, normalized(expected))
 
 
 def test_the_classifier_of_the_training_is_passed_over(
@@ -180,7 +148,7 @@ def test_more_than_the_network_has_is_refused(torch_arrays: dict[str, npt.NDArra
 
 
 def test_another_h5_file_is_refused() -> None:
-    weights = read_record("deepface_facenet")["weights"]
+    weights = read_record("deepface_facenet128")["weights"]
     with pytest.raises(WeightsError, match=r"goes on with a layer of kernel. Received: the end"):
         facenet.read_deepface_weights(write_h5(weights[:12]))
     with pytest.raises(WeightsError, match=r"goes on with.*beta.*Received: 'Conv2d_1a_3x3_Batch"):
