@@ -133,7 +133,8 @@ class PeopleRows:
         for part in parts([digest for digest in digests if digest]):
             blind = {self._file.blind(digest): digest for digest in part}
             for digest, embedding in self._connection.execute(
-                f"SELECT digest, embedding FROM photo WHERE detector = ? AND digest IN ({marks(part)})",
+                "SELECT digest, embedding FROM photo "
+                f"WHERE detector = ? AND digest IN ({marks(part)})",
                 [detector, *blind],
             ):
                 found[blind[digest]] = self._file.content(embedding)
