@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from face_encode.cli.options import (
     add_detector_option,
     add_encoder_option,
+    add_min_face_option,
     add_threshold_option,
+    open_detector,
     positive,
 )
 from face_encode.errors import InputError, MissingExtraError
@@ -66,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model")
     add_encoder_option(model)
     add_detector_option(model)
+    add_min_face_option(model)
     add_threshold_option(model)
     limits = parser.add_argument_group("limits")
     for option, (help_text, _) in _LIMITS.items():
@@ -241,7 +244,7 @@ def _open_model(options: argparse.Namespace, path: Path) -> Face_Encode_Model:
     from face_encode.model import Face_Encode_Model
 
     model = Face_Encode_Model(
-        options.model, options.detector, options.threshold, engine=options.encoder_engine
+        options.model, open_detector(options), options.threshold, engine=options.encoder_engine
     )
     gallery = DatabaseGallery(path, model.encoder, author=Author("face-encode serve"))
     model.gallery = gallery

@@ -16,7 +16,7 @@ import loky
 import numpy as np
 
 from face_encode.detectors.base import Detector
-from face_encode.detectors.registry import ThoroughDetector
+from face_encode.detectors.dlib_detector import DlibDetector
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import ImageError
 from face_encode.photos.reading import decode_image
@@ -211,12 +211,11 @@ def _warm_up() -> None:
     import cv2
 
     from face_encode.detectors.alignment import find_landmarks
-    from face_encode.detectors.dlib_hog import DlibHogDetector
     from face_encode.types import Box
 
     cv2.setNumThreads(1)
     blank = np.zeros((80, 80, 3), np.uint8)
-    DlibHogDetector().detect(blank)
+    DlibDetector(thorough=False).detect(blank)
     find_landmarks(blank, Box(0, 0, 80, 80))
     time.sleep(0.2)
 
@@ -235,7 +234,7 @@ class Recogniser:
         self._encoder = encoder
         self._detector = detector
         self._fast_detector = (
-            detector.steps[0] if isinstance(detector, ThoroughDetector) else detector
+            replace(detector, thorough=False) if isinstance(detector, DlibDetector) else detector
         )
         # Room for every request's photo, and for a few enrolments of many.
         max_waiting = limits.requests_in_flight + 4 * limits.photos
