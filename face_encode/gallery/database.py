@@ -44,7 +44,7 @@ from face_encode.gallery.people_rows import (
     TakenRows,
 )
 from face_encode.gallery.search import check_search, search_enrolled
-from face_encode.gallery.snapshot import Memory, Precision, Snapshot
+from face_encode.gallery.snapshot import Memory, Precision, Snapshot, check_unchanged
 from face_encode.gallery.staging import Staging
 from face_encode.gallery.thresholds import Calibration
 from face_encode.types import Embeddings, Match
@@ -112,7 +112,7 @@ class DatabaseGallery:
         except BaseException:
             self._file.close()
             raise
-        self._memory = Memory(self._file, self._size, self.precision, self.metric)
+        self._memory = Memory(self._file, self.encoder, self.precision, self.metric)
 
     def _settle(self, encoder: EncoderIdentity | None, metric: Metric | None, int8: bool) -> None:
         """Compare encoder and metric with those of the file; of an empty one, write them."""
@@ -368,6 +368,7 @@ class DatabaseGallery:
     def _changing(self) -> Iterator[tuple[PeopleRows, Audit]]:
         """The tables in one transaction; people without photos are dropped at its end."""
         with self._file.transaction() as connection:
+            check_unchanged(connection, self._file, self.encoder)
             rows, audit = PeopleRows(self._file, connection), Audit(self._file, connection)
             yield rows, audit
             rows.drop_empty()
