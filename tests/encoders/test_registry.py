@@ -244,7 +244,7 @@ def test_a_shipped_encoder_is_calibrated_and_open_to_keras_alone(known: ShippedE
     assert contract.false_match_rate == 1e-3
     assert contract.licence != "unknown"
     assert contract.euclidean_threshold is None
-    assert "dlib_resnet" in contract.trained_on
+    assert "mobilefacenet" in contract.trained_on
     model = keras.saving.load_model(known.path, compile=False, safe_mode=True)
     side = contract.crop.height
     assert model.input_shape == (None, side, side, 3)

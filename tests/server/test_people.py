@@ -169,7 +169,7 @@ def test_people_are_found_by_part_of_a_name_in_pages(client: TestClient) -> None
     enrol(client, "Jos\u00e9 Castellano", ("s.jpg", STRANGER))
 
     def listed(**query: object) -> tuple[list[str], int]:
-        answer = client.get("/v1/people", params=query).json()  # type: ignore[arg-type]
+        answer = client.get("/v1/people", params=query).json()
         return [person["name"] for person in answer["people"]], answer["total"]
 
     assert listed() == ([ADA, BRUNO, "Jos\u00e9 Castellano"], 3)
