@@ -33,7 +33,7 @@ from face_encode.gallery.base import (
     check_new,
     folded_name,
 )
-from face_encode.gallery.database_file import DatabaseFile, marks, parts
+from face_encode.gallery.database_file import DatabaseFile
 from face_encode.gallery.distances import Metric, check_metric
 from face_encode.gallery.encryption import KEY_VARIABLE, Cipher, cipher_from_environment
 from face_encode.gallery.people_rows import (
@@ -44,7 +44,7 @@ from face_encode.gallery.people_rows import (
     TakenRows,
 )
 from face_encode.gallery.search import check_search, search_enrolled
-from face_encode.gallery.snapshot import Memory, Precision, Snapshot
+from face_encode.gallery.snapshot import Memory, Precision, Snapshot, check_unchanged
 from face_encode.gallery.staging import Staging
 from face_encode.gallery.thresholds import Calibration
 from face_encode.types import Embeddings, Match
@@ -112,7 +112,7 @@ class DatabaseGallery:
         except BaseException:
             self._file.close()
             raise
-        self._memory = Memory(self._file, self._size, self.precision, self.metric)
+        self._memory = Memory(self._file, self.encoder, self.precision, self.metric)
 
     def _settle(self, encoder: EncoderIdentity | None, metric: Metric | None, int8: bool) -> None:
         """Compare encoder and metric with those of the file; of an empty one, write them."""
@@ -269,15 +269,6 @@ class DatabaseGallery:
             found = PeopleRows(self._file, reader).found(name)
         return None if found is None else found.name
 
-    def note(self, name: str) -> str:
-        """What is noted about a person.
-
-        Raises:
-            GalleryError: Nobody of that name is enrolled.
-        """
-        with self._file.reading() as reader:
-            return PeopleRows(self._file, reader).person(name).note
-
     def rows(self) -> GalleryRows:
         """Everything that is enrolled at this moment; see ``Gallery.rows``."""
         snapshot = self.snapshot()
@@ -300,18 +291,9 @@ class DatabaseGallery:
         """Content digest -> embedding; see ``Gallery.known_photos``."""
         if digests is None:
             digests = set(self.rows().digests.tolist())
-        found = {}
         with self._file.reading() as reader:
-            for part in parts([digest for digest in digests if digest]):
-                blind = {self._file.blind(digest): digest for digest in part}
-                for digest, embedding in reader.execute(
-                    "SELECT digest, embedding FROM photo WHERE detector = ? "
-                    f"AND digest IN ({marks(part)})",
-                    [detector_name, *blind],
-                ):
-                    content = self._file.content(embedding)
-                    found[blind[digest]] = np.frombuffer(content, np.float32)
-        return found
+            found = PeopleRows(self._file, reader).embeddings_by(detector_name, sorted(digests))
+        return {digest: np.frombuffer(content, np.float32) for digest, content in found.items()}
 
     def person(self, name: str) -> EnrolledPerson:
         """Describe a person.
@@ -325,15 +307,12 @@ class DatabaseGallery:
     def find_people(
         self, search: str = "", start: int = 0, count: int | None = None
     ) -> tuple[list[EnrolledPerson], int]:
-        """List people in the order of their names.
+        """List people in the order of their names; and say how many there are in all.
 
         Args:
             search: Only those whose names hold this text, in whatever case and Unicode form.
             start: How many to skip.
             count: At most this many; None for all.
-
-        Returns:
-            The people, and how many there are without ``start`` and ``count``.
         """
         listed, wanted = self.snapshot().listed, folded_name(search)
         found = [person for person in listed if wanted in person[0]] if wanted else listed
@@ -389,6 +368,7 @@ class DatabaseGallery:
     def _changing(self) -> Iterator[tuple[PeopleRows, Audit]]:
         """The tables in one transaction; people without photos are dropped at its end."""
         with self._file.transaction() as connection:
+            check_unchanged(connection, self._file, self.encoder)
             rows, audit = PeopleRows(self._file, connection), Audit(self._file, connection)
             yield rows, audit
             rows.drop_empty()

@@ -127,6 +127,19 @@ class PeopleRows:
             for key, (_, name, count) in zip(blind, people, strict=True)
         ]
 
+    def embeddings_by(self, detector: str, digests: Sequence[str]) -> dict[str, bytes]:
+        """Content digest -> embedding, of the photos in which this detector found the face."""
+        found: dict[str, bytes] = {}
+        for part in parts([digest for digest in digests if digest]):
+            blind = {self._file.blind(digest): digest for digest in part}
+            for digest, embedding in self._connection.execute(
+                "SELECT digest, embedding FROM photo "
+                f"WHERE detector = ? AND digest IN ({marks(part)})",
+                [detector, *blind],
+            ):
+                found[blind[digest]] = self._file.content(embedding)
+        return found
+
     def names_of_digests(self, digests: Sequence[str]) -> dict[str, list[str]]:
         """Content digest -> the people that it is enrolled for."""
         names: dict[str, list[str]] = {}
