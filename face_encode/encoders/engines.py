@@ -124,8 +124,11 @@ def open_onnx_runtime(content: bytes, cores: int) -> Network:
     return run
 
 
-def open_openvino(content: bytes, cores: int) -> Network:
-    """Open an ONNX file's network in OpenVINO, on the processor."""
+def open_openvino(content: bytes, cores: int, precision: str = "f32") -> Network:
+    """Open an ONNX file's network in OpenVINO, on the processor.
+
+    With precision ``"bf16"`` it takes half the time on processors that have bfloat16.
+    """
     import openvino
 
     core = openvino.Core()
@@ -136,7 +139,7 @@ def open_openvino(content: bytes, cores: int) -> Network:
             "INFERENCE_NUM_THREADS": cores,
             "NUM_STREAMS": streams,
             # On processors with bfloat16 that would be the default, and 2.5e-3 off.
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": precision,
         }
         compiled = core.compile_model(model, "CPU", settings)
         return [compiled.create_infer_request() for _ in range(streams)]

@@ -58,9 +58,11 @@ def run_script(
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser, output: str = "FILE.keras") -> None:
-    """Add the arguments of every training script to a parser; ``output`` is what it writes."""
+    """Add the arguments of every training script to a parser, behind its folders.
+
+    ``output`` is what the script writes.
+    """
     add = parser.add_argument
-    add("data", metavar="PEOPLE_DIR", type=Path, help="a folder with a sub-folder a person")
     add("-o", "--output", metavar=output, type=Path, required=True, help="what to write")
     add(
         "--detector",
@@ -72,8 +74,9 @@ def add_shared_arguments(parser: argparse.ArgumentParser, output: str = "FILE.ke
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the script's arguments to a parser."""
-    add_shared_arguments(parser)
     add = parser.add_argument
+    add("data", metavar="PEOPLE_DIR", type=Path, help="a folder with a sub-folder a person")
+    add_shared_arguments(parser)
     add(
         "--backbone",
         metavar="NAME|FILE.keras",

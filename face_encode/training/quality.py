@@ -524,8 +524,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the script's arguments to a parser."""
-    add_shared_arguments(parser, "FILE.keras|FILE.npz")
     add = parser.add_argument
+    add("data", metavar="PEOPLE_DIR", type=Path, help="a folder with a sub-folder a person")
+    add_shared_arguments(parser, "FILE.keras|FILE.npz")
     add("--encoder", metavar="NAME|FILE.keras", help="whose embeddings (default: dlib_resnet)")
     add("--photos", metavar="N", type=int, default=1500, help="to degrade (default: 1500)")
     add(

@@ -117,7 +117,8 @@ def test_landmarks_come_to_openfaces_places() -> None:
 
 def test_an_arcface_crop_is_fitted_to_points_and_landmarks_together() -> None:
     random = np.random.default_rng(5)
-    image = cv2.resize(random.integers(0, 256, (20, 20, 3)).astype(np.uint8), (200, 200))
+    small = random.integers(0, 256, (20, 20, 3)).astype(np.uint8)
+    image = np.asarray(cv2.resize(small, (200, 200)), np.uint8)
     points = (ARCFACE_POINTS + 40).astype(np.float32)
     # The landmarks lie 6 pixels further right than the points say: the crop, 3.
     landmarks = (DLIB_LANDMARKS_IN_ARCFACE + np.array([46, 40])).astype(np.float32)
