@@ -37,7 +37,7 @@ def test_matching_a_gallery(gallery: Path, capsys: pytest.CaptureFixture[str]) -
     photos = [str(EXAMPLES / "group.jpg"), str(EXAMPLES / "stranger.jpg")]
     group, stranger = run_json(capsys, "match", str(gallery), *photos, "--json")
     assert [group["photo"], stranger["photo"]] == photos
-    assert set(group) == {"photo", "faces", "error"}
+    assert set(group) == {"photo", "faces", "error", "notes"}
     assert group["error"] is None
     assert len(group["faces"]) >= 3
     for face in group["faces"]:
@@ -75,7 +75,12 @@ def test_a_broken_photo_is_a_row_and_the_others_are_matched(
     broken.write_text("no photo")
     photos = [str(broken), str(EXAMPLES / "stranger.jpg")]
     first, second = run_json(capsys, "match", str(gallery), *photos, "--json")
-    assert first == {"photo": str(broken), "faces": [], "error": "not a photo in a known format"}
+    assert first == {
+        "photo": str(broken),
+        "faces": [],
+        "error": "not a photo in a known format",
+        "notes": [],
+    }
     assert len(second["faces"]) == 1
     (only,) = run_json(capsys, "match", str(gallery), str(broken), "--json", code=1)
     assert only == first
@@ -173,7 +178,7 @@ def test_an_indexed_gallery_gives_the_same_names(
     assert run_json(capsys, "match", target, *photos, "--json", "--approximate") == plain
     capsys.readouterr()
     assert cli.main(["match", str(VERIFY_DATASET), photos[0], "--approximate"]) == 1
-    assert "an approximate index is of a gallery's .npz file" in capsys.readouterr().err
+    assert "an approximate index is of a gallery's file" in capsys.readouterr().err
 
 
 def test_a_folder_of_rubbish_leaves_the_gallery(
@@ -270,7 +275,7 @@ def test_people_found_by_one_detector_are_matched_by_another(
     ("arguments", "message"),
     [
         (["enroll", "no-such-folder", "-g", "x.npz"], "no such folder"),
-        (["enroll", str(VERIFY_DATASET), "-g", "x.pkl"], "path of an .npz file"),
+        (["enroll", str(VERIFY_DATASET), "-g", "x.pkl"], "path of a .sqlite file"),
         (["match", "no-such-gallery.npz", "x.jpg"], "no such gallery"),
         (["match", str(VERIFY_DATASET), "x.jpg", "--model", "nonsense"], "nonsense"),
         (["match", str(VERIFY_DATASET), "x.jpg", "--detector", "eyes"], "'eyes'"),
