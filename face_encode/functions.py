@@ -49,7 +49,7 @@ from face_encode.model import Face_Encode_Model, box_of
 from face_encode.photos.folders import people_in
 from face_encode.photos.reading import PhotoInput, content_digest, read_photo
 from face_encode.pipeline.enrolment import enrol_people
-from face_encode.types import Box, Embeddings, check_count
+from face_encode.types import Embeddings, check_count
 
 if TYPE_CHECKING:
     import pandas
@@ -260,7 +260,9 @@ def verify(
     Returns:
         ``is_match``, bool; ``distance``, ``distance_threshold`` and ``similarity``, floats (for
         cosine within -1..1); ``metric``, ``encoder`` and ``detector``, their names; and
-        ``bounding_boxes``, two dicts of ``x``, ``y``, ``width`` and ``height``, or Nones.
+        ``bounding_boxes``, two dicts of ``x``, ``y``, ``width`` and ``height``, or Nones;
+        ``qualities``, how far each embedding can be trusted, 0..1, and ``quality_reasons``, why
+        one cannot, which is never a match; Nones for an encoder that does not judge.
 
     Raises:
         ImageError: A photo cannot be read, or there is no face in it.
@@ -271,18 +273,22 @@ def verify(
     check_metric(metric)
     model = _opened(encoder, detector)
     limit = model._distance_threshold(metric, distance_threshold)
-    embedding_a, box_a = model._embed_largest(photo_a, "photo a", detect_faces)
-    embedding_b, box_b = model._embed_largest(photo_b, "photo b", detect_faces)
+    embedding_a, face_a = model._embed_largest(photo_a, "photo a", detect_faces)
+    embedding_b, face_b = model._embed_largest(photo_b, "photo b", detect_faces)
     distance = float(distances(embedding_a, embedding_b, metric)[0, 0])
+    faces = (face_a, face_b)
+    trusted = not any(face.quality and face.quality.reason for face in faces)
     return {
-        "is_match": distance <= limit,
+        "is_match": distance <= limit and trusted,
         "distance": distance,
         "distance_threshold": limit,
         "similarity": similarity_of(distance, metric),
         "metric": metric,
         "encoder": model.encoder.name,
         "detector": model.detector.name,
-        "bounding_boxes": [box_a, box_b],
+        "bounding_boxes": [box_of(face, detect_faces) for face in faces],
+        "qualities": [face.quality and face.quality.value for face in faces],
+        "quality_reasons": [face.quality and face.quality.reason for face in faces],
     }
 
 
@@ -308,7 +314,8 @@ def represent(
     Returns:
         A dict for each face, the largest first: ``embedding``, float32 ``(D,)``;
         ``bounding_box``, ``x``, ``y``, ``width`` and ``height`` in pixels; ``score``, the
-        detector's confidence. The last two are None without detection. No face gives an empty
+        detector's confidence, both None without detection; ``quality``, 0..1, how far the
+        embedding can be trusted, None for an encoder that does not judge. No face gives an empty
         list.
 
     Raises:
@@ -323,8 +330,9 @@ def represent(
     return [
         {
             "embedding": embedding,
-            "bounding_box": box_of(face),
-            "score": None if face is None else face.score,
+            "bounding_box": box_of(face, detect_faces),
+            "score": face.score if detect_faces else None,
+            "quality": face.quality and face.quality.value,
         }
         for embedding, face in zip(embeddings, faces, strict=True)
     ]
@@ -366,7 +374,7 @@ def extract_faces(
     return [
         {
             "face": crop,
-            "bounding_box": box_of(face),
+            "bounding_box": face.box.as_dict(),
             "score": face.score,
             "landmarks": face.landmarks,
             "rotation": face.rotation,
@@ -437,12 +445,11 @@ def find(
     limit = model._distance_threshold(metric, distance_threshold)
     image = read_photo(photo)
     embeddings, faces = model._embed(image, max_faces, detect_faces)
-    whole = Box(0, 0, image.shape[1], image.shape[0])
     rows: list[dict[str, Any]] = []
     for number, (face, row) in enumerate(
         zip(faces, distances(embeddings, enrolled.embeddings, metric), strict=True)
     ):
-        box = whole if face is None else face.box
+        box = face.box
         near = np.flatnonzero(row <= limit)
         for index in near[np.argsort(row[near], kind="stable")][:k].tolist():
             distance = float(row[index])

@@ -40,13 +40,16 @@ from face_encode.photos.reading import (
 )
 from face_encode.pipeline.embedding import NO_FACE
 from face_encode.pipeline.enrolment import enrol_people, enrolment_checkpoint
+from face_encode.pipeline.quality import judge_faces
 from face_encode.types import (
     BoundingBox,
+    Box,
     Embeddings,
     EnrolmentReport,
     Face,
     ImageArray,
     Match,
+    Quality,
     check_count,
 )
 
@@ -170,6 +173,7 @@ class Face_Encode_Model:
         restart: bool = False,
         keep_crops: bool = False,
         refuse_mistakes: bool = False,
+        check_quality: bool = True,
     ) -> EnrolmentReport:
         """Enrol a folder with one sub-folder a person, in the place of all who were enrolled.
 
@@ -189,6 +193,8 @@ class Face_Encode_Model:
                 embedded by another encoder later.
             refuse_mistakes: Whether to leave out photos that look like somebody else than the
                 person of their folder.
+            check_quality: Whether to leave out photos whose face is not to be trusted: blurred,
+                covered, dark …; see the encoder's ``quality_threshold``.
 
         Returns:
             How many photos were enrolled, and every photo left out with its reason.
@@ -224,17 +230,21 @@ class Face_Encode_Model:
                 checkpoint=checkpoint,
                 keep_crops=keep_crops,
                 refuse_mistakes=refuse_mistakes,
+                check_quality=check_quality,
             )
             if checkpoint is not None:
                 checkpoint.remove()
         return report
 
-    def add_person(self, name: str, photos: Sequence[PhotoInput]) -> EnrolmentReport:
+    def add_person(
+        self, name: str, photos: Sequence[PhotoInput], *, check_quality: bool = True
+    ) -> EnrolmentReport:
         """Enrol further photos of a person, new or known, without touching the others.
 
         Args:
             name: The person.
             photos: In any form that ``read_photo`` takes: paths, addresses, arrays …
+            check_quality: As for ``fit_dataset``.
 
         Returns:
             What became of each photo; one without a path is called by its number, ``photo 0``.
@@ -255,6 +265,7 @@ class Face_Encode_Model:
             self.encoder,
             replaces="nothing",
             progress=False,
+            check_quality=check_quality,
         )
 
     def remove_person(self, name: str) -> int:
@@ -281,9 +292,11 @@ class Face_Encode_Model:
         Returns:
             A dict for each face, the largest face first: ``name``, the nearest person;
             ``similarity``, float within -1..1; ``is_match``, whether that reaches the threshold
-            (below it the person is unknown); ``bounding_box``, ``x``, ``y``, ``width`` and
-            ``height`` in pixels, or None without detection. With a gallery that was calibrated
-            also ``probability``, 0..1, that the two are one person. No face gives an empty list.
+            and the quality is sufficient (if not, the person is unknown); ``bounding_box``, ``x``,
+            ``y``, ``width`` and ``height`` in pixels, or None without detection. With an encoder
+            that judges its embeddings also ``quality``, 0..1, and ``quality_reason``, why that is
+            not sufficient, or None. With a gallery that was calibrated also ``probability``, 0..1,
+            that the two are one person. No face gives an empty list.
 
         Raises:
             InputError: Not such an array, or fewer than one face asked for.
@@ -298,18 +311,22 @@ class Face_Encode_Model:
         if not all(found):
             raise GalleryError("nobody is enrolled any more")
         return [
-            self.describe(matches[0], box_of(face))
+            self.describe(matches[0], box_of(face, detect_faces), face.quality)
             for matches, face in zip(found, faces, strict=True)
         ]
 
-    def describe(self, match: Match, bounding_box: BoundingBox | None) -> dict[str, Any]:
+    def describe(
+        self, match: Match, bounding_box: BoundingBox | None, quality: Quality | None = None
+    ) -> dict[str, Any]:
         """A match as the plain dict that ``match_image`` returns for a face."""
         described = {
             "name": match.name,
             "similarity": match.similarity,
-            "is_match": match.similarity >= self.threshold,
+            "is_match": match.similarity >= self.threshold and not (quality and quality.reason),
             "bounding_box": bounding_box,
         }
+        if quality is not None:
+            described |= {"quality": quality.value, "quality_reason": quality.reason}
         calibration = self.gallery.calibration
         if calibration is not None:
             chance = calibration.probability(match.similarity, max(1, len(self.gallery)))
@@ -335,7 +352,7 @@ class Face_Encode_Model:
             InputError: Not such an array, or fewer than one face asked for.
         """
         embeddings, faces = self._embed(as_rgb(rgb), n_max_faces, detect_faces, "n_max_faces")
-        return embeddings, [box_of(face) for face in faces]
+        return embeddings, [box_of(face, detect_faces) for face in faces]
 
     def _detect(
         self, image: ImageArray, max_faces: int | None, argument: str = "max_faces"
@@ -351,24 +368,29 @@ class Face_Encode_Model:
         max_faces: int | None,
         detect_faces: bool = True,
         argument: str = "max_faces",
-    ) -> tuple[Embeddings, Sequence[Face | None]]:
+    ) -> tuple[Embeddings, list[Face]]:
         """Embed the faces in a photo: the one body under all that this package offers.
 
         Returns:
-            float32 ``(n, D)``, and n faces, the largest first; without detection the one is None.
+            float32 ``(n, D)``, and n faces with their quality, the largest first; without detection
+            the one is the whole photo.
         """
-        recipe = self.encoder.contract.crop
+        contract = self.encoder.contract
         if detect_faces:
             faces = self._detect(image, max_faces, argument)
-            return self.encoder.encode(crop_faces(image, faces, recipe)), faces
-        if max_faces is not None:
-            check_count(max_faces, argument)
-        return self.encoder.encode(crop_whole(image, recipe)[np.newaxis]), [None]
+            crops = crop_faces(image, faces, contract.crop)
+        else:
+            if max_faces is not None:
+                check_count(max_faces, argument)
+            faces = [Face(Box(0, 0, image.shape[1], image.shape[0]), 1.0)]
+            crops = crop_whole(image, contract.crop)[np.newaxis]
+        embeddings, qualities = self.encoder.embed(crops)
+        return embeddings, judge_faces(faces, qualities, crops, contract)
 
     def _embed_largest(
         self, photo: PhotoInput, label: str, detect_faces: bool
-    ) -> tuple[Embeddings, BoundingBox | None]:
-        """Embed the largest face of a photo in any form, ``(1, D)``, and give its box.
+    ) -> tuple[Embeddings, Face]:
+        """Embed the largest face of a photo in any form, ``(1, D)``, and give that face.
 
         Raises:
             ImageError: The photo, called by its path or the label, has no face or is unreadable.
@@ -376,7 +398,7 @@ class Face_Encode_Model:
         embeddings, faces = self._embed(read_photo(photo), 1, detect_faces)
         if not faces:
             raise ImageError(f"{shown_name(photo) or label}: {NO_FACE}")
-        return embeddings, box_of(faces[0])
+        return embeddings, faces[0]
 
     def _distance_threshold(self, metric: Metric, given: float | None) -> float:
         """The largest distance of one person's faces: the one given, or that of this model."""
@@ -496,6 +518,6 @@ class Face_Encode_Model:
         )
 
 
-def box_of(face: Face | None) -> BoundingBox | None:
-    """The box of a face as a plain dict; None without detection."""
-    return None if face is None else face.box.as_dict()
+def box_of(face: Face, detect_faces: bool) -> BoundingBox | None:
+    """The box of a face as a plain dict; None without detection, where it is the whole photo."""
+    return face.box.as_dict() if detect_faces else None

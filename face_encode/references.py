@@ -185,7 +185,9 @@ class ReferenceEmbeddings:
         nearest = [self._judged(matches[0]) for matches in self.gallery.search(embeddings)]
         return [
             Identification(
-                *comparison, similarity_of(comparison.distance, self.metric), box_of(face)
+                *comparison,
+                similarity_of(comparison.distance, self.metric),
+                box_of(face, detect_faces),
             )
             for comparison, face in zip(nearest, faces, strict=True)
         ]

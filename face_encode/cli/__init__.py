@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from face_encode.cli import embed, enroll, gallery, match, models, serve, transfer, watch
 from face_encode.cli.evaluate import add_commands as add_evaluation_commands
 from face_encode.terminal import exit_code_of
-from face_encode.training import distill, head
+from face_encode.training import distill, head, quality
 from face_encode.version import __version__
 
 _COMMANDS = {
@@ -91,6 +91,7 @@ _COMMANDS = {
 _TRAININGS = {
     "head": (head, "the last layers, on a folder of people"),
     "distill": (distill, "a whole network, to give another one's embeddings"),
+    "quality": (quality, "a head that judges how far an encoder's embeddings can be trusted"),
 }
 
 

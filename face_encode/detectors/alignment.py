@@ -169,14 +169,14 @@ def _crop_dlib_chip(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageA
 
 
 def _crop_arcface(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageArray:
-    """Map the face onto ArcFace's frame; see ``arcface_transform``."""
+    """Map the face onto ArcFace's frame."""
     if face.points is None:
         face = replace(face, landmarks=landmarks_of(image, face))
     return _warp(image, arcface_transform(face, recipe), recipe.height)
 
 
 def arcface_transform(face: Face, recipe: CropRecipe) -> npt.NDArray[np.float64]:
-    """The similarity transform ``(2, 3)`` onto ArcFace's frame, nearest to all points of a face.
+    """The transform ``(2, 3)`` from a photo to the crop of a face in it, by an ArcFace recipe.
 
     One transform for the detector's points and dlib's landmarks together serves best. Of 709 pairs
     of a head turned far aside and the same person from the front, MobileFaceNet takes for one
@@ -187,8 +187,8 @@ def arcface_transform(face: Face, recipe: CropRecipe) -> npt.NDArray[np.float64]
     Raises:
         InputError: The face has neither points nor landmarks.
     """
-    both = ((face.points, ARCFACE_POINTS), (face.landmarks, DLIB_LANDMARKS_IN_ARCFACE))
-    known = [(points, places) for points, places in both if points is not None]
+    sets = ((face.points, ARCFACE_POINTS), (face.landmarks, DLIB_LANDMARKS_IN_ARCFACE))
+    known = [(points, places) for points, places in sets if points is not None]
     if not known:
         raise InputError("a face is aligned by five points. Received: one without points")
     points, places = (np.concatenate(each) for each in zip(*known, strict=True))

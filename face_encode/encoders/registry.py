@@ -18,6 +18,7 @@ from face_encode.encoders.contract import (
     EncoderContract,
     original_contract,
     read_contract,
+    read_quality_head,
     save_encoder,
 )
 from face_encode.encoders.deepid import DEEPID_CONTRACT, deepid
@@ -44,6 +45,7 @@ from face_encode.encoders.mobilefacenet import (
     mobilefacenet,
 )
 from face_encode.encoders.openface import OPENFACE_CONTRACT, openface
+from face_encode.encoders.quality import QualityHead
 from face_encode.encoders.sface import SFACE_CONTRACT, sface
 from face_encode.encoders.vgg_face import VGG_FACE_CONTRACT, vgg_face
 from face_encode.errors import InputError, ModelFileError, WeightsError
@@ -135,15 +137,22 @@ class ConvertedEncoder:
         digest = hashlib.sha256(content).hexdigest()
         if weights is None:
             pin_digest(self.weights, digest)
-        opened = Encoder(model, self.contract)
+        stored = self._quality_head()
+        head = QualityHead.from_bytes(stored) if stored else None
+        opened = Encoder(model, self.contract, head)
         # A file given by its path, of no published SHA-256, would never be looked up again.
         if weights is None or KNOWN_WEIGHTS[self.weights].sha256 is not None:
             return _open_saved(opened, self._converted_path(digest), engine)
-        return _on_engine(engine, None, lambda: opened)
+        return _on_engine(engine, None, lambda: opened, head)
+
+    def _quality_head(self) -> bytes:
+        """The content of the quality head's file, which is part of this package; may be empty."""
+        path = Path(__file__).with_name("quality_heads") / f"{self.weights}.npz"
+        return path.read_bytes() if path.is_file() else b""
 
     def _converted_path(self, digest: str) -> Path:
-        """The cached file of weights with this SHA-256, contract and release of this package."""
-        return _cache_path(self.contract, digest)
+        """The cached file: of weights with this SHA-256, contract, quality head and release."""
+        return _cache_path(self.contract, digest + hashlib.sha256(self._quality_head()).hexdigest())
 
 
 @dataclass(frozen=True)
@@ -480,10 +489,10 @@ def _open_saved(opened: Encoder, path: Path, engine: str) -> Encoder:
     """Save an encoder in the cache, and open it from there on an engine."""
     # A read-only cache costs the conversion at each start, nothing else.
     with suppress(ModelFileError):
-        save_encoder(opened.model, path, opened.contract)
+        save_encoder(opened.model, path, opened.contract, quality_head=opened.quality_head)
     if path.is_file():
         return _open_file(path, engine, opened)
-    return _on_engine(engine, None, lambda: opened)
+    return _on_engine(engine, None, lambda: opened, opened.quality_head)
 
 
 def _open_file(path: Path, engine: str, opened: Encoder | None = None) -> Encoder:
@@ -494,9 +503,9 @@ def _open_file(path: Path, engine: str, opened: Encoder | None = None) -> Encode
         engine: As for ``load_encoder``.
         opened: The encoder on Keras, if it is open already.
     """
-    contract = read_contract(path)
+    contract, head = read_contract(path), read_quality_head(path)
     if engine == KERAS:
-        return opened or _load_file(path, contract)
+        return opened or _load_file(path, contract, head)
     digest = _digest(path)
 
     def load() -> Encoder:
@@ -505,24 +514,29 @@ def _open_file(path: Path, engine: str, opened: Encoder | None = None) -> Encode
         # Keras may be asked for long after the start, and the file may have changed by then.
         if _digest(path) != digest:
             raise ModelFileError(f"{path} was changed since the encoder was opened; open it again")
-        return _load_file(path, contract)
+        return _load_file(path, contract, head)
 
     name = path.stem if contract is None else contract.name
-    return _on_engine(engine, (name, digest), load)
+    return _on_engine(engine, (name, digest), load, head)
 
 
 def _on_engine(
-    engine: str, cache_key: tuple[str, str] | None, load: Callable[[], Encoder]
+    engine: str,
+    cache_key: tuple[str, str] | None,
+    load: Callable[[], Encoder],
+    head: QualityHead | None,
 ) -> Encoder:
-    """Put an encoder on an engine; arguments as for ``start_engine``."""
+    """Put an encoder, whose quality head is given, on an engine, as ``start_engine`` does."""
     # A conversion loads the encoder on Keras, and so may its user afterwards.
     load = cache(load)
 
-    def load_keras() -> tuple[keras.Model, EncoderContract, str]:
-        return load().model, load().contract, load().fingerprint
+    def load_keras() -> tuple[keras.Model, EncoderContract, str, QualityHead | None]:
+        return load().model, load().contract, load().fingerprint, head
 
     started = start_engine(engine, cache_key, load_keras)
-    return load() if started is None else Encoder.on_engine(*started, lambda: load().model)
+    if started is None:
+        return load()
+    return Encoder.on_engine(*started, lambda: load().model, head)
 
 
 def _digest(path: Path) -> str:
@@ -534,7 +548,9 @@ def _digest(path: Path) -> str:
         raise ModelFileError(f"cannot read the model file {path}: {reason_of(error)}") from error
 
 
-def _load_file(path: Path, contract: EncoderContract | None) -> Encoder:
+def _load_file(
+    path: Path, contract: EncoderContract | None, head: QualityHead | None = None
+) -> Encoder:
     """Load a ``.keras`` file by Keras; without a contract, by the original's conventions."""
     import_keras()
     import keras
@@ -555,4 +571,4 @@ def _load_file(path: Path, contract: EncoderContract | None) -> Encoder:
                 f"the size of its crops cannot be told. Received: {height}x{width}"
             )
         contract = original_contract(path.stem, height, width)
-    return Encoder(model, contract)
+    return Encoder(model, contract, head)

@@ -98,7 +98,7 @@ def _named(
     """Name faces; while nobody is enrolled, each has the name None."""
     unknown = {"name": None, "similarity": None, "is_match": False}
     return [
-        model.describe(matches[0], face.box.as_dict())
+        model.describe(matches[0], face.box.as_dict(), face.quality)
         if matches
         else {**unknown, "bounding_box": face.box.as_dict()}
         for matches, face in zip(model.gallery.search(embeddings), faces, strict=True)
@@ -116,10 +116,14 @@ async def verify(request: Request, service: TheService, author: Reader) -> dict[
         raise unusable(b if a.error is None else a)
     model = service.model
     similarity, is_match = model.compare_encodings(a.embeddings[0], b.embeddings[0])
+    judged = [photo.faces[0].quality for photo in (a, b)]
+    reasons = [quality and quality.reason for quality in judged]
     return {
         "similarity": similarity,
         "threshold": model.verification_threshold,
-        "is_match": is_match,
+        "is_match": is_match and not any(reasons),
+        "qualities": [quality and quality.value for quality in judged],
+        "quality_reasons": reasons,
         "bounding_box_a": a.faces[0].box.as_dict(),
         "bounding_box_b": b.faces[0].box.as_dict(),
     }

@@ -39,6 +39,13 @@ class MatchedFace(Answer):
     probability: float | None = Field(
         default=None, description="Probability of that person; with a calibrated gallery only."
     )
+    quality: float | None = Field(
+        default=None,
+        description="0..1, how far the face can be trusted; with an encoder that judges it only.",
+    )
+    quality_reason: str | None = Field(
+        default=None, description="Why it cannot be trusted and matches nobody; null if it can."
+    )
 
 
 _MATCH_EXAMPLE = {
@@ -62,6 +69,13 @@ class VerifyAnswer(Answer):
     is_match: bool
     bounding_box_a: BoundingBox
     bounding_box_b: BoundingBox
+    qualities: list[float | None] = Field(
+        description="0..1, how far each face can be trusted; null with an encoder that does not "
+        "judge."
+    )
+    quality_reasons: list[str | None] = Field(
+        description="Why a face cannot be trusted, so that there is no match; null if it can."
+    )
 
 
 class EmbeddedFace(Answer):

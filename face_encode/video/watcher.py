@@ -167,10 +167,13 @@ class Watcher:
                 sights.append((track, crop))
         if not sights:
             return
-        embeddings = self.model.encoder.encode(np.stack([crop for _, crop in sights]))
+        embeddings, qualities = self.model.encoder.embed(np.stack([crop for _, crop in sights]))
         self.encoded += len(sights)
-        for (track, _), embedding in zip(sights, embeddings, strict=True):
-            if not 0 < np.linalg.norm(embedding) < np.inf:
+        if qualities is None:
+            qualities = np.ones(len(sights), np.float32)
+        sufficient = qualities >= (self.model.encoder.contract.quality_threshold or 0)
+        for (track, _), embedding, is_good in zip(sights, embeddings, sufficient, strict=True):
+            if not (is_good and 0 < np.linalg.norm(embedding) < np.inf):
                 track.identity.note_failure(frame.seconds, track.box[2])
                 continue
             mean = track.identity.add_sight(embedding, frame.seconds, track.box[2])

@@ -184,6 +184,7 @@ def test_master_crops_come_with_their_faces_from_people_and_from_loose_photos(
         # The whole photo is ArcFace's frame: 112 pixels with 20 around.
         assert named.faces[3].box == Box(20, 20, 112, 112)
         landmarks = named.faces[3].landmarks
+        assert landmarks is not None
         np.testing.assert_allclose(landmarks, DLIB_LANDMARKS_IN_ARCFACE + 20, atol=1e-3)
         inside = named.crops[0, 24:-24, 24:-24]
         assert inside.std() > 10
@@ -212,11 +213,13 @@ def test_a_face_moves_with_its_photo() -> None:
     face = Face(Box(0, 0, 10, 10), 0.5, landmarks, points)
     larger = moved(face, np.array([[2.0, 0, 3], [0, 2, 1]]))
     assert larger.box == Box(3, 1, 20, 20)
-    np.testing.assert_allclose(larger.points, points * 2 + (3, 1))
+    assert larger.points is not None
+    np.testing.assert_allclose(larger.points, points * 2 + np.array([3, 1]), rtol=1e-6)
     # Mirrored about x = 5, a symmetric face is the same again, in the same order.
     mirrored = moved(face, np.array([[-1.0, 0, 10], [0, 1, 0]]))
-    np.testing.assert_allclose(mirrored.landmarks, landmarks)
-    np.testing.assert_allclose(mirrored.points, points)
+    assert mirrored.landmarks is not None and mirrored.points is not None
+    np.testing.assert_allclose(mirrored.landmarks, landmarks, rtol=1e-6)
+    np.testing.assert_allclose(mirrored.points, points, rtol=1e-6)
     assert mirrored.box == face.box
 
 

@@ -60,7 +60,7 @@ def views_of(
 
 
 def unit(colours: np.ndarray) -> np.ndarray:
-    return colours / np.linalg.norm(colours, axis=1, keepdims=True)
+    return np.asarray(colours / np.linalg.norm(colours, axis=1, keepdims=True))
 
 
 def alike(views: np.ndarray, crops: np.ndarray) -> np.ndarray:
