@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -195,7 +196,7 @@ class Face_Encode_Model:
             if unfinished is None and not isinstance(self.gallery, DatabaseGallery)
             else enrolment_checkpoint(
                 self.gallery,
-                as_path(unfinished or ""),
+                Path() if unfinished is None else as_path(unfinished),
                 detector,
                 encoder,
                 keep_crops=keep_crops,

@@ -326,6 +326,7 @@ def _unknown_photos(
             digest = digests.get(row, "")
             if digest in known:
                 rows.digests[row], rows.embeddings[row] = digest, known[digest]
+                rows.details[row] = PhotoDetails(rows.labels[row])
             else:
                 yield row, photo
 
