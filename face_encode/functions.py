@@ -23,7 +23,13 @@ import numpy as np
 from face_encode.detectors.alignment import crop_faces
 from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.registry import DEFAULT_ENCODER, KNOWN_ENCODERS, load_encoder
+from face_encode.encoders.registry import (
+    CHOICES,
+    DEFAULT_ENCODER,
+    KNOWN_ENCODERS,
+    detector_for,
+    load_encoder,
+)
 from face_encode.errors import GalleryError, ImageError, InputError, MissingExtraError
 from face_encode.files import as_path, state_of
 from face_encode.gallery.base import Gallery, check_encoder
@@ -150,10 +156,19 @@ def loaded_encoder(encoder: str | os.PathLike[str] | Encoder | None) -> Encoder:
     chosen = DEFAULT_ENCODER if encoder is None else encoder
     # What is neither is refused by load_encoder, with the words for it.
     name = chosen if isinstance(chosen, str) else os.fspath(as_path(chosen))
+    if name in CHOICES:
+        name = chosen = CHOICES[name].encoder
     if name in KNOWN_ENCODERS:
         return _encoders.get(name, lambda: load_encoder(chosen))
     path = os.path.realpath(name)
     return _encoders.get((path, state_of(path)), lambda: load_encoder(chosen))
+
+
+def _opened(
+    encoder: str | os.PathLike[str] | Encoder | None, detector: str | Detector | None
+) -> Face_Encode_Model:
+    """A model of an encoder that may be loaded already."""
+    return Face_Encode_Model(loaded_encoder(encoder), detector_for(encoder, detector))
 
 
 def _searched(
@@ -166,7 +181,7 @@ def _searched(
         if encoder is not None or detector is not None:
             raise InputError("a model brings its own encoder and detector: give it alone")
         return people, _held_by(people.gallery)
-    model = Face_Encode_Model(loaded_encoder(encoder), detector)
+    model = _opened(encoder, detector)
     if isinstance(people, (MemoryGallery, MilvusGallery, DatabaseGallery)):
         name, fingerprint = people.encoder_name, people.encoder_fingerprint
         check_encoder("the gallery", name, fingerprint, model.encoder)
@@ -254,7 +269,7 @@ def verify(
         ModelFileError: No such encoder.
     """
     check_metric(metric)
-    model = Face_Encode_Model(loaded_encoder(encoder), detector)
+    model = _opened(encoder, detector)
     limit = model._distance_threshold(metric, distance_threshold)
     embedding_a, box_a = model._embed_largest(photo_a, "photo a", detect_faces)
     embedding_b, box_b = model._embed_largest(photo_b, "photo b", detect_faces)
@@ -301,7 +316,7 @@ def represent(
         InputError: Not such arguments.
         ModelFileError: No such encoder.
     """
-    model = Face_Encode_Model(loaded_encoder(encoder), detector)
+    model = _opened(encoder, detector)
     embeddings, faces = model._embed(read_photo(photo), max_faces, detect_faces)
     if normalize:
         embeddings = unit_length(embeddings)
@@ -335,14 +350,15 @@ def extract_faces(
         A dict for each face, the largest first: ``face``, RGB, uint8 ``(height, width, 3)``;
         ``bounding_box``, ``x``, ``y``, ``width`` and ``height`` in pixels of the photo;
         ``score``, the detector's confidence; ``landmarks``, float32 ``(5, 2)``, or None where
-        the detector gives none. No face gives an empty list.
+        the detector gives none; ``rotation``, how far the photo has to be turned clockwise for the
+        face to stand upright, degrees. No face gives an empty list.
 
     Raises:
         ImageError: The photo cannot be read.
         InputError: Not such arguments.
         ModelFileError: No such encoder.
     """
-    model = Face_Encode_Model(loaded_encoder(encoder), detector)
+    model = _opened(encoder, detector)
     image = read_photo(photo)
     faces = model._detect(image, max_faces)
     recipe = model.encoder.contract.crop
@@ -353,6 +369,7 @@ def extract_faces(
             "bounding_box": box_of(face),
             "score": face.score,
             "landmarks": face.landmarks,
+            "rotation": face.rotation,
         }
         for crop, face in zip(crops, faces, strict=True)
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from face_encode.detectors.alignment import crop_faces, crop_whole
 from face_encode.detectors.base import Detector
 from face_encode.detectors.registry import as_detector
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.registry import as_encoder
+from face_encode.encoders.registry import as_encoder, detector_for
 from face_encode.errors import GalleryError, ImageError, InputError
 from face_encode.files import as_path
 from face_encode.gallery.base import Gallery
@@ -78,28 +77,39 @@ class Face_Encode_Model:
         detector: str | Detector | None = None,
         threshold: float | None = None,
         engine: str | None = None,
+        false_match_rate: float | None = None,
     ) -> None:
         """Open an encoder and a detector.
 
         Args:
-            model_path: A ``.keras`` file, the name of a known encoder, an encoder, or None for
-                the most accurate encoder that needs no download.
-            detector: The name of a known detector, a detector, or None for the default.
+            model_path: A named choice, ``"offline"``, ``"fast"`` or ``"accurate"``, each an encoder
+                with a detector; a ``.keras`` file, the name of a known encoder, an encoder, or
+                None for the most accurate encoder that needs no download.
+            detector: The name of a known detector, a detector, or None for that of the choice, or
+                the default.
             threshold: Cosine similarity from which two faces count as one person, within -1..1;
                 None takes the encoder's own.
+            false_match_rate: Instead of a threshold, the share of pairs of strangers that may
+                count as one person: 1e-3, 1e-4 or 1e-5 where the encoder's thresholds were
+                measured; see ``face-encode models``.
             engine: What runs the encoder, as ``load_encoder`` takes it; None for ``"auto"``.
 
         Raises:
             ModelFileError: No such encoder.
             WeightsError: The encoder's weights are missing or damaged.
             InputError: No such detector or engine, or a threshold out of range; or another engine
-                than that of the encoder given.
+                than that of the encoder given; or a false match rate that was not measured, or
+                beside a threshold.
             MissingExtraError: The engine, or the detector, is not installed.
             EngineError: The engine cannot run the encoder, or does not give what Keras gives.
         """
         self._threshold = check_threshold(threshold)
-        self.detector: Detector = as_detector(detector)
+        self.detector: Detector = as_detector(detector_for(model_path, detector))
         self.encoder: Encoder = as_encoder(model_path, engine)
+        if false_match_rate is not None:
+            if threshold is not None:
+                raise InputError("give a threshold or a false match rate, not both")
+            self._threshold = self.encoder.contract.threshold_at(false_match_rate)
         self.gallery: Gallery = MemoryGallery(self.encoder)
 
     def __repr__(self) -> str:
@@ -196,7 +206,7 @@ class Face_Encode_Model:
             if unfinished is None and not isinstance(self.gallery, DatabaseGallery)
             else enrolment_checkpoint(
                 self.gallery,
-                Path() if unfinished is None else as_path(unfinished),
+                as_path(unfinished or "."),
                 detector,
                 encoder,
                 keep_crops=keep_crops,

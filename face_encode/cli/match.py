@@ -18,6 +18,7 @@ from face_encode.cli.options import (
     print_table,
 )
 from face_encode.errors import GalleryError, ImageError
+from face_encode.terminal import printable
 
 if TYPE_CHECKING:
     from face_encode.model import Face_Encode_Model
@@ -48,6 +49,7 @@ def add_match_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_match(options: argparse.Namespace) -> int:
     """Match, draw where asked to, and print."""
+    from face_encode.detectors.base import notes_on
     from face_encode.pipeline.embedding import NO_FACE, embed_photos
     from face_encode.terminal import with_progress
 
@@ -67,7 +69,8 @@ def run_match(options: argparse.Namespace) -> int:
         ]
         # A photo without a face is a fine photo: it has an empty list, not an error.
         error = None if photo.error == NO_FACE else photo.error
-        results.append({"photo": photo.photo, "faces": faces, "error": error})
+        notes = list(notes_on(model.detector, *photo.size))
+        results.append({"photo": photo.photo, "faces": faces, "error": error, "notes": notes})
     if options.annotate is not None:
         _annotate(model, results, Path(options.annotate))
     if options.json:
@@ -129,6 +132,9 @@ def _print_matches(results: Sequence[dict[str, Any]]) -> None:
         header.pop(3)
         rows = [[*row[:3], row[4]] for row in rows]
     print_table(header, rows)
+    for result in results:
+        for note in result["notes"]:
+            print(printable(f"note: {result['photo']}: {note}"))
 
 
 def add_verify_arguments(parser: argparse.ArgumentParser) -> None:

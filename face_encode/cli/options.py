@@ -33,7 +33,12 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 
 def add_encoder_option(parser: argparse._ActionsContainer) -> None:
     """Add ``--model`` and ``--encoder-engine``."""
-    parser.add_argument("--model", metavar="MODEL", help="a known encoder or a .keras file")
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="offline (the default), fast or accurate, each an encoder with a detector; a known "
+        "encoder, as face-encode models lists; or a .keras file",
+    )
     parser.add_argument(
         "--encoder-engine",
         default="auto",
@@ -49,6 +54,17 @@ def add_detector_option(
 ) -> None:
     """Add ``--detector``."""
     parser.add_argument("--detector", metavar="NAME", help=help_text)
+
+
+def add_min_face_option(parser: argparse._ActionsContainer) -> None:
+    """Add ``--min-face``."""
+    parser.add_argument(
+        "--min-face",
+        type=positive,
+        metavar="N",
+        help="side of the smallest face that is looked for, in pixels of the photo (default: 40, "
+        "in photos of more than 4 megapixels 80)",
+    )
 
 
 def add_threshold_option(parser: argparse._ActionsContainer) -> None:
@@ -129,6 +145,7 @@ def add_model_options(
     group = parser.add_argument_group("model")
     add_encoder_option(group)
     add_detector_option(group)
+    add_min_face_option(group)
     if threshold:
         add_threshold_option(group)
     if workers:
@@ -164,13 +181,22 @@ def add_people(model: Face_Encode_Model, people: str, *, approximate: bool = Fal
         print(f"face-encode: left out: {row}", file=sys.stderr)
 
 
+def open_detector(options: argparse.Namespace) -> Detector:
+    """Open the detector that the options name, or that of a named choice of encoder."""
+    from face_encode.detectors.registry import load_detector
+    from face_encode.encoders.registry import detector_for
+
+    detector = detector_for(getattr(options, "model", None), options.detector)
+    return load_detector(detector, min_face=getattr(options, "min_face", None))
+
+
 def open_model(options: argparse.Namespace) -> Face_Encode_Model:
     """Open the model that the options describe."""
     from face_encode.model import Face_Encode_Model
 
     threshold = getattr(options, "threshold", None)
     return Face_Encode_Model(
-        options.model, options.detector, threshold, engine=options.encoder_engine
+        options.model, open_detector(options), threshold, engine=options.encoder_engine
     )
 
 
@@ -187,11 +213,10 @@ def rate(text: str) -> float:
 
 def open_models(options: argparse.Namespace) -> tuple[Detector, Encoder]:
     """Open the detector and the encoder that the options name."""
-    from face_encode.detectors.registry import load_detector
     from face_encode.encoders.registry import load_encoder
 
     encoder = load_encoder(options.model, engine=options.encoder_engine)
-    return load_detector(options.detector), encoder
+    return open_detector(options), encoder
 
 
 def print_lines(title: str, lines: Sequence[str]) -> None:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, cast
 
 import cv2
+import numpy as np
 
 from face_encode.detectors.alignment import find_landmarks
 from face_encode.types import Box, Face, ImageArray
 
 # A photo with a smaller side holds no face that is worth encoding.
 SMALLEST_SIDE = 20
+# Two boxes are of one face where they share more of both together, or of the smaller one.
+_MAX_OVERLAP = 0.3
+_MAX_COVER = 0.6
+# The second for boxes of faces that do not stand the same way up, of which one is a mistake.
+_MAX_COVER_TURNED = 0.15
 
 
 class Detector(Protocol):
@@ -41,13 +47,17 @@ class Detector(Protocol):
 
 @dataclass(frozen=True)
 class Found:
-    """A detection as a library gives it: a box that may reach out of the photo, and a score."""
+    """A detection as a library gives it: a box that may reach out of the photo, and a score.
+
+    ``rotation`` is that of ``Face``; the box is in the photo as it is.
+    """
 
     left: float
     top: float
     width: float
     height: float
     score: float
+    rotation: int = 0
 
     def reframed(self, right: float, down: float, size: float) -> Found:
         """The square that dlib's detectors would draw around the same face.
@@ -72,9 +82,27 @@ class Found:
         Args:
             scale: The factor that ``scaled`` returned.
         """
-        return Found(
-            self.left / scale, self.top / scale, self.width / scale, self.height / scale, self.score
+        return replace(
+            self,
+            left=self.left / scale,
+            top=self.top / scale,
+            width=self.width / scale,
+            height=self.height / scale,
         )
+
+    def turned(self, rotation: int, width: float, height: float) -> Found:
+        """The same box after the photo is turned clockwise.
+
+        Args:
+            rotation: 0, 90, 180 or 270 degrees.
+            width: The photo's, before the turn.
+            height: The photo's.
+        """
+        left, top, wide, high = self.left, self.top, self.width, self.height
+        for _ in range(rotation // 90):
+            left, top, wide, high = height - top - high, left, high, wide
+            width, height = height, width
+        return replace(self, left=left, top=top, width=wide, height=high)
 
 
 class FramingDetector(ABC):
@@ -99,6 +127,16 @@ class FramingDetector(ABC):
     def detect(self, image: ImageArray) -> list[Face]:
         """Find the faces; see ``Detector.detect``."""
         return faces_of(image, self.find(image))
+
+    def notes(self, width: int, height: int) -> tuple[str, ...]:
+        """What is not looked for in a photo of this size, in words, so that time stays bounded."""
+        return ()
+
+
+def notes_on(detector: Detector, width: int, height: int) -> tuple[str, ...]:
+    """A detector's notes on photos of a size; one without a method for them gives none."""
+    notes: Callable[[int, int], tuple[str, ...]] | None = getattr(detector, "notes", None)
+    return () if notes is None else notes(width, height)
 
 
 def detect_in_all(detector: Detector, images: Sequence[ImageArray]) -> list[list[Face]]:
@@ -144,11 +182,46 @@ def scaled(image: ImageArray, max_pixels: int, enlarge: float) -> tuple[ImageArr
     return cast(ImageArray, cv2.resize(image, size, interpolation=method)), scale
 
 
+def best_apart(found: Iterable[Found]) -> list[Found]:
+    """Leave out each detection that covers the same face as one with a higher score.
+
+    Args:
+        found: Detections of one photo, in any order.
+
+    Returns:
+        The others, the highest score first.
+    """
+    ordered = sorted(found, key=lambda each: each.score, reverse=True)
+    first = np.array([(each.left, each.top) for each in ordered])
+    last = first + np.array([(each.width, each.height) for each in ordered])
+    rotations = np.array([each.rotation for each in ordered])
+    waiting, chosen = np.arange(len(ordered)), []
+    while len(waiting):
+        best = waiting[0]
+        chosen.append(ordered[best])
+        shared, area, areas = (
+            np.maximum(upper - lower, 0).prod(axis=-1)
+            for lower, upper in (
+                (np.maximum(first[best], first[waiting]), np.minimum(last[best], last[waiting])),
+                (first[best], last[best]),
+                (first[waiting], last[waiting]),
+            )
+        )
+        apart = shared <= _MAX_OVERLAP * (area + areas - shared)
+        alike = rotations[waiting] == rotations[best]
+        cover = np.where(alike, _MAX_COVER, _MAX_COVER_TURNED)
+        apart &= shared <= cover * np.minimum(area, areas)
+        apart[0] = False
+        waiting = waiting[apart]
+    return chosen
+
+
 def faces_of(image: ImageArray, found: Iterable[Found]) -> list[Face]:
     """Turn detections into faces with landmarks, the largest first.
 
-    Landmarks are looked for in the photo at full size, from the box as the detector drew it:
-    the landmark model was trained on boxes that reach out of the photo where the face does.
+    Landmarks are looked for in the photo at full size, turned until the face stands upright, from
+    the box as the detector drew it: the landmark model was trained on boxes that reach out of the
+    photo where the face does.
     """
     height, width = image.shape[:2]
     faces = []
@@ -159,6 +232,7 @@ def faces_of(image: ImageArray, found: Iterable[Found]) -> list[Face]:
             max(1, round(each.width)),
             max(1, round(each.height)),
         )
-        landmarks = find_landmarks(image, box)
-        faces.append(Face(box.clamped(width, height), each.score, landmarks))
+        landmarks = find_landmarks(image, box, each.rotation)
+        clamped = box.clamped(width, height)
+        faces.append(Face(clamped, each.score, landmarks, rotation=each.rotation))
     return sorted(faces, key=lambda face: face.box.area, reverse=True)

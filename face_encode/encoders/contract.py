@@ -98,6 +98,23 @@ class EncoderContract:
         if self.spread is not None and not 0 < self.spread < 1:
             raise InputError(f"a spread lies between 0 and 1. Received: {self.spread}")
 
+    def threshold_at(self, false_match_rate: float) -> float:
+        """Look up the cosine similarity that a share of the pairs of strangers reaches.
+
+        Raises:
+            InputError: It was not measured for this rate.
+        """
+        known = dict(self.thresholds)
+        if self.false_match_rate is not None:
+            known[self.false_match_rate] = self.threshold
+        if false_match_rate not in known:
+            rates = ", ".join(f"{rate:g}" for rate in sorted(known, reverse=True)) or "none"
+            raise InputError(
+                f"the thresholds of {self.name!r} were measured for these false match rates: "
+                f"{rates}. Received: {false_match_rate!r}"
+            )
+        return known[false_match_rate]
+
     def to_json(self) -> str:
         """Write the text of the archive member."""
         values = {"contract_version": CONTRACT_VERSION, **asdict(self), "crop": self.crop.as_dict()}

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
-from face_encode.errors import GalleryError
+from face_encode.errors import GalleryError, NotEnrolledError
 from face_encode.gallery.database_file import DatabaseFile, now
 
 Action: TypeAlias = Literal[
@@ -115,10 +115,15 @@ def former_names(changes: Sequence[Change], name: str) -> set[str]:
 
 
 class Audit:
-    """The table ``change``, seen through one connection."""
+    """The table ``change``, seen through one connection.
+
+    Attributes:
+        recorded: The last change that was written through this object, or None.
+    """
 
     def __init__(self, file: DatabaseFile, connection: sqlite3.Connection) -> None:
         self._file, self._connection = file, connection
+        self.recorded: int | None = None
 
     def record(
         self,
@@ -143,6 +148,7 @@ class Audit:
             [now(), author.name, author.address, action, self._sealed(told)],
         ).lastrowid
         assert number is not None
+        self.recorded = number
         return number
 
     def changes(self, since: int = 0, count: int | None = None) -> list[Change]:
@@ -163,7 +169,8 @@ class Audit:
         """The change of a number; for None the last one that is not undone yet.
 
         Raises:
-            GalleryError: There is none, it is undone already, or of a kind that cannot be undone.
+            NotEnrolledError: There is none.
+            GalleryError: It is undone already, or of a kind that cannot be undone.
         """
         undone: set[int] = set()
         for row in self._connection.execute(f"{_SELECT} ORDER BY id DESC"):
@@ -181,7 +188,7 @@ class Audit:
             ):
                 raise GalleryError(f"change {change.id} ({change.action}) cannot be undone")
             return change
-        raise GalleryError(
+        raise NotEnrolledError(
             "there is no change to undo" if number is None else f"no change {number}"
         )
 

@@ -31,11 +31,18 @@ from face_encode.gallery.base import (
     check_cosine,
     check_encoder,
     check_new,
+    folded_name,
 )
 from face_encode.gallery.database_file import DatabaseFile, marks, parts
 from face_encode.gallery.distances import Metric, check_metric
 from face_encode.gallery.encryption import KEY_VARIABLE, Cipher, cipher_from_environment
-from face_encode.gallery.people_rows import MAX_REMEMBERED, EnrolledPhoto, PeopleRows, TakenRows
+from face_encode.gallery.people_rows import (
+    MAX_REMEMBERED,
+    EnrolledPerson,
+    EnrolledPhoto,
+    PeopleRows,
+    TakenRows,
+)
 from face_encode.gallery.search import check_search, search_enrolled
 from face_encode.gallery.snapshot import Memory, Precision, Snapshot
 from face_encode.gallery.staging import Staging
@@ -57,6 +64,8 @@ class DatabaseGallery:
         encoder_name: Its name.
         encoder_fingerprint: Its fingerprint.
         author: Who asks for the changes that are made through this object.
+        last_change: The number of the last change that was made through this object; None where
+            there was none, or it changed nothing.
     """
 
     is_shared = True
@@ -97,6 +106,7 @@ class DatabaseGallery:
         # Change -> the rows that it removed, to undo that.
         self._removed: dict[int, TakenRows] = {}
         self.author = author or Author("face_encode")
+        self.last_change: int | None = None
         try:
             self._settle(encoder, metric, int8)
         except BaseException:
@@ -153,7 +163,7 @@ class DatabaseGallery:
     def signed(self, author: Author) -> DatabaseGallery:
         """The same open gallery, whose changes are this author's."""
         signed = copy.copy(self)
-        signed.author = author
+        signed.author, signed.last_change = author, None
         return signed
 
     def __repr__(self) -> str:
@@ -285,9 +295,17 @@ class DatabaseGallery:
         )
 
     def known_photos(
-        self, detector_name: str, digests: Collection[str] | None = None
+        self,
+        detector_name: str,
+        digests: Collection[str] | None = None,
+        *,
+        with_crops: bool = False,
     ) -> Mapping[str, npt.NDArray[np.float32]]:
-        """Content digest -> embedding; see ``Gallery.known_photos``."""
+        """Content digest -> embedding; see ``Gallery.known_photos``.
+
+        ``with_crops`` leaves out the photos of which no crop is kept.
+        """
+        only = "AND id IN (SELECT photo FROM crop)" if with_crops else ""
         if digests is None:
             digests = set(self.rows().digests.tolist())
         found = {}
@@ -296,12 +314,45 @@ class DatabaseGallery:
                 blind = {self._file.blind(digest): digest for digest in part}
                 for digest, embedding in reader.execute(
                     "SELECT digest, embedding FROM photo WHERE detector = ? "
-                    f"AND digest IN ({marks(part)})",
+                    f"AND digest IN ({marks(part)}) {only}",
                     [detector_name, *blind],
                 ):
                     content = self._file.content(embedding)
                     found[blind[digest]] = np.frombuffer(content, np.float32)
         return found
+
+    def person(self, name: str) -> EnrolledPerson:
+        """Describe a person.
+
+        Raises:
+            NotEnrolledError: Nobody of that name is enrolled.
+        """
+        with self._file.reading() as reader:
+            return PeopleRows(self._file, reader).described_person(name)
+
+    def find_people(
+        self, search: str = "", start: int = 0, count: int | None = None
+    ) -> tuple[list[EnrolledPerson], int]:
+        """List people in the order of their names.
+
+        Args:
+            search: Only those whose names hold this text, in whatever case and Unicode form.
+            start: How many to skip.
+            count: At most this many; None for all.
+
+        Returns:
+            The people, and how many there are without ``start`` and ``count``.
+        """
+        listed, wanted = self.snapshot().listed, folded_name(search)
+        found = [person for person in listed if wanted in person[0]] if wanted else listed
+        part = found[start : None if count is None else start + count]
+        with self._file.reading() as reader:
+            return PeopleRows(self._file, reader).described(part), len(found)
+
+    def enrolled_as(self, digests: Collection[str]) -> dict[str, list[str]]:
+        """Content digest of a photo -> the people under whose names it is enrolled."""
+        with self._file.reading() as reader:
+            return PeopleRows(self._file, reader).names_of_digests(sorted(set(digests) - {""}))
 
     def photos(self, name: str | None = None) -> list[EnrolledPhoto]:
         """The photos of a person, or of everybody, in the order of enrolment.
@@ -346,9 +397,10 @@ class DatabaseGallery:
     def _changing(self) -> Iterator[tuple[PeopleRows, Audit]]:
         """The tables in one transaction; people without photos are dropped at its end."""
         with self._file.transaction() as connection:
-            rows = PeopleRows(self._file, connection)
-            yield rows, Audit(self._file, connection)
+            rows, audit = PeopleRows(self._file, connection), Audit(self._file, connection)
+            yield rows, audit
             rows.drop_empty()
+        self.last_change = audit.recorded
 
     def _remember(self, change: int, taken: TakenRows) -> None:
         """Keep the rows that a change has removed, to undo it."""
@@ -387,7 +439,8 @@ class DatabaseGallery:
         """Enrol embeddings in the place of others; see ``Gallery.replace``.
 
         A photo that is enrolled already, by its digest, under the same name and with the same
-        embedding, stays as it is: with its number, its crop and the time when it was enrolled.
+        embedding, stays as it is: with its number and the time when it was enrolled; it may get a
+        crop where it had none.
         """
         added, digests = check_new(names, embeddings, digests, self._size)
         blind = [self._file.blind(digest) for digest in digests]
@@ -397,7 +450,7 @@ class DatabaseGallery:
             people = rows.people_of(names)
             owners = [people[name].number for name in names]
             former = rows.former(replaces, set(owners), mark if isinstance(mark, int) else last)
-            new = []
+            new, crops = [], []
             for row, (owner, digest) in enumerate(zip(owners, blind, strict=True)):
                 alike = former.get((owner, digest, detector_name), []) if digest else []
                 content = added[row].tobytes()
@@ -406,10 +459,12 @@ class DatabaseGallery:
                     new.append(row)
                 else:
                     alike.remove(same)
+                    crops.append((same[0], details[row].crop))
             gone = [photo for alike in former.values() for photo, _ in alike]
             removed = rows.names_of(gone)
             taken = rows.take(gone)
             numbers = range(last + 1, last + 1 + len(new))
+            rows.add_crops(crops)
             rows.insert(
                 (
                     (photo, owners[row], added[row].tobytes(), blind[row], details[row])

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.errors import GalleryError
+from face_encode.errors import GalleryError, NotEnrolledError
 from face_encode.files import TextArray, as_path
 from face_encode.gallery.approximate import ApproximateIndex, find_index
 from face_encode.gallery.base import (
@@ -272,7 +272,7 @@ class MemoryGallery:
     def _place(self, name: str) -> int:
         """The index of a person in ``Enrolled.people``."""
         if name not in self.enrolled.place_of:
-            raise GalleryError(f"nobody named {name!r} is enrolled")
+            raise NotEnrolledError(f"nobody named {name!r} is enrolled")
         return self.enrolled.place_of[name]
 
     def quantize(self) -> None:

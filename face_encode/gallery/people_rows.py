@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from face_encode.errors import GalleryError
+from face_encode.errors import GalleryError, NotEnrolledError
 from face_encode.gallery.base import PhotoDetails, Replaces, check_name, folded_name, shown_form
 from face_encode.gallery.database_file import DatabaseFile, marks, now, parts
 from face_encode.types import Box
@@ -59,6 +59,23 @@ class EnrolledPhoto:
         return {**asdict(self), "box": None if self.box is None else self.box.as_dict()}
 
 
+@dataclass(frozen=True)
+class EnrolledPerson:
+    """A person in a gallery database.
+
+    Attributes:
+        name: The name.
+        photos: How many photos of that person are enrolled.
+        note: What is noted about that person.
+        crop: A photo of that person of which a crop is kept, or None.
+    """
+
+    name: str
+    photos: int
+    note: str
+    crop: int | None
+
+
 class PeopleRows:
     """The tables ``person``, ``photo`` and ``crop``, seen through one connection."""
 
@@ -76,12 +93,52 @@ class PeopleRows:
         """The person of a name.
 
         Raises:
-            GalleryError: Nobody of that name is enrolled.
+            NotEnrolledError: Nobody of that name is enrolled.
         """
         found = self.found(name)
         if found is None:
-            raise GalleryError(f"nobody named {name!r} is enrolled")
+            raise NotEnrolledError(f"nobody named {name!r} is enrolled")
         return found
+
+    def described_person(self, name: str) -> EnrolledPerson:
+        """Describe the person of a name.
+
+        Raises:
+            NotEnrolledError: Nobody of that name is enrolled.
+        """
+        person = self.person(name)
+        counted = (folded_name(name), person.name, len(self.photos_of(person)))
+        return self.described([counted])[0]
+
+    def described(self, people: Sequence[tuple[str, str, int]]) -> list[EnrolledPerson]:
+        """Describe people, given folded name, name and number of photos of each."""
+        more: dict[str | bytes, tuple[str, int | None]] = {}
+        blind = [self._file.blind(folded) for folded, _, _ in people]
+        for part in parts(blind):
+            for key, note, crop in self._connection.execute(
+                "SELECT folded, note, (SELECT MIN(photo) FROM crop WHERE photo IN "
+                "(SELECT id FROM photo WHERE photo.person = person.id)) "
+                f"FROM person WHERE folded IN ({marks(part)})",
+                part,
+            ):
+                more[key] = self._file.text(note), crop
+        return [
+            EnrolledPerson(name, count, *more.get(key, ("", None)))
+            for key, (_, name, count) in zip(blind, people, strict=True)
+        ]
+
+    def names_of_digests(self, digests: Sequence[str]) -> dict[str, list[str]]:
+        """Content digest -> the people that it is enrolled for."""
+        names: dict[str, list[str]] = {}
+        for part in parts(digests):
+            blind = {self._file.blind(digest): digest for digest in part}
+            for digest, name in self._connection.execute(
+                "SELECT DISTINCT digest, name FROM photo JOIN person ON person.id = person "
+                f"WHERE digest IN ({marks(part)})",
+                list(blind),
+            ):
+                names.setdefault(blind[digest], []).append(self._file.text(name))
+        return names
 
     def people_of(self, names: Iterable[str]) -> dict[str, PersonRow]:
         """The person of each name; those who are not there yet are added.
@@ -176,7 +233,7 @@ class PeopleRows:
         """The embedding of each of some photos.
 
         Raises:
-            GalleryError: There is no photo of one of these numbers.
+            NotEnrolledError: There is no photo of one of these numbers.
         """
         found: dict[int, bytes] = {}
         for part in parts(photos):
@@ -187,7 +244,7 @@ class PeopleRows:
         try:
             return [found[photo] for photo in photos]
         except KeyError as error:
-            raise GalleryError(f"no such photo in the gallery. Received: {error}") from error
+            raise NotEnrolledError(f"no such photo in the gallery. Received: {error}") from error
 
     def names_of(self, photos: Sequence[int]) -> dict[str, list[int]]:
         """Name -> those of some photos that are the person's; what is not there is left out."""
@@ -205,13 +262,13 @@ class PeopleRows:
         """Name -> those of some photos that are the person's.
 
         Raises:
-            GalleryError: There is no photo of one of these numbers, or no number.
+            NotEnrolledError: There is no photo of one of these numbers, or no number.
         """
         names = self.names_of(photos)
         missing = set(photos) - {photo for each in names.values() for photo in each}
         if missing or not photos:
             numbers = ", ".join(map(str, sorted(missing))) or "none"
-            raise GalleryError(f"no such photo in the gallery. Received: {numbers}")
+            raise NotEnrolledError(f"no such photo in the gallery. Received: {numbers}")
         return names
 
     def former(
@@ -269,6 +326,13 @@ class PeopleRows:
             f"INSERT INTO photo VALUES ({marks(range(_PHOTO_COLUMNS))})", rows()
         )
         self._connection.executemany("INSERT INTO crop VALUES (?, ?)", crops)
+
+    def add_crops(self, crops: Iterable[tuple[int, bytes]]) -> None:
+        """Keep crops of photos that have none; an empty one is none."""
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO crop VALUES (?, ?)",
+            ((photo, self._file.sealed(crop)) for photo, crop in crops if crop),
+        )
 
     def move(self, owners: Iterable[tuple[int, int]]) -> None:
         """Give photos to people: pairs of a photo and a person."""

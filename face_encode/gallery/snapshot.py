@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -24,6 +25,7 @@ from face_encode.gallery.approximate import (
     save_index,
 )
 from face_encode.gallery.audit import Audit, Change
+from face_encode.gallery.base import folded_name
 from face_encode.gallery.columns import Enrolled
 from face_encode.gallery.database_file import DatabaseFile, marks, parts
 from face_encode.gallery.distances import Metric
@@ -63,6 +65,12 @@ class Snapshot:
     stamp: str
     calibration: Calibration | None
     index: ApproximateIndex | None = None
+
+    @cached_property
+    def listed(self) -> list[tuple[str, str, int]]:
+        """Folded name, name and number of photos of each person, in the order of folded names."""
+        counts = zip(self.enrolled.people, self.enrolled.counts.tolist(), strict=True)
+        return sorted((folded_name(name), name, count) for name, count in counts)
 
 
 class Memory:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-from face_encode.detectors.base import Detector
+from face_encode.detectors.base import Detector, notes_on
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, GalleryError, ImageError, InputError
 from face_encode.files import as_path
@@ -107,6 +108,7 @@ class _Photos:
             held the photo already.
         sharpness: float64 ``(n,)``, see ``mistakes.sharpness``; NaN likewise.
         faces: How many faces are in each photo; 0 where the gallery held it already.
+        sizes: int64 ``(n, 2)``, width and height of each photo; 0 where it was not opened.
         details: What a gallery database keeps of each photo.
     """
 
@@ -118,11 +120,13 @@ class _Photos:
         self.embeddings = np.empty((count, embedding_size), np.float32)
         self.sides, self.sharpness = np.full((2, count), np.nan)
         self.faces = np.zeros(count, np.int64)
+        self.sizes = np.zeros((count, 2), np.int64)
         self.details = [PhotoDetails()] * count
 
     def note(self, row: int, photo: EmbeddedPhoto) -> None:
         """Take the result of a photo: its largest face."""
         self.digests[row], self.reasons[row] = photo.digest, photo.error
+        self.sizes[row] = photo.size
         if photo.error is None:
             box = photo.faces[0].box
             self.embeddings[row] = photo.embeddings[0]
@@ -187,6 +191,13 @@ class _Photos:
         notes += [
             f"{labels[row]}: {faces[row]} faces, the largest is enrolled"
             for row in np.flatnonzero(faces > 1)
+        ]
+        sizes, size_of = np.unique(self.sizes, axis=0, return_inverse=True)
+        limits = [notes_on(detector, *size) for size in sizes.tolist()]
+        notes += [
+            f"{label}: {limit}"
+            for label, size in zip(self.labels, size_of.ravel().tolist(), strict=True)
+            for limit in limits[size]
         ]
         gallery.replace(
             names,
@@ -275,7 +286,7 @@ def enrol_people(
         for row in run.done:
             rows.note(row, checkpoint.result(paths[row]))
     together = _ASKED_TOGETHER if all(paths) else 1
-    todo = _unknown_photos(run.waiting, together, photos, rows, gallery, detector)
+    todo = _unknown_photos(run.waiting, together, photos, rows, gallery, detector, keep_crops)
     for batch in run.batches(
         todo, detector, encoder, workers=workers, batch_size=batch_size, portraits=keep_crops
     ):
@@ -303,6 +314,7 @@ def _unknown_photos(
     rows: _Photos,
     gallery: Gallery,
     detector: Detector,
+    keep_crops: bool,
 ) -> Iterator[tuple[int, Photo]]:
     """The photos that the gallery does not hold, each opened when it is asked for.
 
@@ -321,7 +333,12 @@ def _unknown_photos(
                 rows.reasons[row] = str(error).removeprefix(f"{Path(rows.labels[row])}: ")
         digests = {row: _digest(photo) for row, photo in opened.items()} if holds_some else {}
         asked = set(digests.values()) - {""}
-        known = gallery.known_photos(detector.name, asked) if holds_some else {}
+        known: Mapping[str, npt.NDArray[np.float32]] = {}
+        if keep_crops and isinstance(gallery, DatabaseGallery):
+            # The others are gone through again, for their crops.
+            known = gallery.known_photos(detector.name, asked, with_crops=True)
+        elif holds_some:
+            known = gallery.known_photos(detector.name, asked)
         for row, photo in opened.items():
             digest = digests.get(row, "")
             if digest in known:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 import cv2
@@ -270,7 +270,7 @@ def watch(
     model: Face_Encode_Model,
     detector: str | Detector | None = None,
     settings: WatchSettings | None = None,
-) -> Iterator[WatchedFrame]:
+) -> Generator[WatchedFrame, None, None]:
     """Follow and name the faces in a video, a camera or a stream.
 
     Args:

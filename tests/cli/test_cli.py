@@ -37,7 +37,7 @@ def test_matching_a_gallery(gallery: Path, capsys: pytest.CaptureFixture[str]) -
     photos = [str(EXAMPLES / "group.jpg"), str(EXAMPLES / "stranger.jpg")]
     group, stranger = run_json(capsys, "match", str(gallery), *photos, "--json")
     assert [group["photo"], stranger["photo"]] == photos
-    assert set(group) == {"photo", "faces", "error"}
+    assert set(group) == {"photo", "faces", "error", "notes"}
     assert group["error"] is None
     assert len(group["faces"]) >= 3
     for face in group["faces"]:
@@ -75,7 +75,12 @@ def test_a_broken_photo_is_a_row_and_the_others_are_matched(
     broken.write_text("no photo")
     photos = [str(broken), str(EXAMPLES / "stranger.jpg")]
     first, second = run_json(capsys, "match", str(gallery), *photos, "--json")
-    assert first == {"photo": str(broken), "faces": [], "error": "not a photo in a known format"}
+    assert first == {
+        "photo": str(broken),
+        "faces": [],
+        "error": "not a photo in a known format",
+        "notes": [],
+    }
     assert len(second["faces"]) == 1
     (only,) = run_json(capsys, "match", str(gallery), str(broken), "--json", code=1)
     assert only == first

@@ -23,13 +23,14 @@ from tests.gallery.common import SIXTEEN, like_faces
 COMMAND = Path(sys.executable).with_name("face-encode")
 
 
-def run(*arguments: object, code: int = 0, **environment: str) -> str:
+def run(*arguments: object, code: int = 0, key: str | None = None) -> str:
     """Run the installed command in a process of its own; returns what it printed."""
+    keys = {} if key is None else {KEY_VARIABLE: key}
     done = subprocess.run(
         [COMMAND, *map(str, arguments)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment},
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", **keys},
         check=False,
     )
     assert done.returncode == code, done.stderr
@@ -115,13 +116,13 @@ def test_keys_are_changed(gallery: DatabaseGallery) -> None:
     gallery.close()
     old, new = "1" * 64, "2" * 64
     assert "there is no key" in run("rekey", gallery.path, code=1)
-    run("rekey", gallery.path, **{KEY_VARIABLE: old})
+    run("rekey", gallery.path, key=old)
     assert "is encrypted" in run("people", gallery.path, code=1)
-    assert "Ada" in run("people", gallery.path, **{KEY_VARIABLE: old})
-    run("rekey", gallery.path, **{KEY_VARIABLE: f"{new},{old}"})
-    assert "cannot be decrypted" in run("people", gallery.path, code=1, **{KEY_VARIABLE: old})
-    assert "Ada" in run("people", gallery.path, **{KEY_VARIABLE: new})
-    assert "is encrypted, and an index" in run("index", gallery.path, code=1, **{KEY_VARIABLE: new})
+    assert "Ada" in run("people", gallery.path, key=old)
+    run("rekey", gallery.path, key=f"{new},{old}")
+    assert "cannot be decrypted" in run("people", gallery.path, code=1, key=old)
+    assert "Ada" in run("people", gallery.path, key=new)
+    assert "is encrypted, and an index" in run("index", gallery.path, code=1, key=new)
 
 
 def test_exports_and_imports_hold_the_same(gallery: DatabaseGallery) -> None:

@@ -6,8 +6,6 @@ import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +17,6 @@ from face_encode.detectors.alignment import landmarks_of
 from face_encode.detectors.base import (
     Detector,
     Found,
-    FramingDetector,
     detect_in_all,
     faces_of,
     scaled,
@@ -28,7 +25,6 @@ from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.detectors.registry import (
     DEFAULT_DETECTOR,
     KNOWN_DETECTORS,
-    ThoroughDetector,
     load_detector,
 )
 from face_encode.errors import InputError
@@ -212,7 +208,7 @@ def test_a_large_photo_takes_bounded_time_and_gives_boxes_of_the_original(
     assert seconds < 5 * (time.process_time() - start) + 0.5
 
 
-def test_the_thorough_detector_finds_what_the_fast_one_misses(photo: ImageArray) -> None:
+def test_the_default_finds_what_the_fast_one_misses(photo: ImageArray) -> None:
     (face,) = DlibHogDetector().detect(photo)
     scale = 42 / face.box.width
     smaller = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -221,17 +217,6 @@ def test_the_thorough_detector_finds_what_the_fast_one_misses(photo: ImageArray)
     (found,) = load_detector().detect(small)
     centre = (found.box.left + found.box.width / 2) / scale
     assert abs(centre - (face.box.left + face.box.width / 2)) < face.box.width / 4
-
-
-def test_the_thorough_detector_stops_at_the_first_that_finds_a_face(photo: ImageArray) -> None:
-    class Forbidden(FramingDetector):
-        name = "forbidden"
-
-        def find(self, image: ImageArray) -> list[Found]:
-            raise AssertionError("the chain went on")
-
-    chain = ThoroughDetector((DlibHogDetector(), Forbidden()))
-    assert len(chain.detect(photo)) == 1
 
 
 def test_many_photos_give_the_faces_of_each(detector: Detector, people_photos: list[Path]) -> None:
@@ -272,9 +257,6 @@ def test_a_detector_that_leaves_faces_out_leaves_them_out_of_many_photos(photo: 
             return [face for face in super().detect(image) if face.box.width > 1_000]
 
     assert detect_in_all(Choosy(), [photo]) == [[]]
-    plain: Any = SimpleNamespace(name="plain", detect=lambda image: [])
-    with pytest.raises(InputError, match="Received: SimpleNamespace"):
-        ThoroughDetector((plain,))
 
 
 def test_an_unknown_detector_is_told_with_the_known_ones() -> None:
@@ -282,7 +264,7 @@ def test_an_unknown_detector_is_told_with_the_known_ones() -> None:
         load_detector("eyes")
 
 
-def test_the_default_is_the_thorough_one() -> None:
+def test_the_default_is_dlib() -> None:
     assert load_detector().name == DEFAULT_DETECTOR == "dlib"
 
 

@@ -110,10 +110,14 @@ def test_the_same_sights_are_judged_by_other_people() -> None:
         identity.add_sight(np.array([1, 0], np.float32), seconds, 50)
         identity.judge(Match("Ada", 0.99), [Match("Ada", 0.99)], 0.9)
     assert identity.name == "Ada"
+
+    def judged() -> tuple[str | None, float | None]:
+        return identity.name, identity.similarity
+
     identity.judge_again([Match("Countess", 0.99)], 0.9)
-    assert (identity.name, identity.similarity) == ("Countess", 0.99)
+    assert judged() == ("Countess", 0.99)
     identity.judge_again([Match("Bo", 0.4)], 0.9)
-    assert (identity.name, identity.similarity) == (None, 0.4)
+    assert judged() == (None, 0.4)
     identity.judge_again([], 0.9)
-    assert (identity.name, identity.similarity) == (None, None)
+    assert judged() == (None, None)
     assert identity.sights == 2

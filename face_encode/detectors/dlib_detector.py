@@ -1,0 +1,274 @@
+"""The default detector: every face by dlib's HOG detector, lying and hard ones too.
+
+A photo is scanned twice. The first scan proposes: a few sizes of face, grey, with small cells, at a
+score so low that hardly any face is missed. The second confirms: a window around each proposal,
+enlarged or shrunk to the size at which dlib's detector is best, in colour. Together they take about
+as long as dlib's detector on the photo as it is, which finds no face of less than 80 pixels, and a
+quarter of its time on the enlarged photo.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import cv2
+import numpy as np
+
+from face_encode.detectors.alignment import find_landmarks
+from face_encode.detectors.base import SMALLEST_SIDE, Found, FramingDetector, best_apart
+from face_encode.detectors.dlib_cnn import DlibCnnDetector
+from face_encode.detectors.dlib_hog import load_scanner
+from face_encode.errors import InputError
+from face_encode.types import Box, ImageArray, check_count
+
+# By default faces of 80 pixels and more are looked for in photos of more pixels, of 40 in others.
+_LARGE_PHOTO = 4_000_000
+_MIN_FACE, _MIN_FACE_OF_LARGE = 40, 80
+# Pixels that are scanned at most, in a photo shrunk until the smallest face has 40 pixels: about a
+# second of one core.
+MAX_SCANNED_PIXELS = 24_000_000
+
+# The first scan. A window of 40 pixels is laid over the photo at a scale where the smallest face
+# has 33, then over ever smaller copies. It proposes each of 839 faces of 40 to 100 pixels that
+# dlib's detector finds in the enlarged photo, and half a window a photo beside them.
+_WINDOW, _CELL = 40, 4
+_FINEST, _STEP = 0.83, 1.6
+_MIN_PROPOSED = -0.9
+# Around every copy, for faces that the photo's edge cuts off.
+_BORDER = 8
+# A copy is scanned in pieces, for memory; they overlap by more than a window.
+_PIECE, _PIECES_OVERLAP = 1024, 64
+
+# The second scan: a proposed face is brought to this many pixels, so that faces a quarter smaller
+# or larger lie between the smallest and the largest of three levels.
+_FACE, _CHIP, _CHIP_CELL, _CHIP_LEVELS = 98, 156, 8, 3
+# How far a face may lie from the middle of its proposal, as a share of its side.
+_MAX_SHIFT = 0.3
+# The score from which the photo is not turned, by each turn. A face on its head looks somewhat like
+# an upright one, chin for forehead: of 150 some have 0.6 and more. A face on its side does not: of
+# 260 one has 0.
+_SURE = {180: 1.0, 90: 0.5, 270: 0.5}
+# Below this score landmarks are checked: on 900 photos of LFW and 120 pictures of letters, shapes
+# and noise nothing but faces had -0.25.
+_UNSURE = 0.2
+# The boxes, moved and scaled as shares of their side, from which landmarks must agree; and how far
+# they may differ from each other, as a share of the distance between the eyes.
+_MOVES = ((0.06, 0, 1), (-0.06, 0, 1), (0, 0.06, 1), (0, -0.06, 1), (0, 0, 1.12), (0, 0, 0.9))
+_MAX_DISAGREEMENT = 0.05
+# A face that the CNN found stands as the HOG detector and the landmarks together make the best of
+# it: with these weights right in 50 of 50 faces whose eyes or mouths were covered.
+_MIN_ANY, _DISAGREEMENT_WEIGHT = -2.5, 5.0
+
+_of_thread = threading.local()
+
+
+@dataclass(frozen=True)
+class DlibDetector(FramingDetector):
+    """Finds every face that stands upright, and lying or hard ones where there is none.
+
+    Attributes:
+        min_face: Side of the smallest face that is looked for, in pixels of the photo; None for 40,
+            in photos of more than 4 megapixels 80.
+        min_score: The lowest score of a face; dlib's own bound is 0. Landmarks that depend on the
+            box refuse what is no face.
+        thorough: Whether turned photos and dlib's CNN are tried where no sure face is found.
+    """
+
+    min_face: int | None = None
+    min_score: float = -0.25
+    thorough: bool = True
+
+    def __post_init__(self) -> None:
+        if self.min_face is not None:
+            check_count(self.min_face, "min_face", least=SMALLEST_SIDE)
+        if not -1 <= self.min_score < math.inf:
+            raise InputError(f"min_score is a number from -1. Received: {self.min_score!r}")
+
+    @property
+    def name(self) -> str:
+        """The detector's name, with the settings that are not the default's."""
+        default = DlibDetector()
+        changed = [
+            f"{setting}={getattr(self, setting)}"
+            for setting in ("min_face", "min_score", "thorough")
+            if getattr(self, setting) != getattr(default, setting)
+        ]
+        return f"dlib({', '.join(changed)})" if changed else "dlib"
+
+    def find(self, image: ImageArray) -> list[Found]:
+        """Find the faces; see ``FramingDetector.find``."""
+        height, width = image.shape[:2]
+        if min(height, width) < SMALLEST_SIDE:
+            return []
+        found = self._find_upright(np.ascontiguousarray(image))
+        best = max((each.score for each in found), default=-math.inf)
+        turns = [turn for turn, sure in _SURE.items() if self.thorough and best < sure]
+        for rotation in turns:
+            turned = np.ascontiguousarray(np.rot90(image, -rotation // 90))
+            found += [
+                replace(
+                    each.turned(360 - rotation, turned.shape[1], turned.shape[0]),
+                    rotation=rotation,
+                )
+                for each in self._find_upright(turned)
+            ]
+        if found or not self.thorough:
+            return best_apart(found)
+        by_cnn = DlibCnnDetector(enlarge=2.0).find(image)
+        return [replace(each, rotation=_rotation_of(image, each)) for each in by_cnn]
+
+    def notes(self, width: int, height: int) -> tuple[str, ...]:
+        """What is not looked for in a photo of this size; see ``FramingDetector.notes``."""
+        if not width * height:
+            return ()
+        wanted, scale = self._scale(width, height)
+        if scale == _WINDOW / wanted:
+            return ()
+        return (
+            f"faces of less than {math.ceil(_WINDOW / scale)} pixels are not looked for: "
+            f"a photo of {width}x{height} pixels would take too long",
+        )
+
+    def _scale(self, width: int, height: int) -> tuple[int, float]:
+        """The smallest face wanted, and the scale at which it, or the smallest possible, has 40."""
+        large = width * height > _LARGE_PHOTO
+        wanted = self.min_face or (_MIN_FACE_OF_LARGE if large else _MIN_FACE)
+        bound = math.sqrt(MAX_SCANNED_PIXELS / (width * height))
+        return wanted, min(_WINDOW / wanted, bound)
+
+    def _find_upright(self, image: ImageArray) -> list[Found]:
+        """Find the faces that stand upright."""
+        _, scale = self._scale(image.shape[1], image.shape[0])
+        proposed = best_apart(_propose(image, scale))
+        confirmed = (_confirm(image, each, self.min_score) for each in proposed)
+        return [each for each in confirmed if each is not None]
+
+
+def _propose(image: ImageArray, scale: float) -> Iterator[Found]:
+    """Find windows that may be faces, several of each, from the scale of the smallest on."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    scale *= _FINEST
+    while min(grey.shape) * scale >= _WINDOW - _BORDER:
+        size = (round(grey.shape[1] * scale), round(grey.shape[0] * scale))
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        resized = cv2.resize(grey, size, interpolation=method)
+        border = (_BORDER, _BORDER, _BORDER, _BORDER, cv2.BORDER_REFLECT_101)
+        copy = cast(ImageArray, cv2.copyMakeBorder(resized, *border))
+        for top in _starts(copy.shape[0]):
+            for left in _starts(copy.shape[1]):
+                piece = copy[top : top + _PIECE, left : left + _PIECE]
+                for found in _run("proposing", _CELL, 1, piece, _MIN_PROPOSED):
+                    yield replace(
+                        found,
+                        left=found.left + left - _BORDER,
+                        top=found.top + top - _BORDER,
+                    ).unscaled(scale)
+        scale /= _STEP
+
+
+def _starts(length: int) -> range:
+    """Where the pieces of a side begin."""
+    return range(0, max(1, length - _PIECES_OVERLAP), _PIECE - _PIECES_OVERLAP)
+
+
+def _confirm(image: ImageArray, proposed: Found, min_score: float) -> Found | None:
+    """Find the face in the middle of a proposed window, as dlib's detector frames it."""
+    # Of faces that the photo's edge cuts off, some are found beside a mirrored edge, some beside a
+    # black one.
+    for border in (cv2.BORDER_REFLECT_101, cv2.BORDER_CONSTANT):
+        chip, left, top, scale = _cut_chip(image, proposed, border)
+        best = _best_in_middle(chip, min_score)
+        if best is not None and (
+            best.score >= _UNSURE or _disagreement(chip, best) <= _MAX_DISAGREEMENT
+        ):
+            best = best.unscaled(scale)
+            return replace(best, left=best.left + left, top=best.top + top)
+        side = _CHIP / scale
+        height, width = image.shape[:2]
+        if 0 <= left <= width - side and 0 <= top <= height - side:
+            break
+    return None
+
+
+def _rotation_of(image: ImageArray, found: Found) -> int:
+    """How far the photo has to be turned for a face that the CNN found to stand upright."""
+    chip, *_ = _cut_chip(image, found, cv2.BORDER_REFLECT_101)
+    start = (_CHIP - _FACE) / 2
+    middle = Found(start, start, _FACE, _FACE, 0)
+    trust = {}
+    for rotation in (0, 90, 180, 270):
+        turned = np.ascontiguousarray(np.rot90(chip, -rotation // 90))
+        best = _best_in_middle(turned, _MIN_ANY)
+        score = _MIN_ANY if best is None else best.score
+        trust[rotation] = score - _DISAGREEMENT_WEIGHT * _disagreement(turned, middle)
+    return max(trust, key=trust.__getitem__)
+
+
+def _cut_chip(image: ImageArray, found: Found, border: int) -> tuple[ImageArray, int, int, float]:
+    """Cut out a box and what surrounds it, at the size of the second scan.
+
+    Returns:
+        uint8 ``(_CHIP, _CHIP, 3)``; the left and top of it in the photo; its scale.
+    """
+    side = max(1, round(found.width * _CHIP / _FACE))
+    left = round(found.left + (found.width - side) / 2)
+    top = round(found.top + (found.height - side) / 2)
+    inside = Box(left, top, side, side).clamped(image.shape[1], image.shape[0])
+    rows = slice(inside.top, inside.top + inside.height)
+    part = image[rows, inside.left : inside.left + inside.width]
+    above, before = inside.top - top, inside.left - left
+    below, after = side - inside.height - above, side - inside.width - before
+    if above or before or below or after:
+        part = np.asarray(cv2.copyMakeBorder(part, above, below, before, after, border), np.uint8)
+    method = cv2.INTER_AREA if side > _CHIP else cv2.INTER_LINEAR
+    chip = cast(ImageArray, cv2.resize(part, (_CHIP, _CHIP), interpolation=method))
+    return chip, left, top, _CHIP / side
+
+
+def _best_in_middle(chip: ImageArray, min_score: float) -> Found | None:
+    """Find the face in the middle of a chip that has the highest score."""
+    return max(
+        (
+            found
+            for found in _run("confirming", _CHIP_CELL, _CHIP_LEVELS, chip, min_score)
+            if abs(found.left + found.width / 2 - _CHIP / 2) < _MAX_SHIFT * _FACE
+            and abs(found.top + found.height / 2 - _CHIP / 2) < _MAX_SHIFT * _FACE
+        ),
+        key=lambda found: found.score,
+        default=None,
+    )
+
+
+def _disagreement(chip: ImageArray, found: Found) -> float:
+    """How far landmarks from moved boxes lie from each other, in distances between the eyes.
+
+    A face holds its landmarks in their places; on anything else they follow the box.
+    """
+    points = []
+    for right, down, size in ((0, 0, 1), *_MOVES):
+        side = found.width * size
+        left = found.left + found.width * (0.5 + right) - side / 2
+        top = found.top + found.height * (0.5 + down) - side / 2
+        points.append(find_landmarks(chip, Box(round(left), round(top), round(side), round(side))))
+    between_eyes = max(1.0, float(np.linalg.norm(points[0][0] - points[0][2])))
+    moved = np.linalg.norm(np.array(points[1:]) - points[0], axis=-1)
+    return float(moved.mean()) / between_eyes
+
+
+def _run(name: str, cell: int, levels: int, image: ImageArray, min_score: float) -> list[Found]:
+    """Scan a picture by this thread's detector of that name; see ``load_scanner``.
+
+    dlib releases Python's lock, and one detector used by two threads corrupts its memory.
+    """
+    if not hasattr(_of_thread, name):
+        setattr(_of_thread, name, load_scanner(cell, levels))
+    scanner: Any = getattr(_of_thread, name)
+    boxes, scores, _ = scanner.run(np.ascontiguousarray(image), 0, min_score)
+    return [
+        Found(box.left(), box.top(), box.width(), box.height(), float(score))
+        for box, score in zip(boxes, scores, strict=True)
+    ]
