@@ -42,6 +42,7 @@ from face_encode.gallery.people_rows import (
     EnrolledPhoto,
     PeopleRows,
     TakenRows,
+    undo_rows,
 )
 from face_encode.gallery.search import check_search, search_enrolled
 from face_encode.gallery.snapshot import Memory, Precision, Snapshot
@@ -208,10 +209,6 @@ class DatabaseGallery:
         """
         check_cosine(self.metric, "an index holds")
         self._memory.index(approximate=approximate, progress=progress)
-
-    def open_index(self) -> None:
-        """Search by the approximate index, which is built where none fits; see ``build_index``."""
-        self.build_index(approximate=True)
 
     @property
     def calibration(self) -> Calibration | None:
@@ -576,45 +573,11 @@ class DatabaseGallery:
         """
         with self._changing() as (rows, audit):
             told = audit.to_undo(change)
-            back = {photo: name for name, photos in told.removed.items() for photo in photos}
-            gone = {photo: name for name, photos in told.added.items() for photo in photos}
-            now = rows.names_of([*back.keys() | gone.keys()])
-            if {photo: name for name, photos in now.items() for photo in photos} != gone:
-                raise GalleryError(
-                    f"change {told.id} cannot be undone: its photos have changed since; undo the "
-                    "later changes first"
-                )
-            taken = self._removed.get(told.id, ([], []))
-            if {row[0] for row in taken[0]} != back.keys() - gone.keys():
-                raise GalleryError(
-                    f"change {told.id} cannot be undone: the photos that it removed are gone; only "
-                    "the program that removed them keeps them, while it runs"
-                )
-            people = rows.people_of(told.removed)
-            owner_of = {photo: people[name].number for photo, name in back.items()}
-            rows.put_back(taken, owner_of)
-            rows.move((photo, owner_of[photo]) for photo in gone if photo in back)
-            undone = rows.take([photo for photo in gone if photo not in back])
-            renamed = None
-            if told.renamed is not None:
-                former, name = told.renamed
-                person = rows.found(name)
-                if person is None or person.name != name:
-                    raise GalleryError(
-                        f"change {told.id} cannot be undone: nobody is named {name!r} any more"
-                    )
-                renamed = (name, rows.rename(person, former))
-            self._remember(
-                audit.record(
-                    self.author,
-                    "undo",
-                    told.added,
-                    told.removed,
-                    renamed=renamed,
-                    undoes=told.id,
-                ),
-                undone,
+            undone, renamed = undo_rows(rows, told, self._removed.get(told.id, ([], [])))
+            number = audit.record(
+                self.author, "undo", told.added, told.removed, renamed=renamed, undoes=told.id
             )
+            self._remember(number, undone)
         return told
 
     def forget(self, name: str) -> int:
@@ -675,8 +638,10 @@ class DatabaseGallery:
         with self._file.transaction() as connection:
             rows, audit = PeopleRows(self._file, connection), Audit(self._file, connection)
             present = {photo for (photo,) in connection.execute("SELECT id FROM photo")}
-            if not photos.keys() <= present or mark not in (None, rows.last_photo()):
-                raise GalleryError("photos were enrolled or removed meanwhile; begin again")
+            if not photos.keys() <= present:
+                raise GalleryError("a photo was removed meanwhile; begin again")
+            if mark not in (None, rows.last_photo()):
+                raise GalleryError("a photo was enrolled meanwhile; begin again")
             others = sorted(present - photos.keys())
             removed = rows.names_of(others)
             rows.take(others)

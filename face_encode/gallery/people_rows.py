@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from face_encode.errors import GalleryError, NotEnrolledError
+from face_encode.gallery.audit import Change
 from face_encode.gallery.base import PhotoDetails, Replaces, check_name, folded_name, shown_form
 from face_encode.gallery.database_file import DatabaseFile, marks, now, parts
 from face_encode.types import Box
@@ -380,3 +381,49 @@ class PeopleRows:
         """The form by which a name is looked up."""
         check_name(name)
         return self._file.blind(folded_name(name))
+
+
+def undo_rows(
+    rows: PeopleRows, change: Change, taken: TakenRows
+) -> tuple[TakenRows, tuple[str, str] | None]:
+    """Bring the rows back to what they were before a change.
+
+    Args:
+        rows: The tables, in a transaction.
+        change: The change.
+        taken: The rows that it deleted.
+
+    Returns:
+        The rows that undoing deletes, and the former and the new name where it renames somebody.
+
+    Raises:
+        GalleryError: Later changes concern the same photos, or these are not all the rows that the
+            change deleted.
+    """
+    back = {photo: name for name, photos in change.removed.items() for photo in photos}
+    gone = {photo: name for name, photos in change.added.items() for photo in photos}
+    now = rows.names_of([*back.keys() | gone.keys()])
+    if {photo: name for name, photos in now.items() for photo in photos} != gone:
+        raise GalleryError(
+            f"change {change.id} cannot be undone: its photos have changed since; undo the later "
+            "changes first"
+        )
+    if {row[0] for row in taken[0]} != back.keys() - gone.keys():
+        raise GalleryError(
+            f"change {change.id} cannot be undone: the photos that it removed are gone; only the "
+            "program that removed them keeps them, while it runs"
+        )
+    people = rows.people_of(change.removed)
+    owner_of = {photo: people[name].number for photo, name in back.items()}
+    rows.put_back(taken, owner_of)
+    rows.move((photo, owner_of[photo]) for photo in gone if photo in back)
+    undone = rows.take([photo for photo in gone if photo not in back])
+    if change.renamed is None:
+        return undone, None
+    former, name = change.renamed
+    person = rows.found(name)
+    if person is None or person.name != name:
+        raise GalleryError(
+            f"change {change.id} cannot be undone: nobody is named {name!r} any more"
+        )
+    return undone, (name, rows.rename(person, former))
