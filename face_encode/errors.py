@@ -15,6 +15,7 @@
     ├── ClusterError            a Ray cluster cannot be reached or cannot continue
     ├── MissingExtraError       an optional dependency is needed and not installed
     └── GalleryError            a gallery cannot be read, written or searched
+        ├── NotEnrolledError    a gallery holds no such person, photo or change
         └── WrongEncoderError   a gallery was filled by another encoder
 
 Every message says what is wrong, what is allowed, and what was received.
@@ -73,6 +74,10 @@ class MissingExtraError(FaceEncodeError, ImportError):
 
 class GalleryError(FaceEncodeError):
     """A gallery cannot be read, written or searched."""
+
+
+class NotEnrolledError(GalleryError):
+    """A gallery holds no such person, photo or change."""
 
 
 class WrongEncoderError(GalleryError):

@@ -23,10 +23,18 @@ import numpy as np
 from face_encode.detectors.alignment import crop_faces
 from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.registry import DEFAULT_ENCODER, KNOWN_ENCODERS, load_encoder
+from face_encode.encoders.registry import (
+    CHOICES,
+    DEFAULT_ENCODER,
+    KNOWN_ENCODERS,
+    detector_for,
+    load_encoder,
+)
 from face_encode.errors import GalleryError, ImageError, InputError, MissingExtraError
 from face_encode.files import as_path, state_of
 from face_encode.gallery.base import Gallery, check_encoder
+from face_encode.gallery.database import DatabaseGallery
+from face_encode.gallery.database_file import is_database
 from face_encode.gallery.distances import (
     Metric,
     check_metric,
@@ -41,7 +49,7 @@ from face_encode.model import Face_Encode_Model, box_of
 from face_encode.photos.folders import people_in
 from face_encode.photos.reading import PhotoInput, content_digest, read_photo
 from face_encode.pipeline.enrolment import enrol_people
-from face_encode.types import Box, Embeddings, check_count
+from face_encode.types import Embeddings, check_count
 
 if TYPE_CHECKING:
     import pandas
@@ -82,11 +90,11 @@ class _Recent(Generic[Value]):
 
 
 class _Enrolled(NamedTuple):
-    """The people that are searched, at one moment: n names, embeddings, and paths or None."""
+    """The people that are searched, at one moment: n names and embeddings, and a row's photo."""
 
     names: Sequence[str]
     embeddings: Embeddings
-    photos: Sequence[str | None]
+    photo_of: Callable[[int], str | None] = lambda row: None
 
 
 class _Folder:
@@ -95,7 +103,7 @@ class _Folder:
     def __init__(self, encoder: Encoder) -> None:
         self._lock, self._states = threading.Lock(), dict[str, Any]()
         self._gallery = MemoryGallery(encoder)
-        self._enrolled = _Enrolled([], self._gallery.embeddings, [])
+        self._enrolled = _Enrolled([], self._gallery.embeddings)
 
     def enrolled(
         self, people: Mapping[str, Sequence[Path]], path: Path, model: Face_Encode_Model
@@ -125,7 +133,7 @@ class _Folder:
             names = self._gallery.names.tolist()
             keys = zip(names, self._gallery.digests.tolist(), strict=True)
             paths = [path_of.get(key) for key in keys]
-            self._enrolled = _Enrolled(names, self._gallery.embeddings, paths)
+            self._enrolled = _Enrolled(names, self._gallery.embeddings, paths.__getitem__)
             self._states = states
             return self._enrolled
 
@@ -133,6 +141,7 @@ class _Folder:
 # An encoder may take half a gigabyte.
 _encoders = _Recent[Encoder](4)
 _folders = _Recent[_Folder](4)
+_databases = _Recent[DatabaseGallery](4)
 
 
 def loaded_encoder(encoder: str | os.PathLike[str] | Encoder | None) -> Encoder:
@@ -147,10 +156,19 @@ def loaded_encoder(encoder: str | os.PathLike[str] | Encoder | None) -> Encoder:
     chosen = DEFAULT_ENCODER if encoder is None else encoder
     # What is neither is refused by load_encoder, with the words for it.
     name = chosen if isinstance(chosen, str) else os.fspath(as_path(chosen))
+    if name in CHOICES:
+        name = chosen = CHOICES[name].encoder
     if name in KNOWN_ENCODERS:
         return _encoders.get(name, lambda: load_encoder(chosen))
     path = os.path.realpath(name)
     return _encoders.get((path, state_of(path)), lambda: load_encoder(chosen))
+
+
+def _opened(
+    encoder: str | os.PathLike[str] | Encoder | None, detector: str | Detector | None
+) -> Face_Encode_Model:
+    """A model of an encoder that may be loaded already."""
+    return Face_Encode_Model(loaded_encoder(encoder), detector_for(encoder, detector))
 
 
 def _searched(
@@ -163,8 +181,8 @@ def _searched(
         if encoder is not None or detector is not None:
             raise InputError("a model brings its own encoder and detector: give it alone")
         return people, _held_by(people.gallery)
-    model = Face_Encode_Model(loaded_encoder(encoder), detector)
-    if isinstance(people, (MemoryGallery, MilvusGallery)):
+    model = _opened(encoder, detector)
+    if isinstance(people, (MemoryGallery, MilvusGallery, DatabaseGallery)):
         name, fingerprint = people.encoder_name, people.encoder_fingerprint
         check_encoder("the gallery", name, fingerprint, model.encoder)
         model.gallery = people
@@ -172,6 +190,14 @@ def _searched(
     # What is neither is refused by as_path, with the words for it.
     source: Any = people
     path = as_path(source)
+    if is_database(path):
+        # Kept open: it is as fresh as its file, also where another file takes its place.
+        number = os.stat(path).st_ino if os.path.exists(path) else 0
+        model.gallery = _databases.get(
+            (os.path.realpath(path), number, model.encoder.fingerprint),
+            lambda: DatabaseGallery(path, model.encoder, create=False, metric=None),
+        )
+        return model, _held_by(model.gallery)
     if names_gallery(source):
         gallery = open_gallery(source, encoder=model.encoder, metric=None, create=False)
         if gallery.is_shared:
@@ -188,12 +214,20 @@ def _searched(
 
 
 def _held_by(gallery: Gallery) -> _Enrolled:
-    """The people in a gallery, which knows of no paths."""
-    held = gallery.rows()
-    names = held.names.tolist()
-    if not names:
+    """The people in a gallery; only a database knows of paths."""
+    if not isinstance(gallery, DatabaseGallery):
+        held = gallery.rows()
+        enrolled = _Enrolled(held.names.tolist(), held.embeddings)
+    else:
+        snapshot = gallery.snapshot()
+        enrolled = _Enrolled(
+            snapshot.enrolled.names.tolist(),
+            snapshot.enrolled.embeddings,
+            lambda row: gallery.source(int(snapshot.ids[row])),
+        )
+    if not enrolled.names:
         raise GalleryError("nobody is enrolled in this gallery")
-    return _Enrolled(names, held.embeddings, [None] * len(names))
+    return enrolled
 
 
 def verify(
@@ -226,7 +260,9 @@ def verify(
     Returns:
         ``is_match``, bool; ``distance``, ``distance_threshold`` and ``similarity``, floats (for
         cosine within -1..1); ``metric``, ``encoder`` and ``detector``, their names; and
-        ``bounding_boxes``, two dicts of ``x``, ``y``, ``width`` and ``height``, or Nones.
+        ``bounding_boxes``, two dicts of ``x``, ``y``, ``width`` and ``height``, or Nones;
+        ``qualities``, how far each embedding can be trusted, 0..1, and ``quality_reasons``, why
+        one cannot, which is never a match; Nones for an encoder that does not judge.
 
     Raises:
         ImageError: A photo cannot be read, or there is no face in it.
@@ -235,20 +271,24 @@ def verify(
         ModelFileError: No such encoder.
     """
     check_metric(metric)
-    model = Face_Encode_Model(loaded_encoder(encoder), detector)
+    model = _opened(encoder, detector)
     limit = model._distance_threshold(metric, distance_threshold)
-    embedding_a, box_a = model._embed_largest(photo_a, "photo a", detect_faces)
-    embedding_b, box_b = model._embed_largest(photo_b, "photo b", detect_faces)
+    embedding_a, face_a = model._embed_largest(photo_a, "photo a", detect_faces)
+    embedding_b, face_b = model._embed_largest(photo_b, "photo b", detect_faces)
     distance = float(distances(embedding_a, embedding_b, metric)[0, 0])
+    faces = (face_a, face_b)
+    trusted = not any(face.quality and face.quality.reason for face in faces)
     return {
-        "is_match": distance <= limit,
+        "is_match": distance <= limit and trusted,
         "distance": distance,
         "distance_threshold": limit,
         "similarity": similarity_of(distance, metric),
         "metric": metric,
         "encoder": model.encoder.name,
         "detector": model.detector.name,
-        "bounding_boxes": [box_a, box_b],
+        "bounding_boxes": [box_of(face, detect_faces) for face in faces],
+        "qualities": [face.quality and face.quality.value for face in faces],
+        "quality_reasons": [face.quality and face.quality.reason for face in faces],
     }
 
 
@@ -274,7 +314,8 @@ def represent(
     Returns:
         A dict for each face, the largest first: ``embedding``, float32 ``(D,)``;
         ``bounding_box``, ``x``, ``y``, ``width`` and ``height`` in pixels; ``score``, the
-        detector's confidence. The last two are None without detection. No face gives an empty
+        detector's confidence, both None without detection; ``quality``, 0..1, how far the
+        embedding can be trusted, None for an encoder that does not judge. No face gives an empty
         list.
 
     Raises:
@@ -282,15 +323,16 @@ def represent(
         InputError: Not such arguments.
         ModelFileError: No such encoder.
     """
-    model = Face_Encode_Model(loaded_encoder(encoder), detector)
+    model = _opened(encoder, detector)
     embeddings, faces = model._embed(read_photo(photo), max_faces, detect_faces)
     if normalize:
         embeddings = unit_length(embeddings)
     return [
         {
             "embedding": embedding,
-            "bounding_box": box_of(face),
-            "score": None if face is None else face.score,
+            "bounding_box": box_of(face, detect_faces),
+            "score": face.score if detect_faces else None,
+            "quality": face.quality and face.quality.value,
         }
         for embedding, face in zip(embeddings, faces, strict=True)
     ]
@@ -324,7 +366,7 @@ def extract_faces(
         InputError: Not such arguments.
         ModelFileError: No such encoder.
     """
-    model = Face_Encode_Model(loaded_encoder(encoder), detector)
+    model = _opened(encoder, detector)
     image = read_photo(photo)
     faces = model._detect(image, max_faces)
     recipe = model.encoder.contract.crop
@@ -332,7 +374,7 @@ def extract_faces(
     return [
         {
             "face": crop,
-            "bounding_box": box_of(face),
+            "bounding_box": face.box.as_dict(),
             "score": face.score,
             "landmarks": face.landmarks,
             "rotation": face.rotation,
@@ -359,9 +401,9 @@ def find(
     Args:
         photo: In any form that ``read_photo`` takes.
         people: A folder with one sub-folder a person, enrolled at the first call, and again
-            only when something in it has changed; the name of a gallery, an ``.npz`` file or one
-            in Milvus (all of which is read for each call); a gallery; or a model with people
-            enrolled.
+            only when something in it has changed; the name of a gallery, a ``.sqlite`` file (which
+            stays open), an ``.npz`` file or one in Milvus (all of which is read for each call); a
+            gallery; or a model with people enrolled.
         encoder: As for ``verify``; with a model the model's own.
         detector: The same.
         metric: As for ``verify``.
@@ -403,12 +445,11 @@ def find(
     limit = model._distance_threshold(metric, distance_threshold)
     image = read_photo(photo)
     embeddings, faces = model._embed(image, max_faces, detect_faces)
-    whole = Box(0, 0, image.shape[1], image.shape[0])
     rows: list[dict[str, Any]] = []
     for number, (face, row) in enumerate(
         zip(faces, distances(embeddings, enrolled.embeddings, metric), strict=True)
     ):
-        box = whole if face is None else face.box
+        box = face.box
         near = np.flatnonzero(row <= limit)
         for index in near[np.argsort(row[near], kind="stable")][:k].tolist():
             distance = float(row[index])
@@ -416,7 +457,7 @@ def find(
                 {
                     "face": number,
                     "name": enrolled.names[index],
-                    "photo": enrolled.photos[index],
+                    "photo": enrolled.photo_of(index),
                     "similarity": similarity_of(distance, metric),
                     "distance": distance,
                     "distance_threshold": limit,

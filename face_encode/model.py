@@ -14,7 +14,7 @@ from face_encode.detectors.alignment import crop_faces, crop_whole
 from face_encode.detectors.base import Detector
 from face_encode.detectors.registry import as_detector
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.registry import as_encoder
+from face_encode.encoders.registry import as_encoder, detector_for
 from face_encode.errors import GalleryError, ImageError, InputError
 from face_encode.files import as_path
 from face_encode.gallery.base import Gallery
@@ -40,13 +40,16 @@ from face_encode.photos.reading import (
 )
 from face_encode.pipeline.embedding import NO_FACE
 from face_encode.pipeline.enrolment import enrol_people, enrolment_checkpoint
+from face_encode.pipeline.quality import judge_faces
 from face_encode.types import (
     BoundingBox,
+    Box,
     Embeddings,
     EnrolmentReport,
     Face,
     ImageArray,
     Match,
+    Quality,
     check_count,
 )
 
@@ -77,28 +80,39 @@ class Face_Encode_Model:
         detector: str | Detector | None = None,
         threshold: float | None = None,
         engine: str | None = None,
+        false_match_rate: float | None = None,
     ) -> None:
         """Open an encoder and a detector.
 
         Args:
-            model_path: A ``.keras`` file, the name of a known encoder, an encoder, or None for
-                the most accurate encoder that needs no download.
-            detector: The name of a known detector, a detector, or None for the default.
+            model_path: A named choice, ``"offline"``, ``"fast"`` or ``"accurate"``, each an encoder
+                with a detector; a ``.keras`` file, the name of a known encoder, an encoder, or
+                None for the most accurate encoder that needs no download.
+            detector: The name of a known detector, a detector, or None for that of the choice, or
+                the default.
             threshold: Cosine similarity from which two faces count as one person, within -1..1;
                 None takes the encoder's own.
+            false_match_rate: Instead of a threshold, the share of pairs of strangers that may
+                count as one person: 1e-3, 1e-4 or 1e-5 where the encoder's thresholds were
+                measured; see ``face-encode models``.
             engine: What runs the encoder, as ``load_encoder`` takes it; None for ``"auto"``.
 
         Raises:
             ModelFileError: No such encoder.
             WeightsError: The encoder's weights are missing or damaged.
             InputError: No such detector or engine, or a threshold out of range; or another engine
-                than that of the encoder given.
+                than that of the encoder given; or a false match rate that was not measured, or
+                beside a threshold.
             MissingExtraError: The engine, or the detector, is not installed.
             EngineError: The engine cannot run the encoder, or does not give what Keras gives.
         """
         self._threshold = check_threshold(threshold)
-        self.detector: Detector = as_detector(detector)
+        self.detector: Detector = as_detector(detector_for(model_path, detector))
         self.encoder: Encoder = as_encoder(model_path, engine)
+        if false_match_rate is not None:
+            if threshold is not None:
+                raise InputError("give a threshold or a false match rate, not both")
+            self._threshold = self.encoder.contract.threshold_at(false_match_rate)
         self.gallery: Gallery = MemoryGallery(self.encoder)
 
     def __repr__(self) -> str:
@@ -159,6 +173,7 @@ class Face_Encode_Model:
         restart: bool = False,
         keep_crops: bool = False,
         refuse_mistakes: bool = False,
+        check_quality: bool = True,
     ) -> EnrolmentReport:
         """Enrol a folder with one sub-folder a person, in the place of all who were enrolled.
 
@@ -178,6 +193,8 @@ class Face_Encode_Model:
                 embedded by another encoder later.
             refuse_mistakes: Whether to leave out photos that look like somebody else than the
                 person of their folder.
+            check_quality: Whether to leave out photos whose face is not to be trusted: blurred,
+                covered, dark …; see the encoder's ``quality_threshold``.
 
         Returns:
             How many photos were enrolled, and every photo left out with its reason.
@@ -195,7 +212,7 @@ class Face_Encode_Model:
             if unfinished is None and not isinstance(self.gallery, DatabaseGallery)
             else enrolment_checkpoint(
                 self.gallery,
-                as_path(unfinished or ""),
+                as_path(unfinished or "."),
                 detector,
                 encoder,
                 keep_crops=keep_crops,
@@ -213,17 +230,21 @@ class Face_Encode_Model:
                 checkpoint=checkpoint,
                 keep_crops=keep_crops,
                 refuse_mistakes=refuse_mistakes,
+                check_quality=check_quality,
             )
             if checkpoint is not None:
                 checkpoint.remove()
         return report
 
-    def add_person(self, name: str, photos: Sequence[PhotoInput]) -> EnrolmentReport:
+    def add_person(
+        self, name: str, photos: Sequence[PhotoInput], *, check_quality: bool = True
+    ) -> EnrolmentReport:
         """Enrol further photos of a person, new or known, without touching the others.
 
         Args:
             name: The person.
             photos: In any form that ``read_photo`` takes: paths, addresses, arrays …
+            check_quality: As for ``fit_dataset``.
 
         Returns:
             What became of each photo; one without a path is called by its number, ``photo 0``.
@@ -244,6 +265,7 @@ class Face_Encode_Model:
             self.encoder,
             replaces="nothing",
             progress=False,
+            check_quality=check_quality,
         )
 
     def remove_person(self, name: str) -> int:
@@ -270,9 +292,11 @@ class Face_Encode_Model:
         Returns:
             A dict for each face, the largest face first: ``name``, the nearest person;
             ``similarity``, float within -1..1; ``is_match``, whether that reaches the threshold
-            (below it the person is unknown); ``bounding_box``, ``x``, ``y``, ``width`` and
-            ``height`` in pixels, or None without detection. With a gallery that was calibrated
-            also ``probability``, 0..1, that the two are one person. No face gives an empty list.
+            and the quality is sufficient (if not, the person is unknown); ``bounding_box``, ``x``,
+            ``y``, ``width`` and ``height`` in pixels, or None without detection. With an encoder
+            that judges its embeddings also ``quality``, 0..1, and ``quality_reason``, why that is
+            not sufficient, or None. With a gallery that was calibrated also ``probability``, 0..1,
+            that the two are one person. No face gives an empty list.
 
         Raises:
             InputError: Not such an array, or fewer than one face asked for.
@@ -287,18 +311,22 @@ class Face_Encode_Model:
         if not all(found):
             raise GalleryError("nobody is enrolled any more")
         return [
-            self.describe(matches[0], box_of(face))
+            self.describe(matches[0], box_of(face, detect_faces), face.quality)
             for matches, face in zip(found, faces, strict=True)
         ]
 
-    def describe(self, match: Match, bounding_box: BoundingBox | None) -> dict[str, Any]:
+    def describe(
+        self, match: Match, bounding_box: BoundingBox | None, quality: Quality | None = None
+    ) -> dict[str, Any]:
         """A match as the plain dict that ``match_image`` returns for a face."""
         described = {
             "name": match.name,
             "similarity": match.similarity,
-            "is_match": match.similarity >= self.threshold,
+            "is_match": match.similarity >= self.threshold and not (quality and quality.reason),
             "bounding_box": bounding_box,
         }
+        if quality is not None:
+            described |= {"quality": quality.value, "quality_reason": quality.reason}
         calibration = self.gallery.calibration
         if calibration is not None:
             chance = calibration.probability(match.similarity, max(1, len(self.gallery)))
@@ -324,7 +352,7 @@ class Face_Encode_Model:
             InputError: Not such an array, or fewer than one face asked for.
         """
         embeddings, faces = self._embed(as_rgb(rgb), n_max_faces, detect_faces, "n_max_faces")
-        return embeddings, [box_of(face) for face in faces]
+        return embeddings, [box_of(face, detect_faces) for face in faces]
 
     def _detect(
         self, image: ImageArray, max_faces: int | None, argument: str = "max_faces"
@@ -340,24 +368,29 @@ class Face_Encode_Model:
         max_faces: int | None,
         detect_faces: bool = True,
         argument: str = "max_faces",
-    ) -> tuple[Embeddings, Sequence[Face | None]]:
+    ) -> tuple[Embeddings, list[Face]]:
         """Embed the faces in a photo: the one body under all that this package offers.
 
         Returns:
-            float32 ``(n, D)``, and n faces, the largest first; without detection the one is None.
+            float32 ``(n, D)``, and n faces with their quality, the largest first; without detection
+            the one is the whole photo.
         """
-        recipe = self.encoder.contract.crop
+        contract = self.encoder.contract
         if detect_faces:
             faces = self._detect(image, max_faces, argument)
-            return self.encoder.encode(crop_faces(image, faces, recipe)), faces
-        if max_faces is not None:
-            check_count(max_faces, argument)
-        return self.encoder.encode(crop_whole(image, recipe)[np.newaxis]), [None]
+            crops = crop_faces(image, faces, contract.crop)
+        else:
+            if max_faces is not None:
+                check_count(max_faces, argument)
+            faces = [Face(Box(0, 0, image.shape[1], image.shape[0]), 1.0)]
+            crops = crop_whole(image, contract.crop)[np.newaxis]
+        embeddings, qualities = self.encoder.embed(crops)
+        return embeddings, judge_faces(faces, qualities, crops, contract)
 
     def _embed_largest(
         self, photo: PhotoInput, label: str, detect_faces: bool
-    ) -> tuple[Embeddings, BoundingBox | None]:
-        """Embed the largest face of a photo in any form, ``(1, D)``, and give its box.
+    ) -> tuple[Embeddings, Face]:
+        """Embed the largest face of a photo in any form, ``(1, D)``, and give that face.
 
         Raises:
             ImageError: The photo, called by its path or the label, has no face or is unreadable.
@@ -365,7 +398,7 @@ class Face_Encode_Model:
         embeddings, faces = self._embed(read_photo(photo), 1, detect_faces)
         if not faces:
             raise ImageError(f"{shown_name(photo) or label}: {NO_FACE}")
-        return embeddings, box_of(faces[0])
+        return embeddings, faces[0]
 
     def _distance_threshold(self, metric: Metric, given: float | None) -> float:
         """The largest distance of one person's faces: the one given, or that of this model."""
@@ -437,7 +470,9 @@ class Face_Encode_Model:
         """Write the enrolled people to a gallery database or an ``.npz`` file, atomically.
 
         Args:
-            path: A ``.sqlite`` file, whose people are replaced by these, or an ``.npz`` file.
+            path: A ``.sqlite`` file, whose people are replaced by these, or an ``.npz`` file. A
+                gallery database is copied whole, to a new ``.sqlite`` file; in its own file
+                everything is already.
 
         Raises:
             GalleryError: It cannot be written; a file already there stays whole.
@@ -445,8 +480,12 @@ class Face_Encode_Model:
         """
         gallery = self.gallery
         if is_database(as_path(path)):
+            if isinstance(gallery, DatabaseGallery):
+                if os.path.realpath(path) != os.path.realpath(gallery.path):
+                    gallery.copy_to(path)
+                return
             rows = gallery.rows()
-            with closing(DatabaseGallery(path, self.encoder)) as database:
+            with closing(DatabaseGallery(path, self.encoder, metric=rows.metric)) as database:
                 database.replace(
                     rows.names.tolist(),
                     rows.embeddings,
@@ -479,6 +518,6 @@ class Face_Encode_Model:
         )
 
 
-def box_of(face: Face | None) -> BoundingBox | None:
-    """The box of a face as a plain dict; None without detection."""
-    return None if face is None else face.box.as_dict()
+def box_of(face: Face, detect_faces: bool) -> BoundingBox | None:
+    """The box of a face as a plain dict; None without detection, where it is the whole photo."""
+    return face.box.as_dict() if detect_faces else None

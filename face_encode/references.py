@@ -13,6 +13,9 @@ from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import GalleryError
 from face_encode.files import as_path
+from face_encode.gallery.base import Gallery
+from face_encode.gallery.database import DatabaseGallery
+from face_encode.gallery.database_file import is_database
 from face_encode.gallery.distances import Metric, distances, similarity_of
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.opening import load_gallery
@@ -70,8 +73,7 @@ class ReferenceEmbeddings:
             WeightsError: The encoder's weights are missing or damaged.
         """
         self._model = Face_Encode_Model(encoder, detector)
-        self._gallery = MemoryGallery(self._model.encoder, metric=metric)
-        self._model.gallery = self._gallery
+        self._model.gallery = MemoryGallery(self._model.encoder, metric=metric)
         self._threshold = distance_threshold
         # Asked for now, so that a wrong or missing one is refused before anything is enrolled.
         _ = self.distance_threshold
@@ -88,9 +90,9 @@ class ReferenceEmbeddings:
         return len(self.gallery)
 
     @property
-    def gallery(self) -> MemoryGallery:
+    def gallery(self) -> Gallery:
         """The embeddings and labels."""
-        return self._gallery
+        return self._model.gallery
 
     @property
     def distance_threshold(self) -> float:
@@ -110,7 +112,8 @@ class ReferenceEmbeddings:
     @property
     def records(self) -> list[dict[str, Any]]:
         """Every embedding as ``{"label": str, "embedding": float32 (D,)}``, in that order."""
-        rows = zip(self.gallery.names.tolist(), self.gallery.embeddings, strict=True)
+        held = self.gallery.rows()
+        rows = zip(held.names.tolist(), held.embeddings, strict=True)
         return [{"label": label, "embedding": embedding} for label, embedding in rows]
 
     def enrol(self, photos: Iterable[tuple[str, PhotoInput]]) -> EnrolmentReport:
@@ -182,7 +185,9 @@ class ReferenceEmbeddings:
         nearest = [self._judged(matches[0]) for matches in self.gallery.search(embeddings)]
         return [
             Identification(
-                *comparison, similarity_of(comparison.distance, self.metric), box_of(face)
+                *comparison,
+                similarity_of(comparison.distance, self.metric),
+                box_of(face, detect_faces),
             )
             for comparison, face in zip(nearest, faces, strict=True)
         ]
@@ -206,31 +211,32 @@ class ReferenceEmbeddings:
             GalleryError: Nobody is enrolled, or nobody under this label.
         """
         self._check_enrolled()
-        names, embeddings = self.gallery.names, self.gallery.embeddings
-        if label is not None and label not in names:
+        held = self.gallery.rows()
+        if label is not None and label not in held.names:
             raise GalleryError(f"nobody labelled {label!r} is enrolled")
         found, _ = self._model._embed_largest(photo, "the photo", detect_faces)
         if label is None:
             ((nearest,),) = self.gallery.search(found)
             return self._judged(nearest)
-        distance = float(distances(found, embeddings[names == label], self.metric).min())
+        distance = float(distances(found, held.embeddings[held.names == label], self.metric).min())
         return Comparison(distance <= self.distance_threshold, label, distance)
 
     def save(self, path: str | os.PathLike[str] | None = None) -> Path:
-        """Write the embeddings, the labels and the metric to an ``.npz`` file, atomically.
+        """Write the embeddings, the labels and the metric to a file, atomically.
 
         Args:
-            path: Where to; None for ``default_path()``. A file already there is replaced.
+            path: An ``.npz`` or a ``.sqlite`` file, as for ``Face_Encode_Model.save_gallery``; None
+                for ``default_path()``.
 
         Returns:
             The path of the file.
 
         Raises:
-            GalleryError: The name does not end in ``.npz``, or it cannot be written; a file
-                already there then stays whole.
+            GalleryError: The name has another ending, or it cannot be written; a file already
+                there then stays whole.
         """
         target = default_path() if path is None else as_path(path)
-        self.gallery.save(target)
+        self._model.save_gallery(target)
         return target
 
     @classmethod
@@ -244,7 +250,8 @@ class ReferenceEmbeddings:
         """Read what ``save`` wrote, or any other gallery file.
 
         Args:
-            path: None for ``default_path()``.
+            path: An ``.npz`` file; or a ``.sqlite`` file, in which each later change is kept at
+                once; None for ``default_path()``.
             encoder: The one that the embeddings come from.
             detector: As for making new ones.
             distance_threshold: As for making new ones.
@@ -255,9 +262,12 @@ class ReferenceEmbeddings:
         """
         model = Face_Encode_Model(encoder, detector)
         source = default_path() if path is None else path
-        gallery = load_gallery(source, model.encoder, metric=None)
+        if is_database(as_path(source)):
+            gallery: Gallery = DatabaseGallery(source, model.encoder, create=False, metric=None)
+        else:
+            gallery = load_gallery(source, model.encoder, metric=None)
         references = cls(model.encoder, model.detector, gallery.metric, distance_threshold)
-        references._model.gallery = references._gallery = gallery
+        references._model.gallery = gallery
         return references
 
     def _check_enrolled(self) -> None:

@@ -85,6 +85,26 @@ class Box:
         return {"x": self.left, "y": self.top, "width": self.width, "height": self.height}
 
 
+@dataclass(frozen=True)
+class Quality:
+    """How far an embedding can be trusted.
+
+    Attributes:
+        value: 0..1: about 1 for a good photo's, about 0 where it is no nearer to the person than a
+            stranger's.
+        reason: Why it is not to be trusted, such as ``"blurred"``; None where the quality reaches
+            the encoder's ``quality_threshold``.
+    """
+
+    value: float
+    reason: str | None = None
+
+    @property
+    def refusal(self) -> str | None:
+        """The reason as it stands in a report, with the value; None where there is none."""
+        return self.reason and f"not to be trusted: {self.reason} (quality {self.value:.2f})"
+
+
 @dataclass(frozen=True, eq=False)
 class Face:
     """A face found in a photo.
@@ -100,6 +120,8 @@ class Face:
             eye and the corner on the left of an upright photo first. None where it gives none.
         rotation: How far the photo has to be turned clockwise for the face to stand upright, in
             degrees: 0, 90, 180 or 270. Box, landmarks and points are in the photo as it is.
+        quality: How far its embedding can be trusted; None before it is embedded, and where the
+            encoder does not judge its embeddings.
     """
 
     box: Box
@@ -107,6 +129,7 @@ class Face:
     landmarks: npt.NDArray[np.float32] | None = None
     points: npt.NDArray[np.float32] | None = None
     rotation: int = 0
+    quality: Quality | None = None
 
     def __post_init__(self) -> None:
         for name, points in (("landmarks", self.landmarks), ("points", self.points)):

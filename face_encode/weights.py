@@ -167,6 +167,16 @@ KNOWN_WEIGHTS = {
         "https://raw.githubusercontent.com/ShiqiYu/libfacedetection.train/"
         "0047ac24afb1a50a0c6105001c89d1b5b805dbf1/onnx/yunet_s_640_640.onnx",
     ),
+    "retinaface": KnownWeights(
+        None,
+        "mobilenet0.25_Final.pth",
+        "2979b33ffafda5d74b6948cd7a5b9a7a62f62b949cef24e95fd15d2883a65220",
+        "MIT",
+        "github.com/biubug6/Pytorch_Retinaface, after Deng et al., 2020, in the copy of "
+        "github.com/foamliu/MobileFaceNet",
+        "https://raw.githubusercontent.com/foamliu/MobileFaceNet/"
+        "a6cc9032a659b615f477833e1a70b5e7931bcccc/retinaface/weights/mobilenet0.25_Final.pth",
+    ),
     "vggface_vgg16": _released(
         "rcmalli/keras-vggface v2.0",
         "rcmalli_vggface_tf_notop_vgg16.h5",

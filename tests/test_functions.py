@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from face_encode import functions
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.encoders.contract import EncoderContract, original_contract, save_encoder
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.registry import load_encoder
+from face_encode.encoders.registry import CHOICES, load_encoder
 from face_encode.errors import (
     DatasetError,
     GalleryError,
@@ -345,6 +346,19 @@ def test_an_encoder_is_loaded_once_for_any_number_of_threads(
     assert loaded_encoder("a.keras") is encoders[0]
     assert loaded_encoder(encoders[0]) is encoders[0]
     assert len(loads) == 1
+
+
+def test_a_choice_is_its_encoder_with_its_detector(
+    loads: list[Any], monkeypatch: pytest.MonkeyPatch, people_photos: list[Path]
+) -> None:
+    monkeypatch.setattr(functions, "_encoders", functions._Recent[Encoder](4))
+    small = replace(CHOICES["offline"], encoder="vgg_embedding", detector="haar")
+    monkeypatch.setitem(CHOICES, "small", small)
+    (by_choice,) = represent(people_photos[0], encoder="small")
+    (by_names,) = represent(people_photos[0], encoder="vgg_embedding", detector="haar")
+    np.testing.assert_array_equal(by_choice["embedding"], by_names["embedding"])
+    assert by_choice["bounding_box"] == by_names["bounding_box"]
+    assert loads == ["vgg_embedding"]
 
 
 def test_a_file_that_changed_is_loaded_again(tmp_path: Path, loads: list[Any]) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,23 @@ import numpy as np
 import pytest
 
 from face_encode.detectors.dlib_hog import DlibHogDetector
+from face_encode.detectors.registry import DEFAULT_DETECTOR, KNOWN_DETECTORS
 from face_encode.encoders.encoder import Encoder
-from face_encode.errors import DatasetError, GalleryError, InputError, WrongEncoderError
+from face_encode.encoders.registry import CHOICES, KNOWN_ENCODERS
+from face_encode.errors import (
+    DatasetError,
+    GalleryError,
+    InputError,
+    ModelFileError,
+    WrongEncoderError,
+)
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.thresholds import Calibration
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.reading import read_image
 from face_encode.types import ImageArray, Match
-from tests.conftest import EXAMPLES, VERIFY_DATASET
+from face_encode.weights import KNOWN_WEIGHTS
+from tests.conftest import EXAMPLES, VERIFY_DATASET, place_weights
 from tests.gallery.calibrations import BY_HAND
 
 KNOWN_EXAMPLES = sorted(
@@ -58,7 +68,8 @@ def test_people_are_recognised_in_photos_that_were_not_enrolled(
         assert face["is_match"] is True
         assert isinstance(face["similarity"], float)
         assert fitted_model.threshold <= face["similarity"] <= 1
-        assert set(face) == {"name", "similarity", "is_match", "bounding_box"}
+        judged = {"quality", "quality_reason"}
+        assert set(face) == {"name", "similarity", "is_match", "bounding_box"} | judged
         assert set(face["bounding_box"]) == {"x", "y", "width", "height"}
 
 
@@ -210,6 +221,50 @@ def test_the_threshold_decides(encoder: Encoder, photo: ImageArray) -> None:
 def test_a_threshold_out_of_range_is_refused(encoder: Encoder, threshold: float) -> None:
     with pytest.raises(InputError, match=r"-1\.\.1"):
         Face_Encode_Model(encoder, threshold=threshold)
+
+
+def test_the_threshold_is_that_of_a_false_match_rate(encoder: Encoder) -> None:
+    thresholds = [
+        Face_Encode_Model(encoder, "haar", false_match_rate=rate).threshold
+        for rate in (1e-3, 1e-4, 1e-5)
+    ]
+    assert thresholds == sorted(set(thresholds))
+    assert thresholds[0] == encoder.contract.threshold
+    with pytest.raises(InputError, match=r"0\.001, 0\.0001, 1e-05\. Received: 0\.5"):
+        Face_Encode_Model(encoder, "haar", false_match_rate=0.5)
+    with pytest.raises(InputError, match="not both"):
+        Face_Encode_Model(encoder, "haar", 0.9, false_match_rate=1e-3)
+
+
+def test_a_choice_brings_its_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = replace(CHOICES["offline"], encoder="vgg_embedding", detector="haar")
+    monkeypatch.setitem(CHOICES, "small", small)
+    model = Face_Encode_Model("small")
+    assert (model.encoder.name, model.detector.name) == ("vgg_embedding", "haar")
+    assert Face_Encode_Model("small", "dlib_hog").detector.name == "dlib_hog"
+    assert Face_Encode_Model(model.encoder).detector.name == DEFAULT_DETECTOR
+    with pytest.raises(ModelFileError, match="one of offline, fast, accurate,"):
+        Face_Encode_Model("slow")
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("choice", ["fast", "accurate"])
+def test_the_choices_recognise_the_invented_people(
+    choice: str, public_weights: Path, cache_folder: Path
+) -> None:
+    encoder, detector = CHOICES[choice].encoder, CHOICES[choice].detector
+    for name in (*KNOWN_ENCODERS[encoder].files, KNOWN_DETECTORS[detector].weights):
+        if name is not None and KNOWN_WEIGHTS[name].url is not None:
+            place_weights(name, public_weights)
+    model = Face_Encode_Model(choice)
+    assert (model.encoder.name, model.detector.name) == (encoder, detector)
+    assert not model.fit_dataset(VERIFY_DATASET, progress=False).left_out
+    for path in KNOWN_EXAMPLES:
+        (face,) = model.match_image(read_image(path))
+        assert face["name"] == name_of(path)
+        assert face["is_match"] is True
+    (face,) = model.match_image(read_image(EXAMPLES / "stranger.jpg"))
+    assert face["is_match"] is False
 
 
 def test_a_description_says_what_is_in_it(fitted_model: Face_Encode_Model) -> None:

@@ -34,11 +34,11 @@ class Halves:
         ]
 
 
-def save_tiny_encoder(path: Path) -> Path:
+def save_tiny_encoder(path: Path, seed: int = 0) -> Path:
     """Write the model file of an encoder with its contract."""
     import keras
 
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(seed)
     model = keras.Sequential(
         [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(4)]
     )

@@ -12,29 +12,60 @@ import os
 import sys
 from collections.abc import Sequence
 
-from face_encode.cli import embed, enroll, gallery, match, models, serve, watch
+from face_encode.cli import embed, enroll, gallery, match, models, serve, transfer, watch
 from face_encode.cli.evaluate import add_commands as add_evaluation_commands
 from face_encode.terminal import exit_code_of
-from face_encode.training import distill, head
+from face_encode.training import distill, head, quality
 from face_encode.version import __version__
 
 _COMMANDS = {
-    "enroll": (enroll.add_arguments, enroll.run, "enrol a folder of people into a gallery file"),
+    "enroll": (enroll.add_arguments, enroll.run, "enrol a folder of people into a gallery"),
     "match": (match.add_match_arguments, match.run_match, "name the faces in photos"),
     "verify": (
         match.add_verify_arguments,
         match.run_verify,
         "say whether two photos show the same person",
     ),
+    "people": (gallery.add_people_arguments, gallery.run_people, "list the people in a gallery"),
+    "photos": (gallery.add_photos_arguments, gallery.run_photos, "list a person's photos"),
     "remove": (
         gallery.add_remove_arguments,
         gallery.run_remove,
-        "take a person out of a gallery file",
+        "take a person, or single photos, out of a gallery",
+    ),
+    "move": (
+        gallery.add_move_arguments,
+        gallery.run_move,
+        "make photos those of another person",
+    ),
+    "rename": (gallery.add_rename_arguments, gallery.run_rename, "rename a person"),
+    "merge": (gallery.add_merge_arguments, gallery.run_merge, "make one person of two names"),
+    "undo": (gallery.add_undo_arguments, gallery.run_undo, "undo a change of a gallery"),
+    "history": (gallery.add_history_arguments, gallery.run_history, "list a gallery's changes"),
+    "forget": (
+        gallery.add_forget_arguments,
+        gallery.run_forget,
+        "remove a person and every trace of that person",
+    ),
+    "rekey": (
+        gallery.add_rekey_arguments,
+        gallery.run_rekey,
+        "encrypt a gallery, or encrypt it under a new key",
+    ),
+    "reembed": (
+        transfer.add_reembed_arguments,
+        transfer.run_reembed,
+        "embed everybody again by another encoder",
+    ),
+    "import": (
+        transfer.add_import_arguments,
+        transfer.run_import,
+        "copy people from elsewhere into a gallery",
     ),
     "index": (
         gallery.add_index_arguments,
         gallery.run_index,
-        "make searches of a large gallery file faster",
+        "make searches of a large gallery faster",
     ),
     "embed": (
         embed.add_arguments,
@@ -49,7 +80,7 @@ _COMMANDS = {
     "export": (
         models.add_export_arguments,
         models.run_export,
-        "write an encoder as an ONNX or TensorFlow Lite file",
+        "write an encoder, or a gallery, as a file that other programs read",
     ),
     "models": (
         models.add_models_arguments,
@@ -60,6 +91,7 @@ _COMMANDS = {
 _TRAININGS = {
     "head": (head, "the last layers, on a folder of people"),
     "distill": (distill, "a whole network, to give another one's embeddings"),
+    "quality": (quality, "a head that judges how far an encoder's embeddings can be trusted"),
 }
 
 

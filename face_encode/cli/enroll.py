@@ -57,6 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out photos that look like somebody else than the person of their folder",
     )
+    parser.add_argument(
+        "--any-quality",
+        action="store_true",
+        help="enrol also photos whose face is not to be trusted: blurred, covered, dark …",
+    )
     add_work_options(parser)
     add_json_option(parser)
     add_model_options(parser)
@@ -102,6 +107,7 @@ def run(options: argparse.Namespace) -> int:
             checkpoint=checkpoint,
             keep_crops=options.keep_crops,
             refuse_mistakes=options.refuse_mistakes,
+            check_quality=not options.any_quality,
         )
         if not isinstance(gallery, DatabaseGallery):
             gallery.close()

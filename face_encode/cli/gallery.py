@@ -1,59 +1,395 @@
-"""Commands that change a gallery file: ``face-encode index`` and ``face-encode remove``."""
+"""Commands for the people in a gallery: listing, correcting, undoing and forgetting them.
+
+They change rows only, and so need no encoder: what a gallery's file says of its own will do. Most
+are for a gallery database; of other galleries people can be listed, renamed and removed.
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from face_encode.cli.options import add_model_options, open_model
+from face_encode.cli.options import (
+    ROWS_SHOWN,
+    add_encoder_option,
+    add_json_option,
+    positive,
+    print_json,
+    print_table,
+)
+from face_encode.errors import GalleryError, InputError
+from face_encode.terminal import printable
+
+if TYPE_CHECKING:
+    from face_encode.gallery.audit import Change
+    from face_encode.gallery.base import Gallery
+    from face_encode.gallery.database import DatabaseGallery
+
+_GALLERY_HELP = "a gallery: people.sqlite, an .npz file, or one in Milvus"
+_DATABASE_HELP = "a gallery database: people.sqlite"
+_NAME_HELP = "a person; case, spacing and Unicode form do not matter"
+
+
+@contextmanager
+def _opened(options: argparse.Namespace) -> Iterator[Gallery]:
+    """Open any gallery, with the encoder only where its store does not say which one it is."""
+    from face_encode.encoders.registry import load_encoder
+    from face_encode.gallery.milvus_store import is_milvus
+    from face_encode.gallery.opening import check_kept, open_gallery
+
+    check_kept(options.gallery)
+    encoder = None
+    if is_milvus(options.gallery) or options.model is not None:
+        encoder = load_encoder(options.model, engine=options.encoder_engine)
+    with closing(open_gallery(options.gallery, encoder=encoder, metric=None, create=False)) as it:
+        yield it
+
+
+@contextmanager
+def opened_database(gallery: str) -> Iterator[DatabaseGallery]:
+    """Open a gallery database without its encoder.
+
+    Raises:
+        GalleryError: It is another kind of gallery, or cannot be opened.
+    """
+    from face_encode.gallery.database import DatabaseGallery
+    from face_encode.gallery.database_file import is_database
+    from face_encode.gallery.opening import check_kept, gallery_label
+
+    check_kept(gallery)
+    if not is_database(gallery):
+        raise GalleryError(
+            "only a gallery database, people.sqlite, can do that; face-encode import copies an "
+            f".npz file into one. Received: {gallery_label(gallery)}"
+        )
+    with closing(DatabaseGallery(gallery, create=False, metric=None)) as database:
+        yield database
 
 
 def add_index_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
-        "Make searches of a large gallery file faster: by int8 codes kept in the file, which find "
-        "the same people; or by an approximate index beside it, which may miss some."
+        "Make searches of a large gallery faster: by int8 codes, which find the same people; or by "
+        "an approximate index, which may miss some. Either lies beside a gallery database, and is "
+        "built again when the people have changed; of an .npz file the codes are part."
     )
-    parser.add_argument("gallery", metavar="GALLERY", help="a gallery's .npz file")
+    parser.add_argument("gallery", metavar="GALLERY", help="people.sqlite, or an .npz file")
     parser.add_argument(
         "--approximate",
         action="store_true",
         help='build an approximate index (pip install "face_encode[index]")',
     )
-    add_model_options(parser, threshold=False)
 
 
 def run_index(options: argparse.Namespace) -> int:
-    """Build the index, save the gallery, and print the counts."""
-    from face_encode.errors import GalleryError
+    """Build the index, save it, and print the counts."""
+    from face_encode.gallery.database_file import is_database
     from face_encode.gallery.milvus_store import is_milvus
     from face_encode.gallery.opening import gallery_label, load_gallery
 
     if is_milvus(options.gallery):
         raise GalleryError(
-            "what is indexed is a gallery's .npz file; one in Milvus has an index of Milvus's own "
+            "what is indexed is a gallery's file; one in Milvus has an index of Milvus's own "
             f"(see docs/galleries.md). Received: {gallery_label(options.gallery)}"
         )
-    model = open_model(options)
-    gallery = load_gallery(options.gallery, model.encoder)
-    gallery.build_index(approximate=options.approximate)
-    gallery.save()
-    print(f"{len(gallery)} photos of {len(gallery.people())} people indexed: {options.gallery}")
+    if is_database(options.gallery):
+        with opened_database(options.gallery) as database:
+            if database.is_encrypted:
+                raise GalleryError(
+                    f"{options.gallery} is encrypted, and an index beside it would not be: with "
+                    "--approximate, match builds one in memory"
+                )
+            database.build_index(approximate=options.approximate)
+            photos, people = len(database), len(database.people())
+    else:
+        gallery = load_gallery(options.gallery)
+        gallery.build_index(approximate=options.approximate)
+        gallery.save()
+        photos, people = len(gallery), len(gallery.people())
+    print(f"{photos} photos of {people} people indexed: {options.gallery}")
+    return 0
+
+
+def add_people_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = "List the people in a gallery, in the order of enrolment."
+    parser.add_argument("gallery", metavar="GALLERY", help=_GALLERY_HELP)
+    parser.add_argument("--search", metavar="PART", help="only names that contain this")
+    parser.add_argument(
+        "--start", type=positive, default=1, metavar="N", help="begin with the Nth person"
+    )
+    parser.add_argument(
+        "--count", type=positive, metavar="N", help="at most N people (default: all)"
+    )
+    add_json_option(parser)
+    add_encoder_option(parser)
+
+
+def run_people(options: argparse.Namespace) -> int:
+    """List the people."""
+    from face_encode.gallery.base import folded_name
+
+    with _opened(options) as gallery:
+        people = gallery.people()
+    if options.search is not None:
+        part = folded_name(options.search)
+        people = {name: count for name, count in people.items() if part in folded_name(name)}
+    begin = options.start - 1
+    shown = list(people.items())[begin : None if options.count is None else begin + options.count]
+    if options.json:
+        print_json([{"name": name, "photos": count} for name, count in shown])
+        return 0
+    print_table(["person", "photos"], [[name, str(count)] for name, count in shown])
+    print(f"{len(shown)} of {len(people)} people, {sum(people.values())} photos")
+    return 0
+
+
+def add_photos_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = "List a person's photos: number, quality, date, source, and their crops."
+    parser.add_argument("gallery", metavar="GALLERY", help=_DATABASE_HELP)
+    parser.add_argument("name", metavar="NAME", help=_NAME_HELP)
+    parser.add_argument(
+        "--save-crops", metavar="DIR", help="write the crops that are kept there, as NUMBER.jpg"
+    )
+    add_json_option(parser)
+
+
+def run_photos(options: argparse.Namespace) -> int:
+    """List the photos, and save their crops where asked to."""
+    with opened_database(options.gallery) as gallery:
+        photos = gallery.photos(options.name)
+        if options.save_crops is not None:
+            folder = Path(options.save_crops)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                for photo in photos:
+                    if (crop := gallery.crop(photo.id)) is not None:
+                        (folder / f"{photo.id}.jpg").write_bytes(crop)
+            except OSError as error:
+                raise GalleryError(f"cannot write to {folder}: {error.strerror}") from error
+    if options.json:
+        print_json([photo.as_dict() for photo in photos])
+        return 0
+    rows = [
+        [
+            str(photo.id),
+            "" if photo.quality is None else f"{photo.quality:.2f}",
+            photo.enrolled_at[:16].replace("T", " "),
+            photo.source,
+            "yes" if photo.has_crop else "no",
+        ]
+        for photo in photos
+    ]
+    print_table(["photo", "quality", "enrolled", "source", "crop"], rows)
     return 0
 
 
 def add_remove_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.description = "Take a person out of a gallery; the others stay as they are."
-    parser.add_argument("gallery", metavar="GALLERY", help="a gallery file, or one in Milvus")
-    parser.add_argument("name", metavar="NAME")
-    add_model_options(parser)
+    parser.description = (
+        "Take a person, or single photos, out of a gallery; the others stay as they are."
+    )
+    parser.add_argument("gallery", metavar="GALLERY", help=_GALLERY_HELP)
+    parser.add_argument("name", metavar="NAME", nargs="?", help=_NAME_HELP)
+    parser.add_argument(
+        "--photo",
+        type=positive,
+        nargs="+",
+        metavar="NUMBER",
+        help="photos of a gallery database, as face-encode photos numbers them",
+    )
+    add_encoder_option(parser)
 
 
 def run_remove(options: argparse.Namespace) -> int:
-    """Remove the person, save, and print how many photos remain."""
-    model = open_model(options)
-    model.load_gallery(options.gallery)
-    count = model.remove_person(options.name)
-    model.gallery.close()
-    print(f"{options.name} removed: {count} photos; {len(model.gallery)} remain")
+    """Remove, save, and print how many photos remain."""
+    if (options.name is None) == (options.photo is None):
+        raise InputError("remove takes a person's name or --photo, one of the two")
+    if options.photo is not None:
+        with opened_database(options.gallery) as database:
+            removed = database.remove_photos(options.photo)
+            remain = sum(database.people().values())
+        told = ", ".join(f"{len(photos)} of {name}" for name, photos in removed.items())
+        print(printable(f"photos removed: {told}; {remain} remain"))
+        return 0
+    with _opened(options) as gallery:
+        count = gallery.remove(options.name)
+        remain = sum(gallery.people().values())
+    print(printable(f"{options.name} removed: {count} photos; {remain} remain"))
+    return 0
+
+
+def add_move_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = "Make photos those of another person, known or new."
+    parser.add_argument("gallery", metavar="GALLERY", help=_DATABASE_HELP)
+    parser.add_argument(
+        "photos",
+        type=positive,
+        nargs="+",
+        metavar="NUMBER",
+        help="photos, as face-encode photos numbers them",
+    )
+    parser.add_argument("--to", required=True, metavar="NAME", help="whose photos they are")
+
+
+def run_move(options: argparse.Namespace) -> int:
+    """Move the photos."""
+    with opened_database(options.gallery) as gallery:
+        name = gallery.move_photos(options.photos, options.to)
+        count = len(gallery.photos(name))
+    print(printable(f"{len(set(options.photos))} photos moved: {name} has {count}"))
+    return 0
+
+
+def add_rename_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = "Rename a person; two names of one person are made one by merge."
+    parser.add_argument("gallery", metavar="GALLERY", help=_GALLERY_HELP)
+    parser.add_argument("name", metavar="NAME", help=_NAME_HELP)
+    parser.add_argument("new_name", metavar="NEW_NAME")
+    add_encoder_option(parser)
+
+
+def run_rename(options: argparse.Namespace) -> int:
+    """Rename."""
+    with _opened(options) as gallery:
+        count = gallery.rename(options.name, options.new_name)
+    print(printable(f"{options.name} is {options.new_name} now: {count} photos"))
+    return 0
+
+
+def add_merge_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = "Make one person of two names."
+    parser.add_argument("gallery", metavar="GALLERY", help=_DATABASE_HELP)
+    parser.add_argument("name", metavar="NAME", help="the name that goes")
+    parser.add_argument("into", metavar="INTO", help="the name that stays")
+
+
+def run_merge(options: argparse.Namespace) -> int:
+    """Merge."""
+    with opened_database(options.gallery) as gallery:
+        count = gallery.merge(options.name, options.into)
+        into = gallery.find_name(options.into)
+    print(printable(f"{options.name} is part of {into} now: {count} photos"))
+    return 0
+
+
+def add_undo_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Undo a change of a gallery. Photos that were removed cannot be brought back by another "
+        "program than the one that removed them: enrol them again."
+    )
+    parser.add_argument("gallery", metavar="GALLERY", help=_DATABASE_HELP)
+    parser.add_argument(
+        "change",
+        metavar="CHANGE",
+        type=positive,
+        nargs="?",
+        help="its number, as face-encode history lists it (default: the last one not undone yet)",
+    )
+
+
+def run_undo(options: argparse.Namespace) -> int:
+    """Undo."""
+    with opened_database(options.gallery) as gallery:
+        change = gallery.undo(options.change)
+    print(printable(f"undone: change {change.id}, {_told(change)}"))
+    return 0
+
+
+def add_history_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = "List the changes of a gallery, the last one last."
+    parser.add_argument("gallery", metavar="GALLERY", help=_DATABASE_HELP)
+    parser.add_argument(
+        "-n",
+        type=positive,
+        metavar="N",
+        help=f"the last N changes (default: {ROWS_SHOWN}; with --json all)",
+    )
+    add_json_option(parser)
+
+
+def run_history(options: argparse.Namespace) -> int:
+    """List the changes."""
+    count = options.n or (None if options.json else ROWS_SHOWN)
+    with opened_database(options.gallery) as gallery:
+        changes = gallery.changes(count=None if count is None else -count)
+    if options.json:
+        print_json([change.as_dict() for change in changes])
+        return 0
+    rows = [
+        [
+            str(change.id),
+            change.time[:19].replace("T", " "),
+            " ".join(filter(None, (change.author.name, change.author.address))),
+            _told(change),
+        ]
+        for change in changes
+    ]
+    print_table(["change", "time (UTC)", "by", "what"], rows)
+    return 0
+
+
+def _told(change: Change) -> str:
+    """A change in words."""
+    words: list[str] = [change.action]
+    if change.undoes is not None:
+        words.append(f"{change.undoes}:")
+    if change.renamed is not None:
+        words.append(" to ".join(change.renamed))
+    for sign, people in (("-", change.removed), ("+", change.added)):
+        told = [f"{name} {sign}{len(photos)}" for name, photos in people.items()]
+        if len(told) > ROWS_SHOWN:
+            told[ROWS_SHOWN:] = [f"… {len(told) - ROWS_SHOWN} more"]
+        words += [", ".join(told)] if told else []
+    return " ".join(words)
+
+
+def add_forget_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Remove a person and every trace of that person from a gallery's file: photos, crops, the "
+        "note, names in the audit, what interrupted runs have left, indices, and free pages. It "
+        "cannot be undone."
+    )
+    parser.add_argument("gallery", metavar="GALLERY", help=_DATABASE_HELP)
+    parser.add_argument("name", metavar="NAME", help=_NAME_HELP)
+
+
+def run_forget(options: argparse.Namespace) -> int:
+    """Forget, and say what that does not reach."""
+    with opened_database(options.gallery) as gallery:
+        count = gallery.forget(options.name)
+    print(printable(f"{options.name} forgotten: {count} photos"))
+    print(
+        "not reached, yours to clear: the photos themselves, backups and copies of the file, "
+        "exports, recordings and event files, other programs' logs, and what a running service "
+        "keeps to undo its own changes until it ends"
+    )
+    return 0
+
+
+def add_rekey_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Encrypt everything in a gallery that tells of people under the first key in "
+        'FACE_ENCODE_GALLERY_KEY, "NEW,OLD"; the others decrypt what is encrypted so far. Stop '
+        "the service meanwhile."
+    )
+    parser.add_argument("gallery", metavar="GALLERY", help=_DATABASE_HELP)
+
+
+def run_rekey(options: argparse.Namespace) -> int:
+    """Encrypt under the first key."""
+    with opened_database(options.gallery) as gallery:
+        gallery.rekey()
+    print(f"{options.gallery} is encrypted under the first key")
     return 0

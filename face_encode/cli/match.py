@@ -64,7 +64,7 @@ def run_match(options: argparse.Namespace) -> int:
         if not all(found):
             raise GalleryError("nobody is enrolled in this gallery")
         faces = [
-            model.describe(matches[0], face.box.as_dict())
+            model.describe(matches[0], face.box.as_dict(), face.quality)
             for matches, face in zip(found, photo.faces, strict=False)
         ]
         # A photo without a face is a fine photo: it has an empty list, not an error.
@@ -118,7 +118,7 @@ def _print_matches(results: Sequence[dict[str, Any]]) -> None:
             rows.append(
                 [
                     result["photo"],
-                    face["name"] if face["is_match"] else f"unknown (nearest: {face['name']})",
+                    _shown_name(face),
                     f"{face['similarity']:.3f}",
                     f"{face['probability']:.0%}" if "probability" in face else "",
                     f"{box['x']},{box['y']} {box['width']}x{box['height']}",
@@ -135,6 +135,13 @@ def _print_matches(results: Sequence[dict[str, Any]]) -> None:
     for result in results:
         for note in result["notes"]:
             print(printable(f"note: {result['photo']}: {note}"))
+
+
+def _shown_name(face: dict[str, Any]) -> str:
+    """The name of a face, or why it has none."""
+    if reason := face.get("quality_reason"):
+        return f"unknown ({reason}, quality {face['quality']:.2f})"
+    return face["name"] if face["is_match"] else f"unknown (nearest: {face['name']})"
 
 
 def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
@@ -156,6 +163,13 @@ def run_verify(options: argparse.Namespace) -> int:
         if photo.error is not None:
             raise ImageError(f"{photo.photo}: {photo.error}")
     similarity, is_match = model.compare_encodings(pair[0].embeddings[0], pair[1].embeddings[0])
+    qualities = [photo.faces[0].quality for photo in pair]
+    refusals = [
+        f"{photo.photo}: {quality.refusal}"
+        for photo, quality in zip(pair, qualities, strict=True)
+        if quality and quality.reason
+    ]
+    is_match = is_match and not refusals
     if options.json:
         print_json(
             {
@@ -164,9 +178,13 @@ def run_verify(options: argparse.Namespace) -> int:
                 "similarity": similarity,
                 "is_match": is_match,
                 "threshold": model.threshold,
+                "qualities": [quality and quality.value for quality in qualities],
+                "quality_reasons": [quality and quality.reason for quality in qualities],
             }
         )
     else:
         verdict = "the same person" if is_match else "different people"
+        if refusals:
+            verdict = f"cannot be told ({'; '.join(refusals)})"
         print(f"{verdict}: similarity {similarity:.3f}, threshold {model.threshold:.3f}")
     return 0

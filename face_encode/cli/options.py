@@ -33,7 +33,12 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 
 def add_encoder_option(parser: argparse._ActionsContainer) -> None:
     """Add ``--model`` and ``--encoder-engine``."""
-    parser.add_argument("--model", metavar="MODEL", help="a known encoder or a .keras file")
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="offline (the default), fast or accurate, each an encoder with a detector; a known "
+        "encoder, as face-encode models lists; or a .keras file",
+    )
     parser.add_argument(
         "--encoder-engine",
         default="auto",
@@ -157,8 +162,8 @@ def add_people(model: Face_Encode_Model, people: str, *, approximate: bool = Fal
 
     Args:
         model: Its gallery is replaced.
-        people: A folder with a sub-folder a person, or a gallery: an ``.npz`` file, or one in
-            Milvus.
+        people: A folder with a sub-folder a person, or a gallery: a ``.sqlite`` or ``.npz`` file,
+            or one in Milvus.
         approximate: Whether to search a gallery's file by an approximate index.
 
     Raises:
@@ -170,17 +175,19 @@ def add_people(model: Face_Encode_Model, people: str, *, approximate: bool = Fal
         model.load_gallery(people, approximate=approximate)
         return
     if approximate:
-        raise InputError(f"an approximate index is of a gallery's .npz file. Received: {people}")
+        raise InputError(f"an approximate index is of a gallery's file. Received: {people}")
     for item in model.fit_dataset(people).left_out:
         row = printable(f"{item.photo}: {item.reason}")
         print(f"face-encode: left out: {row}", file=sys.stderr)
 
 
 def open_detector(options: argparse.Namespace) -> Detector:
-    """Open the detector that the options name."""
+    """Open the detector that the options name, or that of a named choice of encoder."""
     from face_encode.detectors.registry import load_detector
+    from face_encode.encoders.registry import detector_for
 
-    return load_detector(options.detector, min_face=getattr(options, "min_face", None))
+    detector = detector_for(getattr(options, "model", None), options.detector)
+    return load_detector(detector, min_face=getattr(options, "min_face", None))
 
 
 def open_model(options: argparse.Namespace) -> Face_Encode_Model:

@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import socket
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,6 @@ from face_encode.terminal import printable
 
 if TYPE_CHECKING:
     from face_encode.model import Face_Encode_Model
-    from face_encode.server.people import GalleryFile
     from face_encode.server.security import Tokens
     from face_encode.server.settings import ServerSettings
 
@@ -40,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--people",
         metavar="PEOPLE",
         required=True,
-        help="a gallery file, made if there is none; or a folder of people, which is enrolled "
-        "once, into PEOPLE.npz beside it",
+        help="a gallery database, PEOPLE.sqlite, made if there is none; or a folder of people, "
+        "which is enrolled once, into PEOPLE.sqlite beside it",
     )
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     parser.add_argument(
@@ -58,12 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a further name that browsers reach the service by, such as a reverse proxy's",
     )
     parser.add_argument(
-        "--audit-log",
-        metavar="FILE",
-        help="notes each change and its author (default: PEOPLE.audit.jsonl)",
-    )
-    parser.add_argument(
-        "--keep-crops", action="store_true", help="keep a small picture of each person"
+        "--keep-crops",
+        action="store_true",
+        help="keep the face of each photo, to show it, and to embed it by another encoder later",
     )
     parser.add_argument(
         "--workers", type=positive, metavar="N", help="processes that find faces (default: cores)"
@@ -102,21 +99,15 @@ def run(options: argparse.Namespace) -> int:
         raise MissingExtraError(
             'serving needs FastAPI and Uvicorn: pip install "face_encode[server]"'
         ) from error
-    from face_encode.gallery.encryption import cipher_from_environment
-    from face_encode.server.audit import AuditLog
-    from face_encode.server.people import GalleryFile
     from face_encode.server.security import tokens_from
 
     tokens = tokens_from(options.token_file)
+    path = gallery_path(options.people)
     settings = settings_from(options)
     check_exposure(settings, tokens)
     # Before the seconds of loading: a port that is taken is the likeliest mistake.
     listener = bound(settings.host, settings.port)
-    cipher = cipher_from_environment()
-    file = GalleryFile(settings.gallery, cipher)
-    # Fails now and in one line, rather than at the first change.
-    AuditLog(settings.audit_log).close()
-    model = _open_model(options, settings, file)
+    model = _open_model(options, path)
     if tokens and not tokens.can_write:
         print("no write token is set: nobody can change the people")
 
@@ -134,53 +125,68 @@ def run(options: argparse.Namespace) -> int:
                 host, port = listener.getsockname()[:2]
                 address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
                 people = len(model.gallery.people())
-                text = f"serving {people} people of {settings.gallery} at http://{address}"
+                text = f"serving {people} people of {path} at http://{address}"
                 print(printable(text), flush=True)
 
     configuration = uvicorn.Config(
-        make_application(model, settings, tokens, cipher),
+        make_application(model, settings, tokens),
         http=limited_protocol(settings.limits),
         ws="none",
-        # Paths hold people's names; changes are in the audit log, numbers in the metrics.
+        # Paths hold people's names; changes are in the gallery's audit, numbers in the metrics.
         access_log=False,
         server_header=False,
         log_level="warning",
         timeout_graceful_shutdown=settings.limits.request_seconds,
     )
     server = AnnouncedServer(configuration)
-    with listener:
+    with listener, closing(model.gallery):
         server.run([listener])
     return 0 if server.started else 1
+
+
+def gallery_path(people: str) -> Path:
+    """Return the path of the gallery database: that of the option, or the one beside a folder.
+
+    Raises:
+        InputError: The people are in a gallery of another kind.
+    """
+    from face_encode.files import as_path
+    from face_encode.gallery.database_file import DATABASE_SUFFIX, is_database
+    from face_encode.gallery.milvus_store import is_milvus, milvus_address
+
+    if is_milvus(people):
+        raise InputError(
+            "the service keeps its people in a gallery database: copy them from Milvus into one "
+            f"(see docs/galleries.md). Received: {milvus_address(people).label}"
+        )
+    path = as_path(people)
+    # os.path, because pathlib raises where the path cannot be looked at.
+    if os.path.isdir(path):
+        return path.with_name(f"{path.name}{DATABASE_SUFFIX}")
+    if is_database(path):
+        return path
+    database = path.with_suffix(DATABASE_SUFFIX)
+    hint = f": face-encode import {path} {database}" if path.suffix == ".npz" else ""
+    raise InputError(
+        f"the service keeps its people in a gallery database, a file that ends in "
+        f"{DATABASE_SUFFIX}{hint}. Received: {people}"
+    )
 
 
 def settings_from(options: argparse.Namespace) -> ServerSettings:
     """Return the settings of the options.
 
     Raises:
-        InputError: A limit is out of range, or the people are not in a file.
+        InputError: A limit is out of range.
     """
-    from face_encode.files import as_path
-    from face_encode.gallery.milvus_store import is_milvus, milvus_address
     from face_encode.server.settings import Limits, ServerSettings
 
-    if is_milvus(options.people):
-        raise InputError(
-            "the service keeps its people in a gallery file of its own: copy them from Milvus into "
-            f"one (see docs/galleries.md). Received: {milvus_address(options.people).label}"
-        )
-    people = as_path(options.people)
-    # os.path, because pathlib raises where the path cannot be looked at.
-    gallery = people.with_name(f"{people.name}.npz") if os.path.isdir(people) else people
-    beside = gallery.with_suffix("")
     limits = {
         field: value * unit
         for option, (_, (field, unit)) in _LIMITS.items()
         if (value := getattr(options, f"max_{option.replace('-', '_')}")) is not None
     }
     return ServerSettings(
-        gallery=gallery,
-        audit_log=Path(options.audit_log or f"{beside}.audit.jsonl"),
-        crops=Path(f"{beside}.crops"),
         host=options.host,
         port=options.port,
         allowed_hosts=tuple(options.allowed_host),
@@ -231,25 +237,24 @@ def bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _open_model(
-    options: argparse.Namespace, settings: ServerSettings, file: GalleryFile
-) -> Face_Encode_Model:
-    """Open the model with the people of the gallery file, or of the folder if there is no file."""
+def _open_model(options: argparse.Namespace, path: Path) -> Face_Encode_Model:
+    """Open the model with the people of the gallery; a folder is enrolled where nobody ever was."""
+    from face_encode.gallery.audit import Author
+    from face_encode.gallery.database import DatabaseGallery
     from face_encode.model import Face_Encode_Model
 
     model = Face_Encode_Model(
         options.model, open_detector(options), options.threshold, engine=options.encoder_engine
     )
-    exists = os.path.exists(settings.gallery)
-    model.gallery = file.read(model.encoder)
+    gallery = DatabaseGallery(path, model.encoder, author=Author("face-encode serve"))
+    model.gallery = gallery
     folder = Path(options.people)
-    if folder != settings.gallery:
-        if exists:
-            print(printable(f"{folder} is enrolled in {settings.gallery} already: that is served"))
+    if folder != path:
+        if gallery.changes(count=1):
+            print(printable(f"{folder} is enrolled in {path} already: that is served"))
         else:
-            report = model.fit_dataset(folder)
+            report = model.fit_dataset(folder, keep_crops=options.keep_crops)
             print(printable(str(report).replace("\n", ";")))
-            file.write(model.gallery)
     return model
 
 

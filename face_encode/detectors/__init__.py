@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from face_encode.detectors.mtcnn import MtcnnDetector as MtcnnDetector
     from face_encode.detectors.registry import KNOWN_DETECTORS as KNOWN_DETECTORS
     from face_encode.detectors.registry import load_detector as load_detector
+    from face_encode.detectors.retinaface import RetinaFaceDetector as RetinaFaceDetector
+    from face_encode.detectors.retinaface import build_retinaface as build_retinaface
     from face_encode.detectors.single_stage import SingleStageDetector as SingleStageDetector
     from face_encode.detectors.yunet import YunetDetector as YunetDetector
 
@@ -32,6 +34,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "haar": ["HaarDetector"],
         "mtcnn": ["MtcnnDetector"],
         "registry": ["KNOWN_DETECTORS", "load_detector"],
+        "retinaface": ["RetinaFaceDetector", "build_retinaface"],
         "single_stage": ["SingleStageDetector"],
         "yunet": ["YunetDetector"],
     },

@@ -7,15 +7,17 @@ turns that show how a face stands.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import ClassVar, TypeAlias, cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from face_encode.detectors.alignment import find_landmarks
 from face_encode.detectors.base import SMALLEST_SIDE, scaled
 from face_encode.errors import InputError
 from face_encode.types import Box, Face, ImageArray, check_count
@@ -23,6 +25,9 @@ from face_encode.types import Box, Face, ImageArray, check_count
 Rows: TypeAlias = npt.NDArray[np.float32]
 """Detections, float32 ``(N, 16)``: score; how many quarters of a turn clockwise the photo needs for
 the face to stand upright; left, top, right and bottom; x and y of the five points of ``Face``."""
+
+STRIDE = 32
+"""The largest stride of the networks."""
 
 _FRAME, _X, _Y, _COORDINATES = slice(2, 6), slice(6, None, 2), slice(7, None, 2), slice(2, None)
 
@@ -32,16 +37,41 @@ _LARGE_PHOTO_PIXELS, _MIN_FACE, _MIN_FACE_OF_LARGE = 4_000_000, 40, 80
 _UNSHRUNK_PIXELS = 400_000
 # Two frames of which one lies in the other by more than this share are one face.
 _SAME_FACE = 0.5
-# The square in which a doubtful face is turned, and how much larger than the face it is.
-_TURNED_SIDE, _TURNED_ROOM = 128, 2.5
+# How much larger than a doubtful face the square is in which the face is turned.
+_TURNED_ROOM = 2.5
 # How much surer the network must be of a turned face than of the same upright. Of 300 faces looked
-# at in all four turns it was surest of the upright one each time, by 0.03 at least.
-_SURER = 0.02
+# at in all four turns YuNet was surest of the upright one each time, by 0.03 at least.
+_SURER = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """What a network found in some images of one size, in their pixels.
+
+    Attributes:
+        images: int ``(N,)``, the image of each detection.
+        scores: float ``(N,)``, 0 to 1.
+        centres: float ``(N, 2)``, x and y of the frame's centre.
+        sizes: float ``(N, 2)``, its width and height.
+        points: float ``(N, 5, 2)``, in the order of ``Face.points``.
+    """
+
+    images: npt.NDArray[np.intp]
+    scores: npt.NDArray[np.float32]
+    centres: npt.NDArray[np.float32]
+    sizes: npt.NDArray[np.float32]
+    points: npt.NDArray[np.float32]
+
+    @classmethod
+    def joined(cls, levels: Sequence[Detections]) -> Detections:
+        """Put the detections of a network's levels together."""
+        names = [each.name for each in fields(cls)]
+        return cls(*(np.concatenate([getattr(each, name) for each in levels]) for name in names))
 
 
 @dataclass(frozen=True)
 class SingleStageDetector(ABC):
-    """Finds faces by one network, with five points of its own; ``Face.landmarks`` stay None.
+    """Finds faces by one network, with five points of its own beside dlib's landmarks.
 
     Attributes:
         min_face: Side of the smallest face to find, in pixels of the photo; None for 40 in photos
@@ -63,29 +93,57 @@ class SingleStageDetector(ABC):
     """Side of the largest."""
     sure_score: ClassVar[float]
     """Nearly all upright faces have a higher score, and nearly all lying ones a lower."""
+    turned_side: ClassVar[int]
+    """Side of the square in which a doubtful face is turned, in pixels."""
+    frame: ClassVar[tuple[float, float, float]]
+    """From the network's frame to dlib's: as ``Found.reframed`` takes it."""
 
     def __post_init__(self) -> None:
         if self.min_face is not None:
-            check_count(self.min_face, "min_face")
+            check_count(self.min_face, "min_face", least=SMALLEST_SIDE)
+        check_count(self.max_pixels, "max_pixels", least=SMALLEST_SIDE**2)
         if not 0 <= self.min_score <= 1:
             raise InputError(f"min_score is a number from 0 to 1. Received: {self.min_score!r}")
 
     @abstractmethod
-    def predict(self, images: ImageArray) -> list[Rows]:
+    def run(self, images: ImageArray) -> Detections:
         """Run the network.
+
+        Args:
+            images: uint8 ``(N, H, W, 3)``, RGB; H and W are whole multiples of ``STRIDE``.
+
+        Returns:
+            The detections of at least ``min_score``; a face may have several.
+        """
+
+    def predict(self, images: ImageArray) -> list[Rows]:
+        """Run the network on images of any one size.
 
         Args:
             images: uint8 ``(N, H, W, 3)``, RGB.
 
         Returns:
-            The detections in each image, framed as dlib's detectors do, of at least
-            ``min_score``; a face may have several.
+            The detections in each image, framed as dlib's detectors do.
         """
+        # Networks that join their levels by upsampling ask for whole steps of the largest stride.
+        extra = [(0, -side % STRIDE) for side in images.shape[1:3]]
+        found = self.run(np.pad(images, [(0, 0), *extra, (0, 0)]))
+        right, down, size = self.frame
+        centres = found.centres + found.sizes * (right, down)
+        half = size * found.sizes.mean(axis=1, keepdims=True) / 2
+        columns = [
+            found.scores[:, np.newaxis],
+            np.zeros((len(found.scores), 1)),
+            centres - half,
+            centres + half,
+            found.points.reshape(-1, 10),
+        ]
+        rows = np.concatenate(columns, axis=1).astype(np.float32)
+        return [rows[found.images == index] for index in range(len(images))]
 
     def detect(self, image: ImageArray) -> list[Face]:
         """Find the faces; see ``Detector.detect``."""
-        height, width = image.shape[:2]
-        if min(height, width) < SMALLEST_SIDE:
+        if min(image.shape[:2]) < SMALLEST_SIDE:
             return []
         rows = self._search(image)
         if len(rows):
@@ -94,24 +152,35 @@ class SingleStageDetector(ABC):
             )
         else:
             rows = _distinct(np.concatenate(list(self._turned(image))))
-        faces = [_face(row, width, height) for row in rows]
+        faces = [_face(row, image) for row in rows]
         return sorted(faces, key=lambda face: face.box.area, reverse=True)
+
+    def notes(self, width: int, height: int) -> tuple[str, ...]:
+        """What is not looked for in a photo of this size, in words, so that time stays bounded."""
+        wanted, pixels = self._looked_at(width, height)
+        if pixels <= self.max_pixels:
+            return ()
+        smallest = math.ceil(wanted * math.sqrt(pixels / self.max_pixels))
+        return (
+            f"faces of less than {smallest} pixels are not looked for: "
+            f"a photo of {width}x{height} pixels would take too long",
+        )
+
+    def _looked_at(self, width: int, height: int) -> tuple[int, int]:
+        """The smallest face wanted, and the number of pixels in which the network just sees it."""
+        is_large = width * height > _LARGE_PHOTO_PIXELS
+        wanted = self.min_face or (_MIN_FACE_OF_LARGE if is_large else _MIN_FACE)
+        return wanted, round(width * height * (self.smallest_seen / wanted) ** 2)
 
     def _search(self, image: ImageArray) -> Rows:
         """Find the faces of all sizes that stand upright."""
         height, width = image.shape[:2]
-        min_face = self.min_face
-        if min_face is None:
-            is_large = height * width > _LARGE_PHOTO_PIXELS
-            min_face = _MIN_FACE_OF_LARGE if is_large else _MIN_FACE
-        factor = self.smallest_seen / min_face
-        pixels = max(_UNSHRUNK_PIXELS, round(height * width * factor**2))
-        smaller, scale = scaled(image, min(self.max_pixels, pixels), max(1.0, factor))
+        wanted, pixels = self._looked_at(width, height)
+        pixels = min(self.max_pixels, max(_UNSHRUNK_PIXELS, pixels))
+        smaller, scale = scaled(image, pixels, max(1.0, self.smallest_seen / wanted))
         rows = self._predict_one(smaller, scale)
-        # In a square of this side the largest face just fits.
-        limit = self.largest_seen**2
         if min(smaller.shape[:2]) > self.largest_seen:
-            smaller, again = scaled(smaller, limit, 1.0)
+            smaller, again = scaled(smaller, self.largest_seen**2, 1.0)
             rows = np.concatenate([rows, self._predict_one(smaller, scale * again)])
         return _distinct(rows)
 
@@ -133,15 +202,16 @@ class SingleStageDetector(ABC):
             return row
         left, top, right, bottom = row[0, _FRAME]
         side = max(right - left, bottom - top) * _TURNED_ROOM
-        scale = _TURNED_SIDE / side
+        scale = self.turned_side / side
         corner = np.array([left + right - side, top + bottom - side]) / 2
         transform = np.array([[scale, 0, -corner[0] * scale], [0, scale, -corner[1] * scale]])
-        size = (_TURNED_SIDE, _TURNED_SIDE)
+        size = (self.turned_side, self.turned_side)
         square = cast(ImageArray, cv2.warpAffine(image, transform, size))
         turns = np.stack([np.rot90(square, -quarters) for quarters in range(4)])
         best, surest = row, 0.0
-        edge = (_TURNED_SIDE - _TURNED_SIDE / _TURNED_ROOM) / 2
-        middle = np.array([edge, edge, _TURNED_SIDE - edge, _TURNED_SIDE - edge], np.float32)
+        first = self.turned_side * (1 - 1 / _TURNED_ROOM) / 2
+        last = self.turned_side - first
+        middle = np.array([first, first, last, last], np.float32)
         for quarters, found in enumerate(self.predict(turns)):
             # The face itself, no other one beside it.
             found = found[_overlaps(middle, found)]
@@ -189,9 +259,16 @@ def _turned_back(rows: Rows, quarters: int, turned: ImageArray) -> Rows:
     return rows
 
 
-def _face(row: npt.NDArray[np.float32], width: int, height: int) -> Face:
+def _face(row: npt.NDArray[np.float32], image: ImageArray) -> Face:
     """Make a face of a detection; its box is clamped to the photo."""
     left, top, right, bottom = (round(float(side)) for side in row[_FRAME])
-    box = Box(left, top, max(1, right - left), max(1, bottom - top)).clamped(width, height)
-    points = row[6:].reshape(5, 2).copy()
-    return Face(box, float(row[0]), None, points, 90 * int(row[1]))
+    box = Box(left, top, max(1, right - left), max(1, bottom - top))
+    rotation = 90 * int(row[1])
+    height, width = image.shape[:2]
+    return Face(
+        box.clamped(width, height),
+        float(row[0]),
+        find_landmarks(image, box, rotation),
+        row[6:].reshape(5, 2).copy(),
+        rotation,
+    )

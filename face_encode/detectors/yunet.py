@@ -8,14 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from face_encode.detectors.single_stage import Rows, SingleStageDetector
+from face_encode.detectors.single_stage import Detections, SingleStageDetector
 from face_encode.types import ImageArray
 from face_encode.weights import read_verified
 
 _STRIDES = (8, 16, 32)
-
-# From YuNet's frame to dlib's, the medians over faces that both found; docs/detectors.md.
-_RIGHT, _DOWN, _SIZE = 0.03, 0.07, 0.96
 
 
 @dataclass(frozen=True)
@@ -27,35 +24,33 @@ class YunetDetector(SingleStageDetector):
     smallest_seen: ClassVar[int] = 24
     largest_seen: ClassVar[int] = 600
     sure_score: ClassVar[float] = 0.9
+    turned_side: ClassVar[int] = 128
+    # The medians over faces that both found; docs/detectors.md.
+    frame: ClassVar[tuple[float, float, float]] = (0.03, 0.07, 0.96)
 
-    def predict(self, images: ImageArray) -> list[Rows]:
-        """Run the network; see ``SingleStageDetector.predict``."""
-        count, height, width = images.shape[:3]
-        # Upsampling by 2 asks for whole steps of the largest stride.
-        padded_height, padded_width = (-(-side // 32) * 32 for side in (height, width))
-        pixels = np.zeros((count, 3, padded_height, padded_width), np.float32)
-        pixels[:, :, :height, :width] = images.transpose(0, 3, 1, 2)[:, ::-1]  # BGR
+    def run(self, images: ImageArray) -> Detections:
+        """Run the network; see ``SingleStageDetector.run``."""
+        pixels = images.transpose(0, 3, 1, 2)[:, ::-1].astype(np.float32)  # BGR
         outputs = _session().run(None, {"input": pixels})
-        found, owners = [], []
+        levels = []
         # At each stride: the scores of a face and of an object, its frame, its points.
         for level, stride in enumerate(_STRIDES):
             classes, objects, frames, points = outputs[level::3]
             scores = np.sqrt(classes * objects)[..., 0]
-            owner, cell = np.nonzero(scores >= self.min_score)
-            corner = np.stack(
-                [cell % (padded_width // stride), cell // (padded_width // stride)], 1
+            image, cell = np.nonzero(scores >= self.min_score)
+            columns = images.shape[2] // stride
+            corner = np.stack([cell % columns, cell // columns], axis=1)
+            frame = frames[image, cell]
+            levels.append(
+                Detections(
+                    image,
+                    scores[image, cell],
+                    (corner + frame[:, :2]) * stride,
+                    np.exp(frame[:, 2:]) * stride,
+                    (corner[:, np.newaxis] + points[image, cell].reshape(-1, 5, 2)) * stride,
+                )
             )
-            frame = frames[owner, cell]
-            centre, size = corner + frame[:, :2], np.exp(frame[:, 2:])
-            centre += size * (_RIGHT, _DOWN)
-            half = _SIZE * size.mean(axis=1, keepdims=True) / 2
-            places = points[owner, cell] + np.tile(corner, 5)
-            places = stride * np.concatenate([centre - half, centre + half, places], axis=1)
-            score = scores[owner, cell][:, np.newaxis]
-            found.append(np.concatenate([score, np.zeros_like(score), places], axis=1))
-            owners.append(owner)
-        rows, owner = np.concatenate(found).astype(np.float32), np.concatenate(owners)
-        return [rows[owner == index] for index in range(count)]
+        return Detections.joined(levels)
 
 
 @lru_cache(maxsize=1)

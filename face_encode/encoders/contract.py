@@ -2,7 +2,8 @@
 
 A ``.keras`` file is a zip archive, and Keras ignores members that it does not know. The contract is
 one such member, ``face_encode.json``: ``keras.models.load_model`` opens the file without this
-package, and this package finds everything that the right use of the model depends on.
+package, and this package finds everything that the right use of the model depends on. The head that
+judges the embeddings' quality, if there is one, is another.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import json
 import math
 import os
 import zipfile
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from face_encode.encoders.quality import QualityHead
 from face_encode.errors import InputError, ModelFileError
 from face_encode.files import as_path, open_regular, reason_of, replacing
 from face_encode.types import CropRecipe
@@ -27,8 +30,11 @@ if TYPE_CHECKING:
     import keras
 
 CONTRACT_MEMBER = "face_encode.json"
+QUALITY_MEMBER = "face_encode_quality.npz"
 CONTRACT_VERSION = 1
 ORIGINAL_THRESHOLD = 0.7
+
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,8 @@ class EncoderContract:
         metric: How two embeddings are compared.
         euclidean_threshold: Euclidean distance of two embeddings, not normalised, up to which two
             faces count as one person, at the same false match rate; None if it was not measured.
+        quality_threshold: Quality, 0..1, below which an embedding is not to be trusted: it matches
+            nobody, and is not enrolled. None if the encoder does not judge its embeddings.
         thresholds: Further thresholds: false match rates, falling, each with its cosine
             similarity, measured together with ``threshold``.
         spread: Standard deviation of the similarities of strangers, the unit in which the
@@ -64,6 +72,7 @@ class EncoderContract:
     mirror: bool = False
     metric: Literal["cosine"] = "cosine"
     euclidean_threshold: float | None = None
+    quality_threshold: float | None = None
     thresholds: tuple[tuple[float, float], ...] = ()
     spread: float | None = None
     trained_on: str = "unknown"
@@ -89,6 +98,10 @@ class EncoderContract:
             raise InputError(
                 f"a Euclidean threshold lies above 0. Received: {self.euclidean_threshold}"
             )
+        if self.quality_threshold is not None and not 0 <= self.quality_threshold <= 1:
+            raise InputError(
+                f"a quality threshold lies within 0..1. Received: {self.quality_threshold}"
+            )
         for rate, threshold in self.thresholds:
             if not 0 < rate < 1 or not -1 <= threshold <= 1:
                 raise InputError(
@@ -97,6 +110,23 @@ class EncoderContract:
                 )
         if self.spread is not None and not 0 < self.spread < 1:
             raise InputError(f"a spread lies between 0 and 1. Received: {self.spread}")
+
+    def threshold_at(self, false_match_rate: float) -> float:
+        """Look up the cosine similarity that a share of the pairs of strangers reaches.
+
+        Raises:
+            InputError: It was not measured for this rate.
+        """
+        known = dict(self.thresholds)
+        if self.false_match_rate is not None:
+            known[self.false_match_rate] = self.threshold
+        if false_match_rate not in known:
+            rates = ", ".join(f"{rate:g}" for rate in sorted(known, reverse=True)) or "none"
+            raise InputError(
+                f"the thresholds of {self.name!r} were measured for these false match rates: "
+                f"{rates}. Received: {false_match_rate!r}"
+            )
+        return known[false_match_rate]
 
     def to_json(self) -> str:
         """Write the text of the archive member."""
@@ -157,12 +187,25 @@ def read_contract(path: str | os.PathLike[str]) -> EncoderContract | None:
     Raises:
         ModelFileError: The file is missing, no ``.keras`` archive, or its contract is damaged.
     """
-    path = as_path(path)
+    return _read_member(as_path(path), CONTRACT_MEMBER, EncoderContract.from_json)
+
+
+def read_quality_head(path: str | os.PathLike[str]) -> QualityHead | None:
+    """Read the quality head inside a ``.keras`` file; None if it has none.
+
+    Raises:
+        ModelFileError: As for ``read_contract``.
+    """
+    return _read_member(as_path(path), QUALITY_MEMBER, QualityHead.from_bytes)
+
+
+def _read_member(path: Path, member: str, read: Callable[[bytes], Read]) -> Read | None:
+    """Read a member of a ``.keras`` file; None if it has none of that name."""
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-            if CONTRACT_MEMBER not in archive.namelist():
+            if member not in archive.namelist():
                 return None
-            return EncoderContract.from_json(archive.read(CONTRACT_MEMBER))
+            return read(archive.read(member))
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error
     except FileNotFoundError as error:
@@ -181,6 +224,7 @@ def save_encoder(
     contract: EncoderContract,
     *,
     half_precision: bool = False,
+    quality_head: QualityHead | None = None,
 ) -> None:
     """Save a Keras model with its contract inside, atomically.
 
@@ -192,6 +236,8 @@ def save_encoder(
         half_precision: Whether to round the weights in the file to float16 and compress it, which
             halves it: embeddings differ by about 1e-4. The file still holds a float32 model, and
             the weights of ``model`` do not change.
+        quality_head: Judges the model's embeddings, by the contract's quality threshold; None
+            saves the contract without that.
 
     Raises:
         ModelFileError: The path does not end in ``.keras``, or it cannot be written to.
@@ -205,7 +251,41 @@ def save_encoder(
         else:
             model.save(temporary)
         with zipfile.ZipFile(temporary, "a", zipfile.ZIP_DEFLATED) as archive:
+            if quality_head is None:
+                contract = replace(contract, quality_threshold=None)
             archive.writestr(CONTRACT_MEMBER, contract.to_json())
+            if quality_head is not None:
+                archive.writestr(QUALITY_MEMBER, quality_head.to_bytes())
+
+
+def copy_with_quality(
+    source: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    contract: EncoderContract,
+    quality_head: QualityHead,
+) -> None:
+    """Copy a ``.keras`` file with another contract and quality head; the model stays to the byte.
+
+    Args:
+        source: The file.
+        path: The copy; may be the same.
+        contract: As for ``save_encoder``.
+        quality_head: As for ``save_encoder``.
+
+    Raises:
+        ModelFileError: The source cannot be read, or the copy cannot be written.
+    """
+    read_contract(source)
+    with zipfile.ZipFile(as_path(source)) as archive:
+        members = {each.filename: archive.read(each) for each in archive.infolist()}
+    members[CONTRACT_MEMBER] = contract.to_json().encode()
+    members[QUALITY_MEMBER] = quality_head.to_bytes()
+    with (
+        replacing(as_path(path), ModelFileError) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
+    ):
+        for name, content in members.items():
+            archive.writestr(name, content)
 
 
 def _save_rounded(model: keras.Model, path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from face_encode.encoders.compilation import Forward, compile_forward
 from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.engines import KERAS, ConvertedNetwork
+from face_encode.encoders.quality import Qualities, QualityHead, split_quality, with_quality
 from face_encode.errors import InputError, ModelFileError
 from face_encode.types import Embeddings, ImageArray
 
@@ -30,16 +31,29 @@ class Encoder:
         contract: How the encoder is used.
         engine: The engine that runs it: ``"tensorflow"``, which is Keras on its configured backend,
             or another one's name.
+        quality_head: Judges its embeddings; None for an encoder that does not.
     """
 
-    def __init__(self, model: keras.Model, contract: EncoderContract) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        contract: EncoderContract,
+        quality_head: QualityHead | None = None,
+    ) -> None:
         """Make an encoder of a Keras model and its contract; Keras runs it.
+
+        Args:
+            model: ``(N, height, width, 3)`` in, ``(N, D)`` out.
+            contract: How the model is used.
+            quality_head: Judges the embeddings; None for an encoder that does not.
 
         Raises:
             ModelFileError: The model is not one image in, one vector out, or does not take crops of
-                the contract's size.
+                the contract's size; or the head takes other features than the model has.
         """
         _check_shapes(model, contract)
+        self._judged = with_quality(model, quality_head)
+        self.quality_head = quality_head
         self.contract = contract
         self.engine = KERAS
         self._load_model: Callable[[], keras.Model] = lambda: model
@@ -51,17 +65,20 @@ class Encoder:
         forward: Forward,
         network: ConvertedNetwork,
         load_model: Callable[[], keras.Model],
+        quality_head: QualityHead | None = None,
     ) -> Encoder:
         """Make an encoder that another engine than Keras runs.
 
         Args:
             engine: The engine's name.
-            forward: The forward pass, mirror image included.
+            forward: The forward pass, mirror image and quality head included.
             network: The encoder's network.
             load_model: Loads the Keras model, when it is first used.
+            quality_head: The head that the forward pass includes.
         """
         encoder = cls.__new__(cls)
         encoder.contract = network.contract
+        encoder.quality_head = quality_head
         encoder.engine = engine
         encoder._load_model = load_model
         encoder._forward = forward
@@ -109,14 +126,27 @@ class Encoder:
         return digest.hexdigest()[:16]
 
     def encode(self, crops: ImageArray, *, batch_size: int = BATCH_SIZE) -> Embeddings:
-        """Embed crops of faces, in batches.
+        """Embed crops of faces, in batches; see ``embed``.
+
+        Returns:
+            float32 ``(N, D)``, not normalised.
+        """
+        return self.embed(crops, batch_size=batch_size)[0]
+
+    def embed(
+        self, crops: ImageArray, *, batch_size: int = BATCH_SIZE
+    ) -> tuple[Embeddings, Qualities | None]:
+        """Embed crops of faces, in batches, and judge how far the embeddings can be trusted.
 
         Args:
             crops: RGB, uint8, ``(N, height, width, 3)``, cut out by the contract's crop recipe.
             batch_size: At most this many crops go through the network at once.
 
         Returns:
-            float32 ``(N, D)``, not normalised.
+            Embeddings, float32 ``(N, D)``, not normalised; and qualities, float32 ``(N,)``, within
+            0..1: about 1 where the embedding is that of a good photo, about 0 where it is no nearer
+            to the person than a stranger's. Below the contract's ``quality_threshold`` it is not
+            to be trusted. None for an encoder without a quality head.
 
         Raises:
             InputError: Another shape or type.
@@ -129,17 +159,17 @@ class Encoder:
                 f"encoder {self.name!r} takes uint8 crops of shape "
                 f"(N, {shape[0]}, {shape[1]}, 3). Received: {received}"
             )
-        if len(crops) == 0:
-            return np.empty((0, self.embedding_size), np.float32)
         batches = [
             self._forward(crops[start : start + batch_size])
             for start in range(0, len(crops), batch_size)
         ]
-        return np.concatenate(batches)
+        columns = self.embedding_size + (self.quality_head is not None)
+        output = np.concatenate([*batches, np.empty((0, columns), np.float32)])
+        return split_quality(output, self.embedding_size)
 
     @cached_property
     def _forward(self) -> Forward:
-        return compile_forward(self.model, self.contract)
+        return compile_forward(self._judged, self.contract)
 
 
 def image_shape(model: keras.Model, name: str) -> tuple[int | None, int | None]:

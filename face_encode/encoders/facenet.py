@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.encoders.contract import EncoderContract
-from face_encode.encoders.facenet_files import read_keras_layers, read_state_dict
+from face_encode.encoders.facenet_files import read_keras_layers
 from face_encode.errors import InputError, WeightsError
+from face_encode.torch_file import read_state_dict
 from face_encode.types import CropRecipe
 from face_encode.weights import KNOWN_WEIGHTS
 

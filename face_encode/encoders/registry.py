@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from face_encode.encoders.arcface import ARCFACE_CONTRACT, arcface
 from face_encode.encoders.combined import combined_contract, combined_model
@@ -18,6 +18,7 @@ from face_encode.encoders.contract import (
     EncoderContract,
     original_contract,
     read_contract,
+    read_quality_head,
     save_encoder,
 )
 from face_encode.encoders.deepid import DEEPID_CONTRACT, deepid
@@ -44,6 +45,7 @@ from face_encode.encoders.mobilefacenet import (
     mobilefacenet,
 )
 from face_encode.encoders.openface import OPENFACE_CONTRACT, openface
+from face_encode.encoders.quality import QualityHead
 from face_encode.encoders.sface import SFACE_CONTRACT, sface
 from face_encode.encoders.vgg_face import VGG_FACE_CONTRACT, vgg_face
 from face_encode.errors import InputError, ModelFileError, WeightsError
@@ -61,6 +63,9 @@ from face_encode.weights import (
 
 if TYPE_CHECKING:
     import keras
+
+
+Given = TypeVar("Given")
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,11 @@ class ConvertedEncoder:
         """Where the weights come from: an address, or a package and its source."""
         weights = KNOWN_WEIGHTS[self.weights]
         return weights.url or f"package {weights.package} ({weights.source})"
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names in ``KNOWN_WEIGHTS`` of the files that it is made of."""
+        return (self.weights,)
 
     @property
     def is_present(self) -> bool:
@@ -127,15 +137,22 @@ class ConvertedEncoder:
         digest = hashlib.sha256(content).hexdigest()
         if weights is None:
             pin_digest(self.weights, digest)
-        opened = Encoder(model, self.contract)
+        stored = self._quality_head()
+        head = QualityHead.from_bytes(stored) if stored else None
+        opened = Encoder(model, self.contract, head)
         # A file given by its path, of no published SHA-256, would never be looked up again.
         if weights is None or KNOWN_WEIGHTS[self.weights].sha256 is not None:
             return _open_saved(opened, self._converted_path(digest), engine)
-        return _on_engine(engine, None, lambda: opened)
+        return _on_engine(engine, None, lambda: opened, head)
+
+    def _quality_head(self) -> bytes:
+        """The content of the quality head's file, which is part of this package; may be empty."""
+        path = Path(__file__).with_name("quality_heads") / f"{self.weights}.npz"
+        return path.read_bytes() if path.is_file() else b""
 
     def _converted_path(self, digest: str) -> Path:
-        """The cached file of weights with this SHA-256, contract and release of this package."""
-        return _cache_path(self.contract, digest)
+        """The cached file: of weights with this SHA-256, contract, quality head and release."""
+        return _cache_path(self.contract, digest + hashlib.sha256(self._quality_head()).hexdigest())
 
 
 @dataclass(frozen=True)
@@ -151,6 +168,7 @@ class ShippedEncoder:
     origin: str = "this package (trained by this project, see weights/README.md)"
 
     is_present = True
+    files: ClassVar[tuple[str, ...]] = ()
 
     @property
     def path(self) -> Path:
@@ -210,6 +228,11 @@ class CombinedEncoder:
         return "; ".join(KNOWN_ENCODERS[part].origin for part in self.parts)
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """Names in ``KNOWN_WEIGHTS`` of the files that it is made of."""
+        return tuple(file for part in self.parts for file in KNOWN_ENCODERS[part].files)
+
+    @property
     def is_present(self) -> bool:
         """Whether the encoder opens without a download."""
         return all(KNOWN_ENCODERS[part].is_present for part in self.parts)
@@ -251,11 +274,10 @@ class CombinedEncoder:
         """The cached file; None if the weights of a part were never used."""
         made_of = [str(self.weights)]
         for part in map(KNOWN_ENCODERS.__getitem__, self.parts):
-            assert isinstance(part, ConvertedEncoder)
-            digest = expected_digest(part.weights)
-            if digest is None:
+            digests = [expected_digest(file) for file in part.files]
+            if None in digests:
                 return None
-            made_of += [digest, part.contract.to_json()]
+            made_of += [*map(str, digests), part.contract.to_json()]
         return _cache_path(self.contract, *made_of)
 
 
@@ -299,6 +321,76 @@ KNOWN_ENCODERS: dict[str, ConvertedEncoder | ShippedEncoder | CombinedEncoder] =
 """The encoders that ``load_encoder`` opens by name."""
 
 
+@dataclass(frozen=True)
+class Choice:
+    """An encoder and a detector that go together, under a name to remember.
+
+    Attributes:
+        encoder: The encoder's name in ``KNOWN_ENCODERS``.
+        detector: The detector's name in ``KNOWN_DETECTORS``.
+        summary: What it is for, in a line.
+        accuracy: Share of the 2,200 pairs of LFW's View 1 (training) that are judged right, at the
+            best single threshold.
+        found: Share of the pairs of one person among 4,038 people that are found, by the false
+            match rate, on the same photos.
+        milliseconds: For one photo of 250x250 pixels, from the file to the embedding, on one
+            processor core.
+        megabytes: Size of the weights.
+    """
+
+    encoder: str
+    detector: str
+    summary: str
+    accuracy: float
+    found: tuple[tuple[float, float], ...]
+    milliseconds: float
+    megabytes: float
+
+
+CHOICES = {
+    "offline": Choice(
+        "dlib_resnet",
+        "dlib",
+        "the default: all weights come with the installation",
+        0.9927,
+        ((1e-3, 0.959), (1e-4, 0.813)),
+        0,
+        23,
+    ),
+    "fast": Choice(
+        "mobilefacenet_single",
+        "yunet",
+        "the least time, small faces too",
+        0,
+        ((1e-3, 0), (1e-4, 0)),
+        0,
+        4.3,
+    ),
+    "accurate": Choice(
+        "dlib_resnet+mobilefacenet",
+        "retinaface",
+        "the fewest mistakes",
+        0.9955,
+        ((1e-3, 0.993), (1e-4, 0.989)),
+        0,
+        27,
+    ),
+}
+"""Encoders with their detectors, by names that ``Face_Encode_Model`` and ``--model`` take."""
+
+
+def detector_for(encoder: object, detector: Given) -> Given | str:
+    """The detector given; else that of a named choice; else None, for the default.
+
+    Args:
+        encoder: As ``load_encoder`` takes it, or an open one.
+        detector: The detector that the user gave, or None.
+    """
+    if detector is None and isinstance(encoder, str) and encoder in CHOICES:
+        return CHOICES[encoder].detector
+    return detector
+
+
 def load_encoder(
     name_or_path: str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
@@ -309,10 +401,10 @@ def load_encoder(
     """Open an encoder.
 
     Args:
-        name_or_path: One of ``KNOWN_ENCODERS``; or several with ``+`` between them, as one; or the
-            path of a ``.keras`` file, with a contract
-            inside or else used by the original project's conventions; or None for the most
-            accurate encoder that needs no download.
+        name_or_path: One of ``CHOICES`` or ``KNOWN_ENCODERS``; or several of the latter with
+            ``+`` between them, as one; or the path of a ``.keras`` file, with a contract inside or
+            else used by the original project's conventions; or None for the most accurate encoder
+            that needs no download.
         weights: For a name, the original weights file, if it is not in its usual place. It is
             checked against the SHA-256 if the authors publish one.
         engine: What runs the encoder. ``"tensorflow"`` is Keras itself, on its configured backend;
@@ -335,6 +427,8 @@ def load_encoder(
     check_engine(engine)
     if name_or_path is None:
         name_or_path = DEFAULT_ENCODER
+    if isinstance(name_or_path, str) and name_or_path in CHOICES:
+        name_or_path = CHOICES[name_or_path].encoder
     if isinstance(name_or_path, str) and name_or_path in KNOWN_ENCODERS:
         return KNOWN_ENCODERS[name_or_path].open(weights, engine, accept_licence)
     is_path = isinstance(name_or_path, str | os.PathLike)
@@ -345,8 +439,8 @@ def load_encoder(
             combined = CombinedEncoder(tuple(parts), (1 / len(parts),) * len(parts))
             return combined.open(weights, engine, accept_licence)
         raise ModelFileError(
-            f"an encoder is one of {', '.join(KNOWN_ENCODERS)}, or several of these with + between "
-            f"them, or the path of a .keras file. Received: {name_or_path!r}"
+            f"an encoder is one of {', '.join((*CHOICES, *KNOWN_ENCODERS))}, or several of the "
+            f"latter with + between them, or the path of a .keras file. Received: {name_or_path!r}"
         )
     path = as_path(name_or_path)
     _refuse_weights(path, weights)
@@ -395,10 +489,10 @@ def _open_saved(opened: Encoder, path: Path, engine: str) -> Encoder:
     """Save an encoder in the cache, and open it from there on an engine."""
     # A read-only cache costs the conversion at each start, nothing else.
     with suppress(ModelFileError):
-        save_encoder(opened.model, path, opened.contract)
+        save_encoder(opened.model, path, opened.contract, quality_head=opened.quality_head)
     if path.is_file():
         return _open_file(path, engine, opened)
-    return _on_engine(engine, None, lambda: opened)
+    return _on_engine(engine, None, lambda: opened, opened.quality_head)
 
 
 def _open_file(path: Path, engine: str, opened: Encoder | None = None) -> Encoder:
@@ -409,9 +503,9 @@ def _open_file(path: Path, engine: str, opened: Encoder | None = None) -> Encode
         engine: As for ``load_encoder``.
         opened: The encoder on Keras, if it is open already.
     """
-    contract = read_contract(path)
+    contract, head = read_contract(path), read_quality_head(path)
     if engine == KERAS:
-        return opened or _load_file(path, contract)
+        return opened or _load_file(path, contract, head)
     digest = _digest(path)
 
     def load() -> Encoder:
@@ -420,24 +514,29 @@ def _open_file(path: Path, engine: str, opened: Encoder | None = None) -> Encode
         # Keras may be asked for long after the start, and the file may have changed by then.
         if _digest(path) != digest:
             raise ModelFileError(f"{path} was changed since the encoder was opened; open it again")
-        return _load_file(path, contract)
+        return _load_file(path, contract, head)
 
     name = path.stem if contract is None else contract.name
-    return _on_engine(engine, (name, digest), load)
+    return _on_engine(engine, (name, digest), load, head)
 
 
 def _on_engine(
-    engine: str, cache_key: tuple[str, str] | None, load: Callable[[], Encoder]
+    engine: str,
+    cache_key: tuple[str, str] | None,
+    load: Callable[[], Encoder],
+    head: QualityHead | None,
 ) -> Encoder:
-    """Put an encoder on an engine; arguments as for ``start_engine``."""
+    """Put an encoder, whose quality head is given, on an engine, as ``start_engine`` does."""
     # A conversion loads the encoder on Keras, and so may its user afterwards.
     load = cache(load)
 
-    def load_keras() -> tuple[keras.Model, EncoderContract, str]:
-        return load().model, load().contract, load().fingerprint
+    def load_keras() -> tuple[keras.Model, EncoderContract, str, QualityHead | None]:
+        return load().model, load().contract, load().fingerprint, head
 
     started = start_engine(engine, cache_key, load_keras)
-    return load() if started is None else Encoder.on_engine(*started, lambda: load().model)
+    if started is None:
+        return load()
+    return Encoder.on_engine(*started, lambda: load().model, head)
 
 
 def _digest(path: Path) -> str:
@@ -449,7 +548,9 @@ def _digest(path: Path) -> str:
         raise ModelFileError(f"cannot read the model file {path}: {reason_of(error)}") from error
 
 
-def _load_file(path: Path, contract: EncoderContract | None) -> Encoder:
+def _load_file(
+    path: Path, contract: EncoderContract | None, head: QualityHead | None = None
+) -> Encoder:
     """Load a ``.keras`` file by Keras; without a contract, by the original's conventions."""
     import_keras()
     import keras
@@ -470,4 +571,4 @@ def _load_file(path: Path, contract: EncoderContract | None) -> Encoder:
                 f"the size of its crops cannot be told. Received: {height}x{width}"
             )
         contract = original_contract(path.stem, height, width)
-    return Encoder(model, contract)
+    return Encoder(model, contract, head)

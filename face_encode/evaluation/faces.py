@@ -82,6 +82,16 @@ class EmbeddedFaces:
         """Bool ``(P,)``: whether there is a face."""
         return np.array([error is None for error in self.errors], np.bool_)
 
+    def qualities(self) -> npt.NDArray[np.float64] | None:
+        """The quality of each face, float64 ``(P,)``, NaN where there is none.
+
+        None if the encoder does not judge its embeddings.
+        """
+        judged = [face.quality if face else None for face in self.faces]
+        if not any(judged):
+            return None
+        return np.array([np.nan if each is None else each.value for each in judged])
+
     def not_found(self) -> tuple[tuple[str, str], ...]:
         """Every photo without a face, with the reason."""
         rows = zip(self.photos, self.errors, strict=True)

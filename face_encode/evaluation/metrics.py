@@ -316,3 +316,46 @@ def fold_accuracy(scores: npt.ArrayLike, same: npt.ArrayLike, folds: npt.ArrayLi
         thresholds[index] = verification_accuracy(scores[~held_out], same[~held_out]).threshold
         per_fold[index] = accuracy_at(scores[held_out], same[held_out], thresholds[index])
     return FoldAccuracy(float(per_fold.mean()), float(per_fold.std(ddof=1)), per_fold, thresholds)
+
+
+def error_versus_discard(
+    scores: npt.ArrayLike,
+    same: npt.ArrayLike,
+    quality: npt.ArrayLike,
+    threshold: float,
+    shares: npt.ArrayLike = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2),
+) -> Scores:
+    """Miss rate as the pairs of the lowest quality are discarded (Grother and Tabassi, 2007).
+
+    A quality that tells which embeddings are to be trusted makes the rate fall; one that says
+    nothing leaves it where it is.
+
+    Args:
+        scores: ``(N,)``; NaN where a face was not found.
+        same: ``(N,)``.
+        quality: ``(N,)``, the lower one of a pair's two photos; NaN where a face was not found,
+            which is discarded first.
+        threshold: Score from which a pair matches.
+        shares: Shares of the same pairs to discard, within 0..1 (exclusive).
+
+    Returns:
+        float64, for each share the miss rate of the same pairs that are left.
+
+    Raises:
+        InputError: Unequal shapes, no same pair, or a share out of range.
+    """
+    checked, truths = checked_pairs(scores, same, both_kinds=False)
+    qualities = np.asarray(quality, np.float64)
+    discarded = np.asarray(shares, np.float64)
+    if qualities.shape != checked.shape or not truths.any():
+        raise InputError(
+            f"each pair has one quality, and some pairs are the same person's. Received: "
+            f"{checked.shape} scores, {qualities.shape} qualities, {truths.sum()} same pairs"
+        )
+    if not ((discarded >= 0) & (discarded < 1)).all():
+        raise InputError(f"a share to discard lies within 0..1. Received: {discarded}")
+    order = np.argsort(np.nan_to_num(qualities[truths], nan=-np.inf), kind="stable")
+    missed = (checked[truths] < threshold)[order]
+    first = np.floor(discarded * len(missed) + 1e-9).astype(np.int64)
+    left = missed[::-1].cumsum()[::-1]
+    return np.asarray(left[first] / (len(missed) - first), np.float64)

@@ -21,6 +21,7 @@ from face_encode.evaluation.metrics import (
     Flags,
     Scores,
     equal_error_rate,
+    error_versus_discard,
     fold_accuracy,
     judged_right,
     roc_auc,
@@ -172,6 +173,7 @@ def _from_csv(file: Path, lines: list[str], folder: Path) -> PairList:
 
 
 FALSE_ACCEPT_RATES = (0.1, 0.01, 0.001, 0.0001)
+DISCARDED_SHARES = (0.0, 0.01, 0.02, 0.05, 0.1)
 # Without folds of its own, a list is dealt into this many parts to show how much accuracy varies.
 _PARTS = 10
 
@@ -218,6 +220,9 @@ class PairsResult:
         metric: How embeddings were compared.
         mirrored: Whether the encoder averages a face with its mirror image.
         seconds_a_photo: Wall-clock time of reading, detecting and encoding.
+        quality: float64 ``(N,)``, the lower quality of a pair's two photos, NaN where a face was
+            not found; None for an encoder that does not judge.
+        quality_threshold: The quality that the encoder states as sufficient.
     """
 
     pairs: PairList
@@ -230,6 +235,21 @@ class PairsResult:
     metric: str
     mirrored: bool
     seconds_a_photo: float
+    quality: Scores | None = None
+    quality_threshold: float | None = None
+
+    def discarded(self) -> dict[float, float]:
+        """The miss rate as each share of the same pairs, the lowest in quality, is discarded.
+
+        At the threshold of ``numbers``; empty for an encoder that does not judge.
+        """
+        if self.quality is None:
+            return {}
+        threshold = self.numbers.threshold
+        rates = error_versus_discard(
+            self.scores, self.pairs.same, self.quality, threshold, DISCARDED_SHARES
+        )
+        return dict(zip(DISCARDED_SHARES, rates.tolist(), strict=True))
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers as plain JSON values, as ``evaluate pairs --json`` prints them."""
@@ -246,6 +266,9 @@ class PairsResult:
             "encoder": self.encoder,
             "detector": self.detector,
             "metric": self.metric,
+            "miss_rate_by_discarded_share": {
+                str(share): miss for share, miss in self.discarded().items()
+            },
         }
 
     def rows(self) -> list[list[str]]:
@@ -268,6 +291,12 @@ class PairsResult:
             value = "" if tar is None else f"{100 * tar:.2f} %"
             note = f"needs {round(10 / far):,} different pairs" if tar is None else ""
             rows.append([f"TAR at FAR {far:g}", value, ends.get(f"tar_at_far_{far}", ""), note])
+        for share, miss in self.discarded().items():
+            measure = f"misses, worst {share:.0%} discarded" if share else "misses"
+            rows.append([measure, f"{100 * miss:.2f} %", "", "by quality" if share else ""])
+        if self.quality is not None and self.quality_threshold is not None:
+            below = np.mean(self.quality < self.quality_threshold)
+            rows.append([f"pairs below quality {self.quality_threshold:g}", f"{below:.2%}", "", ""])
         return [*rows, ["threshold", f"{numbers.threshold:.4f}", "", self.metric]]
 
 
@@ -305,6 +334,11 @@ def evaluate_pairs(
         for side in (pairs.photos_a, pairs.photos_b)
     )
     scores = similarities(first, second, metric)
+    of_photo = faces.qualities()
+    quality = None
+    if of_photo is not None:
+        sides = (pairs.photos_a, pairs.photos_b)
+        quality = np.min([[of_photo[row_of[each]] for each in side] for side in sides], axis=0)
     return PairsResult(
         pairs=pairs,
         scores=scores,
@@ -316,6 +350,8 @@ def evaluate_pairs(
         metric=metric,
         mirrored=encoder.contract.mirror,
         seconds_a_photo=faces.seconds_a_photo,
+        quality=quality,
+        quality_threshold=encoder.contract.quality_threshold,
     )
 
 

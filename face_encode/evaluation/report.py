@@ -12,7 +12,13 @@ import numpy as np
 from face_encode.evaluation.faces import Speeds
 from face_encode.evaluation.html import COLOURS, Page, chart_svg, check_report_path, thumbnail
 from face_encode.evaluation.intervals import Indices, bootstrap
-from face_encode.evaluation.metrics import Flags, Scores, roc_curve, smallest_meaningful_far
+from face_encode.evaluation.metrics import (
+    Flags,
+    Scores,
+    error_versus_discard,
+    roc_curve,
+    smallest_meaningful_far,
+)
 from face_encode.evaluation.pairs import PairsResult
 from face_encode.evaluation.people import PeopleResult
 
@@ -79,6 +85,17 @@ def write_pairs_report(
             ),
         ]
     )
+    if result.quality is not None:
+        page.heading("Error versus discard")
+        page.charts(
+            [
+                (
+                    discard_chart(result.scores, pairs.same, result.quality, threshold),
+                    "The share of same pairs that are missed, as those of the lowest quality are "
+                    "discarded. The more it falls, the more the quality tells.",
+                )
+            ]
+        )
     # NaN compares false: a pair without a score has no pictures to show.
     scores = np.where(pairs.same, result.scores, -result.scores)
     limit = np.where(pairs.same, threshold, -threshold)
@@ -222,6 +239,18 @@ def scores_chart(
         _mark(axes, threshold, f"threshold {threshold:.3f}")
 
     return chart_svg("Histogram of similarities", "similarity", y_label, draw)
+
+
+def discard_chart(scores: Scores, same: Flags, quality: Scores, threshold: float) -> str:
+    """The miss rate against the share discarded by quality, as SVG."""
+    shares = np.linspace(0, 0.3, 121)
+    misses = error_versus_discard(scores, same, quality, threshold, shares)
+
+    def draw(axes: Axes) -> None:
+        axes.set(xlim=(0, shares[-1]), ylim=(0, max(float(misses.max()), 1e-6) * 1.1))
+        axes.plot(shares, misses, color=COLOURS["a"])
+
+    return chart_svg("Error versus discard", "share discarded", "miss rate", draw)
 
 
 def rates_chart(scores: Scores, same: Flags, threshold: float) -> str:

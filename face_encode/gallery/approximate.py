@@ -6,8 +6,8 @@ goes through the cells whose centres are nearest to the probe. The best rows in 
 compared exactly, so that each similarity is correct; but the nearest row of all may lie in another
 cell.
 
-The cells are saved beside the gallery's file, in a file whose name holds the checksum of the
-embeddings and its own: NAME-EMBEDDINGS-OWN.faiss.
+The cells are saved beside the gallery's file, in a file whose name holds a stamp of the embeddings
+and its own checksum: NAME-STAMP-CHECKSUM.faiss.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import math
 import os
 import re
 import secrets
-import zipfile
 import zlib
 from contextlib import suppress
 from functools import cache
@@ -187,47 +186,49 @@ def _faiss() -> Any:
     return faiss
 
 
-def find_index(gallery: Path, rows: int, size: int) -> ApproximateIndex | None:
+def find_index(base: Path, stamp: str, rows: int, size: int) -> ApproximateIndex | None:
     """Open the index of a gallery's file; None where there is none that is undamaged.
 
     Args:
-        gallery: The gallery's file.
-        rows: Number of its embeddings.
+        base: The path with whose name those of the gallery's indices begin.
+        stamp: Eight hexadecimal digits that differ where the embeddings do.
+        rows: Number of the embeddings.
         size: Length of each.
 
     Raises:
-        GalleryError: The gallery's file cannot be read.
         MissingExtraError: ``faiss`` is not installed.
     """
-    stamp = _stamp(gallery)
-    for path in _indices(gallery):
+    for path in index_files(base):
         with suppress(GalleryError):
             if path.name.endswith(f"-{stamp}-{_checksum(path)}{_ENDING}"):
                 return ApproximateIndex.read(path, rows, size)
     return None
 
 
-def save_index(gallery: Path, index: ApproximateIndex | None) -> None:
+def save_index(base: Path, stamp: str, index: ApproximateIndex | None) -> None:
     """Write an index beside a gallery's file, and remove those of former embeddings.
 
     Args:
-        gallery: The gallery's file.
+        base: As for ``find_index``.
+        stamp: As for ``find_index``.
         index: None keeps an index of the same embeddings.
 
     Raises:
-        GalleryError: The gallery's file cannot be read, or the index cannot be written.
+        GalleryError: The index cannot be written.
     """
-    former = _indices(gallery)
-    stays = f"{gallery.stem}-{_stamp(gallery)}-"
+    former = index_files(base)
+    stays = f"{base.name}-{stamp}-"
     if index is not None:
-        temporary = gallery.with_name(f".{secrets.token_hex(8)}{_ENDING}")
+        temporary = base.with_name(f".{secrets.token_hex(8)}{_ENDING}")
         try:
             index.write(temporary)
             stays += f"{_checksum(temporary)}{_ENDING}"
-            settle(temporary, gallery.with_name(stays))
+            settle(temporary, base.with_name(stays))
         # faiss raises its own where the disk is full.
         except (OSError, RuntimeError) as error:
-            raise GalleryError(f"cannot write the index of {gallery}: {error}") from error
+            raise GalleryError(
+                f"cannot write the index {base.with_name(stays)}: {error}"
+            ) from error
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -238,22 +239,13 @@ def save_index(gallery: Path, index: ApproximateIndex | None) -> None:
                 path.unlink()
 
 
-def _indices(gallery: Path) -> list[Path]:
-    """The files named as indices of a gallery's file."""
-    name = re.compile(re.escape(gallery.stem) + "-[0-9a-f]{8}-[0-9a-f]{8}" + re.escape(_ENDING))
-    beginning = glob.escape(gallery.stem)
+def index_files(base: Path) -> list[Path]:
+    """The files named as approximate indices of a gallery's file."""
+    name = re.compile(re.escape(base.name) + "-[0-9a-f]{8}-[0-9a-f]{8}" + re.escape(_ENDING))
+    beginning = glob.escape(base.name)
     return sorted(
-        path for path in gallery.parent.glob(f"{beginning}-*{_ENDING}") if name.fullmatch(path.name)
+        path for path in base.parent.glob(f"{beginning}-*{_ENDING}") if name.fullmatch(path.name)
     )
-
-
-def _stamp(gallery: Path) -> str:
-    """The checksum of a gallery's embeddings, as the archive records it."""
-    try:
-        with zipfile.ZipFile(gallery) as archive:
-            return f"{archive.getinfo('embeddings.npy').CRC:08x}"
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise GalleryError(f"the gallery {gallery} cannot be read: {error}") from error
 
 
 def _checksum(path: Path) -> str:

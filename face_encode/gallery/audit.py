@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
-from face_encode.errors import GalleryError
+from face_encode.errors import GalleryError, NotEnrolledError
 from face_encode.gallery.database_file import DatabaseFile, now
 
 Action: TypeAlias = Literal[
@@ -60,6 +60,29 @@ class Change:
     renamed: tuple[str, str] | None = None
     undoes: int | None = None
 
+    def concerning(self, names: Set[str]) -> Change:
+        """The same change as far as it concerns people of these names."""
+        removed, added = (
+            {name: photos for name, photos in people.items() if name in names}
+            for people in (self.removed, self.added)
+        )
+        renamed = self.renamed if names & set(self.renamed or ()) else None
+        return replace(self, removed=removed, added=added, renamed=renamed)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The change as plain JSON values."""
+        return {
+            "id": self.id,
+            "time": self.time,
+            "author": self.author.name,
+            "address": self.author.address,
+            "action": self.action,
+            "removed": {name: list(photos) for name, photos in self.removed.items()},
+            "added": {name: list(photos) for name, photos in self.added.items()},
+            "renamed": None if self.renamed is None else list(self.renamed),
+            "undoes": self.undoes,
+        }
+
 
 def replayed(changes: Iterable[Change]) -> dict[str, set[int]]:
     """The photos of each person after some changes, all from the first one on."""
@@ -75,11 +98,32 @@ def replayed(changes: Iterable[Change]) -> dict[str, set[int]]:
     return {name: photos for name, photos in people.items() if photos}
 
 
+def former_names(changes: Sequence[Change], name: str) -> set[str]:
+    """All names that a person has had: by renaming, and those merged into that person.
+
+    Args:
+        changes: All changes, the first first.
+        name: The person's name now; it is one of those returned.
+    """
+    names = {name}
+    for change in reversed(changes):
+        if change.renamed is not None and change.renamed[1] in names:
+            names.add(change.renamed[0])
+        if change.action == "merge" and names & change.added.keys():
+            names |= change.removed.keys()
+    return names
+
+
 class Audit:
-    """The table ``change``, seen through one connection."""
+    """The table ``change``, seen through one connection.
+
+    Attributes:
+        recorded: The last change that was written through this object, or None.
+    """
 
     def __init__(self, file: DatabaseFile, connection: sqlite3.Connection) -> None:
         self._file, self._connection = file, connection
+        self.recorded: int | None = None
 
     def record(
         self,
@@ -104,6 +148,7 @@ class Audit:
             [now(), author.name, author.address, action, self._sealed(told)],
         ).lastrowid
         assert number is not None
+        self.recorded = number
         return number
 
     def changes(self, since: int = 0, count: int | None = None) -> list[Change]:
@@ -124,7 +169,8 @@ class Audit:
         """The change of a number; for None the last one that is not undone yet.
 
         Raises:
-            GalleryError: There is none, it is undone already, or of a kind that cannot be undone.
+            NotEnrolledError: There is none.
+            GalleryError: It is undone already, or of a kind that cannot be undone.
         """
         undone: set[int] = set()
         for row in self._connection.execute(f"{_SELECT} ORDER BY id DESC"):
@@ -142,19 +188,9 @@ class Audit:
             ):
                 raise GalleryError(f"change {change.id} ({change.action}) cannot be undone")
             return change
-        raise GalleryError(
+        raise NotEnrolledError(
             "there is no change to undo" if number is None else f"no change {number}"
         )
-
-    def names_before(self, name: str) -> set[str]:
-        """All names that a person has had: by renaming, and those merged into that person."""
-        names = {name}
-        for change in reversed(self.changes()):
-            if change.renamed is not None and change.renamed[1] in names:
-                names.add(change.renamed[0])
-            if change.action == "merge" and names & change.added.keys():
-                names |= change.removed.keys()
-        return names
 
     def scrub(self, names: Collection[str]) -> None:
         """Write ``FORGOTTEN`` instead of some names."""

@@ -75,6 +75,15 @@ class EncoderIdentity(Protocol):
         """Length D of an embedding."""
 
 
+@dataclass(frozen=True)
+class StoredEncoder:
+    """The identity of the encoder that filled a gallery, as the gallery holds it."""
+
+    name: str
+    fingerprint: str
+    embedding_size: int
+
+
 @dataclass(frozen=True, eq=False)
 class GalleryRows:
     """The content of a gallery at one moment, a row an embedding, in the order of enrolment.

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import copy
 import os
-import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ import numpy.typing as npt
 
 from face_encode.errors import GalleryError
 from face_encode.files import TextArray, as_path, text_array
-from face_encode.gallery.audit import Audit, Author, Change
+from face_encode.gallery.audit import Audit, Author, Change, former_names
 from face_encode.gallery.base import (
     GALLERY_METRICS,
     EncoderIdentity,
@@ -28,57 +27,27 @@ from face_encode.gallery.base import (
     PhotoDetails,
     Ranking,
     Replaces,
+    StoredEncoder,
     check_cosine,
     check_encoder,
     check_new,
+    folded_name,
 )
-from face_encode.gallery.database_file import DatabaseFile, marks, parts
+from face_encode.gallery.database_file import DatabaseFile
 from face_encode.gallery.distances import Metric, check_metric
 from face_encode.gallery.encryption import KEY_VARIABLE, Cipher, cipher_from_environment
-from face_encode.gallery.people_rows import MAX_REMEMBERED, PeopleRows, TakenRows
+from face_encode.gallery.people_rows import (
+    MAX_REMEMBERED,
+    EnrolledPerson,
+    EnrolledPhoto,
+    PeopleRows,
+    TakenRows,
+)
 from face_encode.gallery.search import check_search, search_enrolled
-from face_encode.gallery.snapshot import Precision, Snapshot, read_snapshot
+from face_encode.gallery.snapshot import Memory, Precision, Snapshot, check_unchanged
 from face_encode.gallery.staging import Staging
 from face_encode.gallery.thresholds import Calibration
-from face_encode.types import Box, Embeddings, Match
-
-
-@dataclass(frozen=True)
-class EnrolledPhoto:
-    """A photo in a gallery database.
-
-    Attributes:
-        id: Its number, which no other photo ever gets.
-        name: The person.
-        source: The name of its file, empty where unknown.
-        quality: 0..1, or None where it was not measured.
-        box: The face in it, or None where unknown.
-        digest: SHA-256 of its content; empty where unknown, or the gallery is encrypted.
-        enrolled_at: When, in UTC, ISO 8601.
-        enrolled_by: The author of the change.
-        has_crop: Whether a crop of it is kept.
-    """
-
-    id: int
-    name: str
-    source: str
-    quality: float | None
-    box: Box | None
-    digest: str
-    enrolled_at: str
-    enrolled_by: str
-    has_crop: bool
-
-
-class _Memory:
-    """What a program holds of an open database: its content, and what it has removed."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.version = -1
-        self.snapshot: Snapshot | None = None
-        # Change -> the rows that it removed, to undo that.
-        self.removed: dict[int, TakenRows] = {}
+from face_encode.types import Embeddings, Match
 
 
 class DatabaseGallery:
@@ -91,9 +60,12 @@ class DatabaseGallery:
         is_shared: True: other programs may change the gallery at any time.
         metric: The metric of a search, one of ``GALLERY_METRICS``.
         precision: How embeddings are kept in memory; in the file they are float32.
-        encoder_name: The name of the encoder that fills the gallery.
+        encoder: The encoder that fills the gallery, as far as it was given.
+        encoder_name: Its name.
         encoder_fingerprint: Its fingerprint.
         author: Who asks for the changes that are made through this object.
+        last_change: The number of the last change that was made through this object; None where
+            there was none, or it changed nothing.
     """
 
     is_shared = True
@@ -101,7 +73,7 @@ class DatabaseGallery:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        encoder: EncoderIdentity,
+        encoder: EncoderIdentity | None = None,
         *,
         create: bool = True,
         metric: Metric | None = "cosine",
@@ -113,7 +85,8 @@ class DatabaseGallery:
 
         Args:
             path: The file.
-            encoder: The encoder that fills it.
+            encoder: The encoder that fills it; None takes the one that filled it, by what the file
+                says of it.
             create: Whether the file may be new.
             metric: The metric of a search; None takes the file's, or cosine for a new one.
             int8: Whether to keep the embeddings in memory at one byte a number; a file opened so
@@ -129,35 +102,47 @@ class DatabaseGallery:
             InputError: The metric is unknown, or needs what int8 does not keep.
         """
         cipher = cipher_from_environment() if cipher is None else cipher
-        self._file = DatabaseFile(as_path(path), cipher, create=create)
-        self._memory = _Memory()
-        self._size = encoder.embedding_size
+        self._file = DatabaseFile(as_path(path), cipher, create=create and encoder is not None)
+        # Change -> the rows that it removed, to undo that.
+        self._removed: dict[int, TakenRows] = {}
         self.author = author or Author("face_encode")
-        self.encoder_name, self.encoder_fingerprint = encoder.name, encoder.fingerprint
+        self.last_change: int | None = None
         try:
             self._settle(encoder, metric, int8)
         except BaseException:
             self._file.close()
             raise
+        self._memory = Memory(self._file, self.encoder, self.precision, self.metric)
 
-    def _settle(self, encoder: EncoderIdentity, metric: Metric | None, int8: bool) -> None:
+    def _settle(self, encoder: EncoderIdentity | None, metric: Metric | None, int8: bool) -> None:
         """Compare encoder and metric with those of the file; of an empty one, write them."""
-        own = {
-            "encoder_name": encoder.name,
-            "encoder_fingerprint": encoder.fingerprint,
-            "metric": check_metric(metric or "cosine", GALLERY_METRICS),
-            "precision": "float32",
-        }
+        label = self._file.label
         with self._file.reading() as reader:
             stored = dict(reader.execute("SELECT key, value FROM gallery"))
             is_empty = not reader.execute("SELECT 1 FROM photo").fetchone()
+        if encoder is None:
+            if "encoder_name" not in stored:
+                raise GalleryError(f"nobody is enrolled yet: {label} is empty")
+            encoder = StoredEncoder(
+                stored["encoder_name"],
+                stored["encoder_fingerprint"],
+                int(stored["embedding_size"]),
+            )
+        own = {
+            "encoder_name": encoder.name,
+            "encoder_fingerprint": encoder.fingerprint,
+            "embedding_size": str(encoder.embedding_size),
+            "metric": check_metric(metric or "cosine", GALLERY_METRICS),
+            "precision": "float32",
+        }
         new = {**stored, **own} if is_empty else dict(stored)
         if is_empty and metric is None:
             new["metric"] = stored.get("metric", own["metric"])
         if int8:
             new["precision"] = "int8"
-        label = self._file.label
         check_encoder(label, new["encoder_name"], new["encoder_fingerprint"], encoder)
+        self.encoder, self._size = encoder, encoder.embedding_size
+        self.encoder_name, self.encoder_fingerprint = encoder.name, encoder.fingerprint
         self.metric: Metric = check_metric(new["metric"], GALLERY_METRICS)
         if metric not in (None, self.metric):
             raise GalleryError(
@@ -178,11 +163,21 @@ class DatabaseGallery:
     def signed(self, author: Author) -> DatabaseGallery:
         """The same open gallery, whose changes are this author's."""
         signed = copy.copy(self)
-        signed.author = author
+        signed.author, signed.last_change = author, None
         return signed
 
     def __repr__(self) -> str:
         return f"DatabaseGallery({self._file.label!r}, {len(self)} photos)"
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._file.path
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether what tells of people is encrypted in the file."""
+        return self._file.is_encrypted
 
     def close(self) -> None:
         """Close the file; every change is in it already."""
@@ -190,26 +185,38 @@ class DatabaseGallery:
 
     # Reading
 
-    def _fresh(self) -> Snapshot:
-        """The content of the file as it is now."""
-        memory = self._memory
-        version, snapshot = self._file.version(), memory.snapshot
-        if snapshot is not None and version == memory.version:
-            return snapshot
-        with memory.lock:
-            # Asked before reading: a change meanwhile is seen at the next call at the latest.
-            version = self._file.version()
-            if memory.snapshot is None or version != memory.version:
-                memory.snapshot = read_snapshot(
-                    self._file, self._size, self.precision, memory.snapshot
-                )
-                memory.version = version
-            return memory.snapshot
+    def snapshot(self) -> Snapshot:
+        """The content of the file as it is now, as a search takes it."""
+        return self._memory.fresh()
+
+    def build_index(self, *, approximate: bool = False, progress: bool = True) -> None:
+        """Make searches of many people faster; see docs/search.md.
+
+        Args:
+            approximate: False makes int8 codes, which every search of this file then goes through
+                first: the answers are the same, in a fraction of the time, and the codes follow
+                each change. True divides the embeddings into cells, for tens of millions: a search
+                through ``open_gallery(…, approximate=True)`` may miss the nearest, and from the
+                next change on compares with everybody.
+            progress: Whether to show a progress bar.
+
+        Raises:
+            InputError: The gallery's metric is Euclidean distance, which needs lengths.
+            GalleryError: Nobody is enrolled yet, or the index, which lies beside the file except
+                where that is encrypted, cannot be saved.
+            MissingExtraError: The index is approximate, and ``faiss`` is not installed.
+        """
+        check_cosine(self.metric, "an index holds")
+        self._memory.index(approximate=approximate, progress=progress)
+
+    def open_index(self) -> None:
+        """Search by the approximate index, which is built where none fits; see ``build_index``."""
+        self.build_index(approximate=True)
 
     @property
     def calibration(self) -> Calibration | None:
         """The result of ``face-encode calibrate`` for this encoder, or None."""
-        return self._fresh().calibration
+        return self.snapshot().calibration
 
     @calibration.setter
     def calibration(self, value: Calibration | None) -> None:
@@ -230,30 +237,31 @@ class DatabaseGallery:
     @property
     def embeddings(self) -> Embeddings:
         """float32 ``(n, D)``, in the order of enrolment; of length 1 from int8."""
-        return self._fresh().enrolled.embeddings
+        return self.snapshot().enrolled.embeddings
 
     @property
     def names(self) -> TextArray:
         """The person of each embedding, str array of n."""
-        return self._fresh().enrolled.names
+        return self.snapshot().enrolled.names
 
     def __len__(self) -> int:
-        return len(self._fresh().ids)
+        return len(self.snapshot().ids)
 
     def search(
         self, embeddings: Embeddings, k: int = 1, ranking: Ranking = "best"
     ) -> list[list[Match]]:
         """Find the nearest people; see ``Gallery.search``."""
-        enrolled = self._fresh().enrolled
+        snapshot = self.snapshot()
+        enrolled = snapshot.enrolled
         probes, k, ranking = check_search(embeddings, self._size, k, ranking)
         if not len(enrolled):
             return [[] for _ in probes]
-        return search_enrolled(enrolled, probes, k, ranking, self.metric)
+        return search_enrolled(enrolled, probes, k, ranking, self.metric, snapshot.index)
 
     def people(self) -> dict[str, int]:
         """Name -> number of embeddings, in the order of enrolment."""
-        enrolled = self._fresh().enrolled
-        return dict(zip(enrolled.people, enrolled.counts.tolist(), strict=True))
+        with self._file.reading() as reader:
+            return PeopleRows(self._file, reader).counts()
 
     def find_name(self, name: str) -> str | None:
         """The name under which a person is enrolled; see ``Gallery.find_name``."""
@@ -261,18 +269,9 @@ class DatabaseGallery:
             found = PeopleRows(self._file, reader).found(name)
         return None if found is None else found.name
 
-    def note(self, name: str) -> str:
-        """What is noted about a person.
-
-        Raises:
-            GalleryError: Nobody of that name is enrolled.
-        """
-        with self._file.reading() as reader:
-            return PeopleRows(self._file, reader).person(name).note
-
     def rows(self) -> GalleryRows:
         """Everything that is enrolled at this moment; see ``Gallery.rows``."""
-        snapshot = self._fresh()
+        snapshot = self.snapshot()
         stored: dict[int, str] = {}
         if not self._file.is_encrypted:
             with self._file.reading() as reader:
@@ -292,18 +291,39 @@ class DatabaseGallery:
         """Content digest -> embedding; see ``Gallery.known_photos``."""
         if digests is None:
             digests = set(self.rows().digests.tolist())
-        found = {}
         with self._file.reading() as reader:
-            for part in parts([digest for digest in digests if digest]):
-                blind = {self._file.blind(digest): digest for digest in part}
-                for digest, embedding in reader.execute(
-                    "SELECT digest, embedding FROM photo WHERE detector = ? "
-                    f"AND digest IN ({marks(part)})",
-                    [detector_name, *blind],
-                ):
-                    content = self._file.content(embedding)
-                    found[blind[digest]] = np.frombuffer(content, np.float32)
-        return found
+            found = PeopleRows(self._file, reader).embeddings_by(detector_name, sorted(digests))
+        return {digest: np.frombuffer(content, np.float32) for digest, content in found.items()}
+
+    def person(self, name: str) -> EnrolledPerson:
+        """Describe a person.
+
+        Raises:
+            NotEnrolledError: Nobody of that name is enrolled.
+        """
+        with self._file.reading() as reader:
+            return PeopleRows(self._file, reader).described_person(name)
+
+    def find_people(
+        self, search: str = "", start: int = 0, count: int | None = None
+    ) -> tuple[list[EnrolledPerson], int]:
+        """List people in the order of their names; and say how many there are in all.
+
+        Args:
+            search: Only those whose names hold this text, in whatever case and Unicode form.
+            start: How many to skip.
+            count: At most this many; None for all.
+        """
+        listed, wanted = self.snapshot().listed, folded_name(search)
+        found = [person for person in listed if wanted in person[0]] if wanted else listed
+        part = found[start : None if count is None else start + count]
+        with self._file.reading() as reader:
+            return PeopleRows(self._file, reader).described(part), len(found)
+
+    def enrolled_as(self, digests: Collection[str]) -> dict[str, list[str]]:
+        """Content digest of a photo -> the people under whose names it is enrolled."""
+        with self._file.reading() as reader:
+            return PeopleRows(self._file, reader).names_of_digests(sorted(set(digests) - {""}))
 
     def photos(self, name: str | None = None) -> list[EnrolledPhoto]:
         """The photos of a person, or of everybody, in the order of enrolment.
@@ -312,30 +332,24 @@ class DatabaseGallery:
             GalleryError: Nobody of that name is enrolled.
         """
         with self._file.reading() as reader:
-            where, values = "", []
-            if name is not None:
-                where = "WHERE person = ?"
-                values = [PeopleRows(self._file, reader).person(name).number]
-            found = reader.execute(
-                "SELECT photo.id, name, source, quality, x, y, width, height, digest, enrolled_at, "
-                "enrolled_by, crop.photo IS NOT NULL FROM photo JOIN person ON person.id = person "
-                f"LEFT JOIN crop ON crop.photo = photo.id {where} ORDER BY photo.id",
-                values,
-            ).fetchall()
-        return [
-            EnrolledPhoto(
-                photo,
-                self._file.text(person),
-                self._file.text(source),
-                quality,
-                None if box[0] is None else Box(*box),
-                digest if isinstance(digest, str) else "",
-                time,
-                author,
-                bool(has_crop),
-            )
-            for photo, person, source, quality, *box, digest, time, author, has_crop in found
-        ]
+            rows = PeopleRows(self._file, reader)
+            return rows.photos(None if name is None else rows.person(name))
+
+    def embeddings_of(self, photos: Sequence[int]) -> Embeddings:
+        """The embeddings of photos as the encoder gave them, float32 ``(n, D)``.
+
+        Raises:
+            GalleryError: There is no photo of one of these numbers.
+        """
+        with self._file.reading() as reader:
+            found = PeopleRows(self._file, reader).embeddings_of(photos)
+        return np.frombuffer(b"".join(found), np.float32).reshape(len(photos), self._size)
+
+    def source(self, photo: int) -> str | None:
+        """The name of a photo's file; None where that is unknown."""
+        with self._file.reading() as reader:
+            row = reader.execute("SELECT source FROM photo WHERE id = ?", [photo]).fetchone()
+        return (self._file.text(row[0]) or None) if row else None
 
     def crop(self, photo: int) -> bytes | None:
         """The crop of a photo as JPEG, or None where none is kept."""
@@ -354,13 +368,15 @@ class DatabaseGallery:
     def _changing(self) -> Iterator[tuple[PeopleRows, Audit]]:
         """The tables in one transaction; people without photos are dropped at its end."""
         with self._file.transaction() as connection:
-            rows = PeopleRows(self._file, connection)
-            yield rows, Audit(self._file, connection)
+            check_unchanged(connection, self._file, self.encoder)
+            rows, audit = PeopleRows(self._file, connection), Audit(self._file, connection)
+            yield rows, audit
             rows.drop_empty()
+        self.last_change = audit.recorded
 
     def _remember(self, change: int, taken: TakenRows) -> None:
         """Keep the rows that a change has removed, to undo it."""
-        removed = self._memory.removed
+        removed = self._removed
         if taken[0]:
             removed[change] = taken
         while sum(len(photos) for photos, _ in removed.values()) > MAX_REMEMBERED:
@@ -537,7 +553,7 @@ class DatabaseGallery:
                     f"change {told.id} cannot be undone: its photos have changed since; undo the "
                     "later changes first"
                 )
-            taken = self._memory.removed.get(told.id, ([], []))
+            taken = self._removed.get(told.id, ([], []))
             if {row[0] for row in taken[0]} != back.keys() - gone.keys():
                 raise GalleryError(
                     f"change {told.id} cannot be undone: the photos that it removed are gone; only "
@@ -574,8 +590,8 @@ class DatabaseGallery:
         """Remove a person and every trace of that person from this file.
 
         Also cleared are what the audit says of the names that the person has had, what interrupted
-        runs have embedded, and the file's free pages. Not reached are backups, exports, the photos
-        themselves, and what other programs remember while they run.
+        runs have embedded, the indices beside the file, and its free pages. Not reached are
+        backups, exports, the photos themselves, and what other programs remember while they run.
 
         Returns:
             How many photos that person had.
@@ -591,14 +607,20 @@ class DatabaseGallery:
             rows.drop_empty()
             audit.record(self.author, "forget", {person.name: photos})
             # A former name that somebody else has by now stays.
-            audit.scrub({person.name} | (audit.names_before(person.name) - rows.names()))
+            former = former_names(audit.changes(), person.name)
+            audit.scrub({person.name} | (former - rows.names()))
             connection.execute("DELETE FROM staged")
-            self._memory.removed.clear()
+            self._removed.clear()
         self._file.compact()
+        self._memory.renew()
         return len(photos)
 
     def reembed(
-        self, encoder: EncoderIdentity, photos: Mapping[int, npt.NDArray[np.float32]]
+        self,
+        encoder: EncoderIdentity,
+        photos: Mapping[int, npt.NDArray[np.float32]],
+        *,
+        mark: Mark = None,
     ) -> DatabaseGallery:
         """Make the gallery one of another encoder.
 
@@ -606,13 +628,15 @@ class DatabaseGallery:
             encoder: The new encoder.
             photos: Photo -> its embedding by the new encoder, ``(D,)``; photos that are not among
                 them are removed.
+            mark: What ``mark`` returned when the work on these began, so that nobody who was
+                enrolled meanwhile is lost; None takes this moment.
 
         Returns:
             The gallery, opened with the new encoder; this object is closed.
 
         Raises:
             InputError: An embedding has another length, is not finite or is all zeros.
-            GalleryError: A photo is not in the gallery.
+            GalleryError: A photo is not in the gallery, or one was enrolled after ``mark``.
         """
         size = encoder.embedding_size
         stacked = np.stack(list(photos.values())) if photos else np.empty((0, size), np.float32)
@@ -620,8 +644,8 @@ class DatabaseGallery:
         with self._file.transaction() as connection:
             rows, audit = PeopleRows(self._file, connection), Audit(self._file, connection)
             present = {photo for (photo,) in connection.execute("SELECT id FROM photo")}
-            if not photos.keys() <= present:
-                raise GalleryError("a photo was removed meanwhile; begin again")
+            if not photos.keys() <= present or mark not in (None, rows.last_photo()):
+                raise GalleryError("photos were enrolled or removed meanwhile; begin again")
             others = sorted(present - photos.keys())
             removed = rows.names_of(others)
             rows.take(others)
@@ -636,7 +660,11 @@ class DatabaseGallery:
             connection.execute("DELETE FROM staged")
             connection.executemany(
                 "INSERT OR REPLACE INTO gallery VALUES (?, ?)",
-                [("encoder_name", encoder.name), ("encoder_fingerprint", encoder.fingerprint)],
+                [
+                    ("encoder_name", encoder.name),
+                    ("encoder_fingerprint", encoder.fingerprint),
+                    ("embedding_size", str(size)),
+                ],
             )
             rows.drop_empty()
             audit.record(self.author, "reembed", removed)
@@ -644,6 +672,14 @@ class DatabaseGallery:
         return DatabaseGallery(
             self._file.path, encoder, metric=None, cipher=self._file.cipher, author=self.author
         )
+
+    def copy_to(self, path: str | os.PathLike[str]) -> None:
+        """Write a copy of the whole database, as it is at this moment, to a new file.
+
+        Raises:
+            GalleryError: There is a file of that name, or it cannot be written.
+        """
+        self._file.copy_to(as_path(path))
 
     def staging(self, settings: Mapping[str, Any], *, restart: bool = False) -> Staging:
         """What an interrupted enrolment has embedded; see ``Staging``."""

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from face_encode.errors import GalleryError
-from face_encode.files import open_regular, reason_of
+from face_encode.files import open_regular, reason_of, replacing
 from face_encode.gallery.encryption import KEY_VARIABLE, Cipher
 
 DATABASE_SUFFIX = ".sqlite"
@@ -297,6 +297,23 @@ class DatabaseFile:
             try:
                 connection.execute("VACUUM")
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                connection.close()
+
+    def copy_to(self, path: Path) -> None:
+        """Write a copy to a new file, for its owner only.
+
+        Raises:
+            GalleryError: There is a file of that name, or it cannot be written.
+        """
+        # Never over a database: a program that has it open would go on with its log.
+        if os.path.exists(path):
+            raise GalleryError(f"a gallery is copied to a new file. Received: {path}, which exists")
+        with replacing(path, GalleryError) as temporary, self.reporting():
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            connection = self._connect()
+            try:
+                connection.execute("VACUUM INTO ?", [str(temporary)])
             finally:
                 connection.close()
 

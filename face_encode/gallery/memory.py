@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.errors import GalleryError
+from face_encode.errors import GalleryError, NotEnrolledError
 from face_encode.files import TextArray, as_path
 from face_encode.gallery.approximate import ApproximateIndex, find_index
 from face_encode.gallery.base import (
@@ -29,7 +29,7 @@ from face_encode.gallery.base import (
 )
 from face_encode.gallery.columns import Enrolled
 from face_encode.gallery.distances import Metric, check_metric
-from face_encode.gallery.npz import GalleryContent, save_content
+from face_encode.gallery.npz import GalleryContent, save_content, stamp_of
 from face_encode.gallery.search import check_search, search_enrolled
 from face_encode.gallery.thresholds import Calibration
 from face_encode.types import Embeddings, Match
@@ -272,7 +272,7 @@ class MemoryGallery:
     def _place(self, name: str) -> int:
         """The index of a person in ``Enrolled.people``."""
         if name not in self.enrolled.place_of:
-            raise GalleryError(f"nobody named {name!r} is enrolled")
+            raise NotEnrolledError(f"nobody named {name!r} is enrolled")
         return self.enrolled.place_of[name]
 
     def quantize(self) -> None:
@@ -324,7 +324,8 @@ class MemoryGallery:
         """
         check_cosine(self.metric, "an index holds")
         if self._path is not None and self._saved == self._state:
-            self._index = find_index(self._path, len(self), self.enrolled.rows.shape[1])
+            stamp, (rows, size) = stamp_of(self._path), self.enrolled.rows.shape
+            self._index = find_index(self._path.with_suffix(""), stamp, rows, size)
             self._saved = self._state
         if self._index is None:
             self.build_index(approximate=True)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.errors import FaceEncodeError, GalleryError
+from face_encode.errors import FaceEncodeError, GalleryError, NotEnrolledError
 from face_encode.files import text_array
 from face_encode.gallery.base import (
     GALLERY_METRICS,
@@ -257,7 +257,7 @@ class MilvusGallery:
         """Remove a person; gives the number of embeddings removed; see ``Gallery.remove``."""
         ids = self.mark([name])
         if not ids:
-            raise GalleryError(f"nobody named {name!r} is enrolled")
+            raise NotEnrolledError(f"nobody named {name!r} is enrolled")
         self._delete(ids)
         return len(ids)
 
@@ -271,7 +271,7 @@ class MilvusGallery:
         fields = (ROW_ID, NAME, PERSON, DIGEST, PHOTO, DETECTOR, ADDED, EMBEDDING)
         rows = self._rows(of_people([name]), *fields)
         if not rows:
-            raise GalleryError(f"nobody named {name!r} is enrolled")
+            raise NotEnrolledError(f"nobody named {name!r} is enrolled")
         if new_name == name:
             return len(rows)
         renamed = [

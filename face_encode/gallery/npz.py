@@ -7,6 +7,7 @@ searched, and several processes share them.
 from __future__ import annotations
 
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -70,10 +71,21 @@ _FORM = ArchiveForm(
     },
     error_type=GalleryError,
     refused={
-        ENCRYPTED_HEADER: "is encrypted; face-encode serve reads it with its key",
+        ENCRYPTED_HEADER: "is encrypted; face-encode import reads it with its key",
         b"face_encode encrypted 1\n": "was encrypted before the first release, in a format that "
         "is not read any more: enrol its people again",
     },
+)
+
+
+_CODES_FORM = ArchiveForm(
+    what="index",
+    newest=VERSION,
+    arrays={
+        name: _FORM.optional[name]
+        for name in ("centre", "reach", "blur", "index_steps", "index_codes")
+    },
+    error_type=GalleryError,
 )
 
 
@@ -148,7 +160,20 @@ def save_content(path: Path, content: GalleryContent, index: ApproximateIndex | 
     check_file_name(path)
     with replacing(path, GalleryError) as temporary:
         write_content(temporary, content)
-    save_index(path, index)
+    save_index(path.with_suffix(""), stamp_of(path), index)
+
+
+def stamp_of(path: Path) -> str:
+    """The checksum of the embeddings in a gallery's file, as the archive records it.
+
+    Raises:
+        GalleryError: The file cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return f"{archive.getinfo('embeddings.npy').CRC:08x}"
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise GalleryError(f"the gallery {path} cannot be read: {error}") from error
 
 
 def write_content(file: Path | BinaryIO, content: GalleryContent) -> None:
@@ -176,13 +201,42 @@ def write_content(file: Path | BinaryIO, content: GalleryContent) -> None:
     if enrolled.quantizer is not None:
         arrays["centre"] = enrolled.quantizer.centre
         arrays["reach"] = np.array(enrolled.reach)
-    if (index := enrolled.index) is not None:
-        arrays["centre"] = index.quantizer.centre
-        arrays["reach"] = np.array(index.reach)
-        arrays["blur"] = np.array(index.blur)
-        arrays["index_steps"] = index.steps
-        arrays["index_codes"] = index.codes
+    if enrolled.index is not None:
+        arrays |= _arrays_of(enrolled.index)
     write_archive(file, arrays)
+
+
+def _arrays_of(index: Coded) -> Arrays:
+    """The arrays of an index."""
+    return {
+        "centre": index.quantizer.centre,
+        "reach": np.array(index.reach),
+        "blur": np.array(index.blur),
+        "index_steps": index.steps,
+        "index_codes": index.codes,
+    }
+
+
+def write_codes(path: Path, index: Coded) -> None:
+    """Write codes to a file of their own, atomically: the index of a gallery database.
+
+    Raises:
+        GalleryError: It cannot be written.
+    """
+    with replacing(path, GalleryError) as temporary:
+        write_archive(temporary, {"format_version": np.array(VERSION), **_arrays_of(index)})
+
+
+def read_codes(path: Path, rows: npt.NDArray[Any]) -> Coded:
+    """Map the codes of some rows from their file.
+
+    Raises:
+        GalleryError: The file is missing, damaged, or of other rows.
+    """
+    try:
+        return _index(read_archive(path, _CODES_FORM, mapped=_LONG_ARRAYS), rows)
+    except InputError as error:
+        raise GalleryError(f"the index {path} is damaged: {error}") from error
 
 
 def read_content(path: Path) -> GalleryContent:

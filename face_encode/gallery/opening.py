@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import BinaryIO
 
-from face_encode.errors import GalleryError
+from face_encode.errors import GalleryError, InputError
 from face_encode.files import as_path
-from face_encode.gallery.base import EncoderIdentity, Gallery
+from face_encode.gallery.base import EncoderIdentity, Gallery, StoredEncoder
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.database_file import DATABASE_SUFFIX, is_database
 from face_encode.gallery.distances import Metric
@@ -18,13 +18,16 @@ from face_encode.gallery.npz import read_content, read_open_content
 
 
 def load_gallery(
-    path: str | os.PathLike[str], encoder: EncoderIdentity, *, metric: Metric | None = "cosine"
+    path: str | os.PathLike[str],
+    encoder: EncoderIdentity | None = None,
+    *,
+    metric: Metric | None = "cosine",
 ) -> MemoryGallery:
     """Read a gallery from an ``.npz`` file; a large one is mapped into memory.
 
     Args:
         path: The file; ``close``, and ``save`` without a path, write it again.
-        encoder: The encoder that filled it.
+        encoder: The encoder that filled it; None takes the file's word for it.
         metric: The expected metric; None takes the file's.
 
     Raises:
@@ -33,6 +36,9 @@ def load_gallery(
     """
     path = as_path(path)
     content = read_content(path)
+    encoder = encoder or StoredEncoder(
+        content.encoder_name, content.encoder_fingerprint, content.enrolled.rows.shape[1]
+    )
     content.check(str(path), encoder, metric)
     return MemoryGallery.from_content(content, encoder, path)
 
@@ -92,7 +98,7 @@ def gallery_label(text: str | os.PathLike[str]) -> str:
 def open_gallery(
     uri: str | os.PathLike[str] | None = None,
     *,
-    encoder: EncoderIdentity,
+    encoder: EncoderIdentity | None = None,
     int8: bool = False,
     token: str | None = None,
     collection: str | None = None,
@@ -112,9 +118,12 @@ def open_gallery(
             followed by ``/database`` and ``#collection`` where they are not the defaults, which
             several programs may change at once. The last two take ``pip install
             "face_encode[milvus]"``.
-        encoder: The encoder that fills the gallery.
-        int8: Whether to store the embeddings at one byte a number. A gallery of float32 is
-            converted; one of int8 stays so in any case. Not for Milvus.
+        encoder: The encoder that fills the gallery; None takes the one that filled it, by what a
+            file that exists says of it, so that people can be listed and renamed without loading
+            an encoder.
+        int8: Whether to store the embeddings at one byte a number: in an ``.npz`` file, or, of a
+            ``.sqlite`` file, which holds float32, in memory. A gallery of float32 is converted;
+            one of int8 stays so in any case. Not for Milvus.
         token: The token of a Milvus server, ``user:password`` or an API key; None takes the
             environment's, ``FACE_ENCODE_MILVUS_TOKEN``.
         collection: The Milvus collection, ``face_encode`` by default.
@@ -124,22 +133,23 @@ def open_gallery(
             or ``"cosine"`` for a new one.
         create: Whether the gallery may be new: a file is written by ``close``, a collection in
             Milvus is created when the first people are enrolled.
-        approximate: Whether to search an existing ``.npz`` file by the approximate index beside
-            it, which is built where there is none that fits; see docs/search.md. Takes ``pip
-            install "face_encode[index]"``.
+        approximate: Whether to search an existing file by the approximate index beside it, which is
+            built where there is none that fits; see docs/search.md. Takes ``pip install
+            "face_encode[index]"``.
 
     Raises:
         GalleryError: The name has no known form, the gallery does not exist and may not be
             created, has another metric, is damaged, cannot be reached or is a ``.db`` folder that
             another program has open, the index would be of nobody, or Milvus does not support an
             option.
-        InputError: The metric is unknown, or int8 is asked for with one that needs lengths.
+        InputError: The metric is unknown, int8 is asked for with one that needs lengths, or no
+            encoder is given for a gallery in memory or in Milvus.
         WrongEncoderError: Another encoder filled the gallery.
         MissingExtraError: An optional dependency is not installed.
     """
     new_metric: Metric = "cosine" if metric is None else metric
     if uri is None or uri == IN_MEMORY:
-        return MemoryGallery(encoder, int8=int8, metric=new_metric)
+        return MemoryGallery(_given(encoder), int8=int8, metric=new_metric)
     if is_milvus(uri):
         if approximate:
             raise GalleryError(
@@ -150,7 +160,7 @@ def open_gallery(
             raise GalleryError("a gallery in Milvus keeps float32. Received: int8=True")
         return MilvusGallery(
             uri,
-            encoder,
+            _given(encoder),
             token=token,
             collection=collection,
             index=index,
@@ -160,9 +170,12 @@ def open_gallery(
     path = as_path(uri)
     check_kept(uri, f"{IN_MEMORY!r}, ")
     if is_database(path):
-        return DatabaseGallery(path, encoder, create=create, metric=metric, int8=int8)
+        database = DatabaseGallery(path, encoder, create=create, metric=metric, int8=int8)
+        if approximate:
+            database.open_index()
+        return database
     # os.path, because pathlib raises where the path cannot be looked at.
-    if create and not os.path.exists(path):
+    if create and encoder is not None and not os.path.exists(path):
         return MemoryGallery(encoder, path, int8=int8, metric=new_metric)
     gallery = load_gallery(path, encoder, metric=metric)
     if int8:
@@ -170,3 +183,10 @@ def open_gallery(
     if approximate:
         gallery.open_index()
     return gallery
+
+
+def _given(encoder: EncoderIdentity | None) -> EncoderIdentity:
+    """The encoder of a gallery that does not say which one filled it."""
+    if encoder is None:
+        raise InputError("only a gallery's file says which encoder filled it. Received: no encoder")
+    return encoder

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from face_encode.errors import GalleryError
+from face_encode.errors import GalleryError, NotEnrolledError
 from face_encode.gallery.base import PhotoDetails, Replaces, check_name, folded_name, shown_form
 from face_encode.gallery.database_file import DatabaseFile, marks, now, parts
+from face_encode.types import Box
 
 TakenRows: TypeAlias = tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]
 """Rows of the tables ``photo`` and ``crop`` that a change has deleted."""
@@ -24,6 +26,54 @@ class PersonRow(NamedTuple):
     number: int
     name: str
     note: str
+
+
+@dataclass(frozen=True)
+class EnrolledPhoto:
+    """A photo in a gallery database.
+
+    Attributes:
+        id: Its number, which no other photo ever gets.
+        name: The person.
+        source: The name of its file, empty where unknown.
+        quality: 0..1, or None where it was not measured.
+        box: The face in it, or None where unknown.
+        digest: SHA-256 of its content; empty where unknown, or the gallery is encrypted.
+        enrolled_at: When, in UTC, ISO 8601.
+        enrolled_by: The author of the change.
+        has_crop: Whether a crop of it is kept.
+    """
+
+    id: int
+    name: str
+    source: str
+    quality: float | None
+    box: Box | None
+    digest: str
+    enrolled_at: str
+    enrolled_by: str
+    has_crop: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """The photo as plain JSON values."""
+        return {**asdict(self), "box": None if self.box is None else self.box.as_dict()}
+
+
+@dataclass(frozen=True)
+class EnrolledPerson:
+    """A person in a gallery database.
+
+    Attributes:
+        name: The name.
+        photos: How many photos of that person are enrolled.
+        note: What is noted about that person.
+        crop: A photo of that person of which a crop is kept, or None.
+    """
+
+    name: str
+    photos: int
+    note: str
+    crop: int | None
 
 
 class PeopleRows:
@@ -43,12 +93,65 @@ class PeopleRows:
         """The person of a name.
 
         Raises:
-            GalleryError: Nobody of that name is enrolled.
+            NotEnrolledError: Nobody of that name is enrolled.
         """
         found = self.found(name)
         if found is None:
-            raise GalleryError(f"nobody named {name!r} is enrolled")
+            raise NotEnrolledError(f"nobody named {name!r} is enrolled")
         return found
+
+    def described_person(self, name: str) -> EnrolledPerson:
+        """Describe the person of a name.
+
+        Raises:
+            NotEnrolledError: Nobody of that name is enrolled.
+        """
+        person = self.person(name)
+        counted = (folded_name(name), person.name, len(self.photos_of(person)))
+        return self.described([counted])[0]
+
+    def described(self, people: Sequence[tuple[str, str, int]]) -> list[EnrolledPerson]:
+        """Describe people, given folded name, name and number of photos of each."""
+        more: dict[str | bytes, tuple[str, int | None]] = {}
+        blind = [self._file.blind(folded) for folded, _, _ in people]
+        for part in parts(blind):
+            for key, note, crop in self._connection.execute(
+                "SELECT folded, note, (SELECT MIN(photo) FROM crop WHERE photo IN "
+                "(SELECT id FROM photo WHERE photo.person = person.id)) "
+                f"FROM person WHERE folded IN ({marks(part)})",
+                part,
+            ):
+                more[key] = self._file.text(note), crop
+        return [
+            EnrolledPerson(name, count, *more.get(key, ("", None)))
+            for key, (_, name, count) in zip(blind, people, strict=True)
+        ]
+
+    def embeddings_by(self, detector: str, digests: Sequence[str]) -> dict[str, bytes]:
+        """Content digest -> embedding, of the photos in which this detector found the face."""
+        found: dict[str, bytes] = {}
+        for part in parts([digest for digest in digests if digest]):
+            blind = {self._file.blind(digest): digest for digest in part}
+            for digest, embedding in self._connection.execute(
+                "SELECT digest, embedding FROM photo "
+                f"WHERE detector = ? AND digest IN ({marks(part)})",
+                [detector, *blind],
+            ):
+                found[blind[digest]] = self._file.content(embedding)
+        return found
+
+    def names_of_digests(self, digests: Sequence[str]) -> dict[str, list[str]]:
+        """Content digest -> the people that it is enrolled for."""
+        names: dict[str, list[str]] = {}
+        for part in parts(digests):
+            blind = {self._file.blind(digest): digest for digest in part}
+            for digest, name in self._connection.execute(
+                "SELECT DISTINCT digest, name FROM photo JOIN person ON person.id = person "
+                f"WHERE digest IN ({marks(part)})",
+                list(blind),
+            ):
+                names.setdefault(blind[digest], []).append(self._file.text(name))
+        return names
 
     def people_of(self, names: Iterable[str]) -> dict[str, PersonRow]:
         """The person of each name; those who are not there yet are added.
@@ -115,6 +218,47 @@ class PeopleRows:
         )
         return [photo for (photo,) in found]
 
+    def photos(self, person: PersonRow | None) -> list[EnrolledPhoto]:
+        """The photos of a person, or of everybody, in the order of enrolment."""
+        found = self._connection.execute(
+            "SELECT photo.id, name, source, quality, x, y, width, height, digest, enrolled_at, "
+            "enrolled_by, crop.photo IS NOT NULL FROM photo JOIN person ON person.id = person "
+            f"LEFT JOIN crop ON crop.photo = photo.id {'WHERE person = ?' if person else ''} "
+            "ORDER BY photo.id",
+            [person.number] if person else [],
+        )
+        return [
+            EnrolledPhoto(
+                photo,
+                self._file.text(name),
+                self._file.text(source),
+                quality,
+                None if box[0] is None else Box(*box),
+                digest if isinstance(digest, str) else "",
+                time,
+                author,
+                bool(has_crop),
+            )
+            for photo, name, source, quality, *box, digest, time, author, has_crop in found
+        ]
+
+    def embeddings_of(self, photos: Sequence[int]) -> list[bytes]:
+        """The embedding of each of some photos.
+
+        Raises:
+            NotEnrolledError: There is no photo of one of these numbers.
+        """
+        found: dict[int, bytes] = {}
+        for part in parts(photos):
+            for photo, embedding in self._connection.execute(
+                f"SELECT id, embedding FROM photo WHERE id IN ({marks(part)})", part
+            ):
+                found[photo] = self._file.content(embedding)
+        try:
+            return [found[photo] for photo in photos]
+        except KeyError as error:
+            raise NotEnrolledError(f"no such photo in the gallery. Received: {error}") from error
+
     def names_of(self, photos: Sequence[int]) -> dict[str, list[int]]:
         """Name -> those of some photos that are the person's; what is not there is left out."""
         names: dict[str, list[int]] = {}
@@ -131,13 +275,13 @@ class PeopleRows:
         """Name -> those of some photos that are the person's.
 
         Raises:
-            GalleryError: There is no photo of one of these numbers, or no number.
+            NotEnrolledError: There is no photo of one of these numbers, or no number.
         """
         names = self.names_of(photos)
         missing = set(photos) - {photo for each in names.values() for photo in each}
         if missing or not photos:
             numbers = ", ".join(map(str, sorted(missing))) or "none"
-            raise GalleryError(f"no such photo in the gallery. Received: {numbers}")
+            raise NotEnrolledError(f"no such photo in the gallery. Received: {numbers}")
         return names
 
     def former(
@@ -224,6 +368,14 @@ class PeopleRows:
             ((row[0], owner_of[row[0]], *row[2:]) for row in rows),
         )
         self._connection.executemany("INSERT INTO crop VALUES (?, ?)", crops)
+
+    def counts(self) -> dict[str, int]:
+        """Name -> number of photos, in the order of the first photos."""
+        found = self._connection.execute(
+            "SELECT name, COUNT(*) FROM photo JOIN person ON person.id = person GROUP BY person "
+            "ORDER BY MIN(photo.id)"
+        )
+        return {self._file.text(name): count for name, count in found}
 
     def names(self) -> set[str]:
         """The names of everybody."""

@@ -186,6 +186,6 @@ class Coded:
             blur=max(self.blur, other.blur),
         )
 
-    def of_rows(self, rows: npt.NDArray[np.bool_]) -> Coded:
-        """The codes of the rows where the mask is True."""
+    def of_rows(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Coded:
+        """The codes of some rows, by a mask or their numbers."""
         return replace(self, codes=self.codes[rows], steps=self.steps[rows])

@@ -17,6 +17,7 @@ from bisect import bisect
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,7 +35,7 @@ from face_encode.pipeline.embedding import (
 )
 from face_encode.pipeline.workers import workers_for
 from face_encode.terminal import progress_bar
-from face_encode.types import Photo
+from face_encode.types import Photo, Quality
 
 CHECKPOINT_SUFFIX = ".unfinished"
 
@@ -42,7 +43,7 @@ CHECKPOINT_SUFFIX = ".unfinished"
 # byte 68 the application's (https://www.sqlite.org/fileformat.html).
 _SIGNATURE, _APPLICATION, _APPLICATION_AT = b"SQLite format 3\0", b"FEcp", 68
 # The form of the tables and the settings; a checkpoint of another form is refused.
-_FORM = 5
+_FORM = 6
 _TABLES = (
     f"PRAGMA application_id = {int.from_bytes(_APPLICATION, 'big')}",
     "CREATE TABLE settings (json TEXT)",
@@ -283,7 +284,10 @@ class Checkpoint:
         )
         return EmbeddedPhoto(
             photo,
-            faces_of_numbers(faces),
+            tuple(
+                replace(face, quality=quality and Quality(*quality))
+                for face, quality in zip(faces_of_numbers(faces), told["qualities"], strict=True)
+            ),
             np.frombuffer(embeddings, np.float32).reshape(-1, self._size),
             tuple(np.frombuffer(sharpness).tolist()),
             tuple(told["size"]),
@@ -329,6 +333,7 @@ def _packed(state: FileState, result: EmbeddedPhoto) -> bytes:
         "size": result.size,
         "error": result.error and result.error.encode(errors="backslashreplace").decode(),
         "digest": result.digest,
+        "qualities": [face.quality and astuple(face.quality) for face in result.faces],
         "lengths": list(map(len, arrays)),
     }
     content = json.dumps(told).encode() + b"\n" + b"".join(arrays)

@@ -20,6 +20,7 @@ from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import ImageError, InputError
 from face_encode.gallery.mistakes import sharpness
 from face_encode.photos.reading import as_rgb, content_digest, decode_image, read_content
+from face_encode.pipeline.quality import judge_faces
 from face_encode.pipeline.workers import in_processes, prefetched, workers_for
 from face_encode.types import Box, CropRecipe, Embeddings, Face, ImageArray, Photo, check_count
 
@@ -68,7 +69,7 @@ class EmbeddedPhoto:
 
     Attributes:
         photo: Its path, or ``array``.
-        faces: All of them, the largest first.
+        faces: All of them, the largest first; those that are embedded have their quality.
         embeddings: float32 ``(N, D)``, of the first N faces: at most as many as were asked for.
         sharpness: How much fine detail each of these crops has; see ``mistakes.sharpness``.
         size: Width and height of the photo in pixels, ``(0, 0)`` where it cannot be read.
@@ -339,22 +340,25 @@ def encode_together(
     if not items:
         return []
     crops = np.concatenate([item.crops for item in items])
-    embeddings = encoder.encode(crops, batch_size=batch_size)
+    embeddings, qualities = encoder.embed(crops, batch_size=batch_size)
     first_part = encoder.contract.crop.first_of
     results = []
     start = 0
     for item in items:
-        part = embeddings[start : start + len(item.crops)]
-        start += len(item.crops)
+        end = start + len(item.crops)
+        part, values = embeddings[start:end], None if qualities is None else qualities[start:end]
+        embedded = item.faces[: end - start]
+        start = end
         details = tuple(sharpness(crop) for crop in first_part(item.crops))
         error = item.error
         lengths = np.linalg.norm(part, axis=1)
         if not np.isfinite(lengths).all() or not (lengths > 0).all():
             part, details, error = part[:0], (), NO_EMBEDDING
+        judged = judge_faces(embedded, values, item.crops, encoder.contract)
         results.append(
             EmbeddedPhoto(
                 item.photo,
-                item.faces,
+                (*judged, *item.faces[len(judged) :]),
                 part,
                 details,
                 item.size,

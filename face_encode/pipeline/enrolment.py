@@ -111,9 +111,15 @@ class _Photos:
         details: What a gallery database keeps of each photo.
     """
 
-    def __init__(self, names: Sequence[str], labels: Sequence[str], embedding_size: int) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        labels: Sequence[str],
+        embedding_size: int,
+        check_quality: bool = True,
+    ) -> None:
         count = len(names)
-        self.names, self.labels = names, labels
+        self.names, self.labels, self._check_quality = names, labels, check_quality
         self.reasons: list[str | None] = [None] * count
         self.digests = [""] * count
         self.embeddings = np.empty((count, embedding_size), np.float32)
@@ -127,12 +133,16 @@ class _Photos:
         self.digests[row], self.reasons[row] = photo.digest, photo.error
         self.sizes[row] = photo.size
         if photo.error is None:
-            box = photo.faces[0].box
+            box, quality = photo.faces[0].box, photo.faces[0].quality
+            if quality and self._check_quality:
+                self.reasons[row] = quality.refusal
             self.embeddings[row] = photo.embeddings[0]
             self.sides[row] = min(box.width, box.height)
             self.sharpness[row] = photo.sharpness[0]
             self.faces[row] = len(photo.faces)
-            self.details[row] = PhotoDetails(self.labels[row], box, None, photo.portrait)
+            self.details[row] = PhotoDetails(
+                self.labels[row], box, quality.value if quality else None, photo.portrait
+            )
 
     def enrol(
         self,
@@ -229,6 +239,7 @@ def enrol_people(
     checkpoint: Checkpoint | None = None,
     keep_crops: bool = False,
     refuse_mistakes: bool = False,
+    check_quality: bool = True,
 ) -> EnrolmentReport:
     """Make a gallery hold these people, by the largest face of each photo.
 
@@ -253,6 +264,8 @@ def enrol_people(
             embedded by another encoder later.
         refuse_mistakes: Whether to leave out photos that look like somebody else; see
             ``misplaced_photos``.
+        check_quality: Whether to leave out photos whose quality is below the encoder's
+            ``quality_threshold``.
 
     Returns:
         What became of each photo.
@@ -275,6 +288,7 @@ def enrol_people(
             for name, number in zip(shown, numbered, strict=True)
         ],
         encoder.embedding_size,
+        check_quality,
     )
     paths = [
         "" if name is None or "://" in name or "\0" in name else os.path.abspath(name)
@@ -356,17 +370,18 @@ def enrol_embedded(
     encoder: Encoder,
     *,
     refuse_mistakes: bool = False,
+    check_quality: bool = True,
 ) -> EnrolmentReport:
     """Enrol further photos of a person, which were embedded already, in one step.
 
-    ``refuse_mistakes`` is as for ``enrol_people``.
+    ``refuse_mistakes`` and ``check_quality`` are as for ``enrol_people``.
 
     Raises:
         DatasetError: Not one photo could be enrolled.
     """
     labels = [photo.photo for photo in photos]
     enrolled_as, alike = one_name_a_person([name], gallery)
-    rows = _Photos([enrolled_as[name]] * len(photos), labels, encoder.embedding_size)
+    rows = _Photos([enrolled_as[name]] * len(photos), labels, encoder.embedding_size, check_quality)
     for row, photo in enumerate(photos):
         rows.note(row, photo)
     report = rows.enrol(gallery, detector, encoder, "nothing", None, refuse_mistakes)

@@ -7,22 +7,24 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import numpy as np
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 
-from face_encode.gallery.encryption import Cipher
+from face_encode.errors import InputError
+from face_encode.gallery.database import DatabaseGallery
 from face_encode.model import Face_Encode_Model
-from face_encode.server.audit import AuditLog
 from face_encode.server.limits import RequestLimits
 from face_encode.server.metrics import Metrics, RequestMeter
-from face_encode.server.people import CropFolder, GalleryFile, PeopleStore
+from face_encode.server.people import people_router
 from face_encode.server.problems import add_handlers, allowed_methods
 from face_encode.server.recognition import Recogniser
-from face_encode.server.routes import Service, operation_router, people_router, recognition_router
+from face_encode.server.routes import operation_router, recognition_router
 from face_encode.server.schemas import ProblemAnswer
 from face_encode.server.security import OriginGuard, Tokens
+from face_encode.server.service import Service
 from face_encode.server.settings import ServerSettings
 from face_encode.version import __version__
 
@@ -33,42 +35,51 @@ def make_application(
     model: Face_Encode_Model,
     settings: ServerSettings,
     tokens: Tokens,
-    cipher: Cipher | None = None,
     *,
     warm_up: bool = True,
 ) -> FastAPI:
     """Assemble a service; its processes and threads live as long as it is served.
 
     Args:
-        model: The model, with the people of the gallery file enrolled.
+        model: The model; its gallery is a database, which other programs may have open too.
         settings: The settings.
         tokens: The tokens of the clients.
-        cipher: Encrypts the gallery file and the crops; None leaves them plain.
         warm_up: Whether everything that photos need is loaded before the first one.
+
+    Raises:
+        InputError: The people are not in a gallery database.
     """
+    gallery = model.gallery
+    if not isinstance(gallery, DatabaseGallery):
+        raise InputError(
+            "a service keeps its people in a gallery database: set model.gallery to "
+            'open_gallery("people.sqlite", encoder=model.encoder). '
+            f"Received: {type(gallery).__name__}"
+        )
     metrics = Metrics()
 
     @asynccontextmanager
     async def running(application: FastAPI) -> AsyncIterator[None]:
         recogniser = Recogniser(model.encoder, model.detector, settings, metrics)
-        crops = CropFolder(settings.crops, cipher) if settings.keep_crops else None
-        audit = AuditLog(settings.audit_log)
-        file = GalleryFile(settings.gallery, cipher)
-        store = PeopleStore(model, file, audit, crops, metrics.saved)
+        service = Service(model, gallery, recogniser, settings, metrics)
         try:
             if warm_up:
                 await asyncio.to_thread(recogniser.load)
-            application.state.service = Service(recogniser, store, settings, metrics)
-            metrics.watch("people", "People enrolled.", lambda: len(store.people.photos))
-            metrics.watch("photos", "Photos enrolled.", lambda: len(store.people.model.gallery))
+                # Reads the people, and prepares the search among them.
+                probe = np.ones((1, model.encoder.embedding_size), np.float32)
+                await asyncio.to_thread(gallery.search, probe)
+            application.state.service = service
+            metrics.watch(
+                "people", "People enrolled.", lambda: len(gallery.snapshot().enrolled.people)
+            )
+            metrics.watch("photos", "Photos enrolled.", lambda: len(gallery))
             metrics.watch(
                 "photos_waiting", "Photos waiting for detection.", lambda: recogniser.pool.waiting
             )
             yield
         finally:
             recogniser.close()
-            store.close()
-            audit.close()
+            service.close()
 
     application = FastAPI(
         title="face_encode",

@@ -20,6 +20,7 @@ from face_encode.server.settings import Limits
 from face_encode.terminal import printable
 
 MAX_NAME_CHARACTERS = 200
+MAX_NOTE_CHARACTERS = 2_000
 _MAX_TEXT_BYTES = 10_000
 _MAX_LABEL_CHARACTERS = 100
 # A slash ends a path segment, here or at a proxy; embeddings and overrides of the writing direction

@@ -45,17 +45,15 @@ class Metrics:
             buckets=_BUCKETS_SECONDS,
             registry=self.registry,
         )
-        sizes = (1, 2, 4, 8, 16, 32, 64)
         self._batches = Histogram(
             "face_encode_batch_faces",
             "Faces encoded in one call of the network.",
-            buckets=sizes,
+            buckets=(1, 2, 4, 8, 16, 32, 64),
             registry=self.registry,
         )
-        self._saves = Histogram(
-            "face_encode_save_changes",
-            "Changes of the people saved in one step.",
-            buckets=sizes,
+        self._changes = Counter(
+            "face_encode_changes_total",
+            "Changes of the people that this service has saved.",
             registry=self.registry,
         )
         self._recent: defaultdict[str, deque[float]] = defaultdict(
@@ -72,9 +70,9 @@ class Metrics:
         """Count a batch that went through the network."""
         self._batches.observe(faces)
 
-    def saved(self, changes: int) -> None:
-        """Count changes that were saved together."""
-        self._saves.observe(changes)
+    def changed(self) -> None:
+        """Count a change of the people that was saved."""
+        self._changes.inc()
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count an answered request."""

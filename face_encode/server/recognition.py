@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import threading
 import time
@@ -134,7 +135,9 @@ class DetectionPool:
         if executor is not None:
             executor.shutdown(wait=True, kill_workers=True)
 
-    async def find(self, photo: SentPhoto, max_faces: int | None, detector: Detector) -> PhotoCrops:
+    async def find(
+        self, photo: SentPhoto, max_faces: int | None, detector: Detector, portraits: bool
+    ) -> PhotoCrops:
         """Read a photo and find its faces.
 
         Raises:
@@ -146,7 +149,13 @@ class DetectionPool:
                 executor = self._running()
                 try:
                     found: Future[PhotoCrops] = executor.submit(
-                        _find_faces, photo, max_faces, detector, self._recipe, self._max_pixels
+                        _find_faces,
+                        photo,
+                        max_faces,
+                        detector,
+                        self._recipe,
+                        self._max_pixels,
+                        portraits,
                     )
                     return await asyncio.wrap_future(found)
                 except (loky.BrokenProcessPool, loky.process_executor.ShutdownExecutorError):
@@ -178,7 +187,12 @@ class DetectionPool:
 
 
 def _find_faces(
-    photo: SentPhoto, max_faces: int | None, detector: Detector, recipe: CropRecipe, max_pixels: int
+    photo: SentPhoto,
+    max_faces: int | None,
+    detector: Detector,
+    recipe: CropRecipe,
+    max_pixels: int,
+    portraits: bool,
 ) -> PhotoCrops:
     """Read a photo, find the faces and cut them out, in a process of the pool."""
     try:
@@ -187,8 +201,9 @@ def _find_faces(
         nothing = np.empty((0, recipe.height, recipe.width, 3), np.uint8)
         reason = str(error).removeprefix("the photo: ")
         return PhotoCrops(photo.label, (), nothing, error=reason)
-    (found,) = find_in_photos([image], detector, recipe, max_faces)
-    return replace(found, photo=photo.label)
+    (found,) = find_in_photos([image], detector, recipe, max_faces, portraits=portraits)
+    digest = hashlib.sha256(photo.content).hexdigest()
+    return replace(found, photo=photo.label, digest=digest)
 
 
 def _warm_up() -> None:
@@ -210,7 +225,6 @@ class Recogniser:
 
     Attributes:
         pool: Finds the faces.
-        recipe: How they are cut out.
     """
 
     def __init__(
@@ -218,22 +232,23 @@ class Recogniser:
     ) -> None:
         limits = settings.limits
         self._encoder = encoder
-        self.recipe = encoder.contract.crop
         self._detector = detector
         self._fast_detector = (
             replace(detector, thorough=False) if isinstance(detector, DlibDetector) else detector
         )
         # Room for every request's photo, and for a few enrolments of many.
         max_waiting = limits.requests_in_flight + 4 * limits.photos
-        self.pool = DetectionPool(settings.workers, self.recipe, limits.pixels, max_waiting)
+        self.pool = DetectionPool(
+            settings.workers, encoder.contract.crop, limits.pixels, max_waiting
+        )
         self._batcher = EncodingBatcher(encoder, metrics.encoded)
 
     def load(self) -> None:
         """Start the processes and compile the network: seconds that no request has to wait."""
         self.pool.start()
-        size = (self.recipe.height, self.recipe.width, 3)
+        crop = self._encoder.contract.crop
         for faces in (1, BATCH_SIZE):
-            self._encoder.encode(np.zeros((faces, *size), np.uint8))
+            self._encoder.encode(np.zeros((faces, crop.height, crop.width, 3), np.uint8))
 
     def close(self) -> None:
         """Stop, and give up the photos that are under way."""
@@ -241,17 +256,23 @@ class Recogniser:
         self.pool.close()
 
     async def embed(
-        self, photo: SentPhoto, max_faces: int | None, *, thorough: bool = True
-    ) -> tuple[PhotoCrops, EmbeddedPhoto]:
+        self,
+        photo: SentPhoto,
+        max_faces: int | None,
+        *,
+        thorough: bool = True,
+        portraits: bool = False,
+    ) -> EmbeddedPhoto:
         """Find and embed the faces of a photo.
 
         Args:
             photo: The photo.
             max_faces: At most this many faces, largest first; None for all.
             thorough: Whether slower detectors look where the fast one finds nothing.
+            portraits: Whether to give a portrait of the largest face too.
 
         Returns:
-            The crops, and their embeddings; the ``error`` of both says why there are none.
+            The faces and their embeddings; ``error`` says why there are none.
 
         Raises:
             Problem: No room at present, or the processes end again and again.
@@ -259,14 +280,18 @@ class Recogniser:
         if self.pool.is_full:
             raise too_busy("Too many photos are waiting; come back soon.")
         detector = self._detector if thorough else self._fast_detector
-        crops = await self.pool.find(photo, max_faces, detector)
+        crops = await self.pool.find(photo, max_faces, detector, portraits)
         if len(crops.crops):
-            return crops, await self._batcher.encode(crops)
+            return await self._batcher.encode(crops)
         nothing = np.empty((0, 0), np.float32)
-        return crops, EmbeddedPhoto(crops.photo, (), nothing, (), crops.size, crops.error)
+        return EmbeddedPhoto(crops.photo, (), nothing, (), crops.size, crops.error, crops.digest)
 
     async def embed_all(
-        self, photos: Sequence[SentPhoto], max_faces: int | None
-    ) -> list[tuple[PhotoCrops, EmbeddedPhoto]]:
-        """Find and embed the faces of several photos."""
-        return list(await asyncio.gather(*(self.embed(photo, max_faces) for photo in photos)))
+        self, photos: Sequence[SentPhoto], max_faces: int | None, *, portraits: bool = False
+    ) -> list[EmbeddedPhoto]:
+        """Find and embed the faces of several photos; arguments as for ``embed``."""
+        return list(
+            await asyncio.gather(
+                *(self.embed(photo, max_faces, portraits=portraits) for photo in photos)
+            )
+        )

@@ -6,7 +6,10 @@ from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from face_encode.server.bodies import MAX_NAME_CHARACTERS
+from face_encode.server.bodies import MAX_NAME_CHARACTERS, MAX_NOTE_CHARACTERS
+
+MAX_NUMBER = 2**63 - 1
+"""The highest number of a photo or a change in SQLite."""
 
 _BOX_EXAMPLE = {"x": 61, "y": 48, "width": 148, "height": 148}
 
@@ -36,6 +39,13 @@ class MatchedFace(Answer):
     probability: float | None = Field(
         default=None, description="Probability of that person; with a calibrated gallery only."
     )
+    quality: float | None = Field(
+        default=None,
+        description="0..1, how far the face can be trusted; with an encoder that judges it only.",
+    )
+    quality_reason: str | None = Field(
+        default=None, description="Why it cannot be trusted and matches nobody; null if it can."
+    )
 
 
 _MATCH_EXAMPLE = {
@@ -59,6 +69,13 @@ class VerifyAnswer(Answer):
     is_match: bool
     bounding_box_a: BoundingBox
     bounding_box_b: BoundingBox
+    qualities: list[float | None] = Field(
+        description="0..1, how far each face can be trusted; null with an encoder that does not "
+        "judge."
+    )
+    quality_reasons: list[str | None] = Field(
+        description="Why a face cannot be trusted, so that there is no match; null if it can."
+    )
 
 
 class EmbeddedFace(Answer):
@@ -81,13 +98,43 @@ class Person(Answer):
 
     name: str
     photos: int
-    thumbnail: bool = Field(description="Whether a small picture is kept.")
+    note: str = Field(description="What is noted about the person; empty where nothing is.")
+    thumbnail: bool = Field(description="Whether there is a small picture.")
+
+
+_CHANGE = Field(description="The number of the change, to undo it; null where nothing changed.")
+
+
+class ChangedPerson(Person):
+    """A person after a change."""
+
+    change: int | None = _CHANGE
 
 
 class PeopleAnswer(Answer):
-    """Everybody enrolled, by name."""
+    """Enrolled people, by name."""
 
     people: list[Person]
+    total: int = Field(description="How many there are without start and count.")
+
+
+class EnrolledPhoto(Answer):
+    """An enrolled photo."""
+
+    id: int
+    source: str = Field(description="The name of its file; empty where unknown.")
+    quality: float | None = Field(description="0 to 1; null where it was not measured.")
+    box: BoundingBox | None = Field(description="The face in it; null where unknown.")
+    enrolled_at: str = Field(description="UTC, ISO 8601.")
+    enrolled_by: str
+    has_crop: bool = Field(description="Whether GET /v1/photos/{photo}/crop shows the face.")
+
+
+class PersonPhotos(Answer):
+    """The photos of a person, in the order of enrolment."""
+
+    name: str
+    photos: list[EnrolledPhoto]
 
 
 class LeftOutPhoto(Answer):
@@ -103,6 +150,7 @@ _ENROLMENT_EXAMPLE = {
     "reused": 1,
     "left_out": [{"photo": "3.jpg", "reason": "no face found"}],
     "notes": ["1.jpg: enrolled already"],
+    "change": 17,
 }
 
 
@@ -114,13 +162,42 @@ class EnrolmentAnswer(Answer, json_schema_extra={"examples": [_ENROLMENT_EXAMPLE
     reused: int = Field(description="Photos of them that were enrolled already.")
     left_out: list[LeftOutPhoto]
     notes: list[str] = Field(description="Likely mistakes, such as a blurred face.")
+    change: int | None = _CHANGE
 
 
-class RemovalAnswer(Answer):
-    """A person was removed."""
+class ChangedAnswer(Answer):
+    """The people were changed."""
 
-    name: str
-    photos: int
+    name: str = Field(description="The person who lost photos, or who has them now.")
+    photos: int = Field(description="Photos removed or moved; after merging, all of the person.")
+    change: int | None = _CHANGE
+
+
+class AuditedChange(Answer):
+    """A change of the people, as the audit tells it."""
+
+    id: int
+    time: str = Field(description="UTC, ISO 8601.")
+    author: str = Field(description="The client's token, or the program.")
+    address: str
+    action: str
+    removed: dict[str, list[int]] = Field(description="Name: photos no longer that person's.")
+    added: dict[str, list[int]] = Field(description="Name: photos that are that person's now.")
+    renamed: list[str] | None = Field(description="The former and the new name.")
+    undoes: int | None = Field(description="The change that this one undid.")
+
+
+class ChangesAnswer(Answer):
+    """Changes of the people, the first first."""
+
+    changes: list[AuditedChange]
+
+
+class UndoneAnswer(Answer):
+    """A change was undone."""
+
+    undone: AuditedChange
+    change: int | None = _CHANGE
 
 
 class HealthAnswer(Answer):
@@ -174,9 +251,9 @@ _MEANINGS = {
     400: "No valid HTTP request.",
     401: "A token is missing or unknown.",
     403: "The token may only read, or another web page asks.",
-    404: "Nobody of that name is enrolled, or no picture is kept.",
+    404: "There is no such person, photo or change, or no picture is kept.",
     408: "The request arrives too slowly.",
-    409: "Somebody of the new name is enrolled already.",
+    409: "Somebody of the new name is enrolled already; or the change cannot be undone.",
     413: "The body is too large.",
     415: "Another media type.",
     421: "The service is not reached under this name.",
@@ -188,11 +265,18 @@ _MEANINGS = {
 READING_PROBLEMS = _problems(401, 403, 421, 429, 503)
 PHOTO_PROBLEMS = _problems(401, 403, 408, 413, 415, 421, 422, 429, 503)
 PERSON_PROBLEMS = _problems(401, 403, 404, 421, 422, 429, 503)
+CONFLICT = _problems(409)
 CHANGE_PROBLEMS = _problems(401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 503)
 
 
 _Schema: TypeAlias = dict[str, Any]
 _NAME = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARACTERS}
+_TEXTS: _Schema = {
+    "name": _NAME,
+    "into": _NAME,
+    "to": _NAME,
+    "note": {"type": "string", "maxLength": MAX_NOTE_CHARACTERS},
+}
 
 
 def photo_body(*fields: str, named: bool = False) -> _Schema:
@@ -211,7 +295,7 @@ def photo_body(*fields: str, named: bool = False) -> _Schema:
             else photo
             for field in fields
         }
-        return _object({**properties, "name": _NAME} if named else properties)
+        return _object({**properties, "name": _TEXTS["name"]} if named else properties)
 
     return _body(
         {
@@ -219,6 +303,12 @@ def photo_body(*fields: str, named: bool = False) -> _Schema:
             "application/json": form({"contentEncoding": "base64"}),
         }
     )
+
+
+def text_body(*fields: str) -> _Schema:
+    """Describe a body with one of these texts."""
+    schemas = [_object({field: _TEXTS[field]})["schema"] for field in fields]
+    return _body({"application/json": {"schema": {"oneOf": schemas}}})
 
 
 def _object(properties: _Schema) -> _Schema:
@@ -234,6 +324,3 @@ def _object(properties: _Schema) -> _Schema:
 
 def _body(forms: _Schema) -> _Schema:
     return {"requestBody": {"required": True, "content": forms}}
-
-
-NAME_BODY = _body({"application/json": _object({"name": _NAME})})

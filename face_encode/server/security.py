@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from face_encode.errors import InputError
 from face_encode.files import open_regular, reason_of
-from face_encode.server.audit import Author
+from face_encode.gallery.audit import Author
 from face_encode.server.problems import Problem
 from face_encode.server.settings import LOOPBACK_HOSTS
 

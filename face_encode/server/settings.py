@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 from face_encode.errors import InputError
 
@@ -49,20 +48,15 @@ class ServerSettings:
     """The settings of a service.
 
     Attributes:
-        gallery: The file that holds the people.
-        audit_log: The file that notes each change and its author.
-        crops: The folder for small pictures of the people.
         host: The address that the service listens at.
         port: The port.
         allowed_hosts: Further names under which browsers reach it, such as a reverse proxy's.
-        keep_crops: Whether a small picture of each person is kept.
+        keep_crops: Whether the face of each photo is kept, so that it can be shown, and embedded by
+            another encoder later.
         workers: The number of processes that find faces.
         limits: The most that a client may ask for.
     """
 
-    gallery: Path
-    audit_log: Path
-    crops: Path
     host: str = "127.0.0.1"
     port: int = 8000
     allowed_hosts: tuple[str, ...] = ()

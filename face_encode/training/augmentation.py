@@ -8,7 +8,7 @@ makes a harder photo of a crop: a covered face, one from a small photo, one with
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -97,26 +97,66 @@ def grey(crops: ImageArray) -> ImageArray:
     return np.repeat(np.stack(light)[..., np.newaxis], 3, axis=-1)
 
 
-def small(crops: ImageArray) -> ImageArray:
-    """Crops as from photos of 32x32 pixels: 17 across the crop, enlarged again."""
+def small(crops: ImageArray, side: int = _SMALL_SIDE) -> ImageArray:
+    """Crops reduced to this many pixels across and enlarged again; 17: photos of 32x32 pixels."""
     import cv2
 
     height, width = crops.shape[1:3]
-    side = (_SMALL_SIDE, _SMALL_SIDE)
-    reduced = (cv2.resize(crop, side, interpolation=cv2.INTER_AREA) for crop in crops)
+    size = (side, max(1, round(side * height / width)))
+    reduced = (cv2.resize(crop, size, interpolation=cv2.INTER_AREA) for crop in crops)
     return np.stack([cv2.resize(crop, (width, height)) for crop in reduced]).astype(np.uint8)
 
 
-def covered(crops: ImageArray) -> ImageArray:
-    """Crops whose lower part, from the bridge of the nose, is an even grey."""
+def covered(
+    crops: ImageArray,
+    top: float = _MASK_TOP,
+    bottom: float = 1.0,
+    colour: int | Sequence[int] = _MASK_GREY,
+) -> ImageArray:
+    """Crops with an even colour over a band; by default from the bridge of the nose down.
+
+    Args:
+        crops: ``(N, height, width, 3)``.
+        top: Where the band begins, as a share of the height.
+        bottom: Where it ends.
+        colour: Its colour, 0..255.
+    """
     hidden: ImageArray = np.array(crops)
-    hidden[:, round(_MASK_TOP * crops.shape[1]) :] = _MASK_GREY
+    height = crops.shape[1]
+    hidden[:, max(0, round(top * height)) : max(0, round(bottom * height))] = colour
     return hidden
 
 
+def blurred(crops: ImageArray, sigma: float = 3.0) -> ImageArray:
+    """Crops out of focus: a Gaussian blur of this standard deviation in pixels."""
+    import cv2
+
+    return np.stack([cv2.GaussianBlur(crop, (0, 0), sigma) for crop in crops]).astype(np.uint8)
+
+
+def dark(crops: ImageArray, light: float = 0.1) -> ImageArray:
+    """Crops with this share of the light, rounded to whole numbers as a camera does."""
+    return np.asarray(np.rint(light * crops), np.uint8)
+
+
+def compressed(crops: ImageArray, quality: int = 4) -> ImageArray:
+    """Crops kept as JPEG of this quality, 1..100."""
+    import cv2
+
+    kept: ImageArray = np.empty_like(crops)
+    for index, crop in enumerate(crops):
+        _, file = cv2.imencode(".jpg", crop[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+        kept[index] = np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR))[..., ::-1]
+    return kept
+
+
 DEGRADATIONS: dict[str, Callable[[ImageArray], ImageArray]] = {
+    "blurred": blurred,
+    "compressed": compressed,
     "covered": covered,
+    "dark": dark,
     "grey": grey,
     "small": small,
 }
-"""Degradations of uint8 crops ``(N, height, width, 3)``, by their names on the command line."""
+"""Degradations of uint8 crops ``(N, height, width, 3)``, by their names on the command line. Whole
+photos are degraded alike."""

@@ -212,16 +212,24 @@ def solve_linear_correction(
     own projection on the standardised features, which are given as float32 ``(N, F)``. The penalty
     is a share of the features' mean square.
     """
-    missed = targets - backbone.project(features)
     layer = head.get_layer(_LINEAR_CORRECTION)
     to_standard = keras.Model(head.input, layer.input)
-    standard = to_standard.predict(features, batch_size=4096, verbose=0).astype(np.float64)
-    mean, missed_mean = standard.mean(axis=0), missed.mean(axis=0)
-    standard -= mean
-    squares = standard.T @ standard
+    standard = to_standard.predict(features, batch_size=4096, verbose=0)
+    layer.set_weights(solve_ridge(standard, targets - backbone.project(features), ridge))
+
+
+def solve_ridge(features: Embeddings, targets: Embeddings, ridge: float) -> list[Embeddings]:
+    """Kernel ``(F, D)`` and bias ``(D,)`` that bring features ``(N, F)`` nearest to targets.
+
+    The penalty on the kernel is a share of the features' mean square about their mean.
+    """
+    features = features.astype(np.float64)
+    mean, target_mean = features.mean(axis=0), targets.mean(axis=0)
+    features -= mean
+    squares = features.T @ features
     squares += ridge * np.trace(squares) / len(squares) * np.eye(len(squares))
-    kernel = np.linalg.solve(squares, standard.T @ (missed - missed_mean))
-    layer.set_weights([kernel, missed_mean - mean @ kernel])
+    kernel = np.linalg.solve(squares, features.T @ (targets - target_mean))
+    return [kernel, target_mean - mean @ kernel]
 
 
 def join(backbone: Backbone, head: keras.Model) -> keras.Model:

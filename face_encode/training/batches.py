@@ -31,14 +31,15 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
 
     def __init__(
         self,
-        images: npt.NDArray[Any],
+        images: Any,
         targets: npt.NDArray[Any],
         *,
         has_views: bool,
         seed: int,
         augment: Augment | None,
+        workers: int = 1,
     ) -> None:
-        super().__init__()
+        super().__init__(workers=workers)
         self.images = images
         self.targets = targets
         self.has_views = has_views
@@ -73,37 +74,59 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
 
 
 class PhotoBatches(_Batches):
-    """Batches of photos, each photo once an epoch."""
+    """Batches of photos, each photo once an epoch; or drawn by weight."""
 
     def __init__(
         self,
-        images: npt.NDArray[Any],
+        images: Any,
         targets: npt.NDArray[Any],
         *,
         batch_size: int = 128,
         has_views: bool = False,
         seed: int = 0,
         augment: Augment | None = None,
+        weights: npt.NDArray[np.float64] | None = None,
+        steps: int | None = None,
+        workers: int = 1,
     ) -> None:
-        """Take photos, or features of photos, and their targets ``(N, ...)``.
+        """Take photos, or features of photos, and their targets.
 
-        The other arguments are those of ``PeopleBatches``.
+        Args:
+            images: ``(N, ...)``; anything that gives such an array for an array of rows.
+            targets: ``(N, ...)``.
+            batch_size: Photos a batch, at least 1.
+            has_views: As for ``PeopleBatches``.
+            seed: As for ``PeopleBatches``.
+            augment: As for ``PeopleBatches``.
+            weights: How often each photo is drawn, ``(N,)``, of any sum; None takes each photo
+                once an epoch.
+            steps: With weights, the number of batches an epoch.
+            workers: Threads that put batches together.
 
         Raises:
             InputError: No photo, or a batch size below 1.
         """
-        super().__init__(images, targets, has_views=has_views, seed=seed, augment=augment)
+        super().__init__(
+            images, targets, has_views=has_views, seed=seed, augment=augment, workers=workers
+        )
         if batch_size < 1 or len(images) < 1:
             raise InputError(
                 f"a batch holds at least 1 photo. Received: batch size {batch_size}, "
                 f"{len(images)} photos"
             )
         self.batch_size = batch_size
+        self.steps = steps
+        self._cumulated = None if weights is None else np.cumsum(weights) / np.sum(weights)
 
     def __len__(self) -> int:
-        return -(-len(self.images) // self.batch_size)
+        return self.steps or -(-len(self.images) // self.batch_size)
 
     def _rows(self, index: int, random: np.random.Generator) -> Rows:
+        if self._cumulated is not None:
+            # Below the last sum, which rounding may leave under 1.
+            drawn = random.random(self.batch_size) * self._cumulated[-1]
+            rows: Rows = np.searchsorted(self._cumulated, drawn, side="right").astype(np.int64)
+            return rows
         return self._slice_of_epoch(len(self.images), self.batch_size, index)
 
 

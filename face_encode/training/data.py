@@ -1,4 +1,4 @@
-"""Data to train on: a folder of people becomes aligned crops, cut out once.
+"""Data to train on: a folder of people, or of photos, becomes aligned crops, cut out once.
 
 The crops of a folder are cached as one memory-mapped array: a second run does not cut them again,
 and a folder may be larger than memory. Splits are by person, never by photo: a network recognises
@@ -12,36 +12,55 @@ import json
 import math
 import os
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from face_encode.detectors.alignment import ARCFACE_SIDE, arcface_transform
 from face_encode.detectors.base import Detector
 from face_encode.errors import DatasetError, InputError
-from face_encode.files import replacing
-from face_encode.photos.folders import people_in
+from face_encode.files import as_path, replacing
+from face_encode.photos.folders import people_in, photos_in
 from face_encode.photos.reading import content_digest
 from face_encode.pipeline.embedding import find_crops
 from face_encode.terminal import with_progress
-from face_encode.types import CropRecipe, ImageArray, LeftOut
+from face_encode.types import Box, CropRecipe, Embeddings, Face, ImageArray, LeftOut
 from face_encode.weights import cache_folder
 
 Rows: TypeAlias = npt.NDArray[np.int64]
 """Indices of photos within a ``FaceCrops``."""
 
+_MASTER_ROOM = 20
+MASTER = CropRecipe(
+    "arcface",
+    ARCFACE_SIDE + 2 * _MASTER_ROOM,
+    ARCFACE_SIDE + 2 * _MASTER_ROOM,
+    margin=_MASTER_ROOM / ARCFACE_SIDE,
+)
+"""A master crop: with room to turn and move the face, before it is cut out by another recipe."""
+
+# Of a matrix of similarities: some hundred megabytes for a hundred thousand photos.
+_ROWS_AT_ONCE = 1024
+
+# Where the points of a mirrored face stand in the order of an upright one.
+_MIRRORED = {"landmarks": [2, 3, 0, 1, 4], "points": [1, 0, 2, 4, 3]}
+
 
 @dataclass(frozen=True, eq=False)
 class FaceCrops:
-    """The aligned crops of a folder of people, one a photo.
+    """The aligned crops of a folder, one a photo.
 
     Attributes:
         crops: uint8 ``(N, height, width, 3)``, RGB; may be memory-mapped and read-only.
         people: int64 ``(N,)``, who is on each crop, as an index into ``names``.
-        names: Names of the people on the crops.
+        names: Names of the people on the crops; of unnamed photos, their paths.
         digests: SHA-256 of each photo's file, ``(N,)``.
         left_out: Photos without a crop, with the reason.
+        photos: Each photo's path, from the folder's own name on, with ``/``; ``(N,)``.
+        faces: For master crops, the face in each, in the crop's pixels; else empty.
     """
 
     crops: ImageArray
@@ -49,6 +68,8 @@ class FaceCrops:
     names: tuple[str, ...]
     digests: tuple[str, ...]
     left_out: tuple[LeftOut, ...] = ()
+    photos: tuple[str, ...] = ()
+    faces: tuple[Face, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.crops)
@@ -93,15 +114,119 @@ def crop_people(
             with two photos whose face was found; or the cache cannot be written.
     """
     photos = [(name, photo) for name, found in people_in(folder).items() for photo in found]
-    digests = [content_digest(photo) for _, photo in photos]
-    depends = [recipe.as_dict(), detector.name, [name for name, _ in photos], digests]
-    key = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:24]
-    index = Path(cache or cache_folder() / "crops") / f"{key}.json"
-    if not index.is_file():
-        _cut_out(photos, recipe, detector, index, workers, progress)
-    data = _read_cache(index, digests, photos)
+    data = _crops_of(photos, as_path(folder), recipe, detector, cache, workers, progress)
     check_trainable(data.people, folder)
     return data
+
+
+def crop_photos(
+    folder: str | os.PathLike[str],
+    recipe: CropRecipe,
+    detector: Detector,
+    *,
+    cache: str | os.PathLike[str] | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> FaceCrops:
+    """Cut the largest face out of each photo of a folder, of people or of unnamed photos.
+
+    In a folder without sub-folders each photo is another person's. Crops by ``MASTER`` come with
+    their faces. The arguments are those of ``crop_people``.
+
+    Raises:
+        DatasetError: There is no photo, or the cache cannot be written.
+        InputError: Master crops, and the detector finds faces without landmarks or points.
+    """
+    folder = as_path(folder)
+    # What is no folder is told by ``photos_in``.
+    if not folder.is_dir() or not any(each.is_dir() for each in list(folder.glob("[!.]*"))):
+        photos = [(f"{folder.resolve().name}/{photo.name}", photo) for photo in photos_in(folder)]
+    else:
+        photos = [(name, photo) for name, found in people_in(folder).items() for photo in found]
+    data = _crops_of(photos, folder, recipe, detector, cache, workers, progress)
+    if len(data) == 0:
+        raise DatasetError(f"{folder}: no photo with a face in it. Received: {len(photos)} photos")
+    return data
+
+
+def moved(face: Face, transform: npt.NDArray[np.float64]) -> Face:
+    """The face after its photo was moved by a similarity transform ``(2, 3)``, mirrored or not."""
+    linear, shift = transform[:, :2], transform[:, 2]
+    area = float(np.linalg.det(linear))
+    points = {}
+    for kind, mirrored in _MIRRORED.items():
+        if (before := getattr(face, kind)) is not None:
+            after = (before @ linear.T + shift).astype(np.float32)
+            points[kind] = after[mirrored] if area < 0 else after
+    box, scale = face.box, math.sqrt(abs(area))
+    middle = linear @ (box.left + box.width / 2, box.top + box.height / 2) + shift
+    width, height = (max(1, round(side * scale)) for side in (box.width, box.height))
+    left, top = middle - (width / 2, height / 2)
+    return Face(Box(round(left), round(top), width, height), face.score, **points)
+
+
+def screen(
+    embeddings: list[Embeddings],
+    candidates: list[Rows],
+    held_out: Embeddings,
+    same_photo: float,
+    same_person: float,
+) -> list[Rows]:
+    """Of the photos of several folders, those that may be trained on.
+
+    Left out are the photos of further folders that look like a person held out, those of the first
+    that look like the very photo (there, people are told apart by their names), and every photo
+    that looks like one that was taken before.
+
+    Args:
+        embeddings: Of all photos of each folder, ``(N, D)``, of length 1.
+        candidates: Rows of each folder to choose from.
+        held_out: ``(M, D)``, of length 1, of the photos of people who are not trained on.
+        same_photo: Cosine similarity above which two photos are the same photo.
+        same_person: Cosine similarity above which two photos are of the same person, for certain.
+
+    Returns:
+        The rows that are left of each folder.
+    """
+
+    def nearest(part: Embeddings, others: Embeddings) -> npt.NDArray[np.float32]:
+        """Similarity of each to the nearest of the others; -1 where there are none."""
+        found = np.empty(len(part), np.float32)
+        for start in range(0, len(part), _ROWS_AT_ONCE):
+            block = slice(start, start + _ROWS_AT_ONCE)
+            found[block] = (part[block] @ others.T).max(axis=1, initial=-1)
+        return found
+
+    taken = held_out[:0]
+    left = []
+    for number, (of_folder, rows) in enumerate(zip(embeddings, candidates, strict=True)):
+        bound = same_person if number else same_photo
+        rows = rows[nearest(of_folder[rows], held_out) <= bound]
+        rows = rows[nearest(of_folder[rows], taken) <= same_photo]
+        unit = of_folder[rows]
+        is_first = np.ones(len(rows), bool)
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            block = slice(start, start + _ROWS_AT_ONCE)
+            is_first[block] = ~np.tril(unit[block] @ unit.T > same_photo, start - 1).any(axis=1)
+        left.append(rows[is_first])
+        taken = np.concatenate([taken, of_folder[left[-1]]])
+    return left
+
+
+def weigh(photos: tuple[str, ...], weights: dict[str, float]) -> npt.NDArray[np.float64]:
+    """How often each photo is drawn, beside others: the product of the patterns that fit it.
+
+    Args:
+        photos: Paths, as ``FaceCrops.photos``.
+        weights: Pattern, as of a shell, of a path -> factor; 0 leaves photos out.
+    """
+    return np.array(
+        [
+            math.prod(factor for pattern, factor in weights.items() if fnmatchcase(photo, pattern))
+            for photo in photos
+        ],
+        np.float64,
+    )
 
 
 def check_trainable(people: npt.NDArray[np.int64], source: str | os.PathLike[str]) -> None:
@@ -216,6 +341,25 @@ def refuse_shared(train: FaceCrops, test: FaceCrops) -> None:
             )
 
 
+def _crops_of(
+    photos: list[tuple[str, Path]],
+    folder: Path,
+    recipe: CropRecipe,
+    detector: Detector,
+    cache: str | os.PathLike[str] | None,
+    workers: int | None,
+    progress: bool,
+) -> FaceCrops:
+    """The crops of named photos of a folder, from the cache or new."""
+    digests = [content_digest(photo) for _, photo in photos]
+    depends = [recipe.as_dict(), detector.name, [name for name, _ in photos], digests]
+    key = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:24]
+    index = Path(cache or cache_folder() / "crops") / f"{key}.json"
+    if not index.is_file():
+        _cut_out(photos, recipe, detector, index, workers, progress)
+    return _read_cache(index, digests, photos, folder)
+
+
 def _cut_out(
     photos: list[tuple[str, Path]],
     recipe: CropRecipe,
@@ -228,6 +372,7 @@ def _cut_out(
     found = find_crops([photo for _, photo in photos], detector, recipe, workers=workers)
     shape = (max(len(photos), 1), recipe.height, recipe.width, 3)
     rows: list[int] = []
+    faces: list[list[Any]] = []
     left_out: list[LeftOut] = []
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     with (
@@ -243,31 +388,57 @@ def _cut_out(
             if item.error is None:
                 file.write(item.crops[0].tobytes())
                 rows.append(number)
+                if recipe == MASTER:
+                    face = item.faces[0]
+                    faces.append(_face_values(moved(face, arcface_transform(face, recipe))))
             else:
                 left_out.append(LeftOut(str(photo), name, item.error))
         # The rows that photos without a face leave over are a hole at the end of the file.
         file.truncate(start + math.prod(shape))
     with replacing(index, DatasetError) as temporary:
-        content = {"rows": rows, "left_out": [asdict(item) for item in left_out]}
+        content = {
+            "rows": rows,
+            "faces": faces,
+            "left_out": [asdict(item) for item in left_out],
+        }
         temporary.write_text(json.dumps(content), "utf-8")
 
 
-def _read_cache(index: Path, digests: list[str], photos: list[tuple[str, Path]]) -> FaceCrops:
+def _face_values(face: Face) -> list[Any]:
+    """A face as plain JSON values."""
+    points = [None if one is None else one.tolist() for one in (face.landmarks, face.points)]
+    return [[face.box.left, face.box.top, face.box.width, face.box.height], face.score, *points]
+
+
+def _face_of(values: list[Any]) -> Face:
+    box, score, *points = values
+    landmarks, own = (None if one is None else np.array(one, np.float32) for one in points)
+    return Face(Box(*box), score, landmarks, own)
+
+
+def _read_cache(
+    index: Path, digests: list[str], photos: list[tuple[str, Path]], folder: Path
+) -> FaceCrops:
     """The crops of a filled cache."""
     try:
         content = json.loads(index.read_text("utf-8"))
         crops = np.load(index.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
         rows = np.array(content["rows"], np.int64)
         left_out = tuple(LeftOut(**item) for item in content["left_out"])
+        # Absent in caches of before there were master crops.
+        faces = tuple(map(_face_of, content.get("faces", [])))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(
             f"the cache of crops is damaged; delete {index} and run again ({error})"
         ) from error
+    name = folder.resolve().name
     names, people = np.unique([photos[row][0] for row in rows], return_inverse=True)
     return FaceCrops(
         crops[: len(rows)],
         people.astype(np.int64),
-        tuple(str(name) for name in names),
+        tuple(map(str, names)),
         tuple(digests[row] for row in rows),
         left_out,
+        tuple(f"{name}/{photos[row][1].relative_to(folder).as_posix()}" for row in rows),
+        faces,
     )

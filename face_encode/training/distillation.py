@@ -1,23 +1,23 @@
-"""Distillation: train a network, the student, to give another one's embeddings.
+"""Distillation: train a network, the student, to give other ones' embeddings.
 
-Teacher and student see the same augmented and mixed views, for a long time: Beyer and others,
+Teachers and student see the same augmented and mixed views, for a long time: Beyer and others,
 "Knowledge distillation: A good teacher is patient and consistent", 2021,
-https://arxiv.org/abs/2106.05237. The teacher is asked about each view once, and its answers are
-kept. Resolution grows from stage to stage, because small images teach most of it as well and many
-times faster. The student has batch normalisation while it learns; it is folded away at the end.
+https://arxiv.org/abs/2106.05237. The teachers are asked about each view once, and their answers
+are kept. Width and resolution grow from stage to stage, because narrow networks and small images
+teach most of it as well and many times faster. The student has batch normalisation while it
+learns; it is folded away at the end.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
@@ -30,29 +30,49 @@ from face_encode.encoders.engines import KERAS
 from face_encode.encoders.registry import load_encoder
 from face_encode.encoders.vgg16 import BLOCKS, vgg_embedding
 from face_encode.errors import InputError, ModelFileError
-from face_encode.files import as_path, open_regular, reason_of, replacing
+from face_encode.files import replacing
+from face_encode.gallery.distances import unit_length
 from face_encode.photos.reading import content_digest
 from face_encode.training.augmentation import Augmentation
+from face_encode.training.backbones import solve_ridge
 from face_encode.training.batches import PeopleBatches, PhotoBatches
-from face_encode.training.data import FaceCrops, PeopleSplit, crop_people, split_people
+from face_encode.training.data import (
+    MASTER,
+    FaceCrops,
+    PeopleSplit,
+    Rows,
+    check_trainable,
+    crop_people,
+    crop_photos,
+    screen,
+    split_people,
+    weigh,
+)
 from face_encode.training.fitting import (
     Checkpoint,
     Judge,
     Progress,
     Schedule,
     fit_judged,
+    has_gpu,
     without_xla,
 )
 from face_encode.training.losses import DistillationLoss, MinedTripletLoss
-from face_encode.training.optimizers import CosineOverStages, Muon
+from face_encode.training.optimizers import Muon
+from face_encode.training.recipe import DistillConfig
 from face_encode.training.surgery import fold_batch_normalization, resize_input, widen
 from face_encode.training.verification import PairSet, Verification, calibrate, measure
-from face_encode.training.views import Views, crop_middle, jitter, make_views
-from face_encode.types import Embeddings, ImageArray
-from face_encode.version import __version__
+from face_encode.training.views import Teachers, Views, cut_out, look, make_views
+from face_encode.types import CropRecipe, Embeddings, ImageArray
 
-# A student hardly ever sees more pixels of a dlib chip's 150.
-_VIEW_SIDE = 96
+# Views of smaller students are kept at this side: enough for a later stage.
+_LEAST_VIEW_SIDE = 80
+# The first epoch's share of its learning rate, in each stage.
+_WARM_UP = 0.3
+# Views that a last layer is solved on, and its penalty.
+_SOLVED_VIEWS, _RIDGE = 6000, 0.01
+# Threads that put batches together for a GPU; on a CPU one keeps up.
+_GPU_WORKERS = 8
 _PEOPLE_A_BATCH, _PHOTOS_A_PERSON = 24, 4
 # Small changes: the crops that the finished network will see are aligned.
 _PEOPLE_AUGMENTATION = Augmentation(turn=5.0, zoom=0.04, shift=0.03, brightness=0.08, contrast=0.15)
@@ -60,96 +80,13 @@ _OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
     "muon": Muon,
     "adamw": keras.optimizers.AdamW,
 }
-# Settings that the checkpoints of the distilling stages do not depend on.
-_AFTER_DISTILLING = (
+# Settings that the checkpoints of the distilling stages do not depend on: those of the plan may
+# be changed between an interrupted run and its continuation.
+_OUTSIDE_KEY = (
     *("data", "output", "begin", "false_match_rate"),
+    *("sides", "widths", "epochs", "steps", "hours", "learning_rate", "weight_decay", "weights"),
     *("people_epochs", "people_learning_rate", "data_name", "licence"),
 )
-
-
-@dataclass(frozen=True)
-class DistillConfig:
-    """Settings of a distillation.
-
-    Attributes:
-        data: A folder of people.
-        output: The ``.keras`` file to write; views, checkpoints and logs lie beside it, in a
-            folder of the same name ending in ``.training``.
-        sides: Rows and columns of the student's input in each stage, growing; the last is the
-            finished student's.
-        epochs: How often each stage sees all its views.
-        views: Views of each photo in each stage, not falling: each stage takes the first of
-            those that the teacher is asked about.
-        margin: The margin of the student's crop, at most the teacher's; None for the same. With a
-            tighter crop, the face fills more of few pixels.
-        width: Width of the student's convolutions; 1.0 is VGG16.
-        begin: An earlier student to continue from, ``student.keras`` in its run's folder; it is
-            widened first where the width is a multiple of its own. None starts from random
-            weights.
-        batch_size: Photos a step.
-        optimizer: ``"muon"`` or ``"adamw"``.
-        learning_rate: The highest learning rate, after a warm-up; it falls to 0 by one cosine over
-            all stages.
-        weight_decay: The optimizer's weight decay.
-        mixup: Share of the views that are mixed with another.
-        people_epochs: Epochs of a last stage on triplets of the people themselves, which is kept
-            only if it helps; 0 leaves it out.
-        people_learning_rate: The highest learning rate of that stage, by Adam.
-        mixed_precision: Whether the student computes in bfloat16 and, on a CPU, the teacher's
-            answers too.
-        validation: Share of the people to choose the best epoch and the threshold by.
-        test: Share of the people to report on.
-        false_match_rate: The rate that the threshold is calibrated for.
-        seed: The same seed gives the same result.
-        data_name: Name of the photos in the contract; None for the folder's name.
-        licence: Licence in the contract; None for the teacher's.
-    """
-
-    data: Path
-    output: Path
-    sides: tuple[int, ...] = (32, 48, 64, 150)
-    epochs: tuple[int, ...] = (20, 10, 5, 1)
-    views: tuple[int, ...] = (8, 8, 8, 8)
-    margin: float | None = None
-    width: float = 1.0
-    begin: Path | None = None
-    batch_size: int = 128
-    optimizer: Literal["muon", "adamw"] = "muon"
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-4
-    mixup: float = 0.4
-    people_epochs: int = 0
-    people_learning_rate: float = 1e-4
-    mixed_precision: bool = False
-    validation: float = 0.15
-    test: float = 0.2
-    false_match_rate: float = 1e-3
-    seed: int = 0
-    data_name: str | None = None
-    licence: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.output.suffix != ".keras":
-            raise ModelFileError(f"a model file's name ends in .keras. Received: {self.output}")
-        stages = {len(self.sides), len(self.epochs), len(self.views)}
-        if len(stages) > 1 or not self.sides or min(*self.epochs, *self.views) < 1:
-            raise InputError(
-                "each stage has a side, at least 1 epoch and at least 1 view of each photo. "
-                f"Received: sides {self.sides}, epochs {self.epochs}, views {self.views}"
-            )
-        if list(self.sides) != sorted(set(self.sides)):
-            raise InputError(f"the sides grow from stage to stage. Received: {self.sides}")
-        if not 0 <= self.mixup <= 1:
-            raise InputError(f"the share of mixed views lies within 0..1. Received: {self.mixup}")
-        if self.optimizer not in _OPTIMIZERS:
-            raise InputError(
-                f"the optimizer is one of {', '.join(_OPTIMIZERS)}. Received: {self.optimizer!r}"
-            )
-
-    @property
-    def run_folder(self) -> Path:
-        """Folder of views, checkpoints and logs."""
-        return self.output.with_suffix(".training")
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +95,7 @@ class DistillResult:
 
     Attributes:
         encoder: The finished student, as saved.
-        teacher: The teacher on the test people.
+        teacher: The teachers, side by side, on the test people.
         student: The student on the test people.
         stages: Name of a stage -> its epochs.
     """
@@ -171,7 +108,7 @@ class DistillResult:
 
 def distill_student(
     config: DistillConfig,
-    teacher: Encoder,
+    teachers: Sequence[Encoder],
     detector: Detector,
     *,
     student: Callable[[int, int], keras.Model] | None = None,
@@ -182,8 +119,8 @@ def distill_student(
 
     Args:
         config: Settings.
-        teacher: The encoder whose embeddings are learnt.
-        detector: Finds the faces.
+        teachers: The encoders whose embeddings are learnt.
+        detector: Finds the faces, with their landmarks.
         student: Builds the network for a side and an embedding size: a chain of layers that
             flattens into a dense layer and ends in a linear one. None builds VGG16 with batch
             normalisation.
@@ -191,35 +128,33 @@ def distill_student(
         say: Takes messages, a line at a time.
 
     Raises:
-        DatasetError: The folder is too small.
-        InputError: The last side is larger than the teacher's crop.
+        DatasetError: The first folder is too small, or another one holds no face.
+        InputError: The student's embedding is longer than the teachers' together.
         TrainingError: The loss is no longer a number.
         ModelFileError: A file cannot be written. The output is then as it was before.
     """
-    recipe = teacher.contract.crop
-    margin = recipe.margin if config.margin is None else config.margin
-    if recipe.height != recipe.width or margin > recipe.margin or config.sides[-1] > recipe.height:
-        raise InputError(
-            f"the student sees no more than the teacher, {recipe.height}x{recipe.width} with a "
-            f"margin of {recipe.margin}. Received: sides {config.sides}, margin {margin}"
-        )
     keras.utils.set_random_seed(config.seed)
-    data = crop_people(config.data, recipe, detector, progress=progress)
-    shares = {"validation": config.validation, "test": config.test}
-    split = split_people(data.people, **shares, seed=config.seed)
-    run = _Run(config, teacher, margin, data, split, progress, say)
+    folders = [crop_photos(folder, MASTER, detector, progress=progress) for folder in config.data]
+    people = folders[0].people
+    check_trainable(people, config.data[0])
+    split = split_people(people, validation=config.validation, test=config.test, seed=config.seed)
+    # A GPU is faster than OpenVINO on the processor.
+    asked = Teachers.of(teachers, fast=config.mixed_precision and not has_gpu())
+    run = _Run(config, asked, folders, split, progress, say)
+    size = len(run.adapter.mean)
     if config.begin is not None:
-        network = open_student(config.begin, config.width, teacher.embedding_size)
+        network = run.begin_from(open_student(config.begin, config.widths[0]))
     elif student is not None:
-        network = student(config.sides[0], teacher.embedding_size)
+        network = student(config.sides[0], size)
     else:
-        network = build_student(
-            config.width, config.mixed_precision, config.sides[0], teacher.embedding_size
-        )
+        network = build_student(config.widths[0], config.mixed_precision, config.sides[0], size)
     stages: dict[str, Progress] = {}
-    for number, side in enumerate(config.sides):
+    for number, (side, width) in enumerate(zip(config.sides, config.widths, strict=True)):
+        if number:
+            network = _widened(network, width / config.widths[number - 1])
         network = resize_input(network, side, side)
-        stages[f"{side}px"] = run.train_stage(number, network)
+        name = f"{number + 1}-{side}px-{width:g}"
+        stages[name] = run.train_stage(number, name, network)
     with replacing(config.run_folder / "student.keras", ModelFileError) as temporary:
         # A copy, without the optimizer.
         resize_input(network, side, side).save(temporary)
@@ -231,19 +166,28 @@ def distill_student(
             trained_on = f"triplets of people, after {contract.trained_on}"
             contract = replace(contract, trained_on=trained_on)
         encoder = Encoder(encoder.model, contract)
-    # The training's crops were the teacher's, made smaller; from here on, they are cut as in use.
-    exact = crop_people(config.data, contract.crop, detector, progress=progress)
+    # The training's crops came from master crops; from here on, they are cut as in use.
+    exact = crop_people(config.data[0], contract.crop, detector, progress=progress)
     embeddings = encoder.encode(np.asarray(exact.crops[split.validation]))
+    strangers = ~run.validation_pairs.same
     threshold, rate = calibrate(embeddings, run.validation_pairs, config.false_match_rate)
-    contract = replace(contract, threshold=threshold, false_match_rate=rate)
+    # A tenth of the rate too, where this number of pairs can measure it.
+    finer, finer_rate = calibrate(embeddings, run.validation_pairs, rate / 10)
+    contract = replace(
+        contract,
+        threshold=threshold,
+        false_match_rate=rate,
+        thresholds=((finer_rate, finer),) if finer_rate < rate else (),
+        spread=float(run.validation_pairs.similarities(embeddings)[strangers].std()),
+    )
     save_encoder(encoder.model, config.output, contract, half_precision=True)
     finished = load_encoder(config.output, engine=KERAS)
-    pairs = PairSet.among(data.people[split.test], config.seed)
-    teachers = teacher.encode(np.asarray(data.crops[split.test]))
+    pairs = PairSet.among(people[split.test], config.seed)
+    answers = run.teachers.embed_photos(folders[0], split.test)
     students = finished.encode(np.asarray(exact.crops[split.test]))
     return DistillResult(
         encoder=finished,
-        teacher=measure(teachers, pairs, config.false_match_rate),
+        teacher=measure(answers, pairs, config.false_match_rate),
         student=measure(students, pairs, config.false_match_rate, threshold),
         stages=stages,
     )
@@ -251,12 +195,11 @@ def distill_student(
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """The stages of a distillation, on one split of one folder."""
+    """The stages of a distillation, on one split of the first folder."""
 
     config: DistillConfig
-    teacher: Encoder
-    margin: float
-    data: FaceCrops
+    teachers: Teachers
+    folders: list[FaceCrops]
     split: PeopleSplit
     progress: bool
     say: Callable[[str], None]
@@ -264,102 +207,194 @@ class _Run:
     @cached_property
     def validation_pairs(self) -> PairSet:
         """Pairs of the people to choose by."""
-        return PairSet.among(self.data.people[self.split.validation], self.config.seed)
+        return PairSet.among(self.folders[0].people[self.split.validation], self.config.seed)
 
     @cached_property
     def key(self) -> str:
         """Digest of everything that a stage's checkpoint depends on."""
         config = self.config
-        settings = {
-            name: value for name, value in vars(config).items() if name not in _AFTER_DISTILLING
-        }
+        settings = {name: value for name, value in vars(config).items() if name not in _OUTSIDE_KEY}
         begun = [] if config.begin is None else [content_digest(config.begin)]
-        return _digest([settings, self.teacher.fingerprint, self.data.digests, *begun])
+        photos = [[folder.digests[row] for row in self.rows[n]] for n, folder in self._numbered]
+        return _digest([settings, self._fingerprints, photos, *begun])
+
+    @property
+    def _numbered(self) -> list[tuple[int, FaceCrops]]:
+        return list(enumerate(self.folders))
+
+    @property
+    def _fingerprints(self) -> list[str]:
+        return [encoder.fingerprint for encoder in self.teachers.encoders]
+
+    def recipe(self, side: int) -> CropRecipe:
+        """How the student's crops of this side are cut out."""
+        config, first = self.config, self.teachers.recipes[0]
+        margin = first.margin if config.margin is None else config.margin
+        return CropRecipe(config.crop or first.method, side, side, margin)
+
+    @cached_property
+    def weights(self) -> list[npt.NDArray[np.float64]]:
+        """How often each photo of each folder is drawn."""
+        photos = [folder.photos for folder in self.folders]
+        for pattern in self.config.weights:
+            if not any(weigh(part, {pattern: 2.0}).max() > 1 for part in photos):
+                self.say(f"no photo is called {pattern!r}, a pattern of the weights")
+        return [weigh(part, self.config.weights) for part in photos]
+
+    @cached_property
+    def rows(self) -> list[Rows]:
+        """The photos of each folder that are trained on."""
+        config, first = self.config, self.folders[0]
+        held_out = np.concatenate([self.split.validation, self.split.test])
+        names = {first.names[person] for person in first.people[held_out]}
+        rows = [self.split.train]
+        for folder in self.folders[1:]:
+            is_other = np.array([name not in names for name in folder.names])
+            rows.append(np.flatnonzero(is_other[folder.people]))
+        rows = [part[weights[part] > 0] for part, weights in zip(rows, self.weights, strict=True)]
+        if config.screen:
+            before = sum(map(len, rows))
+            embeddings = [self._embeddings(folder) for folder in self.folders]
+            rows = screen(embeddings, rows, embeddings[0][held_out], *config.screen)
+            self.say(f"{before - sum(map(len, rows)):,} of {before:,} photos are screened out")
+        return rows
+
+    def _embeddings(self, folder: FaceCrops) -> Embeddings:
+        """The teachers' embeddings of a folder's photos, of length 1, made once."""
+        key = _digest([self._fingerprints, self.config.mixed_precision, folder.digests])
+        path = self.config.run_folder / f"photos-{key}.npy"
+        if not path.is_file():
+            answers = self.teachers.embed_photos(folder, np.arange(len(folder)))
+            with replacing(path, ModelFileError) as temporary, open(temporary, "wb") as file:
+                np.save(file, unit_length(answers), allow_pickle=False)
+        loaded: Embeddings = np.load(path, allow_pickle=False)
+        return loaded
+
+    @cached_property
+    def views(self) -> Views:
+        """Views of the training photos, with the teachers' answers, folder by folder."""
+        config = self.config
+        largest = self.recipe(max(_LEAST_VIEW_SIDE, config.sides[-1]))
+        depends = [config.mixup, config.mixed_precision, config.seed, largest.as_dict()]
+        views = Views((), ())
+        for number, folder in self._numbered:
+            rows = self.rows[number]
+            if len(rows) == 0:
+                continue
+            photos = [folder.digests[row] for row in rows]
+            key = _digest([depends, self._fingerprints, photos])
+            views += make_views(
+                folder,
+                rows,
+                self.teachers,
+                largest,
+                config.run_folder / f"views-{key}",
+                rounds=config.views,
+                mixup=config.mixup,
+                seed=config.seed,
+                progress=self.progress,
+            )
+        return views
 
     @cached_property
     def adapter(self) -> StudentAdapter:
-        """The adapter, with the statistics of the teacher's answers about the first views."""
-        config, teacher, trained = self.config, self.teacher.contract, self.split.train
-        answers = np.concatenate(self.views(config.views[0]).answers)
+        """The adapter, with the statistics of the teachers' answers."""
+        config, first = self.config, self.teachers.encoders[0]
+        answers = np.concatenate(self.views.answers).astype(np.float32)
+        size = config.embedding_size or first.embedding_size
+        if size > answers.shape[1]:
+            raise InputError(
+                f"the teachers' embeddings have {answers.shape[1]} numbers together, and the "
+                f"student's no more. Received: {size}"
+            )
+        # The directions in which the answers are longest, so that cosines are kept.
+        _, directions = np.linalg.eigh(answers.T @ answers)
+        is_whole = size == answers.shape[1]
+        projection = np.eye(size) if is_whole else directions[:, ::-1][:, :size]
+        answers = answers @ projection.astype(np.float32)
         mean = answers.mean(axis=0)
-        contract = replace(
-            teacher,
+        counts = [
+            f"{config.data[n].resolve().name} ({len(self.rows[n]):,})" for n, _ in self._numbered
+        ]
+        names = [encoder.name for encoder in self.teachers.encoders]
+        origins = [f"{each.name}: {each.contract.trained_on}" for each in self.teachers.encoders]
+        contract = EncoderContract(
             name=config.output.stem,
-            crop=replace(teacher.crop, margin=self.margin),
-            pixel_range=(0, 255),
-            # Measured for the teacher's embeddings.
-            euclidean_threshold=None,
-            trained_on=f"embeddings of {teacher.name} for {len(trained):,} photos of "
-            f"{len(set(self.data.people[trained])):,} people of "
-            f"{config.data_name or config.data.name}, {date.today().isoformat()}; "
-            f"teacher: {teacher.trained_on}",
-            licence=config.licence or teacher.licence,
-            package_version=__version__,
+            crop=self.recipe(config.sides[-1]),
+            threshold=0.0,
+            mirror=first.contract.mirror,
+            trained_on=f"embeddings of {' and '.join(names)} for {sum(map(len, self.rows)):,} "
+            f"photos of {config.data_name or ', '.join(counts)}, {date.today().isoformat()}; "
+            f"teachers: {'; '.join(origins)}",
+            licence=config.licence or first.contract.licence,
         )
-        share = (1 + 2 * self.margin) / (1 + 2 * teacher.crop.margin)
-        return StudentAdapter(contract, share, mean, float((answers - mean).std()))
+        return StudentAdapter(contract, projection, mean, float((answers - mean).std()))
 
-    def views(self, rounds: int) -> Views:
-        """Views of the training photos, with the teacher's answers."""
+    def begin_from(self, network: keras.Model) -> keras.Model:
+        """An earlier student at the first side; of other teachers, with a new last layer."""
+        config, side, last = self.config, self.config.sides[0], network.layers[-1]
+        size = len(self.adapter.mean)
+        network = resize_input(network, side, side)
+        if not config.new_teachers and last.units == size:
+            return network
+        random = np.random.default_rng(config.seed)
+        rows = random.integers(0, len(self.views), min(_SOLVED_VIEWS, len(self.views)))
+        targets = self.adapter.targets(np.concatenate(self.views.answers)[rows])
+        features = keras.Model(network.input, network.layers[-1].input)
+        found = features.predict(look(self.views[rows], config.seed, side), verbose=0)
+        layer = keras.layers.Dense(size, name=last.name, dtype="float32")
+        begun = keras.Model(network.input, layer(features.output), name=network.name)
+        layer.set_weights(solve_ridge(found.astype(np.float32), targets, _RIDGE))
+        return begun
+
+    def train_stage(self, number: int, name: str, network: keras.Model) -> Progress:
+        """Train the student on views at one width and side, and leave it at its last epoch."""
         config = self.config
-        photos = [self.data.digests[row] for row in self.split.train]
-        depends = [config.mixup, config.mixed_precision, config.seed]
-        key = _digest([*depends, self.teacher.fingerprint, photos])
-        return make_views(
-            self.data.crops[self.split.train],
-            self.teacher,
-            config.run_folder / f"views-{key}",
-            rounds=rounds,
-            side=min(_VIEW_SIDE, self.teacher.contract.crop.height),
-            mixup=config.mixup,
-            seed=config.seed,
-            fast=config.mixed_precision,
-            progress=self.progress,
-        )
-
-    def train_stage(self, number: int, network: keras.Model) -> Progress:
-        """Train the student on views at one resolution, and leave it at its last epoch."""
-        config, side = self.config, network.input_shape[1]
-        views = self.views(config.views[number])
+        weights = [part[rows] for part, rows in zip(self.weights, self.rows, strict=True)]
         batches = PhotoBatches(
-            views.for_student(side, self.adapter.share),
-            self.adapter.targets(np.concatenate(views.answers)),
+            self.views,
+            self.adapter.targets(np.concatenate(self.views.answers)),
             batch_size=config.batch_size,
             seed=config.seed,
-            augment=jitter,
+            augment=partial(look, side=network.input_shape[1]),
+            weights=np.concatenate([np.tile(part, config.views) for part in weights]),
+            steps=config.steps,
+            workers=_GPU_WORKERS if has_gpu() else 1,
         )
-        steps = [
-            epochs * -(-rounds * len(self.split.train) // config.batch_size)
-            for epochs, rounds in zip(config.epochs, config.views, strict=True)
-        ]
-        rate = CosineOverStages(config.learning_rate, sum(steps), sum(steps[:number]))
         network.compile(
-            _OPTIMIZERS[config.optimizer](rate, weight_decay=config.weight_decay),
+            _OPTIMIZERS[config.optimizer](config.learning_rate, weight_decay=config.weight_decay),
             loss=DistillationLoss(),
             jit_compile=without_xla(),
         )
-        epochs = config.epochs[number]
-        # The learning rate has its own schedule, and no epoch is left out.
-        schedule = Schedule(epochs=epochs, patience=epochs + 1, keep_last=True)
-        stage = f"{side}px"
+        begin, end = (sum(config.epochs[:n]) / sum(config.epochs) for n in (number, number + 1))
+        schedule = Schedule(
+            config.epochs[number],
+            config.learning_rate,
+            cosine=True,
+            span=(begin, end),
+            warm_up=_WARM_UP,
+            hours=None if config.hours is None else config.hours * (end - begin),
+            keep_last=True,
+        )
         checkpoint = Checkpoint(
             lambda: self._judge(self.adapter.finish(network)),
             schedule,
             config.run_folder,
-            stage,
-            run_key=f"{self.key} {stage}",
-            say=lambda line: self.say(f"{stage}: {line}"),
+            name,
+            run_key=f"{self.key} {name}",
+            say=lambda line: self.say(f"{name}: {line}"),
         )
         return fit_judged(network, batches, checkpoint)
 
     def train_people_stage(self, encoder: Encoder) -> Progress:
         """Train the finished student on triplets of people; leave it at its best."""
-        crops = self.data.crops[self.split.train]
+        parts = [(folder, self.rows[number]) for number, folder in self._numbered]
+        names = [folder.names[person] for folder, rows in parts for person in folder.people[rows]]
         return train_on_people(
             self.config,
             encoder.model,
-            self.adapter.crops(crops, encoder.contract.crop.height),
-            self.data.people[self.split.train],
+            np.concatenate([cut_out(*part, encoder.contract.crop) for part in parts]),
+            np.unique(names, return_inverse=True)[1].astype(np.int64),
             # A new encoder each time: one keeps the weights that it was compiled with.
             lambda: self._judge(Encoder(encoder.model, encoder.contract)),
             run_key=self.key,
@@ -368,8 +403,8 @@ class _Run:
 
     def _judge(self, encoder: Encoder) -> dict[str, float]:
         """How well a student verifies the people to choose by."""
-        crops = self.data.crops[self.split.validation]
-        embeddings = encoder.encode(self.adapter.crops(crops, encoder.contract.crop.height))
+        crops = cut_out(self.folders[0], self.split.validation, encoder.contract.crop)
+        embeddings = encoder.encode(crops)
         return measure(embeddings, self.validation_pairs, self.config.false_match_rate).as_judged()
 
 
@@ -380,33 +415,30 @@ def _digest(content: Any) -> str:
 
 @dataclass(frozen=True, eq=False)
 class StudentAdapter:
-    """Turns a teacher's crops and embeddings into a student's, and a student into an encoder.
+    """Turns the teachers' answers into a student's targets, and a student into an encoder.
 
     Attributes:
         contract: The finished encoder's contract, except for the size of its crops.
-        share: Share of the side of the teacher's crop that the student sees.
-        mean: The teacher's mean embedding ``(D,)``.
+        projection: From the teachers' answers to embeddings of the student's length, ``(A, D)``.
+        mean: The mean of these, ``(D,)``.
         scale: The standard deviation about it, one number.
     """
 
     contract: EncoderContract
-    share: float
+    projection: npt.NDArray[np.floating[Any]]
     mean: Embeddings
     scale: float
 
-    def crops(self, crops: ImageArray, side: int) -> ImageArray:
-        """The middle of the teacher's crops, as a student of this size sees them."""
-        return crop_middle(np.asarray(crops), side, self.share)
-
-    def targets(self, answers: Embeddings) -> Embeddings:
-        """The teacher's embeddings ``(N, D)``, centred and scaled as the student learns them.
+    def targets(self, answers: npt.NDArray[Any]) -> Embeddings:
+        """The teachers' answers ``(N, A)``, centred and scaled as the student learns them.
 
         Embeddings of faces share a large mean, beside which their differences are small.
         """
-        return np.asarray((answers - self.mean) / self.scale)
+        embeddings = answers.astype(np.float32) @ self.projection.astype(np.float32)
+        return np.asarray((embeddings - self.mean) / self.scale, np.float32)
 
     def finish(self, trained: keras.Model) -> Encoder:
-        """The student as an encoder of its own, which gives embeddings like the teacher's.
+        """The student as an encoder of its own, which gives embeddings like the teachers'.
 
         Its weights are copies; training further does not change it.
         """
@@ -437,29 +469,32 @@ def build_student(
         keras.config.set_dtype_policy(former)
 
 
-def open_student(path: Path, width: float, embedding_size: int) -> keras.Model:
+def open_student(path: Path, width: float) -> keras.Model:
     """Open an earlier run's ``student.keras``, widened to a multiple of its width if wanted.
 
     Raises:
         ModelFileError: The file is missing, or no Keras model.
-        InputError: It has another embedding size, or a width that widening does not lead to.
+        InputError: It has a width that widening does not lead to.
     """
     try:
         student = keras.saving.load_model(path, compile=False, safe_mode=True)
     # Keras raises anything on a foreign file, from KeyError to its own types.
     except Exception as error:
         raise ModelFileError(f"Keras cannot load {path}: {error}") from error
-    wanted = round(BLOCKS[0][0] * width)
-    own = next(
-        (layer.filters for layer in student.layers if isinstance(layer, keras.layers.Conv2D)), 0
-    )
-    if not own or wanted % own or student.output_shape[-1] != embedding_size:
+    convolutions = [each for each in student.layers if isinstance(each, keras.layers.Conv2D)]
+    if not convolutions:
+        raise InputError(f"{path}: a student has convolutions. Received: a network without any")
+    return _widened(student, BLOCKS[0][0] * width / convolutions[0].filters)
+
+
+def _widened(student: keras.Model, factor: float) -> keras.Model:
+    """A student with its channels multiplied, which must be by a whole number."""
+    if factor < 1 or not float(factor).is_integer():
         raise InputError(
-            f"{path}: a student to go on from has embeddings of {embedding_size} numbers, and a "
-            f"first convolution of {wanted} channels or a whole part of that. "
-            f"Received: {student.output_shape[-1]} numbers, {own} channels"
+            "a student is widened to a whole multiple of its channels. "
+            f"Received: {factor:g} times its own"
         )
-    return widen(student, wanted // own) if wanted > own else student
+    return widen(student, int(factor)) if factor > 1 else student
 
 
 def train_on_people(
@@ -504,80 +539,3 @@ def train_on_people(
     run_key = f"{run_key} {epochs} {learning_rate}"
     checkpoint = Checkpoint(judge, schedule, config.run_folder, "people", run_key, say)
     return fit_judged(model, batches, checkpoint)
-
-
-SETTINGS = {
-    one.name: str(one.type)
-    for one in fields(DistillConfig)
-    if one.name not in ("data", "output", "begin")
-}
-"""Names of the settings of a recipe -> their types."""
-
-_KINDS: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "float": (int, float),
-    "str": (str,),
-    "bool": (bool,),
-    "tuple": (list,),
-    "Literal": (str,),
-}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train a student, apart from the photos.
-
-    Attributes:
-        teacher: The encoder whose embeddings are learnt, as ``load_encoder`` takes it; None for
-            the default.
-        detector: The detector, as ``load_detector`` takes it; None for the default.
-        settings: Arguments of ``DistillConfig``.
-    """
-
-    teacher: str | None = None
-    detector: str | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
-def read_recipe(path: str | os.PathLike[str]) -> Recipe:
-    """Read a recipe.
-
-    Args:
-        path: A JSON file with one object, whose keys are ``teacher``, ``detector`` and the names
-            of the settings; ``about`` is a comment and ignored.
-
-    Raises:
-        InputError: The file cannot be read, is no JSON object, or has an unknown setting or one
-            of the wrong type.
-    """
-    path = as_path(path)
-    try:
-        with open_regular(path) as file:
-            content = json.loads(file.read())
-    except OSError as error:
-        raise InputError(f"cannot read the recipe {path}: {reason_of(error)}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"the recipe {path} is no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"a recipe is one JSON object. Received: {type(content).__name__}")
-    content.pop("about", None)
-    names = {name: content.pop(name, None) for name in ("teacher", "detector")}
-    for name, value in names.items():
-        if not isinstance(value, str | None):
-            raise InputError(f"{path}: {name!r} is a name. Received: {value!r}")
-    for name, value in content.items():
-        if name not in SETTINGS:
-            raise InputError(
-                f"{path}: a recipe sets {', '.join((*names, *SETTINGS))}. Received: {name!r}"
-            )
-        kinds = _KINDS[SETTINGS[name].split("[")[0].split(" ")[0]]
-        # To Python, true is a whole number.
-        is_kind = isinstance(value, kinds) and isinstance(value, bool) == (bool in kinds)
-        if isinstance(value, list):
-            is_kind = is_kind and all(type(item) is int for item in value)
-        if not is_kind:
-            raise InputError(f"{path}: {name!r} is {SETTINGS[name]}. Received: {value!r}")
-    settings = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
-    }
-    return Recipe(names["teacher"], names["detector"], settings)

@@ -12,6 +12,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sys
+import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -39,6 +41,10 @@ class Schedule:
         least_gain: By how much the score must rise above epoch 0 for an epoch to be kept.
         cosine: Whether the learning rate falls to 0 by a cosine over all epochs instead, and
             none is left out: for trainings too short to wait for a plateau.
+        span: Begin and end of the part of a longer training that this one is, within 0..1: the
+            cosine's part.
+        warm_up: Share of its learning rate that the first epoch has.
+        hours: Train for this time instead of a number of epochs; needs the cosine.
         keep_last: Whether the last epoch is kept instead of the best: where the learning rate
             falls to 0 anyway, an earlier epoch that was judged better was lucky.
     """
@@ -49,17 +55,30 @@ class Schedule:
     factor: float = 0.3
     least_gain: float = 0.0
     cosine: bool = False
+    span: tuple[float, float] = (0.0, 1.0)
+    warm_up: float = 1.0
+    hours: float | None = None
     keep_last: bool = False
 
-    def next_rate(self, epoch: int, rate: float, waited: int) -> float:
-        """The learning rate behind an epoch of this rate, ``waited`` after the score last rose."""
+    def next_rate(self, rate: float, progress: Progress) -> float:
+        """The learning rate behind an epoch of this rate."""
         if self.cosine:
-            return self.learning_rate * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+            begin, end = self.span
+            place = begin + (end - begin) * self._share(progress)
+            warm_up = self.warm_up if progress.epoch == 0 else 1.0
+            return warm_up * self.learning_rate * (1 + math.cos(math.pi * place)) / 2
+        waited = progress.waited
         return rate * self.factor if waited and waited % self.patience == 0 else rate
 
-    def is_over(self, epoch: int, waited: int) -> bool:
+    def is_over(self, progress: Progress) -> bool:
         """Whether the training ends with this epoch."""
-        return epoch >= self.epochs or (not self.cosine and waited >= 2 * self.patience)
+        is_stuck = not self.cosine and progress.waited >= 2 * self.patience
+        return is_stuck or self._share(progress) >= 1
+
+    def _share(self, progress: Progress) -> float:
+        if self.hours is None:
+            return min(1.0, progress.epoch / self.epochs)
+        return min(1.0, progress.hours / self.hours)
 
 
 @dataclass
@@ -71,6 +90,7 @@ class Progress:
         best_epoch: The epoch whose weights are kept.
         best_score: Score of the best epoch.
         waited: Epochs since the score last rose.
+        hours: Time trained for.
         finished: Whether the training came to its end.
     """
 
@@ -78,7 +98,13 @@ class Progress:
     best_epoch: int = 0
     best_score: float = -math.inf
     waited: int = 0
+    hours: float = 0.0
     finished: bool = False
+
+    @property
+    def epoch(self) -> int:
+        """The number of the last epoch."""
+        return len(self.rows) - 1
 
 
 Judge = Callable[[], dict[str, float]]
@@ -110,11 +136,13 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self.say = say
         self.progress = Progress()
         self.best_weights: list[npt.NDArray[Any]] = []
+        self._clock = time.monotonic()
 
     def begin(self, model: keras.Model) -> None:
         """Bring a compiled model to where the checkpoint left it, or judge it as epoch 0."""
         model.optimizer.build(model.trainable_variables)
         self.set_model(model)
+        self._clock = time.monotonic()
         if not self._resume():
             self._judge_epoch(0, {})
 
@@ -125,7 +153,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             raise TrainingError(
                 "the loss is no longer a number; a lower learning rate helps most often. "
                 f"Received: loss {loss} in batch {batch + 1}, behind epoch "
-                f"{len(self.progress.rows) - 1}"
+                f"{self.progress.epoch}"
             )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -158,11 +186,15 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
         self.progress = Progress(**state)
+        # The plan may have been changed in between.
+        self.progress.finished = self.schedule.is_over(self.progress)
         self.best_weights = best
         return True
 
     def _judge_epoch(self, epoch: int, logs: dict[str, float]) -> None:
         optimizer, progress = self.model.optimizer, self.progress
+        before, self._clock = self._clock, time.monotonic()
+        progress.hours += (self._clock - before) / 3600
         rate = float(optimizer.learning_rate)
         judged = self.judge()
         row = {"epoch": epoch, "learning_rate": rate, **logs, **judged}
@@ -173,11 +205,11 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             self.best_weights = [variable.numpy() for variable in self.model.variables]
         else:
             progress.waited += 1
-        next_rate = self.schedule.next_rate(epoch, rate, progress.waited)
+        next_rate = self.schedule.next_rate(rate, progress)
         # An optimizer with a schedule of its own refuses to be set.
         if next_rate != rate:
             optimizer.learning_rate = next_rate
-        progress.finished = self.schedule.is_over(epoch, progress.waited)
+        progress.finished = self.schedule.is_over(progress)
         self.model.stop_training = progress.finished
         self._write()
         loss = f", loss {row['loss']:.4f}" if "loss" in row else ""
@@ -228,11 +260,12 @@ def fit_judged(
         solve()
         checkpoint.on_epoch_end(0)
     if not progress.finished:
-        batches.epoch = len(progress.rows) - 1
+        batches.epoch = progress.epoch
         model.fit(
             batches,
             initial_epoch=batches.epoch,
-            epochs=checkpoint.schedule.epochs,
+            # By the clock, the checkpoint stops the training.
+            epochs=checkpoint.schedule.epochs if checkpoint.schedule.hours is None else sys.maxsize,
             # The batches are shuffled by their own seed.
             shuffle=False,
             callbacks=[checkpoint],
@@ -249,3 +282,8 @@ def without_xla() -> bool | Literal["auto"]:
     XLA does without oneDNN, which makes convolutions slower on a CPU.
     """
     return False if keras.backend.backend() == "tensorflow" else "auto"
+
+
+def has_gpu() -> bool:
+    """Whether Keras' backend has another device than the processor."""
+    return any(not name.lower().startswith("cpu") for name in keras.distribution.list_devices())

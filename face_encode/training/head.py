@@ -57,11 +57,13 @@ def run_script(
     return exit_code_of(lambda: run(options), interrupted=interrupted)
 
 
-def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of every training script to a parser."""
+def add_shared_arguments(parser: argparse.ArgumentParser, output: str = "FILE.keras") -> None:
+    """Add the arguments of every training script to a parser, behind its folders.
+
+    ``output`` is what the script writes.
+    """
     add = parser.add_argument
-    add("data", metavar="PEOPLE_DIR", type=Path, help="a folder with a sub-folder a person")
-    add("-o", "--output", metavar="FILE.keras", type=Path, required=True, help="what to write")
+    add("-o", "--output", metavar=output, type=Path, required=True, help="what to write")
     add(
         "--detector",
         metavar="NAME",
@@ -72,8 +74,9 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the script's arguments to a parser."""
-    add_shared_arguments(parser)
     add = parser.add_argument
+    add("data", metavar="PEOPLE_DIR", type=Path, help="a folder with a sub-folder a person")
+    add_shared_arguments(parser)
     add(
         "--backbone",
         metavar="NAME|FILE.keras",
@@ -90,8 +93,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--condition",
         choices=sorted(DEGRADATIONS),
-        help="train and test for a harder condition, made from the photos: without colour, from "
-        "photos of 32x32 pixels, or with the lower face covered",
+        help="train and test for a harder condition, made from the photos: out of focus, JPEG of "
+        "quality 4, the lower face covered, a tenth of the light, without colour, or from photos "
+        "of 32x32 pixels",
     )
     add(
         "--loss",

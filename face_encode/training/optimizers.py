@@ -1,4 +1,4 @@
-"""Optimizers: Muon, and the learning rate of a training in several stages.
+"""Muon, an optimizer.
 
 Muon is momentum whose matrices are made orthogonal before each step: Jordan and others, "Muon: An
 optimizer for hidden layers in neural networks", 2024, https://kellerjordan.github.io/posts/muon/.
@@ -118,34 +118,3 @@ def orthogonal(matrix: Any) -> Any:
         gram = ops.matmul(ops.matmul(factor, gram), factor)
     result = ops.matmul(tall, product)
     return ops.transpose(result) if is_wide else result
-
-
-_WARM_UP_SHARE = 0.03
-
-
-@keras.saving.register_keras_serializable(package="face_encode", name="CosineOverStages")
-class CosineOverStages(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
-    """One stage's part of a warm-up and one cosine to 0 over all stages."""
-
-    def __init__(self, highest: float, steps: int, done: int = 0) -> None:
-        """Place a stage in the whole.
-
-        Args:
-            highest: The learning rate behind the warm-up.
-            steps: Number of steps of all stages.
-            done: Number of steps of the stages before this one.
-        """
-        super().__init__()
-        self.highest = highest
-        self.steps = steps
-        self.done = done
-
-    def __call__(self, step: Any) -> Any:
-        """The learning rate of a step of this stage."""
-        place = (ops.cast(step, "float32") + self.done + 1) / (self.steps + 1)
-        cosine = (1 + ops.cos(math.pi * ops.minimum(place, 1.0))) / 2
-        return self.highest * ops.minimum(place / _WARM_UP_SHARE, 1.0) * cosine
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that rebuild the schedule."""
-        return {"highest": self.highest, "steps": self.steps, "done": self.done}

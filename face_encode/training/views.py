@@ -1,115 +1,192 @@
-"""Augmented views with the teacher's answers, made once and kept on disk.
+"""Augmented views with the teachers' answers, made once and kept on disk.
 
-A teacher that is many times larger than its student would otherwise take most of the time of each
-training step. Here it is asked once about each view, and the student sees the views as often as
-there is time for. Views are made in rounds, one view of each photo a round; an interrupted run
-resumes after its last whole round.
+Teachers that are many times larger than their student would otherwise take most of the time of
+each training step. Here they are asked once about each view, and the student sees the views as
+often as there is time for. A view is a master crop, moved and lit; teachers and student each see
+it cut out by their own recipe. Views are made in rounds, one view of each photo a round; an
+interrupted run resumes after its last whole round.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
-import keras
 import numpy as np
 import numpy.typing as npt
 
+from face_encode.detectors.alignment import crop_faces
+from face_encode.encoders.conversion import convert
 from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.engines import ENGINES, open_openvino
 from face_encode.errors import InputError, ModelFileError
 from face_encode.files import replacing
+from face_encode.gallery.distances import unit_length
 from face_encode.terminal import with_progress
 from face_encode.training.augmentation import Augmentation
-from face_encode.types import Embeddings, ImageArray
+from face_encode.training.data import FaceCrops, Rows, moved
+from face_encode.types import CropRecipe, Embeddings, Face, ImageArray
 
 _CHUNK = 256
+# Pixels of a view beyond the student's crop, as a share of its side: room to move.
+_ROOM = 0.05
+# Of a second look at a view.
 _LIGHT = 0.1
+# Views from a face of few pixels, and how few, as a share of the crop's.
+_SMALL_SHARE, _SMALLEST, _LEAST_SMALL = 0.2, 0.3, 0.7
+# Largest change of a colour, largest loss of colour, and share of the views without any.
+_TINT, _PALE, _GREY_SHARE = 0.06, 0.25, 0.06
+
+Ask = Callable[[ImageArray], Embeddings]
+"""From crops by a teacher's recipe, uint8, to embeddings ``(N, D)``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Teachers:
+    """One encoder, or several whose embeddings are learnt side by side.
+
+    Attributes:
+        encoders: The teachers.
+        ask: Each teacher's function from crops to embeddings.
+    """
+
+    encoders: tuple[Encoder, ...]
+    ask: tuple[Ask, ...]
+
+    @classmethod
+    def of(cls, encoders: Sequence[Encoder], fast: bool = False) -> Teachers:
+        """Take encoders; with ``fast``, OpenVINO runs them in bfloat16 where it is installed."""
+        ask = (_in_bfloat16(each) if fast else each.encode for each in encoders)
+        return cls(tuple(encoders), tuple(ask))
+
+    @property
+    def recipes(self) -> list[CropRecipe]:
+        """How each teacher's crops are cut out."""
+        return [encoder.contract.crop for encoder in self.encoders]
+
+    def embed(self, crops: Sequence[ImageArray]) -> Embeddings:
+        """Each teacher's embeddings of its own crops ``(N, ...)``, of length 1, side by side."""
+        answers = zip(self.ask, crops, strict=True)
+        return np.concatenate([unit_length(ask(part)) for ask, part in answers], axis=1)
+
+    def embed_photos(self, data: FaceCrops, rows: Rows) -> Embeddings:
+        """The embeddings of photos as they are, from their master crops."""
+        parts = []
+        for start in range(0, len(rows), _CHUNK):
+            part = rows[start : start + _CHUNK]
+            parts.append(self.embed([cut_out(data, part, recipe) for recipe in self.recipes]))
+        return np.concatenate(parts)
+
+
+def _in_bfloat16(encoder: Encoder) -> Ask:
+    """An encoder as OpenVINO runs it in bfloat16; as it is, where OpenVINO is not installed."""
+    if not ENGINES["openvino"].is_installed:
+        return encoder.encode
+    import loky
+
+    content = convert(encoder.model, encoder.contract, "onnx", mirror=encoder.contract.mirror)
+    return open_openvino(content, int(loky.cpu_count()), "bf16")
+
+
+def cut_out(data: FaceCrops, rows: Rows, recipe: CropRecipe) -> ImageArray:
+    """Crops by a recipe, uint8 ``(N, height, width, 3)``, from master crops."""
+    result = np.empty((len(rows), recipe.height, recipe.width, 3), np.uint8)
+    for target, row in zip(result, rows, strict=True):
+        target[:] = crop_faces(np.asarray(data.crops[row]), [data.faces[row]], recipe)[0]
+    return result
 
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """Views of photos, and the teacher's answers about them.
+    """Views of photos, and the teachers' answers about them; indexed like one array of pixels.
 
     Attributes:
-        pixels: One array a round, uint8 ``(N, side, side, 3)``; memory-mapped, read-only.
-        answers: One array a round, float32 ``(N, D)``: the teacher's embeddings, as its contract
-            says they are computed.
+        pixels: Arrays of views, uint8 ``(N, s, s, 3)``: the student's crop with room to move;
+            memory-mapped, read-only.
+        answers: One array for each of pixels, float16 ``(N, D)``: ``Teachers.embed``.
     """
 
     pixels: tuple[ImageArray, ...]
-    answers: tuple[Embeddings, ...]
+    answers: tuple[npt.NDArray[np.float16], ...]
 
-    def for_student(self, side: int, share: float = 1.0) -> ImageArray:
-        """The pixels of all rounds as a student sees them, one round after the other.
+    def __len__(self) -> int:
+        return sum(map(len, self.pixels))
 
-        Takes the side of the student's input, and the share of the view's side that it sees.
-        Gives uint8 ``(rounds * N, s, s, 3)``, s being the side and room to move on all sides, as
-        ``jitter`` takes it.
-        """
-        with_room = side + 2 * room_of(side)
-        share = min(1.0, share * with_room / side)
-        return np.concatenate([crop_middle(pixels, with_room, share) for pixels in self.pixels])
+    def __add__(self, other: Views) -> Views:
+        return Views(self.pixels + other.pixels, self.answers + other.answers)
+
+    def __getitem__(self, rows: Rows) -> ImageArray:
+        ends = np.cumsum([len(part) for part in self.pixels])
+        parts = np.searchsorted(ends, rows, side="right")
+        # One at a time, because those of a batch lie in different files.
+        return np.stack(
+            [
+                self.pixels[part][row - ends[part]]  # counted from the end
+                for part, row in zip(parts, rows, strict=True)
+            ]
+        )
 
 
 def make_views(
-    crops: ImageArray,
-    teacher: Encoder,
+    data: FaceCrops,
+    rows: Rows,
+    teachers: Teachers,
+    recipe: CropRecipe,
     folder: Path,
     *,
     rounds: int,
-    side: int,
     augmentation: Augmentation | None = None,
-    mixup: float = 0.4,
+    mixup: float = 0.35,
     seed: int = 0,
-    fast: bool = False,
     progress: bool = True,
 ) -> Views:
-    """Make views and ask the teacher about them, or take them from an earlier run.
+    """Make views and ask the teachers about them, or take them from an earlier run.
 
     Args:
-        crops: uint8 ``(N, height, width, 3)`` of the teacher's size; may be memory-mapped.
-        teacher: Is asked about each view at its own size.
+        data: Master crops.
+        rows: The photos to make views of.
+        teachers: Are asked about each view.
+        recipe: How the student's crops are cut out, at the largest size that it will see.
         folder: Where the rounds are kept; one folder for each combination of the other arguments.
         rounds: Views of each photo.
-        side: Rows and columns that the views are kept at.
         augmentation: How views differ from the crops.
         mixup: Share of views that are mixed with another photo's (mixup, Zhang et al., 2018). The
-            teacher is asked about the mixture, so targets need no mixing.
+            teachers are asked about the mixture, so targets need no mixing.
         seed: The same seed gives the same views.
-        fast: Whether the teacher may answer in bfloat16 where that is faster.
         progress: Whether to show a progress bar.
 
     Raises:
         InputError: No photo or no round.
         ModelFileError: The views cannot be written or read.
     """
-    if len(crops) < 1 or rounds < 1:
+    if len(rows) < 1 or rounds < 1:
         raise InputError(
-            f"views are made of at least 1 photo in at least 1 round. "
-            f"Received: {len(crops)} photos, {rounds} rounds"
+            "views are made of at least 1 photo in at least 1 round. "
+            f"Received: {len(rows)} photos, {rounds} rounds"
         )
     augment = augmentation or Augmentation()
-    # An encoder of its own: graphs that ran before stay in float32.
-    ask = Encoder(teacher.model, teacher.contract).encode
+    recipes = [*teachers.recipes, with_room(recipe)]
     for number in range(rounds):
         if _path(folder, "answers", number).is_file():
             continue
-        starts = range(0, len(crops), _CHUNK)
-        pixels = np.empty((len(crops), side, side, 3), np.uint8)
-        answers = np.empty((len(crops), teacher.embedding_size), np.float32)
+        starts = range(0, len(rows), _CHUNK)
+        pixels = np.empty((len(rows), recipes[-1].height, recipes[-1].width, 3), np.uint8)
+        answers: list[npt.NDArray[np.float16]] = []
+        # Neighbours in the folder are mostly the same person: mixed ones are to be others.
+        order = np.random.default_rng([seed, number]).permutation(len(rows))
         description = f"views, round {number + 1} of {rounds}"
         for start in with_progress(starts, len(starts), description, show=progress):
-            part = slice(start, start + _CHUNK)
-            views = _draw_views(np.asarray(crops[part]), augment, mixup, [seed, number, start])
-            with _bfloat16_graphs() if fast else nullcontext():
-                answers[part] = ask(views)
-            pixels[part] = crop_middle(views, side)
+            part = order[start : start + _CHUNK]
+            random = np.random.default_rng([seed, number, start])
+            *seen, own = _draw_views(data, rows[part], recipes, augment, mixup, random)
+            answers.append(teachers.embed(seen).astype(np.float16))
+            pixels[part] = own
+        in_order = np.concatenate(answers)[np.argsort(order)]
         # The answers last: once they are there, the round is whole.
-        for kind, array in (("pixels", pixels), ("answers", answers)):
+        for kind, array in (("pixels", pixels), ("answers", in_order)):
             with replacing(_path(folder, kind, number), ModelFileError) as temporary:
                 np.save(temporary, array, allow_pickle=False)
     return Views(
@@ -118,85 +195,87 @@ def make_views(
     )
 
 
-def crop_middle(images: ImageArray, side: int, share: float = 1.0) -> ImageArray:
-    """The middle of square images, uint8 ``(N, s, s, 3)``, resized to ``(N, side, side, 3)``.
-
-    The share of their side that is kept, above 0 and at most 1, is rounded to whole pixels; areas
-    are averaged on the way down.
-
-    Raises:
-        InputError: The share is out of its range.
-    """
-    if not 0 < share <= 1:
-        raise InputError(f"the share of the side lies above 0, up to 1. Received: {share}")
-    whole = images.shape[1]
-    margin = round(whole * (1 - share) / 2)
-    inside = slice(margin, whole - margin)
-    method = cv2.INTER_AREA if side < whole - 2 * margin else cv2.INTER_LINEAR
-    result = np.empty((len(images), side, side, 3), np.uint8)
-    for image, target in zip(images, result, strict=True):
-        target[:] = cv2.resize(image[inside, inside], (side, side), interpolation=method)
-    return result
+def with_room(recipe: CropRecipe) -> CropRecipe:
+    """The recipe of a crop with room to move on all sides, at the same scale."""
+    side = recipe.height + 2 * round(recipe.height * _ROOM / 2)
+    margin = ((1 + 2 * recipe.margin) * side / recipe.height - 1) / 2
+    return replace(recipe, height=side, width=side, margin=margin)
 
 
-def jitter(images: ImageArray, seed: int) -> npt.NDArray[np.float32]:
-    """Change each image a little, in ways that hardly matter to a teacher.
+def look(views: ImageArray, seed: int, side: int) -> npt.NDArray[np.float32]:
+    """Look at views once more, in ways that hardly matter to a teacher.
 
-    Each epoch thus shows the student new images without asking the teacher again. One image in two
-    is mirrored, each is moved by up to ``room_of`` its side in pixels, and its light and
-    contrast are changed by up to a tenth. Takes uint8 ``(N, side + 2 * room, side + 2 * room, 3)``,
-    gives float32 ``(N, side, side, 3)``, about 0..255.
+    Each epoch thus shows the student new images without asking the teachers again. Of each view,
+    uint8 ``(N, s, s, 3)``, a part is cut out that is the student's crop moved and scaled within
+    the room around it, and resized, areas averaged on the way down; one in two is mirrored, and
+    light and contrast are changed by up to a tenth. Gives float32 ``(N, side, side, 3)``, about
+    0..255.
     """
     random = np.random.default_rng(seed)
-    count, whole = images.shape[:2]
-    room = next(room for room in range(whole) if room_of(whole - 2 * room) == room)
-    places = np.arange(whole - 2 * room)
-    rows = random.integers(0, 2 * room + 1, (count, 1)) + places
-    columns = random.integers(0, 2 * room + 1, (count, 1)) + places
-    mirrored = random.random(count) < 0.5
-    columns[mirrored] = columns[mirrored][:, ::-1]
-    moved = images[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    count, whole = views.shape[:2]
+    least = round(whole / (1 + 1.5 * _ROOM))
+    looks = np.empty((count, side, side, 3), np.float32)
+    for view, target in zip(views, looks, strict=True):
+        size = int(random.integers(least, whole + 1))
+        top, left = random.integers(0, whole - size + 1, 2)
+        method = cv2.INTER_AREA if side < size else cv2.INTER_LINEAR
+        part = view[top : top + size, left : left + size]
+        part = cv2.resize(part, (side, side), interpolation=method)
+        target[:] = part[:, ::-1] if random.random() < 0.5 else part
     gain = random.uniform(1 - _LIGHT, 1 + _LIGHT, (count, 1, 1, 1)).astype(np.float32)
     lift = random.uniform(-_LIGHT, _LIGHT, (count, 1, 1, 1)).astype(np.float32) * 127.5
-    result: npt.NDArray[np.float32] = (moved.astype(np.float32) - 127.5) * gain + 127.5 + lift
+    result: npt.NDArray[np.float32] = (looks - 127.5) * gain + 127.5 + lift
     return result
-
-
-def room_of(side: int) -> int:
-    """Number of pixels by which ``jitter`` may move an image of this side."""
-    return side // 32
 
 
 def _draw_views(
-    crops: ImageArray, augment: Callable[[Any, int], Any], mixup: float, seed: list[int]
-) -> ImageArray:
-    """Views of a chunk of crops, some of them mixed with another."""
-    random = np.random.default_rng(seed)
-    pixels = augment(crops, int(random.integers(2**31)))
-    views: npt.NDArray[np.float32] = keras.ops.convert_to_numpy(pixels)
-    share = np.where(random.random(len(views)) < mixup, random.random(len(views)) / 2, 0)
+    data: FaceCrops,
+    rows: Rows,
+    recipes: Sequence[CropRecipe],
+    augment: Augmentation,
+    mixup: float,
+    random: np.random.Generator,
+) -> list[ImageArray]:
+    """Views of some photos, some mixed with another: the crops by each recipe."""
+    seen = [np.empty((len(rows), recipe.height, recipe.width, 3), np.float32) for recipe in recipes]
+    for number, row in enumerate(rows):
+        view, face = _draw_view(np.array(data.crops[row]), data.faces[row], augment, random)
+        for recipe, crops in zip(recipes, seen, strict=True):
+            crops[number] = crop_faces(view, [face], recipe)[0]
+    share = np.where(random.random(len(rows)) < mixup, random.random(len(rows)) / 2, 0)
     share = share[:, None, None, None].astype(np.float32)
-    # Drawn from the whole chunk: neighbours in the folder are mostly the same person.
-    partner = random.permutation(len(views))
-    mixed = views * (1 - share) + views[partner] * share
-    return np.asarray(mixed.round().clip(0, 255), np.uint8)
+    partner = random.permutation(len(rows))
+    mixed = [crops * (1 - share) + crops[partner] * share for crops in seen]
+    return [crops.round().astype(np.uint8) for crops in mixed]
 
 
-@contextmanager
-def _bfloat16_graphs() -> Iterator[None]:
-    """Make TensorFlow's graphs that first run in here compute in bfloat16 on a CPU."""
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow as tf
-
-    rewrite = "auto_mixed_precision_onednn_bfloat16"
-    former = tf.config.optimizer.get_experimental_options().get(rewrite, False)
-    tf.config.optimizer.set_experimental_options({rewrite: True})
-    try:
-        yield
-    finally:
-        tf.config.optimizer.set_experimental_options({rewrite: former})
+def _draw_view(
+    crop: ImageArray, face: Face, augment: Augmentation, random: np.random.Generator
+) -> tuple[ImageArray, Face]:
+    """A master crop turned, moved, mirrored, blurred and lit; and the face in it."""
+    side = len(crop)
+    angle = np.deg2rad(random.uniform(-augment.turn, augment.turn))
+    scale = 1 + random.uniform(-augment.zoom, augment.zoom)
+    linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    if augment.flip and random.random() < 0.5:
+        linear = linear @ np.diag([-1.0, 1.0])
+    middle = np.full(2, (side - 1) / 2)
+    shift = middle - linear @ middle + random.uniform(-augment.shift, augment.shift, 2) * side
+    pose = np.hstack([linear, shift[:, None]])
+    if random.random() < _SMALL_SHARE:
+        small = round(random.uniform(_SMALLEST, _LEAST_SMALL) * side)
+        reduced = cv2.resize(crop, (small, small), interpolation=cv2.INTER_AREA)
+        crop[:] = cv2.resize(reduced, (side, side), interpolation=cv2.INTER_LINEAR)
+    # Cubic, because cutting out interpolates once more.
+    turned = cv2.warpAffine(crop, pose, (side, side), flags=cv2.INTER_CUBIC)
+    view: npt.NDArray[np.float64] = turned.astype(np.float64)
+    pale = 1.0 if random.random() < _GREY_SHARE else random.uniform(0, _PALE)
+    view += pale * (view.mean(axis=-1, keepdims=True) - view)
+    gain = 1 + random.uniform(-augment.contrast, augment.contrast)
+    tint = 1 + random.uniform(-_TINT, _TINT, 3)
+    lift = random.uniform(-augment.brightness, augment.brightness) * 255
+    view = (view - 127.5) * gain * tint + 127.5 + lift
+    return view.round().clip(0, 255).astype(np.uint8), moved(face, pose)
 
 
 def _path(folder: Path, kind: str, number: int) -> Path:

@@ -117,6 +117,18 @@ class Identity:
                 self._embeddings.popleft()
             self.name, self.similarity = alone.name, alone.similarity
             return
+        self.judge_again(together, threshold)
+
+    def judge_again(self, together: Sequence[Match], threshold: float) -> None:
+        """Update the name by the same sights, since the people enrolled may have changed.
+
+        Args:
+            together: As for ``judge``; nobody where nobody is enrolled.
+            threshold: As for ``judge``.
+        """
+        if not together:
+            self.name, self.similarity = None, None
+            return
         nearest = together[0]
         own = next((match for match in together if match.name == self.name), None)
         if nearest.similarity >= threshold and self.sights >= _SIGHTS_TO_NAME:

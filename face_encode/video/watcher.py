@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 import cv2
@@ -42,6 +43,8 @@ _CLOSE_PIXELS = 240 * 240
 _MAX_ENLARGE = 4.0
 # From this overlap (intersection over union), the second look has found the same face.
 _MIN_SAME_OVERLAP = 0.3
+# Seconds until the names are compared anew with a gallery that other programs may change.
+_JUDGED_AGAIN = 0.5
 # Nearest people searched, so that a face's former name is among them.
 _NEAREST = 5
 # Frames are searched at this width by the default detector. Live, that finds faces of a fifteenth
@@ -105,6 +108,7 @@ class Watcher:
         self._close_detector = DlibHogDetector(max_pixels=_CLOSE_PIXELS, enlarge=_MAX_ENLARGE)
         self._before: GreyArray | None = None
         self._frames = 0
+        self._judge_again_at = 0.0
         crop = model.encoder.contract.crop
         model.encoder.encode(np.zeros((1, crop.height, crop.width, 3), np.uint8))
 
@@ -123,6 +127,7 @@ class Watcher:
             self._tracker.find(self.detector.detect(frame.image), frame.seconds, size)
         self._frames += 1
         self._identify(frame)
+        self._judge_again()
         self._name_each_once()
         tracks = self._tracker.tracks
         shown = [track for track in tracks if track.is_shown(frame.seconds)]
@@ -162,16 +167,36 @@ class Watcher:
                 sights.append((track, crop))
         if not sights:
             return
-        embeddings = self.model.encoder.encode(np.stack([crop for _, crop in sights]))
+        embeddings, qualities = self.model.encoder.embed(np.stack([crop for _, crop in sights]))
         self.encoded += len(sights)
-        for (track, _), embedding in zip(sights, embeddings, strict=True):
-            if not 0 < np.linalg.norm(embedding) < np.inf:
+        if qualities is None:
+            qualities = np.ones(len(sights), np.float32)
+        sufficient = qualities >= (self.model.encoder.contract.quality_threshold or 0)
+        for (track, _), embedding, is_good in zip(sights, embeddings, sufficient, strict=True):
+            if not (is_good and 0 < np.linalg.norm(embedding) < np.inf):
                 track.identity.note_failure(frame.seconds, track.box[2])
                 continue
             mean = track.identity.add_sight(embedding, frame.seconds, track.box[2])
             alone, together = self.model.gallery.search(np.stack([embedding, mean]), _NEAREST)
             if together:
                 track.identity.judge(alone[0], together, self.model.threshold)
+
+    def _judge_again(self) -> None:
+        """Update all names twice a second where other programs may change the gallery."""
+        now = time.monotonic()
+        if not self.model.gallery.is_shared or now < self._judge_again_at:
+            return
+        self._judge_again_at = now + _JUDGED_AGAIN
+        seen = [track.identity for track in self._tracker.tracks if track.identity.sights]
+        if not seen:
+            return
+        means = np.stack(
+            [identity.embedding for identity in seen if identity.embedding is not None]
+        )
+        for identity, together in zip(
+            seen, self.model.gallery.search(means, _NEAREST), strict=True
+        ):
+            identity.judge_again(together, self.model.threshold)
 
     def _name_each_once(self) -> None:
         """Reset the less similar of two faces with one name.
@@ -248,7 +273,7 @@ def watch(
     model: Face_Encode_Model,
     detector: str | Detector | None = None,
     settings: WatchSettings | None = None,
-) -> Iterator[WatchedFrame]:
+) -> Generator[WatchedFrame, None, None]:
     """Follow and name the faces in a video, a camera or a stream.
 
     Args:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.alignment import VARIANTS, accept_rates, turn_of
+from benchmarks.alignment import main as alignment_main
 from benchmarks.detectors import count_group
 from benchmarks.detectors import main as detectors_main
 from benchmarks.photo_folders import copy_photos
@@ -18,7 +20,7 @@ from benchmarks.speedups import compared, print_table
 from benchmarks.timing import number_of, take_turns
 from benchmarks.vgg_embedding import accuracy_of, pairs_of
 from face_encode.types import Box, Face
-from tests.conftest import EXAMPLES, REPOSITORY, VERIFY_DATASET
+from tests.conftest import EXAMPLES, REPOSITORY, VERIFY_DATASET, place_weights
 
 
 def test_ratios_are_the_others_time_over_ours() -> None:
@@ -98,6 +100,33 @@ def test_faces_of_a_group_are_counted_once_each() -> None:
     faces = [face_at(10, 10, 10), face_at(12, 12, 10), face_at(45, 45, 10), face_at(0, 80, 10)]
     # The second box is on the first face once more, the fourth on none; the third face has none.
     assert count_group(faces, marks) == (2, 2)
+
+
+def test_the_turn_of_a_head_by_hand() -> None:
+    points = np.array([(0, 0), (4, 0), (2, 2), (1, 4), (3, 4)], np.float32)
+    assert turn_of(points) == 0
+    # A quarter of the way from the eyes to the mouth, whatever the face's size and tilt.
+    points[2, 0] = 3
+    assert turn_of(points) == pytest.approx(0.25)
+    assert turn_of(points[:, ::-1] * 7 + 5) == pytest.approx(0.25)
+
+
+def test_accept_rates_by_hand() -> None:
+    strangers = np.arange(1, 10_001) / 10_001
+    # The 10 and the one most similar strangers are let through.
+    same = np.array([9_991, 9_990, 10_000, np.nan]) / 10_001
+    assert accept_rates(same, strangers) == [0.5, 0.25]
+
+
+@pytest.mark.data
+def test_points_are_measured(public_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("yunet", "retinaface", "mobilefacenet"):
+        place_weights(name, public_weights)
+    assert alignment_main([str(VERIFY_DATASET), "--count", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "pairs of" in lines[0]
+    rows = [line.split()[:2] for line in lines if "%" in line]
+    assert rows == [list(each) for each in VARIANTS]
 
 
 def test_detectors_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

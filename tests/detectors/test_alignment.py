@@ -9,6 +9,7 @@ import pytest
 
 from face_encode.detectors.alignment import (
     ARCFACE_POINTS,
+    DLIB_LANDMARKS_IN_ARCFACE,
     crop_faces,
     crop_whole,
     find_landmarks,
@@ -112,3 +113,27 @@ def test_landmarks_come_to_openfaces_places() -> None:
         assert crop[row, column + 8].max() == crop[row + 8, column].max() == 0
     (wider,) = crop_faces(image, [face], CropRecipe("openface", 96, 96, margin=0.25))
     assert wider[round((16.3 + 24) / 1.5), round((18.6 + 24) / 1.5)].min() > 150
+
+
+def test_an_arcface_crop_is_fitted_to_points_and_landmarks_together() -> None:
+    random = np.random.default_rng(5)
+    small = random.integers(0, 256, (20, 20, 3)).astype(np.uint8)
+    image = np.asarray(cv2.resize(small, (200, 200)), np.uint8)
+    points = (ARCFACE_POINTS + 40).astype(np.float32)
+    # The landmarks lie 6 pixels further right than the points say: the crop, 3.
+    landmarks = (DLIB_LANDMARKS_IN_ARCFACE + np.array([46, 40])).astype(np.float32)
+    face = Face(Box(40, 40, 112, 112), 1.0, landmarks, points)
+    recipe = CropRecipe("arcface", 112, 112)
+    (crop,) = crop_faces(image, [face], recipe)
+    everything = np.concatenate([points, landmarks])
+    places = np.concatenate([ARCFACE_POINTS, DLIB_LANDMARKS_IN_ARCFACE])
+    transform = similarity_transform(everything, places)
+    np.testing.assert_array_equal(crop, cv2.warpAffine(image, transform, (112, 112)))
+    # Nearer to the crop by each set alone than those are to each other.
+    by_points, by_landmarks = (
+        crop_faces(image, [Face(face.box, 1.0, *each)], recipe)[0].astype(int)
+        for each in ((None, points), (landmarks, None))
+    )
+    between = np.abs(by_points - by_landmarks).mean()
+    assert np.abs(crop - by_points).mean() < between
+    assert np.abs(crop - by_landmarks).mean() < between

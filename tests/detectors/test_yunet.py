@@ -117,7 +117,6 @@ def test_the_weights_are_fetched_at_the_first_use_and_kept(monkeypatch: pytest.M
     assert face.box == Box(left, top, right - left, bottom - top)
     assert face.points is not None
     np.testing.assert_allclose(face.points, [(64 + 8 * n, 40) for n in range(5)])
-    assert face.landmarks is None
     # No server any more.
     yunet._session.cache_clear()
     assert len(load_detector("yunet").detect(photo)) == 1
@@ -138,6 +137,15 @@ def test_another_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_settings_without_sense_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(InputError, match=r"(min_face|min_score) is a .*number.*Received"):
         YunetDetector(**settings)  # type: ignore[arg-type]
+
+
+def test_what_the_bound_on_time_leaves_out_is_noted() -> None:
+    detector = YunetDetector()
+    assert detector.notes(12_000, 2_000) == ()
+    # 200 megapixels, where faces of 80 pixels are seen in 18 megapixels, and 8 are looked at.
+    (note,) = detector.notes(20_000, 10_000)
+    assert note.startswith("faces of less than 120 pixels are not looked for")
+    assert YunetDetector(min_face=120).notes(20_000, 10_000) == ()
 
 
 @pytest.mark.data

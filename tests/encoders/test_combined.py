@@ -33,7 +33,7 @@ from face_encode.model import Face_Encode_Model
 from face_encode.photos.reading import read_image
 from face_encode.types import CropRecipe, Embeddings, ImageArray
 from face_encode.weights import KNOWN_WEIGHTS, KnownWeights
-from tests.conftest import VERIFY_DATASET
+from tests.conftest import VERIFY_DATASET, place_weights
 
 CHIP = CropRecipe("dlib_chip", 24, 24, margin=0.25)
 BOX = CropRecipe("box", 12, 16)
@@ -215,12 +215,9 @@ def test_a_name_that_names_no_two_encoders_is_refused(
 
 @pytest.mark.data
 def test_the_pair_tells_people_apart_better_than_either(
-    public_weights: Path,
-    lfw_photos: Path,
-    lfw_pairs: Path,
-    cache_folder: Path,
+    public_weights: Path, lfw_photos: Path, lfw_pairs: Path
 ) -> None:
-    shutil.copy(public_weights / "MobileFaceNet.onnx", cache_folder)
+    place_weights("mobilefacenet", public_weights)
     encoder = load_encoder("dlib_resnet+mobilefacenet")
     pairs = read_pairs(lfw_pairs, lfw_photos)
     faces = embed_faces(pairs.photos(), load_detector(), encoder, central_face)

@@ -8,14 +8,18 @@ import keras
 import numpy as np
 import pytest
 
+from face_encode.detectors.registry import DEFAULT_DETECTOR, KNOWN_DETECTORS
 from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.engines import AUTOMATIC, KERAS
 from face_encode.encoders.registry import (
+    CHOICES,
+    DEFAULT_ENCODER,
     KNOWN_ENCODERS,
     ConvertedEncoder,
     ShippedEncoder,
     as_encoder,
+    detector_for,
     load_encoder,
 )
 from face_encode.errors import InputError, ModelFileError, WeightsError
@@ -33,6 +37,23 @@ def plain_model(height: int | None = 16, channels: int = 3) -> keras.Model:
 def test_the_default_is_the_most_accurate_one(encoder: Encoder) -> None:
     assert encoder.name == "dlib_resnet"
     assert load_encoder("dlib_resnet").fingerprint == encoder.fingerprint
+
+
+def test_a_choice_is_an_encoder_with_a_detector(encoder: Encoder) -> None:
+    assert load_encoder("offline").fingerprint == encoder.fingerprint
+    assert set(CHOICES) == {"offline", "fast", "accurate"}
+    for name, choice in CHOICES.items():
+        assert choice.encoder in KNOWN_ENCODERS
+        assert choice.detector in KNOWN_DETECTORS
+        assert name not in KNOWN_ENCODERS  # it would hide the encoder
+        assert detector_for(name, None) == choice.detector
+        assert detector_for(name, "haar") == "haar"
+    assert (CHOICES["offline"].encoder, CHOICES["offline"].detector) == (
+        DEFAULT_ENCODER,
+        DEFAULT_DETECTOR,
+    )
+    for other in (None, encoder, "dlib_resnet", Path("fast")):
+        assert detector_for(other, None) is None
 
 
 def test_the_converted_weights_are_cached(
@@ -223,7 +244,7 @@ def test_a_shipped_encoder_is_calibrated_and_open_to_keras_alone(known: ShippedE
     assert contract.false_match_rate == 1e-3
     assert contract.licence != "unknown"
     assert contract.euclidean_threshold is None
-    assert "dlib_resnet" in contract.trained_on
+    assert "mobilefacenet" in contract.trained_on
     model = keras.saving.load_model(known.path, compile=False, safe_mode=True)
     side = contract.crop.height
     assert model.input_shape == (None, side, side, 3)

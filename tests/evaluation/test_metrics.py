@@ -11,6 +11,7 @@ from face_encode.evaluation.metrics import (
     accuracy_at,
     checked_pairs,
     equal_error_rate,
+    error_versus_discard,
     fold_accuracy,
     roc_auc,
     roc_curve,
@@ -210,3 +211,22 @@ def test_the_arrays_given_are_left_as_they_were() -> None:
     scores = np.array([0.9, np.nan, 0.1])
     checked_pairs(scores, [1, 1, 0])
     assert np.isnan(scores[1])
+
+
+def test_error_versus_discard_is_the_miss_rate_of_what_is_left() -> None:
+    # Of the five same pairs the two of the lowest quality, one without a face, are missed.
+    scores = [0.9, 0.2, np.nan, 0.3, 0.95, 0.99]
+    same = [True, True, True, True, True, False]
+    quality = [0.8, 0.3, np.nan, 0.5, 0.9, 0.1]
+    shares = [0, 0.2, 0.4, 0.6, 0.79]
+    misses = error_versus_discard(scores, same, quality, 0.5, shares)
+    assert misses.tolist() == pytest.approx([3 / 5, 2 / 4, 1 / 3, 0, 0])
+
+
+def test_error_versus_discard_refuses_what_it_cannot_measure() -> None:
+    with pytest.raises(InputError, match="each pair has one quality"):
+        error_versus_discard([0.5, 0.6], [True, False], [0.5], 0.5)
+    with pytest.raises(InputError, match="0 same pairs"):
+        error_versus_discard([0.5], [False], [0.5], 0.5)
+    with pytest.raises(InputError, match=r"within 0\.\.1"):
+        error_versus_discard([0.5], [True], [0.5], 0.5, [1.0])

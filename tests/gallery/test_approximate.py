@@ -16,6 +16,7 @@ from face_encode.gallery import approximate
 from face_encode.gallery.approximate import ApproximateIndex, find_index, save_index
 from face_encode.gallery.base import Ranking
 from face_encode.gallery.memory import MemoryGallery
+from face_encode.gallery.npz import stamp_of
 from face_encode.gallery.opening import load_gallery, open_gallery
 from tests.gallery.common import SIXTEEN, Identity, like_faces
 
@@ -184,14 +185,22 @@ def indices(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.faiss"))
 
 
+def find(path: Path) -> ApproximateIndex | None:
+    return find_index(path.with_suffix(""), stamp_of(path), 50, 16)
+
+
+def keep(path: Path, index: ApproximateIndex | None) -> None:
+    save_index(path.with_suffix(""), stamp_of(path), index)
+
+
 def test_an_index_is_found_by_its_gallery(tmp_path: Path) -> None:
     path, other = tmp_path / "people.npz", tmp_path / "people-2.npz"
     first, second = save(path), save(other, seed=1)
-    assert find_index(path, 50, 16) is None
-    save_index(path, first)
-    save_index(other, second)
+    assert find(path) is None
+    keep(path, first)
+    keep(other, second)
     assert len(indices(tmp_path)) == 2
-    found = find_index(path, 50, 16)
+    found = find(path)
     assert found is not None
     for probe in like_faces(5, seed=2):
         np.testing.assert_array_equal(found.nearest_rows(probe, 7), first.nearest_rows(probe, 7))
@@ -200,34 +209,34 @@ def test_an_index_is_found_by_its_gallery(tmp_path: Path) -> None:
 
 def test_of_other_embeddings_none_is_found_and_the_stale_one_goes(tmp_path: Path) -> None:
     path = tmp_path / "people.npz"
-    save_index(path, save(path))
+    keep(path, save(path))
     (stale,) = indices(tmp_path)
     later = save(path, seed=1)
     assert indices(tmp_path) == []
-    save_index(path, later)
+    keep(path, later)
     shutil.copy(tmp_path / indices(tmp_path)[0], tmp_path / stale)
-    assert find_index(path, 50, 16) is not None
-    save_index(path, None)
+    assert find(path) is not None
+    keep(path, None)
     assert len(indices(tmp_path)) == 1
     assert stale not in indices(tmp_path)
     # Whatever does not change the embeddings leaves it.
     gallery = load_gallery(path, SIXTEEN)
     gallery.rename("Ada", "Bo")
     gallery.save()
-    assert find_index(path, 50, 16) is not None
+    assert find(path) is not None
 
 
 @pytest.mark.parametrize("place", [0, 9, 100, 1_000, -1])
 def test_a_damaged_index_is_passed_over(place: int, tmp_path: Path) -> None:
     path = tmp_path / "people.npz"
-    save_index(path, save(path))
+    keep(path, save(path))
     (name,) = indices(tmp_path)
     whole = (tmp_path / name).read_bytes()
     damaged = bytearray(whole)
     damaged[place] ^= 0xFF
     for content in (bytes(damaged), whole[: len(whole) // 2], b""):
         (tmp_path / name).write_bytes(content)
-        assert find_index(path, 50, 16) is None
+        assert find(path) is None
     # Of the right checksum, and none at all.
     with pytest.raises(GalleryError, match="is damaged"):
         (tmp_path / "x.faiss").write_bytes(b"no index")
@@ -245,5 +254,5 @@ def test_what_cannot_be_written_is_told_and_leaves_no_litter(tmp_path: Path) -> 
     index = save(path)
     path.unlink()
     with pytest.raises(GalleryError, match=r"people\.npz cannot be read"):
-        save_index(path, index)
+        keep(path, index)
     assert list(tmp_path.iterdir()) == []

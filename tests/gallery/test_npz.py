@@ -11,7 +11,7 @@ import pytest
 from face_encode.errors import GalleryError
 from face_encode.gallery.approximate import find_index
 from face_encode.gallery.memory import MemoryGallery
-from face_encode.gallery.npz import read_content
+from face_encode.gallery.npz import read_content, stamp_of
 from face_encode.gallery.opening import load_gallery, read_gallery
 from tests.gallery.calibrations import BY_HAND
 from tests.gallery.common import DIGESTS, KINDS, NAMES, SIXTEEN, filled, like_faces
@@ -204,7 +204,7 @@ def test_a_gallery_is_saved_with_its_index_and_without(tmp_path: Path) -> None:
     gallery.build_index(approximate=True, progress=False)
     gallery.close()
     assert load_gallery(path, SIXTEEN).names.tolist() == NAMES
-    assert find_index(path, 5, 16) is not None
+    assert find_index(path.with_suffix(""), stamp_of(path), 5, 16) is not None
     gallery.remove("Ada")
     gallery.close()
     assert [entry.name for entry in tmp_path.iterdir()] == ["people.npz"]

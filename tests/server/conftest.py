@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,8 +15,8 @@ pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
 
 from face_encode.encoders.encoder import Encoder
+from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.encryption import Cipher
-from face_encode.gallery.memory import MemoryGallery
 from face_encode.model import Face_Encode_Model
 from face_encode.server.application import make_application
 from face_encode.server.security import Tokens
@@ -40,19 +40,21 @@ def served(
     allowed_hosts: tuple[str, ...] = (),
     host: str = "127.0.0.1",
 ) -> Iterator[TestClient]:
-    """A service in this process, on files in a folder."""
+    """A service in this process, on the gallery ``people.sqlite`` in a folder."""
     settings = ServerSettings(
-        gallery=folder / "people.npz",
-        audit_log=folder / "people.audit.jsonl",
-        crops=folder / "people.crops",
         host=host,
         allowed_hosts=allowed_hosts,
         keep_crops=keep_crops,
         workers=1,
         limits=limits or Limits(),
     )
-    application = make_application(model, settings, tokens or Tokens([]), cipher, warm_up=False)
-    with TestClient(application, base_url=ADDRESS, raise_server_exceptions=False) as client:
+    own = copy.copy(model)
+    own.gallery = DatabaseGallery(folder / "people.sqlite", model.encoder, cipher=cipher)
+    application = make_application(own, settings, tokens or Tokens([]), warm_up=False)
+    with (
+        closing(own.gallery),
+        TestClient(application, base_url=ADDRESS, raise_server_exceptions=False) as client,
+    ):
         yield client
 
 
@@ -77,9 +79,8 @@ def service_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shared_client(fitted_model: Face_Encode_Model, service_folder: Path) -> Iterator[TestClient]:
     """A service with the invented people; a test that enrols somebody removes them again."""
-    model = copy.copy(fitted_model)
-    model.gallery = MemoryGallery.from_rows(fitted_model.gallery.rows(), fitted_model.encoder)
-    with served(model, service_folder, keep_crops=True) as client:
+    fitted_model.save_gallery(service_folder / "people.sqlite")
+    with served(fitted_model, service_folder, keep_crops=True) as client:
         yield client
 
 

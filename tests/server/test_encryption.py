@@ -13,9 +13,8 @@ from cryptography.fernet import Fernet
 
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import GalleryError, InputError
+from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.encryption import Cipher, cipher_from_environment, is_encrypted
-from face_encode.gallery.opening import load_gallery
-from face_encode.server.people import GalleryFile
 from tests.conftest import EXAMPLES
 from tests.server.conftest import Serve
 
@@ -54,18 +53,6 @@ def test_anybody_with_the_key_can_decrypt(key: bytes) -> None:
     assert Cipher([key]).decrypt(fernet.encrypt(b"a secret"), "x") == b"a secret"
 
 
-def test_a_file_in_the_format_before_the_first_release_is_refused(
-    tmp_path: Path, key: bytes, encoder: Encoder
-) -> None:
-    path = tmp_path / "people.npz"
-    path.write_bytes(b"face_encode encrypted 1\n" + secrets.token_bytes(99))
-    for cipher in (None, Cipher([key])):
-        with pytest.raises(GalleryError, match="in a format that is not read any more"):
-            GalleryFile(path, cipher).read(encoder)
-    with pytest.raises(GalleryError, match="in a format that is not read any more"):
-        load_gallery(path, encoder)
-
-
 def test_a_new_key_in_front_of_the_former(key: bytes) -> None:
     former, both = Cipher([key]), Cipher([secrets.token_bytes(32), key])
     assert both.decrypt(former.encrypt(b"a"), "x") == b"a"
@@ -100,14 +87,20 @@ def test_a_wrong_key_is_reported_without_it(text: str, monkeypatch: pytest.Monke
 def test_everything_that_a_service_keeps_is_encrypted(
     serve: Serve, key: bytes, tmp_path: Path, encoder: Encoder
 ) -> None:
-    cipher = Cipher([key])
-    with serve(cipher=cipher, keep_crops=True) as client:
-        answer = client.post("/v1/people", data={"name": "Zoe"}, files={"photos": STRANGER})
+    with serve(cipher=Cipher([key]), keep_crops=True) as client:
+        answer = client.post(
+            "/v1/people", data={"name": "Zoe Wang"}, files={"photos": ("spring.jpg", STRANGER)}
+        )
         assert answer.status_code == 200
-        picture = client.get("/v1/people/Zoe/thumbnail").content
-    assert picture.startswith(b"\xff\xd8")
-    (crop,) = (tmp_path / "people.crops").iterdir()
-    for path in (crop, tmp_path / "people.npz"):
-        assert is_encrypted(path.read_bytes())
-    with pytest.raises(GalleryError, match="is encrypted; face-encode serve reads it"):
-        load_gallery(tmp_path / "people.npz", encoder)
+        client.patch("/v1/people/zoe wang", json={"note": "at the front desk"})
+        (photo,) = client.get("/v1/people/Zoe Wang/photos").json()["photos"]
+        crop = client.get(f"/v1/photos/{photo['id']}/crop").content
+        picture = client.get("/v1/people/Zoe Wang/thumbnail").content
+        assert client.get("/v1/changes").json()["changes"][0]["added"] == {"Zoe Wang": [1]}
+    assert crop.startswith(b"\xff\xd8") and picture.startswith(b"\xff\xd8")
+    secrets_of = (b"Zoe Wang", b"zoe wang", b"front desk", b"spring.jpg", crop[200:260])
+    for path in tmp_path.iterdir():
+        content = path.read_bytes()
+        assert [secret for secret in secrets_of if secret in content] == []
+    with pytest.raises(GalleryError, match="is encrypted: its key belongs in"):
+        DatabaseGallery(tmp_path / "people.sqlite", encoder)

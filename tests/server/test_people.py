@@ -1,228 +1,369 @@
+"""The people over HTTP: their photos, moves, merges, undo; and other programs on the same file."""
+
 from __future__ import annotations
 
-import copy
 import io
 import json
-import secrets
-import threading
+import zipfile
 from collections.abc import Iterator
-from concurrent.futures import wait
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image
 
+from face_encode.detectors.registry import load_detector
 from face_encode.encoders.encoder import Encoder
-from face_encode.errors import GalleryError
-from face_encode.gallery.encryption import Cipher, is_encrypted
-from face_encode.gallery.memory import MemoryGallery
-from face_encode.gallery.opening import load_gallery
+from face_encode.errors import InputError
+from face_encode.gallery.audit import Author, replayed
+from face_encode.gallery.database import DatabaseGallery
 from face_encode.model import Face_Encode_Model
-from face_encode.server.audit import AuditLog, Author
-from face_encode.server.people import CropFolder, GalleryFile, PeopleStore, Remove, Rename
-from face_encode.types import ImageArray
+from face_encode.pipeline.reembedding import reembed
+from face_encode.server.application import make_application
+from face_encode.server.security import Tokens
+from face_encode.server.settings import ServerSettings
+from tests.conftest import EXAMPLES, VERIFY_DATASET
+from tests.server.conftest import Serve, served
 
-pytest.importorskip("cryptography")
-
-SOMEBODY = Author("front-desk", "10.0.0.7")
-
-
-class SlowFile(GalleryFile):
-    """A gallery file on a slow disk: a write waits until it is let go."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.writing, self.go = threading.Event(), threading.Event()
-        self.writes = 0
-
-    def write(self, gallery: MemoryGallery) -> None:
-        self.writing.set()
-        assert self.go.wait(120)
-        self.writes += 1
-        super().write(gallery)
+STRANGER = (EXAMPLES / "stranger.jpg").read_bytes()
+ADA, BRUNO = ("Ada_Mirova", "Bruno_Castell")
 
 
-def in_memory(model: Face_Encode_Model) -> MemoryGallery:
-    """The enrolled people in a gallery of their own."""
-    return MemoryGallery.from_rows(model.gallery.rows(), model.encoder)
+def photo(name: str, number: int) -> bytes:
+    return (VERIFY_DATASET / name / f"{number}.jpg").read_bytes()
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> SlowFile:
-    return SlowFile(tmp_path / "people.npz")
+def client(serve: Serve) -> Iterator[TestClient]:
+    """A service with three photos of Ada, one of Bruno among them, and one more of Bruno."""
+    with serve(keep_crops=True) as client:
+        enrol(client, BRUNO, ("1.jpg", photo(BRUNO, 1)))
+        enrol(client, ADA, ("1.jpg", photo(ADA, 1)), ("2.jpg", photo(ADA, 2)))
+        enrol(client, ADA, ("wrong.jpg", photo(BRUNO, 2)))
+        yield client
 
 
-@pytest.fixture
-def store(fitted_model: Face_Encode_Model, tmp_path: Path, file: SlowFile) -> Iterator[PeopleStore]:
-    model = copy.copy(fitted_model)
-    model.gallery = in_memory(fitted_model)
-    audit = AuditLog(tmp_path / "audit.jsonl")
-    store = PeopleStore(model, file, audit)
-    yield store
-    file.go.set()
-    store.close()
-    audit.close()
+def enrol(client: TestClient, name: str, *photos: tuple[str, bytes], query: str = "") -> Any:
+    files = [("photos", each) for each in photos]
+    answer = client.post(f"/v1/people{query}", data={"name": name}, files=files)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
 
 
-def test_nothing_is_answered_or_seen_before_it_is_saved(store: PeopleStore, file: SlowFile) -> None:
-    before = store.people
-    change = store.submit(Remove("Teo_Varga"), SOMEBODY)
-    assert file.writing.wait(60)
-    assert not change.done()
-    assert store.people is before and "Teo_Varga" in store.people.photos
-    file.go.set()
-    assert change.result(60) == 4
-    assert "Teo_Varga" not in store.people.photos
-    # Who reads on keeps seeing one moment.
-    assert "Teo_Varga" in before.photos and before.model.gallery.people() == before.photos
+def photos_of(client: TestClient, name: str) -> list[dict[str, Any]]:
+    photos: list[dict[str, Any]] = client.get(f"/v1/people/{quote(name)}/photos").json()["photos"]
+    return photos
 
 
-def test_changes_that_come_at_once_are_saved_together(
-    store: PeopleStore, file: SlowFile, tmp_path: Path, fitted_model: Face_Encode_Model
+def counts(client: TestClient) -> dict[str, int]:
+    people = client.get("/v1/people").json()["people"]
+    return {person["name"]: person["photos"] for person in people}
+
+
+def named(client: TestClient, content: bytes) -> str:
+    (face,) = client.post("/v1/match", files={"photo": content}).json()["faces"]
+    return str(face["name"])
+
+
+def test_a_wrong_photo_is_found_and_taken_out(client: TestClient) -> None:
+    # The story: a photo of Bruno under Ada's name makes Ada of him.
+    others = [photo(BRUNO, 3), photo(BRUNO, 4)]
+    told = photos_of(client, ADA)
+    assert [each["source"] for each in told] == ["1.jpg", "2.jpg", "wrong.jpg"]
+    assert {each["enrolled_by"] for each in told} == {"local"}
+    assert all(each["enrolled_at"].endswith("+00:00") and each["has_crop"] for each in told)
+    assert all(each["quality"] is None and each["box"]["width"] > 50 for each in told)
+    wrong = told[2]["id"]
+    crop = client.get(f"/v1/photos/{wrong}/crop")
+    assert crop.headers["content-type"] == "image/jpeg"
+    assert 96 < max(Image.open(io.BytesIO(crop.content)).size) <= 320
+    # The kept crop is good enough to be recognised by.
+    assert named(client, crop.content) == ADA
+
+    answer = client.delete(f"/v1/photos/{wrong}").json()
+    assert (answer["name"], answer["photos"]) == (ADA, 1)
+    assert counts(client) == {ADA: 2, BRUNO: 1}
+    assert [named(client, other) for other in others] == [BRUNO, BRUNO]
+    assert client.get(f"/v1/photos/{wrong}/crop").status_code == 404
+    gone = client.delete(f"/v1/photos/{wrong}")
+    assert (gone.status_code, gone.json()["type"][-14:]) == (404, ":no-such-photo")
+
+    undone = client.post("/v1/undo", params={"change": answer["change"]}).json()
+    assert undone["undone"]["id"] == answer["change"]
+    assert photos_of(client, ADA)[2] == told[2]
+    assert client.get(f"/v1/photos/{wrong}/crop").content == crop.content
+
+
+def test_a_photo_is_moved_to_another_person_and_to_a_new_one(client: TestClient) -> None:
+    wrong = photos_of(client, ADA)[2]["id"]
+    address = f"/v1/photos/{wrong}/move"
+    moved = client.post(address, json={"to": "bruno_castell"}).json()
+    assert moved["name"] == BRUNO
+    assert counts(client) == {ADA: 2, BRUNO: 2}
+    # Where it is already, nothing changes.
+    assert client.post(address, json={"to": BRUNO}).json()["change"] is None
+    assert client.post(address, json={"to": "New"}).json()["name"] == "New"
+    assert counts(client) == {ADA: 2, BRUNO: 1, "New": 1}
+    client.post("/v1/undo")
+    client.post("/v1/undo", params={"change": moved["change"]})
+    assert counts(client) == {ADA: 3, BRUNO: 1}
+    assert client.post("/v1/photos/999/move", json={"to": ADA}).status_code == 404
+    assert client.post(address, json={"to": "a/b"}).status_code == 422
+    assert client.post(address, json={"into": ADA}).status_code == 422
+
+
+def test_a_persons_last_photo_removes_the_person(client: TestClient) -> None:
+    (only,) = photos_of(client, BRUNO)
+    client.delete(f"/v1/photos/{only['id']}")
+    assert counts(client) == {ADA: 3}
+    client.post("/v1/undo")
+    assert counts(client) == {ADA: 3, BRUNO: 1}
+
+
+def test_two_names_of_one_person_are_merged(client: TestClient) -> None:
+    enrol(client, "Bruno C.", ("4.jpg", photo(BRUNO, 4)))
+    client.patch("/v1/people/Bruno C.", json={"note": "from the summer party"})
+    taken = client.patch("/v1/people/Bruno C.", json={"name": BRUNO})
+    assert taken.status_code == 409 and "merge" in taken.json()["detail"]
+    merged = client.post("/v1/people/bruno c./merge", json={"into": BRUNO}).json()
+    assert (merged["name"], merged["photos"]) == (BRUNO, 2)
+    assert client.get(f"/v1/people/{BRUNO}").json()["note"] == "from the summer party"
+    assert counts(client) == {ADA: 3, BRUNO: 2}
+    assert client.get("/v1/people/Bruno C.").status_code == 404
+    own = client.post(f"/v1/people/{BRUNO}/merge", json={"into": "bruno_castell"})
+    assert (own.status_code, own.json()["type"][-19:]) == (409, ":one-person-already")
+    assert client.post(f"/v1/people/{BRUNO}/merge", json={"into": "X"}).status_code == 404
+    client.post("/v1/undo", params={"change": merged["change"]})
+    assert counts(client) == {ADA: 3, BRUNO: 1, "Bruno C.": 1}
+
+
+def test_spellings_of_one_name_are_one_person(client: TestClient) -> None:
+    nfc, nfd = "Jos\u00e9", "Jose\u0301"
+    enrol(client, nfc, ("3.jpg", photo(ADA, 3)))
+    report = enrol(client, nfd, ("s.jpg", STRANGER))
+    # The service itself writes names in NFC.
+    assert (report["name"], report["notes"]) == (nfc, [])
+    loud = "JOS\u00c9"
+    report = enrol(client, f"  {loud} ", ("4.jpg", photo(ADA, 4)))
+    assert report["name"] == nfc
+    assert report["notes"][0] == f"{loud!r} and {nfc!r} are one person, {nfc!r}"
+    assert counts(client)[nfc] == 3
+    assert client.delete(f"/v1/people/{quote(nfd)}").json() == {
+        "name": nfc,
+        "photos": 3,
+        "change": report["change"] + 1,
+    }
+    assert nfc not in counts(client)
+    # A person's own name may be spelt anew.
+    assert client.patch(f"/v1/people/{ADA}", json={"name": "ADA mirova"}).status_code == 200
+    assert client.patch("/v1/people/ada MIROVA", json={"name": "Ada"}).status_code == 200
+
+
+def test_people_are_found_by_part_of_a_name_in_pages(client: TestClient) -> None:
+    enrol(client, "Jos\u00e9 Castellano", ("s.jpg", STRANGER))
+
+    def listed(**query: object) -> tuple[list[str], int]:
+        answer = client.get("/v1/people", params=query).json()
+        return [person["name"] for person in answer["people"]], answer["total"]
+
+    assert listed() == ([ADA, BRUNO, "Jos\u00e9 Castellano"], 3)
+    assert listed(search="CASTELL") == ([BRUNO, "Jos\u00e9 Castellano"], 2)
+    assert listed(search="jose\u0301  c") == (["Jos\u00e9 Castellano"], 1)
+    assert listed(search="nobody") == ([], 0)
+    assert listed(start=1, count=1) == ([BRUNO], 3)
+    assert listed(search="castell", start=1) == (["Jos\u00e9 Castellano"], 2)
+    assert listed(start=9) == ([], 3)
+    for query in ("count=0", "start=-1", "count=x", "limit=3", f"start={2**70}"):
+        assert client.get(f"/v1/people?{query}").status_code == 422
+
+
+def test_mistakes_are_refused_where_asked_for(client: TestClient) -> None:
+    query = "?refuse_mistakes=true"
+    client.delete(f"/v1/photos/{photos_of(client, ADA)[2]['id']}")
+    photos = (("own.jpg", photo(BRUNO, 3)), ("other.jpg", photo(ADA, 3)), ("new.jpg", STRANGER))
+    report = enrol(client, BRUNO, *photos, query=query)
+    assert report["enrolled"] == 2
+    (left_out,) = report["left_out"]
+    assert left_out["photo"] == "other.jpg"
+    assert left_out["reason"].startswith(f"looks like {ADA} (similarity 0.")
+    assert counts(client) == {ADA: 2, BRUNO: 3}
+    # Where nothing is left to enrol, nothing changes.
+    files = {"photos": ("other.jpg", photo(ADA, 3))}
+    answer = client.post(f"/v1/people{query}", data={"name": "Carla"}, files=files)
+    assert answer.status_code == 422
+    assert answer.json()["left_out"] == [left_out]
+    # Without the option the photo is enrolled, and noted.
+    report = enrol(client, "Carla", ("other.jpg", photo(ADA, 3)))
+    assert report["enrolled"] == 1
+    assert report["notes"][0].startswith(f"other.jpg: looks like {ADA}, who is enrolled too")
+
+
+def test_an_enrolment_is_undone(client: TestClient) -> None:
+    before = counts(client)
+    report = enrol(client, "Carla", ("s.jpg", STRANGER))
+    again = enrol(client, "Carla", ("s.jpg", STRANGER))
+    assert (again["change"], again["reused"]) == (None, 1)
+    client.post("/v1/undo", params={"change": report["change"]})
+    assert counts(client) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "kind"),
+    [
+        (99, 404, "no-such-change"),
+        (1, 409, "cannot-be-undone"),
+        (0, 422, "not-valid"),
+        (2**64, 422, "not-valid"),
+    ],
+)
+def test_what_cannot_be_undone_is_reported(
+    client: TestClient, change: int, status: int, kind: str
 ) -> None:
-    first = store.submit(Rename("Teo_Varga", "Teo"), SOMEBODY)
-    assert file.writing.wait(60)
-    others = [store.submit(Rename("Teo", "T"), SOMEBODY), store.submit(Remove("T"), SOMEBODY)]
-    missing = store.submit(Remove("Nobody"), SOMEBODY)
-    others.append(store.submit(Rename("Mei_Oshara", "Mei"), SOMEBODY))
-    file.go.set()
-    wait([first, missing, *others], 60)
-    assert [change.result() for change in (first, *others)] == [4, 4, 4, 4]
-    with pytest.raises(GalleryError, match="nobody named 'Nobody'"):
-        missing.result()
-    assert file.writes == 2
-    saved = load_gallery(file.path, fitted_model.encoder)
-    assert sorted(saved.people()) == [
-        "Ada_Mirova",
-        "Bruno_Castell",
-        "Dario_Okonma",
-        "Elin_Sorrel",
-        "Mei",
+    client.patch(f"/v1/people/{BRUNO}", json={"note": "x"})
+    # The photo that change 1 enrolled has been moved since.
+    client.post(f"/v1/photos/{photos_of(client, BRUNO)[0]['id']}/move", json={"to": ADA})
+    answer = client.post("/v1/undo", params={"change": change})
+    assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (status, kind)
+
+
+def test_notes_are_kept_and_taken_away(client: TestClient) -> None:
+    address = f"/v1/people/{ADA}"
+    assert client.patch(address, json={"note": "left in May"}).json()["note"] == "left in May"
+    assert client.get(address).json()["note"] == "left in May"
+    assert client.get("/v1/people").json()["people"][0]["note"] == "left in May"
+    assert client.patch(address, json={"note": ""}).json()["note"] == ""
+    for body in ({}, {"name": "A", "note": "b"}, {"note": 3}, {"note": "x" * 2_001}):
+        assert client.patch(address, json=body).status_code == 422
+    assert client.patch("/v1/people/Nobody", json={"note": "x"}).status_code == 404
+
+
+def test_a_persons_whole_data_is_exported(client: TestClient) -> None:
+    answer = client.get("/v1/people/ada_mirova/export")
+    assert answer.headers["content-type"] == "application/zip"
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        told = json.loads(archive.read("person.json"))
+        crops = [name for name in archive.namelist() if name.startswith("crops/")]
+    assert told["name"] == ADA and len(crops) == 3
+    assert [each["source"] for each in told["photos"]] == ["1.jpg", "2.jpg", "wrong.jpg"]
+    assert BRUNO not in answer.text
+    assert client.get("/v1/people/Nobody/export").status_code == 404
+
+
+def test_a_person_is_forgotten(client: TestClient, tmp_path: Path, encoder: Encoder) -> None:
+    client.patch(f"/v1/people/{ADA}", json={"name": "Adelaide Known"})
+    answer = client.delete("/v1/people/Adelaide Known", params={"forget": True}).json()
+    assert answer == {"name": "Adelaide Known", "photos": 3, "change": None}
+    assert counts(client) == {BRUNO: 1}
+    assert client.post("/v1/undo", params={"change": 2}).status_code == 409
+    told = client.get("/v1/changes").text
+    assert "Adelaide" not in told and ADA not in told and "(forgotten)" in told
+    for path in tmp_path.iterdir():
+        content = path.read_bytes()
+        assert b"Adelaide" not in content and ADA.encode() not in content
+
+
+def test_a_removal_is_remembered_by_the_service_alone(serve: Serve) -> None:
+    with serve() as client:
+        enrol(client, ADA, ("1.jpg", photo(ADA, 1)))
+        change = client.delete(f"/v1/people/{ADA}").json()["change"]
+    with serve() as client:
+        answer = client.post("/v1/undo", params={"change": change})
+        assert answer.status_code == 409
+        assert "only the program that removed them keeps them" in answer.json()["detail"]
+
+
+def test_others_changes_are_seen_at_the_next_request(
+    client: TestClient, tmp_path: Path, encoder: Encoder
+) -> None:
+    path = tmp_path / "people.sqlite"
+    with closing(DatabaseGallery(path, encoder, author=Author("command line"))) as other:
+        assert other.people() == {BRUNO: 1, ADA: 3}
+        other.remove(ADA)
+        assert counts(client) == {BRUNO: 1}
+        assert named(client, photo(ADA, 3)) == BRUNO
+        other.undo()
+        assert counts(client) == {ADA: 3, BRUNO: 1}
+        enrol(client, "Carla", ("s.jpg", STRANGER))
+        assert other.people()["Carla"] == 1
+        told = client.get("/v1/changes", params={"since": 3}).json()["changes"]
+        assert [(each["action"], each["author"]) for each in told] == [
+            ("remove", "command line"),
+            ("undo", "command line"),
+            ("enrol", "local"),
+        ]
+
+
+def test_people_enrolled_over_http_are_embedded_by_another_encoder(
+    serve: Serve, tmp_path: Path, encoder: Encoder, tiny: Encoder
+) -> None:
+    with serve(keep_crops=True) as client:
+        enrol(client, ADA, ("1.jpg", photo(ADA, 1)), ("2.jpg", photo(ADA, 2)))
+    former = DatabaseGallery(tmp_path / "people.sqlite", encoder)
+    gallery, report = reembed(former, load_detector("dlib_hog"), tiny, progress=False)
+    with closing(gallery):
+        assert gallery.people() == {ADA: 2}
+        assert gallery.encoder_fingerprint == tiny.fingerprint
+    assert report.left_out == ()
+    model = Face_Encode_Model(tiny, "dlib_hog")
+    with served(model, tmp_path) as client:
+        answer = client.post("/v1/match", files={"photo": photo(ADA, 1)}).json()
+        assert answer["faces"][0]["name"] == ADA
+
+
+def test_where_others_embed_the_photos_anew_nobody_is_named_wrongly(
+    client: TestClient, tmp_path: Path, encoder: Encoder
+) -> None:
+    @dataclass
+    class Another:
+        name: str = "another"
+        fingerprint: str = "0" * 16
+        embedding_size: int = encoder.embedding_size
+
+    path = tmp_path / "people.sqlite"
+    other = DatabaseGallery(path, encoder)
+    new = {each.id: np.ones(encoder.embedding_size, np.float32) for each in other.photos()}
+    other.reembed(Another(), new).close()
+    # Their embeddings cannot be compared with those of this service's encoder.
+    answers = [
+        client.post("/v1/match", files={"photo": STRANGER}),
+        client.get("/v1/people"),
+        client.get("/readyz"),
+        client.post("/v1/people", data={"name": "Carla"}, files={"photos": STRANGER}),
+        client.delete(f"/v1/people/{ADA}"),
     ]
-    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
-    assert [line["action"] for line in lines] == ["rename", "rename", "remove", "rename"]
-    assert {(line["token"], line["address"]) for line in lines} == {("front-desk", "10.0.0.7")}
+    kinds = [answer.json()["type"].rpartition(":")[2] for answer in answers]
+    assert [answer.status_code for answer in answers] == [503] * 5
+    assert kinds == ["gallery-unusable"] * 3 + ["not-saved"] * 2
+    with closing(DatabaseGallery(path, Another())) as gallery:
+        assert gallery.people() == {BRUNO: 1, ADA: 3}
 
 
-def test_what_was_asked_for_is_saved_before_the_end(store: PeopleStore, file: SlowFile) -> None:
-    change = store.submit(Remove("Teo_Varga"), SOMEBODY)
-    file.go.set()
-    store.close()
-    assert change.result(0) == 4
-
-
-@pytest.fixture
-def cipher() -> Cipher:
-    return Cipher([secrets.token_bytes(32)])
-
-
-def test_where_there_is_no_file_nobody_is_enrolled(tmp_path: Path, encoder: Encoder) -> None:
-    assert len(GalleryFile(tmp_path / "new.npz").read(encoder)) == 0
-    assert not (tmp_path / "new.npz").exists()
-
-
-@pytest.mark.parametrize("encrypted", [False, True])
-def test_what_was_written_is_read(
-    encrypted: bool, tmp_path: Path, cipher: Cipher, fitted_model: Face_Encode_Model
+def test_many_changes_at_once_are_all_made(
+    client: TestClient, tmp_path: Path, encoder: Encoder
 ) -> None:
-    file = GalleryFile(tmp_path / "people.npz", cipher if encrypted else None)
-    file.write(in_memory(fitted_model))
-    assert file.read(fitted_model.encoder).people() == fitted_model.gallery.people()
-    assert is_encrypted((tmp_path / "people.npz").read_bytes()) == encrypted
-    assert len(list(tmp_path.iterdir())) == 1
+    statuses: list[int] = []
+
+    def rename_on(first: str, second: str) -> None:
+        for former, new in [(first, second), (second, first)] * 5:
+            statuses.append(client.patch(f"/v1/people/{former}", json={"name": new}).status_code)
+
+    threads = [Thread(target=rename_on, args=each) for each in ((ADA, "A"), (BRUNO, "B"))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == [200] * 20
+    with closing(DatabaseGallery(tmp_path / "people.sqlite", encoder)) as gallery:
+        photos = {name: {each.id for each in gallery.photos(name)} for name in (ADA, BRUNO)}
+        assert replayed(gallery.changes()) == photos
 
 
-def test_a_plain_file_is_encrypted_as_soon_as_there_is_a_key(
-    tmp_path: Path, cipher: Cipher, fitted_model: Face_Encode_Model
-) -> None:
-    path, encoder = tmp_path / "people.npz", fitted_model.encoder
-    GalleryFile(path).write(in_memory(fitted_model))
-    assert len(GalleryFile(path, cipher).read(encoder)) == len(fitted_model.gallery)
-    assert is_encrypted(path.read_bytes())
-    assert len(GalleryFile(path, cipher).read(encoder)) == len(fitted_model.gallery)
-    with pytest.raises(GalleryError, match="FACE_ENCODE_GALLERY_KEY"):
-        GalleryFile(path).read(encoder)
-
-
-def test_a_new_key_takes_over_at_the_next_start(
-    tmp_path: Path, fitted_model: Face_Encode_Model
-) -> None:
-    path, encoder = tmp_path / "people.npz", fitted_model.encoder
-    old, new = secrets.token_bytes(32), secrets.token_bytes(32)
-    GalleryFile(path, Cipher([old])).write(in_memory(fitted_model))
-    GalleryFile(path, Cipher([new, old])).read(encoder)
-    assert len(GalleryFile(path, Cipher([new])).read(encoder)) == len(fitted_model.gallery)
-    with pytest.raises(GalleryError, match="none of the keys"):
-        GalleryFile(path, Cipher([old])).read(encoder)
-
-
-def test_a_damaged_file_is_reported(tmp_path: Path, cipher: Cipher, encoder: Encoder) -> None:
-    path = tmp_path / "people.npz"
-    for content in (b"", b"nonsense", cipher.encrypt(b"nonsense"), cipher.encrypt(b"")[:-1]):
-        path.write_bytes(content)
-        with pytest.raises(GalleryError, match=r"people\.npz"):
-            GalleryFile(path, cipher).read(encoder)
-
-
-def test_another_place_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(GalleryError, match=r"ends in \.npz"):
-        GalleryFile(tmp_path / "people.db")
-    (tmp_path / "folder.npz").mkdir()
-    with pytest.raises(GalleryError, match="a folder"):
-        GalleryFile(tmp_path / "folder.npz")
-
-
-def test_a_gallery_of_the_command_line_is_served(
-    tmp_path: Path, fitted_model: Face_Encode_Model
-) -> None:
-    fitted_model.save_gallery(tmp_path / "people.npz")
-    gallery = GalleryFile(tmp_path / "people.npz").read(fitted_model.encoder)
-    assert isinstance(gallery, MemoryGallery)
-    assert gallery.people() == fitted_model.gallery.people()
-
-
-@pytest.fixture
-def crop() -> ImageArray:
-    return np.full((150, 150, 3), (200, 40, 40), np.uint8)
-
-
-def test_a_crop_is_kept_renamed_and_forgotten(tmp_path: Path, crop: ImageArray) -> None:
-    crops = CropFolder(tmp_path / "crops")
-    assert crops.read("../Zoe") is None and not crops.has("../Zoe")
-    crops.keep("../Zoe", crop)
-    content = crops.read("../Zoe")
-    assert content is not None
-    picture = np.asarray(Image.open(io.BytesIO(content)))
-    assert picture.shape == (96, 96, 3)
-    assert np.abs(picture.mean((0, 1)) - (200, 40, 40)).max() < 4
-    crops.rename("../Zoe", "Zoe")
-    assert crops.read("Zoe") == content and not crops.has("../Zoe")
-    crops.forget("Zoe")
-    crops.forget("Zoe")
-    assert list((tmp_path / "crops").iterdir()) == []
-    assert list(tmp_path.iterdir()) == [tmp_path / "crops"]  # no name became a path
-
-
-def test_what_a_crash_left_behind_goes(tmp_path: Path, crop: ImageArray) -> None:
-    crops = CropFolder(tmp_path)
-    crops.tidy(["A"])
-    for name in "ABC":
-        crops.keep(name, crop)
-    (tmp_path / ".half-1234.jpg").write_bytes(b"half")
-    crops.tidy(["A", "C"])
-    assert [crops.has(name) for name in "ABC"] == [True, False, True]
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_crops_are_encrypted_under_the_first_key(tmp_path: Path, crop: ImageArray) -> None:
-    CropFolder(tmp_path).keep("A", crop)
-    plain = CropFolder(tmp_path).read("A")
-    old, new = secrets.token_bytes(32), secrets.token_bytes(32)
-    for keys in ([old], [new, old], [new]):
-        crops = CropFolder(tmp_path, Cipher(keys))
-        crops.tidy(["A"])
-        assert crops.read("A") == plain
-        assert all(is_encrypted(path.read_bytes()) for path in tmp_path.iterdir())
-    assert CropFolder(tmp_path, Cipher([old])).read("A") is None
-    assert CropFolder(tmp_path).read("A") is None
+def test_people_elsewhere_than_in_a_database_are_refused(empty_model: Face_Encode_Model) -> None:
+    with pytest.raises(InputError, match=r"in a gallery database.*Received: MemoryGallery"):
+        make_application(empty_model, ServerSettings(), Tokens([]))

@@ -31,11 +31,14 @@ class CountingEncoder:
         self.calls: list[int] = []
         self.go = threading.Event()
 
-    def encode(self, crops: ImageArray, *, batch_size: int) -> object:
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._encoder, name)
+
+    def embed(self, crops: ImageArray, *, batch_size: int) -> object:
         self.calls.append(len(crops))
         if len(self.calls) == 1:
             assert self.go.wait(120)
-        return self._encoder.encode(crops, batch_size=batch_size)
+        return self._encoder.embed(crops, batch_size=batch_size)
 
 
 def test_what_arrives_together_is_encoded_in_one_call(

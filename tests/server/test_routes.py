@@ -3,6 +3,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,7 +15,7 @@ from PIL import Image
 
 from face_encode.cli import main
 from face_encode.encoders.encoder import Encoder
-from face_encode.gallery.opening import load_gallery
+from face_encode.gallery.database import DatabaseGallery
 from face_encode.model import Face_Encode_Model
 from face_encode.version import __version__
 from tests.conftest import EXAMPLES, VERIFY_DATASET
@@ -153,46 +155,51 @@ def names(client: TestClient) -> list[str]:
 def test_a_person_comes_is_found_renamed_and_goes(
     client: TestClient, service_folder: Path, encoder: Encoder
 ) -> None:
+    path = service_folder / "people.sqlite"
+
     def on_disk() -> dict[str, int]:
-        return load_gallery(service_folder / "people.npz", encoder).people()
+        with closing(DatabaseGallery(path, encoder)) as gallery:
+            return gallery.people()
 
     photos = [("photos", ("a.jpg", STRANGER)), ("photos", ("notes.txt", b"no photo"))]
     answer = client.post("/v1/people", data={"name": "  Zoe\u0308 王 "}, files=photos)
     assert answer.status_code == 200
+    change = answer.json().pop("change")
     assert answer.json() == {
         "name": "Zoë 王",
         "enrolled": 1,
         "reused": 0,
         "left_out": [{"photo": "notes.txt", "reason": "not a photo in a known format"}],
         "notes": [],
+        "change": change,
     }
     assert on_disk()["Zoë 王"] == 1
     (face,) = client.post("/v1/match", files={"photo": STRANGER}).json()["faces"]
     assert (face["name"], face["is_match"]) == ("Zoë 王", True)
 
-    path = f"/v1/people/{quote('Zoë 王')}"
-    assert client.get(path).json() == {"name": "Zoë 王", "photos": 1, "thumbnail": True}
-    picture = client.get(f"{path}/thumbnail")
+    address = f"/v1/people/{quote('Zoë 王')}"
+    described = {"name": "Zoë 王", "photos": 1, "note": "", "thumbnail": True}
+    assert client.get(address).json() == described
+    picture = client.get(f"{address}/thumbnail")
     assert picture.headers["content-type"] == "image/jpeg"
     assert max(Image.open(io.BytesIO(picture.content)).size) == 96
 
-    answer = client.patch(path, json={"name": "Zoë Wang"})
-    assert answer.json() == {"name": "Zoë Wang", "photos": 1, "thumbnail": True}
-    assert client.get(path).status_code == 404
+    answer = client.patch(address, json={"name": "Zoë Wang"})
+    assert answer.json() == {**described, "name": "Zoë Wang", "change": change + 1}
+    assert client.get(address).status_code == 404
     assert "Zoë 王" not in on_disk() and on_disk()["Zoë Wang"] == 1
 
     answer = client.delete("/v1/people/Zo%C3%AB%20Wang")
-    assert answer.json() == {"name": "Zoë Wang", "photos": 1}
+    assert answer.json() == {"name": "Zoë Wang", "photos": 1, "change": change + 2}
     assert names(client) == INVENTED
     assert sorted(on_disk()) == INVENTED
-    assert list((service_folder / "people.crops").iterdir()) == []
 
-    log = (service_folder / "people.audit.jsonl").read_text().splitlines()
-    lines = [json.loads(line) for line in log][-3:]
-    assert [line["action"] for line in lines] == ["enrol", "rename", "remove"]
-    assert {line["token"] for line in lines} == {"local"}
-    assert lines[1]["person"] == "Zoë 王" and lines[1]["new_name"] == "Zoë Wang"
-    assert max(map(len, log)) < 300  # no photo, no embedding
+    told = client.get("/v1/changes", params={"since": change - 1}).json()["changes"]
+    assert [each["action"] for each in told] == ["enrol", "rename", "remove"]
+    assert {each["author"] for each in told} == {"local"}
+    assert told[1]["renamed"] == ["Zoë 王", "Zoë Wang"]
+    with closing(DatabaseGallery(path, encoder)) as gallery:
+        assert [each.id for each in gallery.changes(change - 1)] == [each["id"] for each in told]
 
 
 def test_enrolling_again_enrols_nothing_twice(client: TestClient) -> None:
@@ -254,35 +261,45 @@ def test_nobody_of_that_name(client: TestClient) -> None:
 def test_nobody_takes_anothers_name(client: TestClient) -> None:
     answer = client.patch("/v1/people/Teo_Varga", json={"name": "Mei_Oshara"})
     assert answer.status_code == 409
+    assert answer.json()["type"].endswith(":name-taken")
+    assert "merge the two" in answer.json()["detail"]
     assert names(client) == INVENTED
 
 
-def test_pictures_are_kept_only_where_asked_for(serve: Serve, tmp_path: Path) -> None:
+def test_pictures_are_kept_only_where_asked_for(
+    serve: Serve, tmp_path: Path, encoder: Encoder
+) -> None:
     with serve() as client:
         answer = client.post("/v1/people", data={"name": "A"}, files={"photos": STRANGER})
         assert answer.json()["enrolled"] == 1
         assert client.get("/v1/people/A").json()["thumbnail"] is False
         answer = client.get("/v1/people/A/thumbnail")
         assert answer.json()["type"].endswith(":no-thumbnail")
-    assert not (tmp_path / "people.crops").exists()
+        (photo,) = client.get("/v1/people/A/photos").json()["photos"]
+        assert photo["has_crop"] is False
+        answer = client.get(f"/v1/photos/{photo['id']}/crop")
+        assert (answer.status_code, answer.json()["type"][-8:]) == (404, ":no-crop")
+    with closing(DatabaseGallery(tmp_path / "people.sqlite", encoder)) as gallery:
+        assert gallery.crop(photo["id"]) is None
 
 
 def test_a_change_that_cannot_be_saved_is_none(serve: Serve, tmp_path: Path) -> None:
     with serve() as client:
         client.post("/v1/people", data={"name": "A"}, files={"photos": STRANGER})
-        (tmp_path / "people.npz").rename(tmp_path / "kept.npz")
-        # A folder stands in the file's place: every write fails, also for the superuser.
-        (tmp_path / "people.npz").mkdir()
-        answer = client.patch("/v1/people/A", json={"name": "B"})
-        assert answer.status_code == 503
-        assert answer.json()["type"].endswith(":not-saved")
-        assert names(client) == ["A"]
-        assert client.get("/readyz").status_code == 503
-        (tmp_path / "people.npz").rmdir()
+        # Another program is in the middle of a change, and does not end it.
+        with closing(sqlite3.connect(tmp_path / "people.sqlite")) as other:
+            other.execute("BEGIN IMMEDIATE")
+            answer = client.patch("/v1/people/A", json={"name": "B"})
+            assert answer.status_code == 503
+            assert answer.json()["type"].endswith(":not-saved")
+            # Readers do not wait.
+            assert names(client) == ["A"]
+            assert client.get("/readyz").status_code == 503
         assert client.patch("/v1/people/A", json={"name": "B"}).status_code == 200
         assert client.get("/readyz").status_code == 200
-    lines = (tmp_path / "people.audit.jsonl").read_text().splitlines()
-    assert [json.loads(line).get("failed", False) for line in lines] == [False, False, True, False]
+        told = client.get("/v1/changes").json()["changes"]
+        assert [each["action"] for each in told] == ["enrol", "rename"]
+        assert "face_encode_changes_total 2.0" in client.get("/metrics").text
 
 
 def test_health_needs_no_token(client: TestClient) -> None:

@@ -42,6 +42,14 @@ def bearing(token: str) -> dict[str, str]:
         ("PATCH", "/v1/people/A"),
         ("DELETE", "/v1/people/A"),
         ("GET", "/v1/people/A/thumbnail"),
+        ("GET", "/v1/people/A/photos"),
+        ("GET", "/v1/people/A/export"),
+        ("POST", "/v1/people/A/merge"),
+        ("GET", "/v1/photos/1/crop"),
+        ("DELETE", "/v1/photos/1"),
+        ("POST", "/v1/photos/1/move"),
+        ("GET", "/v1/changes"),
+        ("POST", "/v1/undo"),
         ("GET", "/v1/settings"),
         ("GET", "/metrics"),
     ],
@@ -68,7 +76,7 @@ def test_every_operation_asks_for_a_token(guarded: TestClient) -> None:
     open_to_all = {"/healthz", "/readyz"}
     for path, operations in guarded.get("/openapi.json").json()["paths"].items():
         for method, operation in operations.items():
-            answer = guarded.request(method, path.replace("{name}", "A"))
+            answer = guarded.request(method, path.format(name="A", photo=1))
             assert answer.status_code == (200 if path in open_to_all else 401), (method, path)
             assert ("security" in operation) == (path not in open_to_all)
 
@@ -81,6 +89,13 @@ def test_a_read_token_reads_and_changes_nothing(guarded: TestClient) -> None:
         ("POST", "/v1/people"),
         ("PATCH", "/v1/people/A"),
         ("DELETE", "/v1/people/A"),
+        # Everything of a person, and who changed what, is for those who may change it.
+        ("GET", "/v1/people/A/export"),
+        ("GET", "/v1/changes"),
+        ("POST", "/v1/people/A/merge"),
+        ("DELETE", "/v1/photos/1"),
+        ("POST", "/v1/photos/1/move"),
+        ("POST", "/v1/undo"),
     ]:
         answer = guarded.request(method, path, headers=bearing(READ))
         assert answer.status_code == 403

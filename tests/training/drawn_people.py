@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from face_encode.detectors.alignment import ARCFACE_SIDE, DLIB_LANDMARKS_IN_ARCFACE
 from face_encode.types import Box, Face, ImageArray
 
 
@@ -21,7 +22,10 @@ class WholePhotoDetector:
         """One face, or none."""
         if image.std() == 0:
             return []
-        return [Face(Box(0, 0, image.shape[1], image.shape[0]), 1.0)]
+        height, width = image.shape[:2]
+        # As in ArcFace's frame, which then is the whole photo.
+        landmarks = (DLIB_LANDMARKS_IN_ARCFACE * width / ARCFACE_SIDE).astype(np.float32)
+        return [Face(Box(0, 0, width, height), 1.0, landmarks)]
 
 
 def draw_people(

@@ -17,6 +17,7 @@ BACKEND_FREE = [
     "test_losses.py",
     "test_optimizers.py",
     "test_views.py",
+    "test_distillation.py::test_the_student_learns_and_is_plain[tiny_student]",
     "test_backbones.py::test_layers_begin_standardised_and_embeddings_apart",
     "test_backbones.py::test_a_channel_that_is_the_same_for_all_stays_finite",
     "test_backbones.py::test_what_it_cannot_do_is_refused",

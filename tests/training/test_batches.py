@@ -73,6 +73,16 @@ def test_every_photo_comes_once_an_epoch() -> None:
     assert set(rows) == set(range(70))
 
 
+def test_photos_are_drawn_by_weight() -> None:
+    weights = np.zeros(70)
+    weights[[3, 60]] = 1.0, 3.0
+    batches = PhotoBatches(IMAGES, PEOPLE, batch_size=100, weights=weights, steps=7)
+    assert len(batches) == 7
+    rows = np.concatenate([batches[index][0][:, 0] for index in range(7)])
+    assert set(rows) == {3, 60}
+    assert 0.65 < np.mean(rows == 60) < 0.85
+
+
 def test_random_triplets_are_triplets() -> None:
     anchors, positives, negatives = random_triplets(PEOPLE, 500, seed=2)
     assert (PEOPLE[anchors] == PEOPLE[positives]).all()

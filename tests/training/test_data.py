@@ -8,15 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from face_encode.detectors.alignment import DLIB_LANDMARKS_IN_ARCFACE
 from face_encode.errors import DatasetError, InputError
 from face_encode.training.data import (
+    MASTER,
     FaceCrops,
     crop_people,
+    crop_photos,
+    moved,
     refuse_overlap,
     refuse_shared,
+    screen,
     split_people,
+    weigh,
 )
-from face_encode.types import CropRecipe, Face, ImageArray
+from face_encode.types import Box, CropRecipe, Face, ImageArray
 from tests.full_disk import full_disk
 from tests.training.drawn_people import WholePhotoDetector, draw_people
 
@@ -151,3 +157,92 @@ def test_a_test_folder_that_overlaps_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(train)
     with pytest.raises(DatasetError, match="overlap"):
         check(tmp_path / "link")
+
+
+def masters_of(folder: Path, cache: Path, detector: WholePhotoDetector | None = None) -> FaceCrops:
+    detector = detector or WholePhotoDetector()
+    return crop_photos(folder, MASTER, detector, cache=cache / "cache", progress=False)
+
+
+def test_master_crops_come_with_their_faces_from_people_and_from_loose_photos(
+    tmp_path: Path,
+) -> None:
+    folder = draw_people(tmp_path / "people", people=2, photos=2)
+    loose = folder / "person_00"
+    for _ in range(2):
+        named, unnamed = (
+            crop_photos(
+                each, MASTER, WholePhotoDetector(), cache=tmp_path / "cache", progress=False
+            )
+            for each in (folder, loose)
+        )
+        assert named.people.tolist() == [0, 0, 1, 1]
+        assert named.photos[2] == "people/person_01/0.png"
+        assert unnamed.people.tolist() == [0, 1]
+        assert unnamed.names == unnamed.photos == ("person_00/0.png", "person_00/1.png")
+        assert named.crops.shape == (4, MASTER.height, MASTER.width, 3)
+        # The whole photo is ArcFace's frame: 112 pixels with 20 around.
+        assert named.faces[3].box == Box(20, 20, 112, 112)
+        landmarks = named.faces[3].landmarks
+        assert landmarks is not None
+        np.testing.assert_allclose(landmarks, DLIB_LANDMARKS_IN_ARCFACE + 20, atol=1e-3)
+        inside = named.crops[0, 24:-24, 24:-24]
+        assert inside.std() > 10
+    with pytest.raises(DatasetError, match="no photo with a face"):
+        (tmp_path / "empty").mkdir()
+        crop_photos(
+            tmp_path / "empty", MASTER, WholePhotoDetector(), cache=tmp_path, progress=False
+        )
+    with pytest.raises(DatasetError, match="no such folder"):
+        masters_of(tmp_path / "none", tmp_path)
+
+
+def test_master_crops_need_landmarks(tmp_path: Path) -> None:
+    class WithoutLandmarks(WholePhotoDetector):
+        def detect(self, image: ImageArray) -> list[Face]:
+            return [Face(face.box, face.score) for face in super().detect(image)]
+
+    folder = draw_people(tmp_path / "people", people=2, photos=2)
+    with pytest.raises(InputError, match="Received: one without points"):
+        masters_of(folder, tmp_path, WithoutLandmarks())
+
+
+def test_a_face_moves_with_its_photo() -> None:
+    landmarks = np.array([(9, 2), (7, 2), (1, 2), (3, 2), (5, 6)], np.float32)
+    points = np.array([(2, 2), (8, 2), (5, 5), (3, 8), (7, 8)], np.float32)
+    face = Face(Box(0, 0, 10, 10), 0.5, landmarks, points)
+    larger = moved(face, np.array([[2.0, 0, 3], [0, 2, 1]]))
+    assert larger.box == Box(3, 1, 20, 20)
+    assert larger.points is not None
+    np.testing.assert_allclose(larger.points, points * 2 + np.array([3, 1]), rtol=1e-6)
+    # Mirrored about x = 5, a symmetric face is the same again, in the same order.
+    mirrored = moved(face, np.array([[-1.0, 0, 10], [0, 1, 0]]))
+    assert mirrored.landmarks is not None and mirrored.points is not None
+    np.testing.assert_allclose(mirrored.landmarks, landmarks, rtol=1e-6)
+    np.testing.assert_allclose(mirrored.points, points, rtol=1e-6)
+    assert mirrored.box == face.box
+
+
+def test_screening_leaves_out_doubles_and_people_held_out() -> None:
+    def unit(*degrees: float) -> np.ndarray:
+        angle = np.radians(degrees)
+        return np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+
+    held = unit(0)
+    # Similarities: the same photo within 5 degrees, the same person within 30.
+    first, second = unit(0, 2, 20, 90, 92, 120), unit(10, 40, 121, 200)
+    every = [np.arange(6), np.arange(4)]
+    same_photo, same_person = np.cos(np.radians(5)), np.cos(np.radians(30))
+    left = screen([first, second], every, held, same_photo, same_person)
+    # Of the first folder the held-out photo itself and its double go, and the second of two alike.
+    assert left[0].tolist() == [2, 3, 5]
+    # Of the second also whoever looks like the person held out, and the double of the first's.
+    assert left[1].tolist() == [1, 3]
+    assert screen([first], [np.array([3])], held[:0], 0.9, 0.5)[0].tolist() == [3]
+
+
+def test_weights_of_patterns_are_multiplied() -> None:
+    photos = ("lfw/ada/1.jpg", "utk/5_0_1.jpg", "utk/70_1_0.jpg")
+    weights = {"lfw/*": 2.0, "utk/*_1.jpg": 3.0, "utk/?_*": 1.5, "utk/70_*": 0.0}
+    assert weigh(photos, weights).tolist() == [2.0, 4.5, 0.0]
+    assert weigh(photos, {}).tolist() == [1.0, 1.0, 1.0]

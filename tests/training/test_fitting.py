@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -78,7 +79,8 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None
     assert len(parts_progress.rows) == 7
     for one, other in zip(weights(whole), weights(parts), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert whole_progress == parts_progress
+    # Only the time that it took differs.
+    assert replace(whole_progress, hours=0) == replace(parts_progress, hours=0)
     logs = [(tmp_path / name / "run.csv").read_text() for name in ("whole", "parts")]
     assert logs[0] == logs[1]
 
@@ -202,3 +204,23 @@ def test_a_killed_process_leaves_a_checkpoint_to_resume_from(tmp_path: Path) -> 
     assert len(progress.rows) == 6
     for one, other in zip(weights(whole), weights(resumed), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def rows(epochs: int) -> list[dict[str, float]]:
+    """A log behind some epochs."""
+    return [{}] * (epochs + 1)
+
+
+def test_a_part_of_a_longer_training_warms_up_and_goes_on_with_its_cosine() -> None:
+    first = Schedule(2, 0.1, cosine=True, span=(0.0, 0.5), warm_up=0.3)
+    second = Schedule(2, 0.1, cosine=True, span=(0.5, 1.0))
+    rates = [part.next_rate(0, Progress(rows(n))) for part in (first, second) for n in range(3)]
+    assert rates == pytest.approx([0.03, 0.0853553, 0.05, 0.05, 0.0146447, 0.0], abs=1e-6)
+    assert [first.is_over(Progress(rows(n))) for n in range(3)] == [False, False, True]
+
+
+def test_hours_rule_over_epochs() -> None:
+    schedule = Schedule(1, 0.1, cosine=True, hours=2.0)
+    assert schedule.next_rate(0, Progress(rows(9), hours=1.0)) == pytest.approx(0.05)
+    assert not schedule.is_over(Progress(rows(9), hours=1.9))
+    assert schedule.is_over(Progress(rows(9), hours=2.1))

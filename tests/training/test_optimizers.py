@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from face_encode.training.optimizers import CosineOverStages, Muon, orthogonal
+from face_encode.training.optimizers import Muon, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(20, 6), (6, 20), (7, 7)])
@@ -66,20 +66,3 @@ def test_it_learns_a_linear_map_and_can_be_rebuilt() -> None:
     network.compile(optimizer, loss="mse", jit_compile=False)
     losses = network.fit(inputs, targets, batch_size=64, epochs=25, verbose=0).history["loss"]
     assert losses[-1] < 0.1 * losses[0]
-
-
-def test_it_warms_up_and_falls_to_zero() -> None:
-    schedule = CosineOverStages(0.1, steps=1000)
-    rates = [float(schedule(step)) for step in (0, 10, 30, 500, 999)]
-    assert rates[0] < rates[1] < rates[2]
-    assert rates[2] == pytest.approx(0.1, rel=0.01)
-    assert rates[3] == pytest.approx(0.05, rel=0.01)
-    assert rates[4] == pytest.approx(0, abs=1e-5)
-
-
-def test_stages_continue_one_another() -> None:
-    whole, second = CosineOverStages(0.1, steps=100), CosineOverStages(0.1, steps=100, done=60)
-    assert float(second(0)) == pytest.approx(float(whole(60)))
-    assert float(second(39)) == pytest.approx(float(whole(99)))
-    rebuilt = CosineOverStages.from_config(second.get_config())
-    assert float(rebuilt(7)) == pytest.approx(float(whole(67)))

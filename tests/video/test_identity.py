@@ -102,3 +102,22 @@ def test_a_face_not_seen_well_is_retried_at_growing_intervals() -> None:
             tries.append(frame / 25)
     assert len(tries) < 30
     assert np.diff(tries).max() < 1.1
+
+
+def test_the_same_sights_are_judged_by_other_people() -> None:
+    identity = Identity()
+    for seconds in (0.0, 1.0):
+        identity.add_sight(np.array([1, 0], np.float32), seconds, 50)
+        identity.judge(Match("Ada", 0.99), [Match("Ada", 0.99)], 0.9)
+    assert identity.name == "Ada"
+
+    def judged() -> tuple[str | None, float | None]:
+        return identity.name, identity.similarity
+
+    identity.judge_again([Match("Countess", 0.99)], 0.9)
+    assert judged() == ("Countess", 0.99)
+    identity.judge_again([Match("Bo", 0.4)], 0.9)
+    assert judged() == (None, 0.4)
+    identity.judge_again([], 0.9)
+    assert judged() == (None, None)
+    assert identity.sights == 2

@@ -47,17 +47,53 @@ export function verify(photoA, photoB, signal) {
   return request("POST", "v1/verify", { body: form({ photo_a: photoA, photo_b: photoB }), signal });
 }
 
-/** Enrol photos under a name; gives the report. */
-export function enrol(name, photos) {
+/** Enrol photos under a name, perhaps without those that look like somebody else; gives the report. */
+export function enrol(name, photos, refuseMistakes) {
   const body = new FormData();
   body.append("name", name);
   for (const photo of photos) body.append("photos", photo, photo.name);
-  return request("POST", "v1/people", { body });
+  return request("POST", refuseMistakes ? "v1/people?refuse_mistakes=true" : "v1/people", { body });
 }
 
-/** Everybody enrolled: `name`, `photos` (how many), `thumbnail` (whether there is one). */
-export async function people() {
-  return (await request("GET", "v1/people")).people;
+/**
+ * A part of the people enrolled: `people`, each with `name`, `photos` (how many), `note` and
+ * `thumbnail` (whether there is one); and `total`.
+ */
+export function people(search, start) {
+  const query = new URLSearchParams();
+  if (search !== "") query.set("search", search);
+  if (start > 0) query.set("start", start);
+  return request("GET", query.size > 0 ? `v1/people?${query}` : "v1/people");
+}
+
+/** A person's photos: `id`, `source`, `quality`, `enrolled_at`, `has_crop` … */
+export async function photosOf(name) {
+  return (await request("GET", `${personAddress(name)}/photos`)).photos;
+}
+
+/** The face of a photo. */
+export function crop(photo) {
+  return request("GET", `v1/photos/${photo}/crop`, { expects: "blob" });
+}
+
+/** Remove a photo. */
+export function removePhoto(photo) {
+  return request("DELETE", `v1/photos/${photo}`);
+}
+
+/** Make a photo that of another person. */
+export function movePhoto(photo, to) {
+  return request("POST", `v1/photos/${photo}/move`, { json: { to } });
+}
+
+/** Make one person of two names. */
+export function merge(name, into) {
+  return request("POST", `${personAddress(name)}/merge`, { json: { into } });
+}
+
+/** Undo a change, by its number. */
+export function undo(change) {
+  return request("POST", `v1/undo?change=${change}`);
 }
 
 /** A person's thumbnail. */

@@ -5,6 +5,16 @@ const SVG = "http://www.w3.org/2000/svg";
 // How the last question of each dialog ends, until it has.
 const waiting = new Map();
 
+// What fetches the picture of each frame that was not looked at yet: there may be thousands.
+const unseen = new WeakMap();
+const inSight = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    if (!isIntersecting) continue;
+    inSight.unobserve(target);
+    unseen.get(target)();
+  }
+}, { rootMargin: "200px" });
+
 /** The element with this id. */
 export function byId(id) {
   return document.getElementById(id);
@@ -131,4 +141,24 @@ export function showPicture(image, blob) {
   if (image.src.startsWith("blob:")) URL.revokeObjectURL(image.src);
   if (blob === null) image.removeAttribute("src");
   else image.src = URL.createObjectURL(blob);
+}
+
+/**
+ * Show a picture in a frame once the frame is looked at; what is in the frame stays until then.
+ *
+ * @param {Element} frame
+ * @param {string} alt
+ * @param {function(): Promise<Blob>} fetchPicture A picture that is missing is left out.
+ */
+export function showWhenSeen(frame, alt, fetchPicture) {
+  unseen.set(frame, async () => {
+    // A missing picture keeps nobody from managing people.
+    const blob = await fetchPicture().catch(() => null);
+    // Meanwhile the list may have been drawn anew.
+    if (blob === null || !frame.isConnected) return;
+    const image = element("img", { alt });
+    showPicture(image, blob);
+    frame.replaceChildren(image);
+  });
+  inSight.observe(frame);
 }

@@ -19,7 +19,7 @@ let reload = async () => {};
 /**
  * Prepare the form.
  *
- * @param {function(): Promise} onEnrolled Called when somebody was enrolled.
+ * @param {function(object): Promise} onEnrolled Called with the report when somebody was enrolled.
  */
 export function start(onEnrolled) {
   reload = onEnrolled;
@@ -119,12 +119,12 @@ async function submit() {
   refresh();
   try {
     const small = await Promise.all(sent.map((photo) => shrunk(photo, PHOTO_SIDE_PIXELS)));
-    const report = await enrol(name, small);
+    const report = await enrol(name, small, byId("enrol-refuse").checked);
     // What came meanwhile is for the next time, and under a name of its own: it need not be of the
     // same person.
     photos = unsent();
     if (!isNamedAnew) byId("enrol-name").value = "";
-    await reload();
+    await reload(report);
     showReport(sent, report);
   } catch (error) {
     showFailure(messages, error);

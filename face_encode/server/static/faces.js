@@ -78,7 +78,9 @@ function fillRow(row, face, picture, threshold) {
     return;
   }
   const similarity = `similarity ${face.similarity.toFixed(3)}`;
-  if (face.is_match) {
+  if (face.quality_reason) {
+    detail.append(`cannot be trusted: ${face.quality_reason} (quality ${face.quality.toFixed(2)})`);
+  } else if (face.is_match) {
     detail.append("probability" in face
       ? `${percent(face.probability)} likely · ${similarity}` : similarity);
   } else {

@@ -1,36 +1,35 @@
 /** People: who is enrolled, under which name, and who no longer. */
 
-import {
-  ServiceError, forgetToken, people, remove, rename, settings, thumbnail,
-} from "./api.js";
+import { forgetToken, merge, people, remove, rename, settings, thumbnail, undo } from "./api.js";
 import {
   announce, ask, byId, callOff, clearMessages, counted, element, iconButton, nameOf, showMessage, showPicture,
+  showWhenSeen,
 } from "./dom.js";
 import * as enrolment from "./enrolment.js";
 import { showFailure } from "./failures.js";
+import { askName } from "./naming.js";
+import { showPhotos } from "./person.js";
 
 // A short list is read faster than searched.
 const SEARCH_FROM_PEOPLE = 9;
 
-// A picture is fetched when its row is looked at: there may be thousands.
-const inSight = new IntersectionObserver((entries) => {
-  for (const { target, isIntersecting } of entries) {
-    if (!isIntersecting) continue;
-    inSight.unobserve(target);
-    showThumbnail(target);
-  }
-}, { rootMargin: "200px" });
-
-let enrolled = [];
+// Those who are listed; how many there are of whom was looked for, and of all.
+let [listed, total, everybody] = [[], 0, 0];
 let mayWrite = true;
 let loads = 0;
+// Whose photos are shown.
+let opened = null;
 // What each row was made of.
 const madeOf = new WeakMap();
 
 /** Prepare the view. */
 export function start() {
-  enrolment.start(load);
-  byId("people-search").addEventListener("input", showPeople);
+  enrolment.start(async ({ name, enrolled, reused, change }) => {
+    await load();
+    if (change !== null) told(`${counted(enrolled - reused, "photo")} of ${name} enrolled.`, change);
+  });
+  byId("people-search").addEventListener("input", () => load());
+  byId("people-more").addEventListener("click", () => load(listed));
   byId("enrol-jump").addEventListener("click", () => {
     byId("enrol-form").scrollIntoView();
     byId("enrol-name").focus();
@@ -39,35 +38,39 @@ export function start() {
 
 /** The view is shown. */
 export async function enter() {
-  byId("people-state").hidden = enrolled.length > 0;
+  byId("people-state").hidden = listed.length > 0;
   byId("people-state").textContent = "Loading…";
   await load();
 }
 
 /** The view is hidden, and what it asks with it. An enrolment goes on. */
 export function leave() {
-  for (const dialog of ["rename-dialog", "delete-dialog", "camera-dialog"]) callOff(byId(dialog));
+  for (const dialog of ["name-dialog", "delete-dialog", "camera-dialog"]) callOff(byId(dialog));
 }
 
-async function load() {
+/** List the people that are looked for, after those of the list already where that is given. */
+async function load(before = []) {
   const messages = byId("people-messages");
+  const wanted = byId("people-search").value.trim();
   loads += 1;
   const own = loads;
   try {
     const known = await settings();
-    const everybody = await people();
+    const found = await people(wanted, before.length);
     // Answers can overtake each other: the last one asked for counts.
     if (own !== loads) return;
     mayWrite = known.may_write;
-    enrolled = everybody;
+    [listed, total, everybody] = [[...before, ...found.people], found.total, known.people];
     clearMessages(messages);
     showPeople();
     if (!mayWrite) showReadOnly(known.needs_token);
   } catch (error) {
     if (own !== loads) return;
     byId("people-state").hidden = true;
-    showFailure(messages, error, load);
+    showFailure(messages, error, () => load());
+    return;
   }
+  await showOpened();
 }
 
 /** Who may only look is not offered what would be refused. */
@@ -80,19 +83,16 @@ function showReadOnly(needsToken) {
 
 function showPeople() {
   const search = byId("people-search");
-  search.hidden = enrolled.length < SEARCH_FROM_PEOPLE;
-  const wanted = search.hidden ? "" : folded(search.value);
-  const shown = enrolled
-    .filter((person) => folded(person.name).includes(wanted))
-    .sort((a, b) => a.name.localeCompare(b.name));
-  showRows(byId("people"), shown);
+  search.hidden = everybody < SEARCH_FROM_PEOPLE && search.value === "";
+  showRows(byId("people"), listed);
+  byId("people-more").hidden = listed.length >= total;
   byId("list-heading").textContent =
-    enrolled.length > 0 ? `${counted(enrolled.length, "person", "people")} enrolled` : "Enrolled";
+    everybody > 0 ? `${counted(everybody, "person", "people")} enrolled` : "Enrolled";
   byId("enrol-form").hidden = !mayWrite;
   byId("enrol-jump").hidden = !mayWrite;
   const state = byId("people-state");
-  state.hidden = shown.length > 0;
-  state.textContent = enrolled.length > 0
+  state.hidden = listed.length > 0;
+  state.textContent = search.value.trim() !== ""
     ? "Nobody of that name."
     : `Nobody is enrolled yet.${mayWrite ? " Give a name and a few photos, and the service will know the face." : ""}`;
 }
@@ -108,118 +108,148 @@ function showRows(list, shown) {
     return row;
   });
   for (const row of kept.values()) {
-    for (const image of row.querySelectorAll("img")) showPicture(image, null);
+    givePicturesBack(row);
     row.remove();
   }
   rows.forEach((row, index) => {
     if (list.children[index] !== row) list.insertBefore(row, list.children[index] ?? null);
   });
-  inSight.disconnect();
-  for (const frame of list.querySelectorAll("[data-of]")) inSight.observe(frame);
 }
 
-function folded(text) {
-  return text.normalize("NFKC").toLocaleLowerCase().trim();
+function givePicturesBack(place) {
+  for (const image of place.querySelectorAll("img")) showPicture(image, null);
 }
 
 function personCard(person) {
   const { name } = person;
-  const named = (verb) => ({ "aria-label": `${verb} ${name}`, title: verb });
-  const text = element("div", { className: "person-text" },
-    nameOf(name), element("span", { className: "person-detail", textContent: counted(person.photos, "photo") }));
+  const named = (verb) => ({ className: "button small quiet", "aria-label": `${verb} ${name}`, title: verb });
+  const text = element("span", { className: "person-text" }, nameOf(name),
+    element("span", { className: "person-detail", textContent: counted(person.photos, "photo") }),
+    person.note === "" ? null : element("span", { className: "person-detail", textContent: person.note }));
+  const opener = element("button", {
+    type: "button", className: "person-open", title: "Photos", "aria-expanded": "false", onclick: () => open(name),
+  }, portrait(person), text);
   const buttons = !mayWrite ? null : element("div", { className: "person-buttons" },
-    iconButton("add", "Add", () => enrolment.begin(name), { className: "button small quiet", ...named("Add photos of") }),
-    iconButton("edit", "Rename", () => renamePerson(name), { className: "button small quiet", ...named("Rename") }),
-    iconButton("delete", "Delete", () => deletePerson(person), { className: "button small quiet", ...named("Delete") }),
+    iconButton("add", "Add", () => enrolment.begin(name), { ...named("Add"), "aria-label": `Add photos of ${name}` }),
+    iconButton("edit", "Rename", () => renamePerson(name), named("Rename")),
+    iconButton("merge", "Merge", () => mergePerson(name), named("Merge")),
+    iconButton("delete", "Delete", () => deletePerson(person), named("Delete")),
   );
-  return element("li", { className: "person", dataset: { name } }, portrait(person), text, buttons);
+  const photos = element("ul", { className: "photos", hidden: true, "aria-label": `Photos of ${name}` });
+  return element("li", { className: "person", dataset: { name } }, opener, buttons, photos);
 }
 
 /** The thumbnail where one is kept, and the first letter until then. */
-function portrait(person) {
-  const letter = new Intl.Segmenter().segment(person.name).containing(0)?.segment ?? "";
-  const frame = element("div", { className: "portrait", "aria-hidden": "true", textContent: letter });
-  if (person.thumbnail) frame.dataset.of = person.name;
+function portrait({ name, thumbnail: hasThumbnail }) {
+  const letter = new Intl.Segmenter().segment(name).containing(0)?.segment ?? "";
+  const frame = element("span", { className: "portrait", "aria-hidden": "true", textContent: letter });
+  if (hasThumbnail) showWhenSeen(frame, "", () => thumbnail(name));
   return frame;
 }
 
-async function showThumbnail(frame) {
-  try {
-    const blob = await thumbnail(frame.dataset.of);
-    // Meanwhile the list may have been drawn anew.
-    if (!frame.isConnected) return;
-    const image = frame.querySelector("img") ?? element("img", { alt: "" });
-    showPicture(image, blob);
-    frame.replaceChildren(image);
-  } catch (error) {
-    // The letter stays: a missing picture keeps nobody from managing people.
-    if (!(error instanceof ServiceError)) throw error;
+/** Show the photos of a person, or no longer. */
+async function open(name) {
+  opened = opened === name ? null : name;
+  await showOpened();
+}
+
+async function showOpened() {
+  for (const row of byId("people").children) {
+    const [isOpened, photos] = [row.dataset.name === opened, row.querySelector(".photos")];
+    row.querySelector(".person-open").setAttribute("aria-expanded", String(isOpened));
+    givePicturesBack(photos);
+    if (!isOpened) photos.replaceChildren();
+    photos.hidden = !isOpened;
   }
+  const row = rowOf(opened);
+  if (row === undefined) return;
+  await showPhotos(row.querySelector(".photos"), opened, {
+    mayWrite, names: others(opened), onChange: changed,
+  });
+}
+
+function others(name) {
+  return listed.map((person) => person.name).filter((other) => other !== name);
+}
+
+/** After a change of a person's photos. */
+async function changed(text, change) {
+  await load();
+  told(text, change);
+  focusPerson(opened, "Photos");
+}
+
+/** Say what was changed, and offer to undo it. */
+function told(text, change) {
+  announce(text);
+  showMessage(byId("people-messages"), "info", text,
+    change === null ? null : { label: "Undo", act: () => takeBack(change) });
+}
+
+async function takeBack(change) {
+  try {
+    await undo(change);
+  } catch (error) {
+    showFailure(byId("people-messages"), error);
+    return;
+  }
+  await load();
+  told("Undone.", null);
+  focusPerson(opened, "Photos");
 }
 
 async function renamePerson(name) {
-  const [dialog, input, problem] = [byId("rename-dialog"), byId("rename-input"), byId("rename-error")];
-  byId("rename-heading").replaceChildren("Rename ", nameOf(name));
-  problem.hidden = true;
-  input.value = name;
-  let [renamed, isOpen, isSending] = [name, true, false];
-  // The dialog stays open until the service has agreed, so that a name it refuses can be mended.
-  byId("rename-form").onsubmit = async (event) => {
-    event.preventDefault();
-    if (isSending) return;
-    const wanted = input.value.trim();
-    isSending = true;
-    try {
-      if (wanted === "") throw new ServiceError("A name is needed.", 0);
-      if (wanted !== name) await rename(name, wanted);
-      renamed = wanted;
-      // Called off too late, it may be open for somebody else by now.
-      if (isOpen) dialog.close("confirm");
-      else await showRenamed(name, renamed);
-    } catch (error) {
-      if (!(error instanceof ServiceError)) throw error;
-      if (!isOpen) {
-        showFailure(byId("people-messages"), error);
-        return;
+  await askName({
+    title: ["Rename ", nameOf(name)],
+    label: "New name",
+    verb: "Rename",
+    value: name,
+    send: (wanted) => (wanted === name ? { name, change: null } : rename(name, wanted)),
+    onDone: async (answer) => {
+      if (answer.change !== null) {
+        if (opened === name) opened = answer.name;
+        await load();
+        told(`${name} is now called ${answer.name}.`, answer.change);
       }
-      problem.textContent = error.message;
-      problem.hidden = false;
-      input.focus();
-    } finally {
-      isSending = false;
-    }
-  };
-  const answer = ask(dialog);
-  input.select();
-  const isConfirmed = await answer;
-  isOpen = false;
-  if (renamed !== name) await showRenamed(name, renamed);
-  if (isConfirmed) focusPerson(renamed, "Rename");
+      focusPerson(answer.name, "Rename");
+    },
+  });
 }
 
-async function showRenamed(name, renamed) {
-  await load();
-  announce(`${name} is now called ${renamed}.`);
+async function mergePerson(name) {
+  await askName({
+    title: ["Merge ", nameOf(name), " with another person"],
+    label: "The name that stays",
+    verb: "Merge",
+    names: others(name),
+    send: (wanted) => merge(name, wanted),
+    onDone: async (answer) => {
+      await load();
+      told(`${name} and ${answer.name} are one person now, ${answer.name}.`, answer.change);
+      focusPerson(answer.name, "Photos");
+    },
+  });
 }
 
 async function deletePerson(person) {
   const { name, photos } = person;
   byId("delete-heading").replaceChildren("Delete ", nameOf(name), "?");
   byId("delete-text").textContent =
-    `The service forgets this person and what it learnt from ${counted(photos, "photo")}. This cannot be undone.`;
+    `The service forgets this person and what it learnt from ${counted(photos, "photo")}. This can be undone for as long as it runs.`;
   const answer = ask(byId("delete-dialog"));
   byId("delete-cancel").focus();
   if (!(await answer)) return;
   const row = rowOf(name);
   const next = (row?.nextElementSibling ?? row?.previousElementSibling)?.dataset.name;
+  let change;
   try {
-    await remove(name);
+    ({ change } = await remove(name));
   } catch (error) {
     showFailure(byId("people-messages"), error);
     return;
   }
   await load();
-  announce(`${name} is deleted.`);
+  told(`${name} is deleted.`, change);
   focusPerson(next, "Delete");
 }
 

@@ -116,9 +116,10 @@ function drawBoxes() {
   }
 }
 
-function showVerdict(place, { similarity, threshold, is_match: isMatch }) {
-  const word = isMatch ? "The same person" : "Not the same person";
-  const relation = isMatch ? "at or above" : "below";
+function showVerdict(place, { similarity, threshold, is_match: isMatch, quality_reasons: reasons }) {
+  const why = reasons.filter((reason) => reason !== null).join(", ");
+  const word = isMatch ? "The same person" : why ? `Cannot be told: ${why}` : "Not the same person";
+  const relation = similarity >= threshold ? "at or above" : "below";
   const detail = `Similarity ${similarity.toFixed(3)}, ${relation} the threshold of ${threshold.toFixed(3)}, which the mark shows.`;
   place.dataset.verdict = isMatch ? "same" : "different";
   place.replaceChildren(

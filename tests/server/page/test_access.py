@@ -53,7 +53,10 @@ def test_token_that_may_only_read(new_page: NewPage) -> None:
     expect(page.get_by_text("You may look at the people, not change them")).to_be_visible()
     # Nobody is offered what would be refused.
     expect(page.locator("#enrol-form")).to_be_hidden()
-    expect(page.locator("#people button")).to_have_count(0)
+    expect(page.locator("#people .person-buttons")).to_have_count(0)
+    page.get_by_role("button", name=f"{ENROLLED[0]} 4 photos").click()
+    expect(page.locator("#people .photo-source").first).to_have_text("1.jpg")
+    expect(page.locator("#people .photo-buttons")).to_have_count(0)
     page.get_by_role("button", name="Use another token").click()
     page.get_by_role("dialog").get_by_label("Token").fill(WRITE_TOKEN)
     page.keyboard.press("Enter")

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from face_encode.encoders.facenet_files import read_state_dict
 from face_encode.errors import WeightsError
+from face_encode.torch_file import read_state_dict
 from tests.encoders import torch_writing as writing
 
 # Written by torch.save of PyTorch 2.13, in both containers:
@@ -19,7 +19,7 @@ from tests.encoders import torch_writing as writing
 #                 "brain": tensor([1.5, -2]).bfloat16(), "double": tensor([0.1]).double(),
 #                 "count": tensor(7), "yes": tensor([True, False]), "none": zeros(0, 3)}, path,
 #                _use_new_zipfile_serialization=...)
-FILES = Path(__file__).parent / "torch_files"
+FILES = Path(__file__).parent / "encoders" / "torch_files"
 WHOLE = np.arange(6, dtype=np.float32).reshape(2, 3)
 SMALL: dict[str, npt.NDArray[np.generic]] = {"a.weight": WHOLE, "a.count": np.array(3, np.int64)}
 

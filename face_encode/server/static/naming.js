@@ -1,0 +1,62 @@
+/** The dialog that asks for a name: to rename somebody, to merge two names, to move a photo. */
+
+import { ServiceError } from "./api.js";
+import { ask, byId, element } from "./dom.js";
+import { showFailure } from "./failures.js";
+
+/**
+ * Ask for a name, and send it.
+ *
+ * @param {object} wish
+ * @param {Array<Node|string>} wish.title
+ * @param {string} wish.label Of the field.
+ * @param {string} wish.verb On the button.
+ * @param {string} wish.value The name to begin with.
+ * @param {string[]} wish.names Names to choose from.
+ * @param {function(string): Promise<object>} wish.send Asks the service.
+ * @param {function(object): Promise} wish.onDone Called with its answer.
+ */
+export async function askName({ title, label, verb, value = "", names = [], send, onDone }) {
+  const [dialog, input, problem] = [byId("name-dialog"), byId("name-input"), byId("name-error")];
+  byId("name-heading").replaceChildren(...title);
+  byId("name-label").textContent = label;
+  byId("name-confirm").textContent = verb;
+  byId("name-choices").replaceChildren(...names.map((name) => element("option", { value: name })));
+  problem.hidden = true;
+  input.value = value;
+  let [done, isOpen, isSending] = [null, true, false];
+  // The dialog stays open until the service has agreed, so that a name it refuses can be mended.
+  byId("name-form").onsubmit = async (event) => {
+    event.preventDefault();
+    if (isSending) return;
+    const wanted = input.value.trim();
+    isSending = true;
+    try {
+      if (wanted === "") throw new ServiceError("A name is needed.", 0);
+      const answer = await send(wanted);
+      // Called off too late, it may be open for somebody else by now.
+      if (!isOpen) {
+        await onDone(answer);
+        return;
+      }
+      done = answer;
+      dialog.close("confirm");
+    } catch (error) {
+      if (!(error instanceof ServiceError)) throw error;
+      if (!isOpen) {
+        showFailure(byId("people-messages"), error);
+        return;
+      }
+      problem.textContent = error.message;
+      problem.hidden = false;
+      input.focus();
+    } finally {
+      isSending = false;
+    }
+  };
+  const answer = ask(dialog);
+  input.select();
+  await answer;
+  isOpen = false;
+  if (done !== null) await onDone(done);
+}

@@ -1,0 +1,214 @@
+"""The settings of a distillation, and recipes: files that hold them."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from face_encode.errors import InputError, ModelFileError
+from face_encode.files import as_path, open_regular, reason_of
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """Settings of a distillation.
+
+    Attributes:
+        data: Folders: first one with a sub-folder a person, of whom some are held out; then any
+            others, of people or, without sub-folders, of photos of unnamed people.
+        output: The ``.keras`` file to write; views, checkpoints and logs lie beside it, in a
+            folder of the same name ending in ``.training``.
+        sides: Rows and columns of the student's input in each stage, not falling; the last is
+            the finished student's.
+        widths: Width of the student's convolutions in each stage, each a whole multiple of the
+            one before; 1.0 is VGG16.
+        epochs: Epochs of each stage; with ``hours``, its share of the time.
+        steps: Batches an epoch.
+        hours: Train for this time instead of a number of epochs.
+        views: Views of each photo.
+        crop: How the student's crops are cut out, a method of ``CropRecipe``; None for the first
+            teacher's.
+        margin: The margin of the student's crop; None for the first teacher's. With a tighter
+            crop, the face fills more of few pixels.
+        embedding_size: Length of the student's embedding; None for the first teacher's. Longer
+            answers are brought to it by principal components.
+        begin: An earlier student to continue from, ``student.keras`` in its run's folder; it is
+            widened first where the width is a multiple of its own. None starts from random
+            weights.
+        new_teachers: Whether that student had other teachers: its last layer is then solved for
+            these, in closed form.
+        batch_size: Photos a step.
+        optimizer: ``"muon"`` or ``"adamw"``.
+        learning_rate: The highest learning rate, after a warm-up; it falls to 0 by one cosine over
+            all stages.
+        weight_decay: The optimizer's weight decay.
+        mixup: Share of the views that are mixed with another.
+        weights: How often photos are drawn: pattern of a path, from its folder's name on -> factor;
+            a photo's factors are multiplied, and 0 leaves it out.
+        screen: Two cosine similarities of the teachers' embeddings: above the first, two photos
+            are the same photo, above the second the same person. Doubles, and photos of people
+            held out in the further folders, are then left out. Empty for no screening.
+        people_epochs: Epochs of a last stage on triplets of the people themselves, which is kept
+            only if it helps; 0 leaves it out.
+        people_learning_rate: The highest learning rate of that stage, by Adam.
+        mixed_precision: Whether the student computes in bfloat16 and, on a CPU with OpenVINO, the
+            teachers too.
+        validation: Share of the first folder's people to choose the best epoch and the threshold
+            by.
+        test: Share of the first folder's people to report on.
+        false_match_rate: The rate that the threshold is calibrated for.
+        seed: The same seed gives the same result.
+        data_name: Name of the photos in the contract; None for the folders' names.
+        licence: Licence in the contract; None for the first teacher's.
+    """
+
+    data: tuple[Path, ...]
+    output: Path
+    sides: tuple[int, ...] = (48, 48, 64)
+    widths: tuple[float, ...] = (0.25, 0.5, 0.5)
+    epochs: tuple[int, ...] = (40, 40, 20)
+    steps: int = 256
+    hours: float | None = None
+    views: int = 3
+    crop: Literal["box", "dlib_chip", "arcface"] | None = None
+    margin: float | None = None
+    embedding_size: int | None = None
+    begin: Path | None = None
+    new_teachers: bool = False
+    batch_size: int = 128
+    optimizer: Literal["muon", "adamw"] = "muon"
+    learning_rate: float = 6e-3
+    weight_decay: float = 0.02
+    mixup: float = 0.35
+    weights: dict[str, float] = field(default_factory=dict)
+    screen: tuple[float, ...] = ()
+    people_epochs: int = 0
+    people_learning_rate: float = 1e-4
+    mixed_precision: bool = False
+    validation: float = 0.15
+    test: float = 0.2
+    false_match_rate: float = 1e-3
+    seed: int = 0
+    data_name: str | None = None
+    licence: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.output.suffix != ".keras":
+            raise ModelFileError(f"a model file's name ends in .keras. Received: {self.output}")
+        if not self.data:
+            raise InputError("a student learns from at least one folder. Received: none")
+        stages = {len(self.sides), len(self.widths), len(self.epochs)}
+        if len(stages) > 1 or not self.sides or min(*self.epochs, self.steps, self.views) < 1:
+            raise InputError(
+                "each stage has a side, a width and at least 1 epoch, and there is at least 1 "
+                f"step and 1 view. Received: sides {self.sides}, widths {self.widths}, epochs "
+                f"{self.epochs}, steps {self.steps}, views {self.views}"
+            )
+        if list(self.sides) != sorted(self.sides) or list(self.widths) != sorted(self.widths):
+            raise InputError(
+                "sides and widths do not fall from stage to stage. "
+                f"Received: {self.sides}, {self.widths}"
+            )
+        if self.hours is not None and not self.hours > 0:  # so that NaN is refused
+            raise InputError(f"hours are a number above 0. Received: {self.hours}")
+        if not 0 <= self.mixup <= 1:
+            raise InputError(f"the share of mixed views lies within 0..1. Received: {self.mixup}")
+        if self.screen and (len(self.screen) != 2 or not -1 <= min(self.screen) < 1):
+            raise InputError(
+                "photos are screened by two cosine similarities, of one photo and of one person. "
+                f"Received: {self.screen}"
+            )
+        if any(not weight >= 0 for weight in self.weights.values()):
+            raise InputError(f"weights are numbers of at least 0. Received: {self.weights}")
+        if self.optimizer not in ("muon", "adamw"):
+            raise InputError(f"the optimizer is one of muon, adamw. Received: {self.optimizer!r}")
+
+    @property
+    def run_folder(self) -> Path:
+        """Folder of views, checkpoints and logs."""
+        return self.output.with_suffix(".training")
+
+
+SETTINGS = {
+    one.name: str(one.type)
+    for one in fields(DistillConfig)
+    if one.name not in ("data", "output", "begin")
+}
+"""Names of the settings of a recipe -> their types."""
+
+# The kinds of a setting's values, by the first of these names in its type.
+_KINDS = {"float": int | float, "int": int, "bool": bool, "str": str, "Literal": str}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train a student, apart from the photos.
+
+    Attributes:
+        teachers: The encoders whose embeddings are learnt, as ``load_encoder`` takes them; empty
+            for the default.
+        detector: The detector, as ``load_detector`` takes it; None for the default.
+        settings: Arguments of ``DistillConfig``.
+    """
+
+    teachers: tuple[str, ...] = ()
+    detector: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def read_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: A JSON file with one object, whose keys are ``teacher`` (a name or a list of
+            names), ``detector`` and the names of the settings; ``about`` is a comment and ignored.
+
+    Raises:
+        InputError: The file cannot be read, is no JSON object, or has an unknown setting or one
+            of the wrong type.
+    """
+    path = as_path(path)
+    try:
+        with open_regular(path) as file:
+            content = json.loads(file.read())
+    except OSError as error:
+        raise InputError(f"cannot read the recipe {path}: {reason_of(error)}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the recipe {path} is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"a recipe is one JSON object. Received: {type(content).__name__}")
+    content.pop("about", None)
+    teachers, detector = content.pop("teacher", []), content.pop("detector", None)
+    teachers = [teachers] if isinstance(teachers, str) else teachers
+    if not isinstance(teachers, list) or not all(isinstance(each, str) for each in teachers):
+        raise InputError(f"{path}: 'teacher' is a name or a list of names. Received: {teachers!r}")
+    if not isinstance(detector, str | None):
+        raise InputError(f"{path}: 'detector' is a name. Received: {detector!r}")
+    for name, value in content.items():
+        if name not in SETTINGS:
+            raise InputError(
+                f"{path}: a recipe sets teacher, detector, {', '.join(SETTINGS)}. "
+                f"Received: {name!r}"
+            )
+        if not _fits(value, SETTINGS[name]):
+            raise InputError(f"{path}: {name!r} is {SETTINGS[name]}. Received: {value!r}")
+    settings = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
+    }
+    return Recipe(tuple(teachers), detector, settings)
+
+
+def _fits(value: Any, kind: str) -> bool:
+    """Whether a value of JSON is one of a setting's type."""
+    outer = {"tuple": list, "dict": dict}.get(kind.split("[")[0])
+    if outer is not None and not isinstance(value, outer):
+        return False
+    items = value.values() if isinstance(value, dict) else value if outer else [value]
+    inner = next(types for name, types in _KINDS.items() if name in kind)
+    # To Python, true is a whole number.
+    return all(
+        isinstance(item, inner) and isinstance(item, bool) == (inner is bool) for item in items
+    )
