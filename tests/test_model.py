@@ -68,7 +68,7 @@ def test_people_are_recognised_in_photos_that_were_not_enrolled(
         assert face["is_match"] is True
         assert isinstance(face["similarity"], float)
         assert fitted_model.threshold <= face["similarity"] <= 1
-        judged = {"quality", "quality_reason"}
+        judged = {"rotation", "quality", "quality_reason"}
         assert set(face) == {"name", "similarity", "is_match", "bounding_box"} | judged
         assert set(face["bounding_box"]) == {"x", "y", "width", "height"}
 

@@ -98,9 +98,13 @@ def _named(
     """Name faces; while nobody is enrolled, each has the name None."""
     unknown = {"name": None, "similarity": None, "is_match": False}
     return [
-        model.describe(matches[0], face.box.as_dict(), face.quality)
+        model.describe(matches[0], face)
         if matches
-        else {**unknown, "bounding_box": face.box.as_dict()}
+        else {
+            **unknown,
+            "bounding_box": face.box.as_dict(),
+            "rotation": face.rotation,
+        }
         for matches, face in zip(model.gallery.search(embeddings), faces, strict=True)
     ]
 
