@@ -294,9 +294,10 @@ class Face_Encode_Model:
             and the quality is sufficient (if not, the person is unknown); ``bounding_box``, ``x``,
             ``y``, ``width`` and ``height`` in pixels, or None without detection; ``rotation``, how
             far the photo has to be turned clockwise for the face to stand upright, 0, 90, 180 or
-            270 degrees. With an encoder that judges its embeddings also ``quality``, 0..1, and ``quality_reason``, why that is
-            not sufficient, or None. With a gallery that was calibrated also ``probability``, 0..1,
-            that the two are one person. No face gives an empty list.
+            270 degrees. With an encoder that judges its embeddings also ``quality``, 0..1, and
+            ``quality_reason``, why that is not sufficient, or None. With a gallery that was
+            calibrated also ``probability``, 0..1, that the two are one person. No face gives an
+            empty list.
 
         Raises:
             InputError: Not such an array, or fewer than one face asked for.
