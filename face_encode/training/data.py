@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.detectors.alignment import ARCFACE_SIDE, arcface_transform, landmarks_of
+from face_encode.detectors.alignment import ARCFACE_SIDE, arcface_transform
 from face_encode.detectors.base import Detector
 from face_encode.errors import DatasetError, InputError
 from face_encode.files import as_path, replacing
@@ -389,9 +389,8 @@ def _cut_out(
                 file.write(item.crops[0].tobytes())
                 rows.append(number)
                 if recipe == MASTER:
-                    face = moved(item.faces[0], arcface_transform(item.faces[0], recipe))
-                    landmarks = landmarks_of(item.crops[0], face)
-                    faces.append(_face_values(replace(face, landmarks=landmarks)))
+                    face = item.faces[0]
+                    faces.append(_face_values(moved(face, arcface_transform(face, recipe))))
             else:
                 left_out.append(LeftOut(str(photo), name, item.error))
         # The rows that photos without a face leave over are a hole at the end of the file.
