@@ -16,7 +16,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from face_encode.detectors.registry import load_detector
 from face_encode.encoders.encoder import Encoder
@@ -78,7 +78,7 @@ def test_a_wrong_photo_is_found_and_taken_out(client: TestClient) -> None:
     assert [each["source"] for each in told] == ["1.jpg", "2.jpg", "wrong.jpg"]
     assert {each["enrolled_by"] for each in told} == {"local"}
     assert all(each["enrolled_at"].endswith("+00:00") and each["has_crop"] for each in told)
-    assert all(each["quality"] is None and each["box"]["width"] > 50 for each in told)
+    assert all(0 <= each["quality"] <= 1 and each["box"]["width"] > 50 for each in told)
     wrong = told[2]["id"]
     crop = client.get(f"/v1/photos/{wrong}/crop")
     assert crop.headers["content-type"] == "image/jpeg"
@@ -202,6 +202,19 @@ def test_mistakes_are_refused_where_asked_for(client: TestClient) -> None:
     report = enrol(client, "Carla", ("other.jpg", photo(ADA, 3)))
     assert report["enrolled"] == 1
     assert report["notes"][0].startswith(f"other.jpg: looks like {ADA}, who is enrolled too")
+
+
+def test_photos_that_are_not_to_be_trusted_are_left_out(client: TestClient) -> None:
+    with Image.open(io.BytesIO(photo(ADA, 1))) as picture, io.BytesIO() as file:
+        picture.filter(ImageFilter.GaussianBlur(9)).save(file, "PNG")
+        blurred = ("blurred.png", file.getvalue())
+    report = enrol(client, "Carla", blurred, ("s.jpg", STRANGER))
+    (left_out,) = report["left_out"]
+    assert left_out["photo"] == "blurred.png"
+    assert left_out["reason"].startswith("not to be trusted: blurred (quality 0.")
+    # Alone it is nobody's.
+    answer = client.post("/v1/people", data={"name": "Dora"}, files={"photos": blurred})
+    assert (answer.status_code, answer.json()["left_out"]) == (422, [left_out])
 
 
 def test_an_enrolment_is_undone(client: TestClient) -> None:
