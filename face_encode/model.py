@@ -49,7 +49,6 @@ from face_encode.types import (
     Face,
     ImageArray,
     Match,
-    Quality,
     check_count,
 )
 
@@ -293,10 +292,12 @@ class Face_Encode_Model:
             A dict for each face, the largest face first: ``name``, the nearest person;
             ``similarity``, float within -1..1; ``is_match``, whether that reaches the threshold
             and the quality is sufficient (if not, the person is unknown); ``bounding_box``, ``x``,
-            ``y``, ``width`` and ``height`` in pixels, or None without detection. With an encoder
-            that judges its embeddings also ``quality``, 0..1, and ``quality_reason``, why that is
-            not sufficient, or None. With a gallery that was calibrated also ``probability``, 0..1,
-            that the two are one person. No face gives an empty list.
+            ``y``, ``width`` and ``height`` in pixels, or None without detection; ``rotation``, how
+            far the photo has to be turned clockwise for the face to stand upright, 0, 90, 180 or
+            270 degrees. With an encoder that judges its embeddings also ``quality``, 0..1, and
+            ``quality_reason``, why that is not sufficient, or None. With a gallery that was
+            calibrated also ``probability``, 0..1, that the two are one person. No face gives an
+            empty list.
 
         Raises:
             InputError: Not such an array, or fewer than one face asked for.
@@ -311,19 +312,19 @@ class Face_Encode_Model:
         if not all(found):
             raise GalleryError("nobody is enrolled any more")
         return [
-            self.describe(matches[0], box_of(face, detect_faces), face.quality)
+            self.describe(matches[0], face, detect_faces)
             for matches, face in zip(found, faces, strict=True)
         ]
 
-    def describe(
-        self, match: Match, bounding_box: BoundingBox | None, quality: Quality | None = None
-    ) -> dict[str, Any]:
-        """A match as the plain dict that ``match_image`` returns for a face."""
+    def describe(self, match: Match, face: Face, detect_faces: bool = True) -> dict[str, Any]:
+        """A face and the person found as the plain dict that ``match_image`` returns."""
+        quality = face.quality
         described = {
             "name": match.name,
             "similarity": match.similarity,
             "is_match": match.similarity >= self.threshold and not (quality and quality.reason),
-            "bounding_box": bounding_box,
+            "bounding_box": box_of(face, detect_faces),
+            "rotation": face.rotation,
         }
         if quality is not None:
             described |= {"quality": quality.value, "quality_reason": quality.reason}

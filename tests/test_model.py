@@ -26,7 +26,7 @@ from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.thresholds import Calibration
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.reading import read_image
-from face_encode.types import ImageArray, Match
+from face_encode.types import Box, Face, ImageArray, Match
 from face_encode.weights import KNOWN_WEIGHTS
 from tests.conftest import EXAMPLES, VERIFY_DATASET, place_weights
 from tests.gallery.calibrations import BY_HAND
@@ -68,7 +68,7 @@ def test_people_are_recognised_in_photos_that_were_not_enrolled(
         assert face["is_match"] is True
         assert isinstance(face["similarity"], float)
         assert fitted_model.threshold <= face["similarity"] <= 1
-        judged = {"quality", "quality_reason"}
+        judged = {"rotation", "quality", "quality_reason"}
         assert set(face) == {"name", "similarity", "is_match", "bounding_box"} | judged
         assert set(face["bounding_box"]) == {"x", "y", "width", "height"}
 
@@ -299,9 +299,10 @@ def test_a_calibrated_gallery_sets_the_threshold_and_gives_probabilities(
     encoder: Encoder,
 ) -> None:
     model = Face_Encode_Model(encoder)
+    face = Face(Box(0, 0, 10, 10), 1.0)
     model.gallery.add(["Ada", "Bo"], np.eye(2, encoder.embedding_size, dtype=np.float32))
     assert model.threshold == encoder.contract.threshold
-    assert "probability" not in model.describe(Match("Ada", 0.9), None)
+    assert "probability" not in model.describe(Match("Ada", 0.9), face)
     model.gallery.calibration = Calibration(
         false_match_rate=0.01,
         people=10,
@@ -317,17 +318,17 @@ def test_a_calibrated_gallery_sets_the_threshold_and_gives_probabilities(
     )
     # A search of two photos; a comparison of two faces has the lower threshold.
     assert model.threshold == pytest.approx(0.6)
-    described = model.describe(Match("Ada", 0.65), None)
+    described = model.describe(Match("Ada", 0.65), face)
     assert described["is_match"]
     expected = model.gallery.calibration.probability(0.65, 2)
     assert described["probability"] == pytest.approx(float(expected))
-    face = np.zeros(encoder.embedding_size, np.float32)
-    other = face.copy()
-    face[0], other[:2] = 1, (0.55, np.sqrt(1 - 0.55**2))
-    assert model.compare_encodings(face, other)[1]
+    embedding = np.zeros(encoder.embedding_size, np.float32)
+    other = embedding.copy()
+    embedding[0], other[:2] = 1, (0.55, np.sqrt(1 - 0.55**2))
+    assert model.compare_encodings(embedding, other)[1]
     model.threshold = 0.95
     assert model.threshold == 0.95
-    assert not model.compare_encodings(face, other)[1]
+    assert not model.compare_encodings(embedding, other)[1]
 
 
 class Calibrated(MemoryGallery):

@@ -64,7 +64,7 @@ def run_match(options: argparse.Namespace) -> int:
         if not all(found):
             raise GalleryError("nobody is enrolled in this gallery")
         faces = [
-            model.describe(matches[0], face.box.as_dict(), face.quality)
+            model.describe(matches[0], face)
             for matches, face in zip(found, photo.faces, strict=False)
         ]
         # A photo without a face is a fine photo: it has an empty list, not an error.

@@ -258,6 +258,36 @@ def save_encoder(
                 archive.writestr(QUALITY_MEMBER, quality_head.to_bytes())
 
 
+def copy_with_quality(
+    source: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    contract: EncoderContract,
+    quality_head: QualityHead,
+) -> None:
+    """Copy a ``.keras`` file with another contract and quality head; the model stays to the byte.
+
+    Args:
+        source: The file.
+        path: The copy; may be the same.
+        contract: As for ``save_encoder``.
+        quality_head: As for ``save_encoder``.
+
+    Raises:
+        ModelFileError: The source cannot be read, or the copy cannot be written.
+    """
+    read_contract(source)
+    with zipfile.ZipFile(as_path(source)) as archive:
+        members = {each.filename: archive.read(each) for each in archive.infolist()}
+    members[CONTRACT_MEMBER] = contract.to_json().encode()
+    members[QUALITY_MEMBER] = quality_head.to_bytes()
+    with (
+        replacing(as_path(path), ModelFileError) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
+    ):
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
 def _save_rounded(model: keras.Model, path: Path) -> None:
     """Save a model with its weights rounded to float16, in a compressed archive."""
     import keras

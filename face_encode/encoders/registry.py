@@ -368,7 +368,7 @@ CHOICES = {
     ),
     "accurate": Choice(
         "dlib_resnet+mobilefacenet",
-        "dlib",
+        "retinaface",
         "the fewest mistakes",
         0.9955,
         ((1e-3, 0.993), (1e-4, 0.989)),

@@ -7,6 +7,7 @@ import lazy_loader
 if TYPE_CHECKING:
     from face_encode.gallery.base import EncoderIdentity as EncoderIdentity
     from face_encode.gallery.base import Gallery as Gallery
+    from face_encode.gallery.database import DatabaseGallery as DatabaseGallery
     from face_encode.gallery.memory import MemoryGallery as MemoryGallery
     from face_encode.gallery.milvus import MilvusGallery as MilvusGallery
     from face_encode.gallery.mistakes import LabelProblem as LabelProblem
@@ -19,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "base": ["EncoderIdentity", "Gallery"],
+        "database": ["DatabaseGallery"],
         "memory": ["MemoryGallery"],
         "milvus": ["MilvusGallery"],
         "mistakes": ["LabelProblem", "find_label_problems"],

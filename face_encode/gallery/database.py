@@ -33,7 +33,7 @@ from face_encode.gallery.base import (
     check_new,
     folded_name,
 )
-from face_encode.gallery.database_file import DatabaseFile, marks, parts
+from face_encode.gallery.database_file import DatabaseFile
 from face_encode.gallery.distances import Metric, check_metric
 from face_encode.gallery.encryption import KEY_VARIABLE, Cipher, cipher_from_environment
 from face_encode.gallery.people_rows import (
@@ -42,9 +42,10 @@ from face_encode.gallery.people_rows import (
     EnrolledPhoto,
     PeopleRows,
     TakenRows,
+    undo_rows,
 )
 from face_encode.gallery.search import check_search, search_enrolled
-from face_encode.gallery.snapshot import Memory, Precision, Snapshot
+from face_encode.gallery.snapshot import Memory, Precision, Snapshot, check_unchanged
 from face_encode.gallery.staging import Staging
 from face_encode.gallery.thresholds import Calibration
 from face_encode.types import Embeddings, Match
@@ -112,7 +113,7 @@ class DatabaseGallery:
         except BaseException:
             self._file.close()
             raise
-        self._memory = Memory(self._file, self._size, self.precision, self.metric)
+        self._memory = Memory(self._file, self.encoder, self.precision, self.metric)
 
     def _settle(self, encoder: EncoderIdentity | None, metric: Metric | None, int8: bool) -> None:
         """Compare encoder and metric with those of the file; of an empty one, write them."""
@@ -209,10 +210,6 @@ class DatabaseGallery:
         check_cosine(self.metric, "an index holds")
         self._memory.index(approximate=approximate, progress=progress)
 
-    def open_index(self) -> None:
-        """Search by the approximate index, which is built where none fits; see ``build_index``."""
-        self.build_index(approximate=True)
-
     @property
     def calibration(self) -> Calibration | None:
         """The result of ``face-encode calibrate`` for this encoder, or None."""
@@ -269,15 +266,6 @@ class DatabaseGallery:
             found = PeopleRows(self._file, reader).found(name)
         return None if found is None else found.name
 
-    def note(self, name: str) -> str:
-        """What is noted about a person.
-
-        Raises:
-            GalleryError: Nobody of that name is enrolled.
-        """
-        with self._file.reading() as reader:
-            return PeopleRows(self._file, reader).person(name).note
-
     def rows(self) -> GalleryRows:
         """Everything that is enrolled at this moment; see ``Gallery.rows``."""
         snapshot = self.snapshot()
@@ -295,23 +283,22 @@ class DatabaseGallery:
         )
 
     def known_photos(
-        self, detector_name: str, digests: Collection[str] | None = None
+        self,
+        detector_name: str,
+        digests: Collection[str] | None = None,
+        *,
+        with_crops: bool = False,
     ) -> Mapping[str, npt.NDArray[np.float32]]:
-        """Content digest -> embedding; see ``Gallery.known_photos``."""
+        """Content digest -> embedding; see ``Gallery.known_photos``.
+
+        ``with_crops`` leaves out the photos of which no crop is kept.
+        """
         if digests is None:
             digests = set(self.rows().digests.tolist())
-        found = {}
         with self._file.reading() as reader:
-            for part in parts([digest for digest in digests if digest]):
-                blind = {self._file.blind(digest): digest for digest in part}
-                for digest, embedding in reader.execute(
-                    "SELECT digest, embedding FROM photo WHERE detector = ? "
-                    f"AND digest IN ({marks(part)})",
-                    [detector_name, *blind],
-                ):
-                    content = self._file.content(embedding)
-                    found[blind[digest]] = np.frombuffer(content, np.float32)
-        return found
+            rows = PeopleRows(self._file, reader)
+            found = rows.embeddings_by(detector_name, sorted(digests), with_crops)
+        return {digest: np.frombuffer(content, np.float32) for digest, content in found.items()}
 
     def person(self, name: str) -> EnrolledPerson:
         """Describe a person.
@@ -325,15 +312,12 @@ class DatabaseGallery:
     def find_people(
         self, search: str = "", start: int = 0, count: int | None = None
     ) -> tuple[list[EnrolledPerson], int]:
-        """List people in the order of their names.
+        """List people in the order of their names; and say how many there are in all.
 
         Args:
             search: Only those whose names hold this text, in whatever case and Unicode form.
             start: How many to skip.
             count: At most this many; None for all.
-
-        Returns:
-            The people, and how many there are without ``start`` and ``count``.
         """
         listed, wanted = self.snapshot().listed, folded_name(search)
         found = [person for person in listed if wanted in person[0]] if wanted else listed
@@ -389,6 +373,7 @@ class DatabaseGallery:
     def _changing(self) -> Iterator[tuple[PeopleRows, Audit]]:
         """The tables in one transaction; people without photos are dropped at its end."""
         with self._file.transaction() as connection:
+            check_unchanged(connection, self._file, self.encoder)
             rows, audit = PeopleRows(self._file, connection), Audit(self._file, connection)
             yield rows, audit
             rows.drop_empty()
@@ -431,7 +416,8 @@ class DatabaseGallery:
         """Enrol embeddings in the place of others; see ``Gallery.replace``.
 
         A photo that is enrolled already, by its digest, under the same name and with the same
-        embedding, stays as it is: with its number, its crop and the time when it was enrolled.
+        embedding, stays as it is: with its number and the time when it was enrolled; it may get a
+        crop where it had none.
         """
         added, digests = check_new(names, embeddings, digests, self._size)
         blind = [self._file.blind(digest) for digest in digests]
@@ -441,7 +427,7 @@ class DatabaseGallery:
             people = rows.people_of(names)
             owners = [people[name].number for name in names]
             former = rows.former(replaces, set(owners), mark if isinstance(mark, int) else last)
-            new = []
+            new, crops = [], []
             for row, (owner, digest) in enumerate(zip(owners, blind, strict=True)):
                 alike = former.get((owner, digest, detector_name), []) if digest else []
                 content = added[row].tobytes()
@@ -450,10 +436,12 @@ class DatabaseGallery:
                     new.append(row)
                 else:
                     alike.remove(same)
+                    crops.append((same[0], details[row].crop))
             gone = [photo for alike in former.values() for photo, _ in alike]
             removed = rows.names_of(gone)
             taken = rows.take(gone)
             numbers = range(last + 1, last + 1 + len(new))
+            rows.add_crops(crops)
             rows.insert(
                 (
                     (photo, owners[row], added[row].tobytes(), blind[row], details[row])
@@ -565,45 +553,11 @@ class DatabaseGallery:
         """
         with self._changing() as (rows, audit):
             told = audit.to_undo(change)
-            back = {photo: name for name, photos in told.removed.items() for photo in photos}
-            gone = {photo: name for name, photos in told.added.items() for photo in photos}
-            now = rows.names_of([*back.keys() | gone.keys()])
-            if {photo: name for name, photos in now.items() for photo in photos} != gone:
-                raise GalleryError(
-                    f"change {told.id} cannot be undone: its photos have changed since; undo the "
-                    "later changes first"
-                )
-            taken = self._removed.get(told.id, ([], []))
-            if {row[0] for row in taken[0]} != back.keys() - gone.keys():
-                raise GalleryError(
-                    f"change {told.id} cannot be undone: the photos that it removed are gone; only "
-                    "the program that removed them keeps them, while it runs"
-                )
-            people = rows.people_of(told.removed)
-            owner_of = {photo: people[name].number for photo, name in back.items()}
-            rows.put_back(taken, owner_of)
-            rows.move((photo, owner_of[photo]) for photo in gone if photo in back)
-            undone = rows.take([photo for photo in gone if photo not in back])
-            renamed = None
-            if told.renamed is not None:
-                former, name = told.renamed
-                person = rows.found(name)
-                if person is None or person.name != name:
-                    raise GalleryError(
-                        f"change {told.id} cannot be undone: nobody is named {name!r} any more"
-                    )
-                renamed = (name, rows.rename(person, former))
-            self._remember(
-                audit.record(
-                    self.author,
-                    "undo",
-                    told.added,
-                    told.removed,
-                    renamed=renamed,
-                    undoes=told.id,
-                ),
-                undone,
+            undone, renamed = undo_rows(rows, told, self._removed.get(told.id, ([], [])))
+            number = audit.record(
+                self.author, "undo", told.added, told.removed, renamed=renamed, undoes=told.id
             )
+            self._remember(number, undone)
         return told
 
     def forget(self, name: str) -> int:
@@ -664,8 +618,10 @@ class DatabaseGallery:
         with self._file.transaction() as connection:
             rows, audit = PeopleRows(self._file, connection), Audit(self._file, connection)
             present = {photo for (photo,) in connection.execute("SELECT id FROM photo")}
-            if not photos.keys() <= present or mark not in (None, rows.last_photo()):
-                raise GalleryError("photos were enrolled or removed meanwhile; begin again")
+            if not photos.keys() <= present:
+                raise GalleryError("a photo was removed meanwhile; begin again")
+            if mark not in (None, rows.last_photo()):
+                raise GalleryError("a photo was enrolled meanwhile; begin again")
             others = sorted(present - photos.keys())
             removed = rows.names_of(others)
             rows.take(others)

@@ -55,7 +55,7 @@ def export_person(gallery: DatabaseGallery, name: str, file: Path | BinaryIO) ->
     own = former_names(gallery.changes(), shown) - (gallery.people().keys() - {shown})
     told = {
         "name": shown,
-        "note": gallery.note(shown),
+        "note": gallery.person(shown).note,
         "encoder": gallery.encoder_name,
         "encoder_fingerprint": gallery.encoder_fingerprint,
         "photos": [photo.as_dict() for photo in photos],

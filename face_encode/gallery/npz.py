@@ -71,7 +71,7 @@ _FORM = ArchiveForm(
     },
     error_type=GalleryError,
     refused={
-        ENCRYPTED_HEADER: "is encrypted; face-encode serve reads it with its key",
+        ENCRYPTED_HEADER: "is encrypted; face-encode import reads it with its key",
         b"face_encode encrypted 1\n": "was encrypted before the first release, in a format that "
         "is not read any more: enrol its people again",
     },

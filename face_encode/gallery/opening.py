@@ -172,7 +172,7 @@ def open_gallery(
     if is_database(path):
         database = DatabaseGallery(path, encoder, create=create, metric=metric, int8=int8)
         if approximate:
-            database.open_index()
+            database.build_index(approximate=True)
         return database
     # os.path, because pathlib raises where the path cannot be looked at.
     if create and encoder is not None and not os.path.exists(path):

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from face_encode.errors import GalleryError, NotEnrolledError
+from face_encode.gallery.audit import Change
 from face_encode.gallery.base import PhotoDetails, Replaces, check_name, folded_name, shown_form
 from face_encode.gallery.database_file import DatabaseFile, marks, now, parts
 from face_encode.types import Box
@@ -126,6 +127,25 @@ class PeopleRows:
             EnrolledPerson(name, count, *more.get(key, ("", None)))
             for key, (_, name, count) in zip(blind, people, strict=True)
         ]
+
+    def embeddings_by(
+        self, detector: str, digests: Sequence[str], with_crops: bool
+    ) -> dict[str, bytes]:
+        """Content digest -> embedding, of the photos in which this detector found the face.
+
+        ``with_crops`` leaves out those of which no crop is kept.
+        """
+        only = "AND id IN (SELECT photo FROM crop)" if with_crops else ""
+        found: dict[str, bytes] = {}
+        for part in parts([digest for digest in digests if digest]):
+            blind = {self._file.blind(digest): digest for digest in part}
+            for digest, embedding in self._connection.execute(
+                "SELECT digest, embedding FROM photo "
+                f"WHERE detector = ? AND digest IN ({marks(part)}) {only}",
+                [detector, *blind],
+            ):
+                found[blind[digest]] = self._file.content(embedding)
+        return found
 
     def names_of_digests(self, digests: Sequence[str]) -> dict[str, list[str]]:
         """Content digest -> the people that it is enrolled for."""
@@ -327,6 +347,13 @@ class PeopleRows:
         )
         self._connection.executemany("INSERT INTO crop VALUES (?, ?)", crops)
 
+    def add_crops(self, crops: Iterable[tuple[int, bytes]]) -> None:
+        """Keep crops of photos that have none; an empty one is none."""
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO crop VALUES (?, ?)",
+            ((photo, self._file.sealed(crop)) for photo, crop in crops if crop),
+        )
+
     def move(self, owners: Iterable[tuple[int, int]]) -> None:
         """Give photos to people: pairs of a photo and a person."""
         self._connection.executemany(
@@ -373,3 +400,49 @@ class PeopleRows:
         """The form by which a name is looked up."""
         check_name(name)
         return self._file.blind(folded_name(name))
+
+
+def undo_rows(
+    rows: PeopleRows, change: Change, taken: TakenRows
+) -> tuple[TakenRows, tuple[str, str] | None]:
+    """Bring the rows back to what they were before a change.
+
+    Args:
+        rows: The tables, in a transaction.
+        change: The change.
+        taken: The rows that it deleted.
+
+    Returns:
+        The rows that undoing deletes, and the former and the new name where it renames somebody.
+
+    Raises:
+        GalleryError: Later changes concern the same photos, or these are not all the rows that the
+            change deleted.
+    """
+    back = {photo: name for name, photos in change.removed.items() for photo in photos}
+    gone = {photo: name for name, photos in change.added.items() for photo in photos}
+    now = rows.names_of([*back.keys() | gone.keys()])
+    if {photo: name for name, photos in now.items() for photo in photos} != gone:
+        raise GalleryError(
+            f"change {change.id} cannot be undone: its photos have changed since; undo the later "
+            "changes first"
+        )
+    if {row[0] for row in taken[0]} != back.keys() - gone.keys():
+        raise GalleryError(
+            f"change {change.id} cannot be undone: the photos that it removed are gone; only the "
+            "program that removed them keeps them, while it runs"
+        )
+    people = rows.people_of(change.removed)
+    owner_of = {photo: people[name].number for photo, name in back.items()}
+    rows.put_back(taken, owner_of)
+    rows.move((photo, owner_of[photo]) for photo in gone if photo in back)
+    undone = rows.take([photo for photo in gone if photo not in back])
+    if change.renamed is None:
+        return undone, None
+    former, name = change.renamed
+    person = rows.found(name)
+    if person is None or person.name != name:
+        raise GalleryError(
+            f"change {change.id} cannot be undone: nobody is named {name!r} any more"
+        )
+    return undone, (name, rows.rename(person, former))

@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.errors import GalleryError
+from face_encode.errors import GalleryError, WrongEncoderError
 from face_encode.files import reason_of
 from face_encode.gallery.approximate import (
     ApproximateIndex,
@@ -25,7 +25,7 @@ from face_encode.gallery.approximate import (
     save_index,
 )
 from face_encode.gallery.audit import Audit, Change
-from face_encode.gallery.base import folded_name
+from face_encode.gallery.base import EncoderIdentity, folded_name
 from face_encode.gallery.columns import Enrolled
 from face_encode.gallery.database_file import DatabaseFile, marks, parts
 from face_encode.gallery.distances import Metric
@@ -76,9 +76,11 @@ class Snapshot:
 class Memory:
     """The latest snapshot of an open gallery database, for all threads of a program."""
 
-    def __init__(self, file: DatabaseFile, size: int, precision: Precision, metric: Metric) -> None:
+    def __init__(
+        self, file: DatabaseFile, encoder: EncoderIdentity, precision: Precision, metric: Metric
+    ) -> None:
         """Read nothing yet; the arguments are those of ``read_snapshot``."""
-        self._file, self._size, self._precision, self._metric = file, size, precision, metric
+        self._file, self._encoder, self._precision, self._metric = file, encoder, precision, metric
         self._lock = threading.Lock()
         self._version = -1
         self._snapshot: Snapshot | None = None
@@ -95,7 +97,7 @@ class Memory:
             version, former = self._file.version(), self._snapshot
             if former is not None and version == self._version:
                 return former
-            snapshot = read_snapshot(self._file, self._size, self._precision, former)
+            snapshot = read_snapshot(self._file, self._encoder, self._precision, former)
             if former is None and self._metric == "cosine":
                 self._uses_codes = self._uses_codes or any(_codes_files(self._file))
             if self._uses_codes:
@@ -140,21 +142,41 @@ class Memory:
             self.fresh()
 
 
+def check_unchanged(
+    connection: sqlite3.Connection, file: DatabaseFile, encoder: EncoderIdentity
+) -> None:
+    """Refuse to go on where another program has embedded the photos by another encoder meanwhile.
+
+    Raises:
+        WrongEncoderError: Names both encoders.
+    """
+    stored = dict(connection.execute("SELECT key, value FROM gallery WHERE key LIKE 'encoder%'"))
+    name, fingerprint = stored.get("encoder_name"), stored.get("encoder_fingerprint")
+    if fingerprint not in (None, encoder.fingerprint):
+        raise WrongEncoderError(
+            f"{file.label} is one of the encoder {name!r} ({fingerprint}) by now, here it was "
+            f"opened for {encoder.name!r} ({encoder.fingerprint}): open it again"
+        )
+
+
 def read_snapshot(
-    file: DatabaseFile, size: int, precision: Precision, former: Snapshot | None
+    file: DatabaseFile, encoder: EncoderIdentity, precision: Precision, former: Snapshot | None
 ) -> Snapshot:
     """Read a gallery database; where a former snapshot helps, only what has changed since.
 
     Args:
         file: The open file.
-        size: Length D of an embedding.
+        encoder: The encoder that the file was opened for.
         precision: How embeddings are kept in memory.
         former: An earlier snapshot of the same file, or None.
 
     Raises:
         GalleryError: The file is damaged.
+        WrongEncoderError: The photos were embedded by another encoder meanwhile.
     """
+    size = encoder.embedding_size
     with file.reading() as reader:
+        check_unchanged(reader, file, encoder)
         (count,) = reader.execute("SELECT COUNT(*) FROM photo").fetchone()
         last = reader.execute("SELECT id, time FROM change ORDER BY id DESC LIMIT 1").fetchone()
         change = 0 if last is None else int(last[0])

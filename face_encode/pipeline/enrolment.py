@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from face_encode.detectors.base import Detector, notes_on
 from face_encode.encoders.encoder import Encoder
@@ -299,7 +300,7 @@ def enrol_people(
         for row in run.done:
             rows.note(row, checkpoint.result(paths[row]))
     together = _ASKED_TOGETHER if all(paths) else 1
-    todo = _unknown_photos(run.waiting, together, photos, rows, gallery, detector)
+    todo = _unknown_photos(run.waiting, together, photos, rows, gallery, detector, keep_crops)
     for batch in run.batches(
         todo, detector, encoder, workers=workers, batch_size=batch_size, portraits=keep_crops
     ):
@@ -327,6 +328,7 @@ def _unknown_photos(
     rows: _Photos,
     gallery: Gallery,
     detector: Detector,
+    keep_crops: bool,
 ) -> Iterator[tuple[int, Photo]]:
     """The photos that the gallery does not hold, each opened when it is asked for.
 
@@ -345,11 +347,17 @@ def _unknown_photos(
                 rows.reasons[row] = str(error).removeprefix(f"{Path(rows.labels[row])}: ")
         digests = {row: _digest(photo) for row, photo in opened.items()} if holds_some else {}
         asked = set(digests.values()) - {""}
-        known = gallery.known_photos(detector.name, asked) if holds_some else {}
+        known: Mapping[str, npt.NDArray[np.float32]] = {}
+        if keep_crops and isinstance(gallery, DatabaseGallery):
+            # The others are gone through again, for their crops.
+            known = gallery.known_photos(detector.name, asked, with_crops=True)
+        elif holds_some:
+            known = gallery.known_photos(detector.name, asked)
         for row, photo in opened.items():
             digest = digests.get(row, "")
             if digest in known:
                 rows.digests[row], rows.embeddings[row] = digest, known[digest]
+                rows.details[row] = PhotoDetails(rows.labels[row])
             else:
                 yield row, photo
 

@@ -54,10 +54,13 @@ def judge_faces(
     if qualities is None:
         return list(faces)
     bound = contract.quality_threshold or 0.0
-    crops = contract.crop.first_of(crops)
+    reasons = [
+        quality_reason(contract.crop.first_of(crop[np.newaxis])[0], face) if value < bound else None
+        for face, value, crop in zip(faces, qualities, crops, strict=True)
+    ]
     return [
-        replace(face, quality=Quality(value, quality_reason(crop, face) if value < bound else None))
-        for face, value, crop in zip(faces, qualities.tolist(), crops, strict=True)
+        replace(face, quality=Quality(value, reason))
+        for face, value, reason in zip(faces, qualities.tolist(), reasons, strict=True)
     ]
 
 

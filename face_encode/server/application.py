@@ -69,7 +69,9 @@ def make_application(
                 probe = np.ones((1, model.encoder.embedding_size), np.float32)
                 await asyncio.to_thread(gallery.search, probe)
             application.state.service = service
-            metrics.watch("people", "People enrolled.", lambda: len(gallery.people()))
+            metrics.watch(
+                "people", "People enrolled.", lambda: len(gallery.snapshot().enrolled.people)
+            )
             metrics.watch("photos", "Photos enrolled.", lambda: len(gallery))
             metrics.watch(
                 "photos_waiting", "Photos waiting for detection.", lambda: recogniser.pool.waiting

@@ -124,7 +124,9 @@ def enrol_sent(
             continue
         if photo.error is None and known:
             notes.append(f"{photo.photo}: the same photo is enrolled as {known[0]}")
-        photos.append(photo)
+        quality = photo.faces[0].quality if photo.error is None else None
+        refusal = quality.refusal if quality else None
+        photos.append(photo if refusal is None else without_embeddings(photo.photo, refusal))
     again = len(sent) - len(photos)
     if not photos:
         return EnrolmentReport(again, {own: again}, (), again, tuple(notes))

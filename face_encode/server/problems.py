@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -13,6 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import compile_path
 
+from face_encode.errors import GalleryError, NotEnrolledError
+
+_LOG = logging.getLogger(__name__)
 _DETAILS = {
     404: "There is nothing at this address.",
     405: "This address does not know this method.",
@@ -97,6 +101,16 @@ def add_handlers(application: FastAPI) -> None:
             f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()
         )
         return Problem(422, "not-valid", f"The request is not valid: {listed}.").response()
+
+    @application.exception_handler(GalleryError)
+    async def no_gallery(request: Request, error: GalleryError) -> JSONResponse:
+        # Somebody may have gone between two questions to the gallery.
+        if isinstance(error, NotEnrolledError):
+            return Problem(404, "nobody-of-that-name", f"{error}.").response()
+        _LOG.error("%s", error)
+        detail = "The people cannot be read at present; the service's log says why."
+        headers = {"Retry-After": "30"}
+        return Problem(503, "gallery-unusable", detail, headers=headers).response()
 
     @application.exception_handler(ClientDisconnect)
     async def hung_up(request: Request, error: ClientDisconnect) -> JSONResponse:

@@ -225,7 +225,6 @@ class Recogniser:
 
     Attributes:
         pool: Finds the faces.
-        recipe: How they are cut out.
     """
 
     def __init__(
@@ -233,22 +232,23 @@ class Recogniser:
     ) -> None:
         limits = settings.limits
         self._encoder = encoder
-        self.recipe = encoder.contract.crop
         self._detector = detector
         self._fast_detector = (
             replace(detector, thorough=False) if isinstance(detector, DlibDetector) else detector
         )
         # Room for every request's photo, and for a few enrolments of many.
         max_waiting = limits.requests_in_flight + 4 * limits.photos
-        self.pool = DetectionPool(settings.workers, self.recipe, limits.pixels, max_waiting)
+        self.pool = DetectionPool(
+            settings.workers, encoder.contract.crop, limits.pixels, max_waiting
+        )
         self._batcher = EncodingBatcher(encoder, metrics.encoded)
 
     def load(self) -> None:
         """Start the processes and compile the network: seconds that no request has to wait."""
         self.pool.start()
-        size = (self.recipe.height, self.recipe.width, 3)
+        crop = self._encoder.contract.crop
         for faces in (1, BATCH_SIZE):
-            self._encoder.encode(np.zeros((faces, *size), np.uint8))
+            self._encoder.encode(np.zeros((faces, crop.height, crop.width, 3), np.uint8))
 
     def close(self) -> None:
         """Stop, and give up the photos that are under way."""

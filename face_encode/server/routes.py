@@ -98,9 +98,13 @@ def _named(
     """Name faces; while nobody is enrolled, each has the name None."""
     unknown = {"name": None, "similarity": None, "is_match": False}
     return [
-        model.describe(matches[0], face.box.as_dict(), face.quality)
+        model.describe(matches[0], face)
         if matches
-        else {**unknown, "bounding_box": face.box.as_dict()}
+        else {
+            **unknown,
+            "bounding_box": face.box.as_dict(),
+            "rotation": face.rotation,
+        }
         for matches, face in zip(model.gallery.search(embeddings), faces, strict=True)
     ]
 
@@ -158,8 +162,9 @@ async def health() -> dict[str, str]:
 @operation_router.get(
     "/readyz", response_model=HealthAnswer, responses={503: READING_PROBLEMS[503]}
 )
-async def ready(service: TheService) -> dict[str, str]:
-    """Say whether the service takes work and can save changes."""
+def ready(service: TheService) -> dict[str, str]:
+    """Say whether the service takes work, and can read the people and save changes."""
+    service.gallery.snapshot()
     if service.failing:
         raise Problem(503, "not-saving", "The last change of the people could not be saved.")
     if service.recogniser.pool.is_full:
@@ -186,7 +191,7 @@ def settings(request: Request, service: TheService, author: Reader) -> dict[str,
         "encoder": model.encoder.name,
         "fingerprint": model.encoder.fingerprint,
         "detector": model.detector.name,
-        "people": len(model.gallery.people()),
+        "people": len(service.gallery.snapshot().enrolled.people),
         "photos": len(model.gallery),
         "threshold": model.threshold,
         "verification_threshold": model.verification_threshold,

@@ -36,6 +36,10 @@ class MatchedFace(Answer):
     similarity: float | None = Field(description="Cosine similarity to that person, -1 to 1.")
     is_match: bool = Field(description="False: the face is unknown, whatever the name.")
     bounding_box: BoundingBox
+    rotation: int = Field(
+        description="How far the photo has to be turned clockwise for the face to stand upright: "
+        "0, 90, 180 or 270 degrees."
+    )
     probability: float | None = Field(
         default=None, description="Probability of that person; with a calibrated gallery only."
     )
@@ -50,7 +54,13 @@ class MatchedFace(Answer):
 
 _MATCH_EXAMPLE = {
     "faces": [
-        {"name": "Ada_Mirova", "similarity": 0.97, "is_match": True, "bounding_box": _BOX_EXAMPLE}
+        {
+            "name": "Ada_Mirova",
+            "similarity": 0.97,
+            "is_match": True,
+            "bounding_box": _BOX_EXAMPLE,
+            "rotation": 0,
+        }
     ]
 }
 

@@ -10,7 +10,7 @@ from typing import Annotated, TypeVar, cast
 
 from fastapi import Depends, Request
 
-from face_encode.errors import GalleryError, NotEnrolledError
+from face_encode.errors import GalleryError, NotEnrolledError, WrongEncoderError
 from face_encode.gallery.audit import Author
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.model import Face_Encode_Model
@@ -108,7 +108,8 @@ class Service:
 
 def _is_of_the_file(error: GalleryError) -> bool:
     """Whether the file could not be read or written, rather than the change be made."""
-    return isinstance(error.__cause__, sqlite3.Error | OSError)
+    causes = (sqlite3.Error, OSError)
+    return isinstance(error, WrongEncoderError) or isinstance(error.__cause__, causes)
 
 
 def running_service(request: Request) -> Service:

@@ -558,9 +558,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train a head as the parsed arguments say; 0 when done."""
     from face_encode.detectors.registry import load_detector
-    from face_encode.encoders.contract import save_encoder
+    from face_encode.encoders.contract import copy_with_quality, save_encoder
     from face_encode.encoders.engines import KERAS
-    from face_encode.encoders.registry import load_encoder
+    from face_encode.encoders.registry import KNOWN_ENCODERS, ShippedEncoder, load_encoder
 
     output = as_path(options.output)
     if output.suffix not in (".keras", ".npz"):
@@ -585,7 +585,12 @@ def run(options: argparse.Namespace) -> int:
             temporary.write_bytes(result.head.to_bytes())
     else:
         contract = replace(encoder.contract, quality_threshold=result.threshold)
-        save_encoder(encoder.model, output, contract, quality_head=result.head, half_precision=True)
+        known = KNOWN_ENCODERS.get(options.encoder)
+        source = known.path if isinstance(known, ShippedEncoder) else options.encoder
+        if source is None or (known and source == options.encoder):
+            save_encoder(encoder.model, output, contract, quality_head=result.head)
+        else:
+            copy_with_quality(source, output, contract, result.head)
     columns = ("condition", "strangers pass", "trusted ones", "refused", "kept")
     print("{:32}{:>16}{:>14}{:>9}{:>7}".format(*columns))
     for each in result.conditions:

@@ -41,7 +41,7 @@ def test_matching_a_gallery(gallery: Path, capsys: pytest.CaptureFixture[str]) -
     assert group["error"] is None
     assert len(group["faces"]) >= 3
     for face in group["faces"]:
-        judged = {"quality", "quality_reason"}
+        judged = {"rotation", "quality", "quality_reason"}
         assert set(face) == {"name", "similarity", "is_match", "bounding_box"} | judged
     assert [face["is_match"] for face in stranger["faces"]] == [False]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from face_encode import cli
+from face_encode import cli, open_gallery
 from tests.conftest import REPOSITORY
 from tests.documents.reading import broken_links, commands, run_python
 
@@ -17,8 +17,7 @@ PAGE = REPOSITORY / "docs" / "enrolment.md"
 def test_the_python_runs(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_python(PAGE)
     assert "24 photos of 6 people enrolled" in capsys.readouterr().out
-    assert (clone / "people.npz").is_file()
-    assert not (clone / "people.unfinished").exists()
+    assert open_gallery(clone / "people.sqlite").people()["Ada Lovelace"] == 4
 
 
 def test_the_commands_and_links_are_there() -> None:

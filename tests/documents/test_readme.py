@@ -18,7 +18,7 @@ README = REPOSITORY / "README.md"
 def test_the_python_runs(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(blocks(README, "python")) >= 3
     run_python(README)
-    assert (clone / "people.npz").is_file()
+    assert (clone / "people.sqlite").is_file()
     assert "photos of" in capsys.readouterr().out
 
 

@@ -109,7 +109,7 @@ def test_photos_are_listed_with_what_is_known_of_them(tmp_path: Path) -> None:
     (change,) = gallery.changes()
     assert (change.author, change.action) == (Author("door", "10.0.0.1"), "enrol")
     gallery.set_note("ada", "of the night shift")
-    assert (gallery.note("Ada"), gallery.note("Bo")) == ("of the night shift", "")
+    assert (gallery.person("Ada").note, gallery.person("Bo").note) == ("of the night shift", "")
 
 
 def test_what_is_enrolled_again_unchanged_stays_as_it_is(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_photos_are_moved_and_removed_and_people_merged(tmp_path: Path) -> None:
     assert gallery.move_photos([1], "Cy") == "Cy"
     assert gallery.people() == {"Cy": 1, "Bo": 2}
     assert gallery.merge("Bo", "Cy") == 3
-    assert (gallery.people(), gallery.note("Cy")) == ({"Cy": 3}, "tall")
+    assert (gallery.people(), gallery.person("Cy").note) == ({"Cy": 3}, "tall")
     assert gallery.remove_photos([1, 2]) == {"Cy": [1, 2]}
     assert gallery.remove_photos([3]) == {"Cy": [3]}
     assert gallery.people() == {}

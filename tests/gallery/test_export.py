@@ -136,7 +136,7 @@ def test_a_copy_is_whole_and_another_file(gallery: DatabaseGallery, tmp_path: Pa
     gallery.remove("Bo")
     copied = DatabaseGallery(tmp_path / "copy.sqlite")
     assert copied.people() == {"Ada": 2, "Bo": 1}
-    assert copied.note("Ada") == "met in March"
+    assert copied.person("Ada").note == "met in March"
     assert copied.crop(1) == b"jpeg"
     assert [change.action for change in copied.changes()] == ["enrol", "note"]
     with pytest.raises(GalleryError, match="which exists"):

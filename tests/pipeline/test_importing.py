@@ -175,3 +175,21 @@ def test_who_is_enrolled_meanwhile_is_not_lost(
     with pytest.raises(GalleryError, match="meanwhile; begin again"):
         reembed(former, Halves(), other_encoder, progress=False)
     assert former.people() == {"Ada": 2, "Bo": 1, "Eve": 1}
+
+
+def test_crops_may_be_asked_for_later(tiny: Encoder, tmp_path: Path) -> None:
+    Image.new("RGB", (30, 30), "red").save(tmp_path / "1.png")
+    people = {"Ada": [tmp_path / "1.png"]}
+    gallery = DatabaseGallery(tmp_path / "people.sqlite", tiny)
+    enrol_people(people, gallery, Halves(), tiny, progress=False)
+    (before,) = gallery.photos()
+    assert not before.has_crop and before.source == str(tmp_path / "1.png")
+    report = enrol_people(people, gallery, Halves(), tiny, keep_crops=True, progress=False)
+    (after,) = gallery.photos()
+    assert (report.reused, after.id, after.has_crop) == (0, before.id, True)
+    # Known by its content, also as somebody else's.
+    report = enrol_people(
+        {"Eve": people["Ada"]}, gallery, Halves(), tiny, keep_crops=True, progress=False
+    )
+    (moved,) = gallery.photos("Eve")
+    assert (report.reused, moved.source) == (1, before.source)

@@ -98,7 +98,7 @@ def test_everything_that_a_service_keeps_is_encrypted(
         picture = client.get("/v1/people/Zoe Wang/thumbnail").content
         assert client.get("/v1/changes").json()["changes"][0]["added"] == {"Zoe Wang": [1]}
     assert crop.startswith(b"\xff\xd8") and picture.startswith(b"\xff\xd8")
-    secrets_of = (b"Zoe", b"zoe", b"front desk", b"spring.jpg", crop[200:260])
+    secrets_of = (b"Zoe Wang", b"zoe wang", b"front desk", b"spring.jpg", crop[200:260])
     for path in tmp_path.iterdir():
         content = path.read_bytes()
         assert [secret for secret in secrets_of if secret in content] == []

@@ -7,25 +7,29 @@ import json
 import zipfile
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from PIL import Image
+from PIL import Image, ImageFilter
 
+from face_encode.detectors.registry import load_detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import InputError
 from face_encode.gallery.audit import Author, replayed
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.model import Face_Encode_Model
+from face_encode.pipeline.reembedding import reembed
 from face_encode.server.application import make_application
 from face_encode.server.security import Tokens
 from face_encode.server.settings import ServerSettings
 from tests.conftest import EXAMPLES, VERIFY_DATASET
-from tests.server.conftest import Serve
+from tests.server.conftest import Serve, served
 
 STRANGER = (EXAMPLES / "stranger.jpg").read_bytes()
 ADA, BRUNO = ("Ada_Mirova", "Bruno_Castell")
@@ -74,7 +78,7 @@ def test_a_wrong_photo_is_found_and_taken_out(client: TestClient) -> None:
     assert [each["source"] for each in told] == ["1.jpg", "2.jpg", "wrong.jpg"]
     assert {each["enrolled_by"] for each in told} == {"local"}
     assert all(each["enrolled_at"].endswith("+00:00") and each["has_crop"] for each in told)
-    assert all(each["quality"] is None and each["box"]["width"] > 50 for each in told)
+    assert all(0 <= each["quality"] <= 1 and each["box"]["width"] > 50 for each in told)
     wrong = told[2]["id"]
     crop = client.get(f"/v1/photos/{wrong}/crop")
     assert crop.headers["content-type"] == "image/jpeg"
@@ -200,6 +204,19 @@ def test_mistakes_are_refused_where_asked_for(client: TestClient) -> None:
     assert report["notes"][0].startswith(f"other.jpg: looks like {ADA}, who is enrolled too")
 
 
+def test_photos_that_are_not_to_be_trusted_are_left_out(client: TestClient) -> None:
+    with Image.open(io.BytesIO(photo(ADA, 1))) as picture, io.BytesIO() as file:
+        picture.filter(ImageFilter.GaussianBlur(9)).save(file, "PNG")
+        blurred = ("blurred.png", file.getvalue())
+    report = enrol(client, "Carla", blurred, ("s.jpg", STRANGER))
+    (left_out,) = report["left_out"]
+    assert left_out["photo"] == "blurred.png"
+    assert left_out["reason"].startswith("not to be trusted: blurred (quality 0.")
+    # Alone it is nobody's.
+    answer = client.post("/v1/people", data={"name": "Dora"}, files={"photos": blurred})
+    assert (answer.status_code, answer.json()["left_out"]) == (422, [left_out])
+
+
 def test_an_enrolment_is_undone(client: TestClient) -> None:
     before = counts(client)
     report = enrol(client, "Carla", ("s.jpg", STRANGER))
@@ -293,6 +310,51 @@ def test_others_changes_are_seen_at_the_next_request(
             ("undo", "command line"),
             ("enrol", "local"),
         ]
+
+
+def test_people_enrolled_over_http_are_embedded_by_another_encoder(
+    serve: Serve, tmp_path: Path, encoder: Encoder, tiny: Encoder
+) -> None:
+    with serve(keep_crops=True) as client:
+        enrol(client, ADA, ("1.jpg", photo(ADA, 1)), ("2.jpg", photo(ADA, 2)))
+    former = DatabaseGallery(tmp_path / "people.sqlite", encoder)
+    gallery, report = reembed(former, load_detector("dlib_hog"), tiny, progress=False)
+    with closing(gallery):
+        assert gallery.people() == {ADA: 2}
+        assert gallery.encoder_fingerprint == tiny.fingerprint
+    assert report.left_out == ()
+    model = Face_Encode_Model(tiny, "dlib_hog")
+    with served(model, tmp_path) as client:
+        answer = client.post("/v1/match", files={"photo": photo(ADA, 1)}).json()
+        assert answer["faces"][0]["name"] == ADA
+
+
+def test_where_others_embed_the_photos_anew_nobody_is_named_wrongly(
+    client: TestClient, tmp_path: Path, encoder: Encoder
+) -> None:
+    @dataclass
+    class Another:
+        name: str = "another"
+        fingerprint: str = "0" * 16
+        embedding_size: int = encoder.embedding_size
+
+    path = tmp_path / "people.sqlite"
+    other = DatabaseGallery(path, encoder)
+    new = {each.id: np.ones(encoder.embedding_size, np.float32) for each in other.photos()}
+    other.reembed(Another(), new).close()
+    # Their embeddings cannot be compared with those of this service's encoder.
+    answers = [
+        client.post("/v1/match", files={"photo": STRANGER}),
+        client.get("/v1/people"),
+        client.get("/readyz"),
+        client.post("/v1/people", data={"name": "Carla"}, files={"photos": STRANGER}),
+        client.delete(f"/v1/people/{ADA}"),
+    ]
+    kinds = [answer.json()["type"].rpartition(":")[2] for answer in answers]
+    assert [answer.status_code for answer in answers] == [503] * 5
+    assert kinds == ["gallery-unusable"] * 3 + ["not-saved"] * 2
+    with closing(DatabaseGallery(path, Another())) as gallery:
+        assert gallery.people() == {BRUNO: 1, ADA: 3}
 
 
 def test_many_changes_at_once_are_all_made(

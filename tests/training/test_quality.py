@@ -110,8 +110,8 @@ def test_a_head_is_trained_measured_and_written(
     embeddings, qualities = judged.embed(crops)
     assert qualities is not None
     assert ((qualities >= 0) & (qualities <= 1)).all()
-    # The weights are rounded to float16 in the file.
-    assert embeddings == pytest.approx(encoder.encode(crops), abs=2e-3)
+    assert np.array_equal(embeddings, encoder.encode(crops))
+    assert judged.fingerprint == encoder.fingerprint
 
 
 def test_an_output_of_another_kind_is_refused_before_the_work(
