@@ -263,15 +263,9 @@ class CropRecipe:
         return places
 
     def first_of(self, crops: ImageArray) -> ImageArray:
-        """Crops ``(N, height, width, 3)`` of the first part of a stack; others as they are."""
+        """The first part of stacks, ``(N, height, width, 3)``."""
         rows, columns = self.places()[0]
         return crops[:, rows, columns]
-
-    @property
-    def side(self) -> int:
-        """The shorter side of the crop, of a stack that of its first part."""
-        first = (self.parts or (self,))[0]
-        return min(first.height, first.width)
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON values."""

@@ -80,7 +80,7 @@ def check_people(
         faces.embeddings[kept],
         face_sides=[min(box.width, box.height) for _, box in rows],
         sharpnesses=faces.sharpness[kept],
-        crop_side=encoder.contract.crop.side,
+        crop_side=min(encoder.contract.crop.height, encoder.contract.crop.width),
         threshold=encoder.contract.threshold,
     )
     people = set(names.tolist())

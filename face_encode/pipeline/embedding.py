@@ -341,7 +341,7 @@ def encode_together(
         return []
     crops = np.concatenate([item.crops for item in items])
     embeddings, qualities = encoder.embed(crops, batch_size=batch_size)
-    first_part = encoder.contract.crop.first_of
+    recipe = encoder.contract.crop
     results = []
     start = 0
     for item in items:
@@ -349,7 +349,8 @@ def encode_together(
         part, values = embeddings[start:end], None if qualities is None else qualities[start:end]
         embedded = item.faces[: end - start]
         start = end
-        details = tuple(sharpness(crop) for crop in first_part(item.crops))
+        seen = recipe.first_of(item.crops) if recipe.parts else item.crops
+        details = tuple(map(sharpness, seen))
         error = item.error
         lengths = np.linalg.norm(part, axis=1)
         if not np.isfinite(lengths).all() or not (lengths > 0).all():

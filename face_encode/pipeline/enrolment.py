@@ -187,7 +187,7 @@ class _Photos:
             embeddings,
             face_sides=self.sides[usable],
             sharpnesses=self.sharpness[usable],
-            crop_side=encoder.contract.crop.side,
+            crop_side=min(encoder.contract.crop.height, encoder.contract.crop.width),
             threshold=threshold,
             compare=compare,
         )
