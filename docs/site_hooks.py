@@ -20,6 +20,8 @@ PAGES = (
     "CONTRIBUTING.md",
     "SECURITY.md",
     "benchmarks/ACCURACY.md",
+    "benchmarks/ALIGNMENT.md",
+    "benchmarks/FINDING.md",
     "benchmarks/README.md",
     "weights/README.md",
     "weights/TRAINING.md",
