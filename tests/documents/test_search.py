@@ -22,7 +22,7 @@ def test_the_commands_and_the_python_run(clone: Path, capsys: pytest.CaptureFixt
     assert "Ada Lovelace" in capsys.readouterr().out
     run_python(PAGE)
     # The largest face of the group, and whose it is.
-    assert capsys.readouterr().out.startswith("Dario_Okonma 0.98")
+    assert capsys.readouterr().out.startswith("Bruno_Castell 0.98")
 
 
 def test_the_links_lead_somewhere() -> None:
