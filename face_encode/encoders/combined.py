@@ -79,7 +79,7 @@ def combined_model(
 
     crop = CropRecipe.stacked([part.crop for part in parts])
     inputs = keras.Input((crop.height, crop.width, 3), name="rgb")
-    ends = []
+    ends, factors = [], []
     shares = _shares(parts, weights)
     for model, part, (rows, columns), share in zip(
         models, parts, crop.places(), shares, strict=True
@@ -87,13 +87,14 @@ def combined_model(
         cut = (rows.start, crop.height - rows.stop), (columns.start, crop.width - columns.stop)
         name = part.name
         x = model(keras.layers.Cropping2D(cut, name=f"{name}_crop")(inputs))
-        x = keras.layers.UnitNormalization(name=f"{name}_unit_length")(x)
-        # A layer with weights, because these make the fingerprint, and settings do not.
-        scale = keras.layers.Dense(x.shape[-1], use_bias=False, name=f"{name}_share")
-        ends.append(scale(x))
-        scale.set_weights([share**0.5 * np.eye(x.shape[-1])])
+        ends.append(keras.layers.UnitNormalization(name=f"{name}_unit_length")(x))
+        factors.append(np.full(ends[-1].shape[-1], share**0.5))
     whole = keras.layers.Concatenate(name="side_by_side")(ends)
-    return keras.Model(inputs, whole, name="_and_".join(part.name for part in parts))
+    # A layer with weights, because these make the fingerprint, and settings do not.
+    scale = keras.layers.Dense(whole.shape[-1], use_bias=False, name="shares")
+    model = keras.Model(inputs, scale(whole), name="_and_".join(part.name for part in parts))
+    scale.set_weights([np.diag(np.concatenate(factors))])
+    return model
 
 
 def _shares(parts: Sequence[EncoderContract], weights: Sequence[float]) -> list[float]:

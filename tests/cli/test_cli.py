@@ -282,7 +282,10 @@ def test_people_found_by_one_detector_are_matched_by_another(
         (["match", str(VERIFY_DATASET), "x.jpg", "--detector", "eyes"], "'eyes'"),
         (["verify", "none.jpg", "none.jpg"], "no such file"),
         (["verify", "a.jpg", "b.jpg", "--threshold", "7"], "-1..1"),
-        (["models", "get", "nothing"], "those of offline, fast, accurate, dlib_resnet,"),
+        (
+            ["models", "get", "nothing"],
+            "those of offline, fast, accurate, dlib_resnet, dlib_resnet_single,",
+        ),
     ],
 )
 def test_an_error_of_ours_is_one_line_and_code_1(
