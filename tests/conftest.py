@@ -134,7 +134,7 @@ def people_photos() -> list[Path]:
 def colour_crops(encoder: Encoder, people_photos: list[Path]) -> ImageArray:
     """dlib chips of the invented people, uint8 ``(N, 150, 150, 3)``."""
     recipe = encoder.contract.crop
-    found = list(find_crops(people_photos, load_detector("dlib_hog"), recipe))
+    found = list(find_crops(people_photos, load_detector(), recipe))
     return np.concatenate([item.crops for item in found])
 
 
