@@ -16,6 +16,7 @@ from face_encode.cli.options import (
     ROWS_SHOWN,
     add_encoder_option,
     add_json_option,
+    add_model_options,
     positive,
     print_json,
     print_table,
@@ -202,7 +203,7 @@ def add_remove_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NUMBER",
         help="photos of a gallery database, as face-encode photos numbers them",
     )
-    add_encoder_option(parser)
+    add_model_options(parser)
 
 
 def run_remove(options: argparse.Namespace) -> int:

@@ -357,6 +357,9 @@ def one_name_a_person(names: Iterable[str], gallery: Gallery) -> tuple[dict[str,
     enrolled: dict[str, str] = {}
     holds_some = len(gallery) > 0
     for name in names:
+        if not isinstance(name, str):
+            enrolled[name] = name  # refused where its photos are
+            continue
         folded = folded_name(name)
         if folded not in known:
             known[folded] = (holds_some and gallery.find_name(name)) or name

@@ -51,7 +51,8 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "no name for a gallery": (["enroll", "broken", "-g", ""], "not empty"),
     "another ending": (
         ["enroll", "broken", "-g", "new.pkl"],
-        "the path of an .npz file or of a .db folder, or an http:// address. Received: new.pkl",
+        "the path of a .sqlite file, of an .npz file or of a .db folder, or an http:// address. "
+        "Received: new.pkl",
     ),
     "a gallery at an address of another kind": (
         ["enroll", "broken", "-g", "s3://key:sesame@bucket/new.npz", *MODEL],
@@ -62,7 +63,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         "Received: one that begins with s3://",
     ),
     "indexing a shared gallery": (
-        ["index", "http://root:sesame@host:1", *MODEL],
+        ["index", "http://root:sesame@host:1"],
         "one in Milvus has an index of Milvus's own (see docs/galleries.md). Received: http://host:1",
     ),
     "embedding one photo": (
@@ -96,8 +97,8 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "removing from a gallery cut off": (["remove", "cut.npz", "Ada", *MODEL], "cut off"),
     "serving a gallery that is shared": (
         ["serve", "--people", "http://root:sesame@host"],
-        "the service keeps its people in a gallery file of its own: copy them from Milvus into "
-        "one (see docs/galleries.md). Received: http://host",
+        "the service keeps its people in a gallery database: copy them from Milvus into one (see "
+        "docs/galleries.md). Received: http://host",
     ),
     "a shared gallery that is not there": (
         ["match", "new.db", "wall.png", *MODEL],

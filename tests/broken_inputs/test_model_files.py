@@ -246,7 +246,7 @@ def test_what_is_no_model_file_is_refused(case: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "error", "told"),
     [
-        ("", ModelFileError, "an encoder is one of dlib_resnet, .*Received: ''"),
+        ("", ModelFileError, "an encoder is one of offline, .*Received: ''"),
         ("vgg", ModelFileError, "Received: 'vgg'"),
         ("model.h5", ModelFileError, "Received: 'model.h5'"),
         ("a" * 300 + ".keras", ModelFileError, "name too long"),

@@ -165,13 +165,13 @@ def test_who_is_enrolled_meanwhile_is_not_lost(
     tiny: Encoder, other_encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     former = kept(tmp_path, tiny, [jpeg("red"), jpeg("blue"), jpeg("green")])
-    encode = other_encoder.encode
+    embed = other_encoder.embed
 
     def meanwhile(*arguments: object, **options: object) -> object:
         DatabaseGallery(former.path, tiny).add(["Eve"], like_faces(1, size=4))
-        return encode(*arguments, **options)  # type: ignore[arg-type]
+        return embed(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(other_encoder, "encode", meanwhile)
+    monkeypatch.setattr(other_encoder, "embed", meanwhile)
     with pytest.raises(GalleryError, match="meanwhile; begin again"):
         reembed(former, Halves(), other_encoder, progress=False)
     assert former.people() == {"Ada": 2, "Bo": 1, "Eve": 1}

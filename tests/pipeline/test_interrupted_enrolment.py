@@ -103,13 +103,13 @@ def test_interrupted_it_goes_on_and_ends_with_the_same_gallery(
 ) -> None:
     path = tmp_path / name
     encoded: list[int] = []
-    encode = tiny.encode
+    embed = tiny.embed
     keep = Checkpoint.keep
     batches: list[Any] = []
 
     def counted(crops: ImageArray, **options: Any) -> Any:
         encoded.append(len(crops))
-        return encode(crops, **options)
+        return embed(crops, **options)
 
     def interrupted(checkpoint: Checkpoint, results: Any) -> None:
         if len(batches) == after:
@@ -117,7 +117,7 @@ def test_interrupted_it_goes_on_and_ends_with_the_same_gallery(
         batches.append(results)
         keep(checkpoint, results)
 
-    monkeypatch.setattr(tiny, "encode", counted)
+    monkeypatch.setattr(tiny, "embed", counted)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Checkpoint, "keep", interrupted)
         enrol_many(many, path, tiny, workers=workers)

@@ -140,7 +140,7 @@ def test_pairs_of_the_invented_people(run: Any, tmp_path: Path) -> None:
     arguments = ["--photos", VERIFY_DATASET, "--pairs", file]
     told = run("evaluate", "pairs", *arguments, "--report", report, "--json")
     assert (told["pairs"], told["not_found"], told["accuracy"]) == (len(rows), [], 1.0)
-    assert report.read_text(encoding="utf-8").count("<svg") == 3
+    assert report.read_text(encoding="utf-8").count("<svg") == 4
 
 
 def test_the_invented_people_are_calibrated_checked_and_grouped(run: Any, tmp_path: Path) -> None:
