@@ -31,9 +31,9 @@ from face_encode.server.problems import Problem
 from face_encode.server.schemas import (
     CHANGE_PROBLEMS,
     CONFLICT,
+    LIST_PROBLEMS,
     MAX_NUMBER,
     PERSON_PROBLEMS,
-    READING_PROBLEMS,
     ChangedAnswer,
     ChangedPerson,
     ChangesAnswer,
@@ -182,7 +182,7 @@ class PeopleList(BaseModel):
     count: int = Field(default=1_000, ge=1, le=10_000, description="At most this many.")
 
 
-@people_router.get("/people", response_model=PeopleAnswer, responses=READING_PROBLEMS)
+@people_router.get("/people", response_model=PeopleAnswer, responses=LIST_PROBLEMS)
 def everybody(
     service: TheService, author: Reader, listed: Annotated[PeopleList, Query()]
 ) -> dict[str, Any]:
@@ -384,7 +384,7 @@ async def move_photo(
     return {"name": name, "photos": 1, "change": change}
 
 
-@people_router.get("/changes", response_model=ChangesAnswer, responses=READING_PROBLEMS)
+@people_router.get("/changes", response_model=ChangesAnswer, responses=LIST_PROBLEMS)
 def changes(
     service: TheService,
     author: Writer,

@@ -172,7 +172,8 @@ def test_people_in_a_street(fitted_model: Face_Encode_Model, samples: Path) -> N
             frames[number][top - side : top + 2 * side, left - side : left + 2 * side]
             for number, left, top, side in places
         ]
-        assert model.add_person(name, around).enrolled == 3
+        # Small and not sharp, as faces in a street are.
+        assert model.add_person(name, around, check_quality=False).enrolled == 3
     # HOG takes a third of the time that the Haar cascade needs for faces as small as these.
     report = Session(open_source(video), Watcher(model, video_detector("dlib_hog"))).run()
     known = sorted(each.name for each in report.appearances if each.name is not None)

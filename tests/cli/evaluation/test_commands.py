@@ -200,7 +200,7 @@ def test_json_equals_scikit_learn_and_the_report_stands_alone(
     assert told["tar_at_far"] == {"0.1": None, "0.01": None, "0.001": None, "0.0001": None}
     assert (told["encoder"], told["detector"], told["metric"]) == ("dlib_resnet", "dlib", "cosine")
     page = report.read_text(encoding="utf-8")
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 4
     assert "http" not in page
     assert "encoding one face" in page
 
