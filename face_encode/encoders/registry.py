@@ -118,13 +118,9 @@ class ConvertedEncoder:
         """
         expected = None if weights is not None else expected_digest(self.weights)
         if expected is not None:
-            cached = self._converted_path(expected)
-            if cached.is_file():
-                try:
-                    return _open_file(cached, engine)
-                except ModelFileError:
-                    # Damaged, and made again below.
-                    cached.unlink(missing_ok=True)
+            cached = _open_cached(self._converted_path(expected), engine)
+            if cached is not None:
+                return cached
         content = read_verified(self.weights, weights, accept_licence=accept_licence)
         import_keras()
         try:
@@ -255,13 +251,10 @@ class CombinedEncoder:
         """
         contract = self.contract
         _refuse_weights(contract.name, weights)
-        cached = self._combined_path()
-        if cached is not None and cached.is_file():
-            try:
-                return _open_file(cached, engine)
-            except ModelFileError:
-                # Damaged, and made again below.
-                cached.unlink(missing_ok=True)
+        path = self._combined_path()
+        cached = None if path is None else _open_cached(path, engine)
+        if cached is not None:
+            return cached
         opened = [KNOWN_ENCODERS[part].open(None, KERAS, accept_licence) for part in self.parts]
         contracts = [part.contract for part in opened]
         model = combined_model([part.model for part in opened], contracts, self.weights)
@@ -483,6 +476,17 @@ def _cache_path(contract: EncoderContract, *digests: str) -> Path:
     made_of = "".join(digests) + contract.to_json() + __version__
     name = hashlib.sha256(made_of.encode()).hexdigest()[:12]
     return cache_folder() / f"{contract.name}-{name}.keras"
+
+
+def _open_cached(path: Path, engine: str) -> Encoder | None:
+    """Open a cached ``.keras`` file; None if there is none, or a damaged one, which is deleted."""
+    if not path.is_file():
+        return None
+    try:
+        return _open_file(path, engine)
+    except ModelFileError:
+        path.unlink(missing_ok=True)
+        return None
 
 
 def _open_saved(opened: Encoder, path: Path, engine: str) -> Encoder:

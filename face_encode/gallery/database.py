@@ -66,7 +66,7 @@ class DatabaseGallery:
         encoder_fingerprint: Its fingerprint.
         author: Who asks for the changes that are made through this object.
         last_change: The number of the last change that was made through this object; None where
-            there was none, or it changed nothing.
+            there was none, it changed nothing, or forgot somebody.
     """
 
     is_shared = True
@@ -293,10 +293,9 @@ class DatabaseGallery:
 
         ``with_crops`` leaves out the photos of which no crop is kept.
         """
-        if digests is None:
-            digests = set(self.rows().digests.tolist())
         with self._file.reading() as reader:
             rows = PeopleRows(self._file, reader)
+            digests = rows.digests() if digests is None else digests
             found = rows.embeddings_by(detector_name, sorted(digests), with_crops)
         return {digest: np.frombuffer(content, np.float32) for digest, content in found.items()}
 
@@ -573,18 +572,18 @@ class DatabaseGallery:
         Raises:
             GalleryError: Nobody of that name is enrolled.
         """
-        with self._file.transaction() as connection:
-            rows, audit = PeopleRows(self._file, connection), Audit(self._file, connection)
+        with self._changing() as (rows, audit):
             person = rows.person(name)
             photos = rows.photos_of(person)
             rows.take(photos)
-            rows.drop_empty()
             audit.record(self.author, "forget", {person.name: photos})
             # A former name that somebody else has by now stays.
             former = former_names(audit.changes(), person.name)
             audit.scrub({person.name} | (former - rows.names()))
-            connection.execute("DELETE FROM staged")
+            rows.connection.execute("DELETE FROM staged")
             self._removed.clear()
+        # There is nothing to undo.
+        self.last_change = None
         self._file.compact()
         self._memory.renew()
         return len(photos)
@@ -615,8 +614,8 @@ class DatabaseGallery:
         size = encoder.embedding_size
         stacked = np.stack(list(photos.values())) if photos else np.empty((0, size), np.float32)
         embeddings, _ = check_new(["photo"] * len(photos), stacked, None, size)
-        with self._file.transaction() as connection:
-            rows, audit = PeopleRows(self._file, connection), Audit(self._file, connection)
+        with self._changing() as (rows, audit):
+            connection = rows.connection
             present = {photo for (photo,) in connection.execute("SELECT id FROM photo")}
             if not photos.keys() <= present:
                 raise GalleryError("a photo was removed meanwhile; begin again")
@@ -642,7 +641,6 @@ class DatabaseGallery:
                     ("embedding_size", str(size)),
                 ],
             )
-            rows.drop_empty()
             audit.record(self.author, "reembed", removed)
         self.close()
         return DatabaseGallery(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -175,9 +175,19 @@ def _alike_names(
     ]
 
 
+class Likeness(NamedTuple):
+    """Whom a photo looks like, and how much; as text, the reason why it is refused."""
+
+    name: str
+    similarity: float
+
+    def __str__(self) -> str:
+        return f"looks like {self.name} (similarity {self.similarity:.2f})"
+
+
 def misplaced_photos(
     names: Sequence[str], embeddings: Embeddings, gallery: Gallery, threshold: float
-) -> dict[int, tuple[str, float]]:
+) -> dict[int, Likeness]:
     """Find new photos that look like somebody else than the person they are said to show.
 
     A photo is misplaced if another person's reaches the threshold, and most of the photos of its
@@ -191,12 +201,12 @@ def misplaced_photos(
         threshold: Cosine similarity from which two photos count as of one person.
 
     Returns:
-        Row -> the other person, and the similarity.
+        Row -> the other person.
     """
     units = unit_length(np.asarray(embeddings, np.float32))
     people, owners = np.unique(np.asarray(names, np.str_), return_inverse=True)
     held = gallery.search(embeddings, k=2) if len(gallery) else [[] for _ in names]
-    misplaced: dict[int, tuple[str, float]] = {}
+    misplaced: dict[int, Likeness] = {}
     for start in range(0, len(units), _TILE):
         tile = units[start : start + _TILE] @ units.T
         for place, similarities in enumerate(tile):
@@ -216,7 +226,7 @@ def misplaced_photos(
                     other, likeness = match.name, match.similarity
             typical = float(np.median(own)) if own else -np.inf
             if likeness >= threshold and typical < min(threshold, likeness):
-                misplaced[row] = (other, likeness)
+                misplaced[row] = Likeness(other, likeness)
     return misplaced
 
 

@@ -81,11 +81,11 @@ class PeopleRows:
     """The tables ``person``, ``photo`` and ``crop``, seen through one connection."""
 
     def __init__(self, file: DatabaseFile, connection: sqlite3.Connection) -> None:
-        self._file, self._connection = file, connection
+        self._file, self.connection = file, connection
 
     def found(self, name: str) -> PersonRow | None:
         """The person of a name, in whatever case, spacing and Unicode form; or None."""
-        row = self._connection.execute(
+        row = self.connection.execute(
             "SELECT id, name, note FROM person WHERE folded = ?", [self._folded(name)]
         ).fetchone()
         return None if row is None else PersonRow(row[0], *map(self._file.text, row[1:]))
@@ -116,7 +116,7 @@ class PeopleRows:
         more: dict[str | bytes, tuple[str, int | None]] = {}
         blind = [self._file.blind(folded) for folded, _, _ in people]
         for part in parts(blind):
-            for key, note, crop in self._connection.execute(
+            for key, note, crop in self.connection.execute(
                 "SELECT folded, note, (SELECT MIN(photo) FROM crop WHERE photo IN "
                 "(SELECT id FROM photo WHERE photo.person = person.id)) "
                 f"FROM person WHERE folded IN ({marks(part)})",
@@ -139,7 +139,7 @@ class PeopleRows:
         found: dict[str, bytes] = {}
         for part in parts([digest for digest in digests if digest]):
             blind = {self._file.blind(digest): digest for digest in part}
-            for digest, embedding in self._connection.execute(
+            for digest, embedding in self.connection.execute(
                 "SELECT digest, embedding FROM photo "
                 f"WHERE detector = ? AND digest IN ({marks(part)}) {only}",
                 [detector, *blind],
@@ -147,12 +147,20 @@ class PeopleRows:
                 found[blind[digest]] = self._file.content(embedding)
         return found
 
+    def digests(self) -> list[str]:
+        """The known content digests; none of an encrypted gallery, where they cannot be read."""
+        if self._file.is_encrypted:
+            return []
+        return [
+            digest for (digest,) in self.connection.execute("SELECT DISTINCT digest FROM photo")
+        ]
+
     def names_of_digests(self, digests: Sequence[str]) -> dict[str, list[str]]:
         """Content digest -> the people that it is enrolled for."""
         names: dict[str, list[str]] = {}
         for part in parts(digests):
             blind = {self._file.blind(digest): digest for digest in part}
-            for digest, name in self._connection.execute(
+            for digest, name in self.connection.execute(
                 "SELECT DISTINCT digest, name FROM photo JOIN person ON person.id = person "
                 f"WHERE digest IN ({marks(part)})",
                 list(blind),
@@ -174,7 +182,7 @@ class PeopleRows:
     def _new(self, name: str) -> PersonRow:
         """Add a person."""
         shown, sealed = shown_form(name), self._file.sealed
-        number = self._connection.execute(
+        number = self.connection.execute(
             "INSERT INTO person (name, folded, note) VALUES (?, ?, ?)",
             [sealed(shown), self._folded(name), sealed("")],
         ).lastrowid
@@ -195,7 +203,7 @@ class PeopleRows:
                 f"somebody named {taken.name!r} is enrolled already; merge the two if they are one "
                 "person"
             )
-        self._connection.execute(
+        self.connection.execute(
             "UPDATE person SET name = ?, folded = ? WHERE id = ?",
             [self._file.sealed(shown), self._folded(new_name), person.number],
         )
@@ -203,31 +211,31 @@ class PeopleRows:
 
     def set_note(self, person: PersonRow, note: str) -> None:
         """Replace a person's note."""
-        self._connection.execute(
+        self.connection.execute(
             "UPDATE person SET note = ? WHERE id = ?", [self._file.sealed(note), person.number]
         )
 
     def drop_empty(self) -> None:
         """Remove people without photos."""
-        self._connection.execute("DELETE FROM person WHERE id NOT IN (SELECT person FROM photo)")
+        self.connection.execute("DELETE FROM person WHERE id NOT IN (SELECT person FROM photo)")
 
     def last_photo(self) -> int:
         """The highest number that a photo ever had."""
-        row = self._connection.execute(
+        row = self.connection.execute(
             "SELECT seq FROM sqlite_sequence WHERE name = 'photo'"
         ).fetchone()
         return 0 if row is None else int(row[0])
 
     def photos_of(self, person: PersonRow) -> list[int]:
         """The photos of a person, ascending."""
-        found = self._connection.execute(
+        found = self.connection.execute(
             "SELECT id FROM photo WHERE person = ? ORDER BY id", [person.number]
         )
         return [photo for (photo,) in found]
 
     def photos(self, person: PersonRow | None) -> list[EnrolledPhoto]:
         """The photos of a person, or of everybody, in the order of enrolment."""
-        found = self._connection.execute(
+        found = self.connection.execute(
             "SELECT photo.id, name, source, quality, x, y, width, height, digest, enrolled_at, "
             "enrolled_by, crop.photo IS NOT NULL FROM photo JOIN person ON person.id = person "
             f"LEFT JOIN crop ON crop.photo = photo.id {'WHERE person = ?' if person else ''} "
@@ -257,7 +265,7 @@ class PeopleRows:
         """
         found: dict[int, bytes] = {}
         for part in parts(photos):
-            for photo, embedding in self._connection.execute(
+            for photo, embedding in self.connection.execute(
                 f"SELECT id, embedding FROM photo WHERE id IN ({marks(part)})", part
             ):
                 found[photo] = self._file.content(embedding)
@@ -270,7 +278,7 @@ class PeopleRows:
         """Name -> those of some photos that are the person's; what is not there is left out."""
         names: dict[str, list[int]] = {}
         for part in parts(photos):
-            for name, photo in self._connection.execute(
+            for name, photo in self.connection.execute(
                 "SELECT name, photo.id FROM photo JOIN person ON person.id = person "
                 f"WHERE photo.id IN ({marks(part)}) ORDER BY photo.id",
                 part,
@@ -305,12 +313,17 @@ class PeopleRows:
             (person, digest, detector) -> photos, each with its embedding.
         """
         former: dict[tuple[int, str | bytes, str], list[tuple[int, bytes]]] = {}
-        if replaces == "nothing":
-            return former
-        for photo, owner, digest, detector, embedding in self._connection.execute(
-            "SELECT id, person, digest, detector, embedding FROM photo WHERE id <= ?", [mark]
-        ):
-            if replaces == "all" or owner in owners:
+        wheres: list[tuple[str, Sequence[int]]] = []
+        if replaces == "all":
+            wheres = [("", ())]
+        elif replaces == "same people":
+            wheres = [(f"AND person IN ({marks(part)})", part) for part in parts(sorted(owners))]
+        for where, values in wheres:
+            for photo, owner, digest, detector, embedding in self.connection.execute(
+                "SELECT id, person, digest, detector, embedding FROM photo "
+                f"WHERE id <= ? {where} ORDER BY id",
+                [mark, *values],
+            ):
                 content = self._file.content(embedding)
                 former.setdefault((owner, digest, detector), []).append((photo, content))
         return former
@@ -323,12 +336,11 @@ class PeopleRows:
     ) -> None:
         """Add photos: number, person, embedding, digest and details of each."""
         sealed, time = self._file.sealed, now()
-        crops: list[tuple[int, str | bytes]] = []
+        crops: list[tuple[int, bytes]] = []
 
         def rows() -> Iterable[tuple[Any, ...]]:
             for photo, owner, embedding, digest, details in photos:
-                if details.crop:
-                    crops.append((photo, sealed(details.crop)))
+                crops.append((photo, details.crop))
                 yield (
                     photo,
                     owner,
@@ -342,21 +354,21 @@ class PeopleRows:
                     author,
                 )
 
-        self._connection.executemany(
+        self.connection.executemany(
             f"INSERT INTO photo VALUES ({marks(range(_PHOTO_COLUMNS))})", rows()
         )
-        self._connection.executemany("INSERT INTO crop VALUES (?, ?)", crops)
+        self.add_crops(crops)
 
     def add_crops(self, crops: Iterable[tuple[int, bytes]]) -> None:
         """Keep crops of photos that have none; an empty one is none."""
-        self._connection.executemany(
+        self.connection.executemany(
             "INSERT OR IGNORE INTO crop VALUES (?, ?)",
             ((photo, self._file.sealed(crop)) for photo, crop in crops if crop),
         )
 
     def move(self, owners: Iterable[tuple[int, int]]) -> None:
         """Give photos to people: pairs of a photo and a person."""
-        self._connection.executemany(
+        self.connection.executemany(
             "UPDATE photo SET person = ? WHERE id = ?", ((owner, photo) for photo, owner in owners)
         )
 
@@ -367,25 +379,23 @@ class PeopleRows:
         for part in parts(photos):
             where = f"({marks(part)})"
             if len(photos) <= MAX_REMEMBERED:
-                rows += self._connection.execute(f"SELECT * FROM photo WHERE id IN {where}", part)
-                crops += self._connection.execute(
-                    f"SELECT * FROM crop WHERE photo IN {where}", part
-                )
-            self._connection.execute(f"DELETE FROM photo WHERE id IN {where}", part)
+                rows += self.connection.execute(f"SELECT * FROM photo WHERE id IN {where}", part)
+                crops += self.connection.execute(f"SELECT * FROM crop WHERE photo IN {where}", part)
+            self.connection.execute(f"DELETE FROM photo WHERE id IN {where}", part)
         return rows, crops
 
     def put_back(self, taken: TakenRows, owner_of: dict[int, int]) -> None:
         """Undo ``take``, with the person of each photo."""
         rows, crops = taken
-        self._connection.executemany(
+        self.connection.executemany(
             f"INSERT INTO photo VALUES ({marks(range(_PHOTO_COLUMNS))})",
             ((row[0], owner_of[row[0]], *row[2:]) for row in rows),
         )
-        self._connection.executemany("INSERT INTO crop VALUES (?, ?)", crops)
+        self.connection.executemany("INSERT INTO crop VALUES (?, ?)", crops)
 
     def counts(self) -> dict[str, int]:
         """Name -> number of photos, in the order of the first photos."""
-        found = self._connection.execute(
+        found = self.connection.execute(
             "SELECT name, COUNT(*) FROM photo JOIN person ON person.id = person GROUP BY person "
             "ORDER BY MIN(photo.id)"
         )
@@ -393,7 +403,7 @@ class PeopleRows:
 
     def names(self) -> set[str]:
         """The names of everybody."""
-        found = self._connection.execute("SELECT name FROM person")
+        found = self.connection.execute("SELECT name FROM person")
         return {self._file.text(name) for (name,) in found}
 
     def _folded(self, name: str) -> str | bytes:

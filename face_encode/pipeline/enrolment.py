@@ -164,8 +164,8 @@ class _Photos:
             embeddings = self.embeddings[usable]
             named = [self.names[row] for row in usable]
             misplaced = misplaced_photos(named, embeddings, gallery, threshold)
-            for place, (other, similarity) in misplaced.items():
-                self.reasons[usable[place]] = f"looks like {other} (similarity {similarity:.2f})"
+            for place, likeness in misplaced.items():
+                self.reasons[usable[place]] = str(likeness)
         columns = list(zip(self.names, self.labels, self.reasons, strict=True))
         left_out = [
             LeftOut(label, name, reason) for name, label, reason in columns if reason is not None

@@ -16,7 +16,7 @@ from face_encode.errors import InputError, NotEnrolledError
 from face_encode.gallery.base import one_name_a_person
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.export import export_person
-from face_encode.gallery.mistakes import misplaced_photos
+from face_encode.gallery.mistakes import Likeness, misplaced_photos
 from face_encode.gallery.people_rows import EnrolledPerson
 from face_encode.model import Face_Encode_Model
 from face_encode.pipeline.embedding import EmbeddedPhoto, without_embeddings
@@ -132,16 +132,14 @@ def enrol_sent(
         return EnrolmentReport(again, {own: again}, (), again, tuple(notes))
     usable = [row for row, photo in enumerate(photos) if photo.error is None]
     embeddings = np.array([photos[row].embeddings[0] for row in usable])
-    misplaced: Mapping[int, tuple[str, float]] = {}
+    misplaced: Mapping[int, Likeness] = {}
     if refuse_mistakes and usable:
         misplaced = misplaced_photos([own] * len(usable), embeddings, gallery, model.threshold)
     found = gallery.search(embeddings, k=2) if usable else []
     for place, (row, matches) in enumerate(zip(usable, found, strict=True)):
         photo = photos[row]
         if place in misplaced:
-            other, similarity = misplaced[place]
-            reason = f"looks like {other} (similarity {similarity:.2f})"
-            photos[row] = without_embeddings(photo.photo, reason)
+            photos[row] = without_embeddings(photo.photo, str(misplaced[place]))
             continue
         notes += [
             f"{photo.photo}: looks like {match.name}, who is enrolled too "
