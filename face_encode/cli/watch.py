@@ -23,11 +23,16 @@ from face_encode.cli.options import (
     positive,
     print_json,
 )
+from face_encode.errors import InputError
 from face_encode.terminal import printable
 
 if TYPE_CHECKING:
-    from face_encode.video.session import Appearance, Outlets, SessionReport
+    from face_encode.video.events import EventSink
+    from face_encode.video.presence import PresenceEvent
+    from face_encode.video.session import Outlets, SessionReport
     from face_encode.video.sources import Source
+
+_SAID = {"arrived": "is there", "renamed": "is who was unknown"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,8 +54,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     results.add_argument(
         "--output", metavar="FILE.mp4", help="record the video there, with boxes and names drawn"
     )
-    help_text = "append who was seen from when to when, one line of JSON for each appearance"
+    help_text = (
+        "append a line of JSON when somebody arrives, gets a name and leaves; - prints the lines "
+        "in place of everything else"
+    )
     results.add_argument("--events", metavar="FILE.jsonl", help=help_text)
+    help_text = (
+        "post the events there, until they arrive; FACE_ENCODE_WEBHOOK_SECRET in the environment "
+        "signs them"
+    )
+    results.add_argument("--webhook", metavar="URL", help=help_text)
+    help_text = "publish the events and who is there, also for Home Assistant (mqtt://HOST)"
+    results.add_argument("--mqtt", metavar="URL", help=help_text)
+    help_text = "put the face into events, as a JPEG in base64"
+    results.add_argument("--event-crops", action="store_true", help=help_text)
     results.add_argument("--headless", action="store_true", help="show no window")
     results.add_argument(
         "--blur-unknown", action="store_true", help="blur every face but those of enrolled people"
@@ -74,13 +91,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     counted("--smallest-face", metavar="PIXELS", default=40, help=help_text)
     timed = partial(looking.add_argument, type=_seconds, metavar="S")
     timed("--max-seconds", help="stop after this many seconds of video")
-    help_text = "an absence shorter than this does not end an appearance (default: 2)"
-    timed("--merge-seconds", default=2.0, help=help_text)
+    help_text = "an absence shorter than this does not end an appearance (default: 1.5)"
+    timed("--merge-seconds", default=1.5, help=help_text)
     timed("--give-up-seconds", default=60.0, help="how long to retry a lost camera (default: 60)")
 
 
 def run(options: argparse.Namespace) -> int:
     """Open everything, watch, and report."""
+    if options.json and options.events == "-":
+        raise InputError("--json and --events - both print to standard output: use one of them")
     # OpenCV and FFmpeg print their complaints about a stream; a command may silence them for the
     # whole process.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "FATAL")
@@ -107,13 +126,13 @@ def run(options: argparse.Namespace) -> int:
             Watcher(model, detector, settings),
             outlets,
             max_seconds=options.max_seconds,
-            merge_seconds=options.merge_seconds,
+            unseen_seconds=options.merge_seconds,
         )
         with _stop_at_signals() as should_stop:
             report = session.run(should_stop)
     if options.json:
         print_json(report.as_dict())
-    else:
+    elif options.events != "-":
         _print_summary(report)
     if report.error is not None:
         raise report.error
@@ -123,19 +142,42 @@ def run(options: argparse.Namespace) -> int:
 def _open_outlets(options: argparse.Namespace, source: Source, stack: ExitStack) -> Outlets:
     """Open the window and the files that the options name."""
     from face_encode.video.output import Recorder, Window
-    from face_encode.video.session import EventFile, Outlets
+    from face_encode.video.session import Outlets
 
-    recorder, events, window = None, None, None
+    recorder, window = None, None
     if options.output is not None:
         recorder = Recorder(options.output, source.frames_per_second, keeps_time=source.is_live)
-    if options.events is not None:
-        events = EventFile(options.events)
-        stack.callback(events.close)
+    events = []
+    for sink in _open_sinks(options, source):
+        stack.callback(sink.close)
+        events.append(sink)
     if not options.headless:
         window = Window(f"face-encode: {printable(source.name)}")
         stack.callback(window.close)
-    on_appearance = None if options.json else _print_appearance
-    return Outlets(window, recorder, events, on_appearance, blur_unknown=options.blur_unknown)
+    is_silent = options.json or options.events == "-"
+    return Outlets(
+        window,
+        recorder,
+        events,
+        options.event_crops,
+        None if is_silent else _print_event,
+        blur_unknown=options.blur_unknown,
+    )
+
+
+def _open_sinks(options: argparse.Namespace, source: Source) -> Iterator[EventSink]:
+    """Open where the events go."""
+    from face_encode.video.events import SECRET_VARIABLE, EventFile, PrintedEvents, Webhook
+
+    if options.events is not None:
+        yield PrintedEvents() if options.events == "-" else EventFile(options.events)
+    if options.webhook is not None:
+        secret = os.environ.get(SECRET_VARIABLE) or None
+        yield Webhook(options.webhook, secret=secret, report=_print_notice)
+    if options.mqtt is not None:
+        from face_encode.video.mqtt import MqttEvents
+
+        yield MqttEvents(options.mqtt, source.name, report=_print_notice)
 
 
 @contextmanager
@@ -163,12 +205,17 @@ def _print_notice(text: str) -> None:
     print(f"face-encode: {printable(text)}", file=sys.stderr, flush=True)
 
 
-def _print_appearance(appearance: Appearance) -> None:
-    """Print a line for an appearance that has ended."""
-    best = appearance.best_similarity
-    similarity = "" if best is None else f"  (similarity up to {best:.3f})"
-    stay = f"{_clock(appearance.begin)} to {_clock(appearance.end)}"
-    print(f"{stay}  {printable(appearance.name or 'unknown')}{similarity}", flush=True)
+def _print_event(event: PresenceEvent) -> None:
+    """Print a line when somebody arrives, gets a name or has left."""
+    stay = event.appearance
+    name = printable(stay.name or "unknown")
+    if event.kind != "left":
+        now = stay.end
+        print(f"{_clock(now)}  {name} {_SAID[event.kind]}", flush=True)
+    elif event.continued_as is None:
+        best = stay.best_similarity
+        similarity = "" if best is None else f"  (similarity up to {best:.3f})"
+        print(f"{_clock(stay.begin)} to {_clock(stay.end)}  {name}{similarity}", flush=True)
 
 
 def _print_summary(report: SessionReport) -> None:

@@ -5,14 +5,21 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from face_encode.video.events import EventFile as EventFile
+    from face_encode.video.events import EventSink as EventSink
+    from face_encode.video.events import PrintedEvents as PrintedEvents
+    from face_encode.video.events import Webhook as Webhook
+    from face_encode.video.events import signature_is_right as signature_is_right
     from face_encode.video.frames import Frame as Frame
     from face_encode.video.frames import WatchedFace as WatchedFace
     from face_encode.video.frames import WatchedFrame as WatchedFrame
+    from face_encode.video.mqtt import MqttEvents as MqttEvents
     from face_encode.video.output import Recorder as Recorder
     from face_encode.video.output import Window as Window
     from face_encode.video.output import draw_watched as draw_watched
-    from face_encode.video.session import Appearance as Appearance
-    from face_encode.video.session import AppearanceLog as AppearanceLog
+    from face_encode.video.presence import Appearance as Appearance
+    from face_encode.video.presence import AppearanceLog as AppearanceLog
+    from face_encode.video.presence import PresenceEvent as PresenceEvent
     from face_encode.video.session import Outlets as Outlets
     from face_encode.video.session import Session as Session
     from face_encode.video.session import SessionReport as SessionReport
@@ -25,9 +32,12 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "events": ["EventFile", "EventSink", "PrintedEvents", "Webhook", "signature_is_right"],
         "frames": ["Frame", "WatchedFace", "WatchedFrame"],
+        "mqtt": ["MqttEvents"],
         "output": ["Recorder", "Window", "draw_watched"],
-        "session": ["Appearance", "AppearanceLog", "Outlets", "Session", "SessionReport"],
+        "presence": ["Appearance", "AppearanceLog", "PresenceEvent"],
+        "session": ["Outlets", "Session", "SessionReport"],
         "sources": ["Source", "open_source"],
         "watcher": ["WatchSettings", "Watcher", "watch"],
     },

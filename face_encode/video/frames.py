@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
 
 from face_encode.types import Box, ImageArray
+
+# A face that was not seen for longer has left.
+UNSEEN_SECONDS = 1.5
+# Where the frames themselves come seldom, so many of them may pass without it.
+_UNSEEN_FRAMES = 3
+# The usual time between frames is the median of the last ones, from so many on.
+_INTERVALS, _ENOUGH_INTERVALS = 9, 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,11 +29,13 @@ class Frame:
         number: Position among the source's frames, from 0. A live source counts the frames it
             passed over too, so that a jump shows how many they were.
         seconds: Since the beginning of the video or, live, since the first frame.
+        taken_at: The wall's clock when the frame came, in UTC; None for a recorded video.
     """
 
     image: ImageArray
     number: int
     seconds: float
+    taken_at: datetime | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,3 +78,32 @@ class WatchedFrame(Frame):
 
     faces: tuple[WatchedFace, ...]
     uncertain: tuple[Box, ...] = ()
+
+
+class UnseenLimit:
+    """How long a face may be unseen until it counts as gone.
+
+    That is a fixed time, also across a break in which no frame comes; three usual intervals between
+    frames, where a slow camera or a slow detector makes them longer.
+    """
+
+    def __init__(self, seconds: float = UNSEEN_SECONDS) -> None:
+        """Begin without a frame; ``seconds`` is the fixed time."""
+        self._seconds = seconds
+        self._intervals: deque[float] = deque(maxlen=_INTERVALS)
+        self._last: float | None = None
+
+    def after(self, frame_seconds: float) -> float:
+        """The seconds, at a frame of this time."""
+        allowed = self.seconds
+        if self._last is not None:
+            self._intervals.append(frame_seconds - self._last)
+        self._last = frame_seconds
+        return allowed
+
+    @property
+    def seconds(self) -> float:
+        """The seconds, by the frames until now."""
+        if len(self._intervals) < _ENOUGH_INTERVALS:
+            return self._seconds
+        return max(self._seconds, _UNSEEN_FRAMES * median(self._intervals))

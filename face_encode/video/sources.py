@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import os
 import re
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from functools import partial
 from typing import Any, Protocol, cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import cv2
 
@@ -26,8 +29,12 @@ _DEFAULT_FRAMES_PER_SECOND = 25.0
 _MAX_FRAMES_PER_SECOND = 240.0
 # How long OpenCV waits for a network stream before it counts as lost.
 _NETWORK_TIMEOUT_MS = 5_000
+# How long the server of a stream that cannot be opened has to say why.
+_PROBE_SECONDS = 3.0
 # A camera without a new frame gives None this often.
 _POLL_SECONDS = 0.25
+# A live source without a new frame for so long is told to stand still.
+_STALL_SECONDS = 2.0
 # A thread inside OpenCV cannot be stopped; after this long it is left behind.
 _JOIN_SECONDS = 2.0
 
@@ -189,6 +196,7 @@ class Camera:
         name: str,
         *,
         first: _Capture | None = None,
+        why_not: Callable[[], str] = lambda: "no such camera",
         patience: Patience | None = None,
         report: Callable[[str], None] | None = None,
     ) -> None:
@@ -198,9 +206,10 @@ class Camera:
             open_again: Opens the capture; called again after every loss.
             name: A name for messages.
             first: The capture, where it is open already.
+            why_not: Says why it cannot be opened.
             patience: How a lost camera is retried.
-            report: Called with a line of text when the camera is lost and when it is back, from
-                another thread.
+            report: Called with a line of text when the camera is lost, stands still or is back;
+                also from another thread.
 
         Raises:
             VideoError: It cannot be opened.
@@ -213,7 +222,7 @@ class Camera:
         capture = open_again() if first is None else first
         if not capture.isOpened():
             capture.release()
-            raise VideoError(f"{name}: no such camera or stream, or it does not answer")
+            raise VideoError(f"{name}: {why_not()}")
         self.frames_per_second = _rate_of(capture)
         self._news = threading.Condition()
         # Its seconds are the clock's, until they are counted from the first frame.
@@ -231,6 +240,7 @@ class Camera:
             VideoError: The camera was lost and did not come back in time.
         """
         began: float | None = None
+        last, is_still = time.monotonic(), False
         while not self._stopping.is_set():
             with self._news:
                 if self._newest is None:
@@ -239,12 +249,18 @@ class Camera:
                 is_lost = not self._thread.is_alive()
             if newest is not None:
                 began = newest.seconds if began is None else began
+                if is_still:
+                    self._report(f"{self.name}: gives pictures again")
                 yield replace(newest, seconds=newest.seconds - began)
+                last, is_still = time.monotonic(), False
             elif is_lost:
                 raise VideoError(
                     f"{self.name}: lost, and not back after {self._patience.in_all:g} seconds"
                 )
             else:
+                if not is_still and time.monotonic() - last > _STALL_SECONDS:
+                    self._report(f"{self.name}: no picture for {_STALL_SECONDS:g} seconds")
+                    is_still = True
                 yield None
 
     def close(self) -> None:
@@ -263,7 +279,9 @@ class Camera:
                 opened = self._reconnect()
                 continue
             with self._news:
-                self._newest = Frame(image, number, time.monotonic())
+                self._newest = Frame(
+                    image, number, time.monotonic(), taken_at=datetime.now(timezone.utc)
+                )
                 self._news.notify_all()
             number += 1
 
@@ -298,8 +316,8 @@ def open_source(
             or the path of a video file. A video file at an address is read like a local one:
             every frame.
         patience: How a lost camera is retried.
-        report: Called with a line of text when a camera is lost and when it is back, from another
-            thread.
+        report: Called with a line of text when a camera is lost, stands still or is back; also from
+            another thread.
 
     Raises:
         VideoError: The source cannot be opened, or is no video.
@@ -331,7 +349,8 @@ def open_source(
     if is_network and first.isOpened() and first.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
         return RecordedVideo(first, name)
     again = partial(_open_capture, address)
-    return Camera(again, name, first=first, patience=patience, report=report)
+    why_not = partial(_why_not, address) if is_network else lambda: "no such camera, or in use"
+    return Camera(again, name, first=first, why_not=why_not, patience=patience, report=report)
 
 
 def _open_capture(address: int | str) -> _Capture:
@@ -341,6 +360,53 @@ def _open_capture(address: int | str) -> _Capture:
     timeouts = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC)
     settings = [number for each in timeouts for number in (each, _NETWORK_TIMEOUT_MS)]
     return cv2.VideoCapture(address, cv2.CAP_FFMPEG, settings)
+
+
+def _why_not(address: int | str) -> str:
+    """Ask a stream's server why it gives no video: FFmpeg keeps that to itself."""
+    parts = urlsplit(str(address))
+    host, scheme = parts.hostname or "", parts.scheme.lower()
+    is_encrypted = scheme in ("rtsps", "https")
+    port = parts.port or {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}.get(scheme, 1935)
+    try:
+        with socket.create_connection((host, port), _PROBE_SECONDS) as connection:
+            if scheme == "rtmp":
+                return "its server answers, but gives no video in a known format at this address"
+            if is_encrypted:
+                connection = ssl.create_default_context().wrap_socket(
+                    connection, server_hostname=host
+                )
+            connection.settimeout(_PROBE_SECONDS)
+            connection.sendall(_question(parts))
+            status = connection.recv(64).split(b" ")
+    except ssl.SSLError as error:
+        return f"no encrypted connection to {host}:{port}: {error.reason}"
+    except OSError as error:
+        return f"{host}:{port} does not answer: {reason_of(error)}"
+    code = status[1][:3].decode("ascii", "replace") if len(status) > 1 else ""
+    if code == "401":
+        if parts.username is not None:
+            return "the server asks for name and password (401), and refuses those given"
+        return f"the server asks for name and password (401): {scheme}://NAME:PASSWORD@{host}"
+    if code == "403":
+        return "access is refused (403)"
+    if code == "404":
+        return f"{host}:{port} has no stream of this path (404)"
+    return "its server answers, but gives no video in a known format at this address"
+
+
+def _question(parts: SplitResult) -> bytes:
+    """A request for a stream's description.
+
+    It goes without the password of the address, which nobody but FFmpeg sends, as the server asks.
+    """
+    host, path = parts.netloc.rpartition("@")[2], parts.path or "/"
+    if parts.query:
+        path += f"?{parts.query}"
+    lines = [f"GET {path} HTTP/1.1", f"Host: {host}", "Connection: close"]
+    if parts.scheme.lower().startswith("rtsp"):
+        lines = [f"DESCRIBE {parts.scheme}://{host}{path} RTSP/1.0", "CSeq: 1"]
+    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode()
 
 
 def without_password(address: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.types import Box, Face, ImageArray
+from face_encode.video.frames import UnseenLimit
 from face_encode.video.identity import Identity
 
 FloatBox: TypeAlias = npt.NDArray[np.float64]
@@ -33,9 +34,8 @@ _MAX_OVERLAP = 0.6
 # The weight of the detected box in a track's new one; the rest is the expected box, so that the
 # detector's jitter does not show.
 _DETECTION_WEIGHT = 0.6
-# Seconds after the last detection for which a face is shown, and for which it is remembered.
+# Seconds after the last detection for which a face is shown.
 _SHOWN_SECONDS = 0.5
-_REMEMBERED_SECONDS = 1.5
 # A face found fewer times than this is not shown yet, and is dropped at its second miss.
 _TENTATIVE_FINDS = 3
 
@@ -145,6 +145,18 @@ class Tracker:
         self.tracks: list[Track] = []
         self._count = 0
         self._seconds = 0.0
+        self._unseen = UnseenLimit()
+
+    def drop_unseen(self, seconds: float) -> None:
+        """Drop the tracks that were not found for too long before the next frame.
+
+        Before anything is compared with them: whoever is there after a break has come anew.
+
+        Args:
+            seconds: Time of that frame.
+        """
+        allowed = self._unseen.after(seconds)
+        self.tracks = [track for track in self.tracks if seconds - track.found_at <= allowed]
 
     def move(self, moved: Sequence[FloatBox | None], seconds: float) -> None:
         """Move the tracks to the next frame.
@@ -196,19 +208,18 @@ class Tracker:
         for column in sorted(free):
             self._count += 1
             self.tracks.append(Track(self._count, faces[column], boxes[column], seconds, seconds))
-        self._drop_lost(seconds, size)
+        self._drop_lost(size)
 
-    def _drop_lost(self, seconds: float, size: tuple[int, int]) -> None:
-        """Drop tracks that were lost for long, left the picture, or double a longer one."""
+    def _drop_lost(self, size: tuple[int, int]) -> None:
+        """Drop tracks that were found too seldom, left the picture, or double a longer one."""
         remaining: list[Track] = []
         for track in sorted(self.tracks, key=lambda each: (-each.finds, each.number)):
             centre = _centre(track.box)
             inside = 0 <= centre[0] < size[0] and 0 <= centre[1] < size[1]
             tentative = track.finds < _TENTATIVE_FINDS and track.misses > 1
-            lost = seconds - track.found_at > _REMEMBERED_SECONDS
             others = overlap_of_all([track.box], [other.box for other in remaining])
             doubled = bool((others > _MAX_OVERLAP).any())
-            if inside and not tentative and not lost and not doubled:
+            if inside and not tentative and not doubled:
                 remaining.append(track)
         self.tracks = sorted(remaining, key=lambda each: each.number)
 

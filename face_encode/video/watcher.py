@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Generator
@@ -43,6 +44,9 @@ _CLOSE_PIXELS = 240 * 240
 _MAX_ENLARGE = 4.0
 # From this overlap (intersection over union), the second look has found the same face.
 _MIN_SAME_OVERLAP = 0.3
+# Seconds after which the detector runs, however few frames came meanwhile: a face that is not found
+# again for three times as long is gone.
+_MAX_DETECTION_INTERVAL = 0.5
 # Seconds until the names are compared anew with a gallery that other programs may change.
 _JUDGED_AGAIN = 0.5
 # Nearest people searched, so that a face's former name is among them.
@@ -108,6 +112,7 @@ class Watcher:
         self._close_detector = DlibHogDetector(max_pixels=_CLOSE_PIXELS, enlarge=_MAX_ENLARGE)
         self._before: GreyArray | None = None
         self._frames = 0
+        self._detected_at = -math.inf
         self._judge_again_at = 0.0
         crop = model.encoder.contract.crop
         model.encoder.encode(np.zeros((1, crop.height, crop.width, 3), np.uint8))
@@ -123,8 +128,10 @@ class Watcher:
         """
         size = (frame.image.shape[1], frame.image.shape[0])
         self._follow(frame)
-        if self._frames % self.settings.detect_every == 0:
+        is_due = frame.seconds - self._detected_at >= _MAX_DETECTION_INTERVAL
+        if is_due or self._frames % self.settings.detect_every == 0:
             self._tracker.find(self.detector.detect(frame.image), frame.seconds, size)
+            self._detected_at = frame.seconds
         self._frames += 1
         self._identify(frame)
         self._judge_again()
@@ -134,10 +141,18 @@ class Watcher:
         faces = [_watched(track, size) for track in shown]
         faces.sort(key=lambda face: face.box.area, reverse=True)
         uncertain = tuple(_as_box(track.box, size) for track in tracks if track not in shown)
-        return WatchedFrame(frame.image, frame.number, frame.seconds, tuple(faces), uncertain)
+        return WatchedFrame(
+            frame.image,
+            frame.number,
+            frame.seconds,
+            tuple(faces),
+            uncertain,
+            taken_at=frame.taken_at,
+        )
 
     def _follow(self, frame: Frame) -> None:
         """Move the tracks to where this frame shows the faces."""
+        self._tracker.drop_unseen(frame.seconds)
         smaller, scale = shrink(frame.image, _MOTION_WIDTH)
         grey: GreyArray = np.asarray(cv2.cvtColor(smaller, cv2.COLOR_RGB2GRAY), np.uint8)
         if self._before is not None and self._before.shape != grey.shape:

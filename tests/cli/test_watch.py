@@ -54,13 +54,25 @@ def test_a_file_is_watched_recorded_and_reported(
     assert report["frames"] == 16
     (appearance,) = report["appearances"]
     assert (appearance["name"], appearance["from"]) == ("Ada_Mirova", 0.0)
-    (line,) = events.read_text().splitlines()
-    assert json.loads(line) == {"source": str(video), **appearance}
+    lines = [json.loads(line) for line in events.read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["started", "arrived", "left", "stopped"]
+    assert lines[2] == {"source": str(video), "event": "left", **appearance}
+    assert lines[1]["id"] == appearance["id"]
     frames = [frame for frame in RecordedVideo.of_file(output).frames() if frame is not None]
     original = next(iter(RecordedVideo.of_file(video).frames()))
     assert len(frames) == 16 and original is not None
     # A box and a name are drawn on the last frame.
     assert (np.abs(frames[-1].image.astype(int) - original.image) > 60).sum() > 500
+
+
+def test_events_are_printed_in_place_of_everything_else(
+    video: Path, gallery: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["watch", str(video), "--people", str(gallery), "--headless", "--event-crops"]
+    assert main([*arguments, "--detector", "dlib_hog", "--every", "2", "--events", "-"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["event"] for line in lines] == ["started", "arrived", "left", "stopped"]
+    assert len(lines[1]["crop"]) > 1000
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -98,7 +110,8 @@ def test_a_signal_ends_it_and_finishes_the_recording(
         thread.join()
     assert signal.getsignal(number) == before
     assert "Ada_Mirova" in capsys.readouterr().out
-    (event,) = (json.loads(line) for line in events.read_text().splitlines())
+    lines = [json.loads(line) for line in events.read_text().splitlines()]
+    (event,) = (line for line in lines if line["event"] == "left")
     assert event["name"] == "Ada_Mirova"
     assert event["from_time"] < event["to_time"]
     frames = sum(1 for _ in RecordedVideo.of_file(output).frames())
@@ -117,6 +130,9 @@ def test_errors_are_one_line(
         ([str(video), *people, "--output", "out.avi"], "is an .mp4 file"),
         ([str(video), *people, "--events", str(tmp_path)], "it is a folder"),
         ([str(video), *people, "--smallest-face", "5"], "smallest_face"),
+        ([str(video), *people, "--webhook", "door"], "a webhook's address begins with"),
+        ([str(video), *people, "--mqtt", "door"], "an MQTT broker's address is"),
+        ([str(video), *people, "--json", "--events", "-"], "use one of them"),
         ([str(video), "--headless", "--people", str(tmp_path / "none.npz")], "none.npz"),
     ):
         assert main(["watch", *arguments]) == 1

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -138,6 +140,7 @@ class Plug:
         self.opened = 0
         self.released = 0
         self.given = 0
+        self.is_still = threading.Event()
         self._wait = 1 / frames_per_second
 
     def open(self) -> PluggedCapture:
@@ -146,6 +149,8 @@ class Plug:
 
     def next(self) -> tuple[bool, Any]:
         time.sleep(self._wait)
+        while self.is_still.is_set():
+            time.sleep(0.01)
         if not self.is_in:
             return False, None
         self.given += 1
@@ -247,7 +252,7 @@ def test_frames_that_are_not_taken_in_time_are_passed_over() -> None:
 def test_a_camera_that_is_not_there_is_an_error_at_once() -> None:
     plug = Plug()
     plug.is_in = False
-    with pytest.raises(VideoError, match="camera 3: no such camera or stream"):
+    with pytest.raises(VideoError, match="camera 3: no such camera"):
         Camera(plug.open, "camera 3")
     assert threading.active_count() < 50
     assert plug.released == 1
@@ -285,3 +290,59 @@ def test_a_port_where_nobody_listens_is_an_error() -> None:
         address = server.address.replace("http://", "http://ada:secret@")
     with pytest.raises(VideoError, match=r"http://ada:\*\*\*@127.*does not answer"):
         open_source(address)
+
+
+@contextmanager
+def saying(answer: bytes) -> Iterator[int]:
+    """A server that answers everything so; gives its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    client, _ = listening.accept()
+                    with client:
+                        client.recv(4096)
+                        client.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listening.getsockname()[1]
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("answer", "path", "said"),
+    [
+        (b"RTSP/1.0 401 Unauthorized\r\nCSeq: 1\r\n\r\n", "rtsp://{}/1", "asks for name and pass"),
+        (b"RTSP/1.0 401 Unauthorized\r\nCSeq: 1\r\n\r\n", "rtsp://a:b@{}/1", "refuses those given"),
+        (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", "http://a:b@{}/", "(401)"),
+        (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", "http://{}/", "is refused (403)"),
+        (b"RTSP/1.0 404 Not Found\r\nCSeq: 1\r\n\r\n", "rtsp://{}/1", "no stream of this path"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "http://{}/", "no video in a known"),
+        (b"", "https://{}/", "no encrypted connection"),
+        (b"?", "rtmp://{}/", "no video in a known"),
+    ],
+)
+def test_a_stream_that_is_not_given_says_why(answer: bytes, path: str, said: str) -> None:
+    with (
+        saying(answer) as port,
+        pytest.raises(VideoError, match=re.escape(said)) as error,
+    ):
+        open_source(path.format(f"127.0.0.1:{port}"))
+    assert "a:b@" not in str(error.value)
+
+
+def test_a_camera_that_stands_still_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("face_encode.video.sources._STALL_SECONDS", 0.3)
+    plug, said = Plug(), list[str]()
+    camera = Camera(plug.open, "camera 0", patience=Patience(in_all=60), report=said.append)
+    frames = camera.frames()
+    take(frames, lambda frame: frame is not None)
+    plug.is_still.set()
+    take(frames, lambda _: bool(said))
+    plug.is_still.clear()
+    take(frames, lambda _: len(said) > 1)
+    camera.close()
+    assert said == ["camera 0: no picture for 0.3 seconds", "camera 0: gives pictures again"]

@@ -16,6 +16,7 @@ def face(left: int, top: int = 100, side: int = 80) -> Face:
 
 def seen(tracker: Tracker, seconds: float, *faces: Face) -> list[int]:
     """A frame in which exactly these faces are found; the numbers of the shown tracks."""
+    tracker.drop_unseen(seconds)
     tracker.move([track.box for track in tracker.tracks], seconds)
     tracker.find(faces, seconds, SIZE)
     return [track.number for track in tracker.tracks if track.is_shown(seconds)]
@@ -56,6 +57,25 @@ def test_a_face_that_is_not_found_for_a_moment_stays() -> None:
     for seconds in (3.0, 3.1, 3.2):
         shown = seen(tracker, seconds, face(110))
     assert shown == [2]
+
+
+def test_after_a_break_a_face_at_the_same_place_is_another_one() -> None:
+    tracker = Tracker()
+    for index in range(50):
+        seen(tracker, 0.1 * index, face(100))
+    for index in range(3):
+        shown = seen(tracker, 3605 + 0.1 * index, face(100))
+    assert shown == [2]
+    assert tracker.tracks[0].since == 3605
+
+
+def test_a_face_in_frames_that_come_seldom_stays_the_same() -> None:
+    tracker = Tracker()
+    for index in range(20):
+        shown = seen(tracker, 2.0 * index, face(100))
+    (number,) = shown
+    # In the first frames, nobody can know how often they come.
+    assert number <= 6
 
 
 def test_two_faces_that_pass_each_other_keep_their_numbers() -> None:

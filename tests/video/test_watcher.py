@@ -13,7 +13,8 @@ from face_encode.model import Face_Encode_Model
 from face_encode.photos.reading import read_image
 from face_encode.types import Box, Face, ImageArray
 from face_encode.video.frames import Frame, WatchedFrame
-from face_encode.video.session import AppearanceLog, Session
+from face_encode.video.presence import AppearanceLog
+from face_encode.video.session import Session
 from face_encode.video.sources import open_source
 from face_encode.video.watcher import Watcher, WatchSettings, video_detector
 from tests.conftest import VERIFY_DATASET
