@@ -18,8 +18,6 @@ from face_encode.errors import DatasetError, FaceEncodeError, InputError, Missin
 from face_encode.files import FileState, as_path, reason_of, replacing, state_of
 from face_encode.photos.reading import PhotoInput, is_one_photo
 
-# HEIC and AVIF are read where Pillow can, and otherwise told rather than passed over: telephones
-# write them.
 PHOTO_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm"}
     | {".tif", ".tiff", ".webp"}

@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import warnings
+from functools import cache
 from typing import Any, BinaryIO, TypeAlias, cast
 from urllib.parse import urlsplit
 
@@ -31,6 +32,10 @@ MAX_PIXELS = 178_956_970
 MAX_BYTES = 8 * MAX_PIXELS
 # The formats read from an unknown sender: every further decoder is one more to trust.
 _FORMATS_FROM_OUTSIDE = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+# Bytes 4 to 12 of a HEIC file, the photos of telephones; Pillow reads it by a plug-in.
+_HEIC_BEGINNINGS = tuple(
+    b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
+)
 
 
 def as_rgb(image: Any) -> ImageArray:
@@ -76,7 +81,7 @@ def read_image(path: str | os.PathLike[str]) -> ImageArray:
     the first frame is taken.
 
     Args:
-        path: Any format that Pillow reads: JPEG, PNG, WebP, GIF, BMP, TIFF …
+        path: Any format that Pillow reads: JPEG, HEIC, PNG, WebP, AVIF, GIF, BMP, TIFF …
 
     Returns:
         uint8 ``(H, W, 3)``.
@@ -129,8 +134,8 @@ def decode_image(
     """Decode a photo, whose sender may be unknown, to upright RGB; see ``read_image``.
 
     Args:
-        content: A file's bytes: AVIF, BMP, GIF, JPEG, PNG, PPM, TIFF or WebP; HEIC is refused.
-            Or an image of Pillow's, of any mode, which may not be decoded yet.
+        content: A file's bytes: AVIF, BMP, GIF, HEIC, JPEG, PNG, PPM, TIFF or WebP. Or an image of
+            Pillow's, of any mode, which may not be decoded yet.
         label: The photo's name in an error.
         max_pixels: The most that are decoded; None for ``MAX_PIXELS``.
         any_format: Whether to read every format that ``read_image`` reads: for a file of one's
@@ -155,7 +160,12 @@ def decode_image(
                 raise ImageError(f"{label}: an empty file")
             if len(content) > MAX_BYTES:
                 raise ImageError(f"{label}: too large to be a photo; at most {MAX_BYTES:,} bytes")
-            formats = None if any_format else _FORMATS_FROM_OUTSIDE
+            formats: tuple[str, ...] | None = _FORMATS_FROM_OUTSIDE
+            if content[4:12] in _HEIC_BEGINNINGS:
+                _register_heic()
+                formats = ("HEIF",)
+            elif any_format:
+                formats = None
             with Image.open(io.BytesIO(content), formats=formats) as photo:
                 return _to_rgb(photo, label, most)
     except ImageError:
@@ -172,6 +182,14 @@ def decode_image(
     # IndexError … A photo from outside must never end the program.
     except Exception as error:
         raise ImageError(f"{label}: damaged or cut off ({error})") from error
+
+
+@cache
+def _register_heic() -> None:
+    """Let Pillow read HEIC; only where there is one, since the plug-in takes a while to load."""
+    import pi_heif
+
+    pi_heif.register_heif_opener()
 
 
 def _to_rgb(photo: Image.Image, label: str, max_pixels: int) -> ImageArray:

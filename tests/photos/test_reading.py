@@ -137,6 +137,55 @@ def test_bytes_are_decoded_like_files(tmp_path: Path) -> None:
         decode_image(b"")
 
 
+def a_photo() -> Image.Image:
+    ramp = np.linspace(0, 255, 64, dtype=np.uint8)
+    return Image.fromarray(np.stack(np.broadcast_arrays(ramp, ramp[:48, np.newaxis], ramp[:1]), -1))
+
+
+def heic_of(photo: Image.Image, **settings: Any) -> bytes:
+    import pillow_heif
+
+    stream = io.BytesIO()
+    pillow_heif.from_pillow(photo).save(stream, **settings)
+    return stream.getvalue()
+
+
+def test_photos_of_telephones_are_read(tmp_path: Path) -> None:
+    photo = a_photo()
+    expected = np.asarray(photo).astype(int)
+    stream = io.BytesIO()
+    photo.save(stream, "AVIF", quality=90)
+    for name, content in (
+        ("phone.heic", heic_of(photo, quality=90)),
+        ("phone.jpg", heic_of(photo, quality=90)),
+        ("phone.avif", stream.getvalue()),
+    ):
+        (tmp_path / name).write_bytes(content)
+        for read in (read_image(tmp_path / name), decode_image(content)):
+            assert read.shape == (48, 64, 3)
+            assert np.abs(read - expected).mean() < 4
+
+
+def test_a_heic_photo_taken_sideways_is_turned_upright(tmp_path: Path) -> None:
+    photo = a_photo()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # The telephone was turned; the picture is to be turned clockwise by 90.
+    (tmp_path / "phone.heic").write_bytes(heic_of(photo, quality=90, exif=exif.tobytes()))
+    read = read_image(tmp_path / "phone.heic")
+    expected = np.rot90(np.asarray(photo), -1).astype(int)
+    assert read.shape == (64, 48, 3)
+    assert np.abs(read - expected).mean() < 4
+
+
+def test_a_heic_photo_that_is_cut_off_or_too_large_is_refused() -> None:
+    content = heic_of(a_photo(), quality=90)
+    for length in (20, 200, len(content) - 20):
+        with pytest.raises(ImageError, match=r"damaged|known format"):
+            decode_image(content[:length])
+    with pytest.raises(ImageError, match="too large"):
+        decode_image(content, max_pixels=48 * 64 - 1)
+
+
 def test_bytes_from_outside_reach_few_decoders(tmp_path: Path) -> None:
     # Read from a file of one's own, refused from a stranger.
     Image.fromarray(PHOTO).save(tmp_path / "a.pcx")
