@@ -223,10 +223,12 @@ class OriginGuard:
 
         Args:
             app: The application.
-            hosts: Further names of the service beside those of loopback; None for any name.
+            hosts: Further names of the service beside those of loopback, at any port: a reverse
+                proxy listens at another one, and most leave it out of ``Host``. None for any name.
         """
         self._app = app
-        self._hosts = None if hosts is None else LOOPBACK_HOSTS | {host.lower() for host in hosts}
+        self._given = frozenset(host.lower() for host in hosts or ())
+        self._hosts = None if hosts is None else LOOPBACK_HOSTS | self._given
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse the request, or pass it on."""
@@ -263,9 +265,15 @@ class OriginGuard:
         if not private:
             return None
         origin = headers.get("origin")
-        foreign = origin is not None and _host_and_port(origin)[1] != host.lower()
+        name, place = _host_and_port(origin or "")
+        foreign = origin is not None and place != host.lower() and name not in self._given
         if foreign or headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-            return Problem(403, "foreign-origin", "Other web pages may not use this service.")
+            return Problem(
+                403,
+                "foreign-origin",
+                "Other web pages may not use this service. If this is its own page behind a proxy, "
+                "start it with --allowed-host and the name in the browser's address bar.",
+            )
         return None
 
 

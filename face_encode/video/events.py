@@ -161,7 +161,7 @@ class Webhook:
         try:
             scheme, host = urlsplit(url).scheme, urlsplit(url).hostname
         except ValueError:
-            scheme = host = None
+            scheme, host = "", None
         if scheme not in ("http", "https") or not host:
             # The path may hold a key, so the address is not repeated.
             raise InputError("a webhook's address begins with http:// or https:// and a host")

@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from face_encode.video.frames import UNSEEN_SECONDS, UnseenLimit, WatchedFace, WatchedFrame
 
+# A face that came back in time has so long to be recognised.
+_SETTLING_SECONDS = 2.0
 # Unknown people are reported from this long a stay on.
 _MIN_UNKNOWN_SECONDS = 1.0
 
@@ -130,6 +132,8 @@ class AppearanceLog:
         self._threshold = threshold
         self._unseen = UnseenLimit(unseen_seconds)
         self._open: list[_Open] = []
+        # Since when each face is seen that belongs to nobody yet.
+        self._newcomers: list[float] = []
         # A few letters of chance for this run, and a number for each appearance.
         self._run, self._count = uuid.uuid4().hex[:8], 0
 
@@ -139,6 +143,8 @@ class AppearanceLog:
         Returns:
             What has happened: those who left in the order in which they came, then the others.
         """
+        followed = {track for each in self._open for track in each.tracks}
+        self._newcomers = [face.since for face in frame.faces if face.track not in followed]
         events = self._end_unseen(frame.seconds, self._unseen.after(frame.seconds))
         for face in frame.faces:
             if face.is_settled and not face.is_missed:
@@ -159,7 +165,11 @@ class AppearanceLog:
 
     def _end_unseen(self, now: float, allowed: float) -> list[PresenceEvent]:
         """End the appearances of those who were not seen for too long."""
-        return self._end([each for each in self._open if now - each.end > allowed])
+        recent = [since for since in self._newcomers if now - since <= _SETTLING_SECONDS]
+        over = [each for each in self._open if now - each.end > allowed]
+        return self._end(
+            [each for each in over if not any(since - each.end <= allowed for since in recent)]
+        )
 
     def _end(self, over: list[_Open], continued_as: str | None = None) -> list[PresenceEvent]:
         """Remove these appearances; returns an event for each that was reported before."""

@@ -219,8 +219,16 @@ def test_the_own_page_is_let_in(client: TestClient, headers: dict[str, str]) -> 
 
 def test_a_proxys_name_is_let_in_where_it_was_given(serve: Serve) -> None:
     with serve(allowed_hosts=("Face.example",)) as client:
-        headers = {"Host": "face.example", "Origin": "https://face.example"}
-        assert client.get("/v1/people", headers=headers).status_code == 200
+        # Most proxies leave the port out of the host.
+        for origin in ("https://face.example", "https://face.example:8443"):
+            for host in ("face.example", "face.example:8443"):
+                headers = {"Host": host, "Origin": origin, "Sec-Fetch-Site": "same-origin"}
+                assert client.get("/v1/people", headers=headers).status_code == 200
+        for origin in ("https://other.example", "http://127.0.0.1:9000", "http://localhost:8443"):
+            headers = {"Host": "face.example", "Origin": origin}
+            answer = client.get("/v1/people", headers=headers)
+            assert answer.status_code == 403
+            assert "--allowed-host" in answer.json()["detail"]
         assert client.get("/v1/people", headers={"Host": "other.example"}).status_code == 421
 
 

@@ -122,6 +122,22 @@ def test_a_break_that_nobody_waited_in_ends_an_appearance() -> None:
     assert [each.appearance.end for each in events] == [4.9, 3605.0]
 
 
+def test_who_comes_back_in_time_has_a_moment_to_be_recognised() -> None:
+    log = AppearanceLog(threshold=0.9, unseen_seconds=1.5)
+    log.add(shown(0.5, seen("Ada", since=0.1)))
+    back = seen(None, track=2, since=1.9, settled=False)
+    assert log.add(shown(2.1, back)) == []
+    assert log.add(shown(2.9, back)) == []
+    assert log.add(shown(3.0, seen("Ada", track=2, since=1.9))) == []
+    # Whoever comes later does not keep Ada there, nor does a face that nobody recognises.
+    late = seen(None, track=3, since=4.6, settled=False)
+    assert kinds(log.add(shown(4.7, late))) == [("left", "Ada")]
+    log.add(shown(5.0, seen("Ada", track=4, since=4.8)))
+    odd = seen(None, track=5, since=5.5, settled=False)
+    assert log.add(shown(7.4, odd)) == []
+    assert kinds(log.add(shown(9.5, odd))) == [("left", "Ada")]
+
+
 def test_frames_that_come_seldom_do_not_end_an_appearance() -> None:
     log = AppearanceLog(threshold=0.9)
     events = [each for number in range(20) for each in log.add(shown(2.0 * number, seen("Ada")))]

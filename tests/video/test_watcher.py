@@ -33,7 +33,8 @@ def test_one_entry_a_person_and_appearance(
 ) -> None:
     assert [frame.number for frame in watched] == list(range(FRAMES))
     log = AppearanceLog(model_without_stranger.threshold)
-    appearances = [each for frame in watched for each in log.add(frame)] + log.close()
+    events = [each for frame in watched for each in log.add(frame)] + log.close()
+    appearances = [each.appearance for each in events if each.kind == "left"]
     appearances.sort(key=lambda each: each.begin)
     assert [each.name for each in appearances] == ["Ada_Mirova", None, "Mei_Oshara"]
     # Within half a second of when the whole face was there.
