@@ -23,6 +23,8 @@ Every message says what is wrong, what is allowed, and what was received.
 
 from __future__ import annotations
 
+import reprlib
+
 
 class FaceEncodeError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -82,3 +84,30 @@ class NotEnrolledError(GalleryError):
 
 class WrongEncoderError(GalleryError):
     """A gallery was filled by another encoder, so its embeddings cannot be compared."""
+
+
+class _Shown(reprlib.Repr):
+    """A ``repr`` that stays short whatever is in the value."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Python itself refuses to write out a number of thousands of digits."""
+        bits = x.bit_length()
+        return super().repr_int(x, level) if bits < 256 else f"a number of {bits} bits"
+
+    def repr_instance(self, x: object, level: int) -> str:
+        """A foreign object's own ``repr`` may be of any length."""
+        known = x is None or isinstance(x, bool | float | complex)
+        return repr(x) if known else f"{type(x).__name__.strip('_')} object"
+
+
+_SHOWN = _Shown()
+_SHOWN.maxlevel = 2
+_SHOWN.maxstring = _SHOWN.maxother = 100
+
+
+def shown(value: object) -> str:
+    """Write a value that came from a file or a sender into a message: at most some hundred letters.
+
+    Its own ``repr`` may take hours: a tuple of ten tuples of ten tuples … is a few bytes in a file.
+    """
+    return _SHOWN.repr(value)

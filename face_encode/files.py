@@ -169,6 +169,9 @@ _ALIGNMENT = 64
 _MEMBER_HEADER = struct.Struct("<4s22xHH")
 # The extra field that says a large member's size, which zipfile adds by itself.
 _SIZE_FIELD_BYTES = 20
+# What a packed array may be larger than its bytes in the file, and what it may always take. Numbers
+# of embeddings hardly pack; texts, of which numpy pads each to the longest, pack to a hundredth.
+_MAX_EXPANSION = {"numbers": (16, 64_000_000), "texts": (100, 256_000_000)}
 # The number of the extra field that holds nothing but room: Android's, for the same purpose.
 _ROOM_FIELD = 0xD935
 
@@ -287,6 +290,8 @@ def read_open_archive(
             raise raising(f"{label} is no {what}, or is cut off: no .npz archive")
         file.seek(0)
         with np.load(file, allow_pickle=False) as archive:
+            wanted = {"format_version": ("iu", 0), **form.arrays, **form.optional}
+            _check_sizes(file, archive.zip, {name: kinds for name, (kinds, _) in wanted.items()})
             mappings = {
                 name: array
                 for name in mapped
@@ -311,6 +316,31 @@ def read_open_archive(
     # zlib.error, NotImplementedError …
     except Exception as error:
         raise raising(f"the {what} {label} is damaged: {error}") from error
+
+
+def _check_sizes(file: BinaryIO, archive: zipfile.ZipFile, kinds: Mapping[str, str]) -> None:
+    """Refuse arrays that are out of proportion to the file, before any is unpacked.
+
+    Args:
+        file: The archive's file.
+        archive: The archive.
+        kinds: The arrays that will be read, and numpy's kinds of their types.
+
+    Raises:
+        ValueError: An array expands beyond measure, or members lie over each other.
+    """
+    whole = file.seek(0, os.SEEK_END)
+    if (packed := sum(member.compress_size for member in archive.infolist())) > whole:
+        raise ValueError(f"members of {packed:,} bytes in a file of {whole:,}")
+    for name, kind in kinds.items():
+        with suppress(KeyError):
+            member = archive.getinfo(f"{name}.npy")
+            factor, always = _MAX_EXPANSION["texts" if "U" in kind else "numbers"]
+            if member.file_size > (most := max(always, factor * member.compress_size)):
+                raise ValueError(
+                    f"{name!r}, {member.compress_size:,} bytes in the file, expands to at most "
+                    f"{most:,}. Received: {member.file_size:,}"
+                )
 
 
 def _mapped(file: BinaryIO, archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any] | None:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.errors import WeightsError
+from face_encode.errors import WeightsError, shown
 
 Array = npt.NDArray[Any]
 
@@ -43,6 +43,10 @@ _STORAGE_TYPES = {
 _ZIP_START = b"PK\x03\x04"
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
+# The pickle of a network with a thousand tensors takes some 200 kB.
+_MAX_PICKLE_BYTES = 16_000_000
+# numpy's own limit until its version 2, and far above any network's.
+_MAX_DIMENSIONS = 32
 
 _MARK = object()
 _VALUE_STEPS = {
@@ -77,11 +81,18 @@ class _Tensor:
     strides: tuple[int, ...]
 
 
-def read_state_dict(content: bytes) -> dict[str, Array]:
+class _WrongContentError(WeightsError):
+    """A whole file, of something else than expected."""
+
+
+def read_state_dict(content: bytes, most_numbers: int) -> dict[str, Array]:
     """Read a dictionary of tensors, as ``torch.save(model.state_dict(), path)`` writes it.
 
     Args:
         content: The whole file, in either of PyTorch's containers.
+        most_numbers: The numbers that the expected network's tensors hold together, rounded up. A
+            file with more is refused before they are read: some kilobytes may stand for any
+            number of tensors that share the same bytes.
 
     Returns:
         Each tensor by its name: whole numbers and booleans as they are, float16 and bfloat16 as
@@ -92,36 +103,56 @@ def read_state_dict(content: bytes) -> dict[str, Array]:
     """
     try:
         read = _read_archive if content.startswith(_ZIP_START) else _read_legacy
-        value, storages = read(content)
+        value, storages = read(content, most_numbers)
+    except _WrongContentError:
+        raise
     # pickletools and zipfile raise, besides our own, whatever a damaged file trips over:
     # struct.error, UnicodeDecodeError, BadZipFile, NotImplementedError …
     except Exception as error:
         raise WeightsError(f"not a file of PyTorch tensors, or damaged: {error}") from error
-    if not isinstance(value, dict):
-        raise WeightsError(
-            "a PyTorch weights file holds a dictionary of tensors (a 'state dict'). "
-            f"Received: {type(value).__name__.lstrip('_').lower()}"
-        )
     tensors = {}
     for name, tensor in value.items():
-        if not isinstance(name, str) or not isinstance(tensor, _Tensor):
-            raise WeightsError(
-                "a PyTorch weights file holds tensors by their names and nothing else. "
-                f"Received: {name!r}: {type(tensor).__name__.lstrip('_').lower()}"
-            )
         if tensor.storage.key not in storages:
-            raise WeightsError(f"the numbers of {name!r} are missing from the PyTorch file")
+            raise WeightsError(f"the numbers of {shown(name)} are missing from the PyTorch file")
         tensors[name] = _materialize(name, tensor, storages[tensor.storage.key])
     return tensors
 
 
-def _read_archive(content: bytes) -> tuple[Any, dict[str, bytes]]:
+def _check_tensors(value: Any, most_numbers: int) -> dict[str, _Tensor]:
+    """Refuse what is no dictionary of tensors, or of more numbers than expected."""
+    if not isinstance(value, dict):
+        raise _WrongContentError(
+            "a PyTorch weights file holds a dictionary of tensors (a 'state dict'). "
+            f"Received: {type(value).__name__.lstrip('_').lower()}"
+        )
+    for name, tensor in value.items():
+        if not isinstance(name, str) or not isinstance(tensor, _Tensor):
+            raise _WrongContentError(
+                "a PyTorch weights file holds tensors by their names and nothing else. "
+                f"Received: {shown(name)}: {type(tensor).__name__.lstrip('_').lower()}"
+            )
+    # A storage may be larger than the tensors in it, and tensors may share one: both are counted.
+    stored = {tensor.storage.key: tensor.storage.count for tensor in value.values()}
+    for count in (sum(stored.values()), sum(math.prod(each.shape) for each in value.values())):
+        if count > most_numbers:
+            raise _WrongContentError(
+                f"the expected network has at most {most_numbers:,} numbers. "
+                f"Received: a file with {count:,}"
+            )
+    return value
+
+
+def _read_archive(content: bytes, most_numbers: int) -> tuple[Any, dict[str, bytes]]:
     """Read the zip container: the object, and the bytes of each storage by its key."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         for member in archive.infolist():
             # PyTorch never compresses; a small file must not expand to a huge one.
             if member.compress_type != zipfile.ZIP_STORED:
                 raise WeightsError(f"the member {member.filename} is compressed")
+        # Members that lie over each other would be read once each.
+        total = sum(member.file_size for member in archive.infolist())
+        if total > len(content):
+            raise WeightsError(f"members of {total:,} bytes in a file of {len(content):,}")
         names = archive.namelist()
         pickles = [name for name in names if name.endswith("/data.pkl")]
         if len(pickles) != 1:
@@ -129,38 +160,45 @@ def _read_archive(content: bytes) -> tuple[Any, dict[str, bytes]]:
         root = pickles[0].removesuffix("data.pkl")
         if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
             raise WeightsError("its numbers are big-endian")
-        value = _Interpreter().follow(io.BytesIO(archive.read(pickles[0])))
-        folder = f"{root}data/"
+        if (size := archive.getinfo(pickles[0]).file_size) > _MAX_PICKLE_BYTES:
+            raise WeightsError(
+                f"a pickle has {_MAX_PICKLE_BYTES:,} bytes at most. Received: {size:,}"
+            )
+        value = _check_tensors(
+            _Interpreter().follow(io.BytesIO(archive.read(pickles[0]))), most_numbers
+        )
+        wanted = {tensor.storage.key for tensor in value.values()}
         storages = {
-            name.removeprefix(folder): archive.read(name)
-            for name in names
-            if name.startswith(folder)
+            key: archive.read(f"{root}data/{key}") for key in wanted if f"{root}data/{key}" in names
         }
     return value, storages
 
 
-def _read_legacy(content: bytes) -> tuple[Any, dict[str, bytes]]:
+def _read_legacy(content: bytes, most_numbers: int) -> tuple[Any, dict[str, bytes]]:
     """Read the container from before PyTorch 1.6: the same as from the archive."""
     stream = io.BytesIO(content)
     if _Interpreter().follow(stream) != _LEGACY_MAGIC:
         raise WeightsError("PyTorch's magic number is missing")
     version, system = _Interpreter().follow(stream), _Interpreter().follow(stream)
     if version != _LEGACY_VERSION:
-        raise WeightsError(f"version {_LEGACY_VERSION} is expected. Received: {version!r}")
+        raise WeightsError(f"version {_LEGACY_VERSION} is expected. Received: {shown(version)}")
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise WeightsError("its numbers are big-endian")
     interpreter = _Interpreter()
-    value, keys = interpreter.follow(stream), _Interpreter().follow(stream)
+    value = _check_tensors(interpreter.follow(stream), most_numbers)
+    keys = _Interpreter().follow(stream)
     if not isinstance(keys, list):
         raise WeightsError("the list of storages is missing")
     storages = {}
     for key in keys:
-        storage = interpreter.storages.get(key)
+        storage = interpreter.storages.get(key) if isinstance(key, str) else None
         if storage is None:
-            raise WeightsError(f"storage {key!r} belongs to no tensor")
+            raise WeightsError(f"storage {shown(key)} belongs to no tensor")
         count = int.from_bytes(stream.read(8), "little")
         if count != storage.count:
-            raise WeightsError(f"storage {key} holds {storage.count} numbers. Received: {count}")
+            raise WeightsError(
+                f"storage {shown(key)} holds {storage.count} numbers. Received: {count}"
+            )
         storages[key] = stream.read(count * np.dtype(_STORAGE_TYPES[storage.kind]).itemsize)
     if stream.read(1):
         raise WeightsError("something follows the last storage")
@@ -191,7 +229,7 @@ class _Interpreter:
         push, take, above_mark = self.stack.append, self.take, self.above_mark
         steps: dict[str, Callable[[Any], None]] = {
             "GLOBAL": lambda name: push(_Global(name.replace(" ", "."))),
-            "STACK_GLOBAL": lambda _: push(_Global(".".join(map(str, take(2))))),
+            "STACK_GLOBAL": lambda _: push(self.name(*take(2))),
             "MARK": lambda _: push(_MARK),
             "EMPTY_DICT": lambda _: push({}),
             "EMPTY_LIST": lambda _: push([]),
@@ -219,7 +257,10 @@ class _Interpreter:
             "FRAME": lambda _: None,
             **dict.fromkeys(_VALUE_STEPS, push),
         }
+        start = stream.tell()
         for opcode, argument, _ in pickletools.genops(stream):
+            if stream.tell() - start > _MAX_PICKLE_BYTES:
+                raise WeightsError(f"a pickle has {_MAX_PICKLE_BYTES:,} bytes at most")
             if opcode.name == "STOP":
                 return take(1)[0]
             if opcode.name not in steps:
@@ -228,6 +269,13 @@ class _Interpreter:
                 )
             steps[opcode.name](argument)
         raise WeightsError("its pickle ends too early")
+
+    @staticmethod
+    def name(module: Any, attribute: Any) -> _Global:
+        """Make a name of two texts."""
+        if not isinstance(module, str) or not isinstance(attribute, str):
+            raise WeightsError("a name in its pickle is no text")
+        return _Global(f"{module}.{attribute}")
 
     def take(self, count: int) -> list[Any]:
         """Take values off the stack, the deepest first."""
@@ -295,8 +343,8 @@ class _Interpreter:
                 return _tensor(*arguments[:4])
             case "torch._utils._rebuild_parameter" if isinstance(arguments[0], _Tensor):
                 return arguments[0]
-        shown = function.name if isinstance(function, _Global) else repr(function)
-        raise WeightsError(f"it asks for {shown}, which is no part of a dictionary of tensors")
+        asked = f"{function.name:.200}" if isinstance(function, _Global) else shown(function)
+        raise WeightsError(f"it asks for {asked}, which is no part of a dictionary of tensors")
 
     def storage(self, identifier: Any) -> _Storage:
         """Read ``("storage", type, key, device, count)``, before PyTorch 1.6 also a view, None."""
@@ -308,9 +356,9 @@ class _Interpreter:
                 if package == "torch" and kind in _STORAGE_TYPES:
                     return self.storages.setdefault(key, _Storage(kind, key, count))
                 raise WeightsError(
-                    f"its numbers are of one of {', '.join(_STORAGE_TYPES)}. Received: {name}"
+                    f"its numbers are of one of {', '.join(_STORAGE_TYPES)}. Received: {name:.200}"
                 )
-        raise WeightsError(f"a storage of an unknown form: {identifier!r:.200}")
+        raise WeightsError(f"a storage of an unknown form: {shown(identifier)}")
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> _Tensor:
@@ -319,7 +367,12 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> _Tensor:
         raise WeightsError("a tensor's shape is a tuple")
     are_whole = all(type(each) is int and each >= 0 for each in (offset, *shape, *strides))
     if not isinstance(storage, _Storage) or not are_whole or len(shape) != len(strides):
-        raise WeightsError(f"a tensor of shape {shape!r} and strides {strides!r}")
+        raise WeightsError(f"a tensor of shape {shown(shape)} and strides {shown(strides)}")
+    if len(shape) > _MAX_DIMENSIONS or any(each >= 2**62 for each in (offset, *shape, *strides)):
+        raise WeightsError(
+            f"a tensor has at most {_MAX_DIMENSIONS} dimensions, and its numbers fit into 64 bits. "
+            f"Received: shape {shown(shape)}, strides {shown(strides)}"
+        )
     return _Tensor(storage, offset, shape, strides)
 
 
@@ -329,7 +382,7 @@ def _materialize(name: str, tensor: _Tensor, content: bytes) -> Array:
     itemsize = np.dtype(_STORAGE_TYPES[storage.kind]).itemsize
     if len(content) != storage.count * itemsize:
         raise WeightsError(
-            f"the storage of {name!r} holds {storage.count} numbers of {itemsize} bytes. "
+            f"the storage of {shown(name)} holds {storage.count} numbers of {itemsize} bytes. "
             f"Received: {len(content)} bytes"
         )
     # Beyond the storage, as_strided would read other memory of this process; and a stride of 0
@@ -339,7 +392,7 @@ def _materialize(name: str, tensor: _Tensor, content: bytes) -> Array:
         (length - 1) * stride for length, stride in zip(tensor.shape, tensor.strides, strict=True)
     )
     if size > storage.count or (size and last >= storage.count):
-        raise WeightsError(f"{name!r} of shape {tensor.shape} reaches beyond its numbers")
+        raise WeightsError(f"{shown(name)} of shape {tensor.shape} reaches beyond its numbers")
     if not size:
         return np.zeros(tensor.shape, np.float32)
     numbers = np.frombuffer(content, _STORAGE_TYPES[storage.kind])

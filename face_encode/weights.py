@@ -22,6 +22,9 @@ from face_encode.downloads import DownloadError, download_file
 from face_encode.errors import WeightsError
 from face_encode.files import open_regular, replacing
 
+# The largest known weights, VGG-Face, take 580 MB.
+_MAX_BYTES = 1024**3
+
 CACHE_VARIABLE = "FACE_ENCODE_CACHE"
 LICENCE_VARIABLE = "FACE_ENCODE_ACCEPT_LICENCE"
 
@@ -239,7 +242,13 @@ def read_verified(
     path = Path(path)
     try:
         with open_regular(path) as file:
-            content = file.read()
+            size = os.fstat(file.fileno()).st_size
+            if size > _MAX_BYTES:
+                raise WeightsError(
+                    f"the weights {name!r} have at most {_MAX_BYTES:,} bytes. "
+                    f"Received: {path} with {size:,}"
+                )
+            content = file.read(size)
     except OSError as error:
         raise WeightsError(f"cannot read the weights {name!r} from {path}: {error}") from error
     received = hashlib.sha256(content).hexdigest()

@@ -5,6 +5,7 @@ import os
 import stat
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from face_encode.files import (
     text_array,
     write_archive,
 )
+from tests.broken_inputs.making import little_memory
 
 
 @pytest.mark.parametrize("value", ["a b.jpg", Path("a b.jpg")])
@@ -229,6 +231,48 @@ def test_what_does_not_fit_the_form_is_refused(
     write_archive(path, arrays)
     with pytest.raises(InputError, match=message):
         read_archive(path, FORM)
+
+
+def expanding(array: np.ndarray, name: str) -> Callable[[Path], None]:
+    """A whole archive in which an array takes next to nothing."""
+
+    def write(path: Path) -> None:
+        np.savez_compressed(path, **{**WHOLE, name: array})
+
+    return write
+
+
+def lying_over_each_other(path: Path) -> None:
+    write_archive(path, {**WHOLE, "numbers": np.zeros((1000, 2))})
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.filelist += [archive.getinfo("numbers.npy")] * 3
+        archive.writestr("more.npy", b"")
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        # 90 kB each; the embeddings of a gallery, and names.
+        (expanding(np.zeros((100, 200_000), np.float32), "numbers"), "'numbers', .* expands to"),
+        (expanding(np.zeros((100, 200_000), ">f4"), "numbers"), "'numbers', .* expands to"),
+        (expanding(np.zeros(3, "U30000000"), "texts"), "'texts', .* expands to at most"),
+        (lying_over_each_other, "members of .* bytes in a file of"),
+    ],
+)
+def test_an_archive_that_expands_is_refused_before_it_does(
+    write: Callable[[Path], None], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "herbs.npz"
+    write(path)
+    assert path.stat().st_size < 1_000_000
+    with little_memory(70_000_000), pytest.raises(InputError, match=message):
+        read_archive(path, FORM)
+
+
+def test_an_array_that_packs_well_is_read_where_it_is_small(tmp_path: Path) -> None:
+    path = tmp_path / "herbs.npz"
+    expanding(np.zeros((1000, 1000), np.float32), "numbers")(path)
+    assert read_archive(path, FORM)["numbers"].shape == (1000, 1000)
 
 
 def test_nothing_is_pickled_and_a_missing_file_is_told(tmp_path: Path) -> None:

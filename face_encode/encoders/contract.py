@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 CONTRACT_MEMBER = "face_encode.json"
 QUALITY_MEMBER = "face_encode_quality.npz"
 CONTRACT_VERSION = 1
+# A contract takes a kilobyte, a quality head some megabytes.
+_MAX_MEMBER_BYTES = 64_000_000
 ORIGINAL_THRESHOLD = 0.7
 
 Read = TypeVar("Read")
@@ -205,6 +207,10 @@ def _read_member(path: Path, member: str, read: Callable[[bytes], Read]) -> Read
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             if member not in archive.namelist():
                 return None
+            if (size := archive.getinfo(member).file_size) > _MAX_MEMBER_BYTES:
+                raise ModelFileError(
+                    f"{member} has at most {_MAX_MEMBER_BYTES:,} bytes. Received: {size:,}"
+                )
             return read(archive.read(member))
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error

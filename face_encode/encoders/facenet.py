@@ -33,6 +33,8 @@ SIDE = 160
 
 EMBEDDING_LAYER = "last_linear"
 _BATCH_NORMALIZATION_EPSILON = 1e-3
+# A file holds 29 million at most, the classifier of the training among them.
+_MOST_NUMBERS = 30_000_000
 
 # The weights cannot be downloaded where this package is developed, so nothing could be calibrated.
 # In the FaceNet paper (figure 1) strangers lay beyond a squared distance of 1.1; between embeddings
@@ -323,7 +325,7 @@ def read_torch_weights(content: bytes) -> Weights:
     Raises:
         WeightsError: Another file, or a damaged one.
     """
-    tensors = read_state_dict(content)
+    tensors = read_state_dict(content, _MOST_NUMBERS)
 
     def take(name: str, dimensions: int) -> FloatArray:
         array = tensors.pop(name, None)

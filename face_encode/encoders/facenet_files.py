@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+import os
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.errors import WeightsError
+from face_encode.errors import WeightsError, shown
 
 if TYPE_CHECKING:
     import keras
@@ -30,6 +34,78 @@ class StoredLayer:
     arrays: dict[str, npt.NDArray[np.float32]]
 
 
+# Weights rounded to float16 and packed take half of their size, zeros next to nothing.
+_MAX_EXPANSION = 100
+
+
+@contextmanager
+def open_hdf5(source: bytes | str | os.PathLike[str]) -> Iterator[h5py.Group]:
+    """Open an HDF5 file whose arrays lie in the file itself, and are no larger than it.
+
+    HDF5 knows arrays that lie in other files of the disk (external storage, external links, virtual
+    arrays), links that lead anywhere, and arrays of any size without a number stored. Keras writes
+    none of these.
+
+    Args:
+        source: The file's content, or its path.
+
+    Yields:
+        The group of the weights: that of a whole model, or the file itself.
+
+    Raises:
+        WeightsError: A file of another kind, or with anything in it that Keras does not write.
+    """
+    opened = io.BytesIO(source) if isinstance(source, bytes) else source
+    size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
+    with h5py.File(opened, "r") as file:
+        _check_hdf5(file, size)
+        yield file.get("model_weights", file)
+
+
+def _check_hdf5(file: h5py.File, size: int) -> None:
+    """Refuse what reads other files, or takes more memory than the file has bytes."""
+    total, seen, waiting = 0, set(), [("", file)]
+    while waiting:
+        path, group = waiting.pop()
+        for name in group:
+            inside = f"{path}/{name}"
+            if not isinstance(link := group.get(name, getlink=True), h5py.HardLink):
+                raise WeightsError(
+                    f"{shown(inside)} is a link to elsewhere ({type(link).__name__})"
+                )
+            item = group[name]
+            place = h5py.h5o.get_info(item.id).addr
+            if place in seen:
+                raise WeightsError(f"{shown(inside)} has two names")
+            seen.add(place)
+            if isinstance(item, h5py.Group):
+                waiting.append((inside, item))
+            elif not isinstance(item, h5py.Dataset):
+                raise WeightsError(f"{shown(inside)} is neither a group nor an array")
+            elif item.external or item.is_virtual:
+                raise WeightsError(f"the numbers of {shown(inside)} lie in other files")
+            else:
+                total += item.nbytes
+    if total > size:
+        raise WeightsError(f"arrays of {total:,} bytes in a file of {size:,}")
+
+
+def check_keras_archive(path: Path) -> None:
+    """Refuse a ``.keras`` file that expands beyond measure, or whose weights read other files.
+
+    Keras itself looks for the latter from 3.13 on.
+
+    Raises:
+        WeightsError: As for ``open_hdf5``, or too large; zipfile and h5py raise types of their own.
+    """
+    with zipfile.ZipFile(path) as archive:
+        total = sum(member.file_size for member in archive.infolist())
+        if total > (most := _MAX_EXPANSION * path.stat().st_size):
+            raise WeightsError(f"it expands to {total:,} bytes, more than {most:,}")
+        with open_hdf5(archive.read("model.weights.h5")):
+            pass
+
+
 def read_keras_layers(content: bytes) -> list[StoredLayer]:
     """Read the layers that have weights from a file that Keras 2 wrote, in the model's order.
 
@@ -40,21 +116,25 @@ def read_keras_layers(content: bytes) -> list[StoredLayer]:
         WeightsError: No such file, or damaged.
     """
     try:
-        with h5py.File(io.BytesIO(content), "r") as file:
-            root = file.get("model_weights", file)
+        with open_hdf5(content) as root:
             if "layer_names" not in root.attrs:
                 raise WeightsError(
                     "a weights file of Keras (.h5) lists its layers. "
                     f"Received: a file with {sorted(root)[:5]}"
                 )
             layers = []
+            left = len(content)
             for name in decoded(root.attrs["layer_names"]):
                 group = root[name]
+                arrays = {}
                 # The names are paths such as ``conv1/kernel:0``.
-                arrays = {
-                    path.rpartition("/")[2].partition(":")[0]: np.asarray(group[path], np.float32)
-                    for path in decoded(group.attrs["weight_names"])
-                }
+                for path in decoded(group.attrs["weight_names"]):
+                    array = group[path]
+                    left -= array.nbytes
+                    if left < 0:
+                        raise WeightsError("its layers name the same arrays again and again")
+                    part = path.rpartition("/")[2].partition(":")[0]
+                    arrays[part] = np.asarray(array, np.float32)
                 if arrays:
                     layers.append(StoredLayer(name, arrays))
             return layers

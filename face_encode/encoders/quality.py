@@ -71,6 +71,9 @@ class QualityHead:
         """
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+                # ``to_bytes`` packs nothing, and a small file must not expand to a huge one.
+                if sum(member.file_size for member in archive.zip.infolist()) > len(content):
+                    raise ValueError("its arrays are packed")
                 return cls(**{name: archive[name].astype(np.float32) for name in archive.files})
         except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, InputError) as error:
             raise ModelFileError(f"the quality head is damaged: {error}") from error

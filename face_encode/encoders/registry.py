@@ -38,6 +38,7 @@ from face_encode.encoders.facenet import (
     facenet128,
     facenet512,
 )
+from face_encode.encoders.facenet_files import check_keras_archive
 from face_encode.encoders.ghostfacenet import GHOSTFACENET_CONTRACT, ghostfacenet
 from face_encode.encoders.mobilefacenet import (
     MOBILEFACENET_CONTRACT,
@@ -560,6 +561,7 @@ def _load_file(
     import keras
 
     try:
+        check_keras_archive(path)
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     # Keras raises whatever a foreign file trips over, from KeyError to its own types.
     except Exception as error:

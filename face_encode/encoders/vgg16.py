@@ -9,7 +9,6 @@ this package.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import re
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.encoders.facenet_files import decoded
+from face_encode.encoders.facenet_files import decoded, open_hdf5
 from face_encode.errors import InputError, WeightsError
 from face_encode.weights import installed_path, pin_digest, read_verified
 
@@ -176,7 +175,7 @@ def load_vggface_weights(model: keras.Model, path: str | os.PathLike[str] | None
         content = read_verified(_VGGFACE_WEIGHTS)
         digest = hashlib.sha256(content).hexdigest()
         path = installed_path(_VGGFACE_WEIGHTS)
-        stored = _read_convolutions(io.BytesIO(content), path)
+        stored = _read_convolutions(content, path)
     else:
         stored = _read_convolutions(Path(path), Path(path))
     planned = []
@@ -244,7 +243,7 @@ def _convolve(tensor: Any, filters: int, name: str, batch_normalization: bool) -
 
 
 def _read_convolutions(
-    source: Path | io.BytesIO, path: Path
+    source: Path | bytes, path: Path
 ) -> dict[tuple[int, int], tuple[FloatArray, FloatArray]]:
     """Read kernel and bias of each convolution of an HDF5 file, by block and index.
 
@@ -260,8 +259,7 @@ def _read_convolutions(
         for index in range(1, count + 1)
     ]
     try:
-        with h5py.File(source, "r") as file:
-            root = file.get("model_weights", file)
+        with open_hdf5(source) as root:
             numbered = [
                 root[name]
                 for name in decoded(root.attrs.get("layer_names", []))
@@ -274,7 +272,10 @@ def _read_convolutions(
                 each: _kernel_and_bias(group, path)
                 for each, group in zip(convolutions, numbered, strict=False)
             }
-    except OSError as error:
+    except WeightsError:
+        raise
+    # h5py raises whatever a damaged file trips over: OSError, RuntimeError, KeyError …
+    except Exception as error:
         raise WeightsError(f"not an HDF5 weights file: {path} ({error})") from error
     if is_named:
         kernel, bias = read[1, 1]

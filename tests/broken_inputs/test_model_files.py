@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -69,6 +70,26 @@ def something_else(members: dict[str, bytes]) -> None:
     members["a.txt"] = b"a"
 
 
+def foreign_weights(members: dict[str, bytes]) -> None:
+    file = io.BytesIO(members["model.weights.h5"])
+    with h5py.File(file, "r+") as weights:
+        weights["more"] = h5py.ExternalLink("/etc/passwd", "/")
+    members["model.weights.h5"] = file.getvalue()
+
+
+def expanding(name: str) -> Change:
+    """A member of half a gigabyte that takes half a megabyte."""
+
+    def changed(whole: bytes) -> bytes:
+        buffer = io.BytesIO(without(name)(whole))
+        with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as new, new.open(name, "w") as file:
+            for _ in range(500):
+                file.write(bytes(1_000_000))
+        return buffer.getvalue()
+
+    return changed
+
+
 def short_weights(members: dict[str, bytes]) -> None:
     members["model.weights.h5"] = members["model.weights.h5"][:900]
 
@@ -97,6 +118,9 @@ DAMAGED: dict[str, tuple[Change, str]] = {
     "no weights": (without("model.weights.h5"), "Keras cannot load"),
     "weights that are text": (member("model.weights.h5", b"1, 2, 3"), "Keras cannot load"),
     "weights that end early": (archive(short_weights), "Keras cannot load"),
+    "weights of other files": (archive(foreign_weights), "Keras cannot load .*'/more' is a link"),
+    "weights that expand": (expanding("model.weights.h5"), "Keras cannot load .* expands to"),
+    "a contract that expands": (expanding(CONTRACT_MEMBER), "face_encode.json has at most"),
     "a contract that is no JSON": (member(CONTRACT_MEMBER, b"{"), DAMAGED_CONTRACT),
     "a contract that is no text": (member(CONTRACT_MEMBER, b"\xff\xfe\x00"), DAMAGED_CONTRACT),
     "a contract that is a list": (member(CONTRACT_MEMBER, b"[1]"), DAMAGED_CONTRACT),

@@ -184,6 +184,18 @@ def test_a_file_that_is_no_hdf5_or_missing_is_refused(
         load_vggface_weights(backbone, tmp_path / "missing.h5")
 
 
+def test_convolutions_of_another_file_are_refused(
+    weights: Weights, backbone: keras.Model, tmp_path: Path
+) -> None:
+    write_vggface_file(tmp_path / "secret.h5", weights)
+    write_vggface_file(tmp_path / "linked.h5", weights)
+    with h5py.File(tmp_path / "linked.h5", "r+") as file:
+        del file["conv3_1"]
+        file["conv3_1"] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "/conv3_1")
+    with pytest.raises(WeightsError, match="'/conv3_1' is a link to elsewhere"):
+        load_vggface_weights(backbone, tmp_path / "linked.h5")
+
+
 def test_vggface_weights_into_another_preprocessing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match='pixels="vggface"'):
         load_vggface_weights(vgg_embedding((32, 32, 3), width=0.125), tmp_path / "any.h5")

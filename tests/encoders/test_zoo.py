@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -123,6 +125,85 @@ def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
 def test_damaged_files_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "weights.h5").write_bytes(content)
     with pytest.raises(WeightsError, match="damaged"):
+        load_encoder("deepid", weights=tmp_path / "weights.h5", engine=KERAS)
+
+
+Change = Callable[[h5py.File, Path], None]
+
+
+def external(file: h5py.File, secret: Path) -> None:
+    kernel = file["Conv1/Conv1/kernel:0"]
+    shape, kind = kernel.shape, kernel.dtype
+    del file["Conv1/Conv1/kernel:0"]
+    outside = [(str(secret), 0, h5py.h5f.UNLIMITED)]
+    file.create_dataset("Conv1/Conv1/kernel:0", shape, kind, external=outside)
+
+
+def virtual(file: h5py.File, secret: Path) -> None:
+    layout = h5py.VirtualLayout((4, 4, 3, 20), "f4")
+    layout[:] = h5py.VirtualSource(str(secret), "x", (4, 4, 3, 20))
+    del file["Conv1/Conv1/kernel:0"]
+    file.create_virtual_dataset("Conv1/Conv1/kernel:0", layout)
+
+
+def linked_outside(file: h5py.File, secret: Path) -> None:
+    del file["Conv1/Conv1/kernel:0"]
+    file["Conv1/Conv1/kernel:0"] = h5py.ExternalLink(str(secret), "/x")
+
+
+def linked_group(file: h5py.File, secret: Path) -> None:
+    del file["Conv1"]
+    file["Conv1"] = h5py.ExternalLink(str(secret), "/")
+
+
+def soft_link(file: h5py.File, secret: Path) -> None:
+    file["more"] = h5py.SoftLink("/Conv1")
+
+
+def two_names(file: h5py.File, secret: Path) -> None:
+    file["more"] = file["Conv1"]
+
+
+def enormous(file: h5py.File, secret: Path) -> None:
+    del file["Conv1/Conv1/kernel:0"]
+    file.create_dataset("Conv1/Conv1/kernel:0", (4, 4, 3, 2**30), "f4", chunks=(1, 1, 1, 1024))
+
+
+def listed_often(file: h5py.File, secret: Path) -> None:
+    file.attrs["layer_names"] = [b"fc11"] * 200
+
+
+OUTSIDE: dict[str, tuple[Change, str]] = {
+    "numbers in another file": (external, "'/Conv1/Conv1/kernel:0' lie in other files"),
+    "a virtual array": (virtual, "'/Conv1/Conv1/kernel:0' lie in other files"),
+    "a link to another file": (linked_outside, "is a link to elsewhere .ExternalLink"),
+    "a group of another file": (linked_group, "'/Conv1' is a link to elsewhere .ExternalLink"),
+    "a soft link": (soft_link, "'/more' is a link to elsewhere .SoftLink"),
+    "two names": (two_names, "has two names"),
+    "an array of nothing": (enormous, "arrays of [0-9,]+ bytes in a file of"),
+    "a layer listed often": (listed_often, "again and again"),
+}
+
+
+@pytest.mark.parametrize("case", OUTSIDE)
+def test_weights_that_are_not_all_in_the_file_are_refused(case: str, tmp_path: Path) -> None:
+    change, told = OUTSIDE[case]
+    with h5py.File(tmp_path / "secret", "w") as secret:
+        secret["x"] = np.zeros((4, 4, 3, 20), np.float32)
+    path = tmp_path / "weights.h5"
+    path.write_bytes(write_h5(read_record("deepface_deepid")["weights"]))
+    with h5py.File(path, "r+") as file:
+        change(file, tmp_path / "secret")
+    with pytest.raises(WeightsError, match=told):
+        load_encoder("deepid", weights=path, engine=KERAS)
+
+
+def test_a_weights_file_larger_than_any_is_not_read(tmp_path: Path) -> None:
+    with open(tmp_path / "weights.h5", "wb") as file:
+        file.truncate(2**31)
+    with pytest.raises(
+        WeightsError, match=r"at most 1,073,741,824 bytes. Received: .*2,147,483,648"
+    ):
         load_encoder("deepid", weights=tmp_path / "weights.h5", engine=KERAS)
 
 
