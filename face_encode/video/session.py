@@ -16,7 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import FaceEncodeError, VideoError
-from face_encode.files import as_path, check_writable, reason_of
+from face_encode.files import (
+    as_path,
+    check_writable,
+    for_owner,
+    make_private_folder,
+    reason_of,
+)
 from face_encode.video.frames import Frame, WatchedFace, WatchedFrame
 from face_encode.video.output import Recorder, Window, draw_watched
 from face_encode.video.sources import Source
@@ -168,8 +174,8 @@ class EventFile:
         check_writable(self._path, VideoError)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
         with self._refusals():
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = os.open(self._path, flags, 0o666)
+            make_private_folder(self._path.parent)
+            self._handle = for_owner(self._path, flags)
             if os.fstat(self._handle).st_size > 0:
                 os.lseek(self._handle, -1, os.SEEK_END)
                 if os.read(self._handle, 1) != b"\n":
