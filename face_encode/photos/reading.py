@@ -22,6 +22,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from face_encode.downloads import DownloadError, download_bytes
 from face_encode.errors import ImageError, InputError
 from face_encode.files import as_path, open_regular, reason_of
+from face_encode.photos.bounds import BoundedFile, check_scans, check_sides, check_tiff
 from face_encode.types import ImageArray, Photo
 
 # Twice Pillow's own warning level, at which Pillow itself refuses: 0.5 GB as RGB.
@@ -30,7 +31,7 @@ MAX_PIXELS = 178_956_970
 # would be read to its end for nothing.
 MAX_BYTES = 8 * MAX_PIXELS
 # The formats read from an unknown sender: every further decoder is one more to trust.
-_FORMATS_FROM_OUTSIDE = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_FORMATS_FROM_OUTSIDE = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 
 
 def as_rgb(image: Any) -> ImageArray:
@@ -129,7 +130,8 @@ def decode_image(
     """Decode a photo, whose sender may be unknown, to upright RGB; see ``read_image``.
 
     Args:
-        content: A file's bytes: AVIF, BMP, GIF, JPEG, PNG, PPM, TIFF or WebP; HEIC is refused.
+        content: A file's bytes: AVIF, BMP, GIF, JPEG, PNG, TIFF or WebP; HEIC is refused, and what
+            ``photos.bounds`` finds too laborious.
             Or an image of Pillow's, of any mode, which may not be decoded yet.
         label: The photo's name in an error.
         max_pixels: The most that are decoded; None for ``MAX_PIXELS``.
@@ -155,9 +157,10 @@ def decode_image(
                 raise ImageError(f"{label}: an empty file")
             if len(content) > MAX_BYTES:
                 raise ImageError(f"{label}: too large to be a photo; at most {MAX_BYTES:,} bytes")
-            formats = None if any_format else _FORMATS_FROM_OUTSIDE
-            with Image.open(io.BytesIO(content), formats=formats) as photo:
-                return _to_rgb(photo, label, most)
+            if any_format:
+                with Image.open(io.BytesIO(content)) as photo:
+                    return _to_rgb(photo, label, most)
+            return _to_rgb_from_outside(content, label, most)
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -172,6 +175,20 @@ def decode_image(
     # IndexError … A photo from outside must never end the program.
     except Exception as error:
         raise ImageError(f"{label}: damaged or cut off ({error})") from error
+
+
+def _to_rgb_from_outside(content: bytes, label: str, max_pixels: int) -> ImageArray:
+    """Decode what somebody unknown has sent, unless it costs out of proportion."""
+    try:
+        check_scans(content)
+        check_tiff(content)
+        file = BoundedFile(content)
+        with Image.open(file, formats=_FORMATS_FROM_OUTSIDE) as photo:
+            check_sides(photo)
+            file.opened()
+            return _to_rgb(photo, label, max_pixels)
+    except ImageError as error:
+        raise ImageError(f"{label}: {str(error).removeprefix(f'{label}: ')}") from error
 
 
 def _to_rgb(photo: Image.Image, label: str, max_pixels: int) -> ImageArray:
