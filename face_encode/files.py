@@ -25,6 +25,9 @@ from face_encode.errors import FaceEncodeError, InputError
 # File systems allow 255 bytes; this much of a long name leaves room for the rest in any script.
 _STEM_KEPT = 40
 
+# What tells of people is for its owner only: galleries, embeddings, crops, drawings, checkpoints.
+_PRIVATE_FILE, _PRIVATE_FOLDER = 0o600, 0o700
+
 FileState: TypeAlias = tuple[int, int]
 """Size in bytes and time of change in nanoseconds, by which a file counts as unchanged."""
 
@@ -80,8 +83,32 @@ def state_of(path: str | os.PathLike[str]) -> FileState:
     return found.st_size, found.st_mtime_ns
 
 
+def for_owner(path: str | os.PathLike[str], flags: int) -> int:
+    """Open a file that is for its owner only where it is new: an ``opener`` of ``open``.
+
+    A file that exists keeps its permissions, by which a user lets others in.
+    """
+    return os.open(path, flags, _PRIVATE_FILE)
+
+
+def make_private_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder, and those above it that are missing, for their owner only.
+
+    A folder that exists keeps its permissions.
+
+    Raises:
+        OSError: It cannot be made, or is a file.
+    """
+    folder = Path(path)
+    if not os.path.isdir(folder.parent):
+        make_private_folder(folder.parent)
+    folder.mkdir(_PRIVATE_FOLDER, exist_ok=True)
+
+
 @contextmanager
-def replacing(path: Path, error_type: type[FaceEncodeError]) -> Iterator[Path]:
+def replacing(
+    path: Path, error_type: type[FaceEncodeError], *, shared: bool = False
+) -> Iterator[Path]:
     """Write a new version of a file, atomically.
 
     Yields the path of a temporary file beside it to write to. When the block ends well, its
@@ -92,6 +119,8 @@ def replacing(path: Path, error_type: type[FaceEncodeError]) -> Iterator[Path]:
         path: The file; folders above it are made. A link is followed, not replaced. A former
             file's permissions are kept.
         error_type: Raised where the operating system refuses.
+        shared: Whether a new file, and a new folder, are for all whom the umask lets in, as models
+            are; else they are for their owner only, and the temporary file is there, empty.
     """
     target = Path(os.path.realpath(path))
     # In the same folder, because os.replace is atomic only within one file system; with the
@@ -99,8 +128,17 @@ def replacing(path: Path, error_type: type[FaceEncodeError]) -> Iterator[Path]:
     stem = target.stem[:_STEM_KEPT]
     temporary = target.with_name(f".{stem}-{secrets.token_hex(4)}{target.suffix}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if shared:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        else:
+            make_private_folder(target.parent)
+            # Before anything is in it.
+            with open(temporary, "xb", opener=for_owner):
+                pass
         yield temporary
+        if not shared and not temporary.stat().st_size:
+            # Still as it was made: there is nothing to put in place.
+            temporary.unlink()
         settle(temporary, target)
     except OSError as error:
         raise error_type(f"cannot write {path}: {error.strerror or error}") from error

@@ -296,7 +296,8 @@ def pin_digest(name: str, digest: str) -> None:
     known = KNOWN_WEIGHTS[name]
     if known.sha256 is None and expected_digest(name) is None:
         record = {"file": known.file, "sha256": digest, "url": known.url}
-        with suppress(WeightsError), replacing(_pin_path(known), WeightsError) as temporary:
+        replaced = replacing(_pin_path(known), WeightsError, shared=True)
+        with suppress(WeightsError), replaced as temporary:
             temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 

@@ -335,3 +335,19 @@ def test_a_file_that_is_cut_off_or_lies_about_its_length_is_not_mapped(tmp_path:
     path.write_bytes(whole.replace(b"(4000, 3)", b"(9000, 3)"))
     with pytest.raises(InputError, match="'numbers' is cut off"):
         read_archive(path, FORM, mapped=["numbers"])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_a_new_file_is_its_owners_unless_it_is_shared(tmp_path: Path) -> None:
+    former = os.umask(0o022)
+    try:
+        for shared, rights in ((False, (0o700, 0o600)), (True, (0o755, 0o644))):
+            path = tmp_path / str(shared) / "a.npz"
+            with replacing(path, GalleryError, shared=shared) as temporary:
+                temporary.write_text("new")
+                # Also before it is in place.
+                assert stat.S_IMODE(temporary.stat().st_mode) == rights[1]
+            modes = (path.parent.stat().st_mode, path.stat().st_mode)
+            assert tuple(map(stat.S_IMODE, modes)) == rights
+    finally:
+        os.umask(former)

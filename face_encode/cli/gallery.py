@@ -22,6 +22,7 @@ from face_encode.cli.options import (
     print_table,
 )
 from face_encode.errors import GalleryError, InputError
+from face_encode.files import for_owner, make_private_folder
 from face_encode.terminal import printable
 
 if TYPE_CHECKING:
@@ -166,10 +167,12 @@ def run_photos(options: argparse.Namespace) -> int:
         if options.save_crops is not None:
             folder = Path(options.save_crops)
             try:
-                folder.mkdir(parents=True, exist_ok=True)
+                make_private_folder(folder)
                 for photo in photos:
                     if (crop := gallery.crop(photo.id)) is not None:
-                        (folder / f"{photo.id}.jpg").write_bytes(crop)
+                        target = folder / f"{photo.id}.jpg"
+                        with open(target, "wb", opener=for_owner) as file:
+                            file.write(crop)
             except OSError as error:
                 raise GalleryError(f"cannot write to {folder}: {error.strerror}") from error
     if options.json:

@@ -88,10 +88,11 @@ def _annotate(model: Face_Encode_Model, results: Sequence[dict[str, Any]], folde
     """Write the photos with boxes and names drawn; photos of the same name are numbered."""
     from PIL import Image
 
+    from face_encode.files import for_owner, make_private_folder
     from face_encode.photos.reading import read_image
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder)
         # Whatever the folder, a photo is never overwritten with its own drawing.
         taken = {os.path.realpath(result["photo"]) for result in results}
         for result in results:
@@ -104,7 +105,8 @@ def _annotate(model: Face_Encode_Model, results: Sequence[dict[str, Any]], folde
                 target = os.path.realpath(folder / f"{stem}-{number}.png")
             taken.add(target)
             drawn = model.draw_bounding_box(read_image(result["photo"]), result["faces"])
-            Image.fromarray(drawn).save(target)
+            with open(target, "wb", opener=for_owner) as file:
+                Image.fromarray(drawn).save(file, "PNG")
     except OSError as error:
         raise ImageError(f"cannot write to {folder}: {error.strerror or error}") from error
 

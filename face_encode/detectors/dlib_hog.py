@@ -42,7 +42,8 @@ def load_frontal_face_detector() -> Any:
         with suppress(RuntimeError):
             return dlib.fhog_object_detector(str(path))
     detector = dlib.get_frontal_face_detector()
-    with suppress(WeightsError, RuntimeError), replacing(path, WeightsError) as temporary:
+    replaced = replacing(path, WeightsError, shared=True)
+    with suppress(WeightsError, RuntimeError), replaced as temporary:
         detector.save(str(temporary))
         if not _is_right(temporary):
             raise WeightsError("another detector than the known one")

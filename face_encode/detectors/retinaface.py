@@ -113,7 +113,7 @@ def _network() -> bytes:
     with filelock.FileLock(f"{path}.lock"):
         if (network := _read(path)) is None:
             network = _converted(content)
-            with replacing(path, WeightsError) as temporary:
+            with replacing(path, WeightsError, shared=True) as temporary:
                 digest = hashlib.sha256(network).hexdigest().encode()
                 temporary.write_bytes(digest + b"\n" + network)
     return network

@@ -251,7 +251,7 @@ def save_encoder(
     path = as_path(path)
     if path.suffix != ".keras":
         raise ModelFileError(f"a model file's name ends in .keras. Received: {path}")
-    with replacing(path, ModelFileError) as temporary:
+    with replacing(path, ModelFileError, shared=True) as temporary:
         if half_precision:
             _save_rounded(model, temporary)
         else:
@@ -287,7 +287,7 @@ def copy_with_quality(
     members[CONTRACT_MEMBER] = contract.to_json().encode()
     members[QUALITY_MEMBER] = quality_head.to_bytes()
     with (
-        replacing(as_path(path), ModelFileError) as temporary,
+        replacing(as_path(path), ModelFileError, shared=True) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
     ):
         for name, content in members.items():

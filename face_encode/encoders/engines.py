@@ -301,7 +301,7 @@ def _write(path: Path, network: ConvertedNetwork) -> None:
     values = {**asdict(network), "contract": network.contract.to_json()}
     content = values.pop("content")
     body = json.dumps(values).encode() + b"\n" + content
-    with replacing(path, EngineError) as temporary:
+    with replacing(path, EngineError, shared=True) as temporary:
         temporary.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
 
 

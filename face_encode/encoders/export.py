@@ -107,7 +107,10 @@ def export_encoder(encoder: Encoder, path: str | os.PathLike[str]) -> ExportedEn
         )
     note_path = path.with_name(f"{path.name}.json")
     note = _note(encoder, path, content, difference)
-    with replacing(note_path, EngineError) as new_note, replacing(path, EngineError) as new_file:
+    with (
+        replacing(note_path, EngineError, shared=True) as new_note,
+        replacing(path, EngineError, shared=True) as new_file,
+    ):
         new_file.write_bytes(content)
         new_note.write_text(json.dumps(note, indent=2, ensure_ascii=False) + "\n", "utf-8")
     return ExportedEncoder(path, note_path, difference)

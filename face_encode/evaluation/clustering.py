@@ -15,6 +15,7 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, ImageError, InputError, MissingExtraError
 from face_encode.evaluation.calibration import Integers
 from face_encode.evaluation.faces import checked_units, cut_out
+from face_encode.files import for_owner, make_private_folder
 from face_encode.photos.folders import no_photo_below, photos_below
 from face_encode.pipeline.embedding import embed_photos
 from face_encode.terminal import with_progress
@@ -259,11 +260,13 @@ def write_groups(result: Groups, folder: str | os.PathLike[str], min_faces: int 
     try:
         for number, group in enumerate(kept):
             target = Path(folder) / result.name_of(number)
-            target.mkdir(parents=True)
+            make_private_folder(target)
             for index, face in enumerate(group, 1):
                 # Photos of one name may lie in different sub-folders.
                 name = f"{index:04d}_{Path(face.photo).stem}.jpg"
-                cut_out(face.photo, face.box, _SURROUNDINGS).save(target / name, quality=95)
+                cut = cut_out(face.photo, face.box, _SURROUNDINGS)
+                with open(target / name, "wb", opener=for_owner) as file:
+                    cut.save(file, "JPEG", quality=95)
     except OSError as error:
         raise DatasetError(f"cannot write to {folder}: {error.strerror or error}") from error
     except ImageError as error:

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import GalleryError, MissingExtraError
-from face_encode.files import open_regular, reason_of, settle
+from face_encode.files import for_owner, open_regular, reason_of, settle
 from face_encode.gallery.base import check_undamaged
 from face_encode.gallery.columns import Enrolled
 from face_encode.gallery.distances import unit_length
@@ -132,7 +132,7 @@ class ApproximateIndex:
             RuntimeError: ``faiss`` cannot write it.
         """
         faiss = _faiss()
-        with open(path, "wb") as file:
+        with open(path, "wb", opener=for_owner) as file:
             faiss.write_index(self._cells, faiss.PyCallbackIOWriter(file.write))
 
     def nearest_rows(self, probe: npt.NDArray[np.floating], count: int) -> npt.NDArray[np.intp]:

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from face_encode.errors import GalleryError
-from face_encode.files import open_regular, reason_of, replacing
+from face_encode.files import for_owner, open_regular, reason_of, replacing
 from face_encode.gallery.encryption import KEY_VARIABLE, Cipher
 
 DATABASE_SUFFIX = ".sqlite"
@@ -146,7 +146,8 @@ class DatabaseFile:
                 raise GalleryError(f"no such gallery: {self.label}") from error
             try:
                 # For its owner only; SQLite gives the files beside it the same rights.
-                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+                with open(self.path, "ab", opener=for_owner):
+                    pass
             except OSError as failure:
                 raise GalleryError(f"cannot write {self.label}: {reason_of(failure)}") from failure
             return
@@ -310,7 +311,6 @@ class DatabaseFile:
         if os.path.exists(path):
             raise GalleryError(f"a gallery is copied to a new file. Received: {path}, which exists")
         with replacing(path, GalleryError) as temporary, self.reporting():
-            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             connection = self._connect()
             try:
                 connection.execute("VACUUM INTO ?", [str(temporary)])

@@ -92,12 +92,15 @@ def cipher_from_environment() -> Cipher | None:
     """Make the cipher of the keys in ``FACE_ENCODE_GALLERY_KEY``; None where it is not set.
 
     Raises:
-        InputError: A key is not 32 bytes in hexadecimal or base64.
+        InputError: The variable is blank, or a key is not 32 bytes in hexadecimal or base64.
         MissingExtraError: The library ``cryptography`` is not installed.
     """
-    text = os.environ.get(KEY_VARIABLE, "").strip()
-    if not text:
+    text = os.environ.get(KEY_VARIABLE)
+    if text is None:
         return None
+    if not text.strip():
+        # Somebody wanted encryption, and would get a plain file.
+        raise InputError(f"{KEY_VARIABLE} is set, but blank: give it a key, or unset it")
     return Cipher([_key(part.strip(), number) for number, part in enumerate(text.split(","), 1)])
 
 

@@ -12,7 +12,14 @@ from urllib.parse import quote
 import numpy as np
 
 from face_encode.errors import GalleryError, InputError, MissingExtraError
-from face_encode.files import open_regular, reason_of, replacing, text_array
+from face_encode.files import (
+    for_owner,
+    make_private_folder,
+    open_regular,
+    reason_of,
+    replacing,
+    text_array,
+)
 from face_encode.gallery.audit import former_names
 from face_encode.gallery.base import GalleryRows, PhotoDetails, StoredEncoder
 from face_encode.gallery.database import DatabaseGallery
@@ -88,7 +95,7 @@ def export_crops(gallery: DatabaseGallery, folder: Path) -> tuple[int, list[Enro
     """
     written, without = 0, []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder)
         if any(folder.iterdir()):
             raise GalleryError(f"crops are written to a new folder. Received: {folder}, not empty")
         for photo in gallery.photos():
@@ -97,8 +104,9 @@ def export_crops(gallery: DatabaseGallery, folder: Path) -> tuple[int, list[Enro
                 without.append(photo)
                 continue
             place = folder / folder_name(photo.name)
-            place.mkdir(exist_ok=True)
-            (place / f"{photo.id}.jpg").write_bytes(crop)
+            make_private_folder(place)
+            with open(place / f"{photo.id}.jpg", "wb", opener=for_owner) as file:
+                file.write(crop)
             written += 1
     except OSError as error:
         raise GalleryError(f"cannot write to {folder}: {reason_of(error)}") from error

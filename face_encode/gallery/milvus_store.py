@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from face_encode.errors import GalleryError, InputError, MissingExtraError
-from face_encode.files import as_path, reason_of
+from face_encode.files import as_path, make_private_folder, reason_of
 from face_encode.gallery.distances import Metric
 from face_encode.types import Embeddings
 
@@ -219,6 +219,7 @@ def _start_lite(folder: Path) -> Any:
     from milvus_lite.adapter.grpc.server import start_server_in_thread
 
     try:
+        make_private_folder(folder)
         # Not by pymilvus, which only logs why a folder cannot be opened.
         return start_server_in_thread(str(folder))
     except DataDirLockedError as error:

@@ -23,6 +23,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from face_encode.downloads import DownloadError, download_bytes
 from face_encode.errors import ImageError, InputError
 from face_encode.files import as_path, open_regular, reason_of
+from face_encode.photos.bounds import BoundedFile, check_scans, check_sides, check_tiff
 from face_encode.types import ImageArray, Photo
 
 # Twice Pillow's own warning level, at which Pillow itself refuses: 0.5 GB as RGB.
@@ -31,7 +32,7 @@ MAX_PIXELS = 178_956_970
 # would be read to its end for nothing.
 MAX_BYTES = 8 * MAX_PIXELS
 # The formats read from an unknown sender: every further decoder is one more to trust.
-_FORMATS_FROM_OUTSIDE = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_FORMATS_FROM_OUTSIDE = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 # Bytes 4 to 12 of a HEIC file, the photos of telephones; Pillow reads it by a plug-in.
 _HEIC_BEGINNINGS = tuple(
     b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
@@ -134,8 +135,9 @@ def decode_image(
     """Decode a photo, whose sender may be unknown, to upright RGB; see ``read_image``.
 
     Args:
-        content: A file's bytes: AVIF, BMP, GIF, HEIC, JPEG, PNG, PPM, TIFF or WebP. Or an image of
-            Pillow's, of any mode, which may not be decoded yet.
+        content: A file's bytes: AVIF, BMP, GIF, HEIC, JPEG, PNG, TIFF or WebP, but not what
+            ``photos.bounds`` finds too laborious. Or an image of Pillow's, of any mode, which may
+            not be decoded yet.
         label: The photo's name in an error.
         max_pixels: The most that are decoded; None for ``MAX_PIXELS``.
         any_format: Whether to read every format that ``read_image`` reads: for a file of one's
@@ -160,14 +162,14 @@ def decode_image(
                 raise ImageError(f"{label}: an empty file")
             if len(content) > MAX_BYTES:
                 raise ImageError(f"{label}: too large to be a photo; at most {MAX_BYTES:,} bytes")
-            formats: tuple[str, ...] | None = _FORMATS_FROM_OUTSIDE
-            if content[4:12] in _HEIC_BEGINNINGS:
+            is_heic = content[4:12] in _HEIC_BEGINNINGS
+            if is_heic:
                 _register_heic()
-                formats = ("HEIF",)
-            elif any_format:
-                formats = None
-            with Image.open(io.BytesIO(content), formats=formats) as photo:
-                return _to_rgb(photo, label, most)
+            if any_format:
+                with Image.open(io.BytesIO(content)) as photo:
+                    return _to_rgb(photo, label, most)
+            formats = ("HEIF",) if is_heic else _FORMATS_FROM_OUTSIDE
+            return _to_rgb_from_outside(content, label, most, formats)
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -190,6 +192,22 @@ def _register_heic() -> None:
     import pi_heif
 
     pi_heif.register_heif_opener()
+
+
+def _to_rgb_from_outside(
+    content: bytes, label: str, max_pixels: int, formats: tuple[str, ...]
+) -> ImageArray:
+    """Decode what somebody unknown has sent, unless it costs out of proportion."""
+    try:
+        check_scans(content)
+        check_tiff(content)
+        file = BoundedFile(content)
+        with Image.open(file, formats=formats) as photo:
+            check_sides(photo)
+            file.opened()
+            return _to_rgb(photo, label, max_pixels)
+    except ImageError as error:
+        raise ImageError(f"{label}: {str(error).removeprefix(f'{label}: ')}") from error
 
 
 def _to_rgb(photo: Image.Image, label: str, max_pixels: int) -> ImageArray:

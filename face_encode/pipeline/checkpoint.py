@@ -16,7 +16,7 @@ import zlib
 from bisect import bisect
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,7 +26,14 @@ import numpy as np
 from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import FaceEncodeError
-from face_encode.files import FileState, open_regular, reason_of, state_of
+from face_encode.files import (
+    FileState,
+    for_owner,
+    make_private_folder,
+    open_regular,
+    reason_of,
+    state_of,
+)
 from face_encode.pipeline.embedding import (
     EmbeddedPhoto,
     embed_batches,
@@ -125,7 +132,7 @@ class StoreFile:
         """Open the file for this process, and compare or write the settings."""
         path, error_type = self.path, self._error_type
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_private_folder(path.parent)
             header = b""
             if os.path.exists(path):
                 with open_regular(path) as file:
@@ -176,6 +183,9 @@ class StoreFile:
         """Open the file for this process alone."""
         # In full, since SQLite has a meaning of its own for a file named ":memory:".
         path = os.path.abspath(self.path)
+        # SQLite gives the files beside it the same permissions.
+        with suppress(OSError), open(path, "xb", opener=for_owner):
+            pass
         self._database = sqlite3.connect(
             path, timeout=0, isolation_level=None, check_same_thread=False
         )

@@ -7,6 +7,7 @@ import hmac
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, cast, get_args
 from urllib.parse import urlsplit
@@ -89,12 +90,11 @@ def tokens_from(file: str | os.PathLike[str] | None) -> Tokens:
             or None. Empty lines and lines that begin with ``#`` are skipped.
 
     Raises:
-        InputError: The file cannot be read, a line has another form, or a token is too short.
+        InputError: The file cannot be read or holds no token, a line has another form, a variable
+            is blank, or a token is too short.
     """
     tokens = []
-    reading, writing = (
-        os.environ.get(name, "").strip() for name in (READ_VARIABLE, WRITE_VARIABLE)
-    )
+    reading, writing = map(_secret_of_environment, (READ_VARIABLE, WRITE_VARIABLE))
     if reading:
         alone = not writing and file is None
         name, role = ("all", "write") if alone else ("read", "read")
@@ -120,6 +120,9 @@ def tokens_from(file: str | os.PathLike[str] | None) -> Tokens:
                     f"Received: {len(words)} words"
                 )
             tokens.append(_token(words[0], words[1], words[2], where))
+        if not tokens:
+            # Served without tokens, everybody could do everything.
+            raise InputError(f"the token file {file} holds no token, only comments or nothing")
     if len({token.digest for token in tokens}) < len(tokens):
         raise InputError("two clients have the same token; give each its own")
     if len({token.name for token in tokens}) < len(tokens):
@@ -127,6 +130,18 @@ def tokens_from(file: str | os.PathLike[str] | None) -> Tokens:
             "two tokens have the same client's name; the audit log needs different ones"
         )
     return Tokens(tokens)
+
+
+def _secret_of_environment(variable: str) -> str:
+    """The token of a variable, empty where it is not set.
+
+    Raises:
+        InputError: The variable is blank: somebody wanted a token, and would get a service without.
+    """
+    secret = os.environ.get(variable)
+    if secret is not None and not secret.strip():
+        raise InputError(f"{variable} is set, but blank: give it a token, or unset it")
+    return (secret or "").strip()
 
 
 def _token(name: str, role: str, secret: str, where: str) -> Token:
@@ -167,7 +182,7 @@ def _author(
         Problem: 401 without a known token, 403 where the token may only read.
     """
     tokens: Tokens = request.app.state.tokens
-    address = request.client.host if request.client is not None else ""
+    address = _address(request)
     if not tokens:
         return Author("local", address)
     challenge = {"WWW-Authenticate": 'Bearer realm="face-encode"'}
@@ -189,6 +204,19 @@ def _author(
         )
         raise Problem(403, "read-only-token", detail)
     return Author(token.name, address)
+
+
+def _address(request: Request) -> str:
+    """The client's address, empty where there is none.
+
+    A reverse proxy gives it in a header, which may hold anything that the client has put there.
+    """
+    try:
+        host = request.client.host if request.client is not None else ""
+        # What follows "%" is the name of an interface, and any text at all.
+        return str(ip_address(host.partition("%")[0]))
+    except ValueError:
+        return ""
 
 
 Reader = Annotated[Author, Depends(may_read)]

@@ -155,7 +155,7 @@ def distill_student(
         network = resize_input(network, side, side)
         name = f"{number + 1}-{side}px-{width:g}"
         stages[name] = run.train_stage(number, name, network)
-    with replacing(config.run_folder / "student.keras", ModelFileError) as temporary:
+    with replacing(config.run_folder / "student.keras", ModelFileError, shared=True) as temporary:
         # A copy, without the optimizer.
         resize_input(network, side, side).save(temporary)
     encoder = run.adapter.finish(network)

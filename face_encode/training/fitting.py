@@ -220,7 +220,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
     def _write(self) -> None:
         rows = self.progress.rows
         with (
-            replacing(self.path.with_suffix(".csv"), ModelFileError) as temporary,
+            replacing(self.path.with_suffix(".csv"), ModelFileError, shared=True) as temporary,
             open(temporary, "w", newline="", encoding="utf-8") as log,
         ):
             writer = csv.DictWriter(log, list(dict.fromkeys(name for row in rows for name in row)))
@@ -229,7 +229,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         arrays = {f"value{index}": variable.numpy() for index, variable in enumerate(self._state())}
         arrays |= {f"best{index}": value for index, value in enumerate(self.best_weights)}
         state = json.dumps({"run_key": self.run_key, **asdict(self.progress)})
-        with replacing(self.path, ModelFileError) as temporary:
+        with replacing(self.path, ModelFileError, shared=True) as temporary:
             np.savez(temporary, allow_pickle=False, state=np.array(state), **arrays)
 
 

@@ -581,7 +581,7 @@ def run(options: argparse.Namespace) -> int:
     detector = load_detector(options.detector)
     result = train_quality(config, encoder, detector, progress=not options.quiet)
     if output.suffix == ".npz":
-        with replacing(output, DatasetError) as temporary:
+        with replacing(output, DatasetError, shared=True) as temporary:
             temporary.write_bytes(result.head.to_bytes())
     else:
         contract = replace(encoder.contract, quality_threshold=result.threshold)

@@ -95,5 +95,5 @@ def draw_report(
         axes.legend()
     after_axes.axvline(threshold, color="black", linestyle="--", label="threshold")
     after_axes.legend()
-    with replacing(path, ModelFileError) as temporary:
+    with replacing(path, ModelFileError, shared=True) as temporary:
         canvas.print_figure(str(temporary), format="png")

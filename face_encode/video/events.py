@@ -24,7 +24,13 @@ import requests
 from filelock import FileLock, Timeout
 
 from face_encode.errors import InputError, VideoError
-from face_encode.files import as_path, check_writable, reason_of
+from face_encode.files import (
+    as_path,
+    check_writable,
+    for_owner,
+    make_private_folder,
+    reason_of,
+)
 
 # Signs the webhook's messages, so that the receiver knows who sent them.
 SECRET_VARIABLE = "FACE_ENCODE_WEBHOOK_SECRET"
@@ -74,8 +80,8 @@ class EventFile:
         check_writable(self._path, VideoError)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
         with self._refusals():
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = os.open(self._path, flags, 0o666)
+            make_private_folder(self._path.parent)
+            self._handle = for_owner(self._path, flags)
             if os.fstat(self._handle).st_size > 0:
                 os.lseek(self._handle, -1, os.SEEK_END)
                 if os.read(self._handle, 1) != b"\n":
@@ -171,8 +177,8 @@ class Webhook:
         self._report = (lambda text: None) if report is None else report
         self._path = _queue_path(url) if queue is None else as_path(queue)
         with self._refusals():
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+            make_private_folder(self._path.parent)
+            os.close(for_owner(self._path, os.O_CREAT | os.O_RDWR))
             with closing(self._connect()) as database, database:
                 database.execute("PRAGMA journal_mode=WAL")
                 database.execute(

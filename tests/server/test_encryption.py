@@ -84,6 +84,15 @@ def test_a_wrong_key_is_reported_without_it(text: str, monkeypatch: pytest.Monke
     assert text not in str(error.value)
 
 
+@pytest.mark.parametrize("text", ["", "  "])
+def test_a_blank_key_does_not_leave_a_gallery_plain(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACE_ENCODE_GALLERY_KEY", text)
+    with pytest.raises(InputError, match="is set, but blank"):
+        cipher_from_environment()
+
+
 def test_everything_that_a_service_keeps_is_encrypted(
     serve: Serve, key: bytes, tmp_path: Path, encoder: Encoder
 ) -> None:

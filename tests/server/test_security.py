@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from face_encode.errors import InputError
 from face_encode.server.security import Tokens, tokens_from
-from tests.server.conftest import Serve
+from tests.server.conftest import ADDRESS, Serve
 
 READ, WRITE = "reader-0123456789abcdef", "writer-0123456789abcdef"
 
@@ -245,3 +246,50 @@ def test_answers_tell_browsers_to_be_careful(client: TestClient) -> None:
         assert headers["x-content-type-options"] == "nosniff"
         assert "server" not in headers
     assert client.get("/v1/people").headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "# nobody yet\n", "  # hall read secret\n\t\n"])
+def test_a_token_file_without_a_token_does_not_serve_everybody(
+    content: str, tmp_path: Path
+) -> None:
+    (tmp_path / "tokens").write_text(content)
+    with pytest.raises(InputError, match="holds no token"):
+        tokens_from(tmp_path / "tokens")
+
+
+@pytest.mark.parametrize("variable", ["FACE_ENCODE_TOKEN", "FACE_ENCODE_WRITE_TOKEN"])
+@pytest.mark.parametrize("text", ["", "   ", "\t\n"])
+def test_a_blank_token_does_not_serve_everybody(
+    variable: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACE_ENCODE_TOKEN", READ)
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(InputError, match=f"{variable} is set, but blank"):
+        tokens_from(None)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:DB8::7", "2001:db8::7"),
+        ("<script>alert(1)</script>", ""),
+        ("a" * 5_000, ""),
+        ("192.0.2.7; DROP TABLE change", ""),
+        ("fe80::1%<b>eth0</b>", "fe80::1"),
+    ],
+)
+def test_what_a_proxy_gives_is_an_address_or_nothing(
+    given: str, kept: str, client: TestClient
+) -> None:
+    # As ``face-encode serve`` runs the application behind a proxy on this machine.
+    behind = TestClient(
+        ProxyHeadersMiddleware(client.app, trusted_hosts="*"),  # type: ignore[arg-type]
+        base_url=ADDRESS,
+    )
+    for note in ("met in the hall", ""):
+        headers = {"X-Forwarded-For": given.encode()}
+        answer = behind.patch("/v1/people/Ada_Mirova", json={"note": note}, headers=headers)
+        assert answer.status_code == 200
+    last = client.get("/v1/changes?count=10000").json()["changes"][-1]
+    assert (last["action"], last["address"]) == ("note", kept)
