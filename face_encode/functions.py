@@ -240,6 +240,7 @@ def verify(
     metric: Metric = "cosine",
     distance_threshold: float | None = None,
     detect_faces: bool = True,
+    liveness: bool = False,
 ) -> dict[str, Any]:
     """Decide whether two photos show the same person, by the largest face of each.
 
@@ -257,13 +258,16 @@ def verify(
         distance_threshold: Largest distance of one person's faces by this metric; None takes
             the encoder's own.
         detect_faces: False where the photos are crops of faces already.
+        liveness: Whether to judge if each face is alive, or a photo or a screen that somebody
+            holds up; what is not alive is never a match.
 
     Returns:
         ``is_match``, bool; ``distance``, ``distance_threshold`` and ``similarity``, floats (for
         cosine within -1..1); ``metric``, ``encoder`` and ``detector``, their names; and
         ``bounding_boxes``, two dicts of ``x``, ``y``, ``width`` and ``height``, or Nones;
         ``qualities``, how far each embedding can be trusted, 0..1, and ``quality_reasons``, why
-        one cannot, which is never a match; Nones for an encoder that does not judge.
+        one cannot, which is never a match; Nones for an encoder that does not judge. If asked for,
+        ``liveness``, two floats within 0..1, and ``is_live``, two bools.
 
     Raises:
         ImageError: A photo cannot be read, or there is no face in it.
@@ -274,8 +278,8 @@ def verify(
     check_metric(metric)
     model = _opened(encoder, detector)
     limit = model._distance_threshold(metric, distance_threshold)
-    embedding_a, face_a = model._embed_largest(photo_a, "photo a", detect_faces)
-    embedding_b, face_b = model._embed_largest(photo_b, "photo b", detect_faces)
+    embedding_a, face_a = model._embed_largest(photo_a, "photo a", detect_faces, liveness=liveness)
+    embedding_b, face_b = model._embed_largest(photo_b, "photo b", detect_faces, liveness=liveness)
     distance = float(distances(embedding_a, embedding_b, metric)[0, 0])
     faces = (face_a, face_b)
     return {
@@ -343,6 +347,7 @@ def extract_faces(
     encoder: str | os.PathLike[str] | Encoder | None = None,
     detector: str | Detector | None = None,
     max_faces: int | None = None,
+    liveness: bool = False,
 ) -> list[dict[str, Any]]:
     """Cut the faces out of a photo, just as an encoder takes them.
 
@@ -352,13 +357,15 @@ def extract_faces(
             those of the first. As for ``verify``.
         detector: As for ``verify``.
         max_faces: At most this many faces, largest first; None for all.
+        liveness: Whether to judge if each face is alive, as for ``verify``.
 
     Returns:
         A dict for each face, the largest first: ``face``, RGB, uint8 ``(height, width, 3)``;
         ``bounding_box``, ``x``, ``y``, ``width`` and ``height`` in pixels of the photo;
         ``score``, the detector's confidence; ``landmarks``, float32 ``(5, 2)``, or None where
         the detector gives none; ``rotation``, how far the photo has to be turned clockwise for the
-        face to stand upright, degrees. No face gives an empty list.
+        face to stand upright, degrees; if asked for, ``liveness``, 0..1, and ``is_live``. No face
+        gives an empty list.
 
     Raises:
         ImageError: The photo cannot be read.
@@ -368,6 +375,8 @@ def extract_faces(
     model = _opened(encoder, detector)
     image = read_photo(photo)
     faces = model._detect(image, max_faces)
+    if liveness:
+        faces = model.liveness_judge.judge_in(image, faces)
     recipe = model.encoder.contract.crop
     crops = recipe.first_of(crop_faces(image, faces, recipe))
     return [
@@ -377,6 +386,7 @@ def extract_faces(
             "score": face.score,
             "landmarks": face.landmarks,
             "rotation": face.rotation,
+            **(face.liveness.as_dict() if face.liveness else {}),
         }
         for crop, face in zip(crops, faces, strict=True)
     ]

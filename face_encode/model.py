@@ -15,6 +15,7 @@ from face_encode.detectors.alignment import crop_faces, crop_whole
 from face_encode.detectors.base import Detector
 from face_encode.detectors.registry import as_detector
 from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.engines import AUTOMATIC
 from face_encode.encoders.registry import as_encoder, detector_for
 from face_encode.errors import GalleryError, ImageError, InputError
 from face_encode.files import as_path
@@ -30,6 +31,7 @@ from face_encode.gallery.distances import (
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.opening import open_gallery
 from face_encode.gallery.thresholds import check_threshold
+from face_encode.liveness.judging import LivenessJudge, default_judge
 from face_encode.photos.drawing import draw_boxes, labelled_boxes
 from face_encode.photos.folders import people_in
 from face_encode.photos.reading import (
@@ -114,6 +116,8 @@ class Face_Encode_Model:
                 raise InputError("give a threshold or a false match rate, not both")
             self._threshold = self.encoder.contract.threshold_at(false_match_rate)
         self.gallery: Gallery = MemoryGallery(self.encoder)
+        self._judge: LivenessJudge | None = None
+        self._engine = engine or AUTOMATIC
 
     def __repr__(self) -> str:
         return (
@@ -136,6 +140,15 @@ class Face_Encode_Model:
     @threshold.setter
     def threshold(self, value: float) -> None:
         self._threshold = float(value)
+
+    @property
+    def liveness_judge(self) -> LivenessJudge:
+        """Tells live faces from copies held up; opened when it is first used, or one set here."""
+        return default_judge(self._engine) if self._judge is None else self._judge
+
+    @liveness_judge.setter
+    def liveness_judge(self, judge: LivenessJudge) -> None:
+        self._judge = judge
 
     @property
     def verification_threshold(self) -> float:
@@ -280,7 +293,12 @@ class Face_Encode_Model:
         return self.gallery.remove(name)
 
     def match_image(
-        self, rgb: npt.NDArray[np.uint8], detect_faces: bool = True, n_max_faces: int | None = 1
+        self,
+        rgb: npt.NDArray[np.uint8],
+        detect_faces: bool = True,
+        n_max_faces: int | None = 1,
+        *,
+        liveness: bool = False,
     ) -> list[dict[str, Any]]:
         """Name the faces in a photo.
 
@@ -288,6 +306,8 @@ class Face_Encode_Model:
             rgb: RGB, uint8, ``(H, W, 3)``.
             detect_faces: False where the photo is the crop of a face already.
             n_max_faces: At most this many faces, largest first; None for all.
+            liveness: Whether to judge if each face is alive, or a photo or a screen that somebody
+                holds up; what is not alive matches nobody.
 
         Returns:
             A dict for each face, the largest face first: ``name``, the nearest person;
@@ -296,19 +316,23 @@ class Face_Encode_Model:
             ``y``, ``width`` and ``height`` in pixels, or None without detection; ``rotation``, how
             far the photo has to be turned clockwise for the face to stand upright, 0, 90, 180 or
             270 degrees. With an encoder that judges its embeddings also ``quality``, 0..1, and
-            ``quality_reason``, why that is not sufficient, or None. With a gallery that was
-            calibrated also ``probability``, 0..1, that the two are one person. No face gives an
-            empty list.
+            ``quality_reason``, why that is not sufficient, or None. If asked for, ``liveness``,
+            0..1, and ``is_live``, whether that suffices. With a gallery that was calibrated also
+            ``probability``, 0..1, that the two are one person. No face gives an empty list.
 
         Raises:
-            InputError: Not such an array, or fewer than one face asked for.
+            InputError: Not such an array, fewer than one face asked for, or liveness of a photo
+                that is the crop of a face.
             GalleryError: Nobody is enrolled.
+            WeightsError: The weights of the judge of liveness cannot be downloaded.
         """
         if not len(self.gallery):
             raise GalleryError(
                 "nobody is enrolled yet: call fit_dataset, add_person or load_gallery first"
             )
-        embeddings, faces = self._embed(as_rgb(rgb), n_max_faces, detect_faces, "n_max_faces")
+        embeddings, faces = self._embed(
+            as_rgb(rgb), n_max_faces, detect_faces, "n_max_faces", liveness=liveness
+        )
         found = self.gallery.search(embeddings)
         if not all(found):
             raise GalleryError("nobody is enrolled any more")
@@ -326,7 +350,7 @@ class Face_Encode_Model:
             "bounding_box": box_of(face, detect_faces),
             "rotation": face.rotation,
         }
-        if face.quality is not None:
+        if face.quality is not None or face.liveness is not None:
             described |= face.judgement()
         calibration = self.gallery.calibration
         if calibration is not None:
@@ -369,6 +393,8 @@ class Face_Encode_Model:
         max_faces: int | None,
         detect_faces: bool = True,
         argument: str = "max_faces",
+        *,
+        liveness: bool = False,
     ) -> tuple[Embeddings, list[Face]]:
         """Embed the faces in a photo: the one body under all that this package offers.
 
@@ -380,7 +406,14 @@ class Face_Encode_Model:
         if detect_faces:
             faces = self._detect(image, max_faces, argument)
             crops = crop_faces(image, faces, contract.crop)
+            if liveness:
+                faces = self.liveness_judge.judge_in(image, faces)
         else:
+            if liveness:
+                raise InputError(
+                    "liveness is judged by what surrounds a face, which the crop of one does not "
+                    "show: give the whole photo. Received: detect_faces=False"
+                )
             if max_faces is not None:
                 check_count(max_faces, argument)
             faces = [Face(Box(0, 0, image.shape[1], image.shape[0]), 1.0)]
@@ -389,14 +422,14 @@ class Face_Encode_Model:
         return embeddings, judge_faces(faces, qualities, crops, contract)
 
     def _embed_largest(
-        self, photo: PhotoInput, label: str, detect_faces: bool
+        self, photo: PhotoInput, label: str, detect_faces: bool, *, liveness: bool = False
     ) -> tuple[Embeddings, Face]:
         """Embed the largest face of a photo in any form, ``(1, D)``, and give that face.
 
         Raises:
             ImageError: The photo, called by its path or the label, has no face or is unreadable.
         """
-        embeddings, faces = self._embed(read_photo(photo), 1, detect_faces)
+        embeddings, faces = self._embed(read_photo(photo), 1, detect_faces, liveness=liveness)
         if not faces:
             raise ImageError(f"{shown_name(photo) or label}: {NO_FACE}")
         return embeddings, faces[0]
@@ -525,19 +558,15 @@ def box_of(face: Face, detect_faces: bool) -> BoundingBox | None:
 
 
 def both_judged(faces: Sequence[Face]) -> dict[str, list[Any]]:
-    """The quality of faces that are compared, as answers tell it; see ``Face.judgement``."""
+    """What was judged of faces that are compared, as answers tell it; see ``Face.judgement``."""
+    names = {"quality": "qualities", "quality_reason": "quality_reasons"}
     judged = [face.judgement() for face in faces]
-    return {
-        "qualities": [each["quality"] for each in judged],
-        "quality_reasons": [each["quality_reason"] for each in judged],
-    }
+    return {names.get(key, key): [each[key] for each in judged] for key in judged[0]}
 
 
 def warn_untrusted(faces: Sequence[Face], photo: PhotoInput) -> None:
     """Warn of faces that match nobody, for answers that have no place to say why."""
     for number, face in enumerate(faces):
-        if face.quality and face.quality.refusal:
+        if face.refusal:
             name = shown_name(photo) or "the photo"
-            warnings.warn(
-                f"{name}: face {number} matches nobody: {face.quality.refusal}", stacklevel=3
-            )
+            warnings.warn(f"{name}: face {number} matches nobody: {face.refusal}", stacklevel=3)

@@ -117,6 +117,15 @@ class Liveness:
     value: float
     is_live: bool
 
+    @property
+    def refusal(self) -> str | None:
+        """Why the face matches nobody, as it stands in a report; None where it is alive."""
+        return None if self.is_live else f"not live (liveness {self.value:.2f})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """``liveness`` and ``is_live``, as answers tell them."""
+        return {"liveness": self.value, "is_live": self.is_live}
+
 
 @dataclass(frozen=True, eq=False)
 class Face:
@@ -157,16 +166,31 @@ class Face:
 
     @property
     def is_trusted(self) -> bool:
-        """Whether its embedding may be taken for somebody's: it is not judged, or good enough."""
-        return self.quality is None or self.quality.reason is None
+        """Whether it may be taken for somebody: what was judged, quality and life, suffices."""
+        return self.refusal is None
+
+    @property
+    def refusal(self) -> str | None:
+        """Why it matches nobody, as it stands in a report; None where it may."""
+        if self.quality is not None and self.quality.reason is not None:
+            return self.quality.refusal
+        return None if self.liveness is None else self.liveness.refusal
 
     def judgement(self) -> dict[str, Any]:
-        """``quality`` and ``quality_reason`` as answers tell them; Nones where not judged."""
-        quality = self.quality
-        return {
+        """What was judged, as answers tell it.
+
+        Returns:
+            ``quality`` and ``quality_reason``, Nones where not judged; and where somebody asked
+            for it, ``liveness`` and ``is_live``.
+        """
+        quality, liveness = self.quality, self.liveness
+        told: dict[str, Any] = {
             "quality": quality and quality.value,
             "quality_reason": quality and quality.reason,
         }
+        if liveness is not None:
+            told |= liveness.as_dict()
+        return told
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from face_encode.cli.options import (
     add_json_option,
+    add_liveness_option,
     add_model_options,
     add_people,
     open_model,
@@ -43,6 +44,7 @@ def add_match_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--annotate", metavar="OUT_DIR", help="write the photos there, with boxes and names drawn"
     )
+    add_liveness_option(parser)
     add_json_option(parser)
     add_model_options(parser)
 
@@ -56,7 +58,11 @@ def run_match(options: argparse.Namespace) -> int:
     model = open_model(options)
     add_people(model, options.people, approximate=options.approximate)
     embedded = embed_photos(
-        options.photos, model.detector, model.encoder, max_faces=options.max_faces
+        options.photos,
+        model.detector,
+        model.encoder,
+        max_faces=options.max_faces,
+        judge=model.liveness_judge if options.liveness else None,
     )
     results: list[dict[str, Any]] = []
     for photo in with_progress(embedded, len(options.photos), "Matching"):
@@ -143,6 +149,8 @@ def _shown_name(face: dict[str, Any]) -> str:
     """The name of a face, or why it has none."""
     if reason := face.get("quality_reason"):
         return f"unknown ({reason}, quality {face['quality']:.2f})"
+    if not face.get("is_live", True):
+        return f"unknown (not live, liveness {face['liveness']:.2f})"
     return face["name"] if face["is_match"] else f"unknown (nearest: {face['name']})"
 
 
@@ -151,6 +159,7 @@ def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Compare the largest faces of two photos."
     parser.add_argument("photo_a", metavar="PHOTO_A")
     parser.add_argument("photo_b", metavar="PHOTO_B")
+    add_liveness_option(parser)
     add_json_option(parser)
     add_model_options(parser)
 
@@ -161,16 +170,18 @@ def run_verify(options: argparse.Namespace) -> int:
     from face_encode.pipeline.embedding import embed_photos
 
     model = open_model(options)
-    pair = list(embed_photos([options.photo_a, options.photo_b], model.detector, model.encoder))
+    judge = model.liveness_judge if options.liveness else None
+    photos = [options.photo_a, options.photo_b]
+    pair = list(embed_photos(photos, model.detector, model.encoder, judge=judge))
     for photo in pair:
         if photo.error is not None:
             raise ImageError(f"{photo.photo}: {photo.error}")
     similarity, is_match = model.compare_encodings(pair[0].embeddings[0], pair[1].embeddings[0])
     faces = [photo.faces[0] for photo in pair]
     refusals = [
-        f"{photo.photo}: {face.quality.refusal}"
+        f"{photo.photo}: {face.refusal}"
         for photo, face in zip(pair, faces, strict=True)
-        if face.quality and face.quality.refusal
+        if face.refusal
     ]
     is_match = is_match and not refusals
     if options.json:

@@ -76,6 +76,16 @@ def add_any_quality_option(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_liveness_option(parser: argparse._ActionsContainer) -> None:
+    """Add ``--liveness``, also under the name that it has for a door."""
+    parser.add_argument(
+        "--liveness",
+        "--require-live",
+        action="store_true",
+        help="judge if each face is alive, or a photo or a screen held up, which matches nobody",
+    )
+
+
 def add_threshold_option(parser: argparse._ActionsContainer) -> None:
     """Add ``--threshold``."""
     parser.add_argument(

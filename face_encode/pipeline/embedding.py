@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,6 +20,8 @@ from face_encode.detectors.base import Detector, detect_in_all
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import ImageError, InputError
 from face_encode.gallery.mistakes import sharpness
+from face_encode.liveness.judging import LivenessJudge
+from face_encode.liveness.minifasnet import LIVENESS_CROP
 from face_encode.photos.reading import as_rgb, content_digest, decode_image, read_content
 from face_encode.pipeline.quality import judge_faces
 from face_encode.pipeline.workers import in_processes, prefetched, workers_for
@@ -52,6 +55,8 @@ class PhotoCrops:
         error: Why there are no crops, or None.
         digest: SHA-256 of the content, where asked for and readable; else empty.
         portrait: The largest face as JPEG, see ``make_portrait``, where asked for; else empty.
+        surroundings: uint8 ``(N, 160, 80, 3)``, of the same N faces, by which their liveness is
+            judged; None where nobody asked.
     """
 
     photo: str
@@ -61,6 +66,7 @@ class PhotoCrops:
     error: str | None = None
     digest: str = ""
     portrait: bytes = b""
+    surroundings: ImageArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +165,7 @@ def _find(
     max_faces: int | None,
     digests: bool,
     portraits: bool = False,
+    surroundings: bool = False,
 ) -> Iterator[PhotoCrops]:
     """Find the crops of photos, which are taken as they are needed."""
     find = partial(
@@ -168,6 +175,7 @@ def _find(
         max_faces=max_faces,
         digests=digests,
         portraits=portraits,
+        surroundings=surroundings,
     )
     if workers == 1:
         # One at a time: the next photo is opened when this one is done.
@@ -190,6 +198,7 @@ def find_in_photos(
     max_faces: int | None,
     digests: bool = False,
     portraits: bool = False,
+    surroundings: bool = False,
 ) -> list[PhotoCrops]:
     """Read some photos, find the faces and cut them out, in this process; see ``find_crops``.
 
@@ -203,9 +212,9 @@ def find_in_photos(
         read.append((nothing, image))
         pixels += 0 if image is None else image.shape[0] * image.shape[1]
         if pixels >= _PIXELS_AT_ONCE:
-            found += _cut_out(read, detector, recipe, max_faces, portraits)
+            found += _cut_out(read, detector, recipe, max_faces, portraits, surroundings)
             read, pixels = [], 0
-    return found + _cut_out(read, detector, recipe, max_faces, portraits)
+    return found + _cut_out(read, detector, recipe, max_faces, portraits, surroundings)
 
 
 def _read(
@@ -239,6 +248,7 @@ def _cut_out(
     recipe: CropRecipe,
     max_faces: int | None,
     portraits: bool,
+    surroundings: bool,
 ) -> list[PhotoCrops]:
     """The crops of photos that have been read; those that could not be stay as they are."""
     detected = iter(detect_in_all(detector, [image for _, image in read if image is not None]))
@@ -252,8 +262,17 @@ def _cut_out(
         size = (image.shape[1], image.shape[0])
         error = None if faces else NO_FACE
         portrait = make_portrait(image, faces[0]) if portraits and faces else b""
+        around = crop_faces(image, faces[:max_faces], LIVENESS_CROP) if surroundings else None
         results.append(
-            replace(nothing, faces=faces, crops=crops, size=size, error=error, portrait=portrait)
+            replace(
+                nothing,
+                faces=faces,
+                crops=crops,
+                size=size,
+                error=error,
+                portrait=portrait,
+                surroundings=around,
+            )
         )
     return results
 
@@ -266,6 +285,7 @@ def embed_photos(
     max_faces: int | None = 1,
     workers: int | None = None,
     batch_size: int | None = None,
+    judge: LivenessJudge | None = None,
 ) -> Iterator[EmbeddedPhoto]:
     """Embed the faces of many photos, in their order, with bounded memory.
 
@@ -279,6 +299,7 @@ def embed_photos(
         workers: Processes that read and detect; None chooses by the number of photos and cores,
             1 stays in this process.
         batch_size: Faces that go through the encoder together; None for ``BATCH_SIZE``.
+        judge: Gives the faces their liveness, too; None leaves that out.
     """
     workers, photos = workers_for(workers, photos)
     for batch in embed_batches(
@@ -288,6 +309,7 @@ def embed_photos(
         max_faces=max_faces,
         workers=workers,
         batch_size=batch_size,
+        judge=judge,
     ):
         yield from batch
 
@@ -302,6 +324,7 @@ def embed_batches(
     digests: bool = False,
     portraits: bool = False,
     batch_size: int | None = None,
+    judge: LivenessJudge | None = None,
 ) -> Iterator[list[EmbeddedPhoto]]:
     """Embed the faces of many photos; each list is what went through the encoder together.
 
@@ -316,11 +339,13 @@ def embed_batches(
     """
     size = BATCH_SIZE if batch_size is None else check_count(batch_size, "batch_size")
     recipe = encoder.contract.crop
-    found = _find(photos, workers, detector, recipe, max_faces, digests, portraits)
+    found = _find(
+        photos, workers, detector, recipe, max_faces, digests, portraits, judge is not None
+    )
     batches = _batched(found, size)
     with closing(batches if workers == 1 else prefetched(batches, _BATCHES_AHEAD)) as ready:
         for batch in ready:
-            yield encode_together(batch, encoder, size)
+            yield encode_together(batch, encoder, size, judge)
 
 
 def _batched(
@@ -340,11 +365,19 @@ def _batched(
 
 
 def encode_together(
-    items: Sequence[PhotoCrops], encoder: Encoder, batch_size: int = BATCH_SIZE
+    items: Sequence[PhotoCrops],
+    encoder: Encoder,
+    batch_size: int = BATCH_SIZE,
+    judge: LivenessJudge | None = None,
 ) -> list[EmbeddedPhoto]:
-    """Encode the crops of several photos in one call of the encoder."""
+    """Encode the crops of several photos in one call of the encoder.
+
+    Faces whose surroundings were cut out, too, get their liveness from the judge.
+    """
     if not items:
         return []
+    if judge is not None:
+        items = _with_liveness(items, judge)
     crops = np.concatenate([item.crops for item in items])
     embeddings, qualities = encoder.embed(crops, batch_size=batch_size)
     recipe = encoder.contract.crop
@@ -375,3 +408,20 @@ def encode_together(
             )
         )
     return results
+
+
+def _with_liveness(items: Sequence[PhotoCrops], judge: LivenessJudge) -> list[PhotoCrops]:
+    """Judge the liveness of the faces of several photos in one call."""
+    asked = [item for item in items if item.surroundings is not None]
+    faces = [face for item in asked for face in item.faces[: len(item.crops)]]
+    cut = [item.surroundings for item in asked if item.surroundings is not None]
+    judged = iter(judge.judge(faces, np.concatenate(cut)) if faces else ())
+    return [
+        item
+        if item.surroundings is None
+        else replace(
+            item,
+            faces=(*islice(judged, len(item.crops)), *item.faces[len(item.crops) :]),
+        )
+        for item in items
+    ]

@@ -54,6 +54,8 @@ class ServerSettings:
         keep_crops: Whether the face of each photo is kept, so that it can be shown, and embedded by
             another encoder later.
         workers: The number of processes that find faces.
+        require_live: Whether the liveness of each face that is matched or verified is judged, and
+            what is not alive matches nobody.
         limits: The most that a client may ask for.
     """
 
@@ -62,6 +64,7 @@ class ServerSettings:
     allowed_hosts: tuple[str, ...] = ()
     keep_crops: bool = False
     workers: int = 2
+    require_live: bool = False
     limits: Limits = Limits()
 
     @property
