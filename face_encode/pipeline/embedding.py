@@ -94,6 +94,12 @@ class EmbeddedPhoto:
             raise InputError("each embedding is that of a face")
 
     @property
+    def refusal(self) -> str | None:
+        """Why the largest face is not to be enrolled; None where it is, or there is none."""
+        quality = self.faces[0].quality if self.error is None else None
+        return quality.refusal if quality else None
+
+    @property
     def boxes(self) -> npt.NDArray[np.int32]:
         """Boxes of the embedded faces, int32 ``(N, 4)``: left, top, width, height."""
         return face_numbers(self.faces[: len(self.embeddings)])[:, :4].astype(np.int32)
