@@ -45,7 +45,7 @@ from face_encode.gallery.distances import (
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.milvus import MilvusGallery
 from face_encode.gallery.opening import names_gallery, open_gallery
-from face_encode.model import Face_Encode_Model, box_of
+from face_encode.model import Face_Encode_Model, both_judged, box_of, warn_untrusted
 from face_encode.photos.folders import people_in
 from face_encode.photos.reading import PhotoInput, content_digest, read_photo
 from face_encode.pipeline.enrolment import enrol_people
@@ -68,6 +68,7 @@ FIND_COLUMNS = (
     "y",
     "width",
     "height",
+    "quality",
 )
 
 
@@ -277,9 +278,8 @@ def verify(
     embedding_b, face_b = model._embed_largest(photo_b, "photo b", detect_faces)
     distance = float(distances(embedding_a, embedding_b, metric)[0, 0])
     faces = (face_a, face_b)
-    trusted = not any(face.quality and face.quality.reason for face in faces)
     return {
-        "is_match": distance <= limit and trusted,
+        "is_match": distance <= limit and all(face.is_trusted for face in faces),
         "distance": distance,
         "distance_threshold": limit,
         "similarity": similarity_of(distance, metric),
@@ -287,8 +287,7 @@ def verify(
         "encoder": model.encoder.name,
         "detector": model.detector.name,
         "bounding_boxes": [box_of(face, detect_faces) for face in faces],
-        "qualities": [face.quality and face.quality.value for face in faces],
-        "quality_reasons": [face.quality and face.quality.reason for face in faces],
+        **both_judged(faces),
     }
 
 
@@ -315,8 +314,8 @@ def represent(
         A dict for each face, the largest first: ``embedding``, float32 ``(D,)``;
         ``bounding_box``, ``x``, ``y``, ``width`` and ``height`` in pixels; ``score``, the
         detector's confidence, both None without detection; ``quality``, 0..1, how far the
-        embedding can be trusted, None for an encoder that does not judge. No face gives an empty
-        list.
+        embedding can be trusted, and ``quality_reason``, why it cannot be compared with others',
+        both None for an encoder that does not judge. No face gives an empty list.
 
     Raises:
         ImageError: The photo cannot be read.
@@ -332,7 +331,7 @@ def represent(
             "embedding": embedding,
             "bounding_box": box_of(face, detect_faces),
             "score": face.score if detect_faces else None,
-            "quality": face.quality and face.quality.value,
+            **face.judgement(),
         }
         for embedding, face in zip(embeddings, faces, strict=True)
     ]
@@ -421,8 +420,10 @@ def find(
         first, then the nearest first. ``face`` counts the photo's faces from 0; ``name`` is the
         person, ``photo`` the enrolled photo's path, or None where it is not known;
         ``similarity``, ``distance`` and ``distance_threshold`` are those of ``verify``; ``x``,
-        ``y``, ``width`` and ``height`` are the face's box in the photo, in pixels. A face that
-        nobody is near to has no row.
+        ``y``, ``width`` and ``height`` are the face's box in the photo, in pixels; ``quality`` is
+        how far the face can be trusted, 0..1, or None for an encoder that does not judge. A face
+        that nobody is near to has no row, and neither has one that cannot be trusted: that is
+        the matter of a warning, with the reason.
 
     Raises:
         ImageError: The photo cannot be read. One without a face gives no row.
@@ -446,11 +447,12 @@ def find(
     image = read_photo(photo)
     embeddings, faces = model._embed(image, max_faces, detect_faces)
     rows: list[dict[str, Any]] = []
+    warn_untrusted(faces, photo)
     for number, (face, row) in enumerate(
         zip(faces, distances(embeddings, enrolled.embeddings, metric), strict=True)
     ):
         box = face.box
-        near = np.flatnonzero(row <= limit)
+        near = np.flatnonzero((row <= limit) & face.is_trusted)
         for index in near[np.argsort(row[near], kind="stable")][:k].tolist():
             distance = float(row[index])
             rows.append(
@@ -462,6 +464,7 @@ def find(
                     "distance": distance,
                     "distance_threshold": limit,
                     **box.as_dict(),
+                    "quality": face.quality and face.quality.value,
                 }
             )
     if not (has_pandas if as_frame is None else as_frame):

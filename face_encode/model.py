@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from typing import Any
@@ -318,16 +319,15 @@ class Face_Encode_Model:
 
     def describe(self, match: Match, face: Face, detect_faces: bool = True) -> dict[str, Any]:
         """A face and the person found as the plain dict that ``match_image`` returns."""
-        quality = face.quality
         described = {
             "name": match.name,
             "similarity": match.similarity,
-            "is_match": match.similarity >= self.threshold and not (quality and quality.reason),
+            "is_match": match.similarity >= self.threshold and face.is_trusted,
             "bounding_box": box_of(face, detect_faces),
             "rotation": face.rotation,
         }
-        if quality is not None:
-            described |= {"quality": quality.value, "quality_reason": quality.reason}
+        if face.quality is not None:
+            described |= face.judgement()
         calibration = self.gallery.calibration
         if calibration is not None:
             chance = calibration.probability(match.similarity, max(1, len(self.gallery)))
@@ -413,7 +413,7 @@ class Face_Encode_Model:
     def compare_encodings(
         self, a: npt.NDArray[np.floating[Any]], b: npt.NDArray[np.floating[Any]]
     ) -> tuple[float, bool]:
-        """Compare two embeddings.
+        """Compare two embeddings, which do not tell how far they can be trusted; ``verify`` does.
 
         Args:
             a: ``(D,)`` or ``(1, D)``.
@@ -522,3 +522,22 @@ class Face_Encode_Model:
 def box_of(face: Face, detect_faces: bool) -> BoundingBox | None:
     """The box of a face as a plain dict; None without detection, where it is the whole photo."""
     return face.box.as_dict() if detect_faces else None
+
+
+def both_judged(faces: Sequence[Face]) -> dict[str, list[Any]]:
+    """The quality of faces that are compared, as answers tell it; see ``Face.judgement``."""
+    judged = [face.judgement() for face in faces]
+    return {
+        "qualities": [each["quality"] for each in judged],
+        "quality_reasons": [each["quality_reason"] for each in judged],
+    }
+
+
+def warn_untrusted(faces: Sequence[Face], photo: PhotoInput) -> None:
+    """Warn of faces that match nobody, for answers that have no place to say why."""
+    for number, face in enumerate(faces):
+        if face.quality and face.quality.refusal:
+            name = shown_name(photo) or "the photo"
+            warnings.warn(
+                f"{name}: face {number} matches nobody: {face.quality.refusal}", stacklevel=3
+            )

@@ -19,11 +19,11 @@ from face_encode.gallery.database_file import is_database
 from face_encode.gallery.distances import Metric, distances, similarity_of
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.opening import load_gallery
-from face_encode.model import Face_Encode_Model, box_of
+from face_encode.model import Face_Encode_Model, box_of, warn_untrusted
 from face_encode.photos.folders import photos_by_label, photos_in
 from face_encode.photos.reading import PhotoInput, read_photo
 from face_encode.pipeline.enrolment import enrol_people
-from face_encode.types import Comparison, EnrolmentReport, Identification, Match
+from face_encode.types import Comparison, EnrolmentReport, Face, Identification, Match
 
 
 class ReferenceEmbeddings:
@@ -116,12 +116,16 @@ class ReferenceEmbeddings:
         rows = zip(held.names.tolist(), held.embeddings, strict=True)
         return [{"label": label, "embedding": embedding} for label, embedding in rows]
 
-    def enrol(self, photos: Iterable[tuple[str, PhotoInput]]) -> EnrolmentReport:
+    def enrol(
+        self, photos: Iterable[tuple[str, PhotoInput]], *, check_quality: bool = True
+    ) -> EnrolmentReport:
         """Add labelled photos to those enrolled; of each, the largest face.
 
         Args:
             photos: Pairs of a label and a photo in any form that ``read_photo`` takes. A label
                 may come several times.
+            check_quality: Whether to leave out photos whose face is not to be trusted: blurred,
+                covered, dark …
 
         Returns:
             What became of each photo; one that cannot be used is a row with its reason.
@@ -137,6 +141,7 @@ class ReferenceEmbeddings:
             self._model.encoder,
             replaces="nothing",
             progress=False,
+            check_quality=check_quality,
         )
 
     def enrol_folder(self, folder: str | os.PathLike[str]) -> EnrolmentReport:
@@ -182,15 +187,13 @@ class ReferenceEmbeddings:
         """
         self._check_enrolled()
         embeddings, faces = self._model._embed(read_photo(photo), max_faces, detect_faces)
-        nearest = [self._judged(matches[0]) for matches in self.gallery.search(embeddings)]
-        return [
-            Identification(
-                *comparison,
-                similarity_of(comparison.distance, self.metric),
-                box_of(face, detect_faces),
-            )
-            for comparison, face in zip(nearest, faces, strict=True)
-        ]
+        found = []
+        for (nearest, *_), face in zip(self.gallery.search(embeddings), faces, strict=True):
+            comparison = self._judged(self._distance_of(nearest), nearest.name, face)
+            similarity = similarity_of(comparison.distance, self.metric)
+            box = box_of(face, detect_faces)
+            found.append(Identification(*comparison, similarity, box, **face.judgement()))
+        return found
 
     def compare(
         self, photo: PhotoInput, label: str | None = None, *, detect_faces: bool = True
@@ -203,7 +206,8 @@ class ReferenceEmbeddings:
             detect_faces: False where the photo is the crop of a face already.
 
         Returns:
-            ``(matched, label, distance)`` of the nearest embedding.
+            ``(matched, label, distance)`` of the nearest embedding. A face that cannot be trusted
+            matches nobody, and a warning gives the reason.
 
         Raises:
             ImageError: The photo cannot be read, or there is no face in it.
@@ -214,12 +218,13 @@ class ReferenceEmbeddings:
         held = self.gallery.rows()
         if label is not None and label not in held.names:
             raise GalleryError(f"nobody labelled {label!r} is enrolled")
-        found, _ = self._model._embed_largest(photo, "the photo", detect_faces)
+        found, face = self._model._embed_largest(photo, "the photo", detect_faces)
+        warn_untrusted([face], photo)
         if label is None:
             ((nearest,),) = self.gallery.search(found)
-            return self._judged(nearest)
+            return self._judged(self._distance_of(nearest), nearest.name, face)
         distance = float(distances(found, held.embeddings[held.names == label], self.metric).min())
-        return Comparison(distance <= self.distance_threshold, label, distance)
+        return self._judged(distance, label, face)
 
     def save(self, path: str | os.PathLike[str] | None = None) -> Path:
         """Write the embeddings, the labels and the metric to a file, atomically.
@@ -275,11 +280,13 @@ class ReferenceEmbeddings:
         if not len(self):
             raise GalleryError("nobody is enrolled yet: call enrol, enrol_folder or load first")
 
-    def _judged(self, match: Match) -> Comparison:
-        """A match of the gallery as a distance, judged by the threshold."""
-        # The gallery's similarity is the cosine, or the distance below 0.
-        distance = 1 - match.similarity if self.metric == "cosine" else -match.similarity
-        return Comparison(distance <= self.distance_threshold, match.name, distance)
+    def _distance_of(self, match: Match) -> float:
+        """The distance of a match: the gallery's similarity is the cosine, or it below 0."""
+        return 1 - match.similarity if self.metric == "cosine" else -match.similarity
+
+    def _judged(self, distance: float, label: str, face: Face) -> Comparison:
+        """A distance between a face and a label, judged by the threshold and the quality."""
+        return Comparison(distance <= self.distance_threshold and face.is_trusted, label, distance)
 
 
 def default_path() -> Path:

@@ -140,6 +140,19 @@ class Face:
                 f"a face's rotation is one of 0, 90, 180, 270. Received: {self.rotation!r}"
             )
 
+    @property
+    def is_trusted(self) -> bool:
+        """Whether its embedding may be taken for somebody's: it is not judged, or good enough."""
+        return self.quality is None or self.quality.reason is None
+
+    def judgement(self) -> dict[str, Any]:
+        """``quality`` and ``quality_reason`` as answers tell them; Nones where not judged."""
+        quality = self.quality
+        return {
+            "quality": quality and quality.value,
+            "quality_reason": quality and quality.reason,
+        }
+
 
 @dataclass(frozen=True)
 class Match:
@@ -159,12 +172,15 @@ class Identification:
     """The label nearest to a face.
 
     Attributes:
-        matched: Whether the nearest label is near enough; if not, the face is unknown.
+        matched: Whether the nearest label is near enough and the quality is sufficient; if not,
+            the face is unknown.
         label: The nearest label.
         distance: To the label's nearest embedding, by the metric of the search.
         similarity: The same with higher for nearer; for cosine within -1..1.
         bounding_box: ``x``, ``y``, ``width`` and ``height`` in pixels, or None where the whole
             photo was taken as the face.
+        quality: 0..1, how far the face can be trusted; None for an encoder that does not judge.
+        quality_reason: Why it cannot, such as ``"blurred"``; None if it can.
     """
 
     matched: bool
@@ -172,13 +188,15 @@ class Identification:
     distance: float
     similarity: float
     bounding_box: BoundingBox | None
+    quality: float | None = None
+    quality_reason: str | None = None
 
 
 class Comparison(NamedTuple):
     """A photo beside embeddings with labels: ``matched, label, distance``.
 
     Attributes:
-        matched: Whether the nearest embedding is near enough.
+        matched: Whether the nearest embedding is near enough and the face can be trusted.
         label: Its label.
         distance: Its distance, by the metric of the search.
     """

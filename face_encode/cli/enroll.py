@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from face_encode.cli.options import (
     ROWS_SHOWN,
+    add_any_quality_option,
     add_json_option,
     add_model_options,
     add_work_options,
@@ -57,11 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out photos that look like somebody else than the person of their folder",
     )
-    parser.add_argument(
-        "--any-quality",
-        action="store_true",
-        help="enrol also photos whose face is not to be trusted: blurred, covered, dark …",
-    )
+    add_any_quality_option(parser)
     add_work_options(parser)
     add_json_option(parser)
     add_model_options(parser)

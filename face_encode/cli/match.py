@@ -157,6 +157,7 @@ def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_verify(options: argparse.Namespace) -> int:
     """Compare, and print the verdict."""
+    from face_encode.model import both_judged
     from face_encode.pipeline.embedding import embed_photos
 
     model = open_model(options)
@@ -165,11 +166,11 @@ def run_verify(options: argparse.Namespace) -> int:
         if photo.error is not None:
             raise ImageError(f"{photo.photo}: {photo.error}")
     similarity, is_match = model.compare_encodings(pair[0].embeddings[0], pair[1].embeddings[0])
-    qualities = [photo.faces[0].quality for photo in pair]
+    faces = [photo.faces[0] for photo in pair]
     refusals = [
-        f"{photo.photo}: {quality.refusal}"
-        for photo, quality in zip(pair, qualities, strict=True)
-        if quality and quality.reason
+        f"{photo.photo}: {face.quality.refusal}"
+        for photo, face in zip(pair, faces, strict=True)
+        if face.quality and face.quality.refusal
     ]
     is_match = is_match and not refusals
     if options.json:
@@ -180,8 +181,7 @@ def run_verify(options: argparse.Namespace) -> int:
                 "similarity": similarity,
                 "is_match": is_match,
                 "threshold": model.threshold,
-                "qualities": [quality and quality.value for quality in qualities],
-                "quality_reasons": [quality and quality.reason for quality in qualities],
+                **both_judged(faces),
             }
         )
     else:

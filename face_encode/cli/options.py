@@ -67,6 +67,15 @@ def add_min_face_option(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_any_quality_option(parser: argparse._ActionsContainer) -> None:
+    """Add ``--any-quality``."""
+    parser.add_argument(
+        "--any-quality",
+        action="store_true",
+        help="enrol also photos whose face is not to be trusted: blurred, covered, dark …",
+    )
+
+
 def add_threshold_option(parser: argparse._ActionsContainer) -> None:
     """Add ``--threshold``."""
     parser.add_argument(

@@ -7,6 +7,7 @@ import os
 
 from face_encode.cli.gallery import opened_database
 from face_encode.cli.options import (
+    add_any_quality_option,
     add_json_option,
     add_model_options,
     open_models,
@@ -29,6 +30,7 @@ def add_import_arguments(parser: argparse.ArgumentParser) -> None:
         "or what face-encode embed wrote of a folder of people",
     )
     parser.add_argument("target", metavar="TARGET", help="the gallery database: people.sqlite")
+    add_any_quality_option(parser)
     add_json_option(parser)
     add_model_options(parser, threshold=False, workers=True)
 
@@ -47,7 +49,9 @@ def run_import(options: argparse.Namespace) -> int:
     else:
         from face_encode.pipeline.importing import import_people
 
-        photos, people, notes = import_people(options.source, options.target)
+        photos, people, notes = import_people(
+            options.source, options.target, check_quality=not options.any_quality
+        )
     if options.json:
         print_json({"photos": photos, "people": people, "notes": notes})
         return 0
@@ -76,6 +80,7 @@ def _import_crops(options: argparse.Namespace) -> tuple[int, int, list[str]]:
             replaces="same people",
             workers=options.workers,
             keep_crops=True,
+            check_quality=not options.any_quality,
         )
     notes = [f"{item.photo}: {item.reason}" for item in report.left_out] + list(report.notes)
     return report.enrolled, sum(map(bool, report.per_person.values())), notes
@@ -136,6 +141,7 @@ def add_reembed_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="remove the people of whom no photo can be embedded again, instead of refusing",
     )
+    add_any_quality_option(parser)
     add_json_option(parser)
     add_model_options(parser, threshold=False, workers=True)
 
@@ -151,6 +157,7 @@ def run_reembed(options: argparse.Namespace) -> int:
             detector,
             encoder,
             leave_out=options.leave_out,
+            check_quality=not options.any_quality,
             workers=options.workers,
         )
         changed.close()

@@ -85,11 +85,19 @@ def load_detector(name: str | None = None, *, min_face: int | None = None) -> De
     name = DEFAULT_DETECTOR if name is None else name
     if not isinstance(name, str) or name not in KNOWN_DETECTORS:
         raise InputError(f"a detector is one of {', '.join(KNOWN_DETECTORS)}. Received: {name!r}")
-    detector = KNOWN_DETECTORS[name].make()
+    return with_min_face(KNOWN_DETECTORS[name].make(), min_face)
+
+
+def with_min_face(detector: Detector, min_face: int | None) -> Detector:
+    """A detector that looks for faces of a size; arguments as for ``load_detector``.
+
+    Raises:
+        InputError: It has no such setting.
+    """
     if min_face is None:
         return detector
     if not hasattr(detector, "min_face"):
-        raise InputError(f"the detector {name!r} has no min_face. Received: {min_face!r}")
+        raise InputError(f"the detector {detector.name!r} has no min_face. Received: {min_face!r}")
     changed: Detector = replace(detector, min_face=min_face)  # type: ignore[type-var]
     return changed
 

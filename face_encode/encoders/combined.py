@@ -9,6 +9,7 @@ over its spread, they make one vector, whose cosine is the weighted mean of the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,8 @@ def combined_contract(
     """Make the contract of several encoders as one.
 
     Its threshold is the weighted mean of theirs, which fewer strangers reach than they reach each
-    part's alone; it is not calibrated.
+    part's alone; it is not calibrated. Its quality threshold is the mean of theirs, as their
+    qualities are averaged: in logits.
 
     Args:
         parts: At least two contracts, all with or all without the mirror image.
@@ -51,11 +53,15 @@ def combined_contract(
         )
     shares = _shares(parts, weights)
     threshold = sum(share * part.threshold for share, part in zip(shares, parts, strict=True))
+    bounds = [part.quality_threshold for part in parts if part.quality_threshold is not None]
+    # The mean of the logits, as the head takes it of the qualities.
+    odds = math.prod(bound / (1 - bound) for bound in bounds) ** (1 / len(parts))
     return EncoderContract(
         name,
         CropRecipe.stacked([part.crop for part in parts]),
         threshold=threshold,
         mirror=parts[0].mirror,
+        quality_threshold=round(odds / (1 + odds), 3) if len(bounds) == len(parts) else None,
         trained_on="; ".join(f"{part.name}: {part.trained_on}" for part in parts),
         licence="; ".join(f"{part.name}: {part.licence}" for part in parts),
     )

@@ -52,7 +52,7 @@ class Encoder:
                 the contract's size; or the head takes other features than the model has.
         """
         _check_shapes(model, contract)
-        self._judged = with_quality(model, quality_head)
+        self._judged = with_quality(model, quality_head, contract.crop)
         self.quality_head = quality_head
         self.contract = contract
         self.engine = KERAS

@@ -316,7 +316,7 @@ def _converted(
     size = int(model.output_shape[-1])
     network = ConvertedNetwork(contract, fingerprint, size, "", b"")
     try:
-        judged = with_quality(model, head)
+        judged = with_quality(model, head, contract.crop)
         network = replace(network, content=convert(judged, contract, "onnx", mirror=False))
         probes = probe_crops(contract.crop)
         expected = split_quality(compile_forward(judged, contract)(probes), size)

@@ -5,13 +5,15 @@ face lies near all other blurred or covered faces, so that strangers become alik
 before the last layer with weights still tell such faces from good ones. A network of one hidden
 layer on them learns how near the embedding stays to that of the same face undamaged, as CR-FIQA
 (Boutros et al., 2023) and SER-FIQ (Terhorst et al., 2020) understand quality. It is part of the
-graph that is compiled or converted, so that every engine runs both in one pass.
+graph that is compiled or converted, so that every engine runs both in one pass. Of several encoders
+as one, each part's head judges, and the mean of their logits counts.
 """
 
 from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import InputError, ModelFileError
-from face_encode.types import Embeddings
+from face_encode.types import CropRecipe, Embeddings
 
 if TYPE_CHECKING:
     import keras
@@ -78,6 +80,22 @@ class QualityHead:
         except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, InputError) as error:
             raise ModelFileError(f"the quality head is damaged: {error}") from error
 
+    @classmethod
+    def side_by_side(cls, heads: Sequence[QualityHead]) -> QualityHead:
+        """One head for the features of several, one behind the other: the mean of their logits."""
+        kernel = np.zeros(np.sum([head.kernel.shape for head in heads], axis=0), np.float32)
+        row = column = 0
+        for head in heads:
+            rows, columns = head.kernel.shape
+            kernel[row : row + rows, column : column + columns] = head.kernel
+            row, column = row + rows, column + columns
+        return cls(
+            kernel,
+            np.concatenate([head.bias for head in heads]),
+            np.concatenate([head.output / len(heads) for head in heads]),
+            np.mean([head.offset for head in heads], axis=0),
+        )
+
 
 def last_features(model: keras.Model) -> Any:
     """The features that a model's last layer with weights takes, as a Keras tensor ``(N, F)``.
@@ -97,12 +115,49 @@ def last_features(model: keras.Model) -> Any:
         ) from error
 
 
-def with_quality(model: keras.Model, head: QualityHead | None) -> keras.Model:
-    """A model that also gives the logit of the quality, behind the embedding's numbers.
+def with_features(model: keras.Model, crop: CropRecipe) -> keras.Model:
+    """A model that also gives the features that a quality head takes.
 
     Args:
         model: ``(N, height, width, 3)`` in, ``(N, D)`` out.
+        crop: What it takes; for a stack, the model holds a network a part.
+
+    Returns:
+        The same in; ``[(N, D), (N, F)]`` out, ``last_features`` of the model or, one behind the
+        other, of its networks.
+
+    Raises:
+        ModelFileError: There are no such features.
+    """
+    import keras
+
+    if not crop.parts:
+        return keras.Model(model.inputs[0], [model.output, last_features(model)])
+    features: dict[str, Any] = {}
+
+    def call(layer: Any, *inputs: Any, **settings: Any) -> Any:
+        """Call a layer; of a network, keep the features too."""
+        if not isinstance(layer, keras.Model):
+            return layer(*inputs, **settings)
+        told = keras.Model(layer.inputs[0], [layer.output, last_features(layer)])
+        output, features[layer.name] = told(*inputs)
+        return output
+
+    # The layers themselves, not copies of them, in another graph.
+    same = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
+    # They are called in no order that is promised.
+    ordered = [features[layer.name] for layer in model.layers if layer.name in features]
+    both = keras.layers.Concatenate(dtype="float32", name="features_side_by_side")(ordered)
+    return keras.Model(same.inputs[0], [same.output, both])
+
+
+def with_quality(model: keras.Model, head: QualityHead | None, crop: CropRecipe) -> keras.Model:
+    """A model that also gives the logit of the quality, behind the embedding's numbers.
+
+    Args:
+        model: As for ``with_features``.
         head: The head; None gives the model back as it is.
+        crop: As for ``with_features``.
 
     Returns:
         The same in, ``(N, D + 1)`` out, with the model's own weights.
@@ -114,7 +169,8 @@ def with_quality(model: keras.Model, head: QualityHead | None) -> keras.Model:
         return model
     import keras
 
-    features = last_features(model)
+    told = with_features(model, crop)
+    embedding, features = told.outputs
     if features.shape[-1] != len(head.kernel):
         raise ModelFileError(
             f"the quality head of {model.name!r} takes {features.shape[-1]} features. "
@@ -123,7 +179,7 @@ def with_quality(model: keras.Model, head: QualityHead | None) -> keras.Model:
     hidden = keras.layers.Dense(len(head.bias), "relu", dtype="float32", name="quality_hidden")
     logit = keras.layers.Dense(1, dtype="float32", name="quality_logit")
     both = keras.layers.Concatenate(dtype="float32", name="embedding_and_quality")
-    judged = keras.Model(model.inputs[0], both([model.output, logit(hidden(features))]))
+    judged = keras.Model(told.inputs[0], both([embedding, logit(hidden(features))]))
     hidden.set_weights([head.kernel, head.bias])
     logit.set_weights([head.output, head.offset])
     return judged

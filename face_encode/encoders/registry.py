@@ -259,19 +259,22 @@ class CombinedEncoder:
         opened = [KNOWN_ENCODERS[part].open(None, KERAS, accept_licence) for part in self.parts]
         contracts = [part.contract for part in opened]
         model = combined_model([part.model for part in opened], contracts, self.weights)
+        heads = [part.quality_head for part in opened if part.quality_head is not None]
+        head = QualityHead.side_by_side(heads) if len(heads) == len(opened) else None
         # The digests of all parts are known now.
         path = self._combined_path()
         assert path is not None
-        return _open_saved(Encoder(model, contract), path, engine)
+        return _open_saved(Encoder(model, contract, head), path, engine)
 
     def _combined_path(self) -> Path | None:
         """The cached file; None if the weights of a part were never used."""
         made_of = [str(self.weights)]
         for part in map(KNOWN_ENCODERS.__getitem__, self.parts):
-            digests = [expected_digest(file) for file in part.files]
-            if None in digests:
+            assert isinstance(part, ConvertedEncoder)
+            digest = expected_digest(part.weights)
+            if digest is None:
                 return None
-            made_of += [*map(str, digests), part.contract.to_json()]
+            made_of.append(part._converted_path(digest).name)
         return _cache_path(self.contract, *made_of)
 
 

@@ -217,10 +217,17 @@ def group_photos(
         if photo.error is not None:
             left_out.append((photo.photo, photo.error))
             continue
-        embeddings.append(photo.embeddings)
-        faces += [PhotoFace(photo.photo, face.box) for face in photo.faces]
+        trusted = [face.is_trusted for face in photo.faces]
+        embeddings.append(photo.embeddings[trusted])
+        for place, found in enumerate(photo.faces):
+            if found.quality and found.quality.refusal:
+                left_out.append((photo.photo, f"face {place}: {found.quality.refusal}"))
+            else:
+                faces.append(PhotoFace(photo.photo, found.box))
     if not faces:
-        raise DatasetError(f"no face in any of the {len(photos)} photos in {folder}")
+        raise DatasetError(
+            f"no face that can be trusted in any of the {len(photos)} photos in {folder}"
+        )
     number = cluster_faces(np.concatenate(embeddings), limit)
     groups: list[list[PhotoFace]] = [[] for _ in range(int(number.max()) + 1)]
     for face, group in zip(faces, number, strict=True):

@@ -593,6 +593,7 @@ class DatabaseGallery:
         encoder: EncoderIdentity,
         photos: Mapping[int, npt.NDArray[np.float32]],
         *,
+        qualities: Mapping[int, float] | None = None,
         mark: Mark = None,
     ) -> DatabaseGallery:
         """Make the gallery one of another encoder.
@@ -601,6 +602,7 @@ class DatabaseGallery:
             encoder: The new encoder.
             photos: Photo -> its embedding by the new encoder, ``(D,)``; photos that are not among
                 them are removed.
+            qualities: Photo -> its quality by the new encoder, 0..1, where that judges.
             mark: What ``mark`` returned when the work on these began, so that nobody who was
                 enrolled meanwhile is lost; None takes this moment.
 
@@ -625,9 +627,9 @@ class DatabaseGallery:
             removed = rows.names_of(others)
             rows.take(others)
             connection.executemany(
-                "UPDATE photo SET embedding = ?, quality = NULL WHERE id = ?",
+                "UPDATE photo SET embedding = ?, quality = ? WHERE id = ?",
                 (
-                    (self._file.sealed(row.tobytes()), photo)
+                    (self._file.sealed(row.tobytes()), (qualities or {}).get(photo), photo)
                     for photo, row in zip(photos, embeddings, strict=True)
                 ),
             )

@@ -135,8 +135,8 @@ class _Photos:
         self.sizes[row] = photo.size
         if photo.error is None:
             box, quality = photo.faces[0].box, photo.faces[0].quality
-            if quality and self._check_quality:
-                self.reasons[row] = quality.refusal
+            if self._check_quality:
+                self.reasons[row] = photo.refusal
             self.embeddings[row] = photo.embeddings[0]
             self.sides[row] = min(box.width, box.height)
             self.sharpness[row] = photo.sharpness[0]

@@ -44,6 +44,7 @@ def reembed(
     encoder: Encoder,
     *,
     leave_out: bool = False,
+    check_quality: bool = True,
     workers: int | None = None,
     progress: bool = True,
 ) -> tuple[DatabaseGallery, ReembeddingReport]:
@@ -56,6 +57,8 @@ def reembed(
         detector: Finds the face in each crop.
         encoder: The new encoder.
         leave_out: Whether people of whom no photo can be embedded are removed.
+        check_quality: Whether to leave out photos that the new encoder does not trust: blurred,
+            covered, dark …
         workers: As for ``embed_photos``.
         progress: Whether to show a progress bar.
 
@@ -74,14 +77,18 @@ def reembed(
     with_crops = [photo for photo in photos if photo.has_crop]
     embedded = embed_photos(_crops(gallery, with_crops), detector, encoder, workers=workers)
     found: dict[int, npt.NDArray[np.float32]] = {}
+    qualities: dict[int, float] = {}
     shown = with_progress(embedded, len(with_crops), "Embedding", show=progress)
     for photo, result in zip(with_crops, shown, strict=True):
-        if result.error is None:
-            found[photo.id] = result.embeddings[0]
-        else:
-            left_out.append((photo, result.error))
+        reason = result.error or (result.refusal if check_quality else None)
+        if reason is not None:
+            left_out.append((photo, reason))
+            continue
+        found[photo.id] = result.embeddings[0]
+        if quality := result.faces[0].quality:
+            qualities[photo.id] = quality.value
     lost = _check_lost(photos, {photo.id for photo, _ in left_out}, leave_out)
-    changed = gallery.reembed(encoder, found, mark=mark)
+    changed = gallery.reembed(encoder, found, qualities=qualities, mark=mark)
     return changed, ReembeddingReport(len(found), tuple(left_out), lost)
 
 

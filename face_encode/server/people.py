@@ -124,8 +124,7 @@ def enrol_sent(
             continue
         if photo.error is None and known:
             notes.append(f"{photo.photo}: the same photo is enrolled as {known[0]}")
-        quality = photo.faces[0].quality if photo.error is None else None
-        refusal = quality.refusal if quality else None
+        refusal = photo.refusal
         photos.append(photo if refusal is None else without_embeddings(photo.photo, refusal))
     again = len(sent) - len(photos)
     if not photos:

@@ -17,8 +17,9 @@ import numpy as np
 
 from face_encode.detectors.base import Detector
 from face_encode.detectors.dlib_detector import DlibDetector
+from face_encode.detectors.registry import with_min_face
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
-from face_encode.errors import ImageError
+from face_encode.errors import ImageError, InputError
 from face_encode.photos.reading import decode_image
 from face_encode.pipeline.embedding import (
     EmbeddedPhoto,
@@ -233,9 +234,6 @@ class Recogniser:
         limits = settings.limits
         self._encoder = encoder
         self._detector = detector
-        self._fast_detector = (
-            replace(detector, thorough=False) if isinstance(detector, DlibDetector) else detector
-        )
         # Room for every request's photo, and for a few enrolments of many.
         max_waiting = limits.requests_in_flight + 4 * limits.photos
         self.pool = DetectionPool(
@@ -255,12 +253,30 @@ class Recogniser:
         self._batcher.close()
         self.pool.close()
 
+    def detector(self, thorough: bool, min_face: int | None) -> Detector:
+        """The detector, with the settings of a request.
+
+        Args:
+            thorough: Whether slower detectors look where the fast one finds nothing.
+            min_face: Side of the smallest face to look for, in pixels; None for its own.
+
+        Raises:
+            Problem: It has no smallest face to set.
+        """
+        try:
+            changed = with_min_face(self._detector, min_face)
+        except InputError as error:
+            raise Problem(422, "not-an-option", f"{error}.") from error
+        if isinstance(changed, DlibDetector) and not thorough:
+            return replace(changed, thorough=False)
+        return changed
+
     async def embed(
         self,
         photo: SentPhoto,
         max_faces: int | None,
+        detector: Detector | None = None,
         *,
-        thorough: bool = True,
         portraits: bool = False,
     ) -> EmbeddedPhoto:
         """Find and embed the faces of a photo.
@@ -268,7 +284,7 @@ class Recogniser:
         Args:
             photo: The photo.
             max_faces: At most this many faces, largest first; None for all.
-            thorough: Whether slower detectors look where the fast one finds nothing.
+            detector: Finds them; None for the one as it is.
             portraits: Whether to give a portrait of the largest face too.
 
         Returns:
@@ -279,8 +295,7 @@ class Recogniser:
         """
         if self.pool.is_full:
             raise too_busy("Too many photos are waiting; come back soon.")
-        detector = self._detector if thorough else self._fast_detector
-        crops = await self.pool.find(photo, max_faces, detector, portraits)
+        crops = await self.pool.find(photo, max_faces, detector or self._detector, portraits)
         if len(crops.crops):
             return await self._batcher.encode(crops)
         nothing = np.empty((0, 0), np.float32)

@@ -14,7 +14,8 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from face_encode.model import Face_Encode_Model
+from face_encode.detectors.base import SMALLEST_SIDE, notes_on
+from face_encode.model import Face_Encode_Model, both_judged
 from face_encode.pipeline.embedding import NO_EMBEDDING, NO_FACE, EmbeddedPhoto
 from face_encode.server.bodies import read_body
 from face_encode.server.problems import Problem
@@ -54,6 +55,13 @@ class Search(BaseModel):
     thorough: bool = Field(
         default=True, description="False: no slower detector where the fast one finds nothing."
     )
+    min_face: int | None = Field(
+        default=None,
+        ge=SMALLEST_SIDE,
+        le=10_000,
+        description="Side of the smallest face to look for, in pixels of the photo; without it 40, "
+        "in photos of more than 4 megapixels 80.",
+    )
 
 
 SearchQuery = Annotated[Search, Query()]
@@ -61,18 +69,17 @@ SearchQuery = Annotated[Search, Query()]
 
 async def _faces_in(
     request: Request, service: Service, search: Search
-) -> tuple[Sequence[Face], Embeddings]:
-    """Return the faces of the photo sent, and their embeddings."""
+) -> tuple[Sequence[Face], Embeddings, list[str]]:
+    """Return the faces of the photo sent, their embeddings, and what was not looked for."""
     limits = service.settings.limits
+    detector = service.recogniser.detector(search.thorough, search.min_face)
     body = await read_body(request, ["photo"], [], limits)
-    photo = await service.recogniser.embed(
-        body.photo("photo"),
-        min(search.max_faces or limits.faces, limits.faces),
-        thorough=search.thorough,
-    )
+    most = min(search.max_faces or limits.faces, limits.faces)
+    photo = await service.recogniser.embed(body.photo("photo"), most, detector)
     if photo.error not in (None, NO_FACE, NO_EMBEDDING):
         raise unusable(photo)
-    return photo.faces[: len(photo.embeddings)], photo.embeddings
+    notes = list(notes_on(detector, *photo.size))
+    return photo.faces[: len(photo.embeddings)], photo.embeddings, notes
 
 
 @recognition_router.post(
@@ -85,11 +92,10 @@ async def match(
     request: Request, service: TheService, author: Reader, search: SearchQuery
 ) -> dict[str, Any]:
     """Name the faces in a photo; a photo without a face has an empty list."""
-    faces, embeddings = await _faces_in(request, service, search)
-    if not faces:
-        return {"faces": []}
+    faces, embeddings, notes = await _faces_in(request, service, search)
     # Off the event loop: among many thousand people a search takes milliseconds.
-    return {"faces": await asyncio.to_thread(_named, service.model, faces, embeddings)}
+    named = await asyncio.to_thread(_named, service.model, faces, embeddings) if faces else []
+    return {"faces": named, "notes": notes}
 
 
 def _named(
@@ -104,6 +110,7 @@ def _named(
             **unknown,
             "bounding_box": face.box.as_dict(),
             "rotation": face.rotation,
+            **(face.judgement() if face.quality else {}),
         }
         for matches, face in zip(model.gallery.search(embeddings), faces, strict=True)
     ]
@@ -120,16 +127,19 @@ async def verify(request: Request, service: TheService, author: Reader) -> dict[
         raise unusable(b if a.error is None else a)
     model = service.model
     similarity, is_match = model.compare_encodings(a.embeddings[0], b.embeddings[0])
-    judged = [photo.faces[0].quality for photo in (a, b)]
-    reasons = [quality and quality.reason for quality in judged]
+    faces = [photo.faces[0] for photo in (a, b)]
     return {
         "similarity": similarity,
         "threshold": model.verification_threshold,
-        "is_match": is_match and not any(reasons),
-        "qualities": [quality and quality.value for quality in judged],
-        "quality_reasons": reasons,
-        "bounding_box_a": a.faces[0].box.as_dict(),
-        "bounding_box_b": b.faces[0].box.as_dict(),
+        "is_match": is_match and all(face.is_trusted for face in faces),
+        **both_judged(faces),
+        "bounding_box_a": faces[0].box.as_dict(),
+        "bounding_box_b": faces[1].box.as_dict(),
+        "notes": [
+            f"{photo.photo}: {note}"
+            for photo in (a, b)
+            for note in notes_on(model.detector, *photo.size)
+        ],
     }
 
 
@@ -138,15 +148,20 @@ async def embed(
     request: Request, service: TheService, author: Reader, search: SearchQuery
 ) -> dict[str, Any]:
     """Return the embeddings of the faces in a photo."""
-    faces, embeddings = await _faces_in(request, service, search)
+    faces, embeddings, notes = await _faces_in(request, service, search)
     encoder = service.model.encoder
     return {
         "encoder": encoder.name,
         "fingerprint": encoder.fingerprint,
         "faces": [
-            {"embedding": embedding.tolist(), "bounding_box": face.box.as_dict()}
+            {
+                "embedding": embedding.tolist(),
+                "bounding_box": face.box.as_dict(),
+                **face.judgement(),
+            }
             for embedding, face in zip(embeddings, faces, strict=True)
         ],
+        "notes": notes,
     }
 
 

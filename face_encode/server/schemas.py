@@ -52,7 +52,10 @@ class MatchedFace(Answer):
     )
 
 
+_NOTES = Field(description="What was not looked for, such as faces too small for so large a photo.")
+
 _MATCH_EXAMPLE = {
+    "notes": [],
     "faces": [
         {
             "name": "Ada_Mirova",
@@ -61,7 +64,7 @@ _MATCH_EXAMPLE = {
             "bounding_box": _BOX_EXAMPLE,
             "rotation": 0,
         }
-    ]
+    ],
 }
 
 
@@ -69,6 +72,7 @@ class MatchAnswer(Answer, json_schema_extra={"examples": [_MATCH_EXAMPLE]}):
     """The faces of a photo, largest first."""
 
     faces: list[MatchedFace]
+    notes: list[str] = _NOTES
 
 
 class VerifyAnswer(Answer):
@@ -86,6 +90,7 @@ class VerifyAnswer(Answer):
     quality_reasons: list[str | None] = Field(
         description="Why a face cannot be trusted, so that there is no match; null if it can."
     )
+    notes: list[str] = _NOTES
 
 
 class EmbeddedFace(Answer):
@@ -93,6 +98,13 @@ class EmbeddedFace(Answer):
 
     embedding: list[float]
     bounding_box: BoundingBox
+    quality: float | None = Field(
+        description="0..1, how far the embedding can be trusted; null with an encoder that does "
+        "not judge."
+    )
+    quality_reason: str | None = Field(
+        description="Why it is not to be compared with others; null if it is."
+    )
 
 
 class EmbedAnswer(Answer):
@@ -101,6 +113,7 @@ class EmbedAnswer(Answer):
     encoder: str
     fingerprint: str = Field(description="Equal exactly for encoders with equal embeddings.")
     faces: list[EmbeddedFace]
+    notes: list[str] = _NOTES
 
 
 class Person(Answer):

@@ -390,13 +390,14 @@ def _embedded(
     import keras
 
     from face_encode.encoders.compilation import compile_forward
-    from face_encode.encoders.quality import last_features
+    from face_encode.encoders.quality import with_features
     from face_encode.gallery.distances import unit_length
     from face_encode.pipeline.workers import in_processes, workers_for
 
     model, contract = encoder.model, encoder.contract
-    both = keras.layers.Concatenate(dtype="float32")([model.output, last_features(model)])
-    ask = compile_forward(keras.Model(model.inputs[0], both), replace(contract, mirror=False))
+    told = with_features(model, contract.crop)
+    both = keras.layers.Concatenate(dtype="float32")(told.outputs)
+    ask = compile_forward(keras.Model(told.inputs[0], both), replace(contract, mirror=False))
     size = encoder.embedding_size
     count, waiting = workers_for(workers, photos)
     cut: Iterator[ImageArray] = (

@@ -17,7 +17,8 @@ from face_encode.detectors.alignment import crop_faces, crop_whole
 from face_encode.detectors.registry import load_detector
 from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.engines import KERAS
+from face_encode.encoders.engines import ENGINES, KERAS
+from face_encode.encoders.quality import QualityHead, with_features
 from face_encode.encoders.registry import (
     KNOWN_ENCODERS,
     CombinedEncoder,
@@ -145,6 +146,61 @@ def test_it_runs_on_every_engine_and_from_the_cache(
         for path in (tmp_path / "cache").glob(f"{name}-*.keras"):
             path.unlink()
     assert load_encoder("left+right").fingerprint == expected.fingerprint
+
+
+def give_heads(
+    parts: dict[str, EncoderContract], monkeypatch: pytest.MonkeyPatch, **bounds: float | None
+) -> None:
+    """Known encoders with quality heads; a bound of None leaves a part without one."""
+    random = np.random.default_rng(7)
+    heads = {}
+    for name in parts:
+        part = load_encoder(name, engine=KERAS)
+        features = with_features(part.model, part.contract.crop).outputs[1].shape[-1]
+        shapes = ((features, 3), (3,), (3, 1), (1,))
+        head = QualityHead(*(np.float32(random.integers(-8, 9, shape) / 32) for shape in shapes))
+        heads[name] = b"" if bounds[name] is None else head.to_bytes()
+        known = KNOWN_ENCODERS[name]
+        assert isinstance(known, ConvertedEncoder)
+        judging = replace(known.contract, quality_threshold=bounds[name])
+        monkeypatch.setitem(KNOWN_ENCODERS, name, replace(known, contract=judging))
+    monkeypatch.setattr(ConvertedEncoder, "_quality_head", lambda self: heads[self.weights])
+
+
+@pytest.mark.parametrize("engine", [KERAS, *ENGINES])
+def test_its_quality_is_the_mean_of_the_logits_of_its_parts(
+    engine: str, parts: dict[str, EncoderContract], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if engine in ENGINES and not ENGINES[engine].is_installed:
+        pytest.skip(f"{engine} is not installed")
+    plain = load_encoder("left+right", engine=engine)
+    give_heads(parts, monkeypatch, left=0.8, right=0.5)
+    crops, logits = stack_crops(), []
+    for name, (rows, columns) in zip(parts, STACK.places(), strict=True):
+        part = np.ascontiguousarray(crops[:, rows, columns])
+        _, qualities = load_encoder(name, engine=KERAS).embed(part)
+        assert qualities is not None
+        logits.append(np.log(qualities / (1 - qualities)))
+    # Put together, then from the cache.
+    for _ in range(2):
+        encoder = load_encoder("left+right", engine=engine)
+        embeddings, qualities = encoder.embed(crops)
+        assert qualities == pytest.approx(1 / (1 + np.exp(-np.mean(logits, axis=0))), abs=1e-4)
+        assert np.ptp(qualities) > 0.05
+        np.testing.assert_allclose(embeddings, plain.encode(crops), atol=1e-5)
+        # The odds of 4 and of 1 have the mean 2 in logarithms.
+        assert encoder.contract.quality_threshold == pytest.approx(2 / 3, abs=1e-3)
+    assert encoder.fingerprint == plain.fingerprint
+    assert plain.embed(crops)[1] is None
+
+
+def test_a_part_that_judges_nothing_leaves_the_whole_without_a_quality(
+    parts: dict[str, EncoderContract], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_heads(parts, monkeypatch, left=0.8, right=None)
+    encoder = load_encoder("left+right", engine=KERAS)
+    assert encoder.embed(stack_crops())[1] is None
+    assert encoder.contract.quality_threshold is None
 
 
 def test_other_weights_or_contracts_of_the_parts_make_another_one(

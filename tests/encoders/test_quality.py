@@ -102,8 +102,8 @@ def test_the_head_takes_the_features_before_the_last_layer_with_weights() -> Non
     x = keras.layers.Conv2D(4, 1)(x)
     model = keras.Model(inputs, keras.layers.Flatten()(x))
     assert last_features(model).shape == (None, 6)
-    assert with_quality(model, tiny_head(6)).output_shape == (None, 5)
-    assert with_quality(model, None) is model
+    assert with_quality(model, tiny_head(6), CONTRACT.crop).output_shape == (None, 5)
+    assert with_quality(model, None, CONTRACT.crop) is model
 
 
 def test_a_head_for_other_features_is_refused(tmp_path: Path) -> None:

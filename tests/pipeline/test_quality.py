@@ -5,21 +5,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from face_encode import Face_Encode_Model, verify
+from face_encode import Face_Encode_Model, ReferenceEmbeddings, find, represent, verify
 from face_encode.detectors.alignment import crop_faces
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.registry import load_encoder
 from face_encode.errors import DatasetError
+from face_encode.evaluation.clustering import group_photos
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.opening import open_gallery
 from face_encode.photos.reading import read_image
 from face_encode.pipeline.embedding import embed_photos
 from face_encode.pipeline.enrolment import enrol_people, enrolment_checkpoint
 from face_encode.pipeline.quality import judge_faces, quality_reason
+from face_encode.pipeline.reembedding import reembed
 from face_encode.training.augmentation import blurred, covered, dark
 from face_encode.types import Box, CropRecipe, Face, ImageArray, Quality
 from tests.conftest import EXAMPLES, VERIFY_DATASET
+from tests.tiny_parts import save_tiny_encoder
 
 RECIPE = CropRecipe("dlib_chip", 150, 150, margin=0.25)
 
@@ -117,6 +122,85 @@ def test_verify_matches_no_photo_that_cannot_be_trusted(
     good = verify(photo, photo, encoder=encoder, detector="dlib_hog")
     assert good["is_match"]
     assert good["quality_reasons"] == [None, None]
+
+
+def test_nothing_is_found_for_a_face_that_cannot_be_trusted(
+    judging: Face_Encode_Model, photo: ImageArray, behind_a_mask: ImageArray
+) -> None:
+    judging.add_person("Ada", [photo])
+    (row,) = find(photo, judging, as_frame=False)
+    assert (row["name"], row["quality"]) == ("Ada", pytest.approx(0.95, abs=0.05))
+    with pytest.warns(UserWarning, match=r"the photo: face 0 matches nobody: not to be trusted: c"):
+        assert find(behind_a_mask, judging, distance_threshold=2, as_frame=False) == []
+    (told,) = represent(behind_a_mask, encoder=judging.encoder, detector="dlib_hog")
+    assert told["quality_reason"] == "covered or distorted"
+
+
+def test_references_take_no_face_that_cannot_be_trusted_for_anybody(
+    encoder: Encoder, photo: ImageArray, behind_a_mask: ImageArray
+) -> None:
+    references = ReferenceEmbeddings(encoder, "dlib_hog", distance_threshold=2)
+    report = references.enrol([("Ada", photo), ("Ada", behind_a_mask)])
+    assert (report.enrolled, len(report.left_out)) == (1, 1)
+    (good,) = references.identify(photo)
+    assert (good.matched, good.quality_reason) == (True, None)
+    (bad,) = references.identify(behind_a_mask)
+    assert (bad.matched, bad.label, bad.quality_reason) == (False, "Ada", "covered or distorted")
+    assert good.quality is not None and bad.quality is not None
+    assert good.quality > bad.quality
+    for label in (None, "Ada"):
+        assert references.compare(photo, label).matched
+        with pytest.warns(UserWarning, match="face 0 matches nobody"):
+            assert not references.compare(behind_a_mask, label).matched
+    assert references.enrol([("Ada", behind_a_mask)], check_quality=False).enrolled == 1
+
+
+def test_groups_hold_no_face_that_cannot_be_trusted(
+    encoder: Encoder, photo: ImageArray, behind_a_mask: ImageArray, tmp_path: Path
+) -> None:
+    for name, image in (("good", photo), ("masked", behind_a_mask)):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    grouped = group_photos(tmp_path, DlibHogDetector(), encoder, progress=False)
+    assert [[Path(face.photo).stem for face in group] for group in grouped.groups] == [["good"]]
+    ((left_out, reason),) = grouped.left_out
+    assert Path(left_out).stem == "masked"
+    assert reason.startswith("face 0: not to be trusted: covered or distorted (quality 0.")
+
+
+def test_another_encoder_takes_over_no_photo_that_it_does_not_trust(
+    encoder: Encoder, photo: ImageArray, tmp_path: Path
+) -> None:
+    unsharp = blurred(photo[np.newaxis], 6)[0]
+    former = load_encoder(save_tiny_encoder(tmp_path / "tiny.keras"))
+
+    def kept() -> DatabaseGallery:
+        """Ada's portrait, sharp and not, whose crops are kept."""
+        path = tmp_path / "people.sqlite"
+        path.unlink(missing_ok=True)
+        gallery = DatabaseGallery(path, former)
+        report = enrol_people(
+            {"Ada": [photo, unsharp]},
+            gallery,
+            DlibHogDetector(),
+            former,
+            progress=False,
+            keep_crops=True,
+        )
+        assert report.enrolled == 2
+        return gallery
+
+    gallery, report = reembed(kept(), DlibHogDetector(), encoder, progress=False)
+    ((_, reason),) = report.left_out
+    assert reason.startswith("not to be trusted: ")
+    (row,) = gallery.photos("Ada")
+    assert row.quality is not None and encoder.contract.quality_threshold is not None
+    assert encoder.contract.quality_threshold <= row.quality <= 1
+    gallery.close()
+    gallery, report = reembed(
+        kept(), DlibHogDetector(), encoder, check_quality=False, progress=False
+    )
+    assert (report.embedded, len(gallery.photos("Ada"))) == (2, 2)
+    gallery.close()
 
 
 def test_a_photo_that_cannot_be_trusted_is_not_enrolled_unless_asked_for(

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from face_encode.cli import main
 from face_encode.encoders.encoder import Encoder
@@ -67,7 +67,7 @@ def test_a_stranger_is_no_match(client: TestClient) -> None:
 
 def test_a_photo_without_a_face_has_an_empty_list(client: TestClient) -> None:
     answer = client.post("/v1/match", files={"photo": blank()}, params={"thorough": False})
-    assert (answer.status_code, answer.json()) == (200, {"faces": []})
+    assert (answer.status_code, answer.json()) == (200, {"faces": [], "notes": []})
 
 
 def test_only_the_largest_faces(client: TestClient) -> None:
@@ -81,6 +81,45 @@ def test_where_nobody_is_enrolled_every_face_is_nobodys(serve: Serve) -> None:
         (face,) = client.post("/v1/match", files={"photo": ADA}).json()["faces"]
     assert (face["name"], face["similarity"], face["is_match"]) == (None, None, False)
     assert face["bounding_box"]["width"] > 100
+    assert 0.8 <= face["quality"] <= 1
+    assert face["quality_reason"] is None
+
+
+def blurred(content: bytes) -> bytes:
+    with Image.open(io.BytesIO(content)) as picture, io.BytesIO() as file:
+        picture.filter(ImageFilter.GaussianBlur(9)).save(file, "PNG")
+        return file.getvalue()
+
+
+def test_a_face_that_cannot_be_trusted_matches_nobody(client: TestClient) -> None:
+    unsharp = blurred(ADA)
+    (face,) = client.post("/v1/match", files={"photo": unsharp}).json()["faces"]
+    assert (face["is_match"], face["quality_reason"]) == (False, "blurred")
+    answer = client.post("/v1/verify", files={"photo_a": unsharp, "photo_b": unsharp}).json()
+    assert answer["similarity"] == pytest.approx(1, abs=1e-5)
+    assert (answer["is_match"], answer["quality_reasons"]) == (False, ["blurred", "blurred"])
+    (embedded,) = client.post("/v1/embed", files={"photo": unsharp}).json()["faces"]
+    assert (embedded["quality"], embedded["quality_reason"]) == (face["quality"], "blurred")
+
+
+def test_the_smallest_face_is_an_option(client: TestClient) -> None:
+    with Image.open(io.BytesIO(ADA)) as picture, io.BytesIO() as file:
+        picture.resize([side // 6 for side in picture.size]).save(file, "PNG")
+        small = file.getvalue()
+    for route in ("match", "embed"):
+        for least, count in ((20, 1), (100, 0)):
+            query = f"thorough=false&min_face={least}"
+            answer = client.post(f"/v1/{route}?{query}", files={"photo": small})
+            assert (answer.status_code, len(answer.json()["faces"])) == (200, count)
+
+
+def test_what_was_not_looked_for_is_told(client: TestClient) -> None:
+    large = ("large.png", blank(4_000, 3_000))
+    note = "faces of less than 29 pixels are not looked for: a photo of 4000x3000"
+    query = "thorough=false&min_face=20"
+    for route in ("match", "embed"):
+        (told,) = client.post(f"/v1/{route}?{query}", files={"photo": large}).json()["notes"]
+        assert told.startswith(note)
 
 
 def test_two_photos_are_compared(client: TestClient, fitted_model: Face_Encode_Model) -> None:
@@ -138,7 +177,9 @@ def test_too_many_pixels_are_reported(client: TestClient) -> None:
     assert "at most 25,000,000 pixels" in answer.json()["detail"]
 
 
-@pytest.mark.parametrize("query", ["max_faces=0", "max_faces=x", "thorough=perhaps", "maxfaces=2"])
+@pytest.mark.parametrize(
+    "query", ["max_faces=0", "max_faces=x", "thorough=perhaps", "maxfaces=2", "min_face=19"]
+)
 def test_what_is_no_option_is_reported(client: TestClient, query: str) -> None:
     answer = client.post(f"/v1/match?{query}", files={"photo": ADA})
     assert answer.status_code == 422

@@ -27,19 +27,21 @@ export const matchTimes = [];
 let asking = null;
 
 /**
- * Name the faces in a photo.
+ * Name the faces in a photo: `faces`, and `notes` on what was not looked for.
  *
  * @param {Blob} photo
  * @param {AbortSignal} signal
  * @param {boolean} thorough Whether a slower detector looks where the fast one finds nobody.
+ * @param {string} minFace Side of the smallest face, in pixels; empty for the service's own.
  */
-export async function match(photo, signal, thorough) {
+export async function match(photo, signal, thorough, minFace) {
   const begun = performance.now();
-  const address = `v1/match?thorough=${thorough}`;
-  const answer = await request("POST", address, { body: form({ photo }), signal });
+  const query = new URLSearchParams({ thorough });
+  if (minFace !== "") query.set("min_face", minFace);
+  const answer = await request("POST", `v1/match?${query}`, { body: form({ photo }), signal });
   matchTimes.push(performance.now() - begun);
   if (matchTimes.length > KEPT_TIMES) matchTimes.shift();
-  return answer.faces;
+  return answer;
 }
 
 /** Compare the largest faces of two photos. */

@@ -21,7 +21,8 @@ const WAIT_WHEN_BUSY_SECONDS = 1;
 let threshold = null;
 let picture = { width: 0, height: 0 };
 let faces = [];
-// The request of the last photo; the camera's are its session's.
+// The last photo, as it was chosen, and its request; the camera's are its session's.
+let chosen = null;
 let request = null;
 let live = null;
 let settingsFailure = null;
@@ -46,6 +47,9 @@ export function start() {
     stopLive();
     startLive(event.target.value);
   });
+  byId("min-face").addEventListener("change", () => {
+    if (live === null && chosen !== null) identifyPhoto(chosen);
+  });
   new ResizeObserver(() => { if (live === null) draw(); }).observe(byId("stage"));
 }
 
@@ -68,7 +72,7 @@ async function identifyPhoto(original) {
   stopLive();
   request?.abort();
   const own = new AbortController();
-  request = own;
+  [chosen, request] = [original, own];
   const messages = byId("identify-messages");
   clearMessages(messages);
   showAnswers([], null, "Looking…");
@@ -79,15 +83,18 @@ async function identifyPhoto(original) {
   setState("loading");
   announce("Looking at the photo.");
   try {
-    const found = leftToRight(await match(photo, own.signal, true));
+    const answer = await match(photo, own.signal, true, byId("min-face").value);
+    const found = leftToRight(answer.faces);
     const shown = image.naturalWidth > 0 ? image : null;
     showAnswers(found, shown, "There is no face in this photo, or none that is large and clear enough.");
     setState("photo");
     announce(inWords(found));
     if (shown !== null) image.alt = `The photo. ${inWords(found)}`;
+    const remarks = answer.notes.map((note) => `${note}.`);
     if (shown === null) {
-      showMessage(messages, "info", "This browser cannot show this kind of photo; the answers are right all the same.");
+      remarks.push("This browser cannot show this kind of photo; the answers are right all the same.");
     }
+    if (remarks.length > 0) showMessage(messages, "info", remarks.join(" "));
   } catch (error) {
     if (error.name === "AbortError") return;
     setState("photo");
@@ -236,7 +243,8 @@ async function look(session) {
       const frame = await session.camera.takeFrame(LIVE_FRAME_SIDE_PIXELS);
       if (!session.running) return;
       session.request = new AbortController();
-      const found = leftToRight(await match(frame.blob, session.request.signal, false));
+      const answer = await match(frame.blob, session.request.signal, false, byId("min-face").value);
+      const found = leftToRight(answer.faces);
       if (!session.running) return;
       const now = performance.now();
       picture = { width: frame.canvas.width, height: frame.canvas.height };

@@ -96,6 +96,8 @@ async function compare() {
     isSame = answer.is_match;
     [slots[0].box, slots[1].box] = [answer.bounding_box_a, answer.bounding_box_b];
     showVerdict(place, answer);
+    const remarks = answer.notes.map((note) => `${note}.`).join(" ");
+    if (remarks !== "") showMessage(byId("verify-messages"), "info", remarks);
     drawBoxes();
   } catch (error) {
     if (error.name === "AbortError") return;

@@ -119,6 +119,27 @@ def test_large_photo_is_shrunk_before_it_is_sent(new_page: NewPage, tmp_path: Pa
     expect(page.locator("#faces .face-name").first).to_have_text("Ada_Mirova")
 
 
+def test_smallest_face(new_page: NewPage, tmp_path: Path) -> None:
+    from PIL import Image
+
+    large = tmp_path / "large.jpg"
+    with Image.open(EXAMPLES / "group.jpg") as group:
+        group.resize((4_000, 1_778)).save(large, quality=70)
+    page = new_page()
+    smallest, message = page.get_by_label("Smallest face"), page.locator("#identify-messages")
+    smallest.select_option("20 pixels")
+    with page.expect_response("**/v1/match?*min_face=20"):
+        page.locator("#identify-file").set_input_files(large)
+    expect(message.get_by_role("status")).to_contain_text(
+        "faces of less than 22 pixels are not looked for"
+    )
+    expect(page.locator("#faces .face")).to_have_count(5)
+    # The same photo again.
+    with page.expect_response("**/v1/match?*min_face=160"):
+        smallest.select_option("160 pixels")
+    expect(message).to_be_empty()
+
+
 def test_camera_refused(new_page: NewPage) -> None:
     page = new_page(permissions=[])
     button = page.get_by_role("button", name="Use the camera")
