@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -105,6 +105,19 @@ class Quality:
         return self.reason and f"not to be trusted: {self.reason} (quality {self.value:.2f})"
 
 
+@dataclass(frozen=True)
+class Liveness:
+    """Whether a face is alive, or a copy that somebody holds up.
+
+    Attributes:
+        value: 0..1, the higher the likelier alive.
+        is_live: Whether the value reaches the bound of who asked.
+    """
+
+    value: float
+    is_live: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Face:
     """A face found in a photo.
@@ -122,6 +135,7 @@ class Face:
             degrees: 0, 90, 180 or 270. Box, landmarks and points are in the photo as it is.
         quality: How far its embedding can be trusted; None before it is embedded, and where the
             encoder does not judge its embeddings.
+        liveness: Whether it is alive; None where nobody asked.
     """
 
     box: Box
@@ -130,6 +144,7 @@ class Face:
     points: npt.NDArray[np.float32] | None = None
     rotation: int = 0
     quality: Quality | None = None
+    liveness: Liveness | None = None
 
     def __post_init__(self) -> None:
         for name, points in (("landmarks", self.landmarks), ("points", self.points)):
@@ -206,34 +221,38 @@ class Comparison(NamedTuple):
     distance: float
 
 
+CropMethod = Literal["box", "surroundings", "dlib_chip", "arcface", "openface", "stack"]
+
+
 @dataclass(frozen=True)
 class CropRecipe:
     """How a face is cut out of a photo before it is encoded.
 
     Attributes:
         method: ``"box"``, the detector's box grown by the margin and resized (FaceNet's and the
-            original project's way); ``"dlib_chip"``, dlib's rotated and padded chip;
-            ``"arcface"``, the similarity transform of five points onto ArcFace's frame;
+            original project's way); ``"surroundings"``, the box grown, but shrunk and moved
+            as a whole where it would leave the photo; ``"dlib_chip"``, dlib's rotated and padded
+            chip; ``"arcface"``, the similarity transform of five points onto ArcFace's frame;
             ``"openface"``, the affine transform of three landmarks onto OpenFace's frame; or
             ``"stack"``, the crops of several recipes one below the other; see ``stacked``.
         height: Rows of the crop.
         width: Columns of the crop.
-        margin: For ``"box"`` the share of the box added on every side; for ``"dlib_chip"``
-            dlib's ``padding``; for the others the share of the frame added on every side.
+        margin: For ``"box"`` and ``"surroundings"`` the share of the box added on every side; for
+            ``"dlib_chip"`` dlib's ``padding``; for the others the share of the frame added on
+            every side.
         parts: The recipes of a stack, at least two; of the others none.
     """
 
-    method: Literal["box", "dlib_chip", "arcface", "openface", "stack"]
+    method: CropMethod
     height: int
     width: int
     margin: float = 0.0
     parts: tuple[CropRecipe, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.method not in ("box", "dlib_chip", "arcface", "openface", "stack"):
+        if self.method not in (methods := get_args(CropMethod)):
             raise InputError(
-                "crop method is one of 'box', 'dlib_chip', 'arcface', 'openface', 'stack'. "
-                f"Received: {self.method!r}"
+                f"crop method is one of {', '.join(map(repr, methods))}. Received: {self.method!r}"
             )
         if (self.method == "stack") != (len(self.parts) > 1):
             raise InputError(

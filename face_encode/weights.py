@@ -84,6 +84,16 @@ def _deepface(file: str, licence: str, source: str) -> KnownWeights:
     return _released("serengil/deepface_models v1.0", file, licence, f"{source}, in the form of")
 
 
+def _minifasnet(file: str, sha256: str) -> KnownWeights:
+    project = "minivision-ai/Silent-Face-Anti-Spoofing"
+    url = (
+        f"https://raw.githubusercontent.com/{project}/b6d5f04ad78778917853b25c778acef6d5626d15/"
+        f"resources/anti_spoof_models/{file}"
+    )
+    source = f"Minivision, github.com/{project}"
+    return KnownWeights(None, file, sha256, "Apache-2.0", source, url)
+
+
 # dlib's 68-point landmark model lies beside these and is left alone on purpose: its licence
 # excludes commercial use.
 KNOWN_WEIGHTS = {
@@ -179,6 +189,14 @@ KNOWN_WEIGHTS = {
         "github.com/foamliu/MobileFaceNet",
         "https://raw.githubusercontent.com/foamliu/MobileFaceNet/"
         "a6cc9032a659b615f477833e1a70b5e7931bcccc/retinaface/weights/mobilenet0.25_Final.pth",
+    ),
+    "minifasnet_v2": _minifasnet(
+        "2.7_80x80_MiniFASNetV2.pth",
+        "a5eb02e1843f19b5386b953cc4c9f011c3f985d0ee2bb9819eea9a142099bec0",
+    ),
+    "minifasnet_v1se": _minifasnet(
+        "4_0_0_80x80_MiniFASNetV1SE.pth",
+        "84ee1d37d96894d5e82de5a57df044ef80a58be2b218b5ed7cdfd875ec2f5990",
     ),
     "vggface_vgg16": _released(
         "rcmalli/keras-vggface v2.0",

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,18 @@ import pytest
 
 from face_encode.detectors.registry import load_detector
 from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.engines import KERAS
 from face_encode.encoders.registry import load_encoder
 from face_encode.errors import WeightsError
 from face_encode.files import replacing
+from face_encode.liveness.judging import LivenessJudge
+from face_encode.liveness.minifasnet import PARTS
 from face_encode.model import Face_Encode_Model
 from face_encode.pipeline.embedding import find_crops
 from face_encode.types import ImageArray
 from face_encode.weights import KNOWN_WEIGHTS, installed_path
+from tests.encoders.torch_writing import state_dict
+from tests.liveness.drawn_weights import V1SE, V2, draw_weights
 from tests.tiny_parts import save_tiny_encoder
 
 REPOSITORY = Path(__file__).parent.parent
@@ -120,6 +126,26 @@ def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(tiny_file: Path) -> Encoder:
     """The encoder in it."""
     return load_encoder(tiny_file)
+
+
+@pytest.fixture(scope="session")
+def drawn_liveness_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The weights files of the liveness network, with numbers drawn at random."""
+    folder = tmp_path_factory.mktemp("liveness")
+    contents = {"minifasnet_v2": draw_weights(V2, squeezes=False)}
+    contents["minifasnet_v1se"] = draw_weights(V1SE, squeezes=True)
+    for name, arrays in contents.items():
+        (folder / KNOWN_WEIGHTS[name].file).write_bytes(state_dict(arrays))
+    return [folder / KNOWN_WEIGHTS[name].file for name in contents]
+
+
+@pytest.fixture(scope="session")
+def drawn_judge(drawn_liveness_files: list[Path]) -> LivenessJudge:
+    """A judge of liveness whose weights are drawn: it finds nobody alive, always alike."""
+    with pytest.MonkeyPatch.context() as patch:
+        for part in PARTS:
+            patch.setitem(KNOWN_WEIGHTS, part.name, replace(KNOWN_WEIGHTS[part.name], sha256=None))
+        return LivenessJudge(drawn_liveness_files, engine=KERAS)
 
 
 @pytest.fixture(scope="session")

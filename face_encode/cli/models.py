@@ -9,11 +9,20 @@ from face_encode.cli.options import add_json_option, print_json, print_table
 from face_encode.cli.transfer import export_people
 from face_encode.errors import InputError
 
+# What is neither: in a line what it is for, and the names of its files in ``KNOWN_WEIGHTS``.
+_OTHERS = {
+    "liveness": (
+        "a live face, or a photo or screen that is held up; downloaded, 3.7 MB",
+        ("minifasnet_v2", "minifasnet_v1se"),
+    ),
+}
+
 
 def add_models_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = (
-        "List the known encoders and detectors, where their weights come from, and licences."
+        "List the known encoders, detectors and other networks, where their weights come from, and "
+        "licences."
     )
     add_json_option(parser)
     actions = parser.add_subparsers(metavar="[get]")
@@ -26,7 +35,10 @@ def add_models_arguments(parser: argparse.ArgumentParser) -> None:
         ),
     )
     get.add_argument(
-        "names", metavar="NAME", nargs="+", help="a choice, an encoder, or a downloaded detector"
+        "names",
+        metavar="NAME",
+        nargs="+",
+        help="a choice, an encoder, a downloaded detector, or liveness",
     )
     get.add_argument(
         "--accept-licence",
@@ -41,6 +53,7 @@ def run_models(options: argparse.Namespace) -> int:
     """Print the two tables, or get weights."""
     from face_encode.detectors.registry import DEFAULT_DETECTOR, KNOWN_DETECTORS
     from face_encode.encoders.registry import CHOICES, DEFAULT_ENCODER, KNOWN_ENCODERS
+    from face_encode.weights import KNOWN_WEIGHTS
 
     if options.names:
         return _get(options.names, accept_licence=options.accept_licence, as_json=options.json)
@@ -85,8 +98,17 @@ def run_models(options: argparse.Namespace) -> int:
         }
         for name, choice in CHOICES.items()
     ]
+    others = [
+        {
+            "name": name,
+            "summary": summary,
+            "licence": "; ".join(dict.fromkeys(KNOWN_WEIGHTS[file].licence for file in files)),
+        }
+        for name, (summary, files) in _OTHERS.items()
+    ]
     if options.json:
-        print_json({"choices": choices, "encoders": encoders, "detectors": detectors})
+        lists = {"choices": choices, "encoders": encoders, "detectors": detectors}
+        print_json(lists | {"others": others})
         return 0
     _print_models("choices (* the default): an encoder with a detector, by --model NAME", choices)
     print(
@@ -95,13 +117,14 @@ def run_models(options: argparse.Namespace) -> int:
     )
     _print_models("encoders (* the default; a .keras file is an encoder too)", encoders)
     _print_models("\ndetectors (* the default)", detectors)
+    _print_models("\nothers", others)
     return 0
 
 
 def _print_models(title: str, rows: list[dict[str, Any]]) -> None:
     """Print a table, the default's name with a star."""
     print(title)
-    starred = [{**row, "name": row["name"] + " *" * row["default"]} for row in rows]
+    starred = [{**row, "name": row["name"] + " *" * row.get("default", False)} for row in rows]
     columns = [key for key in rows[0] if key != "default"]
     print_table(
         [column.replace("_", " ") for column in columns],
@@ -113,6 +136,7 @@ def _get(names: list[str], *, accept_licence: bool, as_json: bool) -> int:
     """Fetch weights and print where they are."""
     from face_encode.detectors.registry import KNOWN_DETECTORS
     from face_encode.encoders.registry import CHOICES, KNOWN_ENCODERS, load_encoder
+    from face_encode.liveness.judging import LivenessJudge
     from face_encode.weights import (
         KNOWN_WEIGHTS,
         cache_folder,
@@ -123,7 +147,7 @@ def _get(names: list[str], *, accept_licence: bool, as_json: bool) -> int:
 
     downloads = [name for name, row in KNOWN_WEIGHTS.items() if row.url is not None]
     encoders = [name for name, row in KNOWN_ENCODERS.items() if row.files]
-    allowed = list(dict.fromkeys([*CHOICES, *encoders, *downloads]))
+    allowed = list(dict.fromkeys([*CHOICES, *encoders, *downloads, *_OTHERS]))
     for name in names:
         if name not in allowed:
             raise InputError(f"weights are those of {', '.join(allowed)}. Received: {name!r}")
@@ -136,7 +160,12 @@ def _get(names: list[str], *, accept_licence: bool, as_json: bool) -> int:
             load_encoder(encoder, accept_licence=accept_licence)
             files += KNOWN_ENCODERS[encoder].files
         other = KNOWN_DETECTORS[choice.detector].weights if choice else name
-        if other is not None and other not in encoders:
+        if name in _OTHERS:
+            for weights in _OTHERS[name][1]:
+                read_verified(weights)
+                files.append(weights)
+            LivenessJudge()
+        elif other is not None and other not in encoders:
             read_verified(other, accept_licence=accept_licence)
             files.append(other)
         for weights in files:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -10,6 +13,8 @@ import pytest
 from face_encode import cli
 from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.registry import KNOWN_ENCODERS, ConvertedEncoder, load_encoder
+from face_encode.liveness.judging import LivenessJudge
+from face_encode.liveness.minifasnet import PARTS
 from face_encode.types import CropRecipe
 from face_encode.weights import KNOWN_WEIGHTS, KnownWeights
 from tests.loopback import Served, serving
@@ -75,6 +80,34 @@ def test_weights_are_fetched_ahead(
     paths[0].unlink()
     assert load_encoder("far").embedding_size == 4
     assert [len(server.asked) for server in servers] == [1, 1]
+
+
+def test_the_network_of_liveness_is_fetched_and_converted_ahead(
+    drawn_liveness_files: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("FACE_ENCODE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with ExitStack() as stack:
+        for part, file in zip(PARTS, drawn_liveness_files, strict=True):
+            content = file.read_bytes()
+            served = stack.enter_context(serving(Served(content)))
+            digest = hashlib.sha256(content).hexdigest()
+            known = replace(KNOWN_WEIGHTS[part.name], url=served.url, sha256=digest)
+            monkeypatch.setitem(KNOWN_WEIGHTS, part.name, known)
+        assert cli.main(["models", "get", "liveness", "--json"]) == 0
+    told = capsys.readouterr()
+    rows = json.loads(told.out)["weights"]
+    paths = [Path(row["path"]) for row in rows]
+    assert [path.name for path in paths] == [file.name for file in drawn_liveness_files]
+    assert {row["licence"] for row in rows} == {"Apache-2.0"}
+    assert "github.com/minivision-ai" in told.err
+    # Converted, too: it opens without its originals, and without the servers.
+    for path in paths:
+        path.unlink()
+    assert LivenessJudge().engine == "onnx"
 
 
 def test_a_licence_that_does_not_allow_every_use_is_asked_for(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -51,6 +52,54 @@ def test_the_margin_grows_a_box_as_far_as_the_photo_reaches() -> None:
     # A quarter of 8 and of 4 on every side: columns 0..11 (cut from -1), rows 2..7.
     crop = crop_faces(image, [Face(Box(1, 3, 8, 4), 1.0)], CropRecipe("box", 6, 11, margin=0.25))
     np.testing.assert_array_equal(crop[0], image[2:8, 0:11])
+
+
+# Left, top, right and bottom, both inside, of ``CropImage._get_new_box`` of
+# Silent-Face-Anti-Spoofing at b6d5f04, for the size of a photo, a box, and the share of it that is
+# added on every side.
+SURROUNDINGS = [
+    ((640, 480), (300, 200, 60, 70), 0.85, (249, 140, 411, 329)),
+    ((640, 480), (300, 200, 60, 70), 1.5, (210, 95, 450, 375)),
+    ((640, 480), (10, 20, 101, 97), 0.85, (0, 0, 272, 261)),
+    ((640, 480), (560, 400, 75, 77), 0.85, (436, 271, 639, 479)),
+    ((640, 480), (560, 400, 75, 77), 1.5, (339, 171, 639, 479)),
+    ((250, 250), (69, 84, 109, 109), 0.85, (0, 0, 249, 249)),
+    ((200, 150), (20, 10, 120, 130), 1.5, (11, 0, 148, 149)),
+]
+
+
+@pytest.mark.parametrize(("size", "box", "margin", "seen"), SURROUNDINGS)
+def test_the_surroundings_are_those_of_the_original(
+    size: tuple[int, int],
+    box: tuple[int, int, int, int],
+    margin: float,
+    seen: tuple[int, int, int, int],
+) -> None:
+    image = np.random.default_rng(4).integers(0, 256, (*size[::-1], 3), np.uint8)
+    left, top, right, bottom = seen
+    expected = image[top : bottom + 1, left : right + 1]
+    recipe = CropRecipe("surroundings", bottom + 1 - top, right + 1 - left, margin)
+    crop = crop_faces(image, [Face(Box(*box), 1.0)], recipe)
+    np.testing.assert_array_equal(crop[0], expected)
+
+
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+def test_the_surroundings_of_a_lying_face_are_upright(rotation: int) -> None:
+    coarse = np.random.default_rng(4).integers(0, 256, (5, 7, 3), np.uint8)
+    upright = np.asarray(cv2.resize(coarse, (120, 90)), np.uint8)
+    recipe = CropRecipe("surroundings", 60, 60, 1.0)
+    expected = crop_faces(upright, [Face(Box(30, 20, 20, 20), 1.0)], recipe)
+    lying, left, top = upright, 30, 20
+    # The photo has to be turned clockwise for the face to stand upright.
+    for _ in range(rotation // 90):
+        left, top = top, lying.shape[1] - left - 20
+        lying = np.rot90(lying)
+    face = Face(Box(left, top, 20, 20), 1.0, rotation=rotation)
+    received = crop_faces(lying, [face], recipe)
+    # The original ends one pixel further right and down than it begins left and up.
+    assert np.abs(received.astype(int) - expected).max() < 25
+    lying_crop = crop_faces(lying, [replace(face, rotation=0)], recipe)
+    assert np.abs(lying_crop.astype(int) - expected).max() > 100
 
 
 @pytest.mark.parametrize("angle", [0, 20])
