@@ -34,7 +34,6 @@ LIVE = 1
 # PyTorch's default for batch normalisation.
 _EPSILON = 1e-5
 _WIDTH, _FEATURES, _CLASSES = 512, 128, 3
-# The numbers in one of the two files, rounded up: 1.85 MB in float32.
 _MOST_NUMBERS = 500_000
 
 # Channels within each block of the stages, which begin with a block of stride 2.
