@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from face_encode.errors import FaceEncodeError
+from face_encode.forking import use_keras
 
 Item = TypeVar("Item")
 
@@ -184,7 +185,12 @@ def without_native_notices() -> Iterator[None]:
 
 
 def import_keras() -> None:
-    """Import Keras, quietly where ``TF_CPP_MIN_LOG_LEVEL`` asks for that."""
+    """Import Keras, quietly where ``TF_CPP_MIN_LOG_LEVEL`` asks for that.
+
+    Raises:
+        EngineError: This process is forked from one that used Keras.
+    """
+    use_keras()
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3" and "keras" not in sys.modules:
         import_keras_quietly()
 

@@ -18,6 +18,7 @@ from face_encode.cli.options import (
     resumption_notice,
 )
 from face_encode.errors import InputError
+from face_encode.outputs import add_overwrite_option, check_output
 from face_encode.terminal import printable
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def check_engine_options(options: argparse.Namespace) -> None:
     from face_encode.photos.folders import is_address, location_of
 
     if options.engine == "ray":
-        from face_encode.pipeline.cluster.run import check_output
+        from face_encode.pipeline.cluster.run import check_output as check_cluster_output
 
         if options.workers is not None:
             raise InputError(
@@ -99,7 +100,10 @@ def check_engine_options(options: argparse.Namespace) -> None:
             )
         options.encoder_engine = KERAS
         location_of(options.folder)
-        check_output(location_of(options.output), parts=bool(options.parts))
+        output = location_of(options.output)
+        check_cluster_output(output, parts=bool(options.parts))
+        if output.is_local:
+            check_output(output.path, "file of embeddings", overwrite=options.overwrite)
         return
     for name in _ON_A_CLUSTER:
         if getattr(options, name) is not None:
@@ -161,6 +165,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     form.add_argument(
         "--int8", action="store_true", help="a byte a number instead of four, of length 1"
     )
+    add_overwrite_option(parser)
     add_work_options(parser)
     add_cluster_options(parser)
     add_json_option(parser)
@@ -212,4 +217,5 @@ def _embedding_here(options: argparse.Namespace) -> Callable[..., EmbeddingRepor
     from face_encode.pipeline.folder import embed_folder
 
     check_embeddings_path(as_path(options.output))
+    check_output(options.output, "file of embeddings", overwrite=options.overwrite)
     return partial(embed_folder, workers=options.workers, batch_size=options.batch_size)

@@ -23,6 +23,7 @@ from face_encode.cli.options import (
     print_table,
     rate,
 )
+from face_encode.outputs import add_overwrite_option, check_output
 
 if TYPE_CHECKING:
     from face_encode.evaluation.pairs import PairsResult
@@ -61,6 +62,7 @@ def _add_shared_options(parser: argparse.ArgumentParser, report: str | None = No
     add_json_option(parser)
     if report is not None:
         parser.add_argument("--report", metavar="OUT.html", help=report)
+        add_overwrite_option(parser)
     add_model_options(parser, threshold=False, workers=True)
 
 
@@ -92,6 +94,7 @@ def run_pairs(options: argparse.Namespace) -> int:
     pairs = read_pairs(options.pairs, options.photos)
     if options.report is not None:
         check_report_path(options.report, charts=True)
+        check_output(options.report, "report", inputs=[options.pairs], overwrite=options.overwrite)
     detector, encoder = open_models(options)
     result = evaluate_pairs(
         pairs, detector, encoder, metric=options.metric, workers=options.workers
@@ -162,8 +165,10 @@ def run_people(options: argparse.Namespace) -> int:
 
     if options.report is not None:
         check_report_path(options.report, charts=True)
+        check_output(options.report, "report", overwrite=options.overwrite)
     if options.contact_sheet is not None:
         check_sheet_path(options.contact_sheet)
+        check_output(options.contact_sheet, "picture", overwrite=options.overwrite)
     detector, encoder = open_models(options)
     result = evaluate_people(
         options.gallery,
@@ -293,6 +298,7 @@ def run_check(options: argparse.Namespace) -> int:
 
     if options.report is not None:
         check_report_path(options.report)
+        check_output(options.report, "report", overwrite=options.overwrite)
     detector, encoder = open_models(options)
     result = check_people(options.people, detector, encoder, workers=options.workers)
     if options.report is not None:

@@ -23,6 +23,7 @@ from face_encode.cli.options import (
 )
 from face_encode.errors import GalleryError, InputError
 from face_encode.files import for_owner, make_private_folder
+from face_encode.outputs import add_overwrite_option, check_output
 from face_encode.terminal import printable
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ def add_photos_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save-crops", metavar="DIR", help="write the crops that are kept there, as NUMBER.jpg"
     )
+    add_overwrite_option(parser)
     add_json_option(parser)
 
 
@@ -171,8 +173,11 @@ def run_photos(options: argparse.Namespace) -> int:
                 for photo in photos:
                     if (crop := gallery.crop(photo.id)) is not None:
                         target = folder / f"{photo.id}.jpg"
-                        with open(target, "wb", opener=for_owner) as file:
-                            file.write(crop)
+                        # Crops carry no mark; the same one may be there from the last time.
+                        if not target.exists() or target.read_bytes() != crop:
+                            check_output(target, "picture", overwrite=options.overwrite)
+                            with open(target, "wb", opener=for_owner) as file:
+                                file.write(crop)
             except OSError as error:
                 raise GalleryError(f"cannot write to {folder}: {error.strerror}") from error
     if options.json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,9 @@ from face_encode.cli.options import (
     print_json,
     print_table,
 )
-from face_encode.errors import GalleryError, ImageError
+from face_encode.errors import GalleryError, ImageError, InputError
+from face_encode.files import replacing
+from face_encode.outputs import SOFTWARE, add_overwrite_option, check_output
 from face_encode.terminal import printable
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ def add_match_arguments(parser: argparse.ArgumentParser) -> None:
         "--annotate", metavar="OUT_DIR", help="write the photos there, with boxes and names drawn"
     )
     add_liveness_option(parser)
+    add_overwrite_option(parser)
     add_json_option(parser)
     add_model_options(parser)
 
@@ -78,7 +82,7 @@ def run_match(options: argparse.Namespace) -> int:
         notes = list(notes_on(model.detector, *photo.size))
         results.append({"photo": photo.photo, "faces": faces, "error": error, "notes": notes})
     if options.annotate is not None:
-        _annotate(model, results, Path(options.annotate))
+        _annotate(model, results, Path(options.annotate), overwrite=options.overwrite)
     if options.json:
         print_json(results)
     else:
@@ -90,12 +94,23 @@ def run_match(options: argparse.Namespace) -> int:
     return 0
 
 
-def _annotate(model: Face_Encode_Model, results: Sequence[dict[str, Any]], folder: Path) -> None:
-    """Write the photos with boxes and names drawn; photos of the same name are numbered."""
-    from PIL import Image
+def _annotate(
+    model: Face_Encode_Model, results: Sequence[dict[str, Any]], folder: Path, *, overwrite: bool
+) -> None:
+    """Write the photos with boxes and names drawn.
 
-    from face_encode.files import for_owner, make_private_folder
+    Photos of the same name are numbered, also where a file of that name was not drawn here.
+    """
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    from face_encode.files import make_private_folder
     from face_encode.photos.reading import read_image
+
+    def may_write(target: Path) -> bool:
+        with suppress(InputError):
+            return bool(check_output(target, "picture", overwrite=overwrite))
+        return False
 
     try:
         make_private_folder(folder)
@@ -105,14 +120,16 @@ def _annotate(model: Face_Encode_Model, results: Sequence[dict[str, Any]], folde
             if result["error"] is not None:
                 continue
             stem, number = Path(result["photo"]).stem, 1
-            target = os.path.realpath(folder / f"{stem}.png")
-            while target in taken:
+            target = folder / f"{stem}.png"
+            while os.path.realpath(target) in taken or not may_write(target):
                 number += 1
-                target = os.path.realpath(folder / f"{stem}-{number}.png")
-            taken.add(target)
+                target = folder / f"{stem}-{number}.png"
+            taken.add(os.path.realpath(target))
             drawn = model.draw_bounding_box(read_image(result["photo"]), result["faces"])
-            with open(target, "wb", opener=for_owner) as file:
-                Image.fromarray(drawn).save(file, "PNG")
+            mark = PngInfo()
+            mark.add_text("Software", SOFTWARE)
+            with replacing(target, ImageError) as temporary:
+                Image.fromarray(drawn).save(temporary, pnginfo=mark)
     except OSError as error:
         raise ImageError(f"cannot write to {folder}: {error.strerror or error}") from error
 

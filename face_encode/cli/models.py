@@ -8,6 +8,7 @@ from typing import Any
 from face_encode.cli.options import add_json_option, print_json, print_table
 from face_encode.cli.transfer import export_people
 from face_encode.errors import InputError
+from face_encode.outputs import add_overwrite_option, check_output
 
 # What is neither: in a line what it is for, and the names of its files in ``KNOWN_WEIGHTS``.
 _OTHERS = {
@@ -218,6 +219,7 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
         "folder, of a gallery; .zip of a person",
     )
     parser.add_argument("--person", metavar="NAME", help="only this person of the gallery")
+    add_overwrite_option(parser)
     add_json_option(parser)
 
 
@@ -228,7 +230,10 @@ def run_export(options: argparse.Namespace) -> int:
     from face_encode.files import as_path
     from face_encode.gallery.opening import names_gallery
 
-    if names_gallery(options.source):
+    of_people = names_gallery(options.source)
+    kind = ("gallery" if options.person is None else "person's archive") if of_people else "encoder"
+    check_output(options.output, kind, inputs=[options.source], overwrite=options.overwrite)
+    if of_people:
         return export_people(options.source, options.output, options.person, as_json=options.json)
     if options.person is not None:
         raise InputError(f"--person is somebody in a gallery. Received: {options.source}")

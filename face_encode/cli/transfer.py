@@ -49,7 +49,9 @@ def run_import(options: argparse.Namespace) -> int:
     else:
         from face_encode.pipeline.importing import import_people
 
-        photos, people, notes = import_people(options.source, options.target)
+        photos, people, notes = import_people(
+            options.source, options.target, check_quality=not options.any_quality
+        )
     if options.json:
         print_json({"photos": photos, "people": people, "notes": notes})
         return 0

@@ -24,6 +24,7 @@ from face_encode.cli.options import (
     print_json,
 )
 from face_encode.errors import InputError
+from face_encode.outputs import add_overwrite_option, check_output
 from face_encode.terminal import printable
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     results.add_argument(
         "--blur-unknown", action="store_true", help="blur every face but those of enrolled people"
     )
+    add_overwrite_option(results)
     add_json_option(parser)
     looking = parser.add_argument_group("looking")
     add_encoder_option(looking)
@@ -146,6 +148,9 @@ def _open_outlets(options: argparse.Namespace, source: Source, stack: ExitStack)
 
     recorder, window = None, None
     if options.output is not None:
+        check_output(
+            options.output, "recording", inputs=[options.source], overwrite=options.overwrite
+        )
         recorder = Recorder(options.output, source.frames_per_second, keeps_time=source.is_live)
     events = []
     for sink in _open_sinks(options, source):
@@ -169,8 +174,14 @@ def _open_sinks(options: argparse.Namespace, source: Source) -> Iterator[EventSi
     """Open where the events go."""
     from face_encode.video.events import SECRET_VARIABLE, EventFile, PrintedEvents, Webhook
 
-    if options.events is not None:
-        yield PrintedEvents() if options.events == "-" else EventFile(options.events)
+    if options.events == "-":
+        yield PrintedEvents()
+    elif options.events is not None:
+        # It is appended to, which would spoil a file of another kind.
+        check_output(
+            options.events, "event file", inputs=[options.source], overwrite=options.overwrite
+        )
+        yield EventFile(options.events)
     if options.webhook is not None:
         secret = os.environ.get(SECRET_VARIABLE) or None
         yield Webhook(options.webhook, secret=secret, report=_print_notice)

@@ -9,6 +9,7 @@ from typing import Any
 
 from face_encode.detectors.base import SMALLEST_SIDE, Found, FramingDetector, scaled
 from face_encode.errors import InputError, MissingExtraError
+from face_encode.forking import use_keras
 from face_encode.terminal import without_native_notices
 from face_encode.types import ImageArray
 from face_encode.weights import installed_path, read_verified
@@ -43,6 +44,7 @@ class MtcnnDetector(FramingDetector):
         # Unrounded and not cut off at the photo's edge: both would move the frame. Its five points
         # are not used: they are the eyes' centres and the corners of the mouth, where a ``Face``
         # has the corners of the eyes.
+        use_keras()
         rows = _detector().detect_faces(
             smaller, fit_to_image=False, box_format="xyxy", output_type="numpy"
         )

@@ -126,8 +126,12 @@ class SingleStageDetector(ABC):
             The detections in each image, framed as dlib's detectors do.
         """
         # Networks that join their levels by upsampling ask for whole steps of the largest stride.
-        extra = [(0, -side % STRIDE) for side in images.shape[1:3]]
-        found = self.run(np.pad(images, [(0, 0), *extra, (0, 0)]))
+        count, height, width, _ = images.shape
+        padded = np.zeros(
+            (count, *(side + -side % STRIDE for side in (height, width)), 3), np.uint8
+        )
+        padded[:, :height, :width] = images
+        found = self.run(padded)
         right, down, size = self.frame
         centres = found.centres + found.sizes * (right, down)
         half = size * found.sizes.mean(axis=1, keepdims=True) / 2

@@ -15,6 +15,7 @@ from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.engines import KERAS, ConvertedNetwork
 from face_encode.encoders.quality import Qualities, QualityHead, split_quality, with_quality
 from face_encode.errors import InputError, ModelFileError
+from face_encode.forking import use_keras
 from face_encode.types import Embeddings, ImageArray
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Encoder:
             ModelFileError: The model is not one image in, one vector out, or does not take crops of
                 the contract's size; or the head takes other features than the model has.
         """
+        use_keras()
         _check_shapes(model, contract)
         self._judged = with_quality(model, quality_head, contract.crop)
         self.quality_head = quality_head
@@ -150,7 +152,10 @@ class Encoder:
 
         Raises:
             InputError: Another shape or type.
+            EngineError: Keras runs the encoder, and this process is forked from one that used it.
         """
+        if self.engine == KERAS:
+            use_keras()
         shape = (self.contract.crop.height, self.contract.crop.width, 3)
         is_array = isinstance(crops, np.ndarray)
         if not is_array or crops.dtype != np.uint8 or crops.shape[1:] != shape:

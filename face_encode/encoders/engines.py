@@ -29,6 +29,7 @@ from face_encode.encoders.conversion import INPUT_NAME, convert, first_line_of, 
 from face_encode.encoders.quality import QualityHead, split_quality, with_quality
 from face_encode.errors import EngineError, InputError, MissingExtraError, ModelFileError
 from face_encode.files import open_regular, reason_of, replacing
+from face_encode.forking import never_destroy_after_fork
 from face_encode.types import CropRecipe, Embeddings, ImageArray
 from face_encode.version import __version__
 from face_encode.weights import cache_folder
@@ -343,10 +344,10 @@ def _forward(engine: Engine, network: ConvertedNetwork) -> Forward:
 
     def run(crops: ImageArray) -> Embeddings:
         try:
-            # A forked process has none of the threads that a network runs on. It keeps the former
-            # network, whose destruction would wait for them.
+            # A forked process has none of the threads that a network runs on.
             if os.getpid() not in opened:
                 opened[os.getpid()] = engine.open(network.content, int(loky.cpu_count()))
+                never_destroy_after_fork(opened[os.getpid()])
             return opened[os.getpid()](crops)
         # Each library raises types of its own.
         except Exception as error:

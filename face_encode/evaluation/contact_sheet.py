@@ -13,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 from face_encode.errors import ImageError, InputError
 from face_encode.evaluation.faces import cut_out
 from face_encode.evaluation.people import Answer, PeopleResult
 from face_encode.files import replacing
+from face_encode.outputs import SOFTWARE
 from face_encode.photos.drawing import KNOWN_COLOUR, UNKNOWN_COLOUR, label_font
 
 COLOURS = {"right": KNOWN_COLOUR, "wrong": UNKNOWN_COLOUR, "unnamed": (120, 124, 132)}
@@ -75,7 +77,9 @@ def write_contact_sheet(result: PeopleResult, path: str | os.PathLike[str]) -> l
         drawn = _page(result, part, f"page {number + 1} of {pages}" if pages > 1 else "")
         target = first if number == 0 else first.with_stem(f"{first.stem}-{number + 1}")
         with replacing(target, InputError) as temporary:
-            drawn.save(temporary)
+            mark = PngInfo()
+            mark.add_text("Software", SOFTWARE)
+            drawn.save(temporary, pnginfo=mark, comment=SOFTWARE)
         written.append(target)
     return written
 

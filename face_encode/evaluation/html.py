@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from face_encode.errors import ImageError, InputError, MissingExtraError
 from face_encode.evaluation.faces import cut_out
 from face_encode.files import replacing
+from face_encode.outputs import SOFTWARE
 from face_encode.types import Face
 from face_encode.version import __version__
 
@@ -119,6 +120,7 @@ class Page:
         return (
             '<!doctype html><html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f'<meta name="generator" content="{SOFTWARE}">'
             f"<title>{escape(self._title)}</title><style>{_STYLE}</style></head><body>"
             f"<h1>{escape(self._title)}</h1>{''.join(self._parts)}"
             f"<p>face_encode {escape(__version__)}</p></body></html>\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -25,7 +26,16 @@ from face_encode.liveness.minifasnet import LIVENESS_CROP
 from face_encode.photos.reading import as_rgb, content_digest, decode_image, read_content
 from face_encode.pipeline.quality import judge_faces
 from face_encode.pipeline.workers import in_processes, prefetched, workers_for
-from face_encode.types import Box, CropRecipe, Embeddings, Face, ImageArray, Photo, check_count
+from face_encode.types import (
+    Box,
+    CropRecipe,
+    Embeddings,
+    Face,
+    ImageArray,
+    Photo,
+    Quality,
+    check_count,
+)
 
 NO_FACE = "no face found"
 NO_EMBEDDING = "the encoder gives no usable embedding: not finite, or all zeros"
@@ -114,6 +124,12 @@ class EmbeddedPhoto:
     def scores(self) -> npt.NDArray[np.float32]:
         """The detector's confidence in each embedded face, float32 ``(N,)``."""
         return face_numbers(self.faces[: len(self.embeddings)])[:, 4].astype(np.float32)
+
+    @property
+    def qualities(self) -> list[Quality]:
+        """The quality of each embedded face; NaN for an encoder that does not judge."""
+        faces = self.faces[: len(self.embeddings)]
+        return [face.quality or Quality(math.nan) for face in faces]
 
 
 def face_numbers(faces: Sequence[Face]) -> npt.NDArray[np.float64]:

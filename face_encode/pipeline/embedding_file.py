@@ -32,7 +32,7 @@ from face_encode.pipeline.parquet import (
     write_parquet,
     write_tables,
 )
-from face_encode.types import Embeddings
+from face_encode.types import Embeddings, Quality
 
 _FORM = ArchiveForm(
     what="file of embeddings",
@@ -48,7 +48,12 @@ _FORM = ArchiveForm(
         "left_out_photos": ("U", 1),
         "left_out_reasons": ("U", 1),
     },
-    optional={"centre": ("f", 1)},
+    optional={
+        "centre": ("f", 1),
+        # Former releases did not write these.
+        "qualities": ("f", 1),
+        "quality_reasons": ("U", 1),
+    },
     error_type=EmbeddingFileError,
 )
 
@@ -67,6 +72,7 @@ def write_npz(
     none = np.empty((0, settings.embedding_size), np.float32)
     boxes = [np.empty((0, 4), np.int32)]
     scores = [np.empty(0, np.float32)]
+    qualities: list[Quality] = []
     kept: list[Embeddings | Codes] = [none.astype(np.int8) if settings.int8 else none]
     for each in photos:
         if each.error is not None:
@@ -78,6 +84,7 @@ def write_npz(
         numbers += range(count)
         boxes.append(each.boxes)
         scores.append(each.scores)
+        qualities += each.qualities
         kept.append(finished(each.embeddings, settings, quantizer))
     arrays: dict[str, npt.NDArray[Any]] = {
         "format_version": np.array(FORMAT_VERSION),
@@ -87,6 +94,8 @@ def write_npz(
         "faces": np.array(numbers, np.int32),
         "boxes": np.concatenate(boxes),
         "scores": np.concatenate(scores),
+        "qualities": np.array([each.value for each in qualities], np.float32),
+        "quality_reasons": text_array([each.reason or "" for each in qualities]),
         "embeddings": np.concatenate(kept),
         "left_out_photos": text_array([photo for photo, _ in left_out]),
         "left_out_reasons": text_array([reason for _, reason in left_out]),
@@ -109,12 +118,15 @@ def read_npz(path: Path) -> EmbeddingTable:
     if len(photos) != len(reasons):
         raise InputError("its columns are of unequal lengths")
     centre = stored.get("centre")
+    count = len(stored["photos"])
     return EmbeddingTable(
         photos=stored["photos"],
         digests=stored["digests"],
         faces=stored["faces"],
         boxes=stored["boxes"],
         scores=stored["scores"],
+        qualities=stored.get("qualities", np.full(count, np.nan, np.float32)),
+        quality_reasons=stored.get("quality_reasons", text_array([""] * count)),
         kept=stored["embeddings"],
         quantizer=None if centre is None else Quantizer(np.asarray(centre, np.float32)),
         left_out=tuple(zip(photos, reasons, strict=True)),
@@ -203,7 +215,8 @@ def read_parts(folder: Location) -> EmbeddingTable:
     if any(table.schema.metadata != tables[0].schema.metadata for table in tables):
         raise InputError("its parts were made by different settings")
     try:
-        table = pyarrow.concat_tables(tables)
+        # A former release wrote no column of qualities.
+        table = pyarrow.concat_tables(tables, promote_options="default")
     except pyarrow.ArrowException as error:
         raise InputError(next(iter(str(error).splitlines()), "")) from error
     return embedding_table_of(table, str(folder))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -13,7 +14,7 @@ from face_encode.errors import EmbeddingFileError, InputError
 from face_encode.files import TextArray
 from face_encode.gallery.distances import unit_length
 from face_encode.gallery.quantization import Codes, Quantizer
-from face_encode.types import Box, Embeddings
+from face_encode.types import Box, Embeddings, Quality
 
 FORMAT_VERSION = 1
 
@@ -87,6 +88,9 @@ class EmbeddingTable:
         faces: int32 ``(N,)``, number of the face in its photo, 0 for the largest.
         boxes: int32 ``(N, 4)``: left, top, width, height, in pixels of the photo.
         scores: float32 ``(N,)``, the detector's confidence.
+        qualities: float32 ``(N,)``, how far each embedding can be trusted, 0..1; NaN where that is
+            not known.
+        quality_reasons: str ``(N,)``, why one cannot be trusted; empty where it can.
         kept: The embeddings as they are kept: float32 ``(N, D)``, or int8 codes.
         quantizer: What int8 codes stand for; None for float32.
         left_out: Each photo without a row, and why.
@@ -98,6 +102,8 @@ class EmbeddingTable:
     faces: npt.NDArray[np.int32]
     boxes: npt.NDArray[np.int32]
     scores: npt.NDArray[np.float32]
+    qualities: npt.NDArray[np.float32]
+    quality_reasons: TextArray
     kept: Embeddings | Codes
     quantizer: Quantizer | None
     left_out: tuple[tuple[str, str], ...]
@@ -105,9 +111,10 @@ class EmbeddingTable:
 
     def __post_init__(self) -> None:
         count = len(self.photos)
-        columns = (self.digests, self.faces, self.boxes, self.scores)
+        columns = (self.digests, self.faces, self.boxes, self.scores, self.qualities)
         expected = (count, self.settings.embedding_size)
-        if {len(column) for column in columns} != {count} or self.boxes.shape != (count, 4):
+        lengths = {len(column) for column in (*columns, self.quality_reasons)}
+        if lengths != {count} or self.boxes.shape != (count, 4):
             raise InputError("its columns are of unequal lengths")
         if self.kept.shape != expected:
             raise InputError(f"embeddings have shape {expected}. Received: {self.kept.shape}")
@@ -126,6 +133,11 @@ class EmbeddingTable:
         if self.quantizer is None:
             return np.asarray(self.kept, np.float32)
         return self.quantizer.dequantize(np.asarray(self.kept, np.int8))
+
+    def quality(self, row: int) -> Quality | None:
+        """The quality of a row's face; None where it is not known."""
+        value = float(self.qualities[row])
+        return None if math.isnan(value) else Quality(value, self.quality_reasons[row] or None)
 
     def box(self, row: int) -> Box:
         """The box of a row's face in its photo."""

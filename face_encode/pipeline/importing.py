@@ -23,7 +23,10 @@ from face_encode.pipeline.embedding_file import read_embeddings
 
 
 def import_people(
-    source: str | os.PathLike[str], target: str | os.PathLike[str]
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    check_quality: bool = True,
 ) -> tuple[int, int, list[str]]:
     """Copy people from a file of embeddings into a gallery database, new or not.
 
@@ -35,6 +38,8 @@ def import_people(
             as ``.parquet``; or what ``face-encode embed`` wrote of a folder with a sub-folder a
             person, ``.npz`` or ``.parquet``, of which the largest face of each photo is taken.
         target: A ``.sqlite`` file.
+        check_quality: Whether to leave out photos of an embedded folder whose face is not to be
+            trusted: blurred, covered, dark …
 
     Returns:
         How many photos were copied, of how many people, and notes.
@@ -44,9 +49,11 @@ def import_people(
         EmbeddingFileError: The same, of a file of embeddings.
         WrongEncoderError: Another encoder filled the target.
     """
-    rows, encoder, details, notes = _read(as_path(source))
+    rows, encoder, details, notes = _read(as_path(source), check_quality)
     if not len(rows.names):
-        raise GalleryError(f"nobody is in {source}")
+        raise GalleryError(
+            f"nobody is in {source}" + (f" who can be imported; {notes[0]}" if notes else "")
+        )
     with closing(DatabaseGallery(target, encoder, metric=rows.metric)) as gallery:
         names, alike = one_name_a_person(dict.fromkeys(rows.names.tolist()), gallery)
         gallery.replace(
@@ -63,12 +70,12 @@ def import_people(
 
 
 def _read(
-    path: Path,
+    path: Path, check_quality: bool
 ) -> tuple[GalleryRows, StoredEncoder, Sequence[PhotoDetails] | None, list[str]]:
     """The people in a file, their encoder, what is known of each photo, and notes."""
     if path.suffix == ".parquet":
         people = read_people_parquet(path)
-        return _of_embeddings(path) if people is None else (*people, [])
+        return _of_embeddings(path, check_quality) if people is None else (*people, [])
     if path.suffix != ".npz":
         raise GalleryError(
             "people are imported from an .npz or .parquet file, or from a folder of crops. "
@@ -81,7 +88,7 @@ def _read(
                 content = decrypted(content + file.read(), cipher_from_environment(), str(path))
                 held = read_open_content(io.BytesIO(content), str(path))
             elif zipfile.is_zipfile(file) and "settings.npy" in zipfile.ZipFile(file).namelist():
-                return _of_embeddings(path)
+                return _of_embeddings(path, check_quality)
             else:
                 held = read_content(path)
     except FileNotFoundError as error:
@@ -95,7 +102,7 @@ def _read(
 
 
 def _of_embeddings(
-    path: Path,
+    path: Path, check_quality: bool
 ) -> tuple[GalleryRows, StoredEncoder, Sequence[PhotoDetails], list[str]]:
     """The people of an embedded folder: the first folder in each photo's path names the person."""
     table = read_embeddings(path)
@@ -107,6 +114,12 @@ def _of_embeddings(
             f"{path} holds no photo in a folder that could name its person: embed a folder with "
             "one sub-folder a person"
         )
+    notes = []
+    if check_quality:
+        judged = [(row, table.quality(row)) for row in taken.tolist()]
+        refusals = {row: quality.refusal for row, quality in judged if quality and quality.refusal}
+        notes = [f"{table.photos[row]}: {refusal}" for row, refusal in refusals.items()]
+        taken = np.setdiff1d(taken, list(refusals))
     settings = table.settings
     encoder = StoredEncoder(settings.encoder, settings.fingerprint, settings.embedding_size)
     rows = GalleryRows(
@@ -117,8 +130,12 @@ def _of_embeddings(
         "cosine",
         None,
     )
-    details = [PhotoDetails(str(table.photos[row]), table.box(row)) for row in taken.tolist()]
-    notes = [f"{photo}: {reason}" for photo, reason in table.left_out]
+    details = []
+    for row in taken.tolist():
+        quality = table.quality(row)
+        value = None if quality is None else quality.value
+        details.append(PhotoDetails(str(table.photos[row]), table.box(row), value))
+    notes += [f"{photo}: {reason}" for photo, reason in table.left_out]
     if passed_over := int((~is_largest).sum()):
         notes.append(f"{passed_over} faces that are not the largest of their photo are left out")
     if nameless := int((is_largest & (text_array(names) == "")).sum()):

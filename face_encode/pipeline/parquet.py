@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import EmbeddingFileError, InputError, MissingExtraError
-from face_encode.files import open_regular
+from face_encode.files import open_regular, text_array
 from face_encode.gallery.quantization import Quantizer
 from face_encode.photos.folders import Location, in_a_line
 from face_encode.pipeline.embedding import EmbeddedPhoto
@@ -22,9 +23,12 @@ from face_encode.pipeline.embedding_table import (
     check_version,
     finished,
 )
+from face_encode.types import Quality
 
 _KEY = b"face_encode"
 _SIDES = ("left", "top", "width", "height")
+# Former releases did not write these; null where nothing is known.
+_QUALITY = ("quality", "quality_reason")
 
 
 def table_of(
@@ -107,6 +111,8 @@ def _schema(settings: EmbeddingSettings) -> Any:
             ("face", whole),
             *((side, whole) for side in _SIDES),
             ("score", pyarrow.float32()),
+            ("quality", pyarrow.float32()),
+            ("quality_reason", pyarrow.string()),
             # Not a list of fixed size: pyarrow reads nulls among those only from 26 on.
             ("embedding", pyarrow.list_(number)),
             ("error", pyarrow.string()),
@@ -139,6 +145,7 @@ def _columns(
         embeddings[~absent] = finished(together, settings, quantizer)
     numbers = np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
     vectors = _vectors(embeddings, absent)
+    qualities = [quality for each in photos for quality in each.qualities or [Quality(math.nan)]]
 
     def repeated(texts: list[str | None]) -> Any:
         each = zip(texts, counts, strict=True)
@@ -151,6 +158,8 @@ def _columns(
         pyarrow.array(numbers, mask=absent),
         *(pyarrow.array(np.ascontiguousarray(side), mask=absent) for side in boxes.T),
         pyarrow.array(scores, mask=absent),
+        pyarrow.array(np.array([each.value for each in qualities], np.float32), from_pandas=True),
+        pyarrow.array([each.reason for each in qualities], pyarrow.string()),
         vectors,
         repeated([each.error for each in photos]),
     ]
@@ -171,13 +180,19 @@ def embedding_table_of(table: Any, name: str) -> EmbeddingTable:
         # As clones of before the first release wrote it.
         lists = table.column(index).cast(pyarrow.list_(kind.value_type))
         table = table.set_column(index, "embedding", lists)
+    for name in _QUALITY:
+        if name not in table.column_names:  # as former releases wrote it
+            kind = _schema(settings).field(name).type
+            table = table.append_column(name, pyarrow.nulls(len(table), kind))
+    if set(table.column_names) == set(_schema(settings).names):
+        table = table.select(_schema(settings).names)
     if not table.schema.equals(_schema(settings)):
         raise InputError("its columns are not those of embeddings")
     absent = table["error"].is_valid().to_numpy(zero_copy_only=False)
     missing = table.filter(pyarrow.array(absent))
     left_out = zip(missing["photo"].to_pylist(), missing["error"].to_pylist(), strict=True)
     faces = table.filter(pyarrow.array(~absent))
-    if any(faces[name].null_count for name in faces.column_names if name != "error"):
+    if any(faces[name].null_count for name in {*faces.column_names} - {"error", *_QUALITY}):
         raise InputError("a row without an error lacks a value")
     return EmbeddingTable(
         photos=np.array(faces["photo"].to_pylist(), np.str_).reshape(len(faces)),
@@ -185,6 +200,8 @@ def embedding_table_of(table: Any, name: str) -> EmbeddingTable:
         faces=faces["face"].to_numpy(),
         boxes=np.stack([faces[side].to_numpy() for side in _SIDES], axis=1),
         scores=faces["score"].to_numpy(),
+        qualities=faces["quality"].to_numpy().astype(np.float32),
+        quality_reasons=text_array([each or "" for each in faces["quality_reason"].to_pylist()]),
         kept=embeddings_of(faces, settings.embedding_size),
         quantizer=quantizer,
         left_out=tuple(left_out),

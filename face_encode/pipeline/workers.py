@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import queue
 import threading
@@ -14,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from face_encode.errors import FaceEncodeError
+from face_encode.forking import never_destroy
 from face_encode.types import check_count
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ _LOOK_SECONDS = 1.0
 def workers_for(workers: int | None, photos: Iterable[Item]) -> tuple[int, Iterable[Item]]:
     """The number of processes for some photos, as many as cores or 1 for few; and the photos.
 
+    In a daemonic process, which may not start others, it is 1 whatever was asked for.
+
     Photos without a length are counted by looking ahead, so all of them are given back.
 
     The encoder takes part of the cores too. But workers wait whenever they are far enough ahead,
@@ -52,7 +56,11 @@ def workers_for(workers: int | None, photos: Iterable[Item]) -> tuple[int, Itera
         InputError: ``workers``, which None leaves to this function, is no whole number from 1 on.
     """
     if workers is not None:
-        return check_count(workers, "workers"), photos
+        check_count(workers, "workers")
+    if multiprocessing.current_process().daemon:
+        return 1, photos  # such a process may not start others
+    if workers is not None:
+        return workers, photos
     if isinstance(photos, Sized):
         count = len(photos)
     else:
@@ -86,6 +94,7 @@ def in_processes(
 
     # Here and not where the items are taken: loky keeps workers for further calls from the same
     # thread only.
+    _forget_those_of_the_parent()
     executor = loky.get_reusable_executor(
         max_workers=workers,
         timeout=_IDLE_SECONDS,
@@ -99,6 +108,23 @@ def in_processes(
         folder = ""  # deleted
     there = partial(_in_folder, folder, work)
     return _results(executor, there, iter(items), _CHUNKS_AHEAD * workers)
+
+
+_executor_process: int | None = None
+
+
+def _forget_those_of_the_parent() -> None:
+    """Let loky start workers of this process's own, if it is forked from one that had some."""
+    global _executor_process
+    if _executor_process not in (None, os.getpid()):
+        from loky import reusable_executor
+
+        storage = reusable_executor._executor_storage
+        if getattr(storage, "executor", None) is not None:
+            # Its end would be that of the parent's workers.
+            never_destroy(storage.executor)
+            storage.executor = None
+    _executor_process = os.getpid()
 
 
 def _results(

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from face_encode.outputs import check_output
 from face_encode.training.head import add_shared_arguments, print_unless, run_script
 
 DESCRIPTION = (
@@ -83,6 +84,8 @@ def run(options: argparse.Namespace) -> int:
     from face_encode.training.fitting import has_gpu
     from face_encode.training.recipe import SETTINGS, DistillConfig, Recipe, read_recipe
 
+    begin = [] if options.begin is None else [options.begin]
+    check_output(options.output, "encoder", inputs=begin, overwrite=options.overwrite)
     recipe = read_recipe(options.recipe) if options.recipe else Recipe()
     given = {name: getattr(options, name, None) for name in SETTINGS}
     settings = recipe.settings | {

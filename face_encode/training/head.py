@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from face_encode.outputs import add_overwrite_option, check_output
 from face_encode.terminal import exit_code_of
 from face_encode.training.augmentation import DEGRADATIONS
 
@@ -69,6 +70,7 @@ def add_shared_arguments(parser: argparse.ArgumentParser, output: str = "FILE.ke
         metavar="NAME",
         help="what finds the faces, as face-encode models lists (default: dlib)",
     )
+    add_overwrite_option(parser)
     add("--quiet", action="store_true", help="print the result only")
 
 
@@ -127,6 +129,7 @@ def run(options: argparse.Namespace) -> int:
     from face_encode.training.retraining import RetrainConfig, retrain
 
     check_extra()
+    check_output(options.output, "encoder", overwrite=options.overwrite)
     config = RetrainConfig(
         data=options.data,
         output=options.output,

@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from face_encode.errors import DatasetError, InputError
 from face_encode.files import as_path, replacing
+from face_encode.outputs import check_output
 from face_encode.terminal import with_progress
 from face_encode.training.augmentation import blurred, compressed, covered, dark, small
 from face_encode.training.head import add_shared_arguments, run_script
@@ -569,6 +570,8 @@ def run(options: argparse.Namespace) -> int:
             "a quality head is written as an .npz file, or into a .keras file together with its "
             f"encoder. Received: {output}"
         )
+    kind = "encoder" if output.suffix == ".keras" else "quality head"
+    check_output(output, kind, inputs=[options.encoder or ""], overwrite=options.overwrite)
     encoder = load_encoder(options.encoder, engine=KERAS)
     config = QualityConfig(
         options.data,

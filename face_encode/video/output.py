@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import cv2
 
 from face_encode.errors import VideoError
 from face_encode.files import as_path, check_writable, replacing
+from face_encode.outputs import SOFTWARE
 from face_encode.photos.drawing import KNOWN_COLOUR, UNKNOWN_COLOUR, blur_boxes, draw_boxes
 from face_encode.types import ImageArray
 from face_encode.video.frames import WatchedFrame
@@ -98,6 +101,9 @@ class Recorder:
         """
         if self._writer is not None:
             self._writer.release()
+            with suppress(OSError), open(self._temporary, "ab") as file:
+                # A box of MPEG-4 that players pass over: its length, kind and content.
+                file.write(struct.pack(">I4s", 8 + len(SOFTWARE), b"free") + SOFTWARE.encode())
         problem = self._problem() if error is None else error
         # Sees the problem as the block's error, and removes the temporary file.
         self._replacing.__exit__(None if problem is None else type(problem), problem, trace)

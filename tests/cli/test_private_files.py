@@ -12,7 +12,7 @@ import pytest
 from face_encode import cli
 from face_encode.files import make_private_folder
 from face_encode.pipeline.checkpoint import StoreFile
-from face_encode.video.session import EventFile
+from face_encode.video.events import EventFile
 from tests.conftest import EXAMPLES, VERIFY_DATASET
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")

@@ -28,7 +28,7 @@ from face_encode.pipeline.embedding_file import (
 )
 from face_encode.pipeline.embedding_table import EmbeddingSettings, EmbeddingTable
 from face_encode.pipeline.parquet import table_of
-from face_encode.types import Box
+from face_encode.types import Box, Quality
 from tests.pipeline.drawn import embedded
 from tests.pipeline.drawn import faces as drawn_faces
 
@@ -77,6 +77,29 @@ def test_what_was_written_is_read(suffix: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_quality_of_each_face_is_kept(suffix: str, tmp_path: Path) -> None:
+    path, judgements = tmp_path / f"e.{suffix}", (Quality(0.75), Quality(0.25, "blurred"), None)
+    several = faces("z.jpg", 3)
+    judged = tuple(
+        replace(face, quality=quality)
+        for face, quality in zip(several.faces, judgements, strict=True)
+    )
+    write_embeddings(path, SETTINGS, [PHOTOS[2], replace(several, faces=judged)])
+    table = read_embeddings(path)
+    assert [table.quality(row) for row in range(3)] == list(judgements)
+    # As former releases wrote it.
+    if suffix == "parquet":
+        new = parquet.read_table(path)
+        parquet.write_table(new.drop_columns(["quality", "quality_reason"]), path)
+    else:
+        with np.load(path) as archive:
+            old = {name: archive[name] for name in archive.files if "qualit" not in name}
+        np.savez(path, **old)
+    table = read_embeddings(path)
+    assert [table.quality(row) for row in range(3)] == [None] * 3
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_raw_embeddings_are_as_the_network_gave_them(suffix: str, tmp_path: Path) -> None:
     settings = EmbeddingSettings("one", "f1", 8, "eyes", raw=True)
     table = written(tmp_path / f"embeddings.{suffix}", settings)
@@ -122,7 +145,7 @@ def test_many_rows_are_written_in_groups(tmp_path: Path, monkeypatch: pytest.Mon
 def test_other_programs_read_the_columns(tmp_path: Path) -> None:
     written(tmp_path / "embeddings.parquet")
     table = parquet.read_table(tmp_path / "embeddings.parquet")
-    columns = "photo digest face left top width height score embedding error"
+    columns = "photo digest face left top width height score quality quality_reason embedding error"
     assert table.column_names == columns.split()
     assert table["embedding"].type == pyarrow.list_(pyarrow.float32())
     assert {len(each) for each in table["embedding"].to_pylist() if each is not None} == {8}

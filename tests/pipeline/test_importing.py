@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,15 @@ from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.encryption import KEY_VARIABLE, cipher_from_environment
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.npz import write_content
+from face_encode.pipeline.embedding_file import write_embeddings
+from face_encode.pipeline.embedding_table import EmbeddingSettings
 from face_encode.pipeline.enrolment import enrol_people
 from face_encode.pipeline.importing import import_people
 from face_encode.pipeline.reembedding import reembed
+from face_encode.types import Quality
 from tests.gallery.calibrations import BY_HAND
 from tests.gallery.common import SIXTEEN, like_faces
+from tests.pipeline.drawn import faces as drawn_faces
 from tests.tiny_parts import Halves, embed, save_tiny_encoder, write_photos
 
 
@@ -84,6 +89,30 @@ def test_what_embed_wrote_of_a_folder_of_people(ending: str, tiny: Encoder, tmp_
         assert set(gallery.people()) == {f"day {number}" for number in range(5)}
         first = gallery.photos("day 0")[0]
         assert first.source == "day 0/000.png" and first.box is not None
+
+
+@pytest.mark.parametrize("ending", [".npz", ".parquet"])
+def test_embedded_faces_that_cannot_be_trusted_are_left_out(ending: str, tmp_path: Path) -> None:
+    if ending == ".parquet":
+        pytest.importorskip("pyarrow")
+    photos = []
+    for name, quality in (("1.jpg", Quality(0.9)), ("2.jpg", Quality(0.25, "blurred"))):
+        photo = drawn_faces(f"Ada/{name}", 1)
+        face = replace(photo.faces[0], quality=quality)
+        photos.append(replace(photo, faces=(face,), digest=name))
+    settings = EmbeddingSettings("one", "f1", 8, "eyes")
+    write_embeddings(tmp_path / f"e{ending}", settings, photos)
+    target = tmp_path / "people.sqlite"
+    found = import_people(tmp_path / f"e{ending}", target)
+    assert found == (1, 1, ["Ada/2.jpg: not to be trusted: blurred (quality 0.25)"])
+    with contextlib.closing(DatabaseGallery(target)) as gallery:
+        assert [photo.quality for photo in gallery.photos("Ada")] == [pytest.approx(0.9)]
+    assert import_people(tmp_path / f"e{ending}", target, check_quality=False)[:2] == (2, 1)
+    write_embeddings(tmp_path / f"e{ending}", settings, photos[1:])
+    with pytest.raises(
+        GalleryError, match=r"can be imported; Ada/2\.jpg: not to be trusted: blurred"
+    ):
+        import_people(tmp_path / f"e{ending}", target)
 
 
 def test_sources_that_hold_no_people(tiny: Encoder, tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +16,7 @@ from face_encode.pipeline.workers import (
     prefetched,
     workers_for,
 )
+from tests.conftest import REPOSITORY
 
 
 def squares(numbers: list[int]) -> list[int]:
@@ -150,3 +154,44 @@ def test_whoever_waits_too_long_may_end_it() -> None:
     with pytest.raises(TimeoutError):
         next(items)
     assert waited == sorted(waited) and waited[0] >= 0.02
+
+
+FROM_A_FORKED_PROCESS = """
+import multiprocessing, sys
+from face_encode.pipeline.workers import in_processes, workers_for
+from tests.pipeline.test_workers import squares
+daemon, parent_has_some = sys.argv[1] == "daemon", sys.argv[2] == "some"
+def work(results):
+    workers, items = workers_for(2, range(300))
+    found = squares(items) if workers == 1 else list(in_processes(squares, items, workers))
+    results.put((workers, workers_for(None, range(300))[0] > 1, sum(found)))
+if parent_has_some:
+    assert list(in_processes(squares, range(3), 2)) == [0, 1, 4]
+context = multiprocessing.get_context("fork")
+results = context.SimpleQueue()
+process = context.Process(target=work, args=(results,), daemon=daemon)
+process.start()
+print(*results.get())
+process.join()
+assert process.exitcode == 0
+assert not parent_has_some or list(in_processes(squares, range(3), 2)) == [0, 1, 4]
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+@pytest.mark.parametrize(
+    ("arguments", "workers"),
+    [(("daemon", "none"), 1), (("no daemon", "none"), 2), (("no daemon", "some"), 2)],
+)
+def test_a_forked_process_has_workers_of_its_own_and_a_daemon_works_alone(
+    arguments: tuple[str, str], workers: int
+) -> None:
+    command = [sys.executable, "-c", FROM_A_FORKED_PROCESS, *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=100, cwd=REPOSITORY, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    told, more_than_one, total = done.stdout.split()
+    assert int(told) == workers and int(total) == sum(number * number for number in range(300))
+    if workers == 1:
+        assert more_than_one == "False"
