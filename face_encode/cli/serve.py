@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from face_encode.cli.options import (
     add_detector_option,
     add_encoder_option,
+    add_liveness_option,
     add_min_face_option,
     add_threshold_option,
     open_detector,
@@ -70,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_detector_option(model)
     add_min_face_option(model)
     add_threshold_option(model)
+    add_liveness_option(model)
     limits = parser.add_argument_group("limits")
     for option, (help_text, _) in _LIMITS.items():
         limits.add_argument(f"--max-{option}", type=positive, metavar="N", help=help_text)
@@ -192,6 +194,7 @@ def settings_from(options: argparse.Namespace) -> ServerSettings:
         allowed_hosts=tuple(options.allowed_host),
         keep_crops=options.keep_crops,
         workers=options.workers or os.cpu_count() or 1,
+        require_live=options.liveness,
         limits=Limits(**limits),
     )
 

@@ -56,11 +56,13 @@ def make_application(
             'open_gallery("people.sqlite", encoder=model.encoder). '
             f"Received: {type(gallery).__name__}"
         )
+    # Before anybody is served: its weights may be missing.
+    judge = model.liveness_judge if settings.require_live else None
     metrics = Metrics()
 
     @asynccontextmanager
     async def running(application: FastAPI) -> AsyncIterator[None]:
-        recogniser = Recogniser(model.encoder, model.detector, settings, metrics)
+        recogniser = Recogniser(model.encoder, model.detector, settings, metrics, judge)
         service = Service(model, gallery, recogniser, settings, metrics)
         try:
             if warm_up:

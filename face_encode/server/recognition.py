@@ -20,6 +20,7 @@ from face_encode.detectors.dlib_detector import DlibDetector
 from face_encode.detectors.registry import with_min_face
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import ImageError, InputError
+from face_encode.liveness.judging import LivenessJudge
 from face_encode.photos.reading import decode_image
 from face_encode.pipeline.embedding import (
     EmbeddedPhoto,
@@ -43,15 +44,20 @@ class EncodingBatcher:
     """
 
     def __init__(
-        self, encoder: Encoder, on_batch: Callable[[int, int], None] = lambda photos, faces: None
+        self,
+        encoder: Encoder,
+        on_batch: Callable[[int, int], None] = lambda photos, faces: None,
+        judge: LivenessJudge | None = None,
     ) -> None:
         """Take an encoder.
 
         Args:
             encoder: Embeds the faces.
             on_batch: Called with the numbers of photos and of faces of each batch.
+            judge: Judges the liveness of those faces whose surroundings were cut out, too.
         """
         self._encoder = encoder
+        self._judge = judge
         self._on_batch = on_batch
         self._waiting: deque[tuple[PhotoCrops, Future[EmbeddedPhoto]]] = deque()
         self._thread = ThreadPoolExecutor(1, "encode")
@@ -85,7 +91,7 @@ class EncodingBatcher:
             return
         try:
             self._on_batch(len(photos), faces)
-            embedded = list(encode_together(photos, self._encoder))
+            embedded = list(encode_together(photos, self._encoder, judge=self._judge))
         except Exception as error:  # for the requests of this batch; the next one is encoded
             for future in futures:
                 future.set_exception(error)
@@ -101,7 +107,14 @@ class DetectionPool:
         waiting: Photos handed in and not answered yet.
     """
 
-    def __init__(self, workers: int, recipe: CropRecipe, max_pixels: int, max_waiting: int) -> None:
+    def __init__(
+        self,
+        workers: int,
+        recipe: CropRecipe,
+        max_pixels: int,
+        max_waiting: int,
+        surroundings: bool = False,
+    ) -> None:
         """Take the settings; the processes start with ``start`` or the first photo.
 
         Args:
@@ -109,7 +122,10 @@ class DetectionPool:
             recipe: How faces are cut out.
             max_pixels: The largest photo that is decoded.
             max_waiting: The number of photos from which on ``is_full``.
+            surroundings: Whether the faces' surroundings are cut out, too, for the judge of
+                liveness.
         """
+        self._surroundings = surroundings
         self.waiting = 0
         self._workers = workers
         self._recipe = recipe
@@ -157,6 +173,7 @@ class DetectionPool:
                         self._recipe,
                         self._max_pixels,
                         portraits,
+                        self._surroundings,
                     )
                     return await asyncio.wrap_future(found)
                 except (loky.BrokenProcessPool, loky.process_executor.ShutdownExecutorError):
@@ -194,6 +211,7 @@ def _find_faces(
     recipe: CropRecipe,
     max_pixels: int,
     portraits: bool,
+    surroundings: bool,
 ) -> PhotoCrops:
     """Read a photo, find the faces and cut them out, in a process of the pool."""
     try:
@@ -202,7 +220,9 @@ def _find_faces(
         nothing = np.empty((0, recipe.height, recipe.width, 3), np.uint8)
         reason = str(error).removeprefix("the photo: ")
         return PhotoCrops(photo.label, (), nothing, error=reason)
-    (found,) = find_in_photos([image], detector, recipe, max_faces, portraits=portraits)
+    (found,) = find_in_photos(
+        [image], detector, recipe, max_faces, portraits=portraits, surroundings=surroundings
+    )
     digest = hashlib.sha256(photo.content).hexdigest()
     return replace(found, photo=photo.label, digest=digest)
 
@@ -229,17 +249,27 @@ class Recogniser:
     """
 
     def __init__(
-        self, encoder: Encoder, detector: Detector, settings: ServerSettings, metrics: Metrics
+        self,
+        encoder: Encoder,
+        detector: Detector,
+        settings: ServerSettings,
+        metrics: Metrics,
+        judge: LivenessJudge | None = None,
     ) -> None:
+        """Take the parts; ``judge`` gives every face its liveness."""
         limits = settings.limits
         self._encoder = encoder
         self._detector = detector
         # Room for every request's photo, and for a few enrolments of many.
         max_waiting = limits.requests_in_flight + 4 * limits.photos
         self.pool = DetectionPool(
-            settings.workers, encoder.contract.crop, limits.pixels, max_waiting
+            settings.workers,
+            encoder.contract.crop,
+            limits.pixels,
+            max_waiting,
+            surroundings=judge is not None,
         )
-        self._batcher = EncodingBatcher(encoder, metrics.encoded)
+        self._batcher = EncodingBatcher(encoder, metrics.encoded, judge)
 
     def load(self) -> None:
         """Start the processes and compile the network: seconds that no request has to wait."""

@@ -110,14 +110,17 @@ def _named(
             **unknown,
             "bounding_box": face.box.as_dict(),
             "rotation": face.rotation,
-            **(face.judgement() if face.quality else {}),
+            **(face.judgement() if face.quality or face.liveness else {}),
         }
         for matches, face in zip(model.gallery.search(embeddings), faces, strict=True)
     ]
 
 
 @recognition_router.post(
-    "/verify", response_model=VerifyAnswer, openapi_extra=photo_body("photo_a", "photo_b")
+    "/verify",
+    response_model=VerifyAnswer,
+    response_model_exclude_unset=True,
+    openapi_extra=photo_body("photo_a", "photo_b"),
 )
 async def verify(request: Request, service: TheService, author: Reader) -> dict[str, Any]:
     """Compare the largest faces of two photos: one person?"""
@@ -143,7 +146,12 @@ async def verify(request: Request, service: TheService, author: Reader) -> dict[
     }
 
 
-@recognition_router.post("/embed", response_model=EmbedAnswer, openapi_extra=photo_body("photo"))
+@recognition_router.post(
+    "/embed",
+    response_model=EmbedAnswer,
+    response_model_exclude_unset=True,
+    openapi_extra=photo_body("photo"),
+)
 async def embed(
     request: Request, service: TheService, author: Reader, search: SearchQuery
 ) -> dict[str, Any]:
@@ -214,6 +222,7 @@ def settings(request: Request, service: TheService, author: Reader) -> dict[str,
         "calibration": None if calibration is None else asdict(calibration),
         "limits": asdict(service.settings.limits),
         "keeps_crops": service.settings.keep_crops,
+        "requires_live": service.settings.require_live,
         "needs_token": bool(tokens),
         "may_write": tokens.may_write(author.name),
         "latency": service.metrics.latency(),

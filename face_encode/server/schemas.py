@@ -29,6 +29,14 @@ class BoundingBox(Answer):
     height: int
 
 
+_LIVENESS = Field(
+    default=None,
+    description="0..1, how far the face is alive, not a photo or a screen held up; only where the "
+    "service requires it.",
+)
+_IS_LIVE = Field(default=None, description="Whether that suffices; if not, it matches nobody.")
+
+
 class MatchedFace(Answer):
     """A face and the enrolled person nearest to it."""
 
@@ -50,6 +58,8 @@ class MatchedFace(Answer):
     quality_reason: str | None = Field(
         default=None, description="Why it cannot be trusted and matches nobody; null if it can."
     )
+    liveness: float | None = _LIVENESS
+    is_live: bool | None = _IS_LIVE
 
 
 _NOTES = Field(description="What was not looked for, such as faces too small for so large a photo.")
@@ -90,6 +100,13 @@ class VerifyAnswer(Answer):
     quality_reasons: list[str | None] = Field(
         description="Why a face cannot be trusted, so that there is no match; null if it can."
     )
+    liveness: list[float] | None = Field(
+        default=None,
+        description="0..1, how far each face is alive; only where the service requires it.",
+    )
+    is_live: list[bool] | None = Field(
+        default=None, description="Whether that suffices; if not, there is no match."
+    )
     notes: list[str] = _NOTES
 
 
@@ -105,6 +122,8 @@ class EmbeddedFace(Answer):
     quality_reason: str | None = Field(
         description="Why it is not to be compared with others; null if it is."
     )
+    liveness: float | None = _LIVENESS
+    is_live: bool | None = _IS_LIVE
 
 
 class EmbedAnswer(Answer):
@@ -244,6 +263,7 @@ class SettingsAnswer(Answer):
     calibration: dict[str, Any] | None
     limits: dict[str, int]
     keeps_crops: bool
+    requires_live: bool = Field(description="Whether what is not alive matches nobody.")
     needs_token: bool
     may_write: bool = Field(description="Whether the token of this request may change the people.")
     latency: dict[str, dict[str, float]]

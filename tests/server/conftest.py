@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 from face_encode.encoders.encoder import Encoder
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.encryption import Cipher
+from face_encode.liveness.judging import LivenessJudge
 from face_encode.model import Face_Encode_Model
 from face_encode.server.application import make_application
 from face_encode.server.security import Tokens
@@ -39,16 +40,23 @@ def served(
     keep_crops: bool = False,
     allowed_hosts: tuple[str, ...] = (),
     host: str = "127.0.0.1",
+    judge: LivenessJudge | None = None,
 ) -> Iterator[TestClient]:
-    """A service in this process, on the gallery ``people.sqlite`` in a folder."""
+    """A service in this process, on the gallery ``people.sqlite`` in a folder.
+
+    With a judge it requires that faces are alive.
+    """
     settings = ServerSettings(
         host=host,
         allowed_hosts=allowed_hosts,
         keep_crops=keep_crops,
         workers=1,
+        require_live=judge is not None,
         limits=limits or Limits(),
     )
     own = copy.copy(model)
+    if judge is not None:
+        own.liveness_judge = judge
     own.gallery = DatabaseGallery(folder / "people.sqlite", model.encoder, cipher=cipher)
     application = make_application(own, settings, tokens or Tokens([]), warm_up=False)
     with (

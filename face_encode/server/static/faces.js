@@ -80,6 +80,8 @@ function fillRow(row, face, picture, threshold) {
   const similarity = `similarity ${face.similarity.toFixed(3)}`;
   if (face.quality_reason) {
     detail.append(`cannot be trusted: ${face.quality_reason} (quality ${face.quality.toFixed(2)})`);
+  } else if (face.is_live === false) {
+    detail.append(`not live: a photo or a screen held up? (liveness ${face.liveness.toFixed(2)})`);
   } else if (face.is_match) {
     detail.append("probability" in face
       ? `${percent(face.probability)} likely · ${similarity}` : similarity);

@@ -118,8 +118,9 @@ function drawBoxes() {
   }
 }
 
-function showVerdict(place, { similarity, threshold, is_match: isMatch, quality_reasons: reasons }) {
-  const why = reasons.filter((reason) => reason !== null).join(", ");
+function showVerdict(place, { similarity, threshold, is_match: isMatch, quality_reasons: reasons, is_live: live = [] }) {
+  const doubts = [...reasons, ...live.map((isLive) => isLive ? null : "not live")];
+  const why = doubts.filter((reason) => reason !== null).join(", ");
   const word = isMatch ? "The same person" : why ? `Cannot be told: ${why}` : "Not the same person";
   const relation = similarity >= threshold ? "at or above" : "below";
   const detail = `Similarity ${similarity.toFixed(3)}, ${relation} the threshold of ${threshold.toFixed(3)}, which the mark shows.`;
