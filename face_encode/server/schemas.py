@@ -29,6 +29,15 @@ class BoundingBox(Answer):
     height: int
 
 
+class Candidate(Answer):
+    """An enrolled person whom a face is like."""
+
+    name: str
+    similarity: float = Field(description="Cosine similarity to the nearest photo, -1 to 1.")
+    photo: int = Field(description="The number of the person's photo that is nearest.")
+    has_crop: bool = Field(description="Whether GET /v1/photos/{photo}/crop shows it.")
+
+
 class MatchedFace(Answer):
     """A face and the enrolled person nearest to it."""
 
@@ -49,6 +58,9 @@ class MatchedFace(Answer):
     )
     quality_reason: str | None = Field(
         default=None, description="Why it cannot be trusted and matches nobody; null if it can."
+    )
+    candidates: list[Candidate] | None = Field(
+        default=None, description="The nearest people, the nearest first; where asked for only."
     )
 
 
@@ -89,6 +101,26 @@ class VerifyAnswer(Answer):
     )
     quality_reasons: list[str | None] = Field(
         description="Why a face cannot be trusted, so that there is no match; null if it can."
+    )
+    notes: list[str] = _NOTES
+
+
+class PersonVerifyAnswer(Answer):
+    """Whether the largest face of a photo is an enrolled person's."""
+
+    name: str
+    similarity: float = Field(description="To the nearest photo of the person, -1 to 1.")
+    threshold: float
+    is_match: bool
+    photo: int = Field(description="The number of that photo.")
+    has_crop: bool = Field(description="Whether GET /v1/photos/{photo}/crop shows it.")
+    bounding_box: BoundingBox
+    quality: float | None = Field(
+        description="0..1, how far the face can be trusted; null with an encoder that does not "
+        "judge."
+    )
+    quality_reason: str | None = Field(
+        description="Why it cannot be trusted, so that there is no match; null if it can."
     )
     notes: list[str] = _NOTES
 
