@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
+import os
 import queue
 import re
 import threading
@@ -11,8 +13,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urljoin
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
 
 from face_encode.errors import FaceEncodeError
 from face_encode.files import reason_of, settle
@@ -21,6 +23,8 @@ from face_encode.version import __version__
 
 if TYPE_CHECKING:
     import requests
+
+PRIVATE_VARIABLE = "FACE_ENCODE_PRIVATE_ADDRESSES"
 
 MAX_REDIRECTS = 3
 ATTEMPTS = 4
@@ -45,7 +49,11 @@ class _TransientError(Exception):
 
 
 def download_bytes(url: str, *, max_bytes: int, seconds: float) -> bytes:
-    """Download an address into memory.
+    """Download an address of the internet into memory.
+
+    Addresses of this machine and of private networks are refused, the first as well as those that
+    it redirects to: whoever names an address must not reach by it what only this machine reaches.
+    The environment variable ``FACE_ENCODE_PRIVATE_ADDRESSES``, set to 1, allows them.
 
     Args:
         url: An ``http://`` or ``https://`` address; redirections are followed, but never from
@@ -54,7 +62,8 @@ def download_bytes(url: str, *, max_bytes: int, seconds: float) -> bytes:
         seconds: The time that the whole download may take.
 
     Raises:
-        DownloadError: No such address, an answer other than 200, too large or too slow.
+        DownloadError: No such address, a private one, an answer other than 200, too large or too
+            slow.
     """
     outcomes: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
     too_slow = DownloadError(f"not there within {seconds} seconds")
@@ -65,7 +74,7 @@ def download_bytes(url: str, *, max_bytes: int, seconds: float) -> bytes:
 
         try:
             content = bytearray()
-            with requests.Session() as session, _answer(session, url, {}, seconds) as answer:
+            with _public_session() as session, _answer(session, url, {}, seconds) as answer:
                 _check_status(answer)
                 if answer.status_code == 206:
                     raise DownloadError("the server sends a part that nobody asked for")
@@ -135,6 +144,70 @@ def download_file(
             partial.finish(sha256)
     except OSError as error:
         raise DownloadError(f"{path} cannot be written: {reason_of(error)}") from error
+
+
+def _public_session() -> requests.Session:
+    """A session that talks to public addresses only, unless the environment allows others."""
+    import requests
+    from requests.adapters import HTTPAdapter
+    from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+    session = requests.Session()
+    if os.environ.get(PRIVATE_VARIABLE) == "1":
+        return session
+
+    def checking(pool: Any) -> Any:
+        class CheckedConnection(pool.ConnectionCls):  # type: ignore[misc]
+            def _new_conn(self) -> Any:
+                # The address that is connected to, whatever the name led to before or will later.
+                opened = super()._new_conn()
+                try:
+                    _check_public(opened.getpeername()[0])
+                except BaseException:
+                    opened.close()
+                    raise
+                return opened
+
+        return type(f"Checked{pool.__name__}", (pool,), {"ConnectionCls": CheckedConnection})
+
+    class PublicAdapter(HTTPAdapter):  # type: ignore[misc]
+        def init_poolmanager(self, *arguments: Any, **settings: Any) -> None:
+            super().init_poolmanager(*arguments, **settings)
+            self.poolmanager.pool_classes_by_scheme = {
+                "http": checking(HTTPConnectionPool),
+                "https": checking(HTTPSConnectionPool),
+            }
+
+        def send(self, request: Any, *arguments: Any, **settings: Any) -> Any:
+            # Through a proxy, which looks names up itself, the numbers in an address at least.
+            with suppress(ValueError):
+                _check_public(urlsplit(request.url).hostname or "")
+            return super().send(request, *arguments, **settings)
+
+    session.mount("http://", PublicAdapter())
+    session.mount("https://", PublicAdapter())
+    return session
+
+
+def _check_public(number: str) -> None:
+    """Refuse an address that is none of the public internet.
+
+    Raises:
+        DownloadError: It is this machine's, a private network's, or of another special use.
+        ValueError: It is no number.
+    """
+    address = ipaddress.ip_address(number.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        # Addresses that stand for one of IPv4: mapped, 6to4, and by a translator (RFC 6052).
+        translated = ipaddress.ip_address(int(address) & 0xFFFFFFFF)
+        is_translated = address in ipaddress.ip_network("64:ff9b::/96")
+        address = address.ipv4_mapped or address.sixtofour or address
+        address = translated if is_translated else address
+    if not address.is_global or address.is_multicast:
+        raise DownloadError(
+            f"{number} is an address of this machine or of a private network; to allow these, set "
+            f"the environment variable {PRIVATE_VARIABLE}=1"
+        )
 
 
 def _receive_all(partial: _PartialFile, timeout_seconds: float, wait_seconds: float) -> None:

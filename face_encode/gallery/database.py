@@ -34,7 +34,7 @@ from face_encode.gallery.base import (
     folded_name,
 )
 from face_encode.gallery.database_file import DatabaseFile
-from face_encode.gallery.distances import Metric, check_metric
+from face_encode.gallery.distances import Metric, check_metric, distances, similarity_of
 from face_encode.gallery.encryption import KEY_VARIABLE, Cipher, cipher_from_environment
 from face_encode.gallery.people_rows import (
     MAX_REMEMBERED,
@@ -348,6 +348,27 @@ class DatabaseGallery:
         with self._file.reading() as reader:
             found = PeopleRows(self._file, reader).embeddings_of(photos)
         return np.frombuffer(b"".join(found), np.float32).reshape(len(photos), self._size)
+
+    def nearest_photo(
+        self, name: str, embedding: npt.NDArray[np.float32]
+    ) -> tuple[EnrolledPhoto, float]:
+        """A person's photo that is nearest to a face, and how near.
+
+        Args:
+            name: The person.
+            embedding: float32 ``(D,)``.
+
+        Returns:
+            The photo, and the similarity by the gallery's metric.
+
+        Raises:
+            GalleryError: Nobody of that name is enrolled.
+        """
+        photos = self.photos(name)
+        own = self.embeddings_of([photo.id for photo in photos])
+        apart = distances(embedding[np.newaxis], own, self.metric)[0]
+        best = int(apart.argmin())
+        return photos[best], similarity_of(float(apart[best]), self.metric)
 
     def source(self, photo: int) -> str | None:
         """The name of a photo's file; None where that is unknown."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.errors import InputError
+from face_encode.errors import InputError, shown
 
 CALIBRATION_VERSION = 1
 # JSON has lists only; these are tuples.
@@ -64,6 +64,17 @@ class Calibration:
     extrapolated: bool
 
     def __post_init__(self) -> None:
+        counts = (self.people, self.photos, *self.enrolled)
+        pairs = (self.slopes, self.midpoints, self.verification_interval, self.search_interval)
+        values = (self.false_match_rate, self.tail_scale, *self.thresholds, *sum(pairs, ()))
+        if (
+            not all(type(each) is int and 0 <= each < 2**53 for each in counts)
+            # The comparison is false for NaN, and exact for whole numbers beyond floats.
+            or not all(isinstance(each, int | float) and abs(each) < 1e300 for each in values)
+            or any(len(pair) != 2 for pair in pairs)
+            or type(self.extrapolated) is not bool
+        ):
+            raise InputError(f"a calibration holds finite numbers. Received: {shown(asdict(self))}")
         if not 0 < self.false_match_rate < 1:
             raise InputError(
                 f"a false match rate lies between 0 and 1. Received: {self.false_match_rate}"
@@ -140,12 +151,14 @@ class Calibration:
             if version != CALIBRATION_VERSION:
                 raise InputError(
                     f"this release reads calibrations of version {CALIBRATION_VERSION}. "
-                    f"Received: version {version}"
+                    f"Received: version {shown(version)}"
                 )
             for name in _PAIRS_AND_LISTS:
                 values[name] = tuple(values[name])
             return cls(**values)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except InputError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError(f"the calibration is damaged: {error}") from error
 
 

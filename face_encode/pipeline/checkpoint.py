@@ -25,7 +25,7 @@ import numpy as np
 
 from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
-from face_encode.errors import FaceEncodeError
+from face_encode.errors import FaceEncodeError, shown
 from face_encode.files import (
     FileState,
     for_owner,
@@ -55,6 +55,16 @@ _TABLES = (
     f"PRAGMA application_id = {int.from_bytes(_APPLICATION, 'big')}",
     "CREATE TABLE settings (json TEXT)",
     "CREATE TABLE done (photo BLOB PRIMARY KEY, content BLOB NOT NULL)",
+)
+
+# What a row with the right checksum and other content, which another program wrote, trips over.
+_OTHER_CONTENT = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
 )
 
 # The real paths of the checkpoints that this process has open.
@@ -265,12 +275,11 @@ class Checkpoint:
 
         What could not be read may be readable by now, with the same size and date: it is not held.
         """
-        told = self._read(photo)
-        return (
-            told is not None
-            and told[0]["state"] == list(state)
-            and not (told[0]["error"] and not told[0]["digest"])
-        )
+        read = self._read(photo)
+        if read is None:
+            return False
+        former, result = read
+        return former == list(state) and not (result.error and not result.digest)
 
     def keep(self, results: Iterable[tuple[str, FileState, EmbeddedPhoto]]) -> None:
         """Add the results of a batch: all of them or, at a kill or on a full disk, none.
@@ -287,12 +296,40 @@ class Checkpoint:
         read = self._read(photo)
         if read is None:
             raise self._error_type(f"{self._store.label} was changed while it was in use")
-        told, numbers = read
-        ends = np.cumsum(told["lengths"]).tolist()
+        return read[1]
+
+    def _read(self, photo: str) -> tuple[Any, EmbeddedPhoto] | None:
+        """The row of a photo: the file's state, and the result."""
+        content = self._store.get(os.fsencode(photo))
+        if content is None:
+            return None
+        try:
+            checksum, told, numbers = [*content.split(b"\n", 2), b"", b""][:3]
+            if checksum != _checksum(told + b"\n" + numbers):
+                raise ValueError("it does not match its checksum")
+            return self._unpacked(photo, json.loads(told), numbers)
+        except _OTHER_CONTENT as error:
+            raise self._error_type(
+                f"{self._store.label} is damaged (the row of {photo}: {shown(str(error))}): "
+                "begin again from the first photo (--restart, restart=True)"
+            ) from error
+
+    def _unpacked(self, photo: str, told: Any, numbers: bytes) -> tuple[Any, EmbeddedPhoto]:
+        """The content of a row, the opposite of ``_packed``."""
+        lengths, (width, height) = told["lengths"], told["size"]
+        error, digest = told["error"], told["digest"]
+        counts = (*lengths, width, height)
+        if not all(type(count) is int and 0 <= count < 2**53 for count in counts):
+            raise ValueError("lengths and sizes are whole numbers")
+        if not isinstance(error, str | None) or not isinstance(digest, str):
+            raise ValueError("an error and a digest are text")
+        ends = [sum(lengths[: part + 1]) for part in range(len(lengths))]
+        if ends[-1] != len(numbers):
+            raise ValueError("its arrays are cut off")
         faces, sharpness, embeddings, portrait = (
             numbers[start:end] for start, end in zip([0, *ends], ends, strict=False)
         )
-        return EmbeddedPhoto(
+        return told["state"], EmbeddedPhoto(
             photo,
             tuple(
                 replace(face, quality=quality and Quality(*quality))
@@ -300,24 +337,11 @@ class Checkpoint:
             ),
             np.frombuffer(embeddings, np.float32).reshape(-1, self._size),
             tuple(np.frombuffer(sharpness).tolist()),
-            tuple(told["size"]),
-            told["error"],
-            told["digest"],
+            (width, height),
+            error,
+            digest,
             portrait,
         )
-
-    def _read(self, photo: str) -> tuple[dict[str, Any], bytes] | None:
-        """The row of a photo: its plain values, and the bytes of its arrays."""
-        content = self._store.get(os.fsencode(photo))
-        if content is None:
-            return None
-        checksum, told, numbers = [*content.split(b"\n", 2), b"", b""][:3]
-        if checksum != _checksum(told + b"\n" + numbers):
-            raise self._error_type(
-                f"{self._store.label} is damaged (the row of {photo} does not match its checksum): "
-                "begin again from the first photo (--restart, restart=True)"
-            )
-        return json.loads(told), numbers
 
     def remove(self) -> None:
         """Delete the results: the run is done."""
@@ -374,7 +398,7 @@ def _difference(row: tuple[Any, ...] | None, own: Mapping[str, Any]) -> str:
     """How the settings in a checkpoint differ from this run's, and the ways out; else empty."""
     try:
         former = json.loads(row[0]) if row else None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         former = None
     if not isinstance(former, dict) or former.get("form") != own["form"]:
         return (

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
@@ -19,7 +19,7 @@ from face_encode.model import Face_Encode_Model
 from face_encode.server.limits import RequestLimits
 from face_encode.server.metrics import Metrics, RequestMeter
 from face_encode.server.people import people_router
-from face_encode.server.problems import add_handlers, allowed_methods
+from face_encode.server.problems import add_handlers, allowed_methods, refuse_unknown_options
 from face_encode.server.recognition import Recogniser
 from face_encode.server.routes import operation_router, recognition_router
 from face_encode.server.schemas import ProblemAnswer
@@ -101,8 +101,9 @@ def make_application(
     )
     application.state.tokens = tokens
     add_handlers(application)
-    application.include_router(recognition_router)
-    application.include_router(people_router)
+    strict = [Depends(refuse_unknown_options)]
+    application.include_router(recognition_router, dependencies=strict)
+    application.include_router(people_router, dependencies=strict)
     application.include_router(operation_router)
     _describe_problems(application)
     _add_page(application)

@@ -77,6 +77,21 @@ def allowed_methods(application: FastAPI, path: str) -> list[str]:
     )
 
 
+def refuse_unknown_options(request: Request) -> None:
+    """Refuse a request with an option that it does not take: a misspelt one is not ignored.
+
+    Raises:
+        Problem: It has one.
+    """
+    operations = request.app.openapi()["paths"].get(request.scope["route"].path, {})
+    parameters = operations.get(request.method.lower(), {}).get("parameters", [])
+    known = sorted(each["name"] for each in parameters if each["in"] == "query")
+    unknown = sorted(set(request.query_params) - set(known))
+    if unknown:
+        taken = f"it takes {', '.join(known)}" if known else "it takes none"
+        raise Problem(422, "unknown-option", f"No such option: {', '.join(unknown)}; {taken}.")
+
+
 def add_handlers(application: FastAPI) -> None:
     """Answer every error of the application as a problem."""
 

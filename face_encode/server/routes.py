@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from html import escape
 from typing import Annotated, Any
@@ -15,23 +16,27 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from face_encode.detectors.base import SMALLEST_SIDE, notes_on
+from face_encode.errors import NotEnrolledError
 from face_encode.model import Face_Encode_Model, both_judged
 from face_encode.pipeline.embedding import NO_EMBEDDING, NO_FACE, EmbeddedPhoto
 from face_encode.server.bodies import read_body
+from face_encode.server.people import enrolled
 from face_encode.server.problems import Problem
 from face_encode.server.schemas import (
+    PERSON_PROBLEMS,
     PHOTO_PROBLEMS,
     READING_PROBLEMS,
     EmbedAnswer,
     HealthAnswer,
     MatchAnswer,
+    PersonVerifyAnswer,
     SettingsAnswer,
     VerifyAnswer,
     photo_body,
 )
 from face_encode.server.security import Reader, Tokens
 from face_encode.server.service import Service, TheService
-from face_encode.types import Embeddings, Face
+from face_encode.types import Embeddings, Face, Match
 from face_encode.version import __version__
 
 
@@ -67,6 +72,50 @@ class Search(BaseModel):
 SearchQuery = Annotated[Search, Query()]
 
 
+class Decision(BaseModel):
+    """Options of the decision whether two faces are one person's."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    threshold: float | None = Field(
+        default=None,
+        ge=-1,
+        le=1,
+        description="Similarity from which a face is a person's; without it the service's.",
+    )
+    min_quality: float = Field(
+        default=0,
+        ge=0,
+        le=1,
+        description="A face of lower quality matches nobody, nor one that the encoder refuses.",
+    )
+
+    def refusal(self, face: Face) -> str | None:
+        """Why a face may match nobody; None where it may."""
+        if face.quality is None or face.quality.reason is not None:
+            return None if face.quality is None else face.quality.reason
+        if face.quality.value < self.min_quality:
+            return f"lower quality than {self.min_quality:g}, which was asked for"
+        return None
+
+    def allows(self, face: Face) -> bool:
+        """Whether a face may match somebody: its quality suffices, and it is alive where asked."""
+        is_live = face.liveness is None or face.liveness.is_live
+        return is_live and self.refusal(face) is None
+
+
+class Matching(Search, Decision):
+    """Options of naming faces."""
+
+    candidates: int | None = Field(
+        default=None, ge=1, le=50, description="Tell this many of the nearest people, too."
+    )
+
+
+MatchQuery = Annotated[Matching, Query()]
+DecisionQuery = Annotated[Decision, Query()]
+
+
 async def _faces_in(
     request: Request, service: Service, search: Search
 ) -> tuple[Sequence[Face], Embeddings, list[str]]:
@@ -89,19 +138,54 @@ async def _faces_in(
     openapi_extra=photo_body("photo"),
 )
 async def match(
-    request: Request, service: TheService, author: Reader, search: SearchQuery
+    request: Request, service: TheService, author: Reader, matching: MatchQuery
 ) -> dict[str, Any]:
     """Name the faces in a photo; a photo without a face has an empty list."""
-    faces, embeddings, notes = await _faces_in(request, service, search)
+    faces, embeddings, notes = await _faces_in(request, service, matching)
     # Off the event loop: among many thousand people a search takes milliseconds.
-    named = await asyncio.to_thread(_named, service.model, faces, embeddings) if faces else []
+    named = await asyncio.to_thread(_named, service, faces, embeddings, matching) if faces else []
     return {"faces": named, "notes": notes}
 
 
 def _named(
-    model: Face_Encode_Model, faces: Sequence[Face], embeddings: Embeddings
+    service: Service, faces: Sequence[Face], embeddings: Embeddings, matching: Matching
 ) -> list[dict[str, Any]]:
     """Name faces; while nobody is enrolled, each has the name None."""
+    model, count = service.model, matching.candidates
+    found = model.gallery.search(embeddings, count or 1)
+    named = _nearest(model, faces, found)
+    for described, face, embedding, matches in zip(named, faces, embeddings, found, strict=True):
+        refusal = matching.refusal(face)
+        if "quality_reason" in described:
+            described["quality_reason"] = refusal
+        if matching.threshold is not None:
+            described["is_match"] = bool(matches) and matches[0].similarity >= matching.threshold
+        described["is_match"] = described["is_match"] and matching.allows(face)
+        if count is not None:
+            described["candidates"] = list(_candidates(service, matches, embedding))
+    return named
+
+
+def _candidates(
+    service: Service, matches: Sequence[Match], embedding: Embeddings
+) -> Iterator[dict[str, Any]]:
+    """People whom a face is like, each with the photo that is nearest."""
+    for match in matches:
+        # Somebody may be removed between the search and this.
+        with suppress(NotEnrolledError):
+            photo, _ = service.gallery.nearest_photo(match.name, embedding)
+            yield {
+                "name": match.name,
+                "similarity": match.similarity,
+                "photo": photo.id,
+                "has_crop": photo.has_crop,
+            }
+
+
+def _nearest(
+    model: Face_Encode_Model, faces: Sequence[Face], found: Sequence[Sequence[Match]]
+) -> list[dict[str, Any]]:
+    """Describe faces and the nearest people as ``match_image`` does."""
     unknown = {"name": None, "similarity": None, "is_match": False}
     return [
         model.describe(matches[0], face)
@@ -112,7 +196,7 @@ def _named(
             "rotation": face.rotation,
             **(face.judgement() if face.quality or face.liveness else {}),
         }
-        for matches, face in zip(model.gallery.search(embeddings), faces, strict=True)
+        for matches, face in zip(found, faces, strict=True)
     ]
 
 
@@ -122,20 +206,26 @@ def _named(
     response_model_exclude_unset=True,
     openapi_extra=photo_body("photo_a", "photo_b"),
 )
-async def verify(request: Request, service: TheService, author: Reader) -> dict[str, Any]:
+async def verify(
+    request: Request, service: TheService, author: Reader, decision: DecisionQuery
+) -> dict[str, Any]:
     """Compare the largest faces of two photos: one person?"""
     body = await read_body(request, ["photo_a", "photo_b"], [], service.settings.limits)
     a, b = await service.recogniser.embed_all([body.photo("photo_a"), body.photo("photo_b")], 1)
     if a.error is not None or b.error is not None:
         raise unusable(b if a.error is None else a)
     model = service.model
-    similarity, is_match = model.compare_encodings(a.embeddings[0], b.embeddings[0])
+    similarity, _ = model.compare_encodings(a.embeddings[0], b.embeddings[0])
     faces = [photo.faces[0] for photo in (a, b)]
+    refusals = [decision.refusal(face) for face in faces]
+    threshold = decision.threshold
+    threshold = model.verification_threshold if threshold is None else threshold
     return {
         "similarity": similarity,
-        "threshold": model.verification_threshold,
-        "is_match": is_match and all(face.is_trusted for face in faces),
+        "threshold": threshold,
+        "is_match": similarity >= threshold and all(map(decision.allows, faces)),
         **both_judged(faces),
+        "quality_reasons": refusals,
         "bounding_box_a": faces[0].box.as_dict(),
         "bounding_box_b": faces[1].box.as_dict(),
         "notes": [
@@ -143,6 +233,42 @@ async def verify(request: Request, service: TheService, author: Reader) -> dict[
             for photo in (a, b)
             for note in notes_on(model.detector, *photo.size)
         ],
+    }
+
+
+@recognition_router.post(
+    "/people/{name}/verify",
+    response_model=PersonVerifyAnswer,
+    response_model_exclude_unset=True,
+    responses=PERSON_PROBLEMS,
+    openapi_extra=photo_body("photo"),
+)
+async def verify_person(
+    name: str, request: Request, service: TheService, author: Reader, decision: DecisionQuery
+) -> dict[str, Any]:
+    """Compare the largest face of a photo with an enrolled person's photos: is it that person?"""
+    own = enrolled(service.gallery, name).name
+    body = await read_body(request, ["photo"], [], service.settings.limits)
+    photo = await service.recogniser.embed(body.photo("photo"), 1)
+    if photo.error is not None:
+        raise unusable(photo)
+    model, face = service.model, photo.faces[0]
+    nearest, similarity = await asyncio.to_thread(
+        service.gallery.nearest_photo, own, photo.embeddings[0]
+    )
+    threshold, refusal = decision.threshold, decision.refusal(face)
+    threshold = model.verification_threshold if threshold is None else threshold
+    return {
+        "name": own,
+        "similarity": similarity,
+        "threshold": threshold,
+        "is_match": similarity >= threshold and decision.allows(face),
+        "photo": nearest.id,
+        "has_crop": nearest.has_crop,
+        "bounding_box": face.box.as_dict(),
+        **face.judgement(),
+        "quality_reason": refusal,
+        "notes": list(notes_on(model.detector, *photo.size)),
     }
 
 

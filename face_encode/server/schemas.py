@@ -37,6 +37,15 @@ _LIVENESS = Field(
 _IS_LIVE = Field(default=None, description="Whether that suffices; if not, it matches nobody.")
 
 
+class Candidate(Answer):
+    """An enrolled person whom a face is like."""
+
+    name: str
+    similarity: float = Field(description="Cosine similarity to the nearest photo, -1 to 1.")
+    photo: int = Field(description="The number of the person's photo that is nearest.")
+    has_crop: bool = Field(description="Whether GET /v1/photos/{photo}/crop shows it.")
+
+
 class MatchedFace(Answer):
     """A face and the enrolled person nearest to it."""
 
@@ -60,6 +69,9 @@ class MatchedFace(Answer):
     )
     liveness: float | None = _LIVENESS
     is_live: bool | None = _IS_LIVE
+    candidates: list[Candidate] | None = Field(
+        default=None, description="The nearest people, the nearest first; where asked for only."
+    )
 
 
 _NOTES = Field(description="What was not looked for, such as faces too small for so large a photo.")
@@ -107,6 +119,28 @@ class VerifyAnswer(Answer):
     is_live: list[bool] | None = Field(
         default=None, description="Whether that suffices; if not, there is no match."
     )
+    notes: list[str] = _NOTES
+
+
+class PersonVerifyAnswer(Answer):
+    """Whether the largest face of a photo is an enrolled person's."""
+
+    name: str
+    similarity: float = Field(description="To the nearest photo of the person, -1 to 1.")
+    threshold: float
+    is_match: bool
+    photo: int = Field(description="The number of that photo.")
+    has_crop: bool = Field(description="Whether GET /v1/photos/{photo}/crop shows it.")
+    bounding_box: BoundingBox
+    quality: float | None = Field(
+        description="0..1, how far the face can be trusted; null with an encoder that does not "
+        "judge."
+    )
+    quality_reason: str | None = Field(
+        description="Why it cannot be trusted, so that there is no match; null if it can."
+    )
+    liveness: float | None = _LIVENESS
+    is_live: bool | None = _IS_LIVE
     notes: list[str] = _NOTES
 
 

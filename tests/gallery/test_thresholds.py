@@ -35,11 +35,23 @@ def test_json_and_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", BY_HAND.to_json().replace(": 1,", ": 2,", 1), '{"x": NaN}']
+    "text",
+    [
+        *("", "[]", "{}", BY_HAND.to_json().replace(": 1,", ": 2,", 1), '{"x": NaN}'),
+        "[" * 99_999,
+        BY_HAND.to_json().replace(": 1,", f": {'[' * 500}{']' * 500},", 1),
+        BY_HAND.to_json().replace("[0.5", "[1" + "0" * 400),
+        BY_HAND.to_json().replace("[0.5", "[1" + "0" * 5000),
+        BY_HAND.to_json().replace("[0.5", "[NaN"),
+        BY_HAND.to_json().replace("[0.5", '["a"'),
+        BY_HAND.to_json().replace("[0.5", "[[0.5]"),
+        BY_HAND.to_json().replace("[0.5", "[0.5, null"),
+    ],
 )
 def test_damaged_json_is_refused(text: str) -> None:
-    with pytest.raises(InputError):
+    with pytest.raises(InputError) as caught:
         Calibration.from_json(text)
+    assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize(
@@ -52,6 +64,13 @@ def test_damaged_json_is_refused(text: str) -> None:
         {"thresholds": (0.7,)},
         {"tail_scale": -0.1},
         {"slopes": (20.0, 0.0)},
+        {"slopes": (20.0,)},
+        {"slopes": (20.0, math.inf)},
+        {"midpoints": (math.nan, 0.5)},
+        {"search_interval": (0.1, 10**400)},
+        {"people": 10**30},
+        {"photos": 3.5},
+        {"extrapolated": 1},
     ],
 )
 def test_an_impossible_calibration_is_refused(change: dict[str, Any]) -> None:

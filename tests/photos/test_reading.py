@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from face_encode import downloads
+from face_encode.downloads import DownloadError
 from face_encode.errors import ImageError, InputError
 from face_encode.photos import reading
 from face_encode.photos.reading import (
@@ -219,6 +221,8 @@ class Handler(BaseHTTPRequestHandler):
     answers: ClassVar[dict[str, Answer]] = {
         "/photo.png": lambda it: it.send(PNG),
         "/redirected": lambda it: it.redirect("/photo.png"),
+        "/redirected1": lambda it: it.redirect("/photo.png"),
+        "/redirected2": lambda it: it.redirect("/redirected1"),
         "/loop": lambda it: it.redirect("/loop"),
         "/to-a-file": lambda it: it.redirect("file:///etc/hostname"),
         "/missing": lambda it: it.send(b"nothing", 404),
@@ -282,7 +286,8 @@ def server() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def without_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost,::1,0.0.0.0,2130706433")
+    monkeypatch.setenv(downloads.PRIVATE_VARIABLE, "1")
 
 
 @pytest.mark.parametrize(
@@ -405,6 +410,54 @@ def test_addresses_can_be_turned_off(server: str) -> None:
     with pytest.raises(InputError, match="not fetched here"):
         read_photo(f"{server}/photo.png", urls=False)
     np.testing.assert_array_equal(read_photo(BASE64, urls=False), PHOTO)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "localhost", "0.0.0.0", "2130706433", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]"],
+)
+def test_addresses_of_this_machine_are_refused_unless_allowed(
+    host: str, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"http://{host}:{server.rpartition(':')[2]}/photo.png"
+    np.testing.assert_array_equal(read_photo(address), PHOTO)
+    monkeypatch.delenv(downloads.PRIVATE_VARIABLE)
+    with pytest.raises(ImageError, match=r"private network; to allow these, set .*=1"):
+        read_photo(address)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        *("10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"),
+        *("224.0.0.1", "255.255.255.255", "::1", "fe80::1%eth0", "fd00::1", "ff02::1"),
+        *("::ffff:10.0.0.1", "64:ff9b::10.0.0.1", "2002:7f00:1::1"),
+    ],
+)
+def test_numbers_that_are_none_of_the_internet(number: str) -> None:
+    with pytest.raises(DownloadError, match="of this machine or of a private network"):
+        downloads._check_public(number)
+    for public in ("9.9.9.9", "2620:fe::fe", "64:ff9b::9.9.9.9"):
+        downloads._check_public(public)
+
+
+@pytest.mark.parametrize("hops", [1, 2])
+def test_each_address_of_a_redirection_is_checked(
+    hops: int, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(downloads.PRIVATE_VARIABLE)
+    checked, check = [], downloads._check_public
+
+    def as_if_elsewhere(number: str) -> None:
+        """The first hops lead to this machine as if it were on the internet."""
+        checked.append(number)
+        if len(checked) > 2 * hops:
+            check(number)
+
+    monkeypatch.setattr(downloads, "_check_public", as_if_elsewhere)
+    with pytest.raises(ImageError, match=r"127\.0\.0\.1 is an address of this machine"):
+        read_photo(f"{server}/redirected{hops}")
+    assert len(checked) == 2 * hops + 1
 
 
 @pytest.mark.parametrize(

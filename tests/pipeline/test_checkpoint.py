@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -318,3 +320,60 @@ def test_damage_is_told_by_the_files_name_and_the_way_out(tmp_path: Path) -> Non
             assert done(checkpoint, photos, tmp_path) == []
             keep(checkpoint, tmp_path, embedded("0.png", 1, 1))
         assert [each.name for each in tmp_path.glob("photos*")] == [path.name]
+
+
+def changed_row(told: dict[str, Any], numbers: bytes = b"") -> bytes:
+    content = json.dumps(told).encode() + b"\n" + numbers
+    return b"%08x\n" % zlib.crc32(content) + content
+
+
+WHOLE = {
+    "state": [1, 2],
+    "size": [640, 480],
+    "error": "no face found",
+    "digest": "d" * 64,
+    "qualities": [],
+    "lengths": [0, 0, 0, 0],
+}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        changed_row({}),
+        changed_row({**WHOLE, "lengths": [10**400, 0, 0, 0]}),
+        changed_row({**WHOLE, "lengths": [-8, 8, 0, 0]}),
+        changed_row({**WHOLE, "lengths": [0, 0]}),
+        changed_row({**WHOLE, "lengths": [0, 0, 7, 0]}, bytes(7)),
+        changed_row({**WHOLE, "lengths": [0, 0, 8, 0]}, bytes(8)),
+        changed_row({**WHOLE, "lengths": [40, 0, 0, 0]}, bytes(40)),
+        changed_row({**WHOLE, "lengths": [40, 0, 0, 0]}, b"\xff" * 40),
+        changed_row({**WHOLE, "size": None}),
+        changed_row({**WHOLE, "size": [1, 2, 3]}),
+        changed_row({**WHOLE, "size": [float("nan"), 2]}),
+        changed_row({**WHOLE, "error": ["no"]}),
+        changed_row({**WHOLE, "error": None}),
+        changed_row({**WHOLE, "digest": 3}),
+        changed_row({**WHOLE, "qualities": [[1, 2, 3]]}),
+        b"%08x\n%b\n" % (zlib.crc32(b"[" * 99_999 + b"\n"), b"[" * 99_999),
+        b"%08x\n[]\n" % zlib.crc32(b"[]\n"),
+        b"",
+        "text",
+        3,
+    ],
+)
+def test_a_row_of_other_content_is_told_as_damage(row: Any, tmp_path: Path) -> None:
+    (photo,) = photo_files(tmp_path, 1)
+    with opened(tmp_path) as checkpoint:
+        keep(checkpoint, tmp_path, embedded(photo, 1, 1))
+    with sqlite3.connect(tmp_path / "photos.unfinished") as database:
+        database.execute("UPDATE done SET content = ?", [row])
+    database.close()
+    with opened(tmp_path) as checkpoint:
+        with pytest.raises(
+            GalleryError, match=r"is damaged .the row of 0\.png.*--restart"
+        ) as caught:
+            done(checkpoint, [photo], tmp_path)
+        with pytest.raises(GalleryError, match=r"is damaged .the row of 0\.png.*--restart"):
+            checkpoint.result(photo)
+    assert len(str(caught.value)) < 400

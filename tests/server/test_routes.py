@@ -122,6 +122,86 @@ def test_what_was_not_looked_for_is_told(client: TestClient) -> None:
         assert told.startswith(note)
 
 
+def test_the_nearest_people_and_their_nearest_photos(client: TestClient) -> None:
+    (face,) = client.post("/v1/match?candidates=3", files={"photo": ADA}).json()["faces"]
+    first, second, third = face["candidates"]
+    assert (first["name"], first["similarity"]) == (face["name"], face["similarity"])
+    assert len({each["name"] for each in (first, second, third)}) == 3
+    assert first["similarity"] > second["similarity"] >= third["similarity"]
+    photos = client.get("/v1/people/Ada_Mirova/photos").json()["photos"]
+    assert first["photo"] in [photo["id"] for photo in photos]
+    told = next(photo for photo in photos if photo["id"] == first["photo"])
+    assert first["has_crop"] == told["has_crop"]
+    (plain,) = client.post("/v1/match", files={"photo": ADA}).json()["faces"]
+    assert "candidates" not in plain
+
+
+def test_threshold_and_quality_of_a_request(client: TestClient) -> None:
+    def matched(query: str) -> tuple[bool, str | None]:
+        (face,) = client.post(f"/v1/match?{query}", files={"photo": ADA}).json()["faces"]
+        return face["is_match"], face["quality_reason"]
+
+    assert matched("") == (True, None)
+    assert matched("threshold=0.9999") == (False, None)
+    assert matched("min_quality=1") == (False, "lower quality than 1, which was asked for")
+    (face,) = client.post("/v1/match?threshold=-1", files={"photo": STRANGER}).json()["faces"]
+    assert face["is_match"] is True
+    # A lower bound than the encoder's changes nothing.
+    (face,) = client.post("/v1/match?min_quality=0", files={"photo": blurred(ADA)}).json()["faces"]
+    assert (face["is_match"], face["quality_reason"]) == (False, "blurred")
+    two = {"photo_a": ADA, "photo_b": STRANGER}
+    answer = client.post("/v1/verify?threshold=-1", files=two).json()
+    assert (answer["is_match"], answer["threshold"]) == (True, -1)
+    answer = client.post("/v1/verify?threshold=-1&min_quality=1", files=two).json()
+    assert answer["is_match"] is False
+    assert all("which was asked for" in reason for reason in answer["quality_reasons"])
+
+
+def test_a_photo_is_compared_with_one_person(client: TestClient) -> None:
+    answer = client.post("/v1/people/ada_mirova/verify", files={"photo": ADA}).json()
+    assert (answer["name"], answer["is_match"]) == ("Ada_Mirova", True)
+    (face,) = client.post("/v1/match?candidates=1", files={"photo": ADA}).json()["faces"]
+    assert answer["photo"] == face["candidates"][0]["photo"]
+    assert answer["similarity"] == pytest.approx(face["similarity"], abs=1e-5)
+    assert answer["bounding_box"] == face["bounding_box"]
+    other = client.post("/v1/people/Mei_Oshara/verify", files={"photo": ADA}).json()
+    assert other["is_match"] is False
+    assert other["similarity"] < other["threshold"]
+    unsharp = client.post("/v1/people/Ada_Mirova/verify", files={"photo": blurred(ADA)}).json()
+    assert (unsharp["is_match"], unsharp["quality_reason"]) == (False, "blurred")
+    missing = client.post("/v1/people/Nobody/verify", files={"photo": ADA})
+    assert missing.status_code == 404
+    faceless = client.post("/v1/people/Ada_Mirova/verify", files={"photo": blank()})
+    assert faceless.status_code == 422
+    assert faceless.json()["type"].endswith(":no-face")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/match?max_face=2"),
+        ("POST", "/v1/verify?treshold=0.5"),
+        ("POST", "/v1/people/Ada_Mirova/verify?candidates=2"),
+        ("GET", "/v1/people?limit=5"),
+        ("GET", "/v1/people/Ada_Mirova?full=1"),
+        ("DELETE", "/v1/people/Ada_Mirova?dry_run=1"),
+        ("GET", "/v1/changes?since=0&until=9"),
+    ],
+)
+def test_a_misspelt_option_is_refused(client: TestClient, method: str, path: str) -> None:
+    files = {"photo": ADA} if method == "POST" else None
+    answer = client.request(method, path, files=files)
+    assert answer.status_code == 422
+    assert client.get("/v1/people/Ada_Mirova").status_code == 200
+
+
+def test_a_misspelt_option_is_named(client: TestClient) -> None:
+    answer = client.delete("/v1/people/Ada_Mirova?dry_run=1").json()
+    assert answer["detail"] == "No such option: dry_run; it takes forget."
+    answer = client.get("/v1/people/Ada_Mirova?full=1").json()
+    assert answer["detail"] == "No such option: full; it takes none."
+
+
 def test_two_photos_are_compared(client: TestClient, fitted_model: Face_Encode_Model) -> None:
     other = (VERIFY_DATASET / "Ada_Mirova" / "1.jpg").read_bytes()
     answer = client.post("/v1/verify", files={"photo_a": ADA, "photo_b": other}).json()
