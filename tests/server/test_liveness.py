@@ -34,11 +34,11 @@ def test_what_is_not_alive_matches_nobody(
         assert face["liveness"] == nobody["liveness"]
         told = client.post("/v1/verify", files={"photo_a": ADA, "photo_b": ADA}).json()
         assert (told["is_live"], told["is_match"]) == ([is_live] * 2, is_live)
-        path = "/v1/people/Ada/verify"
-        told = client.post(path, files={"photo": ADA}).json()
+        of_ada = "/v1/people/Ada/verify"
+        told = client.post(of_ada, files={"photo": ADA}).json()
         assert (told["is_live"], told["is_match"]) == (is_live, is_live)
         # What a request asks for besides does not change that.
-        for path in ("/v1/match", path):
+        for path in ("/v1/match", of_ada):
             query = {"threshold": 0.1, "min_quality": 0}
             told = client.post(path, params=query, files={"photo": ADA}).json()
             assert told.get("faces", [told])[0]["is_match"] is is_live
