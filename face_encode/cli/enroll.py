@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gallery",
         metavar="GALLERY",
         required=True,
-        help="the gallery to write: an .npz file, a .db folder (Milvus Lite) or a Milvus server's "
-        "http:// address",
+        help="the gallery to write: people.sqlite, an .npz file, a .db folder (Milvus Lite) or a "
+        "Milvus server's http:// address",
     )
     parser.add_argument(
         "--add", action="store_true", help="keep the gallery's people who are not in the folder"
