@@ -124,16 +124,18 @@ def test_a_photo_that_the_browser_cannot_show_is_no_black_field(new_page: NewPag
         pillow_heif.from_pillow(photo).save(file, quality=90)
         content = file.getvalue()
     page = new_page()
-    phone = {"name": "IMG_0001.HEIC", "mimeType": "image/heic", "buffer": content}
-    page.locator("#identify-file").set_input_files(phone)
+    page.locator("#identify-file").set_input_files(
+        {"name": "IMG_0001.HEIC", "mimeType": "image/heic", "buffer": content}
+    )
     # The service reads it all the same.
     expect(page.locator("#faces .face-name")).to_have_text(["Ada_Mirova"])
     expect(page.locator("#stage-unshown")).to_have_text("IMG_0001.HEIC: no picture here")
     expect(page.locator("#stage-photo")).to_be_hidden()
     colour = "getComputedStyle(document.getElementById('stage')).backgroundColor"
     assert page.evaluate(colour) != "rgb(29, 26, 23)"
-    broken = {"name": "broken.jpg", "mimeType": "image/jpeg", "buffer": b"no photo"}
-    page.locator("#identify-file").set_input_files(broken)
+    page.locator("#identify-file").set_input_files(
+        {"name": "broken.jpg", "mimeType": "image/jpeg", "buffer": b"no photo"}
+    )
     expect(page.locator("#identify-messages").get_by_role("alert")).to_be_visible()
     expect(page.locator("#stage-unshown")).to_have_text("broken.jpg: no picture here")
 
