@@ -167,7 +167,7 @@ class QualityConfig:
     data: Path
     photos: int = 1500
     degradations: int = 8
-    hidden: int = 32
+    hidden: int = 64
     epochs: int = 30
     refused: float = 0.015
     margin: float = 2.0
