@@ -60,8 +60,8 @@ _SURE = {180: 1.0, 90: 0.5, 270: 0.5}
 # a window that dlib's detector took for a face at a score from -0.25 to 0.31; those above -0.15 had
 # been proposed at -1.4 or less.
 _UNSURE, _LIKELY = 0.5, -1.35
-# Beside the other border a face gains less than this.
-_BORDER_MATTERS = 0.5
+# A face gains less than this at the second try.
+_NEARLY = 0.8
 # The boxes, moved and scaled as shares of their side, from which landmarks must agree; and how far
 # they may differ from each other, as a share of the distance between the eyes.
 _MOVES = ((0.06, 0, 1), (-0.06, 0, 1), (0, 0.06, 1), (0, -0.06, 1), (0, 0, 1.12), (0, 0, 0.9))
@@ -153,8 +153,10 @@ class DlibDetector(FramingDetector):
         """Find the faces that stand upright."""
         _, scale = self._scale(image.shape[1], image.shape[0])
         proposed = best_apart(_propose(image, scale))
-        confirmed = (_confirm(image, each, self.min_score) for each in proposed)
-        return [each for each in confirmed if each is not None]
+        # What is found does not depend on a bound above the default one.
+        bound = min(self.min_score, DlibDetector.min_score)
+        confirmed = (_confirm(image, each, bound) for each in proposed)
+        return [each for each in confirmed if each is not None and each.score >= self.min_score]
 
 
 def _propose(image: ImageArray, scale: float) -> Iterator[Found]:
@@ -190,25 +192,19 @@ def _starts(length: int) -> range:
 def _confirm(image: ImageArray, proposed: Found, min_score: float) -> Found | None:
     """Find the face in the middle of a proposed window, as dlib's detector frames it."""
     # Of faces that the photo's edge cuts off, some are found beside a mirrored edge, some beside a
-    # black one.
+    # black one; and some tilted ones only after the first try has moved the box.
+    likely = proposed.score >= _LIKELY
     for border in (cv2.BORDER_REFLECT_101, cv2.BORDER_CONSTANT):
         chip, left, top, scale = _cut_chip(image, proposed, border)
-        best = _best_in_middle(chip, min_score - _BORDER_MATTERS)
-        if (
-            best is not None
-            and best.score >= min_score
-            and (
-                best.score >= _UNSURE
-                or proposed.score >= _LIKELY
-                or _disagreement(chip, best) <= _MAX_DISAGREEMENT
-            )
-        ):
-            best = best.unscaled(scale)
-            return replace(best, left=best.left + left, top=best.top + top)
-        side = _CHIP / scale
-        height, width = image.shape[:2]
-        if best is None or (0 <= left <= width - side and 0 <= top <= height - side):
+        best = _best_in_middle(chip, min_score - _NEARLY)
+        if best is None:
             break
+        proposed = best.unscaled(scale)
+        proposed = replace(proposed, left=proposed.left + left, top=proposed.top + top)
+        if best.score >= min_score and (
+            likely or best.score >= _UNSURE or _disagreement(chip, best) <= _MAX_DISAGREEMENT
+        ):
+            return proposed
     return None
 
 
