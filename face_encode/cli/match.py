@@ -86,7 +86,7 @@ def run_match(options: argparse.Namespace) -> int:
         ]
         # A photo without a face is a fine photo: it has an empty list, not an error.
         error = None if photo.error == NO_FACE else photo.error
-        notes = list(notes_on(model.detector, *photo.size))
+        notes = [*photo.notes, *notes_on(model.detector, *photo.size)]
         results.append({"photo": photo.photo, "faces": faces, "error": error, "notes": notes})
     if options.annotate is not None:
         _annotate(model, results, Path(options.annotate), overwrite=options.overwrite)
