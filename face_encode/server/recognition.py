@@ -335,7 +335,7 @@ class Recogniser:
         return await self._embed(photo, max_faces, self._batcher, recipe, detector, portraits)
 
     async def analyze(
-        self, photo: SentPhoto, max_faces: int | None, *, detector: Detector | None = None
+        self, photo: SentPhoto, max_faces: int | None, detector: Detector | None = None
     ) -> AnalyzedPhoto:
         """Tell what the faces of a photo show; arguments as for ``embed``.
 

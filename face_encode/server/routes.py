@@ -310,15 +310,16 @@ async def analyze(
 ) -> dict[str, Any]:
     """Tell age, gender and expression of the faces in a photo: guesses, from looks alone."""
     limits = service.settings.limits
+    detector = service.recogniser.detector(search.thorough, search.min_face)
     body = await read_body(request, ["photo"], [], limits)
-    photo = await service.recogniser.analyze(
-        body.photo("photo"),
-        min(search.max_faces or limits.faces, limits.faces),
-        thorough=search.thorough,
-    )
+    most = min(search.max_faces or limits.faces, limits.faces)
+    photo = await service.recogniser.analyze(body.photo("photo"), most, detector)
     if photo.error is not None:
         raise Problem(422, "photo-unreadable", f"{photo.photo}: {photo.error}.")
-    return {"faces": photo.as_dict()["faces"]}
+    return {
+        "faces": photo.as_dict()["faces"],
+        "notes": list(notes_on(detector, *photo.size)),
+    }
 
 
 operation_router = APIRouter(tags=["operation"])

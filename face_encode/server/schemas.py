@@ -194,6 +194,7 @@ class AnalyzeAnswer(Answer):
     """How the faces of a photo look, largest first."""
 
     faces: list[AnalyzedFace]
+    notes: list[str] = _NOTES
 
 
 class Person(Answer):

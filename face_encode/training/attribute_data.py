@@ -32,8 +32,8 @@ UNKNOWN = -1
 
 # Pixels beyond the crop on every side, as a share of its side: room to turn and move it.
 _ROOM = 0.125
-# Photos whose grey thumbnails of this side are as similar as this are one photo.
-_THUMBNAIL, _SAME_PHOTO = 16, 0.96
+# Side of the grey thumbnails by which doubles are found.
+_THUMBNAIL = 16
 # Ages are learnt as a bell over the years; labels and looks are less exact for older people.
 _SPREAD, _SPREAD_PER_YEAR = 1.5, 0.04
 
@@ -186,6 +186,7 @@ def read_faces(
     recipe: CropRecipe,
     detector: Detector,
     *,
+    same_photo: float,
     progress: bool = True,
 ) -> LabelledFaces:
     """Read folders of photos, with their labels, and split them.
@@ -200,6 +201,7 @@ def read_faces(
         rules: The first that fits a photo counts.
         recipe: The network's, a ``dlib_chip``.
         detector: Finds the faces.
+        same_photo: Correlation of two thumbnails from which they are of one photo.
         progress: Whether to show progress bars.
 
     Raises:
@@ -221,7 +223,7 @@ def read_faces(
             f"{len(train)} and {len(faces.rows_of('validation'))}"
         )
     thumbnails = _thumbnails(faces.crops)
-    (train,) = screen([thumbnails], [train], thumbnails[held_out], _SAME_PHOTO, _SAME_PHOTO)
+    (train,) = screen([thumbnails], [train], thumbnails[held_out], same_photo, same_photo)
     return faces.part(np.sort(np.concatenate([train, held_out])))
 
 

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from face_encode.errors import InputError, ModelFileError
 from face_encode.files import replacing
+from face_encode.outputs import check_output
 from face_encode.training.head import add_shared_arguments, print_unless, run_script
 from face_encode.training.recipe import check_setting, read_object
 from face_encode.types import CropRecipe, Embeddings, ImageArray
@@ -67,6 +68,8 @@ class AttributesConfig:
         learning_rate: The highest learning rate, by Muon; it falls to 0 by a cosine.
         weight_decay: The optimizer's.
         smoothing: Share of an expression's probability spread over all.
+        same_photo: Correlation of two crops' grey thumbnails of 16x16 pixels from which they count
+            as one photo: of photos to train on, one is left, and none beside one held out.
         weights: How often photos are drawn: pattern of a path -> factor, as for a distillation.
         mixed_precision: Whether to compute in bfloat16.
         probed: Photos of each kind on which the head is fitted first, the convolutions as they are
@@ -95,6 +98,7 @@ class AttributesConfig:
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
     smoothing: float = 0.08
+    same_photo: float = 0.96
     weights: dict[str, float] = field(default_factory=dict)
     mixed_precision: bool = False
     probed: int = 30_000
@@ -168,7 +172,14 @@ def train_attributes(
     from face_encode.training.attribute_data import read_faces
 
     keras.utils.set_random_seed(config.seed)
-    faces = read_faces(config.data, config.rules, config.crop, detector, progress=progress)
+    faces = read_faces(
+        config.data,
+        config.rules,
+        config.crop,
+        detector,
+        same_photo=config.same_photo,
+        progress=progress,
+    )
     say(
         ", ".join(
             f"{len(faces.rows_of(name)):,} {name}" for name in ("train", "validation", "test")
@@ -274,6 +285,10 @@ def _fit(config: AttributesConfig, faces: LabelledFaces, say: Callable[[str], No
         keras.config.set_dtype_policy(before)
     if config.begin is not None:
         say(f"{_begin(network, config.begin)} layers begin as in {config.begin.name}")
+        for layer in network.layers:
+            # A short training would leave the running means behind that answers are given by.
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
     targets = faces.targets(config.smoothing)
     batches = _batches(config, faces.crops, targets, kinds, weights)
     # As many of each kind as there are, at most those asked for; always the same ones.
@@ -704,6 +719,9 @@ def run(options: argparse.Namespace) -> int:
     """Train as the parsed arguments say; 0 when done."""
     from face_encode.detectors.registry import load_detector
 
+    begin = [] if options.begin is None else [options.begin]
+    kind = "network of attributes"
+    check_output(options.output, kind, inputs=begin, overwrite=options.overwrite)
     settings, detector = read_attributes_recipe(options.recipe)
     given = {name: getattr(options, name, None) for name in SETTINGS}
     settings |= {name: value for name, value in given.items() if value is not None}

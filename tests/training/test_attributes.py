@@ -64,7 +64,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def read(folders: list[Path], rules: list[dict[str, object]] = RULES) -> LabelledFaces:
     chosen = [rule_of(rule) for rule in rules]
-    return read_faces(folders, chosen, CROP, WholePhotoDetector(), progress=False)
+    return read_faces(folders, chosen, CROP, WholePhotoDetector(), same_photo=0.96, progress=False)
 
 
 def test_rules_read_what_photos_show(folders: list[Path]) -> None:
