@@ -12,10 +12,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from face_encode.cli import embed, enroll, gallery, match, models, serve, transfer, watch
+from face_encode.cli import analyze, embed, enroll, gallery, match, models, serve, transfer, watch
 from face_encode.cli.evaluate import add_commands as add_evaluation_commands
 from face_encode.terminal import exit_code_of
-from face_encode.training import distill, head, quality
+from face_encode.training import attributes, distill, head, quality
 from face_encode.version import __version__
 
 _COMMANDS = {
@@ -72,6 +72,11 @@ _COMMANDS = {
         embed.run,
         "write the embeddings of a folder of photos into a file",
     ),
+    "analyze": (
+        analyze.add_arguments,
+        analyze.run,
+        "tell age, gender and expression of the faces in photos",
+    ),
     "watch": (
         watch.add_arguments,
         watch.run,
@@ -92,6 +97,7 @@ _TRAININGS = {
     "head": (head, "the last layers, on a folder of people"),
     "distill": (distill, "a whole network, to give another one's embeddings"),
     "quality": (quality, "a head that judges how far an encoder's embeddings can be trusted"),
+    "attributes": (attributes, "the network that tells age, gender and expression"),
 }
 
 

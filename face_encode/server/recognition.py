@@ -15,6 +15,7 @@ from dataclasses import replace
 import loky
 import numpy as np
 
+from face_encode.attributes.network import AttributeNetwork, load_attributes
 from face_encode.detectors.base import Detector
 from face_encode.detectors.dlib_detector import DlibDetector
 from face_encode.detectors.registry import with_min_face
@@ -22,6 +23,7 @@ from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import ImageError, InputError
 from face_encode.liveness.judging import LivenessJudge
 from face_encode.photos.reading import decode_image
+from face_encode.pipeline.analysis import AnalyzedPhoto, analyzed
 from face_encode.pipeline.embedding import (
     EmbeddedPhoto,
     PhotoCrops,
@@ -110,7 +112,6 @@ class DetectionPool:
     def __init__(
         self,
         workers: int,
-        recipe: CropRecipe,
         max_pixels: int,
         max_waiting: int,
         surroundings: bool = False,
@@ -119,7 +120,6 @@ class DetectionPool:
 
         Args:
             workers: The number of processes.
-            recipe: How faces are cut out.
             max_pixels: The largest photo that is decoded.
             max_waiting: The number of photos from which on ``is_full``.
             surroundings: Whether the faces' surroundings are cut out, too, for the judge of
@@ -128,7 +128,6 @@ class DetectionPool:
         self._surroundings = surroundings
         self.waiting = 0
         self._workers = workers
-        self._recipe = recipe
         self._max_pixels = max_pixels
         self._max_waiting = max_waiting
         self._lock = threading.Lock()
@@ -153,9 +152,14 @@ class DetectionPool:
             executor.shutdown(wait=True, kill_workers=True)
 
     async def find(
-        self, photo: SentPhoto, max_faces: int | None, detector: Detector, portraits: bool
+        self,
+        photo: SentPhoto,
+        max_faces: int | None,
+        detector: Detector,
+        recipe: CropRecipe,
+        portraits: bool,
     ) -> PhotoCrops:
-        """Read a photo and find its faces.
+        """Read a photo, find its faces and cut them out by a recipe.
 
         Raises:
             Problem: The process ended, twice.
@@ -170,7 +174,7 @@ class DetectionPool:
                         photo,
                         max_faces,
                         detector,
-                        self._recipe,
+                        recipe,
                         self._max_pixels,
                         portraits,
                         self._surroundings,
@@ -264,12 +268,14 @@ class Recogniser:
         max_waiting = limits.requests_in_flight + 4 * limits.photos
         self.pool = DetectionPool(
             settings.workers,
-            encoder.contract.crop,
             limits.pixels,
             max_waiting,
             surroundings=judge is not None,
         )
         self._batcher = EncodingBatcher(encoder, metrics.encoded, judge)
+        self._metrics = metrics
+        self._lock = threading.Lock()
+        self._analysis: tuple[AttributeNetwork, EncodingBatcher] | None = None
 
     def load(self) -> None:
         """Start the processes and compile the network: seconds that no request has to wait."""
@@ -281,6 +287,8 @@ class Recogniser:
     def close(self) -> None:
         """Stop, and give up the photos that are under way."""
         self._batcher.close()
+        if self._analysis is not None:
+            self._analysis[1].close()
         self.pool.close()
 
     def detector(self, thorough: bool, min_face: int | None) -> Detector:
@@ -323,11 +331,49 @@ class Recogniser:
         Raises:
             Problem: No room at present, or the processes end again and again.
         """
+        recipe = self._encoder.contract.crop
+        return await self._embed(photo, max_faces, self._batcher, recipe, detector, portraits)
+
+    async def analyze(
+        self, photo: SentPhoto, max_faces: int | None, detector: Detector | None = None
+    ) -> AnalyzedPhoto:
+        """Tell what the faces of a photo show; arguments as for ``embed``.
+
+        The network is loaded for the first photo.
+
+        Raises:
+            Problem: As for ``embed``.
+        """
+        network, batcher = await asyncio.to_thread(self._analyzing)
+        recipe = network.encoder.contract.crop
+        embedded = await self._embed(photo, max_faces, batcher, recipe, detector, False)
+        return analyzed(embedded, network)
+
+    def _analyzing(self) -> tuple[AttributeNetwork, EncodingBatcher]:
+        """The network of attributes and what runs it, loaded once for any number of threads."""
+        with self._lock:
+            if self._analysis is None:
+                network = load_attributes()
+                self._analysis = network, EncodingBatcher(network.encoder, self._metrics.encoded)
+            return self._analysis
+
+    async def _embed(
+        self,
+        photo: SentPhoto,
+        max_faces: int | None,
+        batcher: EncodingBatcher,
+        recipe: CropRecipe,
+        detector: Detector | None,
+        portraits: bool,
+    ) -> EmbeddedPhoto:
+        """Find the faces of a photo and send them through a network."""
         if self.pool.is_full:
             raise too_busy("Too many photos are waiting; come back soon.")
-        crops = await self.pool.find(photo, max_faces, detector or self._detector, portraits)
+        crops = await self.pool.find(
+            photo, max_faces, detector or self._detector, recipe, portraits
+        )
         if len(crops.crops):
-            return await self._batcher.encode(crops)
+            return await batcher.encode(crops)
         nothing = np.empty((0, 0), np.float32)
         return EmbeddedPhoto(crops.photo, (), nothing, (), crops.size, crops.error, crops.digest)
 

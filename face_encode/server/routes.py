@@ -26,6 +26,7 @@ from face_encode.server.schemas import (
     PERSON_PROBLEMS,
     PHOTO_PROBLEMS,
     READING_PROBLEMS,
+    AnalyzeAnswer,
     EmbedAnswer,
     HealthAnswer,
     MatchAnswer,
@@ -298,6 +299,26 @@ async def embed(
             for embedding, face in zip(embeddings, faces, strict=True)
         ],
         "notes": notes,
+    }
+
+
+@recognition_router.post(
+    "/analyze", response_model=AnalyzeAnswer, openapi_extra=photo_body("photo")
+)
+async def analyze(
+    request: Request, service: TheService, author: Reader, search: SearchQuery
+) -> dict[str, Any]:
+    """Tell age, gender and expression of the faces in a photo: guesses, from looks alone."""
+    limits = service.settings.limits
+    detector = service.recogniser.detector(search.thorough, search.min_face)
+    body = await read_body(request, ["photo"], [], limits)
+    most = min(search.max_faces or limits.faces, limits.faces)
+    photo = await service.recogniser.analyze(body.photo("photo"), most, detector)
+    if photo.error is not None:
+        raise Problem(422, "photo-unreadable", f"{photo.photo}: {photo.error}.")
+    return {
+        "faces": photo.as_dict()["faces"],
+        "notes": list(notes_on(detector, *photo.size)),
     }
 
 
