@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-# The same requests each time, made up from the description. A few minutes by hand with FACE_ENCODE_FUZZ_EXAMPLES=200.
+# The same requests each time, made up from the description; a few minutes by hand with
+# FACE_ENCODE_FUZZ_EXAMPLES=200.
 EXAMPLES = int(os.environ.get("FACE_ENCODE_FUZZ_EXAMPLES", "5"))
 
 
