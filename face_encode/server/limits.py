@@ -17,9 +17,9 @@ from face_encode.server.settings import Limits
 # what it sends for a while, up to this multiple of the allowed size.
 _LINGER_SECONDS = 2
 _LINGER_BODIES = 4
-# Keys of a request's scope: what takes a place for its client once that is known, and whether it
-# has one.
-ADMIT, PLACE = "face_encode.admit", "face_encode.place"
+# Keys of a request's scope: what takes a place for its client once that is known, whether it is
+# known, and whether it has a place.
+ADMIT, KNOWN, PLACE = "face_encode.admit", "face_encode.known", "face_encode.place"
 
 
 # Requests of these methods are answered whether or not a body follows.
@@ -112,7 +112,7 @@ class _Exchange:
         )
         self.bytes = 0
         self.answered = False
-        self._is_admitted = self._is_dropped = False
+        self._is_dropped = False
         self.clock = anyio.CancelScope()
         self._allow(self._limits.request_seconds if self._arrived else self._limits.body_seconds)
 
@@ -122,9 +122,11 @@ class _Exchange:
         Raises:
             Problem: There is no place.
         """
-        if not self._scope["path"].startswith("/v1") or self._is_admitted:
+        if KNOWN in self._scope:
             return
-        self._is_admitted = True
+        self._scope[KNOWN] = True
+        if not self._scope["path"].startswith("/v1"):
+            return
         if self._arrived or self._scope["method"] in _WITHOUT_BODY:
             self._take()
         else:
@@ -161,7 +163,7 @@ class _Exchange:
             self._arrived = True
             self._allow(self._limits.request_seconds)
             is_whole = message["type"] == "http.request"
-            if is_whole and self._is_admitted and PLACE not in self._scope:
+            if is_whole and KNOWN in self._scope and PLACE not in self._scope:
                 self._take()
         return message
 
@@ -239,11 +241,11 @@ def limited_protocol(limits: Limits) -> type[H11Protocol]:
                 if isinstance(each, LimitedProtocol) and each is not self and each.is_open
             ]
             if len(others) >= limits.connections:
-                # One that waits for its client has to go, the oldest: who opens many and asks for
-                # nothing keeps nobody out.
-                waiting = [each for each in others if not each.has_place]
-                last = min(waiting, key=lambda each: each._since, default=self)
-                last._refuse(
+                # One that waits for its client has to go, first of those who have not shown a
+                # token, then the oldest: who opens many keeps nobody out.
+                waiting = [each for each in others if not each.has(PLACE)]
+                goes = min(waiting, key=lambda each: (each.has(KNOWN), each._since), default=self)
+                goes._refuse(
                     too_busy(f"At most {limits.connections} connections are open at once.")
                 )
 
@@ -252,10 +254,9 @@ def limited_protocol(limits: Limits) -> type[H11Protocol]:
             """Whether the connection is not being closed."""
             return not self.transport.is_closing()
 
-        @property
-        def has_place(self) -> bool:
-            """Whether a request is being answered that has taken a place."""
-            return self.scope is not None and PLACE in self.scope
+        def has(self, key: str) -> bool:
+            """Whether the last request has this in its scope."""
+            return self.scope is not None and key in self.scope
 
         def data_received(self, data: bytes) -> None:
             former = self.cycle

@@ -4,7 +4,8 @@ import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from http.client import HTTPConnection
 
 import anyio
 import pytest
@@ -337,6 +338,18 @@ def test_idle_connections_keep_nobody_out() -> None:
             assert answer_to(port, sent).startswith(b"HTTP/1.1 200 ")
         # The oldest one went.
         assert idle[0].recv(9_000).startswith(b"HTTP/1.1 429 ")
+
+
+def test_connections_of_known_clients_are_the_last_to_be_closed() -> None:
+    limits = Limits(connections=2)
+    with listening(limits, RequestLimits(admitted, limits)) as port, ExitStack() as stack:
+        known = stack.enter_context(closing(HTTPConnection("127.0.0.1", port, timeout=60)))
+        for _ in range(3):
+            known.request("POST", "/v1/match", b"12")
+            answer = known.getresponse()
+            assert (answer.status, answer.read()) == (200, b"2")
+            for _ in range(3):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
 
 
 def test_connections_with_a_place_are_not_closed_for_others() -> None:
