@@ -22,6 +22,7 @@ from face_encode.pipeline.embedding import NO_EMBEDDING, NO_FACE, EmbeddedPhoto
 from face_encode.server.bodies import read_body
 from face_encode.server.people import enrolled
 from face_encode.server.problems import Problem
+from face_encode.server.recognition import TOO_SLOW
 from face_encode.server.schemas import (
     PERSON_PROBLEMS,
     PHOTO_PROBLEMS,
@@ -43,7 +44,8 @@ from face_encode.version import __version__
 
 def unusable(photo: EmbeddedPhoto) -> Problem:
     """Say why a photo cannot be used."""
-    kind = "no-face" if photo.error == NO_FACE else "photo-unreadable"
+    kinds = {NO_FACE: "no-face", TOO_SLOW: "photo-takes-too-long"}
+    kind = kinds.get(str(photo.error), "photo-unreadable")
     return Problem(422, kind, f"{photo.photo}: {photo.error}.")
 
 
@@ -339,6 +341,8 @@ def ready(service: TheService) -> dict[str, str]:
     service.gallery.snapshot()
     if service.failing:
         raise Problem(503, "not-saving", "The last change of the people could not be saved.")
+    if not service.recogniser.pool.workers_ready:
+        raise Problem(503, "no-process", "The processes that read photos are being replaced.")
     if service.recogniser.pool.is_full:
         raise Problem(503, "too-busy", "Too many photos are waiting.")
     return {"status": "ok"}
