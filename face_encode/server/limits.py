@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from face_encode.server.problems import Problem, too_busy
-from face_encode.server.settings import Limits
+from face_encode.server.settings import INTERFACES, Limits
 
 # A client that is still sending does not read: it hears of a refusal only if the service takes in
 # what it sends for a while, up to this multiple of the allowed size.
@@ -38,7 +38,10 @@ class RequestLimits:
             await self._app(scope, receive, send)
             return
         exchange = _Exchange(scope, receive, send, self._limits)
-        if scope["path"].startswith("/v1") and self.in_flight >= self._limits.requests_in_flight:
+        if (
+            scope["path"].startswith(INTERFACES)
+            and self.in_flight >= self._limits.requests_in_flight
+        ):
             refusal = too_busy(
                 f"{self._limits.requests_in_flight} requests are being answered; come back soon."
             )
