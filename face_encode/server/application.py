@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 from face_encode.errors import InputError
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.model import Face_Encode_Model
+from face_encode.server.compreface import compreface_router
 from face_encode.server.limits import RequestLimits
 from face_encode.server.metrics import Metrics, RequestMeter
 from face_encode.server.people import people_router
@@ -110,6 +111,7 @@ def make_application(
     application.include_router(recognition_router, dependencies=strict)
     application.include_router(people_router, dependencies=strict)
     application.include_router(operation_router)
+    application.include_router(compreface_router, dependencies=strict)
     _describe_problems(application)
     _add_page(application)
     return application

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from face_encode.server.problems import Problem, too_busy
-from face_encode.server.settings import Limits
+from face_encode.server.settings import INTERFACES, Limits
 
 # A client that is still sending does not read: it hears of a refusal only if the service takes in
 # what it sends for a while, up to this multiple of the allowed size.
@@ -125,7 +125,7 @@ class _Exchange:
         if KNOWN in self._scope:
             return
         self._scope[KNOWN] = True
-        if not self._scope["path"].startswith("/v1"):
+        if not self._scope["path"].startswith(INTERFACES):
             return
         if self._arrived or self._scope["method"] in _WITHOUT_BODY:
             self._take()

@@ -19,6 +19,8 @@ from prometheus_client import (
 )
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from face_encode.server.settings import INTERFACES
+
 # The quality panel shows the latency of this many requests of each kind.
 _RECENT_REQUESTS = 1_000
 _BUCKETS_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
@@ -93,7 +95,7 @@ class Metrics:
                 "p99_milliseconds": round(1000 * float(np.percentile(seconds, 99)), 1),
             }
             for kind, seconds in recent.items()
-            if kind.partition(" ")[2].startswith("/v1")
+            if kind.partition(" ")[2].startswith(INTERFACES)
         }
 
     def text(self) -> bytes:

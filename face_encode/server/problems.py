@@ -45,7 +45,7 @@ class Problem(Exception):
             **members: Further members.
         """
         super().__init__(detail)
-        self.status = status
+        self.status, self.kind = status, kind
         self.headers = dict(headers or {})
         self.body = {
             "type": f"urn:face-encode:problem:{kind}",
@@ -92,6 +92,24 @@ def refuse_unknown_options(request: Request) -> None:
         raise Problem(422, "unknown-option", f"No such option: {', '.join(unknown)}; {taken}.")
 
 
+def validation_problem(error: RequestValidationError) -> Problem:
+    """Say which parts of a request are not as they are described."""
+    # Not the whole of pydantic's report: it repeats what the client sent.
+    listed = "; ".join(
+        f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()
+    )
+    return Problem(422, "not-valid", f"The request is not valid: {listed}.")
+
+
+def gallery_problem(error: GalleryError) -> Problem:
+    """Say that somebody has gone between two questions to the gallery, or it cannot be read."""
+    if isinstance(error, NotEnrolledError):
+        return Problem(404, "nobody-of-that-name", f"{error}.")
+    _LOG.error("%s", error)
+    detail = "The people cannot be read at present; the service's log says why."
+    return Problem(503, "gallery-unusable", detail, headers={"Retry-After": "30"})
+
+
 def add_handlers(application: FastAPI) -> None:
     """Answer every error of the application as a problem."""
 
@@ -111,21 +129,11 @@ def add_handlers(application: FastAPI) -> None:
 
     @application.exception_handler(RequestValidationError)
     async def not_valid(request: Request, error: RequestValidationError) -> JSONResponse:
-        # Not the whole of pydantic's report: it repeats what the client sent.
-        listed = "; ".join(
-            f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()
-        )
-        return Problem(422, "not-valid", f"The request is not valid: {listed}.").response()
+        return validation_problem(error).response()
 
     @application.exception_handler(GalleryError)
     async def no_gallery(request: Request, error: GalleryError) -> JSONResponse:
-        # Somebody may have gone between two questions to the gallery.
-        if isinstance(error, NotEnrolledError):
-            return Problem(404, "nobody-of-that-name", f"{error}.").response()
-        _LOG.error("%s", error)
-        detail = "The people cannot be read at present; the service's log says why."
-        headers = {"Retry-After": "30"}
-        return Problem(503, "gallery-unusable", detail, headers=headers).response()
+        return gallery_problem(error).response()
 
     @application.exception_handler(ClientDisconnect)
     async def hung_up(request: Request, error: ClientDisconnect) -> JSONResponse:

@@ -381,6 +381,7 @@ _TEXTS: _Schema = {
     "name": _NAME,
     "into": _NAME,
     "to": _NAME,
+    "subject": _NAME,
     "note": {"type": "string", "maxLength": MAX_NOTE_CHARACTERS},
 }
 

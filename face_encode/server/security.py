@@ -13,7 +13,7 @@ from typing import Annotated, Literal, TypeAlias, cast, get_args
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,7 +22,7 @@ from face_encode.files import open_regular, reason_of
 from face_encode.gallery.audit import Author
 from face_encode.server.limits import ADMIT
 from face_encode.server.problems import Problem
-from face_encode.server.settings import LOOPBACK_HOSTS
+from face_encode.server.settings import INTERFACES, LOOPBACK_HOSTS
 
 Role: TypeAlias = Literal["read", "write"]
 
@@ -161,22 +161,33 @@ def _digest(secret: str) -> bytes:
 
 
 _bearer = HTTPBearer(auto_error=False, description="FACE_ENCODE_TOKEN, or one of the token file")
-Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+_key = APIKeyHeader(
+    name="x-api-key", auto_error=False, description="The same, as clients of CompreFace send it"
+)
 
 
-async def may_read(request: Request, credentials: Credentials) -> Author:
+def _sent_secret(
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    key: Annotated[str | None, Depends(_key)],
+) -> str | None:
+    """The token of a request, or None."""
+    return key if bearer is None else bearer.credentials
+
+
+Secret = Annotated[str | None, Depends(_sent_secret)]
+
+
+async def may_read(request: Request, secret: Secret) -> Author:
     """Admit a client that may read."""
-    return _author(request, credentials, "read")
+    return _author(request, secret, "read")
 
 
-async def may_write(request: Request, credentials: Credentials) -> Author:
+async def may_write(request: Request, secret: Secret) -> Author:
     """Admit a client that may change the people."""
-    return _author(request, credentials, "write")
+    return _author(request, secret, "write")
 
 
-def _author(
-    request: Request, credentials: HTTPAuthorizationCredentials | None, role: Role
-) -> Author:
+def _author(request: Request, secret: str | None, role: Role) -> Author:
     """Return the client of a request.
 
     Raises:
@@ -188,14 +199,14 @@ def _author(
         request.scope[ADMIT]()
         return Author("local", address)
     challenge = {"WWW-Authenticate": 'Bearer realm="face-encode"'}
-    if credentials is None:
+    if secret is None:
         raise Problem(
             401,
             "token-missing",
-            "A token is needed: send it in the header 'Authorization: Bearer …'.",
+            "A token is needed: send it in the header 'Authorization: Bearer …' or 'x-api-key: …'.",
             headers=challenge,
         )
-    token = tokens.find(credentials.credentials)
+    token = tokens.find(secret)
     if token is None:
         raise Problem(401, "token-unknown", "This token is not known here.", headers=challenge)
     if role == "write" and token.role != "write":
@@ -267,7 +278,7 @@ class OriginGuard:
             await self._app(scope, receive, send)
             return
         path: str = scope["path"]
-        private = path.startswith("/v1") or path == "/metrics"
+        private = path.startswith(INTERFACES) or path == "/metrics"
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

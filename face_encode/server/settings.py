@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from face_encode.errors import InputError
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+INTERFACES = ("/v1", "/api/v1")
+"""Where the addresses begin under which programs reach the service."""
 
 
 @dataclass(frozen=True)
