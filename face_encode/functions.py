@@ -345,7 +345,8 @@ def represent(
         normalize: Whether to bring the embeddings to length 1.
 
     Returns:
-        A dict for each face, the largest first: ``embedding``, float32 ``(D,)``;
+        A dict for each face, the largest first: ``embedding``, a list of D floats, so that the
+        answer goes through ``json.dumps`` (``numpy.asarray`` makes an array of it);
         ``bounding_box``, ``x``, ``y``, ``width`` and ``height`` in pixels; ``score``, the
         detector's confidence, both None without detection; ``quality``, 0..1, how far the
         embedding can be trusted, and ``quality_reason``, why it cannot be compared with others',
@@ -362,7 +363,7 @@ def represent(
         embeddings = unit_length(embeddings)
     return [
         {
-            "embedding": embedding,
+            "embedding": embedding.tolist(),
             "bounding_box": box_of(face, detect_faces),
             "score": face.score if detect_faces else None,
             **face.judgement(),

@@ -15,6 +15,13 @@ from face_encode.forking import use_keras
 
 Item = TypeVar("Item")
 
+# Libraries of the system that opencv-python takes, and Debian's packages of them.
+_SYSTEM_LIBRARIES = {
+    "libGL.so.1": "libgl1",
+    "libgthread-2.0.so.0": "libglib2.0-0",
+    "libglib-2.0.so.0": "libglib2.0-0",
+}
+
 
 def with_progress(
     items: Iterable[Item], total: int, description: str, *, show: bool = True, done: int = 0
@@ -151,6 +158,18 @@ def exit_code_of(action: Callable[[], int], interrupted: str = "interrupted") ->
         return action()
     except FaceEncodeError as error:
         print(f"face-encode: {printable(str(error))}", file=sys.stderr)
+        return 1
+    except ImportError as error:
+        # A library of the system, of which pip knows nothing.
+        missing = next((each for each in _SYSTEM_LIBRARIES if each in str(error)), None)
+        if missing is None:
+            raise
+        print(
+            f"face-encode: OpenCV needs {missing}, which this system lacks: install "
+            f"{_SYSTEM_LIBRARIES[missing]} (apt-get install libgl1 libglib2.0-0), or replace "
+            "OpenCV: pip uninstall opencv-python, then pip install opencv-python-headless",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print(f"face-encode: {interrupted}", file=sys.stderr)

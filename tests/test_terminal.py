@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from face_encode.terminal import print_safely, printable, with_progress
+from face_encode.terminal import exit_code_of, print_safely, printable, with_progress
 
 
 def test_items_pass_through_and_the_bar_goes_to_standard_error(
@@ -67,3 +67,27 @@ def test_what_is_printed_neither_steers_a_terminal_nor_hides(
     out = capsys.readouterr().out
     assert mark not in out and out.splitlines()[1] == "Bo"
     assert printable("می\u200cخواهم 👩🏽\u200d🚀") == "می\u200cخواهم 👩🏽\u200d🚀"
+
+
+@pytest.mark.parametrize(
+    ("library", "package"),
+    [("libGL.so.1", "libgl1"), ("libgthread-2.0.so.0", "libglib2.0-0")],
+)
+def test_a_library_of_the_system_that_opencv_lacks_is_named_with_its_package(
+    library: str, package: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> int:
+        raise ImportError(f"{library}: cannot open shared object file: No such file or directory")
+
+    assert exit_code_of(work) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"OpenCV needs {library}" in line and f"install {package}" in line
+    assert "opencv-python-headless" in line
+
+
+def test_another_import_that_fails_is_not_hidden() -> None:
+    def work() -> int:
+        raise ImportError("No module named 'nothing'")
+
+    with pytest.raises(ImportError, match="nothing"):
+        exit_code_of(work)

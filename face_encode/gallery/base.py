@@ -302,6 +302,8 @@ _LOOK_ALIKES = str.maketrans(
     "abekmhopctyxsijhdqwabezikmvoptux",
 )
 _LATIN = re.compile("[a-z]")
+# What Python makes of the bytes of a file's name that are no UTF-8.
+_NO_TEXT = re.compile("[\udc80-\udcff]")
 
 
 def check_name(name: str) -> None:
@@ -316,8 +318,15 @@ def check_name(name: str) -> None:
         or not _JOINERS.sub("", _INVISIBLE.sub("", name)).strip()
         or any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
     ):
+        advice = ""
+        if isinstance(name, str) and _NO_TEXT.search(name):
+            advice = (
+                "; its bytes are no UTF-8, but perhaps Latin-1: rename it, for a whole folder by "
+                "convmv -r -f latin1 -t utf8 --notest FOLDER"
+            )
         raise InputError(
-            f"a person's name is text without control characters, not empty. Received: {name!r}"
+            "a person's name is text without control characters, not empty. "
+            f"Received: {name!r}{advice}"
         )
 
 

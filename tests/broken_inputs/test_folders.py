@@ -218,6 +218,7 @@ def test_a_name_of_any_script_is_taken_and_what_is_no_name_told(
         (row,) = report.left_out
         assert row.photo == str(other / "2.jpg")
         assert "text without control characters" in row.reason
+        assert ("convmv -r -f latin1" in row.reason) == ("no text" in case)
 
 
 def test_a_person_without_photos_is_remarked_on(
