@@ -45,7 +45,14 @@ from face_encode.gallery.distances import (
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.milvus import MilvusGallery
 from face_encode.gallery.opening import names_gallery, open_gallery
-from face_encode.model import Face_Encode_Model, both_judged, box_of, warn_untrusted
+from face_encode.model import (
+    Face_Encode_Model,
+    both_judged,
+    box_of,
+    compared_faces,
+    nearest_faces,
+    warn_untrusted,
+)
 from face_encode.photos.folders import people_in
 from face_encode.photos.reading import PhotoInput, content_digest, read_photo
 from face_encode.pipeline.enrolment import enrol_people
@@ -242,7 +249,10 @@ def verify(
     detect_faces: bool = True,
     liveness: bool = False,
 ) -> dict[str, Any]:
-    """Decide whether two photos show the same person, by the largest face of each.
+    """Decide whether two photos show the same person, by the two faces that are most alike.
+
+    Of photos with several faces each is compared with each; a match then says that somebody is on
+    both. Comparing n faces passes strangers n times as often as comparing one.
 
     Examples:
         >>> from face_encode import verify
@@ -265,9 +275,11 @@ def verify(
         ``is_match``, bool; ``distance``, ``distance_threshold`` and ``similarity``, floats (for
         cosine within -1..1); ``metric``, ``encoder`` and ``detector``, their names; and
         ``bounding_boxes``, two dicts of ``x``, ``y``, ``width`` and ``height``, or Nones;
-        ``qualities``, how far each embedding can be trusted, 0..1, and ``quality_reasons``, why
-        one cannot, which is never a match; Nones for an encoder that does not judge. If asked for,
-        ``liveness``, two floats within 0..1, and ``is_live``, two bools.
+        ``faces``, how many faces each photo has, and ``compared``, the number of the one in each,
+        0 for the largest, that is told of here; ``qualities``, how far each embedding can be
+        trusted, 0..1, and ``quality_reasons``, why one cannot, which is never a match; Nones for
+        an encoder that does not judge. If asked for, ``liveness``, two floats within 0..1, and
+        ``is_live``, two bools.
 
     Raises:
         ImageError: A photo cannot be read, or there is no face in it.
@@ -278,10 +290,11 @@ def verify(
     check_metric(metric)
     model = _opened(encoder, detector)
     limit = model._distance_threshold(metric, distance_threshold)
-    embedding_a, face_a = model._embed_largest(photo_a, "photo a", detect_faces, liveness=liveness)
-    embedding_b, face_b = model._embed_largest(photo_b, "photo b", detect_faces, liveness=liveness)
-    distance = float(distances(embedding_a, embedding_b, metric)[0, 0])
-    faces = (face_a, face_b)
+    embeddings_a, faces_a = model._embed_some(photo_a, "photo a", detect_faces, liveness=liveness)
+    embeddings_b, faces_b = model._embed_some(photo_b, "photo b", detect_faces, liveness=liveness)
+    a, b = nearest_faces((embeddings_a, embeddings_b), (faces_a, faces_b), metric)
+    distance = float(distances(embeddings_a[[a]], embeddings_b[[b]], metric)[0, 0])
+    faces = (faces_a[a], faces_b[b])
     return {
         "is_match": distance <= limit and all(face.is_trusted for face in faces),
         "distance": distance,
@@ -291,6 +304,7 @@ def verify(
         "encoder": model.encoder.name,
         "detector": model.detector.name,
         "bounding_boxes": [box_of(face, detect_faces) for face in faces],
+        **compared_faces((a, b), (len(faces_a), len(faces_b))),
         **both_judged(faces),
     }
 

@@ -25,6 +25,7 @@ from face_encode.gallery.database_file import is_database
 from face_encode.gallery.distances import (
     Metric,
     check_distance_threshold,
+    distances,
     threshold_distance,
     unit_embedding,
 )
@@ -33,7 +34,7 @@ from face_encode.gallery.opening import open_gallery
 from face_encode.gallery.thresholds import check_threshold
 from face_encode.liveness.judging import LivenessJudge, default_judge
 from face_encode.photos.drawing import draw_boxes, labelled_boxes
-from face_encode.photos.folders import people_in
+from face_encode.photos.folders import list_people
 from face_encode.photos.reading import (
     PhotoInput,
     as_rgb,
@@ -42,7 +43,7 @@ from face_encode.photos.reading import (
     shown_name,
 )
 from face_encode.pipeline.embedding import NO_FACE
-from face_encode.pipeline.enrolment import enrol_people, enrolment_checkpoint
+from face_encode.pipeline.enrolment import enrol_people, enrolment_checkpoint, with_listing
 from face_encode.pipeline.quality import judge_faces
 from face_encode.types import (
     BoundingBox,
@@ -218,7 +219,7 @@ class Face_Encode_Model:
             GalleryError: ``unfinished`` was begun with another encoder, engine or detector, is
                 damaged, or cannot be written.
         """
-        people = people_in(dir)
+        listed = list_people(dir)
         detector, encoder = self.detector, self.encoder
         with (
             nullcontext()
@@ -233,7 +234,7 @@ class Face_Encode_Model:
             )
         ) as checkpoint:
             report = enrol_people(
-                people,
+                listed.people,
                 self.gallery,
                 detector,
                 encoder,
@@ -247,7 +248,7 @@ class Face_Encode_Model:
             )
             if checkpoint is not None:
                 checkpoint.remove()
-        return report
+        return with_listing(report, listed)
 
     def add_person(
         self, name: str, photos: Sequence[PhotoInput], *, check_quality: bool = True
@@ -421,18 +422,26 @@ class Face_Encode_Model:
         embeddings, qualities = self.encoder.embed(crops)
         return embeddings, judge_faces(faces, qualities, crops, contract)
 
-    def _embed_largest(
-        self, photo: PhotoInput, label: str, detect_faces: bool, *, liveness: bool = False
-    ) -> tuple[Embeddings, Face]:
-        """Embed the largest face of a photo in any form, ``(1, D)``, and give that face.
+    def _embed_some(
+        self,
+        photo: PhotoInput,
+        label: str,
+        detect_faces: bool,
+        max_faces: int | None = None,
+        *,
+        liveness: bool = False,
+    ) -> tuple[Embeddings, list[Face]]:
+        """Embed the faces of a photo in any form, at least one, ``(N, D)``, and give the faces.
 
         Raises:
             ImageError: The photo, called by its path or the label, has no face or is unreadable.
         """
-        embeddings, faces = self._embed(read_photo(photo), 1, detect_faces, liveness=liveness)
+        embeddings, faces = self._embed(
+            read_photo(photo), max_faces, detect_faces, liveness=liveness
+        )
         if not faces:
             raise ImageError(f"{shown_name(photo) or label}: {NO_FACE}")
-        return embeddings, faces[0]
+        return embeddings, faces
 
     def _distance_threshold(self, metric: Metric, given: float | None) -> float:
         """The largest distance of one person's faces: the one given, or that of this model."""
@@ -562,6 +571,38 @@ def both_judged(faces: Sequence[Face]) -> dict[str, list[Any]]:
     names = {"quality": "qualities", "quality_reason": "quality_reasons"}
     judged = [face.judgement() for face in faces]
     return {names.get(key, key): [each[key] for each in judged] for key in judged[0]}
+
+
+def nearest_faces(
+    embeddings: tuple[Embeddings, Embeddings],
+    faces: tuple[Sequence[Face], Sequence[Face]],
+    metric: Metric = "cosine",
+) -> tuple[int, int]:
+    """Choose the faces of two photos by which the photos are compared: the nearest two.
+
+    Args:
+        embeddings: ``(m, D)`` and ``(n, D)``, at least one each.
+        faces: At least as many; those that are not to be trusted are left out where others are.
+        metric: See ``distances``.
+
+    Returns:
+        The face's number in each photo.
+    """
+    apart = distances(*embeddings, metric)
+    first, second = (
+        [face.is_trusted for face in of_one[: len(embedded)]]
+        for of_one, embedded in zip(faces, embeddings, strict=True)
+    )
+    trusted = np.outer(first, second)
+    if trusted.any():
+        apart = np.where(trusted, apart, np.inf)
+    row, column = divmod(int(apart.argmin()), apart.shape[1])
+    return row, column
+
+
+def compared_faces(numbers: tuple[int, int], counts: tuple[int, int]) -> dict[str, list[int]]:
+    """Which faces of two photos were compared, of how many, as answers tell it."""
+    return {"faces": list(counts), "compared": list(numbers)}
 
 
 def warn_untrusted(faces: Sequence[Face], photo: PhotoInput) -> None:

@@ -218,7 +218,7 @@ class ReferenceEmbeddings:
         held = self.gallery.rows()
         if label is not None and label not in held.names:
             raise GalleryError(f"nobody labelled {label!r} is enrolled")
-        found, face = self._model._embed_largest(photo, "the photo", detect_faces)
+        found, (face,) = self._model._embed_some(photo, "the photo", detect_faces, max_faces=1)
         warn_untrusted([face], photo)
         if label is None:
             ((nearest,),) = self.gallery.search(found)

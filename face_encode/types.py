@@ -377,6 +377,7 @@ class EnrolmentReport:
             photo already.
         notes: Remarks on photos that were enrolled, such as several faces in one.
         resumed: Photos that an interrupted run had finished.
+        others: Files in the folder that are no photos.
     """
 
     enrolled: int
@@ -385,6 +386,7 @@ class EnrolmentReport:
     reused: int = 0
     notes: tuple[str, ...] = field(default=())
     resumed: int = 0
+    others: int = 0
 
     def __str__(self) -> str:
         people = sum(1 for count in self.per_person.values() if count)
@@ -393,6 +395,7 @@ class EnrolmentReport:
             + (f" ({self.reused} unchanged)" if self.reused else "")
             + (f" ({self.resumed} by an interrupted run before)" if self.resumed else "")
             + (f", {len(self.left_out)} left out" if self.left_out else "")
+            + (f"; {self.others} other files are no photos" if self.others else "")
         ]
         lines += [f"  left out: {item.photo}: {item.reason}" for item in self.left_out]
         lines += [f"  note: {note}" for note in self.notes]

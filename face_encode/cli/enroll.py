@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gallery",
         metavar="GALLERY",
         required=True,
-        help="the gallery to write: an .npz file, a .db folder (Milvus Lite) or a Milvus server's "
-        "http:// address",
+        help="the gallery to write: people.sqlite, an .npz file, a .db folder (Milvus Lite) or a "
+        "Milvus server's http:// address",
     )
     parser.add_argument(
         "--add", action="store_true", help="keep the gallery's people who are not in the folder"
@@ -71,13 +71,18 @@ def run(options: argparse.Namespace) -> int:
     from face_encode.gallery.database import DatabaseGallery
     from face_encode.gallery.milvus_store import is_milvus
     from face_encode.gallery.opening import check_kept, gallery_label, open_gallery
-    from face_encode.photos.folders import people_in
-    from face_encode.pipeline.enrolment import checkpoint_path, enrol_people, enrolment_checkpoint
+    from face_encode.photos.folders import list_people
+    from face_encode.pipeline.enrolment import (
+        checkpoint_path,
+        enrol_people,
+        enrolment_checkpoint,
+        with_listing,
+    )
 
     check_kept(options.gallery)
     if as_path(options.gallery).suffix == ".npz":
         check_writable(as_path(options.gallery), GalleryError)
-    people = people_in(options.people)
+    listed = list_people(options.people)
     model = open_model(options)
     gallery = open_gallery(options.gallery, encoder=model.encoder, int8=options.int8)
     # What others keep in a shared gallery is not this folder's to take out.
@@ -94,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
     )
     with resumption_notice(), unfinished as checkpoint:
         report = enrol_people(
-            people,
+            listed.people,
             gallery,
             model.detector,
             model.encoder,
@@ -109,6 +114,7 @@ def run(options: argparse.Namespace) -> int:
         if not isinstance(gallery, DatabaseGallery):
             gallery.close()
         checkpoint.remove()
+    report = with_listing(report, listed)
     gone = sorted(before - {name for name, count in report.per_person.items() if count})
     if options.json:
         more = {"no_longer_enrolled": gone, "precision": gallery.precision}
@@ -131,6 +137,7 @@ def _report_as_dict(report: EnrolmentReport) -> dict[str, Any]:
             for item in report.left_out
         ],
         "notes": list(report.notes),
+        "others": report.others,
     }
 
 

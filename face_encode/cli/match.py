@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -32,7 +33,12 @@ def add_match_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = "Name the faces in photos by the people of a folder or a gallery."
     parser.add_argument("people", metavar="PEOPLE", help="a folder of people, or a gallery")
-    parser.add_argument("photos", metavar="PHOTO", nargs="+", help="photos to name the faces of")
+    parser.add_argument(
+        "photos",
+        metavar="PHOTO",
+        nargs="+",
+        help="photos to name the faces of: files, folders, or patterns",
+    )
     parser.add_argument(
         "--max-faces",
         type=positive,
@@ -61,15 +67,16 @@ def run_match(options: argparse.Namespace) -> int:
 
     model = open_model(options)
     add_people(model, options.people, approximate=options.approximate)
+    photos = _photos_of(options.photos)
     embedded = embed_photos(
-        options.photos,
+        photos,
         model.detector,
         model.encoder,
         max_faces=options.max_faces,
         judge=model.liveness_judge if options.liveness else None,
     )
     results: list[dict[str, Any]] = []
-    for photo in with_progress(embedded, len(options.photos), "Matching"):
+    for photo in with_progress(embedded, len(photos), "Matching"):
         found = model.gallery.search(photo.embeddings)
         if not all(found):
             raise GalleryError("nobody is enrolled in this gallery")
@@ -92,6 +99,25 @@ def run_match(options: argparse.Namespace) -> int:
     if all(result["error"] is not None for result in results):
         raise ImageError(f"none of the {len(results)} photos can be read")
     return 0
+
+
+def _photos_of(words: Sequence[str]) -> list[str]:
+    """The photos that words stand for: files, all in a folder and below it, or a pattern's files.
+
+    A word that stands for nothing stays, and becomes a row with the reason.
+    """
+    from face_encode.photos.folders import is_photo, photos_below
+
+    photos: list[str] = []
+    for word in words:
+        found = [word]
+        if os.path.isdir(word):
+            found = [os.path.join(word, photo) for photo in photos_below(word)[0]]
+        elif not os.path.lexists(word) and glob.has_magic(word):
+            matching = sorted(glob.glob(word, recursive=True))
+            found = [path for path in matching if not os.path.isdir(path) and is_photo(path)]
+        photos += found or [word]
+    return photos
 
 
 def _annotate(
@@ -173,7 +199,7 @@ def _shown_name(face: dict[str, Any]) -> str:
 
 def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.description = "Compare the largest faces of two photos."
+    parser.description = "Compare the faces of two photos: is somebody on both?"
     parser.add_argument("photo_a", metavar="PHOTO_A")
     parser.add_argument("photo_b", metavar="PHOTO_B")
     add_liveness_option(parser)
@@ -183,18 +209,22 @@ def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_verify(options: argparse.Namespace) -> int:
     """Compare, and print the verdict."""
-    from face_encode.model import both_judged
+    from face_encode.model import both_judged, compared_faces, nearest_faces
     from face_encode.pipeline.embedding import embed_photos
 
     model = open_model(options)
-    judge = model.liveness_judge if options.liveness else None
     photos = [options.photo_a, options.photo_b]
-    pair = list(embed_photos(photos, model.detector, model.encoder, judge=judge))
+    judge = model.liveness_judge if options.liveness else None
+    pair = list(embed_photos(photos, model.detector, model.encoder, max_faces=None, judge=judge))
     for photo in pair:
         if photo.error is not None:
             raise ImageError(f"{photo.photo}: {photo.error}")
-    similarity, is_match = model.compare_encodings(pair[0].embeddings[0], pair[1].embeddings[0])
-    faces = [photo.faces[0] for photo in pair]
+    first, second = pair
+    numbers = nearest_faces((first.embeddings, second.embeddings), (first.faces, second.faces))
+    similarity, is_match = model.compare_encodings(
+        first.embeddings[numbers[0]], second.embeddings[numbers[1]]
+    )
+    faces = [photo.faces[number] for photo, number in zip(pair, numbers, strict=True)]
     refusals = [
         f"{photo.photo}: {face.refusal}"
         for photo, face in zip(pair, faces, strict=True)
@@ -209,6 +239,7 @@ def run_verify(options: argparse.Namespace) -> int:
                 "similarity": similarity,
                 "is_match": is_match,
                 "threshold": model.threshold,
+                **compared_faces(numbers, (len(first.faces), len(second.faces))),
                 **both_judged(faces),
             }
         )
@@ -216,5 +247,14 @@ def run_verify(options: argparse.Namespace) -> int:
         verdict = "the same person" if is_match else "different people"
         if refusals:
             verdict = f"cannot be told ({'; '.join(refusals)})"
-        print(f"{verdict}: similarity {similarity:.3f}, threshold {model.threshold:.3f}")
+        print(printable(f"{verdict}: similarity {similarity:.3f}, threshold {model.threshold:.3f}"))
+        for photo, number in zip(pair, numbers, strict=True):
+            if len(photo.faces) > 1:
+                box = photo.faces[number].box
+                print(
+                    printable(
+                        f"{photo.photo}: face {number + 1} of {len(photo.faces)} is the nearest, "
+                        f"at {box.left},{box.top} {box.width}x{box.height}"
+                    )
+                )
     return 0

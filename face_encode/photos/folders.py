@@ -15,32 +15,47 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import DatasetError, FaceEncodeError, InputError, MissingExtraError
-from face_encode.files import FileState, as_path, reason_of, replacing, state_of
+from face_encode.files import FileState, as_path, open_regular, reason_of, replacing, state_of
 from face_encode.photos.reading import PhotoInput, is_one_photo
+from face_encode.types import LeftOut
 
+# What photos are called; whatever else Pillow reads is known by its first bytes.
 PHOTO_SUFFIXES = frozenset(
-    {".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm"}
-    | {".tif", ".tiff", ".webp"}
+    {".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".j2k", ".jfif", ".jp2"}
+    | {".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpo", ".pbm", ".pcx", ".pgm", ".png", ".pnm"}
+    | {".ppm", ".tga", ".tif", ".tiff", ".webp"}
 )
+# JPEG, PNG, GIF, TIFF in both orders of bytes, JPEG 2000, and WebP, HEIC and AVIF with their kind
+# behind the file's length.
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP")
+_KINDS = (b"WEBP", b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis")
+
+
+def is_photo(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a photo, by its suffix, or else by its first bytes."""
+    if os.path.splitext(path)[1].lower() in PHOTO_SUFFIXES:
+        return True
+    try:
+        with open_regular(path) as file:
+            beginning = file.read(12)
+    except OSError:
+        return False
+    return beginning.startswith(_BEGINNINGS) or beginning[8:] in _KINDS
 
 
 def photos_in(folder: str | os.PathLike[str]) -> list[Path]:
-    """The photos directly in a folder, by suffix, sorted by name; hidden files are passed over.
+    """The photos directly in a folder, see ``is_photo``, sorted by name, without hidden ones.
 
     Raises:
         DatasetError: The folder is missing, is no folder, or cannot be listed.
     """
-    return sorted(
-        path
-        for path in _visible(folder)
-        if path.suffix.lower() in PHOTO_SUFFIXES and not os.path.isdir(path)
-    )
+    return sorted(path for path in _visible(folder) if not os.path.isdir(path) and is_photo(path))
 
 
 def photos_below(
     folder: str | os.PathLike[str],
 ) -> tuple[list[str], list[tuple[str, str]]]:
-    """The photos in a folder and all folders below it, by suffix.
+    """The photos in a folder and all folders below it, see ``is_photo``.
 
     Hidden files and folders are passed over, and links to folders are not followed.
 
@@ -51,10 +66,35 @@ def photos_below(
     Raises:
         DatasetError: The folder is missing, is no folder, or cannot be listed.
     """
+    found = _walked(folder)
+    return found.photos, found.unlisted
+
+
+@dataclass(frozen=True)
+class _Walked:
+    """What is in a folder and below it, by paths relative to it.
+
+    Attributes:
+        photos: The photos, sorted.
+        unlisted: Each folder that cannot be listed, with the reason, sorted.
+        links: Links to folders, which are not followed.
+        others: Number of files that are no photos.
+    """
+
+    photos: list[str]
+    unlisted: list[tuple[str, str]]
+    links: list[str]
+    others: int
+
+
+def _walked(folder: str | os.PathLike[str]) -> _Walked:
+    """Look for photos in a folder and below it; hidden files and folders are passed over."""
     top = os.fspath(as_path(folder))
     _visible(top)  # told in the same words as for other folders
     photos: list[str] = []
     unlisted: list[tuple[str, str]] = []
+    links: list[str] = []
+    others = 0
 
     def skip(error: OSError) -> None:
         where = os.path.relpath(error.filename, top).replace(os.sep, "/")
@@ -64,30 +104,64 @@ def photos_below(
         folders[:] = [name for name in folders if not name.startswith(".")]
         inside = os.path.relpath(path, top).replace(os.sep, "/")
         start = "" if inside == "." else f"{inside}/"
-        photos += [
-            start + name
-            for name in files
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES
-        ]
-    return sorted(photos), sorted(unlisted)
+        links += [start + name for name in folders if os.path.islink(os.path.join(path, name))]
+        shown = [name for name in files if not name.startswith(".")]
+        fine = [name for name in shown if is_photo(os.path.join(path, name))]
+        photos += [start + name for name in fine]
+        others += len(shown) - len(fine)
+    return _Walked(sorted(photos), sorted(unlisted), sorted(links), others)
 
 
-def people_in(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
-    """The photos of a folder with one sub-folder a person.
+@dataclass(frozen=True)
+class PeopleFolder:
+    """A folder with one sub-folder a person.
+
+    Attributes:
+        people: Name -> photos, both sorted; a person without a photo has an empty list.
+        left_out: Photos that lie beside the sub-folders, folders that cannot be listed, and links
+            to folders inside a person's, with the reason.
+        others: Number of files that are no photos.
+    """
+
+    people: dict[str, list[Path]]
+    left_out: tuple[LeftOut, ...]
+    others: int
+
+
+def list_people(folder: str | os.PathLike[str]) -> PeopleFolder:
+    """List a folder with one sub-folder a person, and account for every file in it.
 
     Args:
-        folder: Its sub-folders' names are the people's names; files beside them, hidden files
-            and files that are no photos by their suffix are passed over.
-
-    Returns:
-        Name -> photos, both sorted. A person whose folder holds no photo has an empty list.
+        folder: Its sub-folders' names are the people's names. Photos in folders inside one,
+            however deep, are that person's. Hidden files and folders are passed over.
 
     Raises:
-        DatasetError: The folder is missing, is no folder, or holds no sub-folder.
+        DatasetError: The folder is missing, is no folder, or holds no sub-folder or no photo.
     """
     # os.path, because pathlib raises where a link cannot be followed or a folder not be searched.
-    folders = [path for path in sorted(_visible(folder)) if os.path.isdir(path)]
-    people = {path.name: photos_in(path) for path in folders}
+    entries = sorted(_visible(folder))
+    people: dict[str, list[Path]] = {}
+    left_out = []
+    others = 0
+    for path in entries:
+        if not os.path.isdir(path):
+            if is_photo(path):
+                reason = "beside the people's folders: it belongs into that of its person"
+                left_out.append(LeftOut(str(path), "", reason))
+            else:
+                others += 1
+            continue
+        found = _walked(path)
+        people[path.name] = [path / photo for photo in found.photos]
+        left_out += [
+            LeftOut(str(path / where), path.name, f"a folder that cannot be listed: {reason}")
+            for where, reason in found.unlisted
+        ]
+        left_out += [
+            LeftOut(str(path / where), path.name, "a link to a folder, which is not followed")
+            for where in found.links
+        ]
+        others += found.others
     if not people:
         raise DatasetError(
             f"{folder}: expected one sub-folder a person, with that person's photos in it. "
@@ -96,9 +170,18 @@ def people_in(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
     if not any(people.values()):
         raise DatasetError(
             f"{folder}: no photo in any of its {len(people)} sub-folders; photos are files "
-            f"ending in {', '.join(sorted(PHOTO_SUFFIXES))}"
+            f"ending in {', '.join(sorted(PHOTO_SUFFIXES))}, or that begin like one"
         )
-    return people
+    return PeopleFolder(people, tuple(left_out), others)
+
+
+def people_in(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
+    """The people of a folder, see ``list_people``: name -> photos, both sorted.
+
+    Raises:
+        DatasetError: The folder is missing, is no folder, or holds no sub-folder or no photo.
+    """
+    return list_people(folder).people
 
 
 def no_photo_below(folder: object, unlisted: Sequence[tuple[str, str]] = ()) -> DatasetError:

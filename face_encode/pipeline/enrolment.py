@@ -28,6 +28,7 @@ from face_encode.gallery.base import (
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.milvus_store import is_milvus
 from face_encode.gallery.mistakes import find_label_problems, misplaced_photos
+from face_encode.photos.folders import PeopleFolder
 from face_encode.photos.reading import PhotoInput, content_digest, local_photo, shown_name
 from face_encode.pipeline.checkpoint import CHECKPOINT_SUFFIX, Checkpoint, Run, checkpoint_in
 from face_encode.pipeline.embedding import EmbeddedPhoto
@@ -319,6 +320,11 @@ def enrol_people(
     counts = {name: report.per_person.get(name, 0) for name in enrolled_as.values()}
     notes = (*alike, *report.notes, *empty)
     return replace(report, per_person=counts, notes=notes, resumed=len(run.done))
+
+
+def with_listing(report: EnrolmentReport, listed: PeopleFolder) -> EnrolmentReport:
+    """The report of enrolling a folder's people, with what else was in the folder."""
+    return replace(report, left_out=(*report.left_out, *listed.left_out), others=listed.others)
 
 
 def _unknown_photos(

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from face_encode.detectors.base import SMALLEST_SIDE, notes_on
 from face_encode.errors import NotEnrolledError
-from face_encode.model import Face_Encode_Model, both_judged
+from face_encode.model import Face_Encode_Model, both_judged, compared_faces, nearest_faces
 from face_encode.pipeline.embedding import NO_EMBEDDING, NO_FACE, EmbeddedPhoto
 from face_encode.server.bodies import read_body
 from face_encode.server.people import enrolled
@@ -209,14 +209,15 @@ def _nearest(
 async def verify(
     request: Request, service: TheService, author: Reader, decision: DecisionQuery
 ) -> dict[str, Any]:
-    """Compare the largest faces of two photos: one person?"""
+    """Compare the faces of two photos: is somebody on both?"""
     body = await read_body(request, ["photo_a", "photo_b"], [], service.settings.limits)
-    a, b = await service.recogniser.embed_all([body.photo("photo_a"), body.photo("photo_b")], 1)
+    a, b = await service.recogniser.embed_all([body.photo("photo_a"), body.photo("photo_b")], None)
     if a.error is not None or b.error is not None:
         raise unusable(b if a.error is None else a)
     model = service.model
-    similarity, _ = model.compare_encodings(a.embeddings[0], b.embeddings[0])
-    faces = [photo.faces[0] for photo in (a, b)]
+    numbers = nearest_faces((a.embeddings, b.embeddings), (a.faces, b.faces))
+    similarity, _ = model.compare_encodings(a.embeddings[numbers[0]], b.embeddings[numbers[1]])
+    faces = [photo.faces[number] for photo, number in zip((a, b), numbers, strict=True)]
     refusals = [decision.refusal(face) for face in faces]
     threshold = decision.threshold
     threshold = model.verification_threshold if threshold is None else threshold
@@ -224,6 +225,7 @@ async def verify(
         "similarity": similarity,
         "threshold": threshold,
         "is_match": similarity >= threshold and all(map(decision.allows, faces)),
+        **compared_faces(numbers, (len(a.faces), len(b.faces))),
         **both_judged(faces),
         "quality_reasons": refusals,
         "bounding_box_a": faces[0].box.as_dict(),

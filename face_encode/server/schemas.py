@@ -98,13 +98,17 @@ class MatchAnswer(Answer, json_schema_extra={"examples": [_MATCH_EXAMPLE]}):
 
 
 class VerifyAnswer(Answer):
-    """Whether the largest faces of two photos are one person's."""
+    """Whether two photos show one person, by the two of their faces that are most alike."""
 
     similarity: float
     threshold: float
     is_match: bool
     bounding_box_a: BoundingBox
     bounding_box_b: BoundingBox
+    faces: list[int] = Field(description="How many faces each photo has.")
+    compared: list[int] = Field(
+        description="The number of the face in each that the answer is about, 0 for the largest."
+    )
     qualities: list[float | None] = Field(
         description="0..1, how far each face can be trusted; null with an encoder that does not "
         "judge."

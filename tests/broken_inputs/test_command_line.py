@@ -197,6 +197,26 @@ def test_of_many_photos_each_broken_one_is_a_row(
     assert r"a\udcff.jpg" in table
 
 
+def test_folders_and_patterns_are_matched(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    for name in ("party/a.png", "party/night/b.png", "c1.png", "c2.png", "[1].png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), "grey").save(name)
+    (folder / "party" / "notes.txt").write_text("x")
+    words = ["party", "c?.png", "[1].png", "party/**/b.png", "none-*.jpg", "empty"]
+    assert cli.main(["match", "people.npz", *words, "--json", *MODEL]) == 0
+    rows = {row["photo"]: row["error"] for row in json.loads(capsys.readouterr().out)}
+    assert list(rows) == [
+        *("party/a.png", "party/night/b.png", "c1.png", "c2.png", "[1].png"),
+        *("none-*.jpg", "empty"),
+    ]
+    assert rows["none-*.jpg"] == "no such file"
+    assert rows["empty"] == "a folder, not a photo"
+    assert rows["party/a.png"] is None
+
+
 def test_a_photo_is_never_overwritten_by_its_own_drawing(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

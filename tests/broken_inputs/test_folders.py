@@ -70,12 +70,6 @@ def only_hidden_people(folder: Path) -> Path:
     return folder
 
 
-def folder_of_folders(folder: Path) -> Path:
-    person(folder, "friends/Ada", "1.jpg")
-    person(folder, "family/Bo", "1.jpg")
-    return folder
-
-
 def looped(folder: Path) -> Path:
     (folder / "people").symlink_to("people")
     return folder / "people"
@@ -117,7 +111,6 @@ BROKEN_FOLDERS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "texts for photos": (only_texts, "photos are files ending in"),
     "hidden photos": (hidden, "no photo in any of its 1 sub-folders"),
     "hidden people": (only_hidden_people, "a folder without sub-folders"),
-    "folders in folders": (folder_of_folders, "no photo in any of its 2 sub-folders"),
     "a link to itself": (looped, "too many levels of symbolic links"),
     "a dangling link": (dangling, "no such folder"),
     "no permission": (forbidden, "permission denied"),
@@ -249,6 +242,36 @@ def test_odd_entries_beside_the_people_are_passed_over(
     report = tiny_model.fit_dataset(tmp_path, progress=False)
     assert report.per_person == {"Ada": 1, "Bo": 1}
     assert report.left_out == ()
+    assert report.others == 3 and "3 other files are no photos" in str(report)
+
+
+def test_every_file_of_a_folder_is_accounted_for(
+    tmp_path: Path, tiny_model: Face_Encode_Model
+) -> None:
+    ada = person(tmp_path, "Ada", "1.jpg")
+    person(tmp_path, "Ada/2023/06", "2.jpg")
+    for seed, (name, kind) in enumerate(
+        [
+            *(("3.jpe", "JPEG"), ("4.pgm", "PPM"), ("5.jp2", "JPEG2000"), ("6.tga", "TGA")),
+            *(("7.mpo", "MPO"), ("eight", "PNG"), ("nine.backup", "WEBP"), ("10.pcx", "PCX")),
+        ],
+        start=3,
+    ):
+        picture(seed=seed).save(ada / "2023" / name, kind)
+    (ada / "2023" / "notes.txt").write_text("tall")
+    (ada / "2023" / "broken.jpg").write_text("no photo")
+    (ada / "elsewhere").symlink_to(tmp_path)
+    picture(seed=99).save(tmp_path / "Bo.jpg")
+    (tmp_path / "list.csv").write_text("Ada")
+    report = tiny_model.fit_dataset(tmp_path, progress=False)
+    assert report.per_person == {"Ada": 10}
+    assert {(Path(row.photo).name, row.name, row.reason) for row in report.left_out} == {
+        ("broken.jpg", "Ada", "not a photo in a known format"),
+        ("Bo.jpg", "", "beside the people's folders: it belongs into that of its person"),
+        ("elsewhere", "Ada", "a link to a folder, which is not followed"),
+    }
+    assert report.others == 2
+    assert "10 photos of 1 people enrolled, 3 left out; 2 other files are no photos" in str(report)
 
 
 def changes_between_listing_and_reading() -> dict[str, tuple[Callable[[Path], None], str]]:

@@ -205,6 +205,24 @@ def test_verifying_two_photos(
     assert "different people" in capsys.readouterr().out
 
 
+def test_verifying_against_a_group_compares_every_face(
+    people_photos: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    group = EXAMPLES / "group.jpg"
+    told = run_json(capsys, "match", str(VERIFY_DATASET), str(group), "--json")
+    names = [face["name"] for face in told[0]["faces"]]
+    alone = next(photo for photo in people_photos if photo.parent.name == names[-1])
+    assert names[0] != names[-1]
+    result = run_json(capsys, "verify", str(alone), str(group), "--json")
+    assert result["is_match"] is True
+    assert result["faces"] == [1, len(names)]
+    assert result["compared"][0] == 0 and names[result["compared"][1]] == names[-1]
+    assert cli.main(["verify", str(group), str(alone)]) == 0
+    out = capsys.readouterr().out
+    assert "the same person" in out
+    assert f"{group}: face {result['compared'][1] + 1} of {len(names)} is the nearest" in out
+
+
 def test_verifying_needs_a_face_in_each(
     people_photos: list[Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from face_encode.photos.folders import (
     PHOTO_SUFFIXES,
     Location,
     is_address,
+    list_people,
     list_photos,
     location_of,
     people_in,
@@ -65,6 +66,23 @@ def test_photos_below_are_told_by_their_way_from_the_folder(tmp_path: Path) -> N
     touch(tmp_path, "day 1/.hidden.jpg")
     (tmp_path / "again").symlink_to(tmp_path / "day 1")
     assert photos_below(tmp_path) == (["b.jpg", "day 1/c.webp", "day 2/x/a.PNG"], [])
+
+
+def test_photos_in_folders_of_a_person_are_that_persons(tmp_path: Path) -> None:
+    touch(tmp_path, "Ada/1.jpg", "Ada/2023/06/2.jpg", "Ada/2023/x.txt", "Bo/a/1.png", "loose.jpg")
+    (tmp_path / "Bo" / "raw").write_bytes(b"\xff\xd8\xff\xe0 of a JPEG")
+    (tmp_path / "Bo" / "again").symlink_to(tmp_path / "Ada")
+    listed = list_people(tmp_path)
+    assert listed.people == {
+        "Ada": [tmp_path / "Ada/1.jpg", tmp_path / "Ada/2023/06/2.jpg"],
+        "Bo": [tmp_path / "Bo/a/1.png", tmp_path / "Bo/raw"],
+    }
+    assert [(Path(row.photo).name, row.name) for row in listed.left_out] == [
+        ("again", "Bo"),
+        ("loose.jpg", ""),
+    ]
+    assert listed.others == 1
+    assert people_in(tmp_path) == listed.people
 
 
 WALL = np.full((4, 4, 3), 90, np.uint8)

@@ -1,7 +1,7 @@
 /** The faces of a picture as a list, beside it. */
 
 import { labelOf } from "./drawing.js";
-import { element, icon, nameOf } from "./dom.js";
+import { element, icon, iconButton, nameOf } from "./dom.js";
 
 const CROP_PIXELS = 112;
 // How much of a face's size is shown around it.
@@ -14,14 +14,19 @@ const SURROUNDINGS = 0.25;
  * @param {Array<object>} faces As the service names them.
  * @param {?CanvasImageSource} picture What they are cut out of; null where it cannot be shown.
  * @param {?number} threshold From which similarity on somebody is named; null where unknown.
+ * @param {?function(object)} onEnrol Called with an unknown face that is to be enrolled; null where
+ *   none can be.
  */
-export function showFaces(list, faces, picture, threshold) {
+export function showFaces(list, faces, picture, threshold, onEnrol = null) {
   const rows = [...list.children];
   // Rows stay where they are while the camera looks, so that they can be read and do not flicker.
   for (const row of rows.slice(faces.length)) row.remove();
   faces.forEach((face, index) => {
     const row = rows[index] ?? list.appendChild(emptyRow());
     fillRow(row, face, picture, threshold);
+    if (onEnrol !== null && !face.is_match && !face.quality_reason) {
+      row.lastElementChild.append(iconButton("add", "Enrol this face", () => onEnrol(face), { className: "button small" }));
+    }
   });
 }
 

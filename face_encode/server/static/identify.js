@@ -1,13 +1,14 @@
 /** Identify: a photo, or what the camera sees. */
 
-import { match, settings } from "./api.js";
+import { enrol, match, settings, undo } from "./api.js";
 import { Camera, CameraError, listCameras } from "./camera.js";
 import { announce, byId, clearMessages, element, setLabel, showMessage, showPicture } from "./dom.js";
 import { drawFaces } from "./drawing.js";
 import { inWords, showFaces } from "./faces.js";
 import { showFailure } from "./failures.js";
 import { GlidingFaces } from "./gliding.js";
-import { acceptPhotos, shrunk } from "./photos.js";
+import { askName } from "./naming.js";
+import { acceptPhotos, cutOut, shrunk } from "./photos.js";
 
 // Enough for the faces of a large group.
 const PHOTO_SIDE_PIXELS = 4000;
@@ -87,7 +88,7 @@ async function identifyPhoto(original) {
     const found = leftToRight(answer.faces);
     const shown = image.naturalWidth > 0 ? image : null;
     showAnswers(found, shown, "There is no face in this photo, or none that is large and clear enough.");
-    setState("photo");
+    setState(shown === null ? "unshown" : "photo");
     announce(inWords(found));
     if (shown !== null) image.alt = `The photo. ${inWords(found)}`;
     const remarks = answer.notes.map((note) => `${note}.`);
@@ -97,10 +98,40 @@ async function identifyPhoto(original) {
     if (remarks.length > 0) showMessage(messages, "info", remarks.join(" "));
   } catch (error) {
     if (error.name === "AbortError") return;
-    setState("photo");
+    setState(picture.width > 0 ? "photo" : "unshown");
     showAnswers([], null, "No answer for this photo.");
     showFailure(messages, error, () => identifyPhoto(photo));
   }
+}
+
+/** Enrol an unknown face of the photo, cut out of it, and look again. */
+async function enrolFace(face) {
+  const photo = chosen;
+  const cut = await cutOut(byId("stage-photo"), face.bounding_box, photo.name);
+  await askName({
+    title: ["Enrol this face"],
+    label: "Name",
+    verb: "Enrol",
+    messages: "identify-messages",
+    send: (name) => enrol(name, [cut], false),
+    onDone: async (report) => {
+      await identifyPhoto(photo);
+      const remarks = [`${report.name} is enrolled.`, ...report.notes.map((note) => `${note}.`)];
+      const kind = report.notes.length > 0 ? "warning" : "info";
+      showMessage(byId("identify-messages"), kind, remarks.join(" "), report.change === null ? null : {
+        label: "Undo",
+        act: async () => {
+          try {
+            await undo(report.change);
+          } catch (error) {
+            showFailure(byId("identify-messages"), error);
+            return;
+          }
+          await identifyPhoto(photo);
+        },
+      });
+    },
+  });
 }
 
 /** Show a photo on the stage; resolves once its size is known, or it is known to be beyond the browser. */
@@ -127,11 +158,16 @@ function fitStage() {
 function setState(state) {
   byId("stage").dataset.state = state;
   byId("stage-invitation").hidden = state !== "empty";
+  byId("stage-photo").hidden = !["loading", "photo"].includes(state);
+  const unshown = byId("stage-unshown");
+  unshown.hidden = state !== "unshown";
+  unshown.textContent = unshown.hidden ? "" : `${chosen.name}: no picture here`;
 }
 
 function showAnswers(found, source, emptyText) {
   faces = found;
-  showFaces(byId("faces"), faces, source, threshold);
+  const mayEnrol = live === null && source !== null;
+  showFaces(byId("faces"), faces, source, threshold, mayEnrol ? enrolFace : null);
   const empty = byId("faces-empty");
   empty.hidden = faces.length > 0;
   empty.textContent = emptyText;

@@ -15,8 +15,11 @@ import { showFailure } from "./failures.js";
  * @param {string[]} wish.names Names to choose from.
  * @param {function(string): Promise<object>} wish.send Asks the service.
  * @param {function(object): Promise} wish.onDone Called with its answer.
+ * @param {string} wish.messages Where a failure is shown that comes after the dialog was closed.
  */
-export async function askName({ title, label, verb, value = "", names = [], send, onDone }) {
+export async function askName({
+  title, label, verb, value = "", names = [], send, onDone, messages = "people-messages",
+}) {
   const [dialog, input, problem] = [byId("name-dialog"), byId("name-input"), byId("name-error")];
   byId("name-heading").replaceChildren(...title);
   byId("name-label").textContent = label;
@@ -44,7 +47,7 @@ export async function askName({ title, label, verb, value = "", names = [], send
     } catch (error) {
       if (!(error instanceof ServiceError)) throw error;
       if (!isOpen) {
-        showFailure(byId("people-messages"), error);
+        showFailure(byId(messages), error);
         return;
       }
       problem.textContent = error.message;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.conftest import EXAMPLES
-from tests.server.page.conftest import NewBrowser, NewPage, wait_for
-from tests.server.page.running import FILM_SIZE
+from tests.server.page.conftest import ENROLLED, NewBrowser, NewPage, wait_for
+from tests.server.page.running import FILM_SIZE, RunningService
 
 pytestmark = pytest.mark.browser
 
@@ -86,6 +87,57 @@ def test_photos_that_hold_nothing(new_page: NewPage, tmp_path: Path) -> None:
     expect(page.locator("#faces-empty")).to_contain_text("There is no face in this photo")
     expect(message).to_be_empty()
     expect(page.locator("#faces .face")).to_have_count(0)
+
+
+def test_an_unknown_face_of_a_group_is_enrolled_and_undone(
+    new_page: NewPage, service: RunningService
+) -> None:
+    page = new_page()
+    page.locator("#identify-file").set_input_files(EXAMPLES / "group.jpg")
+    faces = page.locator("#faces .face")
+    expect(faces).to_have_count(5)
+    offers = faces.get_by_role("button", name="Enrol this face")
+    # Not for those who are known.
+    expect(offers).to_have_count(3)
+    expect(faces.first.get_by_role("button")).to_have_count(0)
+    offers.first.click()
+    dialog = page.locator("#name-dialog")
+    expect(dialog).to_contain_text("Enrol this face")
+    dialog.get_by_label("Name").fill("Cleo")
+    dialog.get_by_role("button", name="Enrol").click()
+    expect(faces.nth(2).locator(".face-name")).to_have_text("Cleo")
+    # Only the face that was meant.
+    expect(faces.locator(".face-name", has_text="unknown")).to_have_count(2)
+    assert service.names() == [*ENROLLED, "Cleo"]
+    message = page.locator("#identify-messages")
+    expect(message).to_contain_text("Cleo is enrolled.")
+    message.get_by_role("button", name="Undo").click()
+    expect(faces.locator(".face-name", has_text="unknown")).to_have_count(3)
+    assert service.names() == [*ENROLLED]
+
+
+def test_a_photo_that_the_browser_cannot_show_is_no_black_field(new_page: NewPage) -> None:
+    import pillow_heif
+    from PIL import Image
+
+    with Image.open(EXAMPLES / "ada_mirova.jpg") as photo, io.BytesIO() as file:
+        pillow_heif.from_pillow(photo).save(file, quality=90)
+        content = file.getvalue()
+    page = new_page()
+    page.locator("#identify-file").set_input_files(
+        {"name": "IMG_0001.HEIC", "mimeType": "image/heic", "buffer": content}
+    )
+    # The service reads it all the same.
+    expect(page.locator("#faces .face-name")).to_have_text(["Ada_Mirova"])
+    expect(page.locator("#stage-unshown")).to_have_text("IMG_0001.HEIC: no picture here")
+    expect(page.locator("#stage-photo")).to_be_hidden()
+    colour = "getComputedStyle(document.getElementById('stage')).backgroundColor"
+    assert page.evaluate(colour) != "rgb(29, 26, 23)"
+    page.locator("#identify-file").set_input_files(
+        {"name": "broken.jpg", "mimeType": "image/jpeg", "buffer": b"no photo"}
+    )
+    expect(page.locator("#identify-messages").get_by_role("alert")).to_be_visible()
+    expect(page.locator("#stage-unshown")).to_have_text("broken.jpg: no picture here")
 
 
 def test_dropped_and_pasted(new_page: NewPage) -> None:
