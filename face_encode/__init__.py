@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from face_encode.encoders.export import export_encoder as export_encoder
     from face_encode.encoders.registry import load_encoder as load_encoder
     from face_encode.errors import FaceEncodeError as FaceEncodeError
+    from face_encode.functions import analyze as analyze
     from face_encode.functions import extract_faces as extract_faces
     from face_encode.functions import find as find
     from face_encode.functions import represent as represent
@@ -45,7 +46,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "encoders.export": ["export_encoder"],
         "encoders.registry": ["load_encoder"],
         "errors": ["FaceEncodeError"],
-        "functions": ["extract_faces", "find", "represent", "verify"],
+        "functions": ["analyze", "extract_faces", "find", "represent", "verify"],
         "gallery.opening": ["open_gallery"],
         "model": ["Face_Encode_Model"],
         "photos.reading": ["read_image", "read_photo"],

@@ -97,6 +97,45 @@ def read_dlib_detector(content: bytes) -> tuple[DlibDetectorOptions, list[DlibLa
     return options, reader.layers("input_rgb_image_pyramid", sizes=0)
 
 
+def read_dlib_filters(content: bytes) -> tuple[int, npt.NDArray[np.float64]]:
+    """Read the filters of a detector on histograms of gradients.
+
+    Args:
+        content: The file from the end of the detection window's description on.
+
+    Returns:
+        Where the filters begin; the filters, float64, a row each, its bias last.
+
+    Raises:
+        WeightsError: A damaged file.
+    """
+    reader = _Reader(content)
+    reader.real()  # strength of the regularisation
+    reader.integer()  # numbers a filter
+    reader.skip_reals(2)  # overlaps from which on one of two boxes is dropped
+    start, filters = reader.position, []
+    for _ in range(reader.integer()):
+        rows, _columns = reader.integer(), reader.integer()
+        filters.append([reader.real() for _ in range(abs(rows))])
+    return start, np.array(filters)
+
+
+def write_dlib_filters(filters: npt.NDArray[np.float64]) -> bytes:
+    """Write filters as ``read_dlib_filters`` reads them."""
+    numbers = [len(filters)]
+    for row in filters.tolist():
+        # dlib tells this form of a matrix from a former one by negative sizes.
+        numbers += [-len(row), -1]
+        for value in row:
+            mantissa, exponent = math.frexp(value)
+            numbers += [int(mantissa * 2**53), exponent - 53]
+    return b"".join(
+        bytes([length | (number < 0) << 7]) + abs(number).to_bytes(length, "little")
+        for number in numbers
+        for length in [max(1, (abs(number).bit_length() + 7) // 8)]
+    )
+
+
 class _Reader:
     """A cursor over the file's content."""
 

@@ -1,4 +1,4 @@
-"""Verify, find, represent and extract: the most common tasks, one call each.
+"""Verify, find, represent, extract and analyze: the most common tasks, one call each.
 
 Photos come in any form that ``face_encode.photos.reading.read_photo`` takes; to keep addresses
 from being fetched, read them with it. Answers are plain dicts with a ``similarity``, higher is
@@ -13,15 +13,21 @@ import os
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from face_encode.attributes.network import (
+    DEFAULT_ATTRIBUTES,
+    AttributeNetwork,
+    load_attributes,
+)
 from face_encode.detectors.alignment import crop_faces
 from face_encode.detectors.base import Detector
+from face_encode.detectors.registry import as_detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.registry import (
     CHOICES,
@@ -53,10 +59,19 @@ from face_encode.model import (
     nearest_faces,
     warn_untrusted,
 )
-from face_encode.photos.folders import people_in
-from face_encode.photos.reading import PhotoInput, content_digest, read_photo
+from face_encode.photos.folders import no_photo_below, people_in, photos_below
+from face_encode.photos.reading import (
+    PhotoInput,
+    content_digest,
+    is_one_photo,
+    local_photo,
+    read_photo,
+    shown_name,
+)
+from face_encode.pipeline.analysis import AnalyzedPhoto, analyze_photos
 from face_encode.pipeline.enrolment import enrol_people
-from face_encode.types import Embeddings, check_count
+from face_encode.terminal import with_progress
+from face_encode.types import Embeddings, Photo, check_count
 
 if TYPE_CHECKING:
     import pandas
@@ -149,6 +164,7 @@ class _Folder:
 # An encoder may take half a gigabyte.
 _encoders = _Recent[Encoder](4)
 _folders = _Recent[_Folder](4)
+_attributes = _Recent[AttributeNetwork](4)
 _databases = _Recent[DatabaseGallery](4)
 
 
@@ -353,6 +369,95 @@ def represent(
         }
         for embedding, face in zip(embeddings, faces, strict=True)
     ]
+
+
+def analyze(
+    photos: PhotoInput | Sequence[PhotoInput],
+    *,
+    attributes: str | os.PathLike[str] | AttributeNetwork | None = None,
+    detector: str | Detector | None = None,
+    max_faces: int | None = None,
+    progress: bool = True,
+    workers: int | None = None,
+    batch_size: int | None = None,
+) -> list[dict[str, Any]]:
+    """Tell how old the people in photos look, their gender and their expression.
+
+    These are guesses from looks, with the chance that they are right: see docs/attributes.md for
+    how good they are for whom, and for what they must not be used.
+
+    Args:
+        photos: One photo in any form that ``read_photo`` takes; a folder, whose photos are taken
+            with those in folders below it; or a list of these.
+        attributes: The network, as ``load_attributes`` takes it, or an open one; None for the one
+            that comes with this package.
+        detector: As for ``verify``.
+        max_faces: At most this many faces of each photo, largest first; None for all.
+        progress: Whether to show a progress bar, where there are several photos.
+        workers: Processes that read photos and find faces; None chooses.
+        batch_size: Faces that go through the network together; None chooses.
+
+    Returns:
+        A dict for each photo: ``photo``, its path, or ``"array"``; ``error``, why it cannot be
+        read, or None; and ``faces``, a dict for each face, the largest first: ``bounding_box``,
+        ``x``, ``y``, ``width`` and ``height`` in pixels; ``age``, years; ``age_interval``, a list
+        of two ages between which nine in ten people of such a look are; ``gender``, ``"woman"``,
+        ``"man"`` or ``"uncertain"``; ``expression``, one of ``angry``, ``disgust``, ``fear``,
+        ``happy``, ``sad``, ``surprise``, ``neutral``; ``gender_probabilities`` and
+        ``expression_probabilities``, dicts of name -> 0..1;
+        ``quality``, 0..1, how far all this can be trusted; ``quality_reason``, why it cannot, and
+        then all the others are None; else None. A photo without a face has an empty list.
+
+    Raises:
+        InputError: Not such arguments.
+        DatasetError: The folder cannot be read, or holds no photo.
+        ModelFileError: No such network.
+    """
+    network = loaded_attributes(attributes)
+    finder = as_detector(detector)
+    if max_faces is not None:
+        check_count(max_faces, "max_faces")
+    several: Any = [photos]
+    if isinstance(photos, Iterable) and not is_one_photo(photos):
+        several = photos
+    local: list[Photo] = []
+    unread: dict[int, AnalyzedPhoto] = {}
+    for given in several:
+        if isinstance(given, str | os.PathLike) and os.path.isdir(given):
+            inside, unlisted = photos_below(given)
+            if not inside:
+                raise no_photo_below(given, unlisted)
+            local += [os.path.join(given, name) for name in inside]
+            continue
+        try:
+            local.append(local_photo(given))
+        except ImageError as error:
+            name = shown_name(given) or "array"
+            unread[len(local) + len(unread)] = AnalyzedPhoto(name, (), (), (0, 0), str(error))
+    found = analyze_photos(
+        local, finder, network, max_faces=max_faces, workers=workers, batch_size=batch_size
+    )
+    shown = with_progress(found, len(local), "Analyzing", show=progress and len(local) > 1)
+    results = [photo.as_dict() for photo in shown]
+    for place, photo in unread.items():
+        results.insert(place, photo.as_dict())
+    return results
+
+
+def loaded_attributes(
+    attributes: str | os.PathLike[str] | AttributeNetwork | None,
+) -> AttributeNetwork:
+    """A network of attributes, loaded at its first use, and again where its file has changed.
+
+    Raises:
+        ModelFileError: No such network.
+    """
+    if isinstance(attributes, AttributeNetwork):
+        return attributes
+    if attributes is None or attributes == DEFAULT_ATTRIBUTES:
+        return _attributes.get(DEFAULT_ATTRIBUTES, load_attributes)
+    path = os.path.realpath(as_path(attributes))
+    return _attributes.get((path, state_of(path)), lambda: load_attributes(attributes))
 
 
 def extract_faces(

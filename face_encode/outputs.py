@@ -28,6 +28,8 @@ _MARKS = {
     ),
     "person's archive": (b"person.json",),
     "encoder": (b"face_encode.json", b'"largest_difference_from_keras"'),
+    "table of attributes": (b"\x16face_encode_attributes",),
+    "network of attributes": (b"face_encode_attributes.json",),
     "quality head": (b"offset.npy",),
     "report": (b'name="generator" content="face_encode"',),
     # A text of PNG, a comment of JPEG, a box of MPEG-4.

@@ -158,13 +158,23 @@ def exit_code_of(action: Callable[[], int], interrupted: str = "interrupted") ->
 
 
 def printable(text: str) -> str:
-    """Escape the control characters of a text, which could steer a terminal."""
+    """Escape the characters of a text that could steer a terminal, or show nothing.
+
+    These are control characters and marks of the direction of writing; joiners, with which Persian,
+    Hindi and emoji are written, stay.
+    """
     return "".join(
         character.encode("unicode_escape").decode()
-        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+        if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        and character not in "\u200c\u200d"
         else character
         for character in text
     )
+
+
+def print_safely(text: object) -> None:
+    """Print lines that may hold names from outside; see ``printable``."""
+    print("\n".join(map(printable, str(text).split("\n"))))
 
 
 @contextmanager

@@ -22,6 +22,7 @@ def test_public_names_are_these() -> None:
         "ReferenceEmbeddings",
         "TripletModel",
         "__version__",
+        "analyze",
         "embed_folder",
         "export_encoder",
         "extract_faces",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from face_encode.terminal import with_progress
+from face_encode.terminal import print_safely, printable, with_progress
 
 
 def test_items_pass_through_and_the_bar_goes_to_standard_error(
@@ -57,3 +57,13 @@ def test_the_time_left_is_that_of_the_whole_also_where_items_come_in_batches(
     # 20 in so much time, and 200 to come; the last frame may be drawn a little before the end.
     hours, minutes, seconds = map(int, frames[-1])
     assert 5 <= 3600 * hours + 60 * minutes + seconds <= 10 * took + 1
+
+
+@pytest.mark.parametrize("mark", ["\u200e", "\u202e", "\u061c", "\u200b", "\x1b", "\u2028"])
+def test_what_is_printed_neither_steers_a_terminal_nor_hides(
+    mark: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_safely(f"Ada{mark}\nBo")
+    out = capsys.readouterr().out
+    assert mark not in out and out.splitlines()[1] == "Bo"
+    assert printable("می\u200cخواهم 👩🏽\u200d🚀") == "می\u200cخواهم 👩🏽\u200d🚀"

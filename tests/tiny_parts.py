@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from face_encode.attributes.answers import Calibration
+from face_encode.attributes.network import build_network, save_attributes
 from face_encode.encoders.contract import EncoderContract, save_encoder
 from face_encode.encoders.encoder import Encoder
 from face_encode.pipeline.folder import EmbeddingReport, embed_folder
@@ -43,6 +45,19 @@ def save_tiny_encoder(path: Path, seed: int = 0) -> Path:
         [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(4)]
     )
     save_encoder(model, path, TINY_CONTRACT)
+    return path
+
+
+TINY_CALIBRATION = Calibration({"age": 1.5, "gender": 1.25, "expression": 2.0}, 0.8)
+
+
+def save_tiny_attributes(path: Path) -> Path:
+    """Write the file of a network of attributes, a sixteenth as wide, of random weights."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    contract = EncoderContract("tiny attributes", CropRecipe("box", 32, 32), threshold=0.0)
+    save_attributes(build_network(32, 1 / 16), path, contract, TINY_CALIBRATION, None)
     return path
 
 

@@ -7,15 +7,18 @@ Nothing heavy is imported before a command runs.
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
-from face_encode.cli import embed, enroll, gallery, match, models, serve, transfer, watch
+from face_encode.cli import analyze, embed, enroll, gallery, match, models, serve, transfer, watch
 from face_encode.cli.evaluate import add_commands as add_evaluation_commands
+from face_encode.files import reason_of
 from face_encode.terminal import exit_code_of
-from face_encode.training import distill, head, quality
+from face_encode.training import attributes, distill, head, quality
 from face_encode.version import __version__
 
 _COMMANDS = {
@@ -72,6 +75,11 @@ _COMMANDS = {
         embed.run,
         "write the embeddings of a folder of photos into a file",
     ),
+    "analyze": (
+        analyze.add_arguments,
+        analyze.run,
+        "tell age, gender and expression of the faces in photos",
+    ),
     "watch": (
         watch.add_arguments,
         watch.run,
@@ -92,6 +100,7 @@ _TRAININGS = {
     "head": (head, "the last layers, on a folder of people"),
     "distill": (distill, "a whole network, to give another one's embeddings"),
     "quality": (quality, "a head that judges how far an encoder's embeddings can be trusted"),
+    "attributes": (attributes, "the network that tells age, gender and expression"),
 }
 
 
@@ -105,16 +114,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 done; 1 an error of ours, told in one line on standard error. Wrong usage ends the
         program with 2.
     """
+    if sys.stdout is None:
+        # Closed by who started us: what is printed goes nowhere.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file's name may hold bytes that are no text, and a terminal may lack its letters.
         sys.stdout.reconfigure(errors="backslashreplace")
     options = build_parser().parse_args(arguments)
     try:
-        return exit_code_of(lambda: int(options.run(options)))
+        code = exit_code_of(lambda: int(options.run(options)))
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:
         # The reader of our output went away, as `head` does.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        reason = reason_of(error)
+        print(f"face-encode: standard output cannot be written: {reason}", file=sys.stderr)
+        return 1
+    finally:
+        _let_go_of_output()
+
+
+def _let_go_of_output() -> None:
+    """What could not be written is not tried again when Python ends."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def build_parser() -> argparse.ArgumentParser:

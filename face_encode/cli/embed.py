@@ -19,7 +19,7 @@ from face_encode.cli.options import (
 )
 from face_encode.errors import InputError
 from face_encode.outputs import add_overwrite_option, check_output
-from face_encode.terminal import printable
+from face_encode.terminal import print_safely, printable
 
 if TYPE_CHECKING:
     from face_encode.pipeline.folder import EmbeddingReport
@@ -182,13 +182,13 @@ def run(options: argparse.Namespace) -> int:
         counts = {"photos": report.photos, "faces": report.faces, "resumed": report.resumed}
         print_json({**counts, "left_out": left_out, "output": options.output})
     else:
-        print(report)
+        print_safely(report)
         for photo, reason in report.left_out[:ROWS_SHOWN]:
             print(printable(f"  left out: {photo}: {reason}"))
         if len(report.left_out) > ROWS_SHOWN:
             more = len(report.left_out) - ROWS_SHOWN
             print(f"  … and {more:,} more (--json tells all, and so does the file)")
-        print(f"embeddings: {options.output}")
+        print_safely(f"embeddings: {options.output}")
     # The file is written all the same, with the reason for every photo.
     return 0 if report.faces else 1
 

@@ -17,7 +17,7 @@ from face_encode.cli.options import (
     print_table,
     resumption_notice,
 )
-from face_encode.terminal import printable
+from face_encode.terminal import print_safely, printable
 
 if TYPE_CHECKING:
     from face_encode.types import EnrolmentReport
@@ -147,8 +147,8 @@ def _print_report(report: EnrolmentReport, gone: Sequence[str]) -> None:
         rows = [[name, str(count)] for name, count in report.per_person.items()]
         print_table(["person", "photos"], rows)
     lines = str(report).splitlines()
-    print("\n".join(lines[: ROWS_SHOWN + 1]))
+    print_safely("\n".join(lines[: ROWS_SHOWN + 1]))
     if len(lines) > ROWS_SHOWN + 1:
         print(f"  … and {len(lines) - ROWS_SHOWN - 1} more (--json tells all)")
     if gone:
-        print(f"no longer enrolled: {', '.join(gone)}")
+        print_safely(f"no longer enrolled: {', '.join(gone)}")

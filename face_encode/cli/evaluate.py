@@ -24,6 +24,7 @@ from face_encode.cli.options import (
     rate,
 )
 from face_encode.outputs import add_overwrite_option, check_output
+from face_encode.terminal import print_safely
 
 if TYPE_CHECKING:
     from face_encode.evaluation.pairs import PairsResult
@@ -187,7 +188,7 @@ def run_people(options: argparse.Namespace) -> int:
     if options.json:
         print_json(result.as_dict() | ({"contact_sheets": sheets} if sheets else {}))
         return 0
-    print(result.summary())
+    print_safely(result.summary())
     print_table(["measure", "value"], result.rows())
     confusions = [
         f"{name} was called {named}" + (f" ({count} times)" if count > 1 else "")
@@ -196,7 +197,9 @@ def run_people(options: argparse.Namespace) -> int:
     print_lines("confused", confusions)
     _print_photos("photos without a face", result.not_found())
     if sheets:
-        print(f"\ncontact sheet: {sheets[0]}" + (f" to {sheets[-1]}" if len(sheets) > 1 else ""))
+        print_safely(
+            f"\ncontact sheet: {sheets[0]}" + (f" to {sheets[-1]}" if len(sheets) > 1 else "")
+        )
     return 0
 
 
@@ -281,7 +284,9 @@ def _print_calibration(learnt: Calibration, enrolled: int, path: str | None) -> 
             "continue the tail of what was measured, to the safe side"
         )
     if path is not None:
-        print(f"kept in {path}: {learnt.threshold(enrolled):.4f} for its {enrolled:,} photos")
+        print_safely(
+            f"kept in {path}: {learnt.threshold(enrolled):.4f} for its {enrolled:,} photos"
+        )
 
 
 def _add_check(parsers: Parsers) -> None:
@@ -306,7 +311,7 @@ def run_check(options: argparse.Namespace) -> int:
     if options.json:
         print_json(result.as_dict())
         return 0
-    print(result)
+    print_safely(result)
     if result.suspicions:
         print_table(["kind", "what"], [[each.kind, each.text] for each in result.suspicions])
     _print_photos("without a face", result.left_out)

@@ -24,7 +24,7 @@ from face_encode.cli.options import (
 from face_encode.errors import GalleryError, InputError
 from face_encode.files import for_owner, make_private_folder
 from face_encode.outputs import add_overwrite_option, check_output
-from face_encode.terminal import printable
+from face_encode.terminal import print_safely, printable
 
 if TYPE_CHECKING:
     from face_encode.gallery.audit import Change
@@ -112,7 +112,7 @@ def run_index(options: argparse.Namespace) -> int:
         gallery.build_index(approximate=options.approximate)
         gallery.save()
         photos, people = len(gallery), len(gallery.people())
-    print(f"{photos} photos of {people} people indexed: {options.gallery}")
+    print_safely(f"{photos} photos of {people} people indexed: {options.gallery}")
     return 0
 
 
@@ -400,5 +400,5 @@ def run_rekey(options: argparse.Namespace) -> int:
     """Encrypt under the first key."""
     with opened_database(options.gallery) as gallery:
         gallery.rekey()
-    print(f"{options.gallery} is encrypted under the first key")
+    print_safely(f"{options.gallery} is encrypted under the first key")
     return 0

@@ -6,9 +6,7 @@ import argparse
 import glob
 import os
 from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from face_encode.cli.options import (
     add_json_option,
@@ -19,14 +17,11 @@ from face_encode.cli.options import (
     positive,
     print_json,
     print_table,
+    write_annotated,
 )
-from face_encode.errors import GalleryError, ImageError, InputError
-from face_encode.files import replacing
-from face_encode.outputs import SOFTWARE, add_overwrite_option, check_output
+from face_encode.errors import GalleryError, ImageError
+from face_encode.outputs import add_overwrite_option
 from face_encode.terminal import printable
-
-if TYPE_CHECKING:
-    from face_encode.model import Face_Encode_Model
 
 
 def add_match_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,10 +81,11 @@ def run_match(options: argparse.Namespace) -> int:
         ]
         # A photo without a face is a fine photo: it has an empty list, not an error.
         error = None if photo.error == NO_FACE else photo.error
-        notes = list(notes_on(model.detector, *photo.size))
+        notes = [*photo.notes, *notes_on(model.detector, *photo.size)]
         results.append({"photo": photo.photo, "faces": faces, "error": error, "notes": notes})
     if options.annotate is not None:
-        _annotate(model, results, Path(options.annotate), overwrite=options.overwrite)
+        draw = model.draw_bounding_box
+        write_annotated(results, options.annotate, draw, overwrite=options.overwrite)
     if options.json:
         print_json(results)
     else:
@@ -118,46 +114,6 @@ def _photos_of(words: Sequence[str]) -> list[str]:
             found = [path for path in matching if not os.path.isdir(path) and is_photo(path)]
         photos += found or [word]
     return photos
-
-
-def _annotate(
-    model: Face_Encode_Model, results: Sequence[dict[str, Any]], folder: Path, *, overwrite: bool
-) -> None:
-    """Write the photos with boxes and names drawn.
-
-    Photos of the same name are numbered, also where a file of that name was not drawn here.
-    """
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
-
-    from face_encode.files import make_private_folder
-    from face_encode.photos.reading import read_image
-
-    def may_write(target: Path) -> bool:
-        with suppress(InputError):
-            return bool(check_output(target, "picture", overwrite=overwrite))
-        return False
-
-    try:
-        make_private_folder(folder)
-        # Whatever the folder, a photo is never overwritten with its own drawing.
-        taken = {os.path.realpath(result["photo"]) for result in results}
-        for result in results:
-            if result["error"] is not None:
-                continue
-            stem, number = Path(result["photo"]).stem, 1
-            target = folder / f"{stem}.png"
-            while os.path.realpath(target) in taken or not may_write(target):
-                number += 1
-                target = folder / f"{stem}-{number}.png"
-            taken.add(os.path.realpath(target))
-            drawn = model.draw_bounding_box(read_image(result["photo"]), result["faces"])
-            mark = PngInfo()
-            mark.add_text("Software", SOFTWARE)
-            with replacing(target, ImageError) as temporary:
-                Image.fromarray(drawn).save(temporary, pnginfo=mark)
-    except OSError as error:
-        raise ImageError(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
 def _print_matches(results: Sequence[dict[str, Any]]) -> None:

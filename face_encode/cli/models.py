@@ -9,6 +9,7 @@ from face_encode.cli.options import add_json_option, print_json, print_table
 from face_encode.cli.transfer import export_people
 from face_encode.errors import InputError
 from face_encode.outputs import add_overwrite_option, check_output
+from face_encode.terminal import print_safely
 
 # What is neither: in a line what it is for, and the names of its files in ``KNOWN_WEIGHTS``.
 _OTHERS = {
@@ -251,6 +252,6 @@ def run_export(options: argparse.Namespace) -> int:
             }
         )
     else:
-        print(f"{written.path}: {encoder.name}, within {written.difference:.1e} of Keras")
-        print(f"{written.note_path}: how it is to be used")
+        print_safely(f"{written.path}: {encoder.name}, within {written.difference:.1e} of Keras")
+        print_safely(f"{written.note_path}: how it is to be used")
     return 0

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from face_encode.errors import InputError
+from face_encode.errors import ImageError, InputError
+from face_encode.outputs import SOFTWARE, check_output
 from face_encode.terminal import printable
 
 if TYPE_CHECKING:
     from face_encode.detectors.base import Detector
     from face_encode.encoders.encoder import Encoder
     from face_encode.model import Face_Encode_Model
+    from face_encode.types import ImageArray
 
 
 # Rows of a long list that a terminal gets; JSON gets all.
@@ -252,3 +256,56 @@ def print_lines(title: str, lines: Sequence[str]) -> None:
 def percent(share: float) -> str:
     """Format a share as percent."""
     return f"{100 * share:.2f} %"
+
+
+def write_annotated(
+    results: Sequence[dict[str, Any]],
+    folder: str,
+    draw: Callable[[ImageArray, list[dict[str, Any]]], ImageArray],
+    *,
+    overwrite: bool,
+) -> None:
+    """Write photos with their faces drawn.
+
+    Photos of the same name are numbered, also where a file of that name was not drawn here.
+
+    Args:
+        results: ``photo``, ``faces`` and ``error`` of each; one with an error is passed over.
+        folder: Where to; made where it is missing.
+        draw: From a photo and its faces to the photo with those drawn.
+        overwrite: Whether files that were not drawn here may be replaced.
+
+    Raises:
+        ImageError: The folder cannot be written to.
+    """
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    from face_encode.files import make_private_folder, replacing
+    from face_encode.photos.reading import read_image
+
+    def may_write(target: Path) -> bool:
+        with suppress(InputError):
+            return bool(check_output(target, "picture", overwrite=overwrite))
+        return False
+
+    try:
+        make_private_folder(Path(folder))
+        # Whatever the folder, a photo is never overwritten with its own drawing.
+        taken = {os.path.realpath(result["photo"]) for result in results}
+        for result in results:
+            if result["error"] is not None:
+                continue
+            stem, number = Path(result["photo"]).stem, 1
+            target = Path(folder, f"{stem}.png")
+            while os.path.realpath(target) in taken or not may_write(target):
+                number += 1
+                target = Path(folder, f"{stem}-{number}.png")
+            taken.add(os.path.realpath(target))
+            drawn = draw(read_image(result["photo"]), result["faces"])
+            mark = PngInfo()
+            mark.add_text("Software", SOFTWARE)
+            with replacing(target, ImageError) as temporary:
+                Image.fromarray(drawn).save(temporary, pnginfo=mark)
+    except OSError as error:
+        raise ImageError(f"cannot write to {folder}: {error.strerror or error}") from error

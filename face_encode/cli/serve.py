@@ -85,6 +85,7 @@ _LIMITS = {
     "body-seconds": ("until a request has arrived", ("body_seconds", 1)),
     "header-seconds": ("until a request's headers have arrived", ("header_seconds", 1)),
     "request-seconds": ("until it is answered", ("request_seconds", 1)),
+    "photo-seconds": ("until the faces of one photo are found", ("photo_seconds", 1)),
     "requests": ("answered at once", ("requests_in_flight", 1)),
     "connections": ("open at once", ("connections", 1)),
 }

@@ -15,6 +15,7 @@ from face_encode.cli.options import (
     print_lines,
 )
 from face_encode.errors import GalleryError, InputError
+from face_encode.terminal import print_safely
 
 
 def add_import_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +56,7 @@ def run_import(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"photos": photos, "people": people, "notes": notes})
         return 0
-    print(f"{photos} photos of {people} people imported: {options.target}")
+    print_safely(f"{photos} photos of {people} people imported: {options.target}")
     print_lines("notes", notes)
     return 0
 
@@ -124,7 +125,7 @@ def export_people(source: str, output: str, person: str | None, *, as_json: bool
     if as_json:
         print_json({"output": output, "photos": count, "without_crop": without})
         return 0
-    print(f"{output}: {count} photos" + (", not encrypted" if is_plain else ""))
+    print_safely(f"{output}: {count} photos" + (", not encrypted" if is_plain else ""))
     print_lines("no crop is kept of", without)
     return 0
 
@@ -174,7 +175,7 @@ def run_reembed(options: argparse.Namespace) -> int:
             }
         )
         return 0
-    print(f"{report.embedded} photos embedded by {encoder.name}: {options.gallery}")
+    print_safely(f"{report.embedded} photos embedded by {encoder.name}: {options.gallery}")
     print_lines(
         "photos that are no longer in the gallery",
         [f"{photo.name}: photo {photo.id} {photo.source}: {why}" for photo, why in report.left_out],

@@ -192,6 +192,8 @@ def best_apart(found: Iterable[Found]) -> list[Found]:
         The others, the highest score first.
     """
     ordered = sorted(found, key=lambda each: each.score, reverse=True)
+    if len(ordered) < 2:
+        return ordered
     first = np.array([(each.left, each.top) for each in ordered])
     last = first + np.array([(each.width, each.height) for each in ordered])
     rotations = np.array([each.rotation for each in ordered])

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 CONTRACT_MEMBER = "face_encode.json"
 QUALITY_MEMBER = "face_encode_quality.npz"
+ATTRIBUTES_MEMBER = "face_encode_attributes.json"
 CONTRACT_VERSION = 1
 # A contract takes a kilobyte, a quality head some megabytes.
 _MAX_MEMBER_BYTES = 64_000_000
@@ -189,7 +190,7 @@ def read_contract(path: str | os.PathLike[str]) -> EncoderContract | None:
     Raises:
         ModelFileError: The file is missing, no ``.keras`` archive, or its contract is damaged.
     """
-    return _read_member(as_path(path), CONTRACT_MEMBER, EncoderContract.from_json)
+    return read_member(as_path(path), CONTRACT_MEMBER, EncoderContract.from_json)
 
 
 def read_quality_head(path: str | os.PathLike[str]) -> QualityHead | None:
@@ -198,11 +199,15 @@ def read_quality_head(path: str | os.PathLike[str]) -> QualityHead | None:
     Raises:
         ModelFileError: As for ``read_contract``.
     """
-    return _read_member(as_path(path), QUALITY_MEMBER, QualityHead.from_bytes)
+    return read_member(as_path(path), QUALITY_MEMBER, QualityHead.from_bytes)
 
 
-def _read_member(path: Path, member: str, read: Callable[[bytes], Read]) -> Read | None:
-    """Read a member of a ``.keras`` file; None if it has none of that name."""
+def read_member(path: Path, member: str, read: Callable[[bytes], Read]) -> Read | None:
+    """Read a member of a ``.keras`` file; None if it has none of that name.
+
+    Raises:
+        ModelFileError: As for ``read_contract``.
+    """
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             if member not in archive.namelist():
@@ -231,6 +236,7 @@ def save_encoder(
     *,
     half_precision: bool = False,
     quality_head: QualityHead | None = None,
+    members: Mapping[str, str] | None = None,
 ) -> None:
     """Save a Keras model with its contract inside, atomically.
 
@@ -244,6 +250,7 @@ def save_encoder(
             the weights of ``model`` do not change.
         quality_head: Judges the model's embeddings, by the contract's quality threshold; None
             saves the contract without that.
+        members: Further members of the archive, name -> text.
 
     Raises:
         ModelFileError: The path does not end in ``.keras``, or it cannot be written to.
@@ -262,6 +269,8 @@ def save_encoder(
             archive.writestr(CONTRACT_MEMBER, contract.to_json())
             if quality_head is not None:
                 archive.writestr(QUALITY_MEMBER, quality_head.to_bytes())
+            for name, text in (members or {}).items():
+                archive.writestr(name, text)
 
 
 def copy_with_quality(

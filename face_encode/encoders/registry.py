@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from face_encode.encoders.arcface import ARCFACE_CONTRACT, arcface
 from face_encode.encoders.combined import combined_contract, combined_model
 from face_encode.encoders.contract import (
+    ATTRIBUTES_MEMBER,
     EncoderContract,
     original_contract,
     read_contract,
+    read_member,
     read_quality_head,
     save_encoder,
 )
@@ -202,7 +204,7 @@ class ShippedEncoder:
     ) -> Encoder:
         """Open the encoder; arguments as for ``load_encoder``. Its licence allows every use."""
         _refuse_weights(self.name, weights)
-        return _open_file(self.path, engine)
+        return open_file(self.path, engine)
 
 
 @dataclass(frozen=True)
@@ -441,7 +443,12 @@ def load_encoder(
         )
     path = as_path(name_or_path)
     _refuse_weights(path, weights)
-    return _open_file(path, engine)
+    if read_member(path, ATTRIBUTES_MEMBER, bytes) is not None:
+        raise ModelFileError(
+            f"{path} tells age, gender and expression; it does not tell people apart. analyze "
+            "takes it"
+        )
+    return open_file(path, engine)
 
 
 def as_encoder(
@@ -487,7 +494,7 @@ def _open_cached(path: Path, engine: str) -> Encoder | None:
     if not path.is_file():
         return None
     try:
-        return _open_file(path, engine)
+        return open_file(path, engine)
     except ModelFileError:
         path.unlink(missing_ok=True)
         return None
@@ -499,11 +506,11 @@ def _open_saved(opened: Encoder, path: Path, engine: str) -> Encoder:
     with suppress(ModelFileError):
         save_encoder(opened.model, path, opened.contract, quality_head=opened.quality_head)
     if path.is_file():
-        return _open_file(path, engine, opened)
+        return open_file(path, engine, opened)
     return _on_engine(engine, None, lambda: opened, opened.quality_head)
 
 
-def _open_file(path: Path, engine: str, opened: Encoder | None = None) -> Encoder:
+def open_file(path: Path, engine: str, opened: Encoder | None = None) -> Encoder:
     """Open a ``.keras`` file on an engine.
 
     Args:

@@ -288,16 +288,32 @@ def check_encoder(where: str, name: str, fingerprint: str, encoder: EncoderIdent
         )
 
 
+# Characters that show nothing, and marks of the direction of writing, which make names look alike
+# that are none. Joiners and variation selectors are kept in a name: words are written with them.
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f"
+    "\u2800\u3164\ufeff\uffa0\ufff9-\ufffb]"
+)
+_JOINERS = re.compile("[\u200c\u200d\ufe00-\ufe0f]")
+# Cyrillic and Greek letters that look like Latin ones, small or capital.
+_LOOK_ALIKES = str.maketrans(
+    "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0455\u0456\u0458\u04bb"
+    "\u0501\u051b\u051d\u03b1\u03b2\u03b5\u03b6\u03b9\u03ba\u03bc\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7",
+    "abekmhopctyxsijhdqwabezikmvoptux",
+)
+_LATIN = re.compile("[a-z]")
+
+
 def check_name(name: str) -> None:
     """Check a person's name.
 
     Raises:
-        InputError: It is not text, is empty, or contains control characters or broken encoding.
-            Joiners without a width are allowed: Persian and Hindi names are written with them.
+        InputError: It is not text, is empty, shows nothing, or contains control characters or
+            broken encoding.
     """
     if (
         not isinstance(name, str)
-        or not name.strip()
+        or not _JOINERS.sub("", _INVISIBLE.sub("", name)).strip()
         or any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
     ):
         raise InputError(
@@ -308,19 +324,27 @@ def check_name(name: str) -> None:
 def shown_form(name: str) -> str:
     """The form in which a name is shown: in Unicode's NFC, without spaces around or in a row.
 
+    Characters that show nothing, and marks of the direction of writing, are taken out.
+
     Raises:
         InputError: It is not a person's name.
     """
     check_name(name)
-    return " ".join(unicodedata.normalize("NFC", name).split())
+    return " ".join(unicodedata.normalize("NFC", _INVISIBLE.sub("", name)).split())
 
 
 def folded_name(name: str) -> str:
-    """The form in which names are compared: equal where case, spacing or Unicode form differ."""
+    """The form in which names are compared: equal where case, spacing or Unicode form differ.
+
+    And where they differ in what is not seen: characters that show nothing, and in a word with
+    Latin letters those of Cyrillic and Greek that look like Latin ones.
+    """
     if name.isascii():
         return " ".join(name.casefold().split())
-    folded = unicodedata.normalize("NFKC", name).casefold()
-    return " ".join(unicodedata.normalize("NFC", folded).split())
+    seen = _JOINERS.sub("", _INVISIBLE.sub("", name))
+    folded = unicodedata.normalize("NFKC", seen).casefold()
+    words = unicodedata.normalize("NFC", folded).split()
+    return " ".join(word.translate(_LOOK_ALIKES) if _LATIN.search(word) else word for word in words)
 
 
 # The characters of the two categories that ``check_name`` refuses; neither category ever grows:
@@ -362,7 +386,8 @@ def one_name_a_person(names: Iterable[str], gallery: Gallery) -> tuple[dict[str,
             continue
         folded = folded_name(name)
         if folded not in known:
-            known[folded] = (holds_some and gallery.find_name(name)) or name
+            seen = _INVISIBLE.sub("", name)
+            known[folded] = (holds_some and gallery.find_name(name)) or seen
         enrolled[name] = known[folded]
     return enrolled, [
         f"{name!r} and {shown!r} are one person, {shown!r}"

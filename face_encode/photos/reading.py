@@ -24,6 +24,7 @@ from face_encode.downloads import DownloadError, download_bytes
 from face_encode.errors import ImageError, InputError
 from face_encode.files import as_path, open_regular, reason_of
 from face_encode.photos.bounds import BoundedFile, check_scans, check_sides, check_tiff
+from face_encode.photos.truncated import END, is_almost_whole, may_lack_its_end
 from face_encode.types import ImageArray, Photo
 
 # Twice Pillow's own warning level, at which Pillow itself refuses: 0.5 GB as RGB.
@@ -33,6 +34,8 @@ MAX_PIXELS = 178_956_970
 MAX_BYTES = 8 * MAX_PIXELS
 # The formats read from an unknown sender: every further decoder is one more to trust.
 _FORMATS_FROM_OUTSIDE = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+# Of 16 bits a pixel, those that cameras use.
+_FEWER_BITS = (10, 12, 14)
 # Bytes 4 to 12 of a HEIC file, the photos of telephones; Pillow reads it by a plug-in.
 _HEIC_BEGINNINGS = tuple(
     b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
@@ -65,7 +68,10 @@ def as_rgb(image: Any) -> ImageArray:
             f"(height, width) in grey, none of them 0. Received: shape {image.shape}"
         )
     if image.dtype != np.uint8:
-        hint = "; multiply values of 0..1 by 255" if image.dtype.kind == "f" else ""
+        # Written out, since numbers of another type stay refused after the multiplication alone.
+        hint = ""
+        if image.dtype.kind == "f":
+            hint = "; for values of 0..1: (255 * photo).round().astype(numpy.uint8)"
         raise InputError(
             f"a photo has dtype uint8 with values 0..255{hint}. Received: {image.dtype}"
         )
@@ -78,8 +84,9 @@ def as_rgb(image: Any) -> ImageArray:
 def read_image(path: str | os.PathLike[str]) -> ImageArray:
     """Read a photo as RGB, turned as its EXIF orientation says.
 
-    Grey becomes RGB, transparency is laid on white, 16 bits are reduced to 8, and of an animation
-    the first frame is taken.
+    Grey becomes RGB, transparency is laid on white, 16 bits of grey, or as many of them as are
+    used, are reduced to 8, and of an animation the first frame is taken. A JPEG that lacks its end
+    is read if almost all of it is there.
 
     Args:
         path: Any format that Pillow reads: JPEG, HEIC, PNG, WebP, AVIF, GIF, BMP, TIFF …
@@ -131,6 +138,7 @@ def decode_image(
     *,
     max_pixels: int | None = None,
     any_format: bool = False,
+    notes: list[str] | None = None,
 ) -> ImageArray:
     """Decode a photo, whose sender may be unknown, to upright RGB; see ``read_image``.
 
@@ -142,6 +150,7 @@ def decode_image(
         max_pixels: The most that are decoded; None for ``MAX_PIXELS``.
         any_format: Whether to read every format that ``read_image`` reads: for a file of one's
             own that lies elsewhere.
+        notes: Takes remarks: that the end of a JPEG is missing, or that few of 16 bits are used.
 
     Returns:
         uint8 ``(H, W, 3)``.
@@ -157,7 +166,7 @@ def decode_image(
             # Pillow warns of damaged metadata; the photo itself is what counts here.
             warnings.simplefilter("ignore", UserWarning)
             if isinstance(content, Image.Image):
-                return _to_rgb(content, label, most)
+                return _to_rgb(content, label, most, notes)
             if not content:
                 raise ImageError(f"{label}: an empty file")
             if len(content) > MAX_BYTES:
@@ -167,9 +176,9 @@ def decode_image(
                 _register_heic()
             if any_format:
                 with Image.open(io.BytesIO(content)) as photo:
-                    return _to_rgb(photo, label, most)
+                    return _to_rgb(photo, label, most, notes)
             formats = ("HEIF",) if is_heic else _FORMATS_FROM_OUTSIDE
-            return _to_rgb_from_outside(content, label, most, formats)
+            return _to_rgb_from_outside(content, label, most, formats, notes)
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -183,7 +192,24 @@ def decode_image(
     # Pillow's decoders raise whatever a damaged file trips over: struct.error, SyntaxError,
     # IndexError … A photo from outside must never end the program.
     except Exception as error:
+        if isinstance(content, bytes) and may_lack_its_end(content):
+            return _without_its_end(content, label, most, any_format, notes)
         raise ImageError(f"{label}: damaged or cut off ({error})") from error
+
+
+def _without_its_end(
+    content: bytes, label: str, max_pixels: int, any_format: bool, notes: list[str] | None
+) -> ImageArray:
+    """Decode a JPEG that lacks its end, if little else is missing."""
+    # Pillow's own switch for this is one for the whole process, and tells nothing of what is there.
+    image = decode_image(content + END, label, max_pixels=max_pixels, any_format=any_format)
+    with Image.open(io.BytesIO(content + END), formats=("JPEG", "MPO")) as photo:
+        lying = np.asarray(photo.convert("RGB"), np.uint8)
+    if not is_almost_whole(lying):
+        raise ImageError(f"{label}: damaged or cut off (more than its end is missing)")
+    if notes is not None:
+        notes.append("the end of the file is missing; almost all of the photo is there")
+    return image
 
 
 @cache
@@ -195,7 +221,11 @@ def _register_heic() -> None:
 
 
 def _to_rgb_from_outside(
-    content: bytes, label: str, max_pixels: int, formats: tuple[str, ...]
+    content: bytes,
+    label: str,
+    max_pixels: int,
+    formats: tuple[str, ...],
+    notes: list[str] | None,
 ) -> ImageArray:
     """Decode what somebody unknown has sent, unless it costs out of proportion."""
     try:
@@ -205,12 +235,12 @@ def _to_rgb_from_outside(
         with Image.open(file, formats=formats) as photo:
             check_sides(photo)
             file.opened()
-            return _to_rgb(photo, label, max_pixels)
+            return _to_rgb(photo, label, max_pixels, notes)
     except ImageError as error:
         raise ImageError(f"{label}: {str(error).removeprefix(f'{label}: ')}") from error
 
 
-def _to_rgb(photo: Image.Image, label: str, max_pixels: int) -> ImageArray:
+def _to_rgb(photo: Image.Image, label: str, max_pixels: int, notes: list[str] | None) -> ImageArray:
     """Decode, turn upright, and bring to 8-bit RGB."""
     if photo.width * photo.height > max_pixels:
         raise Image.DecompressionBombError(f"{photo.width}x{photo.height} pixels")
@@ -230,7 +260,13 @@ def _to_rgb(photo: Image.Image, label: str, max_pixels: int) -> ImageArray:
         values = np.asarray(upright)
         if values.min() < 0 or values.max() > 65535:
             raise ImageError(f"{label}: values outside 0..65535 in a photo of 32 bits")
-        grey = (values / 257).round().astype(np.uint8)
+        # Cameras of science and medicine keep 10, 12 or 14 bits in 16: as such, photos of theirs
+        # are all but black.
+        used = next(bits for bits in (*_FEWER_BITS, 16) if values.max() < 2**bits)
+        if used < 16 and values.any() and notes is not None:
+            notes.append(f"{used} of its 16 bits are used; brightened to their range")
+        most = 2**used - 1 if values.any() else 65535
+        grey = (values * (255 / most)).round().astype(np.uint8)
         return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
     if upright.mode != "RGB":
         if upright.has_transparency_data:

@@ -341,6 +341,7 @@ class Checkpoint:
             error,
             digest,
             portrait,
+            tuple(map(str, told.get("notes", []))),
         )
 
     def remove(self) -> None:
@@ -367,6 +368,7 @@ def _packed(state: FileState, result: EmbeddedPhoto) -> bytes:
         "size": result.size,
         "error": result.error and result.error.encode(errors="backslashreplace").decode(),
         "digest": result.digest,
+        "notes": result.notes,
         "qualities": [face.quality and astuple(face.quality) for face in result.faces],
         "lengths": list(map(len, arrays)),
     }

@@ -67,6 +67,7 @@ class PhotoCrops:
         portrait: The largest face as JPEG, see ``make_portrait``, where asked for; else empty.
         surroundings: uint8 ``(N, 160, 80, 3)``, of the same N faces, by which their liveness is
             judged; None where nobody asked.
+        notes: Remarks on the file, as ``decode_image`` makes them.
     """
 
     photo: str
@@ -77,6 +78,7 @@ class PhotoCrops:
     digest: str = ""
     portrait: bytes = b""
     surroundings: ImageArray | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +94,7 @@ class EmbeddedPhoto:
         error: Why there are no embeddings, or None. A photo without a face is such an error.
         digest: SHA-256 of the content, where asked for and readable; else empty.
         portrait: The largest face as JPEG, where asked for; else empty.
+        notes: Remarks on the file.
     """
 
     photo: str
@@ -102,6 +105,7 @@ class EmbeddedPhoto:
     error: str | None = None
     digest: str = ""
     portrait: bytes = b""
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.error is None) != (len(self.embeddings) > 0):
@@ -238,6 +242,7 @@ def _read(
 ) -> tuple[PhotoCrops, ImageArray | None]:
     """A photo without a face so far, and its pixels; None where it cannot be read."""
     content, digest, image, reason = None, "", None, None
+    notes: list[str] = []
     if isinstance(photo, tuple):
         name, content = photo
     else:
@@ -250,12 +255,13 @@ def _read(
             # Read once: the digest and the pixels are of the same bytes.
             content = read_content(name) if content is None else content
             digest = hashlib.sha256(content).hexdigest() if digests and content else ""
-            image = decode_image(content, str(Path(name)), any_format=True)
+            image = decode_image(content, str(Path(name)), any_format=True, notes=notes)
     except (ImageError, InputError) as error:
         # The photo is named beside the reason wherever this is shown.
         reason = str(error).removeprefix(f"{Path(name)}: ")
     crops = np.empty((0, recipe.height, recipe.width, 3), np.uint8)
-    return PhotoCrops(name, (), crops, error=reason, digest=digest), image
+    empty = PhotoCrops(name, (), crops, error=reason, digest=digest, notes=tuple(notes))
+    return empty, image
 
 
 def _cut_out(
@@ -421,6 +427,7 @@ def encode_together(
                 error,
                 item.digest,
                 item.portrait,
+                item.notes,
             )
         )
     return results

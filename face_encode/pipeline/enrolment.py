@@ -111,6 +111,7 @@ class _Photos:
         faces: How many faces are in each photo; 0 where the gallery held it already.
         sizes: int64 ``(n, 2)``, width and height of each photo; 0 where it was not opened.
         details: What a gallery database keeps of each photo.
+        notes: Remarks on the files, with their photo's label.
     """
 
     def __init__(
@@ -129,11 +130,13 @@ class _Photos:
         self.faces = np.zeros(count, np.int64)
         self.sizes = np.zeros((count, 2), np.int64)
         self.details = [PhotoDetails()] * count
+        self.notes: list[str] = []
 
     def note(self, row: int, photo: EmbeddedPhoto) -> None:
         """Take the result of a photo: its largest face."""
         self.digests[row], self.reasons[row] = photo.digest, photo.error
         self.sizes[row] = photo.size
+        self.notes += [f"{self.labels[row]}: {note}" for note in photo.notes]
         if photo.error is None:
             box, quality = photo.faces[0].box, photo.faces[0].quality
             if self._check_quality:
@@ -199,6 +202,7 @@ class _Photos:
                 f"{len(usable):,} photos are too many to compare each with each other by the way: "
                 "face-encode check looks for those in the wrong folder"
             )
+        notes += self.notes
         notes += [
             f"{labels[row]}: {faces[row]} faces, the largest is enrolled"
             for row in np.flatnonzero(faces > 1)

@@ -37,16 +37,18 @@ class EmbeddingReport:
         faces: Faces embedded, the rows of the file.
         resumed: How many of the photos an interrupted run had done already.
         left_out: Each photo without a row, and each folder that cannot be listed, with the reason.
+        did: What was done with the faces, in the report's words.
     """
 
     photos: int
     faces: int
     resumed: int = 0
     left_out: tuple[tuple[str, str], ...] = ()
+    did: str = "embedded"
 
     def __str__(self) -> str:
         return (
-            f"{self.faces:,} faces in {self.photos:,} photos embedded"
+            f"{self.faces:,} faces in {self.photos:,} photos {self.did}"
             + (f" ({self.resumed:,} photos by an interrupted run before)" if self.resumed else "")
             + (f", {len(self.left_out):,} left out" if self.left_out else "")
         )

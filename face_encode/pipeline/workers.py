@@ -1,4 +1,4 @@
-"""Worker processes, started clean, one core each, and ended with their parent; prefetching."""
+"""Worker processes: started clean, one core each, bounded, ended with their parent; prefetching."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from face_encode.errors import FaceEncodeError
@@ -178,6 +179,28 @@ def end_with(parent: int) -> None:
         os._exit(0)
 
     threading.Thread(target=watch, daemon=True, name="face_encode parent watch").start()
+
+
+@contextmanager
+def limited_memory(more_bytes: int) -> Iterator[None]:
+    """Let this process take at most this much more memory inside the block, on Linux.
+
+    What asks for more gets a ``MemoryError``, as on a machine without it.
+    """
+    former = None
+    with suppress(ImportError, OSError):
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        former = resource.getrlimit(resource.RLIMIT_AS)
+        bound = pages * resource.getpagesize() + more_bytes
+        if former[0] == resource.RLIM_INFINITY or bound < former[0]:
+            resource.setrlimit(resource.RLIMIT_AS, (bound, former[1]))
+    try:
+        yield
+    finally:
+        if former is not None:
+            resource.setrlimit(resource.RLIMIT_AS, former)
 
 
 # How often a thread that waits for its caller looks whether the caller still wants anything.

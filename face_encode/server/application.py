@@ -66,7 +66,7 @@ def make_application(
         service = Service(model, gallery, recogniser, settings, metrics)
         try:
             if warm_up:
-                await asyncio.to_thread(recogniser.load)
+                await recogniser.load()
                 # Reads the people, and prepares the search among them.
                 probe = np.ones((1, model.encoder.embedding_size), np.float32)
                 await asyncio.to_thread(gallery.search, probe)
@@ -78,9 +78,14 @@ def make_application(
             metrics.watch(
                 "photos_waiting", "Photos waiting for detection.", lambda: recogniser.pool.waiting
             )
+            metrics.watch(
+                "photo_processes_ready",
+                "Processes that read photos and find faces, but for those being replaced.",
+                lambda: recogniser.pool.workers_ready,
+            )
             yield
         finally:
-            recogniser.close()
+            await recogniser.close()
             service.close()
 
     application = FastAPI(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import unicodedata
@@ -23,6 +24,8 @@ MAX_NAME_CHARACTERS = 200
 MAX_NOTE_CHARACTERS = 2_000
 _MAX_TEXT_BYTES = 10_000
 _MAX_LABEL_CHARACTERS = 100
+# A body in JSON has a few fields and a list; what a text holds of these signs counts, too.
+_SIGNS_OF_STRUCTURE, _MAX_SIGNS = b"[{,:", 20_000
 # A slash ends a path segment, here or at a proxy; embeddings and overrides of the writing direction
 # can make one name look like another.
 _FORBIDDEN_CHARACTERS = frozenset("/\\\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -88,7 +91,9 @@ async def read_body(
         max_files, max_fields = limits.photos + 1, len(text_fields) + 8
         items = iter(await _multipart_items(request, max_files, max_fields))
     elif media_type == "application/json":
-        items = _json_items(await request.body(), photo_fields)
+        content = await request.body()
+        # Decoding megabytes of base64 must not keep other requests waiting.
+        items = iter(await asyncio.to_thread(list, _json_items(content, photo_fields)))
     else:
         raise Problem(
             415,
@@ -154,6 +159,9 @@ async def _multipart_items(
 
 def _json_items(content: bytes, photo_fields: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """Field and photo or text, in the order of a JSON object."""
+    # Counted first: parsing a million empty lists takes a second, in which no thread can run.
+    if sum(content.count(sign) for sign in _SIGNS_OF_STRUCTURE) > _MAX_SIGNS:
+        raise Problem(422, "not-json", "The body is a JSON object of a few fields.")
     try:
         values = json.loads(content)
     except (ValueError, RecursionError) as error:

@@ -17,44 +17,78 @@ from face_encode.server.settings import Limits
 # what it sends for a while, up to this multiple of the allowed size.
 _LINGER_SECONDS = 2
 _LINGER_BODIES = 4
+# Keys of a request's scope: what takes a place for its client once that is known, whether it is
+# known, and whether it has a place.
+ADMIT, KNOWN, PLACE = "face_encode.admit", "face_encode.known", "face_encode.place"
+
+
+# Requests of these methods are answered whether or not a body follows.
+_WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE"})
 
 
 class RequestLimits:
     """Refuses requests that are too large, too slow or too many, before they cost anything.
 
+    A request takes a place when its client is known and its body has arrived, and gives the place
+    back with its answer: nobody can take one by announcing a body, or without a token.
+
     Attributes:
-        in_flight: The number of requests that are being answered.
+        in_flight: The number of places taken.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         """Wrap an application."""
         self._app = app
-        self._limits = limits
+        self.limits = limits
         self.in_flight = 0
+        # Those whose bodies are on the way, the oldest first.
+        self._arriving: dict[_Exchange, None] = {}
+        self._bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse the request, or pass it on with its body counted and timed."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self._limits)
-        if scope["path"].startswith("/v1") and self.in_flight >= self._limits.requests_in_flight:
-            refusal = too_busy(
-                f"{self._limits.requests_in_flight} requests are being answered; come back soon."
-            )
-            await exchange.refuse(refusal)
-            return
+        exchange = _Exchange(self, scope, receive, send)
         if exchange.is_announced_too_large:
             await exchange.refuse(exchange.too_large())
             return
-        self.in_flight += 1
+        scope[ADMIT] = exchange.admit
         try:
             with exchange.clock:
                 await self._app(scope, exchange.receive, exchange.send)
         finally:
-            self.in_flight -= 1
+            exchange.give_back()
+            self._arriving.pop(exchange, None)
+            self._bytes -= exchange.bytes
         if exchange.clock.cancelled_caught and not exchange.answered:
             await exchange.refuse(exchange.too_late())
+
+    def begin(self, exchange: _Exchange) -> None:
+        """Note that a body is on the way."""
+        self._arriving[exchange] = None
+
+    def arrived(self, exchange: _Exchange, count: int) -> None:
+        """Count bytes of a body; if all bodies together are too much, the oldest one has to go.
+
+        Who is slow on purpose loses by that, and who is quick does not.
+        """
+        self._bytes += count
+        if self._bytes > self.limits.requests_in_flight * self.limits.body_bytes:
+            next(iter(self._arriving), exchange).drop()
+
+    def complete(self, exchange: _Exchange) -> None:
+        """Take a place for a request.
+
+        Raises:
+            Problem: There is none.
+        """
+        self._arriving.pop(exchange, None)
+        if self.in_flight >= self.limits.requests_in_flight:
+            most = self.limits.requests_in_flight
+            raise too_busy(f"{most} requests are being answered; come back soon.")
+        self.in_flight += 1
 
 
 class _Exchange:
@@ -63,35 +97,74 @@ class _Exchange:
     Attributes:
         clock: Ends the work when the request's time is over.
         answered: Whether the answer has begun.
+        bytes: The bytes of the body that have arrived.
         is_announced_too_large: Whether the headers announce too large a body.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: Limits) -> None:
-        self._scope, self._receive, self._send, self._limits = scope, receive, send, limits
+    def __init__(self, requests: RequestLimits, scope: Scope, receive: Receive, send: Send) -> None:
+        self._requests, self._limits = requests, requests.limits
+        self._scope, self._receive, self._send = scope, receive, send
         headers = Headers(scope=scope)
         announced = headers.get("content-length", "")
         self._arrived = announced == "0" or (not announced and "transfer-encoding" not in headers)
         self.is_announced_too_large = (
-            announced.isdecimal() and int(announced[:20]) > limits.body_bytes
+            announced.isdecimal() and int(announced[:20]) > self._limits.body_bytes
         )
-        self._bytes = 0
+        self.bytes = 0
         self.answered = False
+        self._is_dropped = False
         self.clock = anyio.CancelScope()
-        self._allow(limits.request_seconds if self._arrived else limits.body_seconds)
+        self._allow(self._limits.request_seconds if self._arrived else self._limits.body_seconds)
+
+    def admit(self) -> None:
+        """Take a place for a client that is known, now or when its body has arrived.
+
+        Raises:
+            Problem: There is no place.
+        """
+        if KNOWN in self._scope:
+            return
+        self._scope[KNOWN] = True
+        if not self._scope["path"].startswith("/v1"):
+            return
+        if self._arrived or self._scope["method"] in _WITHOUT_BODY:
+            self._take()
+        else:
+            self._requests.begin(self)
+
+    def _take(self) -> None:
+        """Take a place."""
+        self._requests.complete(self)
+        self._scope[PLACE] = True
+
+    def give_back(self) -> None:
+        """Give the place back, if there is one."""
+        if self._scope.pop(PLACE, False):
+            self._requests.in_flight -= 1
+
+    def drop(self) -> None:
+        """End the request, whose body has been on the way for longer than all others."""
+        self._is_dropped = True
+        self.clock.cancel()
 
     async def receive(self) -> Message:
         """Return the next part of the body.
 
         Raises:
-            Problem: The body is too large.
+            Problem: The body is too large, or has arrived and there is no place.
         """
         message = await self._receive()
-        self._bytes += len(message.get("body", b""))
-        if self._bytes > self._limits.body_bytes:
+        count = len(message.get("body", b""))
+        self.bytes += count
+        self._requests.arrived(self, count)
+        if self.bytes > self._limits.body_bytes:
             raise self.too_large()
         if not self._arrived and not message.get("more_body", False):
             self._arrived = True
             self._allow(self._limits.request_seconds)
+            is_whole = message["type"] == "http.request"
+            if is_whole and KNOWN in self._scope and PLACE not in self._scope:
+                self._take()
         return message
 
     async def send(self, message: Message) -> None:
@@ -101,6 +174,8 @@ class _Exchange:
         answer, then a while of listening, then hanging up, else the client never reads it.
         """
         self.answered = True
+        if not message.get("more_body", False) and message["type"] == "http.response.body":
+            self.give_back()
         if self._arrived:
             await self._send(message)
         elif message["type"] == "http.response.start":
@@ -123,7 +198,9 @@ class _Exchange:
         return Problem(413, "body-too-large", f"A request's body has at most {allowed:,} bytes.")
 
     def too_late(self) -> Problem:
-        """Say that the request's time is over."""
+        """Say that the request's time, or the room for its body, is over."""
+        if self._is_dropped:
+            return too_busy("The bodies of all requests together are too large; come back soon.")
         if not self._arrived:
             seconds = self._limits.body_seconds
             detail = f"A request's body arrives within {seconds} seconds."
@@ -149,20 +226,43 @@ def limited_protocol(limits: Limits) -> type[H11Protocol]:
     """Bound uvicorn's HTTP protocol, which has no limit of connections and waits for headers."""
 
     class LimitedProtocol(H11Protocol):
-        """Closes connections beyond the limit and those whose headers do not arrive in time."""
+        """Closes connections beyond the limit, and those whose headers do not arrive in time."""
 
         _timer: asyncio.TimerHandle | None = None
+        _since = 0.0
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            self._since = self.loop.time()
             self._watch()
-            if len(self.connections) > limits.connections:
-                self._refuse(
+            others = [
+                each
+                for each in self.connections
+                if isinstance(each, LimitedProtocol) and each is not self and each.is_open
+            ]
+            if len(others) >= limits.connections:
+                # One that waits for its client has to go, first of those who have not shown a
+                # token, then the oldest: who opens many keeps nobody out.
+                waiting = [each for each in others if not each.has(PLACE)]
+                goes = min(waiting, key=lambda each: (each.has(KNOWN), each._since), default=self)
+                goes._refuse(
                     too_busy(f"At most {limits.connections} connections are open at once.")
                 )
 
+        @property
+        def is_open(self) -> bool:
+            """Whether the connection is not being closed."""
+            return not self.transport.is_closing()
+
+        def has(self, key: str) -> bool:
+            """Whether the last request has this in its scope."""
+            return self.scope is not None and key in self.scope
+
         def data_received(self, data: bytes) -> None:
+            former = self.cycle
             super().data_received(data)
+            if self.cycle is not former:
+                self._since = self.loop.time()
             self._watch()
 
         def connection_lost(self, exc: Exception | None) -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
 
 import loky
 import numpy as np
 
+from face_encode.attributes.network import AttributeNetwork, load_attributes
 from face_encode.detectors.base import Detector
 from face_encode.detectors.dlib_detector import DlibDetector
 from face_encode.detectors.registry import with_min_face
@@ -22,18 +25,31 @@ from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import ImageError, InputError
 from face_encode.liveness.judging import LivenessJudge
 from face_encode.photos.reading import decode_image
+from face_encode.pipeline.analysis import AnalyzedPhoto, analyzed
 from face_encode.pipeline.embedding import (
     EmbeddedPhoto,
     PhotoCrops,
     encode_together,
     find_in_photos,
 )
-from face_encode.pipeline.workers import ONE_THREAD, end_with
+from face_encode.pipeline.workers import ONE_THREAD, end_with, limited_memory
 from face_encode.server.bodies import SentPhoto
 from face_encode.server.metrics import Metrics
 from face_encode.server.problems import Problem, too_busy
-from face_encode.server.settings import ServerSettings
+from face_encode.server.settings import Limits, ServerSettings
 from face_encode.types import CropRecipe
+
+TOO_SLOW = "reading it and finding the faces took too long"
+"""The ``error`` of a photo whose time was over."""
+
+# What decoding takes beside the pixels; and for each pixel: those of a photo with transparency lie
+# in memory four times, at four bytes, while they are turned and laid on white.
+_DECODING_BYTES, _DECODING_BYTES_PER_PIXEL = 64_000_000, 32
+# Between two attempts to start a process, where the machine has no room for one.
+_RESTART_SECONDS = 1
+
+_LOG = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
 
 
 class EncodingBatcher:
@@ -101,89 +117,131 @@ class EncodingBatcher:
 
 
 class DetectionPool:
-    """Processes that read photos and find faces.
+    """Processes that read photos and find faces, each one photo at a time.
+
+    What a stranger has sent may keep a process busy for hours, or take all memory. So a photo has a
+    time, at the end of which its process is ended and replaced while the others go on, and a bound
+    on the memory that decoding it takes.
 
     Attributes:
-        waiting: Photos handed in and not answered yet.
+        waiting: Photos handed in whose process is not done with them, whether or not somebody still
+            wants the answer.
+        workers_ready: Processes that are not being replaced.
     """
 
     def __init__(
         self,
         workers: int,
-        recipe: CropRecipe,
-        max_pixels: int,
+        limits: Limits,
         max_waiting: int,
         surroundings: bool = False,
     ) -> None:
-        """Take the settings; the processes start with ``start`` or the first photo.
+        """Take the settings; the processes start with ``start`` or the first photos.
 
         Args:
             workers: The number of processes.
-            recipe: How faces are cut out.
-            max_pixels: The largest photo that is decoded.
+            limits: The bounds of a photo.
             max_waiting: The number of photos from which on ``is_full``.
             surroundings: Whether the faces' surroundings are cut out, too, for the judge of
                 liveness.
         """
+        self.waiting, self.workers_ready = 0, workers
+        self._limits, self._max_waiting = limits, max_waiting
         self._surroundings = surroundings
-        self.waiting = 0
-        self._workers = workers
-        self._recipe = recipe
-        self._max_pixels = max_pixels
-        self._max_waiting = max_waiting
-        self._lock = threading.Lock()
-        self._executor: loky.ProcessPoolExecutor | None = None
+        # A process each, since the others of a pool could not go on without one that is ended. None
+        # is a place whose process has to be started first.
+        self._idle: asyncio.Queue[loky.ProcessPoolExecutor | None] = asyncio.Queue()
+        for _ in range(workers):
+            self._idle.put_nowait(None)
+        self._processes: set[loky.ProcessPoolExecutor] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._is_closed = False
 
     @property
     def is_full(self) -> bool:
         """Whether as many photos wait as may."""
         return self.waiting >= self._max_waiting
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Start the processes, and wait until each has loaded what it needs."""
-        executor = self._running()
-        for each in [executor.submit(_warm_up) for _ in range(self._workers)]:
-            each.result()
+        places = [self._idle.get_nowait() for _ in range(self._idle.qsize())]
+        for process in await asyncio.gather(*(self._started() for _ in places)):
+            self._idle.put_nowait(process)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the processes, also in the middle of a photo."""
-        with self._lock:
-            executor, self._executor = self._executor, None
-        if executor is not None:
-            executor.shutdown(wait=True, kill_workers=True)
+        self._is_closed = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*map(self._end, list(self._processes)))
 
     async def find(
-        self, photo: SentPhoto, max_faces: int | None, detector: Detector, portraits: bool
+        self,
+        photo: SentPhoto,
+        max_faces: int | None,
+        detector: Detector,
+        recipe: CropRecipe,
+        portraits: bool,
     ) -> PhotoCrops:
-        """Read a photo and find its faces.
+        """Read a photo, find its faces and cut them out by a recipe.
+
+        Returns:
+            The faces; a photo that took too long has the error ``TOO_SLOW``.
 
         Raises:
             Problem: The process ended, twice.
         """
+        work = partial(
+            _find_faces,
+            photo,
+            max_faces,
+            detector,
+            recipe,
+            self._limits.pixels,
+            portraits,
+            self._surroundings,
+        )
         self.waiting += 1
         try:
+            process = await self._idle.get()
+        except BaseException:
+            self.waiting -= 1
+            raise
+        # Apart from the request, which may be given up while the process works on.
+        return await asyncio.shield(self._in_background(self._done(work, photo, recipe, process)))
+
+    async def _done(
+        self,
+        work: partial[PhotoCrops],
+        photo: SentPhoto,
+        recipe: CropRecipe,
+        process: loky.ProcessPoolExecutor | None,
+    ) -> PhotoCrops:
+        """Do the work in a process, and leave a process to the next photo."""
+        try:
             for _ in range(2):
-                executor = self._running()
+                if process is None:
+                    process = await self._started()
                 try:
-                    found: Future[PhotoCrops] = executor.submit(
-                        _find_faces,
-                        photo,
-                        max_faces,
-                        detector,
-                        self._recipe,
-                        self._max_pixels,
-                        portraits,
-                        self._surroundings,
+                    return await asyncio.wait_for(
+                        asyncio.wrap_future(process.submit(work)), self._limits.photo_seconds
                     )
-                    return await asyncio.wrap_future(found)
+                except asyncio.TimeoutError:
+                    await self._end(process)
+                    process = None
+                    return _without_faces(photo, recipe, TOO_SLOW)
                 except (loky.BrokenProcessPool, loky.process_executor.ShutdownExecutorError):
-                    # Most often killed for lack of memory; another photo is as likely the cause
-                    # as this one, which gets a second chance in new processes.
-                    with self._lock:
-                        if self._executor is executor:
-                            self._executor = None
+                    # Most often killed for lack of memory, perhaps not by this photo, which gets a
+                    # second chance.
+                    await self._end(process)
+                    process = None
         finally:
             self.waiting -= 1
+            if process is not None:
+                self._idle.put_nowait(process)
+            elif not self._is_closed:
+                self._in_background(self._replaced())
         raise Problem(
             503,
             "detection-lost",
@@ -191,17 +249,44 @@ class DetectionPool:
             headers={"Retry-After": "5"},
         )
 
-    def _running(self) -> loky.ProcessPoolExecutor:
-        """Return the processes, started if there are none."""
-        with self._lock:
-            if self._executor is None:
-                self._executor = loky.ProcessPoolExecutor(
-                    max_workers=self._workers,
-                    initializer=end_with,
-                    initargs=(os.getpid(),),
-                    env=ONE_THREAD,
-                )
-            return self._executor
+    async def _started(self) -> loky.ProcessPoolExecutor:
+        """Start a process, and wait until it has loaded what it needs."""
+        process = loky.ProcessPoolExecutor(
+            max_workers=1, initializer=end_with, initargs=(os.getpid(),), env=ONE_THREAD
+        )
+        self._processes.add(process)
+        try:
+            await asyncio.wrap_future(process.submit(_warm_up))
+        except BaseException:
+            await self._end(process)
+            raise
+        return process
+
+    async def _replaced(self) -> None:
+        """Start a process in the place of one that ended, and hand it out once there is one."""
+        self.workers_ready -= 1
+        while True:
+            try:
+                process = await self._started()
+                break
+            except Exception:
+                _LOG.exception("a process that reads photos cannot be started")
+                await asyncio.sleep(_RESTART_SECONDS)
+        self.workers_ready += 1
+        self._idle.put_nowait(process)
+
+    async def _end(self, process: loky.ProcessPoolExecutor) -> None:
+        """End a process, whatever it is doing."""
+        self._processes.discard(process)
+        await asyncio.to_thread(process.shutdown, kill_workers=True)
+
+    def _in_background(self, work: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
+        """Do something whether or not somebody waits for it."""
+        task = asyncio.create_task(work)
+        # The event loop itself would forget it.
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def _find_faces(
@@ -215,11 +300,10 @@ def _find_faces(
 ) -> PhotoCrops:
     """Read a photo, find the faces and cut them out, in a process of the pool."""
     try:
-        image = decode_image(photo.content, max_pixels=max_pixels)
+        with limited_memory(_DECODING_BYTES + max_pixels * _DECODING_BYTES_PER_PIXEL):
+            image = decode_image(photo.content, max_pixels=max_pixels)
     except ImageError as error:
-        nothing = np.empty((0, recipe.height, recipe.width, 3), np.uint8)
-        reason = str(error).removeprefix("the photo: ")
-        return PhotoCrops(photo.label, (), nothing, error=reason)
+        return _without_faces(photo, recipe, str(error).removeprefix("the photo: "))
     (found,) = find_in_photos(
         [image], detector, recipe, max_faces, portraits=portraits, surroundings=surroundings
     )
@@ -227,8 +311,14 @@ def _find_faces(
     return replace(found, photo=photo.label, digest=digest)
 
 
+def _without_faces(photo: SentPhoto, recipe: CropRecipe, reason: str) -> PhotoCrops:
+    """A photo in which no face was looked for."""
+    nothing = np.empty((0, recipe.height, recipe.width, 3), np.uint8)
+    return PhotoCrops(photo.label, (), nothing, error=reason)
+
+
 def _warm_up() -> None:
-    """Load the files of detector and landmarks, and leave the other processes their turn."""
+    """Load the files of detector and landmarks."""
     import cv2
 
     from face_encode.detectors.alignment import find_landmarks
@@ -238,7 +328,6 @@ def _warm_up() -> None:
     blank = np.zeros((80, 80, 3), np.uint8)
     DlibDetector(thorough=False).detect(blank)
     find_landmarks(blank, Box(0, 0, 80, 80))
-    time.sleep(0.2)
 
 
 class Recogniser:
@@ -264,24 +353,29 @@ class Recogniser:
         max_waiting = limits.requests_in_flight + 4 * limits.photos
         self.pool = DetectionPool(
             settings.workers,
-            encoder.contract.crop,
-            limits.pixels,
+            limits,
             max_waiting,
             surroundings=judge is not None,
         )
         self._batcher = EncodingBatcher(encoder, metrics.encoded, judge)
+        self._metrics = metrics
+        self._lock = threading.Lock()
+        self._analysis: tuple[AttributeNetwork, EncodingBatcher] | None = None
 
-    def load(self) -> None:
+    async def load(self) -> None:
         """Start the processes and compile the network: seconds that no request has to wait."""
-        self.pool.start()
+        await self.pool.start()
         crop = self._encoder.contract.crop
         for faces in (1, BATCH_SIZE):
-            self._encoder.encode(np.zeros((faces, crop.height, crop.width, 3), np.uint8))
+            crops = np.zeros((faces, crop.height, crop.width, 3), np.uint8)
+            await asyncio.to_thread(self._encoder.encode, crops)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Stop, and give up the photos that are under way."""
-        self._batcher.close()
-        self.pool.close()
+        await asyncio.to_thread(self._batcher.close)
+        if self._analysis is not None:
+            await asyncio.to_thread(self._analysis[1].close)
+        await self.pool.close()
 
     def detector(self, thorough: bool, min_face: int | None) -> Detector:
         """The detector, with the settings of a request.
@@ -323,11 +417,49 @@ class Recogniser:
         Raises:
             Problem: No room at present, or the processes end again and again.
         """
+        recipe = self._encoder.contract.crop
+        return await self._embed(photo, max_faces, self._batcher, recipe, detector, portraits)
+
+    async def analyze(
+        self, photo: SentPhoto, max_faces: int | None, detector: Detector | None = None
+    ) -> AnalyzedPhoto:
+        """Tell what the faces of a photo show; arguments as for ``embed``.
+
+        The network is loaded for the first photo.
+
+        Raises:
+            Problem: As for ``embed``.
+        """
+        network, batcher = await asyncio.to_thread(self._analyzing)
+        recipe = network.encoder.contract.crop
+        embedded = await self._embed(photo, max_faces, batcher, recipe, detector, False)
+        return analyzed(embedded, network)
+
+    def _analyzing(self) -> tuple[AttributeNetwork, EncodingBatcher]:
+        """The network of attributes and what runs it, loaded once for any number of threads."""
+        with self._lock:
+            if self._analysis is None:
+                network = load_attributes()
+                self._analysis = network, EncodingBatcher(network.encoder, self._metrics.encoded)
+            return self._analysis
+
+    async def _embed(
+        self,
+        photo: SentPhoto,
+        max_faces: int | None,
+        batcher: EncodingBatcher,
+        recipe: CropRecipe,
+        detector: Detector | None,
+        portraits: bool,
+    ) -> EmbeddedPhoto:
+        """Find the faces of a photo and send them through a network."""
         if self.pool.is_full:
             raise too_busy("Too many photos are waiting; come back soon.")
-        crops = await self.pool.find(photo, max_faces, detector or self._detector, portraits)
+        crops = await self.pool.find(
+            photo, max_faces, detector or self._detector, recipe, portraits
+        )
         if len(crops.crops):
-            return await self._batcher.encode(crops)
+            return await batcher.encode(crops)
         nothing = np.empty((0, 0), np.float32)
         return EmbeddedPhoto(crops.photo, (), nothing, (), crops.size, crops.error, crops.digest)
 

@@ -22,10 +22,12 @@ from face_encode.pipeline.embedding import NO_EMBEDDING, NO_FACE, EmbeddedPhoto
 from face_encode.server.bodies import read_body
 from face_encode.server.people import enrolled
 from face_encode.server.problems import Problem
+from face_encode.server.recognition import TOO_SLOW
 from face_encode.server.schemas import (
     PERSON_PROBLEMS,
     PHOTO_PROBLEMS,
     READING_PROBLEMS,
+    AnalyzeAnswer,
     EmbedAnswer,
     HealthAnswer,
     MatchAnswer,
@@ -42,7 +44,8 @@ from face_encode.version import __version__
 
 def unusable(photo: EmbeddedPhoto) -> Problem:
     """Say why a photo cannot be used."""
-    kind = "no-face" if photo.error == NO_FACE else "photo-unreadable"
+    kinds = {NO_FACE: "no-face", TOO_SLOW: "photo-takes-too-long"}
+    kind = kinds.get(str(photo.error), "photo-unreadable")
     return Problem(422, kind, f"{photo.photo}: {photo.error}.")
 
 
@@ -301,6 +304,26 @@ async def embed(
     }
 
 
+@recognition_router.post(
+    "/analyze", response_model=AnalyzeAnswer, openapi_extra=photo_body("photo")
+)
+async def analyze(
+    request: Request, service: TheService, author: Reader, search: SearchQuery
+) -> dict[str, Any]:
+    """Tell age, gender and expression of the faces in a photo: guesses, from looks alone."""
+    limits = service.settings.limits
+    detector = service.recogniser.detector(search.thorough, search.min_face)
+    body = await read_body(request, ["photo"], [], limits)
+    most = min(search.max_faces or limits.faces, limits.faces)
+    photo = await service.recogniser.analyze(body.photo("photo"), most, detector)
+    if photo.error is not None:
+        raise Problem(422, "photo-unreadable", f"{photo.photo}: {photo.error}.")
+    return {
+        "faces": photo.as_dict()["faces"],
+        "notes": list(notes_on(detector, *photo.size)),
+    }
+
+
 operation_router = APIRouter(tags=["operation"])
 
 
@@ -318,6 +341,8 @@ def ready(service: TheService) -> dict[str, str]:
     service.gallery.snapshot()
     if service.failing:
         raise Problem(503, "not-saving", "The last change of the people could not be saved.")
+    if not service.recogniser.pool.workers_ready:
+        raise Problem(503, "no-process", "The processes that read photos are being replaced.")
     if service.recogniser.pool.is_full:
         raise Problem(503, "too-busy", "Too many photos are waiting.")
     return {"status": "ok"}

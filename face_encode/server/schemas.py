@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from face_encode.attributes.answers import EXPRESSIONS
 from face_encode.server.bodies import MAX_NAME_CHARACTERS, MAX_NOTE_CHARACTERS
 
 MAX_NUMBER = 2**63 - 1
@@ -170,6 +171,29 @@ class EmbedAnswer(Answer):
     encoder: str
     fingerprint: str = Field(description="Equal exactly for encoders with equal embeddings.")
     faces: list[EmbeddedFace]
+    notes: list[str] = _NOTES
+
+
+class AnalyzedFace(Answer):
+    """A face and how it looks; all null but box and quality where that cannot be told."""
+
+    bounding_box: BoundingBox
+    age: float | None = Field(description="Years.")
+    age_interval: list[float] | None = Field(
+        description="Two ages, between which nine in ten people of such a look are."
+    )
+    gender: Literal["woman", "man", "uncertain"] | None
+    gender_probabilities: dict[str, float] | None
+    expression: str | None = Field(description=f"One of {', '.join(EXPRESSIONS)}.")
+    expression_probabilities: dict[str, float] | None
+    quality: float | None = Field(description="0..1, how far all this can be trusted.")
+    quality_reason: str | None = Field(description="Why it cannot be told; null if it can.")
+
+
+class AnalyzeAnswer(Answer):
+    """How the faces of a photo look, largest first."""
+
+    faces: list[AnalyzedFace]
     notes: list[str] = _NOTES
 
 

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from face_encode.errors import InputError
 from face_encode.files import open_regular, reason_of
 from face_encode.gallery.audit import Author
+from face_encode.server.limits import ADMIT
 from face_encode.server.problems import Problem
 from face_encode.server.settings import LOOPBACK_HOSTS
 
@@ -163,12 +164,12 @@ _bearer = HTTPBearer(auto_error=False, description="FACE_ENCODE_TOKEN, or one of
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
-def may_read(request: Request, credentials: Credentials) -> Author:
+async def may_read(request: Request, credentials: Credentials) -> Author:
     """Admit a client that may read."""
     return _author(request, credentials, "read")
 
 
-def may_write(request: Request, credentials: Credentials) -> Author:
+async def may_write(request: Request, credentials: Credentials) -> Author:
     """Admit a client that may change the people."""
     return _author(request, credentials, "write")
 
@@ -184,6 +185,7 @@ def _author(
     tokens: Tokens = request.app.state.tokens
     address = _address(request)
     if not tokens:
+        request.scope[ADMIT]()
         return Author("local", address)
     challenge = {"WWW-Authenticate": 'Bearer realm="face-encode"'}
     if credentials is None:
@@ -203,6 +205,7 @@ def _author(
             else "This service was started without a write token: nobody may change its people."
         )
         raise Problem(403, "read-only-token", detail)
+    request.scope[ADMIT]()
     return Author(token.name, address)
 
 

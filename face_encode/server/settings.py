@@ -20,6 +20,7 @@ class Limits:
         faces: Faces of one photo that are named or embedded, largest first.
         body_seconds: Time for the whole body to arrive.
         request_seconds: Time for the answer, once the body has arrived.
+        photo_seconds: Time for one photo in its process, until its faces are cut out.
         requests_in_flight: Requests that are answered at the same time; more get a 429.
         connections: Connections that are open at the same time.
         header_seconds: Time for a request's headers to arrive.
@@ -31,6 +32,7 @@ class Limits:
     faces: int = 50
     body_seconds: int = 15
     request_seconds: int = 60
+    photo_seconds: int = 30
     requests_in_flight: int = 32
     connections: int = 256
     header_seconds: int = 10

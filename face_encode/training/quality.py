@@ -167,7 +167,7 @@ class QualityConfig:
     data: Path
     photos: int = 1500
     degradations: int = 8
-    hidden: int = 32
+    hidden: int = 64
     epochs: int = 30
     refused: float = 0.015
     margin: float = 2.0
@@ -263,7 +263,7 @@ def train_quality(
         if not len(looks[-1].features):
             raise DatasetError(f"{config.data}: no face was found in the {len(chosen)} photos")
     train, validation, test = looks
-    head = _fit(train, config)
+    head = fit_head(train, config)
     threshold = _choose_threshold(validation, head, encoder.contract, config)
     return QualityResult(
         head,
@@ -274,7 +274,7 @@ def train_quality(
 
 
 @dataclass(frozen=True, eq=False)
-class _Looks:
+class Looks:
     """Photos, each looked at undamaged and then under K - 1 damages.
 
     Attributes:
@@ -359,6 +359,26 @@ def _looks_at(
     return found
 
 
+def damaged(crop: ImageArray, damages: int, random: np.random.Generator) -> ImageArray:
+    """A crop as it is and under random damages, uint8 ``(1 + damages, height, width, 3)``.
+
+    Args:
+        crop: uint8 ``(height, width, 3)``, a face with a margin of about a fifth on every side.
+        damages: Number of damaged looks.
+        random: Draws.
+    """
+    height, width = crop.shape[:2]
+    box = Box(width // 6, height // 6, width - width // 3, height - height // 3)
+    looks = [crop]
+    for _ in range(damages):
+        number = int(random.integers(len(_DAMAGES) + 1))
+        if number < len(_DAMAGES):
+            looks.append(_DAMAGES[number](crop, box, random))
+        else:
+            looks.append(np.rot90(crop, int(random.integers(1, 4))))
+    return np.stack(looks)
+
+
 def _turned(photo: ImageArray, box: Box, quarters: int) -> tuple[ImageArray, Box]:
     """Turn a photo clockwise, and the box with it."""
     height, width = photo.shape[:2]
@@ -386,7 +406,7 @@ def _embedded(
     encoder: Encoder,
     workers: int | None,
     progress: bool,
-) -> _Looks:
+) -> Looks:
     """Degrade photos in processes and send every look through the network."""
     import keras
 
@@ -417,11 +437,11 @@ def _embedded(
         embeddings.append(unit_length(output[..., :size].mean(axis=1)))
         features.append(output[..., size:])
     if not embeddings:
-        return _Looks(np.empty((0, 1, size), np.float32), np.empty((0, 1, 1, 0), np.float32))
-    return _Looks(np.stack(embeddings), np.stack(features))
+        return Looks(np.empty((0, 1, size), np.float32), np.empty((0, 1, 1, 0), np.float32))
+    return Looks(np.stack(embeddings), np.stack(features))
 
 
-def _fit(looks: _Looks, config: QualityConfig) -> QualityHead:
+def fit_head(looks: Looks, config: QualityConfig) -> QualityHead:
     """Fit a head: from features of a look to the share of its nearness that the damage leaves.
 
     The target is 1 for an undamaged photo, and 0 where the damaged one is no nearer to it than a
@@ -475,7 +495,7 @@ def _fit(looks: _Looks, config: QualityConfig) -> QualityHead:
 
 
 def _choose_threshold(
-    looks: _Looks, head: QualityHead, contract: EncoderContract, config: QualityConfig
+    looks: Looks, head: QualityHead, contract: EncoderContract, config: QualityConfig
 ) -> float:
     """Choose the lowest quality at which strangers pass no more often than they may.
 
@@ -492,7 +512,7 @@ def _choose_threshold(
 
 
 def _count(
-    looks: _Looks, head: QualityHead, contract: EncoderContract, threshold: float
+    looks: Looks, head: QualityHead, contract: EncoderContract, threshold: float
 ) -> Iterator[ConditionResult]:
     """Count the pairs of strangers that pass under each condition, the undamaged photo first."""
     sufficient = looks.qualities(head) >= threshold

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -171,6 +172,27 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
             of the wrong type.
     """
     path = as_path(path)
+    content = read_object(path)
+    teachers, detector = content.pop("teacher", []), content.pop("detector", None)
+    teachers = [teachers] if isinstance(teachers, str) else teachers
+    if not isinstance(teachers, list) or not all(isinstance(each, str) for each in teachers):
+        raise InputError(f"{path}: 'teacher' is a name or a list of names. Received: {teachers!r}")
+    if not isinstance(detector, str | None):
+        raise InputError(f"{path}: 'detector' is a name. Received: {detector!r}")
+    for name, value in content.items():
+        check_setting(path, name, value, SETTINGS, ("teacher", "detector"))
+    settings = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
+    }
+    return Recipe(tuple(teachers), detector, settings)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read the object of a recipe's file, without its comment ``about``.
+
+    Raises:
+        InputError: The file cannot be read, or is no JSON object.
+    """
     try:
         with open_regular(path) as file:
             content = json.loads(file.read())
@@ -181,24 +203,30 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     if not isinstance(content, dict):
         raise InputError(f"a recipe is one JSON object. Received: {type(content).__name__}")
     content.pop("about", None)
-    teachers, detector = content.pop("teacher", []), content.pop("detector", None)
-    teachers = [teachers] if isinstance(teachers, str) else teachers
-    if not isinstance(teachers, list) or not all(isinstance(each, str) for each in teachers):
-        raise InputError(f"{path}: 'teacher' is a name or a list of names. Received: {teachers!r}")
-    if not isinstance(detector, str | None):
-        raise InputError(f"{path}: 'detector' is a name. Received: {detector!r}")
-    for name, value in content.items():
-        if name not in SETTINGS:
-            raise InputError(
-                f"{path}: a recipe sets teacher, detector, {', '.join(SETTINGS)}. "
-                f"Received: {name!r}"
-            )
-        if not _fits(value, SETTINGS[name]):
-            raise InputError(f"{path}: {name!r} is {SETTINGS[name]}. Received: {value!r}")
-    settings = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
-    }
-    return Recipe(tuple(teachers), detector, settings)
+    return content
+
+
+def check_setting(
+    path: Path, name: str, value: Any, settings: Mapping[str, str], others: Sequence[str]
+) -> None:
+    """Refuse an unknown setting of a recipe, or one of the wrong type.
+
+    Args:
+        path: The recipe's.
+        name: The setting's.
+        value: Its value.
+        settings: Names of the settings -> their types.
+        others: What a recipe may hold beside them, for the message.
+
+    Raises:
+        InputError: See above.
+    """
+    if name not in settings:
+        raise InputError(
+            f"{path}: a recipe sets {', '.join((*others, *settings))}. Received: {name!r}"
+        )
+    if not _fits(value, settings[name]):
+        raise InputError(f"{path}: {name!r} is {settings[name]}. Received: {value!r}")
 
 
 def _fits(value: Any, kind: str) -> bool:

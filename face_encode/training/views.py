@@ -59,7 +59,7 @@ class Teachers:
     @classmethod
     def of(cls, encoders: Sequence[Encoder], fast: bool = False) -> Teachers:
         """Take encoders; with ``fast``, OpenVINO runs them in bfloat16 where it is installed."""
-        ask = (_in_bfloat16(each) if fast else each.encode for each in encoders)
+        ask = (in_bfloat16(each) if fast else each.encode for each in encoders)
         return cls(tuple(encoders), tuple(ask))
 
     @property
@@ -81,7 +81,7 @@ class Teachers:
         return np.concatenate(parts)
 
 
-def _in_bfloat16(encoder: Encoder) -> Ask:
+def in_bfloat16(encoder: Encoder) -> Ask:
     """An encoder as OpenVINO runs it in bfloat16; as it is, where OpenVINO is not installed."""
     if not ENGINES["openvino"].is_installed:
         return encoder.encode

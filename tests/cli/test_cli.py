@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from PIL import Image
 from face_encode import cli
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.photos.reading import read_image
-from tests.conftest import EXAMPLES, VERIFY_DATASET
+from tests.conftest import EXAMPLES, REPOSITORY, VERIFY_DATASET
 
 
 @pytest.fixture(scope="module")
@@ -364,3 +365,25 @@ def test_help_and_version_are_instant_and_load_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
     for command in ("enroll", "match", "verify", "models"):
         assert command in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+@pytest.mark.parametrize(
+    ("output", "code", "told"),
+    [(">/dev/full", 1, "standard output cannot be written: no space left"), (">&-", 0, "")],
+)
+def test_output_that_cannot_be_written_is_told_in_a_line(
+    output: str, code: int, told: str, options: list[str]
+) -> None:
+    words = [sys.executable, "-m", "face_encode.cli", "models", *options]
+    done = subprocess.run(
+        f"{shlex.join(words)} {output}",
+        shell=True,
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        timeout=300,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (code, bool(told)), done.stderr
+    assert told in done.stderr

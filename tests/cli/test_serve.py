@@ -14,7 +14,7 @@ from benchmarks.serving import Client, RunningService
 from face_encode.cli import main
 from face_encode.encoders.encoder import Encoder
 from tests.conftest import EXAMPLES, VERIFY_DATASET
-from tests.server import hostile
+from tests.server import attack, hostile
 from tests.server.killing import Expected, kill_while_changing
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="speaks of processes the POSIX way")
@@ -148,3 +148,17 @@ def test_a_damaged_gallery_is_reported_and_left_alone(
     message = refused(capsys, "--port", "0", "--people", str(path))
     assert "is not a gallery database, or damaged" in message
     assert path.read_bytes() == b"damaged"
+
+
+@pytest.mark.slow
+def test_under_attack_honest_clients_are_answered(tmp_path: Path) -> None:
+    (tmp_path / "people").symlink_to(VERIFY_DATASET)
+    options = ("--people", str(tmp_path / "people"), "--detector", "dlib_hog", "--workers", "2")
+    photos = attack.laborious_photos()
+    with RunningService(*options, environment=hostile.TOKENS) as service:
+        seen = attack.attack(service, 20, photos)
+    assert set(seen.honest) == {200} and len(seen.seconds) > attack.HONEST
+    # Refused, each of them, but for the one that is within the bounds and shows nobody.
+    assert seen.attacks.keys() <= {200, 422} and seen.attacks[422]
+    assert seen.held > attack.CONNECTIONS
+    assert set(seen.ready) == {200}

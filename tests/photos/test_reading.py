@@ -32,6 +32,7 @@ from face_encode.photos.reading import (
     read_image,
     read_photo,
 )
+from tests.conftest import EXAMPLES
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
 
@@ -510,3 +511,69 @@ def test_a_flood_is_stopped(server: str, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_base64_is_decoded_alone() -> None:
     assert decode_base64(BASE64) == PNG
     assert decode_base64(f"data:;base64,{BASE64}") == PNG
+
+
+def jpeg(**options: Any) -> bytes:
+    with Image.open(EXAMPLES / "group.jpg") as photo:
+        written = io.BytesIO()
+        photo.save(written, "JPEG", **options)
+    return written.getvalue()
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 30}])
+def test_a_jpeg_without_its_end_is_read_with_a_note(options: dict[str, Any]) -> None:
+    whole = jpeg(**options)
+    expected = decode_image(whole).astype(int)
+    for missing in (1, 2, 10, len(whole) // 100):
+        for any_format in (False, True):
+            notes: list[str] = []
+            cut = decode_image(whole[:-missing], any_format=any_format, notes=notes)
+            assert notes == ["the end of the file is missing; almost all of the photo is there"]
+            # What is missing of a baseline JPEG are the last rows, of a progressive one details.
+            assert np.abs(cut[:-32] - expected[:-32]).mean() < 1
+    notes = []
+    decode_image(whole, notes=notes)
+    assert notes == []
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.5])
+def test_a_jpeg_without_much_of_it_is_refused(options: dict[str, Any], share: float) -> None:
+    whole = jpeg(**options)
+    with pytest.raises(ImageError, match="damaged or cut off"):
+        decode_image(whole[: int(len(whole) * share)])
+
+
+def test_where_the_end_is_missing_the_photo_stands_as_its_exif_says() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = jpeg(exif=exif)
+    assert decode_image(whole[:-2]).shape == decode_image(whole).shape == (900, 400, 3)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_fewer_than_16_bits_are_stretched_with_a_note(bits: int, tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    most = 2**bits - 1
+    values = np.linspace(0, most, 256).round().astype(np.uint16)
+    Image.fromarray(np.repeat(values[np.newaxis], 4, axis=0)).save(path)
+    notes: list[str] = []
+    image = decode_image(path.read_bytes(), notes=notes)
+    assert notes == [f"{bits} of its 16 bits are used; brightened to their range"]
+    np.testing.assert_allclose(image[0, :, 0], np.arange(256), atol=1)
+
+
+def test_a_black_photo_of_16_bits_stays_black(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "black.png")
+    notes: list[str] = []
+    assert not decode_image((tmp_path / "black.png").read_bytes(), notes=notes).any()
+    assert notes == []
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_what_is_told_of_a_float_photo_leads_to_one_that_is_taken(kind: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        as_rgb((PHOTO / 255).astype(kind))
+    (told,) = re.findall(r"for values of 0..1: (.*)\. Received", str(caught.value))
+    taken = eval(told, {"numpy": np, "photo": (PHOTO / 255).astype(kind)})
+    np.testing.assert_array_equal(as_rgb(taken), PHOTO)

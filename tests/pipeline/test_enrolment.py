@@ -19,7 +19,7 @@ from face_encode.gallery.memory import MemoryGallery
 from face_encode.photos.folders import people_in
 from face_encode.photos.reading import read_image
 from face_encode.pipeline import enrolment
-from face_encode.pipeline.enrolment import enrol_people
+from face_encode.pipeline.enrolment import enrol_people, enrolment_checkpoint
 from face_encode.types import EnrolmentReport, Face, ImageArray, LeftOut
 from tests.conftest import VERIFY_DATASET
 from tests.tiny_parts import Halves
@@ -239,3 +239,24 @@ def test_a_large_folder_is_not_compared_with_itself(
     monkeypatch.setattr(enrolment, "_MAX_COMPARED", 3)
     report = enrol_people(people_in(folder), MemoryGallery(tiny), Halves(), tiny, progress=False)
     assert any("4 photos are too many to compare" in note for note in report.notes)
+
+
+def test_a_remark_on_a_file_reaches_the_report_also_after_a_kill(
+    tmp_path: Path, tiny: Encoder
+) -> None:
+    folder = tmp_path / "people" / "Ada"
+    folder.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    written = io.BytesIO()
+    Image.fromarray(pixels).save(written, "JPEG")
+    (folder / "1.jpg").write_bytes(written.getvalue()[:-2])
+    note = f"{folder / '1.jpg'}: the end of the file is missing; almost all of the photo is there"
+    for _ in range(2):
+        gallery = MemoryGallery(tiny)
+        with enrolment_checkpoint(gallery, tmp_path / "c", Halves(), tiny) as checkpoint:
+            people = people_in(tmp_path / "people")
+            report = enrol_people(
+                people, gallery, Halves(), tiny, progress=False, checkpoint=checkpoint
+            )
+        assert note in report.notes
+    assert report.resumed == 1

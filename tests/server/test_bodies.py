@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import time
 
 import pytest
 from fastapi.testclient import TestClient
@@ -66,6 +67,35 @@ def test_a_body_that_is_none_is_reported(
         f"urn:face-encode:problem:{kind}",
     )
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+LABORIOUS = {
+    "lists": lambda: b'{"name":[' + b"[]," * 5_000_000 + b"[]]}",
+    "nested objects": lambda: b'{"name":' * 2_000_000,
+    "fields": lambda: b"{" + b'"a":1,' * 3_000_000 + b'"b":1}',
+    "fraction": lambda: b'{"name":1.' + b"1" * 15_000_000 + b"}",
+    "whole number": lambda: b'{"name":1' + b"1" * 15_000_000 + b"}",
+    "lists of another encoding": lambda: ('{"name":[' + "[]," * 2_000_000 + "[]]}").encode(
+        "utf-16"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LABORIOUS)
+def test_json_that_is_laborious_to_parse_is_refused_at_once(client: TestClient, kind: str) -> None:
+    content = LABORIOUS[kind]()
+    headers = {"Content-Type": "application/json"}
+    begun = time.process_time()
+    answer = client.post("/v1/match", content=content, headers=headers)
+    assert answer.status_code == 422
+    assert answer.json()["type"].endswith((":not-json", ":unknown-field"))
+    # Five million lists took some seconds, in which nobody else was answered.
+    assert time.process_time() - begun < 1
+
+
+def test_a_text_may_hold_any_signs(client: TestClient) -> None:
+    for note in ("[{,:" * 500, ""):
+        assert client.patch("/v1/people/Ada_Mirova", json={"note": note}).status_code == 200
 
 
 def test_two_photos_where_one_is_asked_for(client: TestClient) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from benchmarks.serving import RunningService
+from benchmarks.serving import Client, RunningService
 from tests.server.hostile import READ, TOKENS, WRITE
 
 pytest.importorskip("schemathesis")
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-# A few minutes by hand with FACE_ENCODE_FUZZ_EXAMPLES=200.
+# The same requests each time, made up from the description; a few minutes by hand with
+# FACE_ENCODE_FUZZ_EXAMPLES=200.
 EXAMPLES = int(os.environ.get("FACE_ENCODE_FUZZ_EXAMPLES", "5"))
 
 
@@ -42,6 +43,10 @@ def schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     )
     with RunningService(*options, environment=TOKENS) as service:
         yield schemathesis.openapi.from_url(f"http://127.0.0.1:{service.port}/openapi.json")
+        # No worker was lost, and none is busy with what nobody waits for.
+        numbers = Client(service.port, READ).request("GET", "/metrics").content.decode()
+        assert "\nface_encode_photo_processes_ready 1.0\n" in numbers
+        assert "\nface_encode_photos_waiting 0.0\n" in numbers
     # Not one request brought the service to write of an error.
     assert [line for line in service.lines if "Traceback" in line or "ERROR" in line] == []
 

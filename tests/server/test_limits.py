@@ -4,7 +4,8 @@ import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from http.client import HTTPConnection
 
 import anyio
 import pytest
@@ -13,7 +14,7 @@ from fastapi.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
 from face_encode.errors import InputError
-from face_encode.server.limits import RequestLimits, limited_protocol
+from face_encode.server.limits import ADMIT, PLACE, RequestLimits, limited_protocol
 from face_encode.server.problems import Problem
 from face_encode.server.settings import Limits
 from tests.conftest import EXAMPLES
@@ -87,6 +88,16 @@ async def reading(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": str(length).encode()})
 
 
+async def admitted(scope: Scope, receive: Receive, send: Send) -> None:
+    """The same, for clients that are known."""
+    try:
+        scope[ADMIT]()
+    except Problem as problem:
+        await problem.response()(scope, receive, send)
+        return
+    await reading(scope, receive, send)
+
+
 def play(
     limits: Limits, exchange: Exchange, app: Callable[..., Awaitable[None]] = reading
 ) -> Exchange:
@@ -136,20 +147,117 @@ def test_work_that_takes_too_long_is_given_up() -> None:
     assert (done.status, done.headers["retry-after"]) == (503, "5")
 
 
-def test_requests_beyond_the_limit_come_back_later() -> None:
-    async def both() -> tuple[Exchange, Exchange]:
-        first, second = Exchange([b"x"], pause=0.5), Exchange([b"x"])
-        guarded = RequestLimits(reading, Limits(requests_in_flight=1))
-        async with anyio.create_task_group() as group:
-            group.start_soon(guarded, first.scope, first.receive, first.send)
-            while guarded.in_flight == 0:
-                await anyio.sleep(0)
-            await guarded(second.scope, second.receive, second.send)
-        return first, second
+class Slow:
+    """An application that knows its clients, and answers them when it is let go."""
 
-    first, second = anyio.run(both)
-    assert (first.status, second.status) == (200, 429)
+    def __init__(self, limits: Limits) -> None:
+        self.go = anyio.Event()
+        self.guarded = RequestLimits(self._answer, limits)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_later(message: Message) -> None:
+            await self.go.wait()
+            await send(message)
+
+        await admitted(scope, receive, send_later if scope["path"] == "/v1/match" else send)
+
+    async def ask(self, *exchanges: Exchange) -> None:
+        for each in exchanges:
+            await self.guarded(each.scope, each.receive, each.send)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await anyio.sleep(0.01)
+
+
+def test_requests_beyond_the_limit_come_back_later() -> None:
+    async def all_three() -> tuple[Exchange, ...]:
+        first, second, third = Exchange([b"x"]), Exchange([b"x"]), Exchange([b"x"])
+        slow = Slow(Limits(requests_in_flight=1))
+        async with anyio.create_task_group() as group:
+            group.start_soon(slow.ask, first)
+            await until(lambda: slow.guarded.in_flight == 1)
+            second.scope["path"] = third.scope["path"] = "/v1/people"
+            await slow.ask(second)
+            slow.go.set()
+            await until(lambda: slow.guarded.in_flight == 0)
+            await slow.ask(third)
+        return first, second, third
+
+    first, second, third = anyio.run(all_three)
+    assert (first.status, second.status, third.status) == (200, 429, 200)
     assert second.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/match", "/healthz", "/metrics", "/", "/v1/people/Ada/thumbnail"]
+)
+def test_a_client_that_is_not_known_takes_no_place(path: str) -> None:
+    """Not by a body that never comes either, nor while its answer is on the way."""
+
+    async def beside() -> Exchange:
+        guarded = RequestLimits(answering, Limits(requests_in_flight=1))
+        waiting = [Exchange([], {"Content-Length": "99"}, ends=False) for _ in range(5)]
+        honest = Exchange([b"x"])
+        async with anyio.create_task_group() as group:
+            for each in waiting:
+                each.scope["path"] = path
+                group.start_soon(guarded, each.scope, each.receive, each.send)
+            await until(lambda: all(each.sent for each in waiting))
+            assert guarded.in_flight == 0
+            await guarded(honest.scope, honest.receive, honest.send)
+            # They are still being listened to.
+            assert not any(each.is_over for each in waiting)
+        return honest
+
+    async def answering(scope: Scope, receive: Receive, send: Send) -> None:
+        if dict(scope["headers"]).get(b"content-length"):
+            await Problem(401, "token-missing", "A token is needed.").response()(
+                scope, receive, send
+            )
+        else:
+            await admitted(scope, receive, send)
+
+    assert anyio.run(beside).status == 200
+
+
+def test_a_body_on_the_way_takes_no_place_and_has_its_time() -> None:
+    async def beside() -> tuple[list[Exchange], Exchange]:
+        guarded = RequestLimits(admitted, Limits(requests_in_flight=1, body_seconds=1))
+        slow = [Exchange([b"x"], {"Content-Length": "99"}, ends=False) for _ in range(5)]
+        honest = Exchange([b"x"])
+        async with anyio.create_task_group() as group:
+            for each in slow:
+                group.start_soon(guarded, each.scope, each.receive, each.send)
+            await anyio.sleep(0.1)
+            await guarded(honest.scope, honest.receive, honest.send)
+        assert guarded.in_flight == 0
+        return slow, honest
+
+    slow, honest = anyio.run(beside)
+    assert honest.status == 200
+    assert [each.status for each in slow] == [408] * 5
+
+
+def test_bodies_take_bounded_memory_together_and_the_slowest_pays() -> None:
+    async def beside() -> list[Exchange]:
+        guarded = RequestLimits(admitted, Limits(requests_in_flight=2, body_bytes=10))
+        # Together they hold 18 bytes and go no further; the fourth makes them 24.
+        slow = [Exchange([b"123456"], {"Content-Length": "9"}, ends=False) for _ in range(3)]
+        honest = Exchange([b"123456"])
+        async with anyio.create_task_group() as group:
+            for each in slow:
+                group.start_soon(guarded, each.scope, each.receive, each.send)
+                await anyio.sleep(0.05)
+            await guarded(honest.scope, honest.receive, honest.send)
+            await until(lambda: bool(slow[0].sent))
+            group.cancel_scope.cancel()
+        return [*slow, honest]
+
+    first, *others, honest = anyio.run(beside)
+    assert (honest.status, first.status) == (200, 429)
+    assert not any(each.sent for each in others)
 
 
 def test_the_service_refuses_large_bodies(serve: Serve) -> None:
@@ -172,10 +280,10 @@ def test_the_service_names_no_more_faces_than_allowed(client: TestClient, serve:
 
 
 @contextmanager
-def listening(limits: Limits) -> Iterator[int]:
-    """A port at which uvicorn serves ``reading`` over the limited protocol."""
+def listening(limits: Limits, app: Callable[..., Awaitable[None]] = reading) -> Iterator[int]:
+    """A port at which uvicorn serves an application over the limited protocol."""
     configuration = uvicorn.Config(
-        reading, port=0, http=limited_protocol(limits), lifespan="off", log_level="critical"
+        app, port=0, http=limited_protocol(limits), lifespan="off", log_level="critical"
     )
     server = uvicorn.Server(configuration)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -213,19 +321,55 @@ def test_a_connection_that_brings_no_request_is_closed(sent: bytes, status: int)
     assert b"connection: close" in last and b'"type":"urn:face-encode:problem:' in last
 
 
-def test_more_connections_than_allowed_are_refused() -> None:
-    with listening(Limits(connections=1)) as port:
-        with socket.create_connection(("127.0.0.1", port)) as first:
-            assert answer_to(port, b"").startswith(b"HTTP/1.1 429 ")
-            first.sendall(HEAD + b"Content-Length: 2\r\n\r\n12")
-            assert first.recv(9_000).startswith(b"HTTP/1.1 200 ")
-        # Once the first has hung up, there is room again.
-        for _ in range(100):
-            last = answer_to(port, HEAD + b"Content-Length: 1\r\nConnection: close\r\n\r\n1")
-            if last.startswith(b"HTTP/1.1 200 "):
-                break
-            time.sleep(0.05)
-        assert last.startswith(b"HTTP/1.1 200 ")
+MATCH = b"POST /v1/match HTTP/1.1\r\nHost: a\r\n"
+
+
+def test_idle_connections_keep_nobody_out() -> None:
+    limits = Limits(connections=3)
+    with listening(limits, RequestLimits(admitted, limits)) as port, ExitStack() as stack:
+        idle = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+            for _ in range(3)
+        ]
+        # Headers, but no body.
+        idle[1].sendall(MATCH + b"Content-Length: 9\r\n\r\n")
+        for _ in range(2):
+            sent = MATCH + b"Content-Length: 2\r\nConnection: close\r\n\r\n12"
+            assert answer_to(port, sent).startswith(b"HTTP/1.1 200 ")
+        # The oldest one went.
+        assert idle[0].recv(9_000).startswith(b"HTTP/1.1 429 ")
+
+
+def test_connections_of_known_clients_are_the_last_to_be_closed() -> None:
+    limits = Limits(connections=2)
+    with listening(limits, RequestLimits(admitted, limits)) as port, ExitStack() as stack:
+        known = stack.enter_context(closing(HTTPConnection("127.0.0.1", port, timeout=60)))
+        for _ in range(3):
+            known.request("POST", "/v1/match", b"12")
+            answer = known.getresponse()
+            assert (answer.status, answer.read()) == (200, b"2")
+            for _ in range(3):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+
+
+def test_connections_with_a_place_are_not_closed_for_others() -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        scope[PLACE] = True
+        begun.set()
+        await anyio.to_thread.run_sync(go.wait)
+        await reading(scope, receive, send)
+
+    with (
+        listening(Limits(connections=1), slow) as port,
+        socket.create_connection(("127.0.0.1", port)) as first,
+    ):
+        first.sendall(HEAD + b"Content-Length: 2\r\n\r\n12")
+        assert begun.wait(60)
+        assert answer_to(port, b"").startswith(b"HTTP/1.1 429 ")
+        go.set()
+        assert first.recv(9_000).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_limit_of_nothing_is_none() -> None:

@@ -1,18 +1,33 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import sys
 import threading
+import time
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from face_encode.encoders.encoder import Encoder
+from face_encode.errors import ImageError
+from face_encode.model import Face_Encode_Model
+from face_encode.photos.reading import decode_image
 from face_encode.pipeline.embedding import PhotoCrops
-from face_encode.server.recognition import EncodingBatcher
-from face_encode.types import Box, Face, ImageArray
+from face_encode.pipeline.workers import limited_memory
+from face_encode.server.bodies import SentPhoto
+from face_encode.server.problems import Problem
+from face_encode.server.recognition import TOO_SLOW, DetectionPool, EncodingBatcher
+from face_encode.server.settings import Limits
+from face_encode.types import Box, CropRecipe, Face, ImageArray
+from tests.server.conftest import Serve
+from tests.server.endless import Endless
 
 
 def photos_of(crops: ImageArray) -> list[PhotoCrops]:
@@ -101,3 +116,115 @@ def test_requests_at_once_share_batches(client: TestClient, people_photos: list[
     more_faces, more_batches = numbers()
     assert more_faces - faces == found >= 24
     assert more_batches - batches <= found
+
+
+def sent(image: ImageArray) -> SentPhoto:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return SentPhoto("sent.png", file.getvalue())
+
+
+NOISE = np.arange(300, dtype=np.uint8).reshape(10, 10, 3)
+RECIPE = CropRecipe("box", 9, 9)
+SLOW, FINE, DEADLY = sent(np.full_like(NOISE, 9)), sent(NOISE), sent(np.zeros_like(NOISE))
+
+
+@asynccontextmanager
+async def pool(workers: int, seconds: int) -> AsyncIterator[DetectionPool]:
+    """A pool that is started, and so has no photo wait for imports."""
+    found = DetectionPool(workers, Limits(photo_seconds=seconds), max_waiting=4)
+    try:
+        await found.start()
+        yield found
+    finally:
+        await found.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+def test_a_photo_has_its_time_and_others_go_on() -> None:
+    async def ask() -> None:
+        async with pool(2, seconds=10) as processes:
+            slow = asyncio.create_task(processes.find(SLOW, 1, Endless(), RECIPE, False))
+            await asyncio.sleep(0)
+            fine = await processes.find(FINE, 1, Endless(), RECIPE, False)
+            assert fine.error is None and len(fine.crops) == 1
+            # It is waited for until its process is done.
+            assert (slow.done(), processes.waiting) == (False, 1)
+            assert (await slow).error == TOO_SLOW
+            assert (processes.waiting, processes.workers_ready) == (0, 1)
+            await until(lambda: processes.workers_ready == 2)
+            # Both processes work again.
+            both = (processes.find(FINE, 1, Endless(), RECIPE, False) for _ in range(2))
+            assert [each.error for each in await asyncio.gather(*both)] == [None, None]
+
+    asyncio.run(ask())
+
+
+def test_a_request_that_is_given_up_does_not_free_its_process() -> None:
+    async def ask() -> None:
+        async with pool(1, seconds=10) as processes:
+            slow = asyncio.create_task(processes.find(SLOW, 1, Endless(), RECIPE, False))
+            behind = [
+                asyncio.create_task(processes.find(FINE, 1, Endless(), RECIPE, False))
+                for _ in range(3)
+            ]
+            await until(lambda: processes.waiting == 4)
+            assert processes.is_full
+            for task in (slow, behind[0]):
+                task.cancel()
+            await asyncio.gather(slow, behind[0], return_exceptions=True)
+            # The one that had not begun is gone, the one in the process is not.
+            assert processes.waiting == 3
+            assert [each.error for each in await asyncio.gather(*behind[1:])] == [None, None]
+            assert processes.waiting == 0
+
+    asyncio.run(ask())
+
+
+def test_a_photo_that_ends_its_process_gets_a_second_one_and_no_third() -> None:
+    async def ask() -> None:
+        async with pool(2, seconds=60) as processes:
+            deadly = asyncio.create_task(processes.find(DEADLY, 1, Endless(), RECIPE, False))
+            for _ in range(5):
+                assert (await processes.find(FINE, 1, Endless(), RECIPE, False)).error is None
+            with pytest.raises(Problem) as error:
+                await deadly
+            assert error.value.status == 503
+            await until(lambda: processes.workers_ready == 2)
+            assert (await processes.find(FINE, 1, Endless(), RECIPE, False)).error is None
+
+    asyncio.run(ask())
+
+
+def test_a_photo_that_takes_too_long_is_told_from_one_that_is_damaged(
+    serve: Serve, empty_model: Face_Encode_Model
+) -> None:
+    empty_model.detector = Endless()
+    with serve(limits=Limits(photo_seconds=5)) as client:
+        answer = client.post("/v1/match", files={"photo": SLOW.content})
+        assert answer.status_code == 422
+        assert answer.json()["type"].endswith(":photo-takes-too-long")
+        enrolment = client.post("/v1/people", files={"photos": SLOW.content}, data={"name": "A"})
+        assert enrolment.status_code == 422
+        (row,) = enrolment.json()["left_out"]
+        assert "took too long" in row["reason"]
+        # Ready again as soon as there is a process.
+        for _ in range(1_000):
+            ready = client.get("/readyz")
+            if ready.status_code == 200:
+                break
+            assert ready.json()["type"].endswith(":no-process")
+            time.sleep(0.05)
+        assert ready.status_code == 200
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a bound of Linux")
+def test_decoding_has_bounded_memory() -> None:
+    photo = sent(np.zeros((6000, 6000, 3), np.uint8))
+    with pytest.raises(ImageError, match="not enough memory"), limited_memory(20_000_000):
+        decode_image(photo.content)
+    assert decode_image(photo.content).shape == (6000, 6000, 3)

@@ -202,6 +202,29 @@ def test_a_misspelt_option_is_named(client: TestClient) -> None:
     assert answer["detail"] == "No such option: full; it takes none."
 
 
+def test_faces_are_analyzed_as_the_command_does(
+    client: TestClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = client.post("/v1/analyze", files={"photo": GROUP}, params={"max_faces": 2})
+    assert answer.status_code == 200
+    photo = str(EXAMPLES / "group.jpg")
+    assert main(["analyze", photo, "--max-faces", "2", "--json"]) == 0
+    (command,) = json.loads(capsys.readouterr().out)
+    assert len(command["faces"]) == 2
+    for face, other in zip(answer.json()["faces"], command["faces"], strict=True):
+        assert face["bounding_box"] == other["bounding_box"]
+        assert face["age"] == pytest.approx(other["age"], abs=0.11)
+        assert face["expression"] == other["expression"]
+        assert face["quality"] == pytest.approx(other["quality"], abs=1e-3)
+
+
+def test_a_photo_that_cannot_be_read_cannot_be_analyzed(client: TestClient) -> None:
+    assert client.post("/v1/analyze", files={"photo": blank()}).json()["faces"] == []
+    answer = client.post("/v1/analyze", files={"photo": ("a.jpg", b"no photo")})
+    assert answer.status_code == 422
+    assert answer.json()["type"].endswith(":photo-unreadable")
+
+
 def test_two_photos_are_compared(client: TestClient, fitted_model: Face_Encode_Model) -> None:
     other = (VERIFY_DATASET / "Ada_Mirova" / "1.jpg").read_bytes()
     answer = client.post("/v1/verify", files={"photo_a": ADA, "photo_b": other}).json()

@@ -100,7 +100,7 @@ def test_a_head_is_trained_measured_and_written(
         assert f"\n{name} " in told
     assert "trained on 8 photos, chosen by 2, counted on 2 of other people" in told
     if suffix == ".npz":
-        assert QualityHead.from_bytes(output.read_bytes()).kernel.shape[1] == 32
+        assert QualityHead.from_bytes(output.read_bytes()).kernel.shape[1] == 64
         return
     judged = load_encoder(output, engine="tensorflow")
     assert read_quality_head(output) is not None

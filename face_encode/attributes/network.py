@@ -1,0 +1,156 @@
+"""The network that tells age, gender and expression, and its file.
+
+It is the first four blocks of a VGG16 of half width, as ``vgg_embedding`` has them, and a hidden
+layer for all three attributes: one pass a face. It is run as an encoder is, by the same engines,
+and its numbers take the place of the embedding.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from face_encode.attributes.answers import ANSWERS, Calibration
+from face_encode.encoders.contract import (
+    ATTRIBUTES_MEMBER,
+    EncoderContract,
+    read_member,
+    save_encoder,
+)
+from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.engines import AUTOMATIC, check_engine
+from face_encode.encoders.quality import QualityHead
+from face_encode.encoders.registry import ShippedEncoder, open_file
+from face_encode.errors import ModelFileError
+from face_encode.files import as_path
+
+if TYPE_CHECKING:
+    import keras
+
+SIDE, WIDTH, DROPOUT = 48, 0.5, 0.3
+HIDDEN = 192
+DEFAULT_ATTRIBUTES = "face_attributes"
+
+
+class AttributeNetwork:
+    """A network with the calibration of its answers.
+
+    Attributes:
+        encoder: The network; its "embeddings" are rows of ``ANSWERS`` numbers.
+        calibration: What makes these numbers probabilities.
+    """
+
+    def __init__(self, encoder: Encoder, calibration: Calibration) -> None:
+        """Put the two together.
+
+        Raises:
+            ModelFileError: The network gives another number of numbers.
+        """
+        if encoder.embedding_size != ANSWERS:
+            raise ModelFileError(
+                f"a network of attributes gives {ANSWERS} numbers a face. "
+                f"Received: {encoder.name!r}, which gives {encoder.embedding_size}"
+            )
+        self.encoder = encoder
+        self.calibration = calibration
+
+    def __repr__(self) -> str:
+        return f"AttributeNetwork({self.encoder.name!r})"
+
+
+def build_network(side: int = SIDE, width: float = WIDTH, dropout: float = DROPOUT) -> keras.Model:
+    """Build the network, with fresh weights.
+
+    Args:
+        side: Rows and columns of the crops, at least 32.
+        width: Multiplies the channels of every convolution; 1.0 is VGG16.
+        dropout: Share of the units dropped before each layer of the head, while training.
+
+    Returns:
+        RGB 0..255 ``(N, side, side, 3)`` in, float32 ``(N, ANSWERS)`` out: logits.
+    """
+    import keras
+
+    from face_encode.encoders.vgg16 import vgg16_backbone
+
+    whole = vgg16_backbone((side, side, 3), width, batch_normalization=True, pixels="unit")
+    features = keras.layers.Flatten(name="features")(whole.get_layer("block4_pool").output)
+    answers = add_head(features, dropout)
+    return keras.Model(whole.input, answers, name=DEFAULT_ATTRIBUTES)
+
+
+def add_head(features: Any, dropout: float = DROPOUT) -> Any:
+    """Put the hidden layer and the layer of the answers on features ``(N, F)``."""
+    import keras
+
+    features = keras.layers.Dropout(dropout, name="dropout1")(features)
+    features = keras.layers.Dense(
+        HIDDEN, "relu", kernel_initializer="he_normal", dtype="float32", name="hidden"
+    )(features)
+    features = keras.layers.Dropout(dropout, name="dropout2")(features)
+    return keras.layers.Dense(ANSWERS, dtype="float32", name="answers")(features)
+
+
+def load_attributes(
+    name_or_path: str | os.PathLike[str] | None = None, engine: str | None = None
+) -> AttributeNetwork:
+    """Open a network of attributes.
+
+    Args:
+        name_or_path: ``"face_attributes"``, which comes with this package, also for None; or the
+            path of a ``.keras`` file that ``face-encode train attributes`` wrote.
+        engine: What runs it, as ``load_encoder`` takes it; None for ``"auto"``.
+
+    Raises:
+        ModelFileError: No such name or file, or a file of something else.
+        InputError: No such engine.
+        MissingExtraError: The engine is not installed.
+        EngineError: The engine cannot run the network, or not as Keras does.
+    """
+    engine = engine or AUTOMATIC
+    check_engine(engine)
+    if name_or_path in (None, DEFAULT_ATTRIBUTES):
+        path = ShippedEncoder(DEFAULT_ATTRIBUTES).path
+    else:
+        assert name_or_path is not None
+        path = as_path(name_or_path)
+        if path.suffix != ".keras":
+            raise ModelFileError(
+                f"attributes are told by {DEFAULT_ATTRIBUTES!r} or the path of a .keras file. "
+                f"Received: {name_or_path!r}"
+            )
+    calibration = read_member(path, ATTRIBUTES_MEMBER, Calibration.from_json)
+    if calibration is None:
+        raise ModelFileError(
+            f"{path} holds no network of attributes, as face-encode train attributes writes it"
+        )
+    return AttributeNetwork(open_file(path, engine), calibration)
+
+
+def save_attributes(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    contract: EncoderContract,
+    calibration: Calibration,
+    quality_head: QualityHead | None,
+) -> None:
+    """Save a network with everything that its use depends on, atomically, weights as float16.
+
+    Args:
+        model: From ``build_network``, trained.
+        path: The file, ending in ``.keras``.
+        contract: How faces are cut out; the quality's threshold; trained on what; licence.
+        calibration: The network's.
+        quality_head: Judges how far its answers can be trusted.
+
+    Raises:
+        ModelFileError: The path does not end in ``.keras``, or it cannot be written to.
+    """
+    save_encoder(
+        model,
+        path,
+        contract,
+        half_precision=True,
+        quality_head=quality_head,
+        members={ATTRIBUTES_MEMBER: calibration.to_json()},
+    )

@@ -1,0 +1,747 @@
+"""The script that trains the network which tells age, gender and expression.
+
+::
+
+    python -m face_encode.training.attributes FOLDER … --recipe recipe.json -o face_attributes.keras
+
+Also ``face-encode train attributes``. The recipe's rules read what each photo shows off its path.
+Afterwards the answers are calibrated on the photos that validate, a quality head is fitted, and the
+photos that are tested on are measured, by group.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from face_encode.errors import InputError, ModelFileError
+from face_encode.files import replacing
+from face_encode.outputs import check_output
+from face_encode.training.head import add_shared_arguments, print_unless, run_script
+from face_encode.training.recipe import check_setting, read_object
+from face_encode.types import CropRecipe, Embeddings, ImageArray
+
+if TYPE_CHECKING:
+    import keras
+
+    from face_encode.attributes.answers import Calibration
+    from face_encode.attributes.network import AttributeNetwork
+    from face_encode.detectors.base import Detector
+    from face_encode.encoders.quality import QualityHead
+    from face_encode.training.attribute_data import LabelledFaces, LabelRule
+    from face_encode.training.data import Rows
+    from face_encode.training.views import Ask
+
+DESCRIPTION = (
+    "Train the network that tells age, gender and expression. The same command resumes an "
+    "interrupted run; --begin continues from a finished file."
+)
+
+
+@dataclass(frozen=True)
+class AttributesConfig:
+    """Settings of a training.
+
+    Attributes:
+        data: Folders of photos.
+        output: The ``.keras`` file to write; checkpoint, log and report lie beside it, in a folder
+            of the same name ending in ``.training``.
+        rules: What the photos show.
+        begin: A ``.keras`` file whose layers of the same name and shape give the first weights: a
+            former one of attributes, or the student of a distillation; None for random ones.
+        side: Rows and columns of the network's crops.
+        margin: The margin of the crops, which are dlib's chips.
+        width: Width of the convolutions; 1.0 is VGG16.
+        dropout: Share of the features dropped.
+        epochs: Number of epochs.
+        steps: Batches an epoch.
+        hours: Train for this time instead of a number of epochs.
+        batch_size: Photos a step, half of them with an expression.
+        learning_rate: The highest learning rate, by Muon; it falls to 0 by a cosine.
+        weight_decay: The optimizer's.
+        smoothing: Share of an expression's probability spread over all.
+        same_photo: Correlation of two crops' grey thumbnails of 16x16 pixels from which they count
+            as one photo: of photos to train on, one is left, and none beside one held out.
+        weights: How often photos are drawn: pattern of a path -> factor, as for a distillation.
+        mixed_precision: Whether to compute in bfloat16.
+        probed: Photos of each kind on which the head is fitted first, the convolutions as they are
+            at the beginning (Kumar and others, "Fine-Tuning can Distort Pretrained Features and
+            Underperform Out-of-Distribution", 2022); 0 leaves that out.
+        judged: Photos of each kind by which an epoch is judged.
+        refused: Share of the photos that validate which may lie below the quality chosen.
+        gender_accuracy: The gender is given where at least this share of such answers is right.
+        seed: The same seed gives the same result.
+        data_name: Name of the photos in the contract; None for the folders' names.
+        licence: Licence in the contract.
+    """
+
+    data: tuple[Path, ...]
+    output: Path
+    rules: tuple[LabelRule, ...]
+    begin: Path | None = None
+    side: int = 48
+    margin: float = 0.2
+    width: float = 0.5
+    dropout: float = 0.3
+    epochs: int = 30
+    steps: int = 128
+    hours: float | None = None
+    batch_size: int = 128
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.02
+    smoothing: float = 0.08
+    same_photo: float = 0.96
+    weights: dict[str, float] = field(default_factory=dict)
+    mixed_precision: bool = False
+    probed: int = 30_000
+    judged: int = 1000
+    refused: float = 0.005
+    gender_accuracy: float = 0.975
+    seed: int = 0
+    data_name: str | None = None
+    licence: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.output.suffix != ".keras":
+            raise ModelFileError(f"a model file's name ends in .keras. Received: {self.output}")
+        if not self.rules:
+            raise InputError("a recipe's rules say what the photos show. Received: none")
+        if min(self.epochs, self.steps, self.judged) < 1 or self.batch_size < 2:
+            raise InputError(
+                "there is at least 1 epoch, 1 step and 1 photo to judge by, and 2 photos a step. "
+                f"Received: {self.epochs}, {self.steps}, {self.judged}, {self.batch_size}"
+            )
+        if self.hours is not None and not self.hours > 0:  # so that NaN is refused
+            raise InputError(f"hours are a number above 0. Received: {self.hours}")
+
+    @property
+    def run_folder(self) -> Path:
+        """Folder of checkpoint, log and report."""
+        return self.output.with_suffix(".training")
+
+    @property
+    def crop(self) -> CropRecipe:
+        """How the network's faces are cut out."""
+        return CropRecipe("dlib_chip", self.side, self.side, self.margin)
+
+
+SETTINGS = {
+    one.name: str(one.type)
+    for one in fields(AttributesConfig)
+    if one.name not in ("data", "output", "begin", "rules")
+}
+"""Names of the settings of a recipe -> their types."""
+
+
+def train_attributes(
+    config: AttributesConfig,
+    detector: Detector,
+    *,
+    progress: bool = True,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[AttributeNetwork, list[dict[str, Any]]]:
+    """Train, calibrate, measure and save a network.
+
+    Args:
+        config: On what and how.
+        detector: Finds the faces.
+        progress: Whether to show progress bars.
+        say: Takes one line about each step.
+
+    Returns:
+        The saved network, and the rows of the report: see ``measure``.
+
+    Raises:
+        DatasetError: There is nothing to train on or to validate by.
+        InputError: A label that is none.
+        TrainingError: The loss is no longer a number.
+        ModelFileError: A file cannot be read or written.
+    """
+    import keras
+
+    from face_encode.attributes.network import load_attributes, save_attributes
+    from face_encode.encoders.contract import EncoderContract
+    from face_encode.training.attribute_data import read_faces
+
+    keras.utils.set_random_seed(config.seed)
+    faces = read_faces(
+        config.data,
+        config.rules,
+        config.crop,
+        detector,
+        same_photo=config.same_photo,
+        progress=progress,
+    )
+    say(
+        ", ".join(
+            f"{len(faces.rows_of(name)):,} {name}" for name in ("train", "validation", "test")
+        )
+    )
+    network = _fit(config, faces, say)
+    ask = _asking(network, config)
+    valid = faces.part(faces.rows_of("validation"))
+    calibration = calibrate(ask(middle(valid.crops, config.side)), valid, config.gender_accuracy)
+    head, bound = _fit_quality(config, network, faces, calibration)
+    names = ", ".join(dict.fromkeys(folder.resolve().name for folder in config.data))
+    contract = EncoderContract(
+        name="face_attributes",
+        crop=config.crop,
+        threshold=0.0,
+        quality_threshold=bound,
+        trained_on=config.data_name or names,
+        licence=config.licence or "unknown",
+    )
+    save_attributes(network, config.output, contract, calibration, head)
+    finished = load_attributes(config.output)
+    tested = faces.part(faces.rows_of("test"))
+    answers = finished.encoder.encode(middle(tested.crops, config.side))
+    report = measure(answers, tested, finished.calibration)
+    with replacing(config.run_folder / "report.json", ModelFileError) as temporary:
+        temporary.write_text(json.dumps(report, indent=1), "utf-8")
+    return finished, report
+
+
+def middle(crops: ImageArray, side: int) -> ImageArray:
+    """The middle of crops with room."""
+    room = (crops.shape[1] - side) // 2
+    return np.ascontiguousarray(crops[:, room : room + side, room : room + side])
+
+
+def augment(crops: ImageArray, side: int, random: np.random.Generator) -> ImageArray:
+    """Draw another view of each crop with room.
+
+    It is turned, scaled, moved and mirrored, lit and tinted otherwise, here and there grey, from a
+    face of few pixels, compressed, or with a patch covered.
+
+    Args:
+        crops: uint8 ``(N, roomy, roomy, 3)``.
+        side: Rows and columns of a view.
+        random: Draws.
+    """
+    import cv2
+
+    from face_encode.training.augmentation import compressed, small
+
+    views: ImageArray = np.empty((len(crops), side, side, 3), np.uint8)
+    centre = (crops.shape[1] - 1) / 2
+    for view, crop in zip(views, crops, strict=True):
+        turn = cv2.getRotationMatrix2D(
+            (centre, centre), random.normal(0, 6), np.exp(random.normal(0, 0.06))
+        )
+        turn[:, 2] += (side - 1) / 2 - centre + random.uniform(-0.05, 0.05, 2) * side
+        moved = cv2.warpAffine(
+            crop, turn, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        if random.random() < 0.5:
+            moved = moved[:, ::-1]
+        gain = np.exp(random.normal(0, 0.12) + random.normal(0, 0.05, 3))
+        light = (moved.astype(np.float32) - 110) * np.exp(random.normal(0, 0.15)) + 110
+        light = light * gain + random.normal(0, 8)
+        if random.random() < 0.2:
+            light = np.repeat(light.mean(axis=2, keepdims=True), 3, axis=2)
+        view[:] = np.clip(light, 0, 255)
+        chance = random.random()
+        if chance < 0.1:
+            view[:] = small(view[np.newaxis], int(random.integers(16, side)))[0]
+        elif chance < 0.2:
+            view[:] = compressed(view[np.newaxis], int(random.integers(20, 70)))[0]
+        elif chance < 0.4:
+            height, width = (random.uniform(0.1, 0.35, 2) * side).astype(int)
+            top, left = random.integers(0, side - height), random.integers(0, side - width)
+            view[top : top + height, left : left + width] = random.integers(0, 256, 3)
+    return views
+
+
+def _fit(config: AttributesConfig, faces: LabelledFaces, say: Callable[[str], None]) -> keras.Model:
+    """Train a network; its checkpoint takes up an interrupted run."""
+    import hashlib
+
+    import keras
+
+    from face_encode.attributes.network import build_network
+    from face_encode.training.attribute_data import UNKNOWN
+    from face_encode.training.data import weigh
+    from face_encode.training.fitting import Checkpoint, Schedule, fit_judged, without_xla
+    from face_encode.training.optimizers import Muon
+
+    train, validation = faces.rows_of("train"), faces.rows_of("validation")
+    shows = faces.expressions != UNKNOWN
+    kinds = [rows for rows in (train[shows[train]], train[~shows[train]]) if len(rows)]
+    weights = weigh(tuple(faces.photos), config.weights)
+    policy = "mixed_bfloat16" if config.mixed_precision else "float32"
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        network = build_network(config.side, config.width, config.dropout)
+    finally:
+        keras.config.set_dtype_policy(before)
+    if config.begin is not None:
+        say(f"{_begin(network, config.begin)} layers begin as in {config.begin.name}")
+        for layer in network.layers:
+            # A short training would leave the running means behind that answers are given by.
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
+    targets = faces.targets(config.smoothing)
+    batches = _batches(config, faces.crops, targets, kinds, weights)
+    # As many of each kind as there are, at most those asked for; always the same ones.
+    random = np.random.default_rng(config.seed)
+    judged = faces.part(
+        np.concatenate(
+            [
+                random.permutation(validation[mask])[: config.judged]
+                for mask in (shows[validation], ~shows[validation])
+            ]
+        )
+    )
+    crops = middle(judged.crops, config.side)
+
+    def judge() -> dict[str, float]:
+        answers = np.asarray(network.predict(crops, batch_size=256, verbose=0), np.float32)
+        values = _accuracies(answers, judged)
+        known = [values[name] for name in ("gender", "expression") if name in values]
+        if "age" in values:
+            known.append(1 - values["age"] / 20)
+        say(", ".join(f"{name} {value:.4f}" for name, value in values.items()))
+        return {"score": float(np.mean(known)), **values}
+
+    schedule = Schedule(
+        epochs=config.epochs,
+        learning_rate=config.learning_rate,
+        cosine=True,
+        warm_up=0.5,
+        hours=config.hours,
+        keep_last=True,
+    )
+    outside = ("output", "data", "hours", "epochs", "judged", "refused", "gender_accuracy")
+    settings = {name: value for name, value in vars(config).items() if name not in outside}
+    key = hashlib.sha256(repr((settings, faces.digests.tolist())).encode()).hexdigest()
+    config.run_folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = Checkpoint(judge, schedule, config.run_folder, "network", key, say)
+    network.compile(
+        Muon(config.learning_rate, weight_decay=config.weight_decay, exclude=("answers",)),
+        loss=answers_loss,
+        jit_compile=without_xla(),
+    )
+
+    def probe() -> None:
+        rows = np.concatenate([random.permutation(each)[: config.probed] for each in kinds])
+        say(f"fitting the head on {len(rows):,} photos")
+        ask = _asking(_in_float32(config, network, "features"), config)
+        features = ask(middle(faces.crops[rows], config.side))
+        _fit_head(network, features, targets[rows], config.seed)
+
+    fit_judged(network, batches, checkpoint, solve=probe if config.probed else None)
+    return _in_float32(config, network)
+
+
+def _in_float32(
+    config: AttributesConfig, network: keras.Model, layer: str | None = None
+) -> keras.Model:
+    """A copy that computes in float32, as far as a layer."""
+    import keras
+
+    from face_encode.attributes.network import build_network
+
+    copy = build_network(config.side, config.width, config.dropout)
+    copy.set_weights(network.get_weights())
+    return copy if layer is None else keras.Model(copy.input, copy.get_layer(layer).output)
+
+
+def _begin(network: keras.Model, path: Path) -> int:
+    """Copy the weights of the layers of the same name and shape; the number of layers copied."""
+    import keras
+
+    try:
+        earlier = keras.saving.load_model(path, compile=False, safe_mode=True)
+    # Keras raises whatever a foreign file trips over.
+    except Exception as error:
+        raise ModelFileError(f"Keras cannot load {path}: {error}") from error
+    copied = 0
+    by_name = {layer.name: layer for layer in earlier.layers}
+    for layer in network.layers:
+        source = by_name.get(layer.name)
+        if source is None or not layer.weights:
+            continue
+        values = source.get_weights()
+        if [value.shape for value in values] == [tuple(one.shape) for one in layer.weights]:
+            layer.set_weights(values)
+            copied += 1
+    if not copied:
+        raise ModelFileError(f"{path} has no layer of the name and shape of one of this network")
+    return copied
+
+
+def _fit_head(
+    network: keras.Model, features: Embeddings, targets: npt.NDArray[np.float32], seed: int
+) -> None:
+    """Fit the layers behind the features to features that stay as they are."""
+    import keras
+
+    from face_encode.attributes.network import add_head
+
+    mean, deviation = features.mean(axis=0), features.std(axis=0)
+    # A feature that hardly ever differs would get weights beyond any bound.
+    deviation = np.maximum(deviation, 0.05 * deviation.mean() + 1e-6)
+    features -= mean
+    features /= deviation
+    keras.utils.set_random_seed(seed)
+    given = keras.Input(features.shape[1:])
+    head = keras.Model(given, add_head(given, _HEAD_DROPOUT))
+    steps = _HEAD_EPOCHS * -(-len(features) // _HEAD_BATCH)
+    rate = keras.optimizers.schedules.CosineDecay(_HEAD_RATE, steps)
+    head.compile(keras.optimizers.AdamW(rate, weight_decay=_HEAD_DECAY), loss=answers_loss)
+    head.fit(features, targets, batch_size=_HEAD_BATCH, epochs=_HEAD_EPOCHS, verbose=0)
+    kernel, bias = head.get_layer("hidden").get_weights()
+    # The scaling of the features becomes part of the hidden layer.
+    kernel = kernel / deviation[:, np.newaxis]
+    network.get_layer("hidden").set_weights([kernel, bias - mean @ kernel])
+    network.get_layer("answers").set_weights(head.get_layer("answers").get_weights())
+
+
+_HEAD_EPOCHS, _HEAD_BATCH, _HEAD_RATE, _HEAD_DECAY, _HEAD_DROPOUT = 14, 256, 1e-3, 0.05, 0.4
+
+
+def answers_loss(targets: Any, logits: Any) -> Any:
+    """Cross-entropy of each attribute, and the error of the mean age; unknown labels count nothing.
+
+    Args:
+        targets: float32 ``(N, ANSWERS)``, see ``LabelledFaces.targets``.
+        logits: The same shape.
+
+    Returns:
+        ``(N,)``.
+    """
+    from keras import ops
+
+    from face_encode.attributes.answers import PARTS, YEARS
+
+    loss = 0.0
+    for name, weight in (("age", 0.5), ("gender", 1.0), ("expression", 1.0)):
+        wanted, given = targets[:, PARTS[name]], logits[:, PARTS[name]]
+        loss -= weight * ops.sum(wanted * ops.log_softmax(given, axis=-1), axis=-1)
+        if name == "age":
+            years = ops.convert_to_tensor(YEARS.astype(np.float32))
+            mean = ops.sum(ops.softmax(given, axis=-1) * years, axis=-1)
+            right = ops.sum(wanted * years, axis=-1)
+            loss += 0.05 * ops.sum(wanted, axis=-1) * ops.abs(mean - right)
+    return loss
+
+
+def _batches(
+    config: AttributesConfig,
+    crops: ImageArray,
+    targets: npt.NDArray[np.float32],
+    kinds: list[Rows],
+    weights: npt.NDArray[np.float64],
+) -> keras.utils.PyDataset:
+    """Batches that depend on seed, epoch and index only; each kind has an equal share of them."""
+    import keras
+
+    shares = [weights[rows] / weights[rows].sum() for rows in kinds]
+
+    class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+        epoch = 0
+
+        def __len__(self) -> int:
+            return config.steps
+
+        def __getitem__(self, index: int) -> tuple[ImageArray, npt.NDArray[np.float32]]:
+            random = np.random.default_rng([config.seed, self.epoch, index])
+            rows = np.concatenate(
+                [
+                    random.choice(each, config.batch_size // len(kinds), p=share)
+                    for each, share in zip(kinds, shares, strict=True)
+                ]
+            )
+            return augment(crops[rows], config.side, random), targets[rows]
+
+        def on_epoch_end(self) -> None:
+            self.epoch += 1
+
+    return Batches()
+
+
+def _asking(model: keras.Model, config: AttributesConfig) -> Ask:
+    """A function from any number of crops to what a model gives.
+
+    With mixed precision in bfloat16 by OpenVINO, where that is installed.
+    """
+    from face_encode.encoders.contract import EncoderContract
+    from face_encode.encoders.encoder import Encoder
+    from face_encode.training.views import in_bfloat16
+
+    encoder = Encoder(model, EncoderContract("attributes", config.crop, 0.0))
+    return in_bfloat16(encoder) if config.mixed_precision else encoder.encode
+
+
+def _accuracies(answers: Embeddings, faces: LabelledFaces) -> dict[str, float]:
+    """Share of right genders and expressions, and mean absolute error of the age in years."""
+    from face_encode.attributes.answers import PARTS, Calibration, age_quantiles, probabilities
+    from face_encode.training.attribute_data import UNKNOWN
+
+    values = {}
+    plain = Calibration(dict.fromkeys(PARTS, 1.0), 0.5)
+    known = faces.ages != UNKNOWN
+    if known.any():
+        ages = age_quantiles(probabilities(answers[known], "age", plain), 0.5)[:, 0]
+        values["age"] = float(np.abs(ages - faces.ages[known]).mean())
+    for name, labels in (("gender", faces.genders), ("expression", faces.expressions)):
+        known = labels != UNKNOWN
+        if known.any():
+            given = answers[known][:, PARTS[name]].argmax(axis=1)
+            values[name] = float((given == labels[known]).mean())
+    return values
+
+
+def calibrate(answers: Embeddings, faces: LabelledFaces, gender_accuracy: float) -> Calibration:
+    """Choose temperatures and the bound of the gender, on photos not trained on.
+
+    The temperature of gender and expression is the likeliest one; that of the age the one whose
+    interval holds the share of the people that it states. An attribute without photos has 1.
+
+    Args:
+        answers: float32 ``(N, ANSWERS)``.
+        faces: The photos.
+        gender_accuracy: Share of the answers above the bound that are right.
+    """
+    from face_encode.attributes.answers import INTERVAL, PARTS, Calibration, probabilities
+    from face_encode.training.attribute_data import UNKNOWN
+
+    labels = {"gender": faces.genders, "expression": faces.expressions, "age": faces.ages}
+    chosen = dict.fromkeys(PARTS, 1.0)
+    tried = np.exp(np.linspace(np.log(0.25), np.log(4), 81)).tolist()
+    for name in PARTS:
+        known = labels[name] != UNKNOWN
+        if not known.any():
+            continue
+        off = []
+        for temperature in tried:
+            candidate = Calibration({**chosen, name: temperature}, 0.5)
+            shares = probabilities(answers[known], name, candidate)
+            if name == "age":
+                off.append(abs(_held(shares, labels[name][known]).mean() - INTERVAL))
+            else:
+                right = shares[np.arange(len(shares)), labels[name][known]]
+                off.append(-np.log(np.maximum(right, 1e-12)).mean())
+        chosen[name] = round(tried[int(np.argmin(off))], 3)
+    bound, known = 0.5, faces.genders != UNKNOWN
+    if known.any():
+        shares = probabilities(answers[known], "gender", Calibration(chosen, 0.5))
+        sure, right = shares.max(axis=1), shares.argmax(axis=1) == faces.genders[known]
+        order = np.argsort(-sure)
+        accuracy = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+        enough = np.flatnonzero(accuracy >= gender_accuracy)
+        bound = float(np.ceil(100 * sure[order[enough[-1]]]) / 100) if len(enough) else 1.0
+    return Calibration(chosen, max(0.5, min(1.0, bound)))
+
+
+def _held(distribution: Any, ages: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Whether each interval holds the age, rounded to whole years as labels are."""
+    from face_encode.attributes.answers import INTERVAL, age_quantiles
+
+    low, high = age_quantiles(distribution, (1 - INTERVAL) / 2, (1 + INTERVAL) / 2).T
+    return np.asarray((np.round(low) <= ages) & (ages <= np.round(high)))
+
+
+def _fit_quality(
+    config: AttributesConfig, network: keras.Model, faces: LabelledFaces, calibration: Calibration
+) -> tuple[QualityHead, float]:
+    """Fit a head that tells how near the answers of a damaged face stay to the undamaged one's.
+
+    The nearness is the mean overlap (Bhattacharyya, 1943) of the three distributions.
+
+    Returns:
+        The head, and the quality below which nothing is told.
+    """
+    import keras
+
+    from face_encode.attributes.answers import PARTS, probabilities
+    from face_encode.encoders.quality import last_features
+    from face_encode.training.quality import Looks, QualityConfig, damaged, fit_head
+
+    size = int(network.output_shape[-1])
+    both = keras.Model(
+        network.input, keras.layers.Concatenate()([network.output, last_features(network)])
+    )
+    ask = _asking(both, config)
+    random = np.random.default_rng(config.seed)
+
+    def look(split: str, photos: int, damages: int) -> Looks:
+        rows = random.permutation(faces.rows_of(split))[:photos]
+        looks = np.stack(
+            [
+                middle(damaged(crop, damages, random), config.side)
+                for crop in faces.crops[np.sort(rows)]
+            ]
+        )
+        output = ask(looks.reshape(-1, *looks.shape[2:]))
+        answers = output[:, :size]
+        roots = [np.sqrt(probabilities(answers, name, calibration) / len(PARTS)) for name in PARTS]
+        embeddings = np.concatenate(roots, axis=1).astype(np.float32)
+        shape = looks.shape[:2]
+        return Looks(
+            embeddings.reshape(*shape, -1), output[:, np.newaxis, size:].reshape(*shape, 1, -1)
+        )
+
+    head = fit_head(look("train", 1500, 5), QualityConfig(Path(), seed=config.seed))
+    undamaged = look("validation", 3000, 0).qualities(head)[:, 0]
+    return head, round(float(np.quantile(undamaged, config.refused)), 3)
+
+
+def measure(
+    answers: Embeddings, faces: LabelledFaces, calibration: Calibration
+) -> list[dict[str, Any]]:
+    """Measure answers on labelled photos, of all and by group.
+
+    Returns:
+        A dict a group: ``group``, ``photos``, and as far as they are labelled ``age_error`` (mean
+        absolute, years), ``age_held`` (share within the interval), ``age_width`` (median of the
+        interval, years), ``gender`` (share right), ``gender_sure`` (share given), ``sure_right``
+        (share right of those given) and ``expression`` (share right).
+    """
+    return [
+        {"group": name, **_measured(answers[rows], faces.part(rows), calibration)}
+        for name, rows in _groups(faces)
+        if len(rows)
+    ]
+
+
+def _groups(faces: LabelledFaces) -> Iterator[tuple[str, Rows]]:
+    from face_encode.attributes.answers import EXPRESSIONS, GENDERS
+    from face_encode.training.attribute_data import UNKNOWN
+
+    yield "all", np.arange(len(faces))
+    ages = faces.ages
+    yield "adults, 18 and more", np.flatnonzero(ages >= 18)
+    for low, high in ((0, 2), (3, 12), (13, 17), (18, 29), (30, 44), (45, 59), (60, 74), (75, 100)):
+        yield f"age {low} to {high}", np.flatnonzero((ages >= low) & (ages <= high))
+    for index, name in enumerate(GENDERS):
+        yield name, np.flatnonzero(faces.genders == index)
+    folders = np.array([photo.split("/")[0] for photo in faces.photos])
+    for folder in np.unique(folders):
+        yield str(folder), np.flatnonzero(folders == folder)
+    for group in np.unique(faces.groups):
+        if group:
+            yield str(group), np.flatnonzero(faces.groups == group)
+    for index, name in enumerate(EXPRESSIONS):
+        yield name, np.flatnonzero(faces.expressions == index)
+    assert UNKNOWN < 0
+
+
+def _measured(
+    answers: Embeddings, faces: LabelledFaces, calibration: Calibration
+) -> dict[str, float]:
+    from face_encode.attributes.answers import INTERVAL, age_quantiles, probabilities
+    from face_encode.training.attribute_data import UNKNOWN
+
+    values: dict[str, float] = {"photos": len(faces)}
+    known = faces.ages != UNKNOWN
+    if known.any():
+        shares = probabilities(answers[known], "age", calibration)
+        low, age, high = age_quantiles(shares, (1 - INTERVAL) / 2, 0.5, (1 + INTERVAL) / 2).T
+        values["age_error"] = float(np.abs(age - faces.ages[known]).mean())
+        values["age_held"] = float(_held(shares, faces.ages[known]).mean())
+        values["age_width"] = float(np.median(high - low))
+    known = faces.genders != UNKNOWN
+    if known.any():
+        shares = probabilities(answers[known], "gender", calibration)
+        right = shares.argmax(axis=1) == faces.genders[known]
+        sure = shares.max(axis=1) >= calibration.gender_bound
+        values |= {"gender": float(right.mean()), "gender_sure": float(sure.mean())}
+        if sure.any():
+            values["sure_right"] = float(right[sure].mean())
+    known = faces.expressions != UNKNOWN
+    if known.any():
+        shares = probabilities(answers[known], "expression", calibration)
+        right = shares.argmax(axis=1) == faces.expressions[known]
+        values["expression"] = float(right.mean())
+    return values
+
+
+def read_attributes_recipe(path: Path) -> tuple[dict[str, Any], str | None]:
+    """Read a recipe: arguments of ``AttributesConfig``, with ``rules``, and the detector's name.
+
+    Raises:
+        InputError: The file cannot be read, or has an unknown setting or one of the wrong type.
+    """
+    from face_encode.training.attribute_data import rule_of
+
+    content = read_object(path)
+    detector, rules = content.pop("detector", None), content.pop("rules", [])
+    if not isinstance(rules, list) or not isinstance(detector, str | None):
+        raise InputError(f"{path}: 'rules' is a list of rules, 'detector' a name")
+    for name, value in content.items():
+        check_setting(path, name, value, SETTINGS, ("detector", "rules"))
+    return {**content, "rules": tuple(map(rule_of, rules))}, detector
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the script on arguments, None for the program's own.
+
+    Returns:
+        0 done; 1 an error of ours, printed in one line on standard error; 130 interrupted.
+    """
+    return run_script("attributes", DESCRIPTION, add_arguments, run, arguments)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the script's arguments to a parser."""
+    add = parser.add_argument
+    add("data", metavar="DIR", type=Path, nargs="+", help="folders of photos that the rules name")
+    add_shared_arguments(parser)
+    add(
+        "--recipe",
+        metavar="FILE.json",
+        type=Path,
+        required=True,
+        help="the rules that read what a photo shows off its path, and settings; options below "
+        "rule over it",
+    )
+    add("--begin", metavar="FILE.keras", type=Path, help="whose layers give the first weights")
+    add("--epochs", metavar="N", type=int, help="default: 30")
+    add("--steps", metavar="N", type=int, help="batches an epoch (default: 128)")
+    add("--hours", metavar="X", type=float, help="train for this time instead")
+    add("--batch-size", metavar="N", type=int, help="default: 128")
+    add("--learning-rate", metavar="X", type=float, help="default: 0.003")
+    add("--mixed-precision", action="store_true", default=None, help="compute in bfloat16")
+    add("--seed", metavar="N", type=int, help="same seed, same result (default: 0)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train as the parsed arguments say; 0 when done."""
+    from face_encode.detectors.registry import load_detector
+
+    begin = [] if options.begin is None else [options.begin]
+    kind = "network of attributes"
+    check_output(options.output, kind, inputs=begin, overwrite=options.overwrite)
+    settings, detector = read_attributes_recipe(options.recipe)
+    given = {name: getattr(options, name, None) for name in SETTINGS}
+    settings |= {name: value for name, value in given.items() if value is not None}
+    config = AttributesConfig(tuple(options.data), options.output, begin=options.begin, **settings)
+    _, report = train_attributes(
+        config,
+        load_detector(options.detector or detector),
+        progress=not options.quiet,
+        say=print_unless(options.quiet),
+    )
+    for row in report:
+        values = (
+            f"{name} {value:,.0f}" if name == "photos" else f"{name} {value:.3f}"
+            for name, value in row.items()
+            if name != "group"
+        )
+        print(f"{row['group']:<20} {'  '.join(values)}")
+    print(f"\nnetwork:  {options.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from face_encode.attributes.answers import ANSWERS, EXPRESSIONS, PARTS
+from face_encode.attributes.network import load_attributes
+from face_encode.cli import main
+from face_encode.errors import InputError
+from face_encode.training.attribute_data import (
+    UNKNOWN,
+    LabelledFaces,
+    LabelRule,
+    read_faces,
+    rule_of,
+    with_room,
+)
+from face_encode.training.attributes import answers_loss, calibrate, measure, middle
+from face_encode.types import CropRecipe
+from tests.training.drawn_people import WholePhotoDetector
+
+CROP = CropRecipe("dlib_chip", 32, 32, 0.2)
+RULES: list[dict[str, object]] = [
+    {
+        "photos": r"faces/(?P<age>\d+)_(?P<gender>[01])_(?P<split>\w)\d+\.png",
+        "gender": {"0": "man", "1": "woman"},
+        "split": {"t": "train", "v": "validation", "p": "test"},
+        "group": "drawn",
+        "frame": [0, 0, 1],
+    },
+    {
+        "photos": r"moods/(?P<expression>\w+)/(?P<split>\w)\d+\.png",
+        "split": {"t": "train", "v": "validation", "p": "test"},
+        "frame": [0, 0, 1],
+    },
+]
+
+
+def draw(path: Path, light: float, random: np.random.Generator) -> None:
+    """A photo whose light is all that can be learnt from it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.clip(random.normal(light, 25, (12, 12, 3)), 0, 255).astype(np.uint8)
+    Image.fromarray(pixels).resize((48, 48)).save(path)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Dark faces are women of 20, light ones men of 60; dark ones are sad, light ones happy."""
+    top, random = tmp_path_factory.mktemp("sets"), np.random.default_rng(0)
+    for split, count in (("t", 40), ("v", 16), ("p", 16)):
+        for number in range(count):
+            light = 60 if number % 2 else 190
+            draw(top / f"faces/{20 if number % 2 else 60}_{number % 2}_{split}{number}.png",
+                 light, random)  # fmt: skip
+            mood = "sad" if number % 2 else "happy"
+            draw(top / f"moods/{mood}/{split}{number}.png", light, random)
+    (top / "faces/readme.png").write_bytes(b"no rule fits this one")
+    return [top / "faces", top / "moods"]
+
+
+def read(folders: list[Path], rules: list[dict[str, object]] = RULES) -> LabelledFaces:
+    chosen = [rule_of(rule) for rule in rules]
+    return read_faces(folders, chosen, CROP, WholePhotoDetector(), same_photo=0.96, progress=False)
+
+
+def test_rules_read_what_photos_show(folders: list[Path]) -> None:
+    faces = read(folders)
+    assert faces.crops.shape[1:] == (40, 40, 3)
+    row = faces.photos.tolist().index("faces/20_1_t1.png")
+    assert (faces.ages[row], faces.genders[row], faces.expressions[row]) == (20, 0, UNKNOWN)
+    assert (faces.groups[row], faces.splits[row]) == ("drawn", 0)
+    row = faces.photos.tolist().index("moods/happy/p0.png")
+    assert (faces.ages[row], faces.genders[row]) == (UNKNOWN, UNKNOWN)
+    assert (EXPRESSIONS[faces.expressions[row]], faces.splits[row]) == ("happy", 2)
+
+
+def test_doubles_count_once_and_held_out_ones_are_not_trained_on(
+    folders: list[Path], tmp_path: Path
+) -> None:
+    own = tmp_path / "faces"
+    own.mkdir()
+    for photo in folders[0].glob("*_p*.png"):
+        (own / photo.name).write_bytes(photo.read_bytes())
+        # The same photo again, to train on; and another one with two labels.
+        (own / photo.name.replace("_p", "_t")).write_bytes(photo.read_bytes())
+    twice = (folders[0] / "60_0_t0.png").read_bytes()
+    (own / "60_0_t100.png").write_bytes(twice)
+    (own / "61_0_t101.png").write_bytes(twice)
+    for photo in (*folders[0].glob("*_v*.png"), *folders[0].glob("*_t?.png")):
+        if photo.name != "60_0_t0.png":
+            (own / photo.name).write_bytes(photo.read_bytes())
+    faces = read([own])
+    assert (faces.splits == 2).sum() == 16
+    assert len(set(faces.digests)) == len(faces)
+    assert not {"faces/60_0_t100.png", "faces/61_0_t101.png"} & set(faces.photos.tolist())
+
+
+def test_without_a_split_the_content_decides(folders: list[Path]) -> None:
+    rules = [{key: value for key, value in rule.items() if key != "split"} for rule in RULES]
+    rules[0]["photos"] = r"faces/(?P<age>\d+)_(?P<gender>[01])_.*\.png"
+    rules[1]["photos"] = r"moods/(?P<expression>\w+)/.*\.png"
+    one, other = read(folders, rules), read(folders, rules)
+    assert one.splits.tolist() == other.splits.tolist()
+    assert 0 < (one.splits == 2).mean() < 0.3
+
+
+def test_targets_are_distributions(folders: list[Path]) -> None:
+    faces = read(folders)
+    targets = faces.targets(0.1)
+    aged = faces.ages != UNKNOWN
+    sums = {name: targets[:, part].sum(axis=1) for name, part in PARTS.items()}
+    np.testing.assert_allclose(sums["age"], aged, atol=1e-6)
+    np.testing.assert_allclose(sums["gender"], aged, atol=1e-6)
+    np.testing.assert_allclose(sums["expression"], ~aged, atol=1e-6)
+    assert targets[aged][:, PARTS["age"]].argmax(axis=1).tolist() == faces.ages[aged].tolist()
+    assert targets[:, PARTS["gender"]].max() == pytest.approx(0.975)
+
+
+def test_the_loss_of_unknown_labels_is_nothing() -> None:
+    targets = np.zeros((3, ANSWERS), np.float32)
+    targets[1, PARTS["gender"].start] = 1
+    targets[2, 30] = 1
+    logits = np.zeros((3, ANSWERS), np.float32)
+    # ln 2 for a gender at even odds; ln 101 halved, and a twentieth of 50 - 30 years.
+    assert np.asarray(answers_loss(targets, logits)) == pytest.approx(
+        [0, np.log(2), 0.5 * np.log(101) + 0.05 * 20], abs=1e-4
+    )
+
+
+def test_the_room_is_around_the_crop() -> None:
+    roomy = with_room(CROP)
+    # 32 pixels show 1 + 2 * 0.2 times the face, 40 pixels a quarter more.
+    assert roomy.height == 40
+    assert roomy.margin == pytest.approx(0.375)
+    crops = np.zeros((1, 40, 40, 3), np.uint8)
+    crops[0, 4:36, 4:36] = 1
+    assert middle(crops, 32).all()
+
+
+def test_calibration_makes_probabilities_and_intervals_honest() -> None:
+    random = np.random.default_rng(0)
+    count = 4000
+    answers = np.zeros((count, ANSWERS), np.float32)
+    ages = random.integers(20, 60, count)
+    guessed = ages + random.normal(0, 6, count)
+    # A network that is three times as sure of the age as it may be, and twice of the gender.
+    answers[:, PARTS["age"]] = -0.5 * ((np.arange(101) - guessed[:, None]) / 6) ** 2 * 3
+    chance = random.random(count)
+    genders = (random.random(count) < chance).astype(np.int64)
+    answers[:, PARTS["gender"].start + 1] = 2 * np.log(chance / (1 - chance))
+    nothing = np.zeros(count, np.int64)
+    faces = LabelledFaces(
+        np.zeros((count, 1, 1, 3), np.uint8),
+        ages,
+        genders,
+        nothing + UNKNOWN,
+        nothing,
+        np.array([""] * count),
+        np.array(["x"] * count),
+        (Path(),) * count,
+        np.array(["x"] * count),
+    )
+    calibration = calibrate(answers, faces, 0.9)
+    assert calibration.temperatures["gender"] == pytest.approx(2, rel=0.1)
+    assert calibration.temperatures["age"] == pytest.approx(3, rel=0.15)
+    assert calibration.temperatures["expression"] == 1
+    (row, *_) = measure(answers, faces, calibration)
+    assert row["age_held"] == pytest.approx(0.9, abs=0.02)
+    assert row["sure_right"] == pytest.approx(0.9, abs=0.02)
+    assert 0.5 < calibration.gender_bound < 0.9
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("faces/.*", "an object with a pattern"),
+        ({"age": "3"}, "an object with a pattern"),
+        ({"photos": ".*", "race": "x"}, "a rule sets photos, age"),
+        ({"photos": ".*", "frame": [0, 0, 0]}, "a frame is left, top and side"),
+    ],
+)
+def test_no_rule_is_refused(rule: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        rule_of(rule)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (LabelRule("(", {}), "no regular expression"),
+        (LabelRule(r"faces/(?P<gender>\d).*", {"gender": {"7": "man"}}), "gender is one of 7"),
+    ],
+)
+def test_a_rule_that_cannot_be_followed_says_so(rule: LabelRule, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        rule.read("faces/20_1_t1.png")
+
+
+def test_the_command_trains_a_network_that_tells_them_apart(
+    folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.json"
+    settings = {"side": 32, "width": 0.0625, "epochs": 3, "steps": 2, "batch_size": 16}
+    recipe.write_text(json.dumps({"rules": RULES, "learning_rate": 0.001, **settings}))
+    output = tmp_path / "tiny.keras"
+    arguments = ["train", "attributes", *map(str, folders), "--recipe", str(recipe)]
+    assert main([*arguments, "-o", str(output), "--quiet"]) == 0
+    assert "photos 32" in capsys.readouterr().out
+    report = json.loads((output.with_suffix(".training") / "report.json").read_text())
+    # The head is fitted on what convolutions of random weights see: light is enough here.
+    assert report[0]["gender"] > 0.9 and report[0]["expression"] > 0.9
+    assert report[0]["age_error"] < 15
+    network = load_attributes(output, "onnx")
+    assert network.encoder.contract.trained_on == "faces, moods"
+    assert network.encoder.contract.quality_threshold is not None
+    # A run that begins with it copies all of its layers.
+    again = [*arguments, "-o", str(tmp_path / "again.keras"), "--begin", str(output)]
+    assert main([*again, "--epochs", "1"]) == 0
+    assert "layers begin as in tiny.keras" in capsys.readouterr().err
