@@ -17,6 +17,7 @@ from face_encode.cli.options import (
     add_detector_option,
     add_encoder_option,
     add_json_option,
+    add_liveness_option,
     add_people,
     add_threshold_option,
     open_model,
@@ -79,6 +80,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_encoder_option(looking)
     add_detector_option(looking, "a known detector, for the video (default: haar, the fastest)")
     add_threshold_option(looking)
+    add_liveness_option(looking)
+    help_text = (
+        "name people only after they have turned their head to a side chosen at random, as no "
+        "photo can (with the detector yunet, where none is chosen)"
+    )
+    looking.add_argument("--challenge", action="store_true", help=help_text)
     counted = partial(looking.add_argument, type=positive)
     help_text = (
         "run the detector on every Nth frame, and follow the faces in the others (default: 3)"
@@ -110,7 +117,14 @@ def run(options: argparse.Namespace) -> int:
     from face_encode.video.sources import Patience, open_source
     from face_encode.video.watcher import Watcher, WatchSettings, video_detector
 
-    settings = WatchSettings(detect_every=options.every, smallest_face=options.smallest_face)
+    settings = WatchSettings(
+        detect_every=options.every,
+        smallest_face=options.smallest_face,
+        liveness=options.liveness,
+        challenge=options.challenge,
+    )
+    if options.challenge and options.detector is None:
+        options.detector = "yunet"
     with ExitStack() as stack:
         # The source and the outputs come before the model, whose loading takes seconds: they fail
         # at once.

@@ -54,6 +54,11 @@ class WatchedFace:
         embedding: float32 ``(D,)``, of length 1, the mean over the good sights; or None.
         is_missed: Whether the detector's last run did not find the face, so that its box is an
             estimate.
+        liveness: 0..1, how far the face is alive, the mean over the good sights; None where nobody
+            asked, or before the first.
+        is_live: Whether that suffices; what does not has no name.
+        challenge: What the person is still to do before the name is told, in words; None where
+            nobody asked, or it is done.
     """
 
     track: int
@@ -64,6 +69,9 @@ class WatchedFace:
     is_settled: bool
     embedding: npt.NDArray[np.float32] | None
     is_missed: bool = False
+    liveness: float | None = None
+    is_live: bool | None = None
+    challenge: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,6 +55,7 @@ class Identity:
     name: str | None = None
     similarity: float | None = None
     sights: int = 0
+    _liveness: deque[float] = field(default_factory=lambda: deque(maxlen=_MEAN_SIGHTS))
     _embeddings: deque[Embedding] = field(default_factory=lambda: deque(maxlen=_MEAN_SIGHTS))
     _other: str | None = None
     _others: int = 0
@@ -72,6 +73,19 @@ class Identity:
     def embedding(self) -> Embedding | None:
         """The mean over the last sights, at length 1; None before the first sight."""
         return unit_length(np.mean(self._embeddings, axis=0)) if self._embeddings else None
+
+    @property
+    def liveness(self) -> float | None:
+        """The mean over the last sights whose liveness was judged; None before the first."""
+        return float(np.mean(self._liveness)) if self._liveness else None
+
+    def add_liveness(self, value: float) -> None:
+        """Add the liveness of a sight, 0..1."""
+        self._liveness.append(value)
+
+    def look_again(self) -> None:
+        """Take the next sight as soon as there is one."""
+        self._next = 0.0
 
     def wants_sight(self, seconds: float, side: float) -> bool:
         """Whether the face should be encoded now.

@@ -50,6 +50,10 @@ def draw_watched(frame: WatchedFrame, *, blur_unknown: bool = False) -> ImageArr
         label, colour = "", UNSETTLED_COLOUR
         if face.name is not None:
             label, colour = f"{face.name} {face.similarity:.2f}", KNOWN_COLOUR
+        elif face.is_live is False:
+            label, colour = f"not live {face.liveness:.2f}", UNKNOWN_COLOUR
+        elif face.challenge is not None:
+            label = face.challenge
         elif face.is_settled:
             label, colour = "unknown", UNKNOWN_COLOUR
         labels.append(label)

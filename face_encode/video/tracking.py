@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.types import Box, Face, ImageArray
+from face_encode.video.challenge import Challenge
 from face_encode.video.frames import UnseenLimit
 from face_encode.video.identity import Identity
 
@@ -117,6 +118,8 @@ class Track:
         misses: Detector runs in a row that did not find the face.
         velocity: Pixels a second, ``(2,)``: moves the box when its points are lost.
         identity: Who the face is.
+        challenge: What it is to do before it is named, where that is asked.
+        met_by: The embedding of who met it, float32 ``(D,)``; None while nobody has.
     """
 
     number: int
@@ -128,6 +131,8 @@ class Track:
     misses: int = 0
     velocity: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
     identity: Identity = field(default_factory=Identity)
+    challenge: Challenge = field(default_factory=Challenge)
+    met_by: npt.NDArray[np.float32] | None = None
 
     def is_shown(self, seconds: float) -> bool:
         """Whether the face was found often enough, and recently."""

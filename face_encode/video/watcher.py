@@ -17,9 +17,12 @@ from face_encode.detectors.base import Detector
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.detectors.haar import HaarDetector
 from face_encode.detectors.registry import load_detector
+from face_encode.errors import InputError
 from face_encode.gallery.mistakes import is_blurred
+from face_encode.liveness.minifasnet import LIVENESS_CROP
 from face_encode.model import Face_Encode_Model
 from face_encode.types import Box, Face, ImageArray, check_count
+from face_encode.video.challenge import Challenge
 from face_encode.video.frames import Frame, WatchedFace, WatchedFrame
 from face_encode.video.identity import Identity
 from face_encode.video.sources import Source, open_source
@@ -71,12 +74,18 @@ class WatchSettings:
             are followed, but too small to be recognised.
         confirm: Whether the HOG detector has to find a face, too, before it is encoded; None for
             only where the Haar cascade is the detector, which has many false alarms.
+        liveness: Whether to judge if each face is alive, or a photo or a screen held up; what is
+            not alive gets no name.
+        challenge: Whether people have to turn their head to a side chosen at random before they
+            get a name. The detector has to give points of its own, as ``"yunet"`` does.
     """
 
     detect_every: int = 3
     encodes_per_frame: int = 2
     smallest_face: int = 40
     confirm: bool | None = None
+    liveness: bool = False
+    challenge: bool = False
 
     def __post_init__(self) -> None:
         check_count(self.detect_every, "detect_every")
@@ -116,6 +125,9 @@ class Watcher:
         self._judge_again_at = 0.0
         crop = model.encoder.contract.crop
         model.encoder.encode(np.zeros((1, crop.height, crop.width, 3), np.uint8))
+        if self.settings.liveness:
+            around = np.zeros((1, LIVENESS_CROP.height, LIVENESS_CROP.width, 3), np.uint8)
+            model.liveness_judge.values(around)
 
     def look(self, frame: Frame) -> WatchedFrame:
         """Process the next frame.
@@ -132,13 +144,15 @@ class Watcher:
         if is_due or self._frames % self.settings.detect_every == 0:
             self._tracker.find(self.detector.detect(frame.image), frame.seconds, size)
             self._detected_at = frame.seconds
+            if self.settings.challenge:
+                self._see_turns(frame.seconds)
         self._frames += 1
         self._identify(frame)
         self._judge_again()
         self._name_each_once()
         tracks = self._tracker.tracks
         shown = [track for track in tracks if track.is_shown(frame.seconds)]
-        faces = [_watched(track, size) for track in shown]
+        faces = [self._watched(track, size) for track in shown]
         faces.sort(key=lambda face: face.box.area, reverse=True)
         uncertain = tuple(_as_box(track.box, size) for track in tracks if track not in shown)
         return WatchedFrame(
@@ -148,6 +162,24 @@ class Watcher:
             tuple(faces),
             uncertain,
             taken_at=frame.taken_at,
+        )
+
+    def _watched(self, track: Track, size: tuple[int, int]) -> WatchedFace:
+        """The public view of a track."""
+        identity = track.identity
+        awaits = self.settings.challenge and track.met_by is None
+        return WatchedFace(
+            track=track.number,
+            box=_as_box(track.box, size),
+            since=track.since,
+            name=identity.name,
+            similarity=identity.similarity,
+            is_settled=identity.is_settled,
+            embedding=identity.embedding,
+            is_missed=track.misses > 0,
+            liveness=identity.liveness,
+            is_live=self._is_live(track),
+            challenge=track.challenge.words if awaits else None,
         )
 
     def _follow(self, frame: Frame) -> None:
@@ -175,11 +207,15 @@ class Watcher:
         due.sort(key=lambda track: (track.identity.sights, -track.box[2]))
         sights: list[tuple[Track, ImageArray]] = []
         for track in due[: self.settings.encodes_per_frame]:
-            crop = self._good_crop(frame.image, track.face)
-            if crop is None:
+            good = self._good_crop(frame.image, track.face)
+            if good is None:
                 track.identity.note_failure(frame.seconds, track.box[2])
-            else:
-                sights.append((track, crop))
+                continue
+            face, crop = good
+            sights.append((track, crop))
+            if self.settings.liveness:
+                around = crop_faces(frame.image, [face], LIVENESS_CROP)
+                track.identity.add_liveness(float(self.model.liveness_judge.values(around)[0]))
         if not sights:
             return
         embeddings, qualities = self.model.encoder.embed(np.stack([crop for _, crop in sights]))
@@ -194,7 +230,7 @@ class Watcher:
             mean = track.identity.add_sight(embedding, frame.seconds, track.box[2])
             alone, together = self.model.gallery.search(np.stack([embedding, mean]), _NEAREST)
             if together:
-                track.identity.judge(alone[0], together, self.model.threshold)
+                track.identity.judge(alone[0], together, self._needed(track))
 
     def _judge_again(self) -> None:
         """Update all names twice a second where other programs may change the gallery."""
@@ -202,16 +238,50 @@ class Watcher:
         if not self.model.gallery.is_shared or now < self._judge_again_at:
             return
         self._judge_again_at = now + _JUDGED_AGAIN
-        seen = [track.identity for track in self._tracker.tracks if track.identity.sights]
+        seen = [track for track in self._tracker.tracks if track.identity.sights]
         if not seen:
             return
         means = np.stack(
-            [identity.embedding for identity in seen if identity.embedding is not None]
+            [track.identity.embedding for track in seen if track.identity.embedding is not None]
         )
-        for identity, together in zip(
-            seen, self.model.gallery.search(means, _NEAREST), strict=True
-        ):
-            identity.judge_again(together, self.model.threshold)
+        for track, together in zip(seen, self.model.gallery.search(means, _NEAREST), strict=True):
+            track.identity.judge_again(together, self._needed(track))
+
+    def _needed(self, track: Track) -> float:
+        """The similarity that names a face; for what is not alive, or did not turn, none does."""
+        is_live = self._is_live(track) is not False
+        has_turned = not self.settings.challenge or track.met_by is not None
+        return self.model.threshold if is_live and has_turned else math.inf
+
+    def _is_live(self, track: Track) -> bool | None:
+        """Whether a face is alive; None where nobody asked, or before its first sight."""
+        value = track.identity.liveness
+        return None if value is None else value >= self.model.liveness_judge.threshold
+
+    def _see_turns(self, seconds: float) -> None:
+        """Show the faces that were found just now to their challenges.
+
+        Raises:
+            InputError: The detector gives no points.
+        """
+        for track in self._tracker.tracks:
+            embedding = track.identity.embedding
+            if track.found_at != seconds or embedding is None:
+                continue
+            if track.face.points is None:
+                raise InputError(
+                    "turns of the head are seen by points that yunet, retinaface and mtcnn give. "
+                    f"Received: the detector {self.detector.name!r}"
+                )
+            if track.met_by is not None:
+                # Another person, or a photo, may have taken the place of who turned.
+                if float(embedding @ track.met_by) < self.model.verification_threshold:
+                    track.challenge, track.met_by = Challenge(), None
+                continue
+            track.challenge.see(track.face.points, seconds)
+            if track.challenge.is_met:
+                track.met_by = embedding
+                track.identity.look_again()
 
     def _name_each_once(self) -> None:
         """Reset the less similar of two faces with one name.
@@ -227,7 +297,7 @@ class Watcher:
             else:
                 taken.add(track.identity.name)
 
-    def _good_crop(self, image: ImageArray, face: Face) -> ImageArray | None:
+    def _good_crop(self, image: ImageArray, face: Face) -> tuple[Face, ImageArray] | None:
         """Crop a face for the encoder; None if it is too small, blurred or a false alarm.
 
         The second look, at the face's surroundings alone, tells a face from a false alarm, and
@@ -240,7 +310,7 @@ class Watcher:
             return None
         recipe = self.model.encoder.contract.crop
         crops = crop_faces(image, [seen], recipe)
-        return None if is_blurred(recipe.first_of(crops)[0]) else crops[0]
+        return None if is_blurred(recipe.first_of(crops)[0]) else (seen, crops[0])
 
     def _second_look(self, image: ImageArray, box: FloatBox) -> Face | None:
         """Run the HOG detector on the surroundings of a box; None if it finds no face there."""
@@ -266,21 +336,6 @@ def _as_box(box: FloatBox, size: tuple[int, int]) -> Box:
     """Round four numbers to a box, clamped to a frame of this width and height."""
     left, top, width, height = (round(float(value)) for value in box)
     return Box(left, top, max(1, width), max(1, height)).clamped(*size)
-
-
-def _watched(track: Track, size: tuple[int, int]) -> WatchedFace:
-    """The public view of a track."""
-    identity = track.identity
-    return WatchedFace(
-        track=track.number,
-        box=_as_box(track.box, size),
-        since=track.since,
-        name=identity.name,
-        similarity=identity.similarity,
-        is_settled=identity.is_settled,
-        embedding=identity.embedding,
-        is_missed=track.misses > 0,
-    )
 
 
 def watch(

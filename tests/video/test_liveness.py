@@ -1,0 +1,111 @@
+"""Names in a video that wait for life: by the look of a face, and by the turn of a head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from face_encode.detectors.dlib_hog import DlibHogDetector
+from face_encode.encoders.encoder import Encoder
+from face_encode.errors import InputError
+from face_encode.liveness.judging import LivenessJudge
+from face_encode.model import Face_Encode_Model
+from face_encode.photos.reading import read_image
+from face_encode.types import Face, ImageArray
+from face_encode.video.frames import Frame, WatchedFace
+from face_encode.video.output import draw_watched
+from face_encode.video.watcher import Watcher, WatchSettings
+from tests.conftest import EXAMPLES
+from tests.video.test_challenge import HEAD, PHOTO, FloatArray, seen
+
+ADA = read_image(EXAMPLES / "ada_mirova.jpg")
+
+
+@pytest.fixture
+def model(encoder: Encoder, fitted_model: Face_Encode_Model) -> Face_Encode_Model:
+    model = Face_Encode_Model(encoder)
+    model.gallery = fitted_model.gallery
+    return model
+
+
+def look(watcher: Watcher, frames: int, begin: int = 0) -> WatchedFace:
+    """Show a watcher Ada's photo, ten times a second; her face in the last frame."""
+    for number in range(begin, begin + frames):
+        watched = watcher.look(Frame(ADA, number, number / 10))
+    draw_watched(watched)
+    (face,) = watched.faces
+    return face
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_what_is_not_alive_gets_no_name(
+    model: Face_Encode_Model, drawn_judge: LivenessJudge, is_live: bool
+) -> None:
+    model.liveness_judge = copy(drawn_judge)
+    model.liveness_judge.threshold = 0.0 if is_live else 1.0
+    settings = WatchSettings(detect_every=1, liveness=True)
+    face = look(Watcher(model, DlibHogDetector(), settings), 12)
+    assert face.is_live is is_live
+    assert face.liveness is not None and 0 < face.liveness < 1
+    assert face.name == ("Ada_Mirova" if is_live else None)
+    # Near enough to be named, were it alive.
+    assert face.similarity is not None and face.similarity > model.threshold
+
+
+class Turning:
+    """A detector that finds a face where it is, with the points of a model that is turned."""
+
+    name = "turning"
+
+    def __init__(self, points: FloatArray) -> None:
+        self.points, self.yaw = points, 0.0
+
+    def detect(self, image: ImageArray) -> list[Face]:
+        points = seen(self.points, self.yaw).astype(np.float32)
+        return [replace(face, points=points) for face in DlibHogDetector().detect(image)]
+
+
+def turn_as_asked(detector: Turning, face: WatchedFace) -> None:
+    """Turn to the side that the challenge names: the person's left is the picture's right."""
+    assert face.challenge is not None
+    detector.yaw = 30 if face.challenge.endswith("left") else -30
+
+
+@pytest.mark.parametrize(("points", "is_named"), [(HEAD, True), (PHOTO, False)])
+def test_a_name_waits_for_the_turn_of_a_head(
+    model: Face_Encode_Model, points: FloatArray, is_named: bool
+) -> None:
+    detector = Turning(points)
+    watcher = Watcher(model, detector, WatchSettings(detect_every=1, challenge=True))
+    face = look(watcher, 15)
+    assert (face.name, face.liveness) == (None, None)
+    turn_as_asked(detector, face)
+    face = look(watcher, 10, begin=15)
+    assert face.name == ("Ada_Mirova" if is_named else None)
+    assert (face.challenge is None) is is_named
+
+
+def test_who_takes_the_place_of_who_turned_is_asked_anew(model: Face_Encode_Model) -> None:
+    detector = Turning(HEAD)
+    watcher = Watcher(model, detector, WatchSettings(detect_every=1, challenge=True))
+    turn_as_asked(detector, look(watcher, 15))
+    assert look(watcher, 10, begin=15).name == "Ada_Mirova"
+    (track,) = watcher._tracker.tracks
+    # The track goes on, but it was somebody else who turned.
+    random: Callable[[int], FloatArray] = np.random.default_rng(2).standard_normal
+    other = random(model.encoder.embedding_size)
+    track.met_by = (other / np.linalg.norm(other)).astype(np.float32)
+    face = look(watcher, 1, begin=25)
+    assert face.challenge is not None
+    track.identity.look_again()
+    assert look(watcher, 2, begin=26).name is None
+
+
+def test_a_detector_without_points_is_refused(model: Face_Encode_Model) -> None:
+    watcher = Watcher(model, DlibHogDetector(), WatchSettings(detect_every=1, challenge=True))
+    with pytest.raises(InputError, match=r"yunet, retinaface and mtcnn.*Received.*'dlib_hog'"):
+        look(watcher, 12)
