@@ -353,7 +353,7 @@ def read_open_archive(
     # numpy and zipfile raise many types on a damaged archive: ValueError, BadZipFile,
     # zlib.error, NotImplementedError …
     except Exception as error:
-        raise raising(f"the {what} {label} is damaged: {error}") from error
+        raise raising(f"the {what} {label} is damaged: {error!s:.300}") from error
 
 
 def _check_sizes(file: BinaryIO, archive: zipfile.ZipFile, kinds: Mapping[str, str]) -> None:

@@ -109,7 +109,7 @@ def read_state_dict(content: bytes, most_numbers: int) -> dict[str, Array]:
     # pickletools and zipfile raise, besides our own, whatever a damaged file trips over:
     # struct.error, UnicodeDecodeError, BadZipFile, NotImplementedError …
     except Exception as error:
-        raise WeightsError(f"not a file of PyTorch tensors, or damaged: {error}") from error
+        raise WeightsError(f"not a file of PyTorch tensors, or damaged: {error!s:.300}") from error
     tensors = {}
     for name, tensor in value.items():
         if tensor.storage.key not in storages:

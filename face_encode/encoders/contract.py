@@ -226,7 +226,7 @@ def read_member(path: Path, member: str, read: Callable[[bytes], Read]) -> Read 
     # zipfile raises whatever a damaged archive trips over: BadZipFile, zlib.error,
     # NotImplementedError …
     except Exception as error:
-        raise ModelFileError(f"not a .keras file, or damaged: {path} ({error})") from error
+        raise ModelFileError(f"not a .keras file, or damaged: {path} ({error!s:.300})") from error
 
 
 def save_encoder(

@@ -142,7 +142,9 @@ def read_keras_layers(content: bytes) -> list[StoredLayer]:
         raise
     # h5py raises whatever a damaged file trips over: OSError, RuntimeError, KeyError …
     except Exception as error:
-        raise WeightsError(f"not an HDF5 weights file of Keras, or damaged: {error}") from error
+        raise WeightsError(
+            f"not an HDF5 weights file of Keras, or damaged: {error!s:.300}"
+        ) from error
 
 
 def load_keras_weights(model: keras.Model, content: bytes) -> None:
