@@ -112,7 +112,7 @@ class _Exchange:
         )
         self.bytes = 0
         self.answered = False
-        self._is_dropped = False
+        self._waits_for_body = self._is_dropped = False
         self.clock = anyio.CancelScope()
         self._allow(self._limits.request_seconds if self._arrived else self._limits.body_seconds)
 
@@ -130,6 +130,7 @@ class _Exchange:
         if self._arrived or self._scope["method"] in _WITHOUT_BODY:
             self._take()
         else:
+            self._waits_for_body = True
             self._requests.begin(self)
 
     def _take(self) -> None:
@@ -162,8 +163,7 @@ class _Exchange:
         if not self._arrived and not message.get("more_body", False):
             self._arrived = True
             self._allow(self._limits.request_seconds)
-            is_whole = message["type"] == "http.request"
-            if is_whole and KNOWN in self._scope and PLACE not in self._scope:
+            if self._waits_for_body and message["type"] == "http.request":
                 self._take()
         return message
 

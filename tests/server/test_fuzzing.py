@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,8 @@ def schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with RunningService(*options, environment=TOKENS) as service:
         yield schemathesis.openapi.from_url(f"http://127.0.0.1:{service.port}/openapi.json")
         # No worker was lost, and none is busy with what nobody waits for.
-        numbers = Client(service.port, READ).request("GET", "/metrics").content.decode()
+        with closing(Client(service.port, READ)) as client:
+            numbers = client.request("GET", "/metrics").content.decode()
         assert "\nface_encode_photo_processes_ready 1.0\n" in numbers
         assert "\nface_encode_photos_waiting 0.0\n" in numbers
     # Not one request brought the service to write of an error.

@@ -172,21 +172,24 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def test_requests_beyond_the_limit_come_back_later() -> None:
-    async def all_three() -> tuple[Exchange, ...]:
-        first, second, third = Exchange([b"x"]), Exchange([b"x"]), Exchange([b"x"])
+    async def all_four() -> tuple[Exchange, ...]:
+        first, second, third, numbers = (Exchange([b"x"]) for _ in range(4))
         slow = Slow(Limits(requests_in_flight=1))
         async with anyio.create_task_group() as group:
             group.start_soon(slow.ask, first)
             await until(lambda: slow.guarded.in_flight == 1)
             second.scope["path"] = third.scope["path"] = "/v1/people"
-            await slow.ask(second)
+            numbers.scope["path"] = "/metrics"
+            await slow.ask(second, numbers)
             slow.go.set()
             await until(lambda: slow.guarded.in_flight == 0)
             await slow.ask(third)
-        return first, second, third
+        return first, second, third, numbers
 
-    first, second, third = anyio.run(all_three)
+    first, second, third, numbers = anyio.run(all_four)
     assert (first.status, second.status, third.status) == (200, 429, 200)
+    # What it does is told also while it is full.
+    assert numbers.status == 200
     assert second.headers["retry-after"] == "1"
 
 
