@@ -26,7 +26,7 @@ from face_encode.terminal import printable
 if TYPE_CHECKING:
     from face_encode.attributes.network import AttributeNetwork
     from face_encode.detectors.base import Detector
-    from face_encode.types import ImageArray
+    from face_encode.photos.drawing import Marks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
         batch_size=options.batch_size,
     )
     if options.annotate is not None:
-        write_annotated(results, options.annotate, _drawn, overwrite=options.overwrite)
+        write_annotated(results, options.annotate, _marks, overwrite=options.overwrite)
     if options.json:
         print_json(results)
     else:
@@ -148,14 +148,13 @@ def _write_table(options: argparse.Namespace, detector: Detector, network: Attri
     return 0 if report.faces else 1
 
 
-def _drawn(image: ImageArray, faces: list[dict[str, Any]]) -> ImageArray:
-    """A photo with what its faces show."""
-    from face_encode.photos.drawing import KNOWN_COLOUR, UNKNOWN_COLOUR, draw_boxes
+def _marks(faces: list[dict[str, Any]]) -> Marks:
+    """Boxes, labels and colours of what faces show."""
+    from face_encode.photos.drawing import KNOWN_COLOUR, UNKNOWN_COLOUR
     from face_encode.types import Box
 
     sides = ("x", "y", "width", "height")
-    return draw_boxes(
-        image,
+    return (
         [Box(*(face["bounding_box"][side] for side in sides)) for face in faces],
         [" ".join(_cells(face)[:3]) for face in faces],
         [UNKNOWN_COLOUR if face["age"] is None else KNOWN_COLOUR for face in faces],

@@ -57,6 +57,7 @@ def add_match_arguments(parser: argparse.ArgumentParser) -> None:
 def run_match(options: argparse.Namespace) -> int:
     """Match, draw where asked to, and print."""
     from face_encode.detectors.base import notes_on
+    from face_encode.photos.drawing import labelled_boxes
     from face_encode.pipeline.embedding import NO_FACE, embed_photos
     from face_encode.terminal import with_progress
 
@@ -84,8 +85,7 @@ def run_match(options: argparse.Namespace) -> int:
         notes = [*photo.notes, *notes_on(model.detector, *photo.size)]
         results.append({"photo": photo.photo, "faces": faces, "error": error, "notes": notes})
     if options.annotate is not None:
-        draw = model.draw_bounding_box
-        write_annotated(results, options.annotate, draw, overwrite=options.overwrite)
+        write_annotated(results, options.annotate, labelled_boxes, overwrite=options.overwrite)
     if options.json:
         print_json(results)
     else:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from face_encode.detectors.base import Detector
     from face_encode.encoders.encoder import Encoder
     from face_encode.model import Face_Encode_Model
-    from face_encode.types import ImageArray
+    from face_encode.photos.drawing import Marks
 
 
 # Rows of a long list that a terminal gets; JSON gets all.
@@ -261,7 +261,7 @@ def percent(share: float) -> str:
 def write_annotated(
     results: Sequence[dict[str, Any]],
     folder: str,
-    draw: Callable[[ImageArray, list[dict[str, Any]]], ImageArray],
+    marks: Callable[[list[dict[str, Any]]], Marks],
     *,
     overwrite: bool,
 ) -> None:
@@ -272,7 +272,8 @@ def write_annotated(
     Args:
         results: ``photo``, ``faces`` and ``error`` of each; one with an error is passed over.
         folder: Where to; made where it is missing.
-        draw: From a photo and its faces to the photo with those drawn.
+        marks: From a photo's faces to what ``draw_boxes`` draws of them. A label that no font here
+            can draw is told on standard error, by the number that stands for it in the picture.
         overwrite: Whether files that were not drawn here may be replaced.
 
     Raises:
@@ -282,6 +283,7 @@ def write_annotated(
     from PIL.PngImagePlugin import PngInfo
 
     from face_encode.files import make_private_folder, replacing
+    from face_encode.photos.drawing import draw_boxes, drawn_labels
     from face_encode.photos.reading import read_image
 
     def may_write(target: Path) -> bool:
@@ -302,7 +304,10 @@ def write_annotated(
                 number += 1
                 target = Path(folder, f"{stem}-{number}.png")
             taken.add(os.path.realpath(target))
-            drawn = draw(read_image(result["photo"]), result["faces"])
+            boxes, labels, colours = marks(result["faces"])
+            drawn = draw_boxes(read_image(result["photo"]), boxes, labels, colours)
+            for sign, label in drawn_labels(labels)[1].items():
+                print(printable(f"{target}: {sign} is {label}"), file=sys.stderr)
             mark = PngInfo()
             mark.add_text("Software", SOFTWARE)
             with replacing(target, ImageError) as temporary:

@@ -134,13 +134,14 @@ def _draw_cell(
     lines = ((answer.true_name, (0, 0, 0)), (verdict(answer), colour), (similarity, (90, 94, 102)))
     for number, (text, fill) in enumerate(lines):
         where = (left, bottom + 3 + number * _LINE)
-        draw.text(where, _fitting(text, draw), fill=fill, font=label_font(13))
+        shown = _fitting(text, draw)
+        draw.text(where, shown, fill=fill, font=label_font(13, shown))
 
 
 def _fitting(text: str, draw: ImageDraw.ImageDraw) -> str:
     """A text in one line, shortened if it is wider than a cell."""
     line = shown = " ".join(text.split())
-    while line and draw.textlength(shown, font=label_font(13)) > _CELL_WIDTH:
+    while line and draw.textlength(shown, font=label_font(13, shown)) > _CELL_WIDTH:
         line = line[:-1]
         shown = f"{line}…"
     return shown

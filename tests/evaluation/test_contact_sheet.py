@@ -117,4 +117,5 @@ def test_the_command_draws_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     printed = capsys.readouterr().out
     assert "3 of 3 photos answered right (100.0 %" in printed
     assert f"contact sheet: {sheet}" in printed
-    assert Image.open(sheet).width == 6 * 160 + 8
+    with Image.open(sheet) as drawn:
+        assert drawn.width == 6 * 160 + 8

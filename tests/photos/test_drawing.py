@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import shutil
+import subprocess
 from typing import Any
 
 import numpy as np
 import pytest
 
 from face_encode.errors import InputError
-from face_encode.photos.drawing import KNOWN_COLOUR, UNKNOWN_COLOUR, draw_boxes, labelled_boxes
+from face_encode.photos.drawing import (
+    KNOWN_COLOUR,
+    UNKNOWN_COLOUR,
+    draw_boxes,
+    drawn_labels,
+    labelled_boxes,
+)
 from face_encode.types import Box
 
 
@@ -36,6 +44,54 @@ def test_any_text_can_be_drawn() -> None:
     image = np.zeros((50, 50, 3), np.uint8)
     assert draw_boxes(image, [Box(5, 20, 20, 20)], ["王 Élodie\nسارا"]).any()
     assert draw_boxes(np.zeros((1, 1, 3), np.uint8), [Box(0, 0, 1, 1)], ["x"]).shape == (1, 1, 3)
+
+
+def test_what_no_font_has_is_a_number_with_a_legend() -> None:
+    # A private letter, which no font may have.
+    labels = ["Ada 0.97", "\U0010fffd\U000f1234 0.91", "Mei"]
+    texts, legend = drawn_labels(labels)
+    assert texts == ["Ada 0.97", "#2", "Mei"]
+    assert legend == {"#2": "\U0010fffd\U000f1234 0.91"}
+
+
+def test_another_script_is_drawn_by_a_font_that_has_it() -> None:
+    listed = (
+        shutil.which("fc-list")
+        and subprocess.run(
+            ["fc-list", ":charset=738b 5c0f 660e", "file"], capture_output=True, check=True
+        ).stdout
+    )
+    texts, legend = drawn_labels(["王小明"])
+    if listed:
+        assert (texts, legend) == (["王小明"], {})
+        image = np.zeros((60, 200, 3), np.uint8)
+        one, other = (draw_boxes(image, [Box(9, 40, 9, 9)], [text]) for text in ("王王", "明明"))
+        # Not a box for each letter.
+        assert (one != other).any()
+    else:
+        assert (texts, legend) == (["#1"], {"#1": "王小明"})
+
+
+def test_greek_and_cyrillic_need_no_legend() -> None:
+    assert drawn_labels(["Élodie", "Œuvre 0.5"])[1] == {}
+
+
+def test_labels_in_a_crowd_do_not_cover_each_other() -> None:
+    image = np.zeros((300, 900, 3), np.uint8)
+    boxes = [Box(20 + 70 * index, 120, 60, 60) for index in range(12)]
+    colours = [(10 + index, 200, 7) for index in range(12)]
+    labels = [f"Ada Lovelace {index}" for index in range(12)]
+    drawn = draw_boxes(image, boxes, labels, colours)
+    alone = [
+        (draw_boxes(image, [box], [label], [colour]) == colour).all(axis=2).sum()
+        for box, label, colour in zip(boxes, labels, colours, strict=True)
+    ]
+    for index, colour in enumerate(colours):
+        # Of the first labels nothing is hidden, of the last ones little.
+        shown = (drawn == colour).all(axis=2).sum()
+        assert shown > 0.6 * alone[index]
+    first = (drawn == colours[0]).all(axis=2).sum()
+    assert first >= 0.95 * alone[0]
 
 
 def test_nothing_to_draw_changes_nothing() -> None:
