@@ -84,8 +84,8 @@ def age_and_gender_guesser() -> Guesser | None:
         if face is None:
             return Guess()
         box = face.box
-        corners = [box.left, box.top, box.left + box.width - 1, box.top + box.height - 1]
-        (found,) = predictor.predict(image, [corners])
+        right, bottom = box.left + box.width - 1, box.top + box.height - 1
+        (found,) = predictor.predict(image, [(box.top, right, bottom, box.left)])
         gender = {"female": "woman", "male": "man"}[found["gender"]["value"]]
         return Guess(float(found["age"]["value"]), gender)
 

@@ -86,6 +86,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "photo can (with the detector yunet, where none is chosen)"
     )
     looking.add_argument("--challenge", action="store_true", help=help_text)
+    help_text = "tell age, gender and expression, in the picture and in the events"
+    looking.add_argument("--attributes", action="store_true", help=help_text)
     counted = partial(looking.add_argument, type=positive)
     help_text = (
         "run the detector on every Nth frame, and follow the faces in the others (default: 3)"
@@ -113,6 +115,7 @@ def run(options: argparse.Namespace) -> int:
     # whole process.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "FATAL")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    from face_encode.attributes.network import load_attributes
     from face_encode.video.session import Session
     from face_encode.video.sources import Patience, open_source
     from face_encode.video.watcher import Watcher, WatchSettings, video_detector
@@ -139,7 +142,7 @@ def run(options: argparse.Namespace) -> int:
         add_people(model, options.people)
         session = Session(
             source,
-            Watcher(model, detector, settings),
+            Watcher(model, detector, settings, load_attributes() if options.attributes else None),
             outlets,
             max_seconds=options.max_seconds,
             unseen_seconds=options.merge_seconds,

@@ -10,6 +10,7 @@ from statistics import median
 import numpy as np
 import numpy.typing as npt
 
+from face_encode.attributes.answers import Attributes
 from face_encode.types import Box, ImageArray
 
 # A face that was not seen for longer has left.
@@ -59,6 +60,8 @@ class WatchedFace:
         is_live: Whether that suffices; what does not has no name.
         challenge: What the person is still to do before the name is told, in words; None where
             nobody asked, or it is done.
+        attributes: Age, gender and expression over the last good sights; None before the first,
+            and where nobody asked for them.
     """
 
     track: int
@@ -72,6 +75,7 @@ class WatchedFace:
     liveness: float | None = None
     is_live: bool | None = None
     challenge: str | None = None
+    attributes: Attributes | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,6 +56,7 @@ class Identity:
     similarity: float | None = None
     sights: int = 0
     _liveness: deque[float] = field(default_factory=lambda: deque(maxlen=_MEAN_SIGHTS))
+    _answers: deque[Embedding] = field(default_factory=lambda: deque(maxlen=_MEAN_SIGHTS))
     _embeddings: deque[Embedding] = field(default_factory=lambda: deque(maxlen=_MEAN_SIGHTS))
     _other: str | None = None
     _others: int = 0
@@ -86,6 +87,15 @@ class Identity:
     def look_again(self) -> None:
         """Take the next sight as soon as there is one."""
         self._next = 0.0
+
+    @property
+    def answers(self) -> Embedding | None:
+        """The mean of the rows that the attributes' network gave for the last sights, or None."""
+        return np.mean(self._answers, axis=0) if self._answers else None
+
+    def add_answers(self, answers: Embedding) -> None:
+        """Add the row that a network of attributes gave for a good sight."""
+        self._answers.append(answers)
 
     def wants_sight(self, seconds: float, side: float) -> bool:
         """Whether the face should be encoded now.

@@ -56,6 +56,8 @@ def draw_watched(frame: WatchedFrame, *, blur_unknown: bool = False) -> ImageArr
             label = face.challenge
         elif face.is_settled:
             label, colour = "unknown", UNKNOWN_COLOUR
+        if label and face.attributes is not None:
+            label += f" · {face.attributes}"
         labels.append(label)
         colours.append(colour)
     return draw_boxes(image, boxes, labels, colours)

@@ -84,6 +84,8 @@ class PresenceEvent:
         event = {"event": self.kind, **self.appearance.as_dict()}
         if self.continued_as is not None:
             event["continued_as"] = self.continued_as
+        if self.face is not None and self.face.attributes is not None:
+            event["attributes"] = self.face.attributes.as_dict()
         return event
 
 

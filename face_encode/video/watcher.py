@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from face_encode.attributes.answers import read_answers
+from face_encode.attributes.network import AttributeNetwork
 from face_encode.detectors.alignment import crop_faces
 from face_encode.detectors.base import Detector
 from face_encode.detectors.dlib_hog import DlibHogDetector
@@ -100,15 +102,20 @@ class Watcher:
         model: The encoder, the threshold and the enrolled people.
         detector: Finds the faces in the frames.
         settings: The amount of work done for each frame.
+        attributes: Tells age, gender and expression of the faces; None where nobody asks.
         encoded: Number of times that a face was encoded.
     """
 
     def __init__(
-        self, model: Face_Encode_Model, detector: Detector, settings: WatchSettings | None = None
+        self,
+        model: Face_Encode_Model,
+        detector: Detector,
+        settings: WatchSettings | None = None,
+        attributes: AttributeNetwork | None = None,
     ) -> None:
         """Prepare the model and the detector.
 
-        The encoder runs once here, because its first run takes seconds in which a camera would
+        The networks run once here, because their first run takes seconds in which a camera would
         lose frames.
         """
         self.model = model
@@ -123,8 +130,11 @@ class Watcher:
         self._frames = 0
         self._detected_at = -math.inf
         self._judge_again_at = 0.0
-        crop = model.encoder.contract.crop
-        model.encoder.encode(np.zeros((1, crop.height, crop.width, 3), np.uint8))
+        self.attributes = attributes
+        for network in (model.encoder, attributes and attributes.encoder):
+            if network is not None:
+                crop = network.contract.crop
+                network.encode(np.zeros((1, crop.height, crop.width, 3), np.uint8))
         if self.settings.liveness:
             around = np.zeros((1, LIVENESS_CROP.height, LIVENESS_CROP.width, 3), np.uint8)
             model.liveness_judge.values(around)
@@ -168,6 +178,10 @@ class Watcher:
         """The public view of a track."""
         identity = track.identity
         awaits = self.settings.challenge and track.met_by is None
+        shown = None
+        if self.attributes is not None and identity.answers is not None:
+            answers = identity.answers[np.newaxis]
+            (shown,) = read_answers(answers, self.attributes.calibration, [None])
         return WatchedFace(
             track=track.number,
             box=_as_box(track.box, size),
@@ -180,6 +194,7 @@ class Watcher:
             liveness=identity.liveness,
             is_live=self._is_live(track),
             challenge=track.challenge.words if awaits else None,
+            attributes=shown,
         )
 
     def _follow(self, frame: Frame) -> None:
@@ -205,29 +220,34 @@ class Watcher:
         ]
         # The face with the fewest sights comes first, the larger of two.
         due.sort(key=lambda track: (track.identity.sights, -track.box[2]))
-        sights: list[tuple[Track, ImageArray]] = []
+        sights: list[tuple[Track, Face, ImageArray]] = []
         for track in due[: self.settings.encodes_per_frame]:
             good = self._good_crop(frame.image, track.face)
             if good is None:
                 track.identity.note_failure(frame.seconds, track.box[2])
                 continue
             face, crop = good
-            sights.append((track, crop))
+            sights.append((track, face, crop))
             if self.settings.liveness:
                 around = crop_faces(frame.image, [face], LIVENESS_CROP)
                 track.identity.add_liveness(float(self.model.liveness_judge.values(around)[0]))
         if not sights:
             return
-        embeddings, qualities = self.model.encoder.embed(np.stack([crop for _, crop in sights]))
+        embeddings, qualities = self.model.encoder.embed(np.stack([crop for *_, crop in sights]))
         self.encoded += len(sights)
         if qualities is None:
             qualities = np.ones(len(sights), np.float32)
         sufficient = qualities >= (self.model.encoder.contract.quality_threshold or 0)
-        for (track, _), embedding, is_good in zip(sights, embeddings, sufficient, strict=True):
+        for (track, face, _), embedding, is_good in zip(
+            sights, embeddings, sufficient, strict=True
+        ):
             if not (is_good and 0 < np.linalg.norm(embedding) < np.inf):
                 track.identity.note_failure(frame.seconds, track.box[2])
                 continue
             mean = track.identity.add_sight(embedding, frame.seconds, track.box[2])
+            if self.attributes is not None:
+                crop = crop_faces(frame.image, [face], self.attributes.encoder.contract.crop)
+                track.identity.add_answers(self.attributes.encoder.encode(crop)[0])
             alone, together = self.model.gallery.search(np.stack([embedding, mean]), _NEAREST)
             if together:
                 track.identity.judge(alone[0], together, self._needed(track))

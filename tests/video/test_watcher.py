@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 import face_encode
+from face_encode.attributes import load_attributes
 from face_encode.errors import InputError
+from face_encode.functions import analyze
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.reading import read_image
 from face_encode.types import Box, Face, ImageArray
 from face_encode.video.frames import Frame, WatchedFrame
+from face_encode.video.output import draw_watched
 from face_encode.video.presence import AppearanceLog
 from face_encode.video.session import Session
 from face_encode.video.sources import open_source
@@ -124,6 +127,27 @@ def test_faces_too_small_are_not_encoded(fitted_model: Face_Encode_Model) -> Non
         seen = watcher.look(Frame(photo, number, number / 5))
     assert [face.similarity for face in seen.faces] == [None]
     assert watcher.encoded == 0
+
+
+def test_attributes_are_told_of_a_face_seen_well(fitted_model: Face_Encode_Model) -> None:
+    photo = read_image(VERIFY_DATASET / "Ada_Mirova" / "1.jpg")
+    settings = WatchSettings(detect_every=1)
+    watcher = Watcher(fitted_model, video_detector("dlib_hog"), settings, load_attributes())
+    frames = [watcher.look(Frame(photo, number, number / 5)) for number in range(8)]
+    (face,) = frames[-1].faces
+    (alone,) = analyze(photo, detector="dlib_hog")[0]["faces"]
+    assert face.attributes is not None
+    # The mean over sights of one picture is that of the picture, up to where the face is found.
+    assert face.attributes.age == pytest.approx(alone["age"], abs=6)
+    assert face.attributes.expression == alone["expression"]
+    log = AppearanceLog(0.9)
+    event, *_ = [event for each in frames for event in log.add(each)]
+    assert event.as_dict()["attributes"]["gender"] in ("woman", "man", "uncertain")
+    # Nobody asked: nothing is told.
+    plain = Watcher(fitted_model, video_detector("dlib_hog"), settings)
+    looked = [plain.look(Frame(photo, number, number / 5)) for number in range(5)]
+    assert [face.attributes for face in looked[-1].faces] == [None]
+    assert (draw_watched(frames[-1]) != draw_watched(looked[-1])).any()
 
 
 def test_a_change_of_size_drops_all_tracks(fitted_model: Face_Encode_Model) -> None:
