@@ -37,6 +37,8 @@ _MARKS = {
     "recording": (b"freeface_encode",),
     "event file": (b'"event": "',),
 }
+# A network of attributes has an encoder's contract inside, too.
+_NOT_MARKS = {"encoder": _MARKS["network of attributes"]}
 # Files that carry no mark; the JSON beside them does.
 _NOTED = (".onnx", ".tflite")
 _LOOKED_AT_BYTES = 262_144
@@ -104,4 +106,5 @@ def is_ours(path: Path, kind: str) -> bool:
             ends += file.read(_LOOKED_AT_BYTES)
     except OSError:
         return False
-    return any(mark in ends for mark in _MARKS[kind])
+    is_other = any(mark in ends for mark in _NOT_MARKS.get(kind, ()))
+    return not is_other and any(mark in ends for mark in _MARKS[kind])

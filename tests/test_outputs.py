@@ -14,16 +14,19 @@ import pytest
 from PIL import Image
 
 from face_encode import cli
+from face_encode.attributes import load_attributes
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import InputError
 from face_encode.evaluation.html import Page
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.outputs import check_output
+from face_encode.pipeline.analysis import analyze_folder
 from face_encode.pipeline.embedding_file import write_embeddings
 from face_encode.pipeline.embedding_table import EmbeddingSettings
 from face_encode.video.output import Recorder
 from tests.pipeline.drawn import faces
+from tests.tiny_parts import Halves, save_tiny_attributes
 
 SETTINGS = EmbeddingSettings("one", "f1", 8, "eyes")
 DRAWN = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)
@@ -51,6 +54,14 @@ def database(path: Path, tiny: Encoder) -> None:
         gallery.add(["Ada"], np.ones((1, 4), np.float32), ["d"])
 
 
+def table(path: Path) -> None:
+    network = load_attributes(save_tiny_attributes(path.with_name("attributes.keras")), "onnx")
+    photos = path.with_name("photos")
+    photos.mkdir(exist_ok=True)
+    Image.fromarray(DRAWN).save(photos / "a.png")
+    analyze_folder(photos, path, Halves(), network, workers=1, progress=False)
+
+
 Write = Callable[[Path, Encoder, Path], object]
 OURS: dict[str, tuple[str, str, Write]] = {
     "embeddings": (
@@ -66,6 +77,12 @@ OURS: dict[str, tuple[str, str, Write]] = {
     "a gallery": ("gallery", "g.npz", lambda path, tiny, _: saved_gallery(path, tiny)),
     "a gallery database": ("gallery", "g.sqlite", lambda path, tiny, _: database(path, tiny)),
     "an encoder": ("encoder", "m.keras", lambda path, _, file: shutil.copy(file, path)),
+    "attributes": (
+        "network of attributes",
+        "a.keras",
+        lambda path, *_: save_tiny_attributes(path),
+    ),
+    "a table of attributes": ("table of attributes", "a.parquet", lambda path, *_: table(path)),
     "a report": ("report", "r.html", lambda path, *_: report(path)),
     "a recording": ("recording", "r.mp4", lambda path, *_: recording(path)),
 }
