@@ -131,10 +131,9 @@ class Watcher:
         self._detected_at = -math.inf
         self._judge_again_at = 0.0
         self.attributes = attributes
-        for network in (model.encoder, attributes and attributes.encoder):
-            if network is not None:
-                crop = network.contract.crop
-                network.encode(np.zeros((1, crop.height, crop.width, 3), np.uint8))
+        for network in [model.encoder, *([attributes.encoder] if attributes else [])]:
+            crop = network.contract.crop
+            network.encode(np.zeros((1, crop.height, crop.width, 3), np.uint8))
         if self.settings.liveness:
             around = np.zeros((1, LIVENESS_CROP.height, LIVENESS_CROP.width, 3), np.uint8)
             model.liveness_judge.values(around)
