@@ -13,6 +13,7 @@
     ├── TrainingError           a training run cannot continue
     ├── EmbeddingFileError      embeddings cannot be written to, or read from, a file
     ├── ClusterError            a Ray cluster cannot be reached or cannot continue
+    ├── ServiceError            the service refuses a request, fails or cannot be reached
     ├── MissingExtraError       an optional dependency is needed and not installed
     └── GalleryError            a gallery cannot be read, written or searched
         ├── NotEnrolledError    a gallery holds no such person, photo or change
@@ -68,6 +69,21 @@ class EmbeddingFileError(FaceEncodeError):
 
 class ClusterError(FaceEncodeError):
     """A Ray cluster cannot be reached, or its work cannot continue."""
+
+
+class ServiceError(FaceEncodeError):
+    """The service refuses a request of the client, fails, or cannot be reached.
+
+    Attributes:
+        status: The HTTP status; None where there was no answer.
+        kind: A short name of the problem for programs, such as ``"no-face"``; ``"not-reached"``
+            without an answer, ``"not-the-service"`` where something else answered.
+        detail: What is wrong, for people.
+    """
+
+    def __init__(self, detail: str, status: int | None, kind: str) -> None:
+        super().__init__(detail)
+        self.detail, self.status, self.kind = detail, status, kind
 
 
 class MissingExtraError(FaceEncodeError, ImportError):

@@ -1,0 +1,581 @@
+"""A client of the service, for programs on other machines.
+
+It takes httpx and nothing else: neither TensorFlow nor NumPy, nor the rest of this package.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypedDict, cast
+from urllib.parse import quote
+
+from face_encode.errors import InputError, MissingExtraError, ServiceError
+
+try:
+    import httpx
+except ImportError as error:
+    raise MissingExtraError('the client needs httpx: pip install "face_encode[client]"') from error
+
+Photo: TypeAlias = "str | os.PathLike[str] | bytes"
+"""A photo's path, or the bytes of its file."""
+
+_PROBLEM = "urn:face-encode:problem:"
+
+
+class _Judged(TypedDict, total=False):
+    """What is there only where the service requires live faces."""
+
+    liveness: float
+    is_live: bool
+
+
+class BoundingBox(TypedDict):
+    """A rectangle in pixels of the photo as it is shown, upright."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+class _Named(TypedDict):
+    name: str | None
+    similarity: float | None
+    is_match: bool
+    bounding_box: BoundingBox
+    rotation: int
+
+
+class Candidate(TypedDict):
+    """An enrolled person whom a face is like, and the number of that person's nearest photo."""
+
+    name: str
+    similarity: float
+    photo: int
+    has_crop: bool
+
+
+class MatchedFace(_Named, _Judged, total=False):
+    """A face and the person nearest to it, who is meant only where ``is_match``.
+
+    ``probability`` is there with a calibrated gallery, the quality with an encoder that judges its
+    embeddings, ``candidates`` where asked for.
+    """
+
+    probability: float
+    quality: float
+    quality_reason: str | None
+    candidates: list[Candidate]
+
+
+class Matched(TypedDict):
+    """The faces of a photo, largest first, and what was not looked for."""
+
+    faces: list[MatchedFace]
+    notes: list[str]
+
+
+class _Compared(TypedDict):
+    similarity: float
+    threshold: float
+    is_match: bool
+    bounding_box_a: BoundingBox
+    bounding_box_b: BoundingBox
+    faces: list[int]
+    compared: list[int]
+    qualities: list[float | None]
+    quality_reasons: list[str | None]
+    notes: list[str]
+
+
+class Verified(_Compared, total=False):
+    """Whether two photos show one person, by the two of their faces that are most alike.
+
+    The last two are there only where the service requires live faces.
+    """
+
+    liveness: list[float]
+    is_live: list[bool]
+
+
+class PersonVerified(_Judged):
+    """Whether the largest face of a photo is an enrolled person's; ``photo`` is the nearest."""
+
+    name: str
+    similarity: float
+    threshold: float
+    is_match: bool
+    photo: int
+    has_crop: bool
+    bounding_box: BoundingBox
+    quality: float | None
+    quality_reason: str | None
+    notes: list[str]
+
+
+class EmbeddedFace(_Judged):
+    """A face and its embedding, which is not of length 1."""
+
+    embedding: list[float]
+    bounding_box: BoundingBox
+    quality: float | None
+    quality_reason: str | None
+
+
+class Embedded(TypedDict):
+    """The embeddings of a photo's faces, largest first."""
+
+    encoder: str
+    fingerprint: str
+    faces: list[EmbeddedFace]
+    notes: list[str]
+
+
+class AnalyzedFace(TypedDict):
+    """A face and how it looks; all None but box and quality where that cannot be told."""
+
+    bounding_box: BoundingBox
+    age: float | None
+    age_interval: list[float] | None
+    gender: Literal["woman", "man", "uncertain"] | None
+    gender_probabilities: dict[str, float] | None
+    expression: str | None
+    expression_probabilities: dict[str, float] | None
+    quality: float | None
+    quality_reason: str | None
+
+
+class Analyzed(TypedDict):
+    """How the faces of a photo look, largest first."""
+
+    faces: list[AnalyzedFace]
+    notes: list[str]
+
+
+class LeftOut(TypedDict):
+    """A photo that was not enrolled."""
+
+    photo: str
+    reason: str
+
+
+class Enrolled(TypedDict):
+    """The outcome of an enrolment, photo by photo."""
+
+    name: str
+    enrolled: int
+    reused: int
+    left_out: list[LeftOut]
+    notes: list[str]
+    change: int | None
+
+
+class Person(TypedDict):
+    """An enrolled person."""
+
+    name: str
+    photos: int
+    note: str
+    thumbnail: bool
+
+
+class ChangedPerson(Person):
+    """A person after a change, and the number of the change."""
+
+    change: int | None
+
+
+class People(TypedDict):
+    """Enrolled people by name, and how many there are in all."""
+
+    people: list[Person]
+    total: int
+
+
+class EnrolledPhoto(TypedDict):
+    """An enrolled photo."""
+
+    id: int
+    source: str
+    quality: float | None
+    box: BoundingBox | None
+    enrolled_at: str
+    enrolled_by: str
+    has_crop: bool
+
+
+class Changed(TypedDict):
+    """A person whose photos were changed: how many, and the number of the change."""
+
+    name: str
+    photos: int
+    change: int | None
+
+
+class AuditedChange(TypedDict):
+    """A change of the people, and who made it."""
+
+    id: int
+    time: str
+    author: str
+    address: str
+    action: str
+    removed: dict[str, list[int]]
+    added: dict[str, list[int]]
+    renamed: list[str] | None
+    undoes: int | None
+
+
+class Undone(TypedDict):
+    """The change that was undone, and the number of the change that undid it."""
+
+    undone: AuditedChange
+    change: int | None
+
+
+class Settings(TypedDict):
+    """How the service recognises faces, and how fast."""
+
+    version: str
+    encoder: str
+    fingerprint: str
+    detector: str
+    people: int
+    photos: int
+    threshold: float
+    verification_threshold: float
+    threshold_from: str
+    calibration: dict[str, Any] | None
+    limits: dict[str, int]
+    keeps_crops: bool
+    requires_live: bool
+    needs_token: bool
+    may_write: bool
+    latency: dict[str, dict[str, float]]
+
+
+class Client:
+    """Speaks to a service, over connections that are kept open; safe to share among threads.
+
+    Every method raises ``ServiceError`` where the service refuses, fails or cannot be reached, and
+    ``InputError`` for a photo that cannot be read. The service says by ``Retry-After`` when it has
+    room again; the client then waits and asks again, within its bounds.
+
+    Examples:
+        >>> from face_encode.client import Client
+        >>> with Client("http://hall:8000", token="…") as client:  # doctest: +SKIP
+        ...     client.enrol("Ada Lovelace", ["1.jpg", "2.jpg"])
+        ...     for face in client.match("party.jpg")["faces"]:
+        ...         print(face["name"] if face["is_match"] else "unknown", face["bounding_box"])
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        token: str | None = None,
+        *,
+        timeout_seconds: float = 90,
+        retries: int = 3,
+        max_wait_seconds: float = 60,
+    ) -> None:
+        """Take the address; nothing is sent yet.
+
+        Args:
+            url: Where the service is, with the path below which a proxy has put it.
+            token: The token, where the service asks for one.
+            timeout_seconds: How long to wait for an answer.
+            retries: How often to ask again at most where the service has no room.
+            max_wait_seconds: How long to wait for room at most, in all, for one call.
+
+        Raises:
+            InputError: No address of HTTP.
+        """
+        self._retries, self._max_wait_seconds = retries, max_wait_seconds
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        try:
+            self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_seconds)
+        except httpx.InvalidURL as error:
+            raise InputError(f"the service's address is a URL. Received: {url!r}") from error
+        if self._http.base_url.scheme not in ("http", "https") or not self._http.base_url.host:
+            raise InputError(f"the service's address begins with http:// or https://: {url!r}")
+
+    def close(self) -> None:
+        """Hang up."""
+        self._http.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def match(
+        self,
+        photo: Photo,
+        *,
+        max_faces: int | None = None,
+        thorough: bool | None = None,
+        min_face: int | None = None,
+        threshold: float | None = None,
+        min_quality: float | None = None,
+        candidates: int | None = None,
+    ) -> Matched:
+        """Name the faces in a photo. For an argument that is None the service decides.
+
+        Args:
+            photo: The photo.
+            max_faces: At most this many faces, largest first.
+            thorough: False looks with the fast detector only.
+            min_face: Side of the smallest face to look for, in pixels.
+            threshold: Similarity from which a face is a person's, -1..1.
+            min_quality: A face of lower quality matches nobody, 0..1.
+            candidates: Tell this many of the nearest people of each face, too.
+        """
+        options = {
+            "max_faces": max_faces,
+            "thorough": thorough,
+            "min_face": min_face,
+            "threshold": threshold,
+            "min_quality": min_quality,
+            "candidates": candidates,
+        }
+        found = self._ask("POST", "match", options=options, photos=[("photo", photo)])
+        return cast(Matched, found)
+
+    def verify(
+        self,
+        photo_a: Photo,
+        photo_b: Photo,
+        *,
+        threshold: float | None = None,
+        min_quality: float | None = None,
+    ) -> Verified:
+        """Compare the faces of two photos: is somebody on both? Options as for ``match``."""
+        options = {"threshold": threshold, "min_quality": min_quality}
+        photos = [("photo_a", photo_a), ("photo_b", photo_b)]
+        return cast(Verified, self._ask("POST", "verify", options=options, photos=photos))
+
+    def verify_person(
+        self,
+        name: str,
+        photo: Photo,
+        *,
+        threshold: float | None = None,
+        min_quality: float | None = None,
+    ) -> PersonVerified:
+        """Compare the largest face of a photo with one person's; options as for ``match``."""
+        options = {"threshold": threshold, "min_quality": min_quality}
+        address, photos = f"{_person(name)}/verify", [("photo", photo)]
+        return cast(PersonVerified, self._ask("POST", address, options=options, photos=photos))
+
+    def embed(
+        self,
+        photo: Photo,
+        *,
+        max_faces: int | None = None,
+        thorough: bool | None = None,
+        min_face: int | None = None,
+    ) -> Embedded:
+        """Return the embeddings of the faces in a photo; options as for ``match``."""
+        options = {"max_faces": max_faces, "thorough": thorough, "min_face": min_face}
+        found = self._ask("POST", "embed", options=options, photos=[("photo", photo)])
+        return cast(Embedded, found)
+
+    def analyze(
+        self,
+        photo: Photo,
+        *,
+        max_faces: int | None = None,
+        thorough: bool | None = None,
+        min_face: int | None = None,
+    ) -> Analyzed:
+        """Tell age, gender and expression of the faces in a photo; options as for ``match``."""
+        options = {"max_faces": max_faces, "thorough": thorough, "min_face": min_face}
+        found = self._ask("POST", "analyze", options=options, photos=[("photo", photo)])
+        return cast(Analyzed, found)
+
+    def enrol(
+        self, name: str, photos: Sequence[Photo], *, refuse_mistakes: bool = False
+    ) -> Enrolled:
+        """Enrol photos of a person, new or known; those that are enrolled already stay so.
+
+        Args:
+            name: The person.
+            photos: At least one.
+            refuse_mistakes: Whether to leave out photos that look like somebody else.
+        """
+        if isinstance(photos, str | bytes | os.PathLike) or not photos:
+            raise InputError(f"photos is a list of at least one photo. Received: {type(photos)}")
+        answer = self._ask(
+            "POST",
+            "people",
+            options={"refuse_mistakes": refuse_mistakes},
+            photos=[("photos", photo) for photo in photos],
+            texts={"name": name},
+        )
+        return cast(Enrolled, answer)
+
+    def people(self, search: str = "", *, start: int = 0, count: int = 1_000) -> People:
+        """List the enrolled people by name.
+
+        Args:
+            search: Part of a name.
+            start: How many to skip.
+            count: At most this many.
+        """
+        options = {"search": search, "start": start, "count": count}
+        return cast(People, self._ask("GET", "people", options=options))
+
+    def person(self, name: str) -> Person:
+        """Describe a person."""
+        return cast(Person, self._ask("GET", _person(name)))
+
+    def photos(self, name: str) -> list[EnrolledPhoto]:
+        """List the photos of a person, in the order of enrolment."""
+        answer = self._ask("GET", f"{_person(name)}/photos")
+        return cast("list[EnrolledPhoto]", answer["photos"])
+
+    def crop(self, photo: int) -> bytes:
+        """Return the face of an enrolled photo as JPEG, where crops are kept."""
+        return self._send("GET", f"photos/{int(photo)}/crop").content
+
+    def rename(self, name: str, new_name: str) -> ChangedPerson:
+        """Rename a person; where the new name is taken, ``merge`` makes the two one."""
+        answer = self._ask("PATCH", _person(name), body={"name": new_name})
+        return cast(ChangedPerson, answer)
+
+    def note(self, name: str, note: str) -> ChangedPerson:
+        """Note something about a person, in the place of what was noted before."""
+        return cast(ChangedPerson, self._ask("PATCH", _person(name), body={"note": note}))
+
+    def remove(self, name: str, *, forget: bool = False) -> Changed:
+        """Remove a person; with ``forget`` every trace in the file, for good."""
+        answer = self._ask("DELETE", _person(name), options={"forget": forget})
+        return cast(Changed, answer)
+
+    def merge(self, name: str, into: str) -> Changed:
+        """Make one person of two names; ``into`` stays."""
+        return cast(Changed, self._ask("POST", f"{_person(name)}/merge", body={"into": into}))
+
+    def remove_photo(self, photo: int) -> Changed:
+        """Remove a photo; a person's last one removes the person."""
+        return cast(Changed, self._ask("DELETE", f"photos/{int(photo)}"))
+
+    def move_photo(self, photo: int, to: str) -> Changed:
+        """Make a photo that of another person, new or known."""
+        return cast(Changed, self._ask("POST", f"photos/{int(photo)}/move", body={"to": to}))
+
+    def undo(self, change: int | None = None) -> Undone:
+        """Undo a change by its number; without one, the last."""
+        return cast(Undone, self._ask("POST", "undo", options={"change": change}))
+
+    def changes(self, since: int = 0, *, count: int = 1_000) -> list[AuditedChange]:
+        """List who changed what, the first first.
+
+        Args:
+            since: Only changes after the one of this number.
+            count: At most this many.
+        """
+        answer = self._ask("GET", "changes", options={"since": since, "count": count})
+        return cast("list[AuditedChange]", answer["changes"])
+
+    def settings(self) -> Settings:
+        """Return how the service recognises faces, and how fast."""
+        return cast(Settings, self._ask("GET", "settings"))
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        options: dict[str, Any] | None = None,
+        photos: Sequence[tuple[str, Photo]] = (),
+        texts: dict[str, str] | None = None,
+        body: dict[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Send a request, and return the answer's JSON."""
+        given = {key: value for key, value in (options or {}).items() if value is not None}
+        files = [(field, _named(photo)) for field, photo in photos]
+        answer = self._send(method, path, params=given, files=files or None, data=texts, json=body)
+        try:
+            return cast("dict[str, Any]", answer.json())
+        except ValueError as error:
+            raise _not_of_the_service(answer) from error
+
+    def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
+        """Send a request, again where the service has no room, and return the good answer."""
+        left = self._max_wait_seconds
+        for attempt in range(self._retries + 1):
+            try:
+                answer = self._http.request(method, f"v1/{path}", **request)
+            except httpx.HTTPError as error:
+                detail = f"the service at {self._http.base_url} cannot be reached: {error}"
+                raise ServiceError(detail, None, "not-reached") from error
+            if answer.is_success:
+                return answer
+            problem = _problem(answer)
+            seconds = answer.headers.get("Retry-After", "")
+            # A change may still be made after its time is over; made again it would be another one.
+            is_under_way = problem.kind == "took-too-long" and method != "GET"
+            if (
+                attempt == self._retries
+                or answer.status_code not in (429, 503)
+                or not seconds.isdecimal()
+                or int(seconds) > left
+                or is_under_way
+            ):
+                raise problem
+            left -= int(seconds)
+            time.sleep(int(seconds))
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _person(name: str) -> str:
+    """The address of a person.
+
+    Raises:
+        InputError: The name would lead to another address.
+    """
+    if not name or name.startswith("."):
+        raise InputError(
+            f"a person's name is not empty, and begins with no dot. Received: {name!r}"
+        )
+    return f"people/{quote(name, safe='')}"
+
+
+def _named(photo: Photo) -> tuple[str, bytes]:
+    """A photo's name and bytes.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    if isinstance(photo, bytes):
+        return "photo", photo
+    try:
+        return Path(photo).name, Path(photo).read_bytes()
+    except OSError as error:
+        raise InputError(f"the photo {os.fspath(photo)} cannot be read: {error}") from error
+
+
+def _problem(answer: httpx.Response) -> ServiceError:
+    """What a refusal says."""
+    try:
+        problem = answer.json()
+        kind, detail = problem["type"], problem["detail"]
+        if kind.startswith(_PROBLEM) and isinstance(detail, str):
+            left_out = "".join(
+                f" {row['photo']}: {row['reason']}." for row in problem.get("left_out", [])
+            )
+            return ServiceError(detail + left_out, answer.status_code, kind.removeprefix(_PROBLEM))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        pass
+    return _not_of_the_service(answer)
+
+
+def _not_of_the_service(answer: httpx.Response) -> ServiceError:
+    """Say that something else than the service answers, such as a proxy in front of it."""
+    detail = f"{answer.url} is not answered by the service: {answer.status_code}"
+    return ServiceError(detail, answer.status_code, "not-the-service")
