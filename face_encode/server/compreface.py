@@ -17,8 +17,9 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
-from face_encode.errors import GalleryError, NotEnrolledError
+from face_encode.errors import GalleryError, InputError, NotEnrolledError
 from face_encode.gallery.database import DatabaseGallery
+from face_encode.gallery.people_rows import EnrolledPhoto
 from face_encode.model import Face_Encode_Model
 from face_encode.pipeline.embedding import EmbeddedPhoto
 from face_encode.server.bodies import read_body
@@ -334,12 +335,18 @@ async def add_face(
     return {"image_id": str(number), "subject": own}
 
 
+def _photos(gallery: DatabaseGallery, name: str | None) -> list[EnrolledPhoto]:
+    """The photos of a person, or of everybody; none where nobody is of that name."""
+    try:
+        return gallery.photos(name)
+    except (InputError, NotEnrolledError):
+        return []
+
+
 @compreface_router.get("/faces", response_model=FacesAnswer)
 def faces(service: TheService, author: Reader, listed: Annotated[Page, Query()]) -> dict[str, Any]:
     """List the enrolled photos, in the order of enrolment; of an unknown person there are none."""
-    name = listed.subject
-    is_known = name is None or service.gallery.find_name(name) is not None
-    photos = service.gallery.photos(name) if is_known else []
+    photos = _photos(service.gallery, listed.subject)
     start = listed.page * listed.size
     return {
         "faces": [
@@ -355,9 +362,7 @@ def faces(service: TheService, author: Reader, listed: Annotated[Page, Query()])
 
 def _remove_all(gallery: DatabaseGallery, name: str | None) -> dict[str, list[int]]:
     """Remove the photos of a person, or of everybody, in one change; gives them by name."""
-    if name is not None and gallery.find_name(name) is None:
-        return {}
-    numbers = [photo.id for photo in gallery.photos(name)]
+    numbers = [photo.id for photo in _photos(gallery, name)]
     return gallery.remove_photos(numbers) if numbers else {}
 
 

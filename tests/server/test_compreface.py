@@ -128,6 +128,11 @@ def test_photos_are_added_listed_shown_and_removed(people: TestClient) -> None:
     assert page == {"page_number": 1, "page_size": 2, "total_pages": 2, "total_elements": 3}
     nobody = people.get(f"{ROUTES}/faces", params={"subject": "Nobody"}).json()
     assert (nobody["faces"], nobody["total_pages"]) == ([], 0)
+    # What is no name is nobody's, and above all not everybody's.
+    for name in ("", "\0"):
+        asked = {"subject": name}
+        assert people.get(f"{ROUTES}/faces", params=asked).json()["faces"] == []
+        assert people.delete(f"{ROUTES}/faces", params=asked).json() == {"deleted": 0}
 
     number = listed["faces"][0]["image_id"]
     image = people.get(f"{ROUTES}/faces/{number}/img")
