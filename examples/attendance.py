@@ -22,7 +22,10 @@ def main(arguments: list[str]) -> int:
         return 2
     stays: dict[tuple[str, str], list[tuple[datetime, datetime]]] = {}
     for line in paths[0].read_text(encoding="utf-8").splitlines():
-        event = json.loads(line)
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue  # cut off by a power cut
         # Only cameras know the time of day; an unknown person who was somebody goes on as them.
         if event["event"] != "left" or "from_time" not in event or "continued_as" in event:
             continue

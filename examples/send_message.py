@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -44,7 +43,7 @@ class Receiver(BaseHTTPRequestHandler):
             text = f"{event['name'] or 'Somebody unknown'} is at {event['source']}"
             try:
                 urllib.request.urlopen(self.message_url, text.encode(), timeout=10).close()
-            except urllib.error.URLError:
+            except OSError:
                 self.send_error(502)
                 return
         self.send_response(204)

@@ -100,7 +100,8 @@ def make_private_folder(path: str | os.PathLike[str]) -> None:
         OSError: It cannot be made, or is a file.
     """
     folder = Path(path)
-    if not os.path.isdir(folder.parent):
+    # On Windows a drive, which is its own parent, may be missing.
+    if folder.parent != folder and not os.path.isdir(folder.parent):
         make_private_folder(folder.parent)
     folder.mkdir(_PRIVATE_FOLDER, exist_ok=True)
 

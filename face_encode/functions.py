@@ -429,6 +429,9 @@ def analyze(
             if not inside:
                 raise no_photo_below(given, unlisted)
             local += [os.path.join(given, name) for name in inside]
+            for folder, reason in unlisted:
+                name, why = os.path.join(given, folder), f"a folder that cannot be listed: {reason}"
+                unread[len(local) + len(unread)] = AnalyzedPhoto(name, (), (), (0, 0), why)
             continue
         try:
             local.append(local_photo(given))

@@ -108,7 +108,10 @@ def _photos_of(words: Sequence[str]) -> list[str]:
     for word in words:
         found = [word]
         if os.path.isdir(word):
-            found = [os.path.join(word, photo) for photo in photos_below(word)[0]]
+            inside, unlisted = photos_below(word)
+            # Folders that cannot be listed become rows with the reason, too.
+            names = [*inside, *(name for name, _ in unlisted)]
+            found = [os.path.join(word, name) for name in names]
         elif not os.path.lexists(word) and glob.has_magic(word):
             matching = sorted(glob.glob(word, recursive=True))
             found = [path for path in matching if not os.path.isdir(path) and is_photo(path)]

@@ -210,7 +210,10 @@ def group_photos(
     photos = [Path(folder) / name for name in names]
     limit = encoder.contract.threshold if threshold is None else threshold
     faces: list[PhotoFace] = []
-    left_out: list[tuple[str, str]] = []
+    left_out = [
+        (str(Path(folder, where)), f"a folder that cannot be listed: {reason}")
+        for where, reason in unlisted
+    ]
     embeddings = []
     embedded = embed_photos(photos, detector, encoder, max_faces=None, workers=workers)
     for photo in with_progress(embedded, len(photos), "Encoding", show=progress):

@@ -180,10 +180,10 @@ def embedding_table_of(table: Any, name: str) -> EmbeddingTable:
         # As clones of before the first release wrote it.
         lists = table.column(index).cast(pyarrow.list_(kind.value_type))
         table = table.set_column(index, "embedding", lists)
-    for name in _QUALITY:
-        if name not in table.column_names:  # as former releases wrote it
-            kind = _schema(settings).field(name).type
-            table = table.append_column(name, pyarrow.nulls(len(table), kind))
+    for column in _QUALITY:
+        if column not in table.column_names:  # as former releases wrote it
+            kind = _schema(settings).field(column).type
+            table = table.append_column(column, pyarrow.nulls(len(table), kind))
     if set(table.column_names) == set(_schema(settings).names):
         table = table.select(_schema(settings).names)
     if not table.schema.equals(_schema(settings)):

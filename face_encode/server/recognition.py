@@ -299,16 +299,17 @@ def _find_faces(
     surroundings: bool,
 ) -> PhotoCrops:
     """Read a photo, find the faces and cut them out, in a process of the pool."""
+    notes: list[str] = []
     try:
         with limited_memory(_DECODING_BYTES + max_pixels * _DECODING_BYTES_PER_PIXEL):
-            image = decode_image(photo.content, max_pixels=max_pixels)
+            image = decode_image(photo.content, max_pixels=max_pixels, notes=notes)
     except ImageError as error:
         return _without_faces(photo, recipe, str(error).removeprefix("the photo: "))
     (found,) = find_in_photos(
         [image], detector, recipe, max_faces, portraits=portraits, surroundings=surroundings
     )
     digest = hashlib.sha256(photo.content).hexdigest()
-    return replace(found, photo=photo.label, digest=digest)
+    return replace(found, photo=photo.label, digest=digest, notes=tuple(notes))
 
 
 def _without_faces(photo: SentPhoto, recipe: CropRecipe, reason: str) -> PhotoCrops:
@@ -461,7 +462,16 @@ class Recogniser:
         if len(crops.crops):
             return await batcher.encode(crops)
         nothing = np.empty((0, 0), np.float32)
-        return EmbeddedPhoto(crops.photo, (), nothing, (), crops.size, crops.error, crops.digest)
+        return EmbeddedPhoto(
+            crops.photo,
+            (),
+            nothing,
+            (),
+            crops.size,
+            crops.error,
+            crops.digest,
+            notes=crops.notes,
+        )
 
     async def embed_all(
         self, photos: Sequence[SentPhoto], max_faces: int | None, *, portraits: bool = False

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from face_encode.detectors.base import SMALLEST_SIDE, notes_on
 from face_encode.errors import NotEnrolledError
 from face_encode.model import Face_Encode_Model, both_judged, compared_faces, nearest_faces
+from face_encode.pipeline.analysis import AnalyzedPhoto
 from face_encode.pipeline.embedding import NO_EMBEDDING, NO_FACE, EmbeddedPhoto
 from face_encode.server.bodies import read_body
 from face_encode.server.people import enrolled
@@ -42,7 +43,7 @@ from face_encode.types import Embeddings, Face, Match
 from face_encode.version import __version__
 
 
-def unusable(photo: EmbeddedPhoto) -> Problem:
+def unusable(photo: EmbeddedPhoto | AnalyzedPhoto) -> Problem:
     """Say why a photo cannot be used."""
     kinds = {NO_FACE: "no-face", TOO_SLOW: "photo-takes-too-long"}
     kind = kinds.get(str(photo.error), "photo-unreadable")
@@ -122,7 +123,7 @@ DecisionQuery = Annotated[Decision, Query()]
 async def _faces_in(
     request: Request, service: Service, search: Search
 ) -> tuple[Sequence[Face], Embeddings, list[str]]:
-    """Return the faces of the photo sent, their embeddings, and what was not looked for."""
+    """Return the faces of the photo sent, their embeddings, and remarks on it."""
     limits = service.settings.limits
     detector = service.recogniser.detector(search.thorough, search.min_face)
     body = await read_body(request, ["photo"], [], limits)
@@ -130,7 +131,7 @@ async def _faces_in(
     photo = await service.recogniser.embed(body.photo("photo"), most, detector)
     if photo.error not in (None, NO_FACE, NO_EMBEDDING):
         raise unusable(photo)
-    notes = list(notes_on(detector, *photo.size))
+    notes = [*photo.notes, *notes_on(detector, *photo.size)]
     return photo.faces[: len(photo.embeddings)], photo.embeddings, notes
 
 
@@ -236,7 +237,7 @@ async def verify(
         "notes": [
             f"{photo.photo}: {note}"
             for photo in (a, b)
-            for note in notes_on(model.detector, *photo.size)
+            for note in (*photo.notes, *notes_on(model.detector, *photo.size))
         ],
     }
 
@@ -273,7 +274,7 @@ async def verify_person(
         "bounding_box": face.box.as_dict(),
         **face.judgement(),
         "quality_reason": refusal,
-        "notes": list(notes_on(model.detector, *photo.size)),
+        "notes": [*photo.notes, *notes_on(model.detector, *photo.size)],
     }
 
 
@@ -317,7 +318,7 @@ async def analyze(
     most = min(search.max_faces or limits.faces, limits.faces)
     photo = await service.recogniser.analyze(body.photo("photo"), most, detector)
     if photo.error is not None:
-        raise Problem(422, "photo-unreadable", f"{photo.photo}: {photo.error}.")
+        raise unusable(photo)
     return {
         "faces": photo.as_dict()["faces"],
         "notes": list(notes_on(detector, *photo.size)),

@@ -75,7 +75,10 @@ class MatchedFace(Answer):
     )
 
 
-_NOTES = Field(description="What was not looked for, such as faces too small for so large a photo.")
+_NOTES = Field(
+    description="Remarks: what was not looked for, such as faces too small for so large a photo; "
+    "that the end of the file is missing."
+)
 
 _MATCH_EXAMPLE = {
     "notes": [],

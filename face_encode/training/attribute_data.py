@@ -374,6 +374,10 @@ def rule_of(values: Any) -> LabelRule:
     if frame is not None and not (is_frame and frame[2] > 0):
         raise InputError(f"a frame is left, top and side, above 0. Received: {frame!r}")
     labels = {name: value for name, value in values.items() if name not in ("photos", "frame")}
+    for name, value in labels.items():
+        texts = value.values() if isinstance(value, dict) else [value]
+        if not all(isinstance(each, str) for each in texts):
+            raise InputError(f"{name} is text, or an object of texts. Received: {value!r}")
     if frame is None:
         return LabelRule(values["photos"], labels)
     left, top, side = map(float, frame)

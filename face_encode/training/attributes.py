@@ -616,7 +616,6 @@ def measure(
 
 def _groups(faces: LabelledFaces) -> Iterator[tuple[str, Rows]]:
     from face_encode.attributes.answers import EXPRESSIONS, GENDERS
-    from face_encode.training.attribute_data import UNKNOWN
 
     yield "all", np.arange(len(faces))
     ages = faces.ages
@@ -633,7 +632,6 @@ def _groups(faces: LabelledFaces) -> Iterator[tuple[str, Rows]]:
             yield str(group), np.flatnonzero(faces.groups == group)
     for index, name in enumerate(EXPRESSIONS):
         yield name, np.flatnonzero(faces.expressions == index)
-    assert UNKNOWN < 0
 
 
 def _measured(

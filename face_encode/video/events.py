@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import platformdirs
 import requests
 from filelock import FileLock, Timeout
+from urllib3.exceptions import HTTPError
 
 from face_encode.errors import InputError, VideoError
 from face_encode.files import (
@@ -63,6 +64,11 @@ class EventSink(Protocol):
         """Finish what was begun."""
 
 
+def as_json(event: Mapping[str, Any]) -> str:
+    """An event as JSON in one line; bytes of a file's name that are no text are escaped."""
+    return json.dumps(event, ensure_ascii=False).encode(errors="backslashreplace").decode()
+
+
 class EventFile:
     """Appends lines of JSON to a file, each in one call to the operating system.
 
@@ -93,7 +99,7 @@ class EventFile:
         Raises:
             VideoError: The file cannot be written.
         """
-        line = json.dumps(event, ensure_ascii=False).encode() + b"\n"
+        line = as_json(event).encode() + b"\n"
         with self._refusals():
             if os.write(self._handle, line) < len(line):
                 raise OSError(None, "the disk is full")
@@ -120,8 +126,9 @@ class PrintedEvents:
         Raises:
             VideoError: Nobody reads standard output any more.
         """
+        shows_all = "utf" in (sys.stdout.encoding or "").lower()
         try:
-            sys.stdout.write(json.dumps(event, ensure_ascii=False) + "\n")
+            sys.stdout.write((as_json(event) if shows_all else json.dumps(event)) + "\n")
             sys.stdout.flush()
         except OSError as error:
             raise VideoError(f"cannot write to standard output: {reason_of(error)}") from error
@@ -199,7 +206,7 @@ class Webhook:
         Raises:
             VideoError: The queue cannot be written.
         """
-        body = json.dumps(event, ensure_ascii=False).encode()
+        body = as_json(event).encode()
         with self._refusals(), closing(self._connect()) as database, database:
             database.execute(
                 "INSERT INTO messages(id, body) VALUES (?, ?)", (f"msg_{uuid.uuid4().hex}", body)
@@ -231,6 +238,9 @@ class Webhook:
                     problem = self._send_waiting()
             except Timeout:
                 problem = None
+            # The second where the file system knows no locks.
+            except (OSError, NotImplementedError) as error:
+                problem = f"the queue {self._path} cannot be locked: {error}"
             if problem is None:
                 if is_away:
                     self._report(f"{self._name}: messages arrive again")
@@ -278,7 +288,8 @@ class Webhook:
             answer = session.post(
                 self._url, body, headers=headers, timeout=_ANSWER_SECONDS, allow_redirects=False
             )
-        except requests.RequestException as error:
+        # requests lets some of urllib3's pass, and what a host's name trips over.
+        except (requests.RequestException, HTTPError, ValueError) as error:
             # The message of the error would repeat the address.
             return f"no answer ({type(error).__name__})"
         if answer.ok and answer.status_code < 300:

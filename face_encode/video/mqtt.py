@@ -6,18 +6,20 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from face_encode.errors import InputError, MissingExtraError, VideoError
 from face_encode.version import __version__
+from face_encode.video.events import as_json
 
 PASSWORD_VARIABLE = "FACE_ENCODE_MQTT_PASSWORD"
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _BASE = "face_encode"
 _DISCOVERY = "homeassistant"
-# Messages kept in memory while the broker is away; then the oldest wait in vain.
+# Messages kept in memory while the broker is away; beyond that, the session ends.
 _MAX_QUEUED = 10_000
 _CLOSE_SECONDS = 5.0
 
@@ -46,8 +48,8 @@ class MqttEvents:
             url: ``mqtt://`` or ``mqtts://``, then ``user:password@`` if needed, host and port. The
                 password may be in the environment instead, ``FACE_ENCODE_MQTT_PASSWORD``.
             source: The source's name; it becomes part of the topics.
-            report: Called with a line of text when the broker refuses or is lost, and when it is
-                there; from another thread.
+            report: Called with a line of text when the broker does not answer, refuses or is lost,
+                and when it is there; from another thread.
 
         Raises:
             InputError: No such address.
@@ -72,6 +74,7 @@ class MqttEvents:
         slug = re.sub(r"[^a-z0-9]+", "_", source.lower()).strip("_") or "source"
         self._slug, self._source, self._topic = slug, source, f"{_BASE}/{slug}"
         self._there: dict[str, str | None] = {}
+        self._is_away = False
         client = Client(CallbackAPIVersion.VERSION2, client_id="")
         if parts.username:
             password = unquote(parts.password) if parts.password else None
@@ -83,6 +86,7 @@ class MqttEvents:
         client.max_queued_messages_set(_MAX_QUEUED)
         client.will_set(f"{self._topic}/availability", "offline", qos=1, retain=True)
         client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.connect_async(host, port)
         client.loop_start()
@@ -102,14 +106,16 @@ class MqttEvents:
             self._there.pop(str(name), None)
         else:
             self._there.clear()
-        self._publish("event", json.dumps(event, ensure_ascii=False))
+        self._publish("event", as_json(event))
         self._publish_people()
 
     def close(self) -> None:
         """Say that nobody watches any more, and disconnect."""
         last = self._client.publish(f"{self._topic}/availability", "offline", qos=1, retain=True)
         if self._client.is_connected():
-            last.wait_for_publish(_CLOSE_SECONDS)
+            # Too many messages wait, or the broker was lost just now.
+            with suppress(ValueError, RuntimeError):
+                last.wait_for_publish(_CLOSE_SECONDS)
         self._client.disconnect()
         self._client.loop_stop()
 
@@ -134,6 +140,7 @@ class MqttEvents:
         if reason.is_failure:
             self._report(f"{self._name}: refuses the connection: {reason}")
             return
+        self._is_away = False
         self._report(f"{self._name}: connected")
         for kind, key, more_settings in _ENTITIES:
             settings = {
@@ -154,9 +161,16 @@ class MqttEvents:
             client.publish(topic, json.dumps(settings), qos=1, retain=True)
         client.publish(f"{self._topic}/availability", "online", qos=1, retain=True)
 
+    def _on_connect_fail(self, client: Any, data: Any) -> None:
+        """Tell, once, that there is no connection; the client tries again by itself."""
+        if not self._is_away:
+            self._report(f"{self._name}: does not answer; trying again")
+        self._is_away = True
+
     def _on_disconnect(self, client: Any, data: Any, flags: Any, reason: Any, more: Any) -> None:
         """Tell that the broker was lost; the client connects again by itself."""
         if reason.is_failure:
+            self._is_away = True
             self._report(f"{self._name}: lost ({reason}); trying again")
 
 

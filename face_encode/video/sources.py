@@ -379,6 +379,8 @@ def _why_not(address: int | str) -> str:
             connection.settimeout(_PROBE_SECONDS)
             connection.sendall(_question(parts))
             status = connection.recv(64).split(b" ")
+    except UnicodeError:
+        return f"{host} is no name that a host can have"
     except ssl.SSLError as error:
         return f"no encrypted connection to {host}:{port}: {error.reason}"
     except OSError as error:
@@ -418,11 +420,12 @@ def _check_address(address: str) -> None:
     """Refuse an address with another scheme, or without a host."""
     try:
         parts = urlsplit(address)
-        is_good = parts.scheme.lower() in _SCHEMES and bool(parts.hostname)
+        # Reading a port that is none raises.
+        is_good = parts.scheme.lower() in _SCHEMES and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_good = False
     if not is_good:
         raise InputError(
             f"an address begins with one of {', '.join(f'{each}://' for each in _SCHEMES)} and a "
-            f"host. Received: {without_password(address)!r}"
+            f"host, and a port is 1 to 65535. Received: {without_password(address)!r}"
         )

@@ -292,9 +292,11 @@ def listening(limits: Limits, app: Callable[..., Awaitable[None]] = reading) -> 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
-        yield listener.getsockname()[1]
-        server.should_exit = True
-        thread.join()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 def answer_to(port: int, sent: bytes) -> bytes:

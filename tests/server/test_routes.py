@@ -122,6 +122,15 @@ def test_what_was_not_looked_for_is_told(client: TestClient) -> None:
         assert told.startswith(note)
 
 
+def test_a_photo_that_lacks_its_end_is_read_with_a_note(client: TestClient) -> None:
+    cut = ADA[:-2]
+    note = "the end of the file is missing; almost all of the photo is there"
+    for route in ("match", "embed", "people/Ada_Mirova/verify"):
+        assert client.post(f"/v1/{route}", files={"photo": cut}).json()["notes"] == [note]
+    answer = client.post("/v1/verify", files={"photo_a": ADA, "photo_b": ("b.jpg", cut)}).json()
+    assert answer["notes"] == [f"b.jpg: {note}"]
+
+
 def test_the_nearest_people_and_their_nearest_photos(client: TestClient) -> None:
     (face,) = client.post("/v1/match?candidates=3", files={"photo": ADA}).json()["faces"]
     first, second, third = face["candidates"]

@@ -181,6 +181,8 @@ def test_calibration_makes_probabilities_and_intervals_honest() -> None:
         ({"age": "3"}, "an object with a pattern"),
         ({"photos": ".*", "race": "x"}, "a rule sets photos, age"),
         ({"photos": ".*", "frame": [0, 0, 0]}, "a frame is left, top and side"),
+        ({"photos": ".*", "age": 30}, "age is text, or an object of texts"),
+        ({"photos": ".*(?P<age>a)", "age": {"a": 30}}, "age is text, or an object of texts"),
     ],
 )
 def test_no_rule_is_refused(rule: object, message: str) -> None:

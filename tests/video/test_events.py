@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import shutil
 import socket
@@ -34,6 +35,15 @@ def test_lines_are_appended(tmp_path: Path) -> None:
         assert lines(path)[-1] == {"name": name}  # there at once, not only at the end
         events.close()
     assert lines(path) == [{"name": "Ada"}, {"name": "王小明"}]
+
+
+def test_a_files_name_that_is_no_text_is_written_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    event = {"source": "video \udcff.mp4", "name": "王小明"}
+    events = EventFile(path)
+    events.write(event)
+    events.close()
+    assert lines(path) == [event]
 
 
 def test_a_line_that_was_cut_off_spoils_no_other(tmp_path: Path) -> None:
@@ -98,6 +108,17 @@ def test_printed_lines_are_there_at_once(capsys: pytest.CaptureFixture[str]) -> 
     events.write({"name": "王小明"})
     assert capsys.readouterr().out == '{"name": "王小明"}\n'
     events.close()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_printed_lines_are_json_whatever_the_output_can_show(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, encoding))
+    event = {"source": "video \udcff.mp4", "name": "Zoë 王小明 \U0001f600"}
+    PrintedEvents().write(event)
+    assert json.loads(content.getvalue().decode(encoding)) == event
 
 
 class Receiver(ThreadingHTTPServer):
@@ -229,6 +250,32 @@ def test_an_end_while_the_receiver_is_away_does_not_wait_for_it(
         webhook.close()
 
 
+@pytest.mark.parametrize("trouble", ["host", "lock"])
+def test_what_keeps_messages_from_being_sent_is_told_and_tried_again(
+    trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("face_encode.video.events._CLOSE_SECONDS", 0.0)
+    queue = tmp_path / "queue.sqlite"
+    lock = tmp_path / "queue.sqlite.lock"
+    if trouble == "lock":
+        lock.mkdir()
+    said: list[str] = []
+    with receiving() as (server, url):
+        # A name whose part is empty is refused by what looks names up, not by requests.
+        url = "http://a..b/" if trouble == "host" else url
+        webhook = Webhook(url, queue=queue, report=said.append)
+        webhook.write({"number": 1})
+        wait_until(lambda: said)
+        if trouble == "lock":
+            assert "cannot be locked" in said[0]
+            lock.rmdir()
+            wait_until(lambda: server.taken == [{"number": 1}])
+        else:
+            assert said[0].startswith("webhook a..b: no answer")
+            assert webhook._thread.is_alive()
+        webhook.close()
+
+
 @pytest.mark.parametrize("url", ["ftp://host/", "http://", "host", "http://[/"])
 def test_an_address_that_is_none_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(InputError, match="begins with http:// or https:// and a host"):
@@ -249,6 +296,16 @@ def test_mqtt_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "paho.mqtt.client", None)
     with pytest.raises(MissingExtraError, match=r"face_encode\[mqtt\]"):
         MqttEvents("mqtt://127.0.0.1", "camera")
+
+
+def test_a_broker_that_does_not_answer_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    said: list[str] = []
+    events = MqttEvents(f"mqtt://127.0.0.1:{port}", "camera", report=said.append)
+    wait_until(lambda: said)
+    events.close()
+    assert said == ["MQTT broker 127.0.0.1: does not answer; trying again"]
 
 
 _BROKER = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")

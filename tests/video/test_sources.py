@@ -113,7 +113,8 @@ def test_a_value_that_is_no_source_is_an_error() -> None:
         open_source(-1)
     with pytest.raises(InputError, match="not empty"):
         open_source("")
-    for address in ("ftp://host/video", "rtsp://", "http://[::1", "file:///etc/passwd"):
+    no_host = ("ftp://host/video", "rtsp://", "http://[::1", "file:///etc/passwd")
+    for address in (*no_host, "rtsp://host:99999/1", "rtsp://host:front/1", "http://host:0/1"):
         with pytest.raises(InputError, match="begins with one of rtsp://"):
             open_source(address)
 
@@ -121,6 +122,11 @@ def test_a_value_that_is_no_source_is_an_error() -> None:
 def test_a_camera_that_is_not_there_is_an_error() -> None:
     with pytest.raises(VideoError, match="camera 97: no such camera"):
         open_source("97")
+
+
+def test_a_name_that_no_host_can_have_is_an_error() -> None:
+    with pytest.raises(VideoError, match=r"a\.\.b/1: a\.\.b is no name that a host can have"):
+        open_source("rtsp://a..b/1")
 
 
 def test_passwords_are_not_shown() -> None:
