@@ -167,7 +167,10 @@ class Face:
     @property
     def is_trusted(self) -> bool:
         """Whether it may be taken for somebody: what was judged, quality and life, suffices."""
-        return self.refusal is None
+        quality, liveness = self.quality, self.liveness
+        return (quality is None or quality.reason is None) and (
+            liveness is None or liveness.is_live
+        )
 
     @property
     def refusal(self) -> str | None:
