@@ -116,8 +116,9 @@ class Session:
             should_stop: Called after every frame, and several times a second while none comes.
 
         Returns:
-            The outcome. A lost source or an output that cannot be written is its ``error``; the
-            recording and the events are finished as after any other end.
+            The outcome. A lost source, a gallery that cannot be read or an output that cannot be
+            written is its ``error``; the recording and the events are finished as after any other
+            end.
         """
         began = time.perf_counter()
         with self._errors_reported(), self._outlets.recorder or nullcontext():
@@ -137,10 +138,10 @@ class Session:
 
     @contextmanager
     def _errors_reported(self) -> Iterator[None]:
-        """Store the first ``VideoError`` in the report."""
+        """Store the first error of ours in the report: a gallery may be lost as a camera is."""
         try:
             yield
-        except VideoError as error:
+        except FaceEncodeError as error:
             self._report.error = self._report.error or error
 
     def _process_frames(self, should_stop: Callable[[], bool]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from face_encode.attributes.answers import read_answers
 from face_encode.attributes.network import AttributeNetwork
 from face_encode.detectors.alignment import crop_faces
-from face_encode.detectors.base import Detector
+from face_encode.detectors.base import Detector, FramingDetector
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.detectors.haar import HaarDetector
 from face_encode.detectors.registry import load_detector
@@ -117,10 +117,15 @@ class Watcher:
 
         The networks run once here, because their first run takes seconds in which a camera would
         lose frames.
+
+        Raises:
+            InputError: Heads are to turn, and the detector gives no points.
         """
         self.model = model
         self.detector = detector
         self.settings = WatchSettings() if settings is None else settings
+        if self.settings.challenge and isinstance(detector, FramingDetector):
+            raise _no_points(detector)
         self.encoded = 0
         self._tracker = Tracker()
         is_haar = isinstance(detector, HaarDetector)
@@ -288,10 +293,7 @@ class Watcher:
             if track.found_at != seconds or embedding is None:
                 continue
             if track.face.points is None:
-                raise InputError(
-                    "turns of the head are seen by points that yunet, retinaface and mtcnn give. "
-                    f"Received: the detector {self.detector.name!r}"
-                )
+                raise _no_points(self.detector)
             if track.met_by is not None:
                 # Another person, or a photo, may have taken the place of who turned.
                 if float(embedding @ track.met_by) < self.model.verification_threshold:
@@ -396,6 +398,14 @@ def watch(
                 yield watcher.look(frame)
     finally:
         opened.close()
+
+
+def _no_points(detector: Detector) -> InputError:
+    """The error where turns of the head are asked for, and cannot be seen."""
+    return InputError(
+        "turns of the head are seen by points that yunet and retinaface give. "
+        f"Received: the detector {detector.name!r}"
+    )
 
 
 def video_detector(

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from face_encode.errors import VideoError
+from face_encode.errors import GalleryError, VideoError
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.reading import read_image
 from face_encode.types import ImageArray
@@ -88,6 +88,22 @@ def test_a_camera_lost_for_good_leaves_everything_finished(
     # The source's frames come faster than it says.
     assert 0 < (end - begin).total_seconds() < 60
     assert begin.tzinfo is not None
+
+
+def test_a_gallery_that_is_lost_leaves_everything_finished(
+    tmp_path: Path, ada: ImageArray, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> None:
+        raise GalleryError("people.sqlite: cannot be read")
+
+    monkeypatch.setattr(watcher.model.gallery, "search", lost)
+    events = EventFile(tmp_path / "events.jsonl")
+    outlets = Outlets(recorder=Recorder(tmp_path / "out.mp4", 5.0), events=[events])
+    report = Session(Gone(ada, 8, is_lost=False), watcher, outlets).run()
+    events.close()
+    assert str(report.error) == "people.sqlite: cannot be read"
+    *_, stopped = (tmp_path / "events.jsonl").read_text().splitlines()
+    assert json.loads(stopped)["error"] == "people.sqlite: cannot be read"
 
 
 def test_the_callback_ends_it(tmp_path: Path, ada: ImageArray, watcher: Watcher) -> None:
