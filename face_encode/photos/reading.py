@@ -11,6 +11,7 @@ import binascii
 import hashlib
 import io
 import os
+import re
 import warnings
 from functools import cache
 from typing import Any, BinaryIO, TypeAlias, cast
@@ -171,11 +172,17 @@ def decode_image(
                 raise ImageError(f"{label}: an empty file")
             if len(content) > MAX_BYTES:
                 raise ImageError(f"{label}: too large to be a photo; at most {MAX_BYTES:,} bytes")
-            is_heic = content[4:12] in _HEIC_BEGINNINGS
+            # AVIF has two of these names, too, and says in the list behind them what it is.
+            brands = content[16 : min(int.from_bytes(content[:4], "big"), 256)]
+            is_avif = content[4:8] == b"ftyp" and re.search(rb"avi[fs]", brands)
+            is_heic = content[4:12] in _HEIC_BEGINNINGS and not is_avif
             if is_heic:
                 _register_heic()
             if any_format:
-                with Image.open(io.BytesIO(content)) as photo:
+                # HEIC's plug-in, once loaded, would take AVIF for its own.
+                with Image.open(
+                    io.BytesIO(content), formats=("AVIF",) if is_avif else None
+                ) as photo:
                     return _to_rgb(photo, label, most, notes)
             formats = ("HEIF",) if is_heic else _FORMATS_FROM_OUTSIDE
             return _to_rgb_from_outside(content, label, most, formats, notes)

@@ -180,6 +180,17 @@ def test_a_heic_photo_taken_sideways_is_turned_upright(tmp_path: Path) -> None:
     assert np.abs(read - expected).mean() < 4
 
 
+@pytest.mark.parametrize("any_format", [False, True])
+def test_avif_under_the_name_that_heic_has_too_is_read(any_format: bool) -> None:
+    file = io.BytesIO()
+    a_photo().save(file, "AVIF")
+    content = file.getvalue()
+    renamed = content.replace(b"ftypavif", b"ftypmif1", 1)
+    assert renamed != content
+    expected = decode_image(content, any_format=any_format)
+    assert np.array_equal(decode_image(renamed, any_format=any_format), expected)
+
+
 def test_a_heic_photo_that_is_cut_off_or_too_large_is_refused() -> None:
     content = heic_of(a_photo(), quality=90)
     for length in (20, 200, len(content) - 20):
