@@ -25,7 +25,7 @@ from face_encode.cli.options import (
     print_json,
 )
 from face_encode.errors import InputError
-from face_encode.outputs import add_overwrite_option, check_output
+from face_encode.outputs import add_overwrite_option, check_output, is_ours
 from face_encode.terminal import printable
 
 if TYPE_CHECKING:
@@ -195,9 +195,11 @@ def _open_sinks(options: argparse.Namespace, source: Source) -> Iterator[EventSi
         yield PrintedEvents()
     elif options.events is not None:
         # It is appended to, which would spoil a file of another kind.
-        check_output(
+        path = check_output(
             options.events, "event file", inputs=[options.source], overwrite=options.overwrite
         )
+        if options.overwrite and path.is_file() and not is_ours(path, "event file"):
+            path.unlink()
         yield EventFile(options.events)
     if options.webhook is not None:
         secret = os.environ.get(SECRET_VARIABLE) or None

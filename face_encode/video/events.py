@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -47,7 +47,7 @@ _MAX_QUEUED = 10_000
 # The queue is looked into this often for what other programs put there.
 _POLL_SECONDS = 5.0
 # How long the end waits for messages to arrive; the rest waits on disk for the next run.
-_CLOSE_SECONDS = 5.0
+_CLOSE_SECONDS, _LOOK_SECONDS = 5.0, 0.05
 
 
 class EventSink(Protocol):
@@ -192,11 +192,7 @@ class Webhook:
                     "CREATE TABLE IF NOT EXISTS messages"
                     "(number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT, body BLOB)"
                 )
-        self._news, self._stopping, self._is_idle = (
-            threading.Event(),
-            threading.Event(),
-            threading.Event(),
-        )
+        self._news, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._send_all, name=self._name, daemon=True)
         self._thread.start()
 
@@ -217,15 +213,22 @@ class Webhook:
             ).rowcount
         if dropped > 0:
             self._report(f"{self._name}: {_MAX_QUEUED} messages wait; the oldest was given up")
-        self._is_idle.clear()
         self._news.set()
 
     def close(self) -> None:
         """Wait some seconds until everything has arrived; the rest waits for the next run."""
-        self._is_idle.wait(_CLOSE_SECONDS)
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        while self._is_waiting() and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
         self._stopping.set()
         self._news.set()
         self._thread.join(_ANSWER_SECONDS + 1)
+
+    def _is_waiting(self) -> bool:
+        """Whether a message is in the queue."""
+        with suppress(sqlite3.Error), closing(self._connect()) as database:
+            return database.execute("SELECT 1 FROM messages LIMIT 1").fetchone() is not None
+        return False
 
     def _send_all(self) -> None:
         """Send the messages as they come; what the thread runs."""
@@ -262,7 +265,6 @@ class Webhook:
                         "SELECT number, id, body FROM messages ORDER BY number LIMIT 1"
                     ).fetchone()
                     if row is None:
-                        self._is_idle.set()
                         return None
                     number, name, body = row
                     problem = self._post(session, name, body)

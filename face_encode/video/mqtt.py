@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from face_encode.errors import InputError, MissingExtraError, VideoError
+from face_encode.errors import InputError, MissingExtraError
 from face_encode.version import __version__
 from face_encode.video.events import as_json
 
@@ -19,7 +19,7 @@ PASSWORD_VARIABLE = "FACE_ENCODE_MQTT_PASSWORD"
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _BASE = "face_encode"
 _DISCOVERY = "homeassistant"
-# Messages kept in memory while the broker is away; beyond that, the session ends.
+# Messages kept in memory while the broker is away; others are lost.
 _MAX_QUEUED = 10_000
 _CLOSE_SECONDS = 5.0
 
@@ -74,8 +74,8 @@ class MqttEvents:
         slug = re.sub(r"[^a-z0-9]+", "_", source.lower()).strip("_") or "source"
         self._slug, self._source, self._topic = slug, source, f"{_BASE}/{slug}"
         self._there: dict[str, str | None] = {}
-        self._is_away = False
-        client = Client(CallbackAPIVersion.VERSION2, client_id="")
+        self._is_away = self._is_full = False
+        self._client = client = Client(CallbackAPIVersion.VERSION2, client_id="")
         if parts.username:
             password = unquote(parts.password) if parts.password else None
             client.username_pw_set(
@@ -90,15 +90,10 @@ class MqttEvents:
         client.on_disconnect = self._on_disconnect
         client.connect_async(host, port)
         client.loop_start()
-        self._client = client
         self._publish_people()
 
     def write(self, event: Mapping[str, Any]) -> None:
-        """Publish an event, and who is there after it.
-
-        Raises:
-            VideoError: More messages wait for the broker than are kept.
-        """
+        """Publish an event, and who is there after it."""
         kind, name = event["event"], event.get("id")
         if kind in ("arrived", "renamed"):
             self._there[str(name)] = event["name"]
@@ -124,16 +119,19 @@ class MqttEvents:
         from paho.mqtt.enums import MQTTErrorCode
 
         sent = self._client.publish(f"{self._topic}/{topic}", payload, qos=1, retain=retain)
-        if sent.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
-            raise VideoError(f"{self._name}: {_MAX_QUEUED} messages wait for it")
+        is_full = sent.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE
+        if is_full and not self._is_full:
+            self._report(f"{self._name}: {_MAX_QUEUED} messages wait for it; others are lost")
+        self._is_full = is_full
 
     def _publish_people(self) -> None:
         """Publish who is there."""
-        names = sorted({name for name in self._there.values() if name is not None})
-        unknown = sum(name is None for name in self._there.values())
-        people = {"names": names, "unknown": unknown, "count": len(self._there)}
+        # The client's thread asks for this, too.
+        there = list(self._there.values())
+        names = sorted({name for name in there if name is not None})
+        people = {"names": names, "unknown": there.count(None), "count": len(there)}
         self._publish("people", json.dumps(people, ensure_ascii=False), retain=True)
-        self._publish("presence", "ON" if self._there else "OFF", retain=True)
+        self._publish("presence", "ON" if there else "OFF", retain=True)
 
     def _on_connect(self, client: Any, data: Any, flags: Any, reason: Any, more: Any) -> None:
         """Introduce the source, or tell why the broker refuses."""
@@ -160,6 +158,8 @@ class MqttEvents:
             topic = f"{_DISCOVERY}/{kind}/{_BASE}_{self._slug}/{key}/config"
             client.publish(topic, json.dumps(settings), qos=1, retain=True)
         client.publish(f"{self._topic}/availability", "online", qos=1, retain=True)
+        # What was published last may be among the messages that found no room.
+        self._publish_people()
 
     def _on_connect_fail(self, client: Any, data: Any) -> None:
         """Tell, once, that there is no connection; the client tries again by itself."""
