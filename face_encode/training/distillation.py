@@ -85,7 +85,7 @@ _OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
 _OUTSIDE_KEY = (
     *("data", "output", "begin", "false_match_rate"),
     *("sides", "widths", "epochs", "steps", "hours", "learning_rate", "weight_decay", "weights"),
-    *("people_epochs", "people_learning_rate", "data_name", "licence"),
+    *("views", "people_epochs", "people_learning_rate", "data_name", "licence"),
 )
 
 
