@@ -188,6 +188,9 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self.progress = Progress(**state)
         # The plan may have been changed in between.
         self.progress.finished = self.schedule.is_over(self.progress)
+        if self.schedule.cosine:
+            rate = float(self.model.optimizer.learning_rate)
+            self.model.optimizer.learning_rate = self.schedule.next_rate(rate, self.progress)
         self.best_weights = best
         return True
 

@@ -219,7 +219,7 @@ def test_a_finished_run_goes_on_where_its_plan_is_longer(finished: Run, tmp_path
     output = tmp_path / "student.keras"
     finished.distill(output)
     said: list[str] = []
-    finished.distill(output, epochs=(2, 3), say=said.append)
+    finished.distill(output, epochs=(2, 3), views=4, say=said.append)
     assert [line.partition(",")[0] for line in said] == [f"{STAGES[1]}: epoch 3"]
 
 
