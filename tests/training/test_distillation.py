@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -219,8 +220,11 @@ def test_a_finished_run_goes_on_where_its_plan_is_longer(finished: Run, tmp_path
     output = tmp_path / "student.keras"
     finished.distill(output)
     said: list[str] = []
-    finished.distill(output, epochs=(2, 3), views=4, say=said.append)
+    result = finished.distill(output, epochs=(2, 3), views=4, say=said.append)
     assert [line.partition(",")[0] for line in said] == [f"{STAGES[1]}: epoch 3"]
+    # By the longer plan: four fifths of the way, where the shorter one ended at 0.
+    rate = result.stages[STAGES[1]].rows[-1]["learning_rate"]
+    assert rate == pytest.approx(5e-3 * (1 + math.cos(0.8 * math.pi)) / 2)
 
 
 def test_hours_end_a_training_whatever_its_epochs(
