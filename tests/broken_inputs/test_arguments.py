@@ -173,7 +173,7 @@ def test_of_a_person_s_photos_each_broken_one_is_a_row(tiny_model: Face_Encode_M
     assert "not empty" in told[""]
     assert "null" in told["a\0b"]
     assert "the bytes received: not a photo" in told["photo 5"]
-    assert "multiply" in told["photo 6"]
+    assert "(255 * photo)" in told["photo 6"]
     assert "Received: list" in told["photo 7"]
     assert told["none.jpg"] == "no such file"
 

@@ -73,7 +73,7 @@ ARRAYS: dict[str, tuple[Any, str]] = {
     "channels first": (np.zeros((3, 9, 9), np.uint8), r"shape \(3, 9, 9\)"),
     "no row": (np.zeros((0, 9, 3), np.uint8), r"shape \(0, 9, 3\)"),
     "no column": (np.zeros((9, 0), np.uint8), r"shape \(9, 0\)"),
-    "0..1": (np.zeros((9, 9, 3), np.float32), "multiply values of 0..1 by 255"),
+    "0..1": (np.zeros((9, 9, 3), np.float32), r"for values of 0\.\.1: \(255 \* photo\)"),
     "0..255 in double precision": (np.full((9, 9, 3), 255.0), "Received: float64"),
     "not numbers": (np.full((9, 9, 3), np.nan), "Received: float64"),
     "half precision": (np.zeros((9, 9), np.float16), "Received: float16"),
