@@ -12,8 +12,10 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from contextlib import contextmanager, suppress
 from functools import partial
+from multiprocessing.util import Finalize
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
 from face_encode.errors import FaceEncodeError
 from face_encode.forking import never_destroy
@@ -103,6 +105,7 @@ def in_processes(
         initargs=(os.getpid(),),
         env=ONE_THREAD,
     )
+    _end_with_this_child(executor)
     try:
         folder = os.getcwd()
     except FileNotFoundError:
@@ -112,6 +115,7 @@ def in_processes(
 
 
 _executor_process: int | None = None
+_ending: WeakSet[Any] = WeakSet()
 
 
 def _forget_those_of_the_parent() -> None:
@@ -126,6 +130,17 @@ def _forget_those_of_the_parent() -> None:
             never_destroy(storage.executor)
             storage.executor = None
     _executor_process = os.getpid()
+
+
+def _end_with_this_child(executor: loky.ProcessPoolExecutor) -> None:
+    """End the workers with this process, if ``multiprocessing`` started it.
+
+    It would wait for all its children at its end, and so for workers that nobody gives work to.
+    """
+    if multiprocessing.parent_process() is not None and executor not in _ending:
+        _ending.add(executor)
+        end = {"wait": True, "kill_workers": True}
+        Finalize(None, executor.shutdown, kwargs=end, exitpriority=100)
 
 
 def _results(

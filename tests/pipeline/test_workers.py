@@ -187,8 +187,9 @@ def test_a_forked_process_has_workers_of_its_own_and_a_daemon_works_alone(
     arguments: tuple[str, str], workers: int
 ) -> None:
     command = [sys.executable, "-c", FROM_A_FORKED_PROCESS, *arguments]
+    # Sooner than idle workers end by themselves.
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=100, cwd=REPOSITORY, check=False
+        command, capture_output=True, text=True, timeout=55, cwd=REPOSITORY, check=False
     )
     assert done.returncode == 0, done.stderr
     told, more_than_one, total = done.stdout.split()
