@@ -21,6 +21,7 @@ PAGES = (
     "SECURITY.md",
     "benchmarks/ACCURACY.md",
     "benchmarks/ALIGNMENT.md",
+    "benchmarks/ATTRIBUTES.md",
     "benchmarks/FINDING.md",
     "benchmarks/README.md",
     "weights/README.md",
