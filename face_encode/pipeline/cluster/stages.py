@@ -396,7 +396,7 @@ def _saved(encoder: Encoder) -> bytes:
     """The encoder as the content of a ``.keras`` file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "encoder.keras"
-        save_encoder(encoder.model, path, encoder.contract)
+        save_encoder(encoder.model, path, encoder.contract, quality_head=encoder.quality_head)
         return path.read_bytes()
 
 
