@@ -7,13 +7,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from face_encode.cli.options import (
-    ROWS_SHOWN,
     add_detector_option,
     add_json_option,
     add_min_face_option,
     add_work_options,
     open_detector,
     positive,
+    print_folder_report,
     print_json,
     print_table,
     resumption_notice,
@@ -21,7 +21,6 @@ from face_encode.cli.options import (
 )
 from face_encode.errors import ImageError, InputError
 from face_encode.outputs import add_overwrite_option, check_output
-from face_encode.terminal import printable
 
 if TYPE_CHECKING:
     from face_encode.attributes.network import AttributeNetwork
@@ -134,17 +133,7 @@ def _write_table(options: argparse.Namespace, detector: Detector, network: Attri
             workers=options.workers,
             batch_size=options.batch_size,
         )
-    if options.json:
-        left_out = [{"photo": photo, "reason": reason} for photo, reason in report.left_out]
-        counts = {"photos": report.photos, "faces": report.faces, "resumed": report.resumed}
-        print_json({**counts, "left_out": left_out, "output": options.output})
-    else:
-        print(report)
-        for photo, reason in report.left_out[:ROWS_SHOWN]:
-            print(printable(f"  left out: {photo}: {reason}"))
-        if len(report.left_out) > ROWS_SHOWN:
-            print(f"  … and {len(report.left_out) - ROWS_SHOWN:,} more (the file tells all)")
-        print(f"table: {options.output}")
+    print_folder_report(report, options, "table", "the file tells all")
     return 0 if report.faces else 1
 
 

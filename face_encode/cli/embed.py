@@ -8,18 +8,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from face_encode.cli.options import (
-    ROWS_SHOWN,
     add_json_option,
     add_model_options,
     add_work_options,
     open_model,
     positive,
-    print_json,
+    print_folder_report,
     resumption_notice,
 )
 from face_encode.errors import InputError
 from face_encode.outputs import add_overwrite_option, check_output
-from face_encode.terminal import print_safely, printable
 
 if TYPE_CHECKING:
     from face_encode.pipeline.folder import EmbeddingReport
@@ -177,18 +175,8 @@ def run(options: argparse.Namespace) -> int:
     check_engine_options(options)
     with resumption_notice():
         report = _embed(options)
-    if options.json:
-        left_out = [{"photo": photo, "reason": reason} for photo, reason in report.left_out]
-        counts = {"photos": report.photos, "faces": report.faces, "resumed": report.resumed}
-        print_json({**counts, "left_out": left_out, "output": options.output})
-    else:
-        print_safely(report)
-        for photo, reason in report.left_out[:ROWS_SHOWN]:
-            print(printable(f"  left out: {photo}: {reason}"))
-        if len(report.left_out) > ROWS_SHOWN:
-            more = len(report.left_out) - ROWS_SHOWN
-            print(f"  … and {more:,} more (--json tells all, and so does the file)")
-        print_safely(f"embeddings: {options.output}")
+    told = "--json tells all, and so does the file"
+    print_folder_report(report, options, "embeddings", told)
     # The file is written all the same, with the reason for every photo.
     return 0 if report.faces else 1
 

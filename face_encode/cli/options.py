@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from face_encode.errors import ImageError, InputError
 from face_encode.outputs import SOFTWARE, check_output
-from face_encode.terminal import printable
+from face_encode.terminal import print_safely, printable
 
 if TYPE_CHECKING:
     from face_encode.detectors.base import Detector
     from face_encode.encoders.encoder import Encoder
     from face_encode.model import Face_Encode_Model
     from face_encode.photos.drawing import Marks
+    from face_encode.pipeline.folder import EmbeddingReport
 
 
 # Rows of a long list that a terminal gets; JSON gets all.
@@ -256,6 +257,30 @@ def print_lines(title: str, lines: Sequence[str]) -> None:
 def percent(share: float) -> str:
     """Format a share as percent."""
     return f"{100 * share:.2f} %"
+
+
+def print_folder_report(
+    report: EmbeddingReport, options: argparse.Namespace, written: str, elsewhere: str
+) -> None:
+    """Print what became of a folder's photos: as JSON where asked for, else the first rows.
+
+    Args:
+        report: The report.
+        options: With ``json`` and ``output``.
+        written: What the output is, in a word.
+        elsewhere: Where all photos that were left out are told.
+    """
+    if options.json:
+        left_out = [{"photo": photo, "reason": reason} for photo, reason in report.left_out]
+        counts = {"photos": report.photos, "faces": report.faces, "resumed": report.resumed}
+        print_json({**counts, "left_out": left_out, "output": options.output})
+        return
+    print_safely(report)
+    for photo, reason in report.left_out[:ROWS_SHOWN]:
+        print(printable(f"  left out: {photo}: {reason}"))
+    if len(report.left_out) > ROWS_SHOWN:
+        print(f"  … and {len(report.left_out) - ROWS_SHOWN:,} more ({elsewhere})")
+    print_safely(f"{written}: {options.output}")
 
 
 def write_annotated(
