@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from face_encode.pipeline.folder import EmbeddingReport
 
 
+MAX_DAYS = 3_650
 # Rows of a long list that a terminal gets; JSON gets all.
 ROWS_SHOWN = 20
 
@@ -139,6 +140,14 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"a whole number, at least 1, not {text!r}")
     return number
+
+
+def days(text: str) -> float:
+    """Parse a number of days, 0 or more."""
+    with suppress(ValueError):
+        if 0 <= (number := float(text)) <= MAX_DAYS:
+            return number
+    raise argparse.ArgumentTypeError(f"a number of days within 0..{MAX_DAYS}, not {text!r}")
 
 
 def print_json(value: Any) -> None:

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +21,19 @@ from face_encode.cli.options import (
     add_liveness_option,
     add_people,
     add_threshold_option,
+    days,
     open_model,
     positive,
     print_json,
 )
-from face_encode.errors import InputError
+from face_encode.errors import GalleryError, InputError
 from face_encode.outputs import add_overwrite_option, check_output, is_ours
 from face_encode.terminal import printable
 
 if TYPE_CHECKING:
+    from face_encode.model import Face_Encode_Model
     from face_encode.video.events import EventSink
-    from face_encode.video.presence import PresenceEvent
+    from face_encode.video.presence import PresenceEvent, Strangers
     from face_encode.video.session import Outlets, SessionReport
     from face_encode.video.sources import Source
 
@@ -70,6 +73,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     results.add_argument("--mqtt", metavar="URL", help=help_text)
     help_text = "put the face into events, as a JPEG in base64"
     results.add_argument("--event-crops", action="store_true", help=help_text)
+    results.add_argument(
+        "--keep-unknown",
+        type=days,
+        metavar="DAYS",
+        help="know strangers again, as unknown-7, for so many days after they were last seen, also "
+        "before other cameras: a gallery database keeps their faces (default: 3, and with "
+        "--blur-unknown 0, which keeps nothing)",
+    )
     results.add_argument("--headless", action="store_true", help="show no window")
     results.add_argument(
         "--blur-unknown", action="store_true", help="blur every face but those of enrolled people"
@@ -140,12 +151,15 @@ def run(options: argparse.Namespace) -> int:
         outlets = _open_outlets(options, source, stack)
         model = open_model(options)
         add_people(model, options.people)
+        strangers = _strangers(options, model, source)
+        settings = replace(settings, keep_sights=strangers is not None)
         session = Session(
             source,
             Watcher(model, detector, settings, load_attributes() if options.attributes else None),
             outlets,
             max_seconds=options.max_seconds,
             unseen_seconds=options.merge_seconds,
+            strangers=strangers,
         )
         with _stop_at_signals() as should_stop:
             report = session.run(should_stop)
@@ -156,6 +170,34 @@ def run(options: argparse.Namespace) -> int:
     if report.error is not None:
         raise report.error
     return 0
+
+
+def _strangers(
+    options: argparse.Namespace, model: Face_Encode_Model, source: Source
+) -> Strangers | None:
+    """Where strangers are known again: the gallery, if it is a database that can be written to.
+
+    Raises:
+        GalleryError: It is not, and the option asks for it.
+    """
+    from face_encode.gallery.database import DatabaseGallery
+    from face_encode.gallery.unknown import KEEP_DAYS
+    from face_encode.video.presence import Strangers
+
+    wanted, gallery = options.keep_unknown, model.gallery
+    if wanted is None:
+        # Who blurs strangers does not want to keep them.
+        wanted = 0 if options.blur_unknown else KEEP_DAYS
+    if not wanted:
+        return None
+    if isinstance(gallery, DatabaseGallery) and gallery.unknown.can_keep:
+        return Strangers(gallery.unknown, model.threshold, source.name, wanted)
+    if options.keep_unknown is None:
+        return None
+    raise GalleryError(
+        "strangers are kept in a gallery database, people.sqlite, that can be written to. "
+        f"Received: {options.people}"
+    )
 
 
 def _open_outlets(options: argparse.Namespace, source: Source, stack: ExitStack) -> Outlets:
@@ -238,7 +280,7 @@ def _print_notice(text: str) -> None:
 def _print_event(event: PresenceEvent) -> None:
     """Print a line when somebody arrives, gets a name or has left."""
     stay = event.appearance
-    name = printable(stay.name or "unknown")
+    name = printable(stay.name or stay.unknown or "unknown")
     if event.kind != "left":
         now = stay.end
         print(f"{_clock(now)}  {name} {_SAID[event.kind]}", flush=True)

@@ -9,10 +9,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from face_encode.errors import GalleryError, NotEnrolledError
+from face_encode.gallery.base import unknown_id
 from face_encode.gallery.database_file import DatabaseFile, now
 
 Action: TypeAlias = Literal[
-    "enrol", "remove", "rename", "merge", "move", "note", "undo", "forget", "reembed"
+    "enrol",
+    "remove",
+    "rename",
+    "merge",
+    "move",
+    "note",
+    "undo",
+    "forget",
+    "reembed",
+    "name",
+    "dismiss",
 ]
 
 FORGOTTEN = "(forgotten)"
@@ -49,6 +60,7 @@ class Change:
         added: Name -> numbers of photos that are that person's now.
         renamed: The former and the new name, or None.
         undoes: The change that this one undid, or None.
+        unknown: Numbers of the people without a name who were named, merged or dismissed.
     """
 
     id: int
@@ -59,6 +71,7 @@ class Change:
     added: Mapping[str, Sequence[int]] = field(default_factory=dict)
     renamed: tuple[str, str] | None = None
     undoes: int | None = None
+    unknown: tuple[int, ...] = ()
 
     def concerning(self, names: Set[str]) -> Change:
         """The same change as far as it concerns people of these names."""
@@ -81,6 +94,7 @@ class Change:
             "added": {name: list(photos) for name, photos in self.added.items()},
             "renamed": None if self.renamed is None else list(self.renamed),
             "undoes": self.undoes,
+            "unknown": list(map(unknown_id, self.unknown)),
         }
 
 
@@ -134,6 +148,7 @@ class Audit:
         *,
         renamed: tuple[str, str] | None = None,
         undoes: int | None = None,
+        unknown: Sequence[int] = (),
     ) -> int:
         """Write a change, and return its number; arguments as for ``Change``."""
         told: dict[str, Any] = {
@@ -143,6 +158,7 @@ class Audit:
         }
         told |= {"renamed": renamed} if renamed else {}
         told |= {"undoes": undoes} if undoes else {}
+        told |= {"unknown": list(unknown)} if unknown else {}
         number = self._connection.execute(
             "INSERT INTO change (time, author, address, action, details) VALUES (?, ?, ?, ?, ?)",
             [now(), author.name, author.address, action, self._sealed(told)],
@@ -150,6 +166,20 @@ class Audit:
         assert number is not None
         self.recorded = number
         return number
+
+    def record_undoing(
+        self, author: Author, undone: Change, renamed: tuple[str, str] | None
+    ) -> int:
+        """Write that a change was undone, and return the number of that."""
+        return self.record(
+            author,
+            "undo",
+            undone.added,
+            undone.removed,
+            renamed=renamed,
+            undoes=undone.id,
+            unknown=undone.unknown,
+        )
 
     def changes(self, since: int = 0, count: int | None = None) -> list[Change]:
         """Changes after the one of number ``since``, the first first.
@@ -228,8 +258,8 @@ class Audit:
         )
         renamed = (told["renamed"][0], told["renamed"][1]) if "renamed" in told else None
         signed = Author(author, address)
-        undoes = told.get("undoes")
-        return Change(number, time, signed, action, removed, added, renamed, undoes)
+        undoes, unknown = told.get("undoes"), tuple(told.get("unknown", ()))
+        return Change(number, time, signed, action, removed, added, renamed, undoes, unknown)
 
 
 def _ranges(photos: Sequence[int]) -> list[list[int]]:

@@ -356,6 +356,26 @@ def folded_name(name: str) -> str:
     return " ".join(word.translate(_LOOK_ALIKES) if _LATIN.search(word) else word for word in words)
 
 
+_UNKNOWN = re.compile("unknown-([1-9][0-9]{0,17})")
+
+
+def unknown_id(number: int) -> str:
+    """What somebody without a name is called, ``unknown-7``."""
+    return f"unknown-{number}"
+
+
+def unknown_number(text: str) -> int:
+    """The number of somebody without a name.
+
+    Raises:
+        InputError: Nobody is called so.
+    """
+    found = _UNKNOWN.fullmatch(text)
+    if found is None:
+        raise InputError(f"somebody without a name is called unknown-7 or so. Received: {text!r}")
+    return int(found[1])
+
+
 # The characters of the two categories that ``check_name`` refuses; neither category ever grows:
 # https://www.unicode.org/policies/stability_policy.html, property values of Cc and Cs.
 _REFUSED = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ from face_encode.gallery.search import check_search, search_enrolled
 from face_encode.gallery.snapshot import Memory, Precision, Snapshot, check_unchanged
 from face_encode.gallery.staging import Staging
 from face_encode.gallery.thresholds import Calibration
+from face_encode.gallery.unknown import UnknownPeople, UnknownRows, purge_unknown
 from face_encode.types import Embeddings, Match
 
 
@@ -109,6 +110,9 @@ class DatabaseGallery:
         self.author = author or Author("face_encode")
         self.last_change: int | None = None
         try:
+            # Whoever opens the file does this; where another program is changing it, the next one.
+            with suppress(GalleryError):
+                purge_unknown(self._file)
             self._settle(encoder, metric, int8)
         except BaseException:
             self._file.close()
@@ -120,7 +124,10 @@ class DatabaseGallery:
         label = self._file.label
         with self._file.reading() as reader:
             stored = dict(reader.execute("SELECT key, value FROM gallery"))
-            is_empty = not reader.execute("SELECT 1 FROM photo").fetchone()
+            filled = ["photo", *(["unknown"] if self._file.holds_unknown else [])]
+            is_empty = not any(
+                reader.execute(f"SELECT 1 FROM {each}").fetchone() for each in filled
+            )
         if encoder is None:
             if "encoder_name" not in stored:
                 raise GalleryError(f"nobody is enrolled yet: {label} is empty")
@@ -179,6 +186,11 @@ class DatabaseGallery:
     def is_encrypted(self) -> bool:
         """Whether what tells of people is encrypted in the file."""
         return self._file.is_encrypted
+
+    @property
+    def unknown(self) -> UnknownPeople:
+        """The people without a name, whom cameras have seen or photos show."""
+        return UnknownPeople(self._file, self.encoder, self._changing, self.author)
 
     def close(self) -> None:
         """Close the file; every change is in it already."""
@@ -574,10 +586,9 @@ class DatabaseGallery:
         with self._changing() as (rows, audit):
             told = audit.to_undo(change)
             undone, renamed = undo_rows(rows, told, self._removed.get(told.id, ([], [])))
-            number = audit.record(
-                self.author, "undo", told.added, told.removed, renamed=renamed, undoes=told.id
-            )
-            self._remember(number, undone)
+            if told.unknown:
+                UnknownRows(self._file, rows.connection).undo_naming(told.unknown[0], undone)
+            self._remember(audit.record_undoing(self.author, told, renamed), undone)
         return told
 
     def forget(self, name: str) -> int:
@@ -638,8 +649,7 @@ class DatabaseGallery:
         stacked = np.stack(list(photos.values())) if photos else np.empty((0, size), np.float32)
         embeddings, _ = check_new(["photo"] * len(photos), stacked, None, size)
         with self._changing() as (rows, audit):
-            connection = rows.connection
-            present = {photo for (photo,) in connection.execute("SELECT id FROM photo")}
+            present = {photo for (photo,) in rows.connection.execute("SELECT id FROM photo")}
             if not photos.keys() <= present:
                 raise GalleryError("a photo was removed meanwhile; begin again")
             if mark not in (None, rows.last_photo()):
@@ -647,22 +657,12 @@ class DatabaseGallery:
             others = sorted(present - photos.keys())
             removed = rows.names_of(others)
             rows.take(others)
-            connection.executemany(
-                "UPDATE photo SET embedding = ?, quality = ? WHERE id = ?",
+            rows.reembed(
+                encoder,
                 (
-                    (self._file.sealed(row.tobytes()), (qualities or {}).get(photo), photo)
+                    (photo, row.tobytes(), (qualities or {}).get(photo))
                     for photo, row in zip(photos, embeddings, strict=True)
                 ),
-            )
-            connection.execute("DELETE FROM gallery WHERE key = 'calibration'")
-            connection.execute("DELETE FROM staged")
-            connection.executemany(
-                "INSERT OR REPLACE INTO gallery VALUES (?, ?)",
-                [
-                    ("encoder_name", encoder.name),
-                    ("encoder_fingerprint", encoder.fingerprint),
-                    ("embedding_size", str(size)),
-                ],
             )
             audit.record(self.author, "reembed", removed)
         self.close()

@@ -79,6 +79,31 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (run, photo)
         ) WITHOUT ROWID""",
     ),
+    # People without a name; see unknown.py. The mean comes last, and so does the crop: what goes
+    # through the other columns does not read them.
+    (
+        """CREATE TABLE unknown (
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
+            seen INTEGER NOT NULL,
+            first_seen TEXT NOT NULL,
+            last_seen TEXT NOT NULL,
+            expires_at TEXT NOT NULL,
+            mean BLOB NOT NULL
+        )""",
+        """CREATE TABLE unknown_face (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            number INTEGER NOT NULL REFERENCES unknown ON DELETE CASCADE,
+            embedding BLOB NOT NULL,
+            digest NOT NULL,
+            source NOT NULL,
+            detector TEXT NOT NULL,
+            quality REAL,
+            x INTEGER, y INTEGER, width INTEGER, height INTEGER,
+            seen_at TEXT NOT NULL,
+            jpeg BLOB NOT NULL
+        )""",
+        "CREATE INDEX unknown_face_of ON unknown_face (number)",
+    ),
 )
 
 # The columns that tell of people, and those that are only looked up.
@@ -88,8 +113,10 @@ _SEALED = {
     "crop": ("jpeg",),
     "change": ("details",),
     "staged": ("content",),
+    "unknown": ("mean",),
+    "unknown_face": ("embedding", "source", "jpeg"),
 }
-_BLIND = {"person": "folded", "photo": "digest", "staged": "photo"}
+_BLIND = {"person": "folded", "photo": "digest", "staged": "photo", "unknown_face": "digest"}
 _BLIND_KEY = "blind_key"
 
 # Values of one statement; SQLite's own bound is 32,766.
@@ -108,6 +135,8 @@ class DatabaseFile:
         label: Its name in messages.
         cipher: Encrypts what tells of people; None where the file is plain.
         is_read_only: Whether the file, or its folder, cannot be written to.
+        holds_unknown: Whether it has the tables of people without a name: not if an older release
+            made it, and it cannot be written to.
     """
 
     def __init__(self, path: Path, cipher: Cipher | None = None, *, create: bool = True) -> None:
@@ -124,7 +153,7 @@ class DatabaseFile:
                 read, or cannot be decrypted.
         """
         self.path, self.label, self.cipher = path, str(path), cipher
-        self.is_read_only = False
+        self.is_read_only = self.holds_unknown = False
         self._lock, self._write_lock = threading.Lock(), threading.Lock()
         self._blind_key = b""
         self._check_or_create(create)
@@ -204,12 +233,14 @@ class DatabaseFile:
             )
         if version == 0 and reader.execute("SELECT 1 FROM sqlite_master").fetchone():
             raise GalleryError(f"{self.label} is the SQLite database of another program")
-        if version < len(_MIGRATIONS):
+        if version < len(_MIGRATIONS) and (self.can_write or version == 0):
             self._migrate()
+            version = len(_MIGRATIONS)
         elif self.path.stat().st_size <= _CHECKED_UP_TO_BYTES:
             ((result,),) = reader.execute("PRAGMA quick_check(1)").fetchall()
             if result != "ok":
                 raise sqlite3.DatabaseError(result)
+        self.holds_unknown = version == len(_MIGRATIONS)
         row = reader.execute("SELECT value FROM gallery WHERE key = ?", [_BLIND_KEY]).fetchone()
         if row is None:
             return
@@ -280,6 +311,11 @@ class DatabaseFile:
                     raise
             finally:
                 connection.close()
+
+    @property
+    def can_write(self) -> bool:
+        """Whether the file, as far as can be told, can be written to."""
+        return not self.is_read_only and os.access(self.path, os.W_OK)
 
     def version(self) -> int:
         """A number that differs once somebody has changed the file, this program included."""

@@ -9,7 +9,14 @@ from typing import Any, NamedTuple, TypeAlias
 
 from face_encode.errors import GalleryError, NotEnrolledError
 from face_encode.gallery.audit import Change
-from face_encode.gallery.base import PhotoDetails, Replaces, check_name, folded_name, shown_form
+from face_encode.gallery.base import (
+    EncoderIdentity,
+    PhotoDetails,
+    Replaces,
+    check_name,
+    folded_name,
+    shown_form,
+)
 from face_encode.gallery.database_file import DatabaseFile, marks, now, parts
 from face_encode.types import Box
 
@@ -392,6 +399,35 @@ class PeopleRows:
             ((row[0], owner_of[row[0]], *row[2:]) for row in rows),
         )
         self.connection.executemany("INSERT INTO crop VALUES (?, ?)", crops)
+
+    def reembed(
+        self,
+        encoder: EncoderIdentity,
+        photos: Iterable[tuple[int, bytes, float | None]],
+    ) -> None:
+        """Give photos another encoder's embeddings: number, embedding and quality of each.
+
+        What else the former encoder has left goes: the calibration, the rows of interrupted runs,
+        and the people without a name.
+        """
+        self.connection.executemany(
+            "UPDATE photo SET embedding = ?, quality = ? WHERE id = ?",
+            (
+                (self._file.sealed(embedding), quality, photo)
+                for photo, embedding, quality in photos
+            ),
+        )
+        self.connection.execute("DELETE FROM gallery WHERE key = 'calibration'")
+        for table in ("staged", "unknown"):
+            self.connection.execute(f"DELETE FROM {table}")
+        self.connection.executemany(
+            "INSERT OR REPLACE INTO gallery VALUES (?, ?)",
+            [
+                ("encoder_name", encoder.name),
+                ("encoder_fingerprint", encoder.fingerprint),
+                ("embedding_size", str(encoder.embedding_size)),
+            ],
+        )
 
     def counts(self) -> dict[str, int]:
         """Name -> number of photos, in the order of the first photos."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from face_encode.video.presence import Appearance as Appearance
     from face_encode.video.presence import AppearanceLog as AppearanceLog
     from face_encode.video.presence import PresenceEvent as PresenceEvent
+    from face_encode.video.presence import Strangers as Strangers
     from face_encode.video.session import Outlets as Outlets
     from face_encode.video.session import Session as Session
     from face_encode.video.session import SessionReport as SessionReport
@@ -36,7 +37,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "frames": ["Frame", "WatchedFace", "WatchedFrame"],
         "mqtt": ["MqttEvents"],
         "output": ["Recorder", "Window", "draw_watched"],
-        "presence": ["Appearance", "AppearanceLog", "PresenceEvent"],
+        "presence": ["Appearance", "AppearanceLog", "PresenceEvent", "Strangers"],
         "session": ["Outlets", "Session", "SessionReport"],
         "sources": ["Source", "open_source"],
         "watcher": ["WatchSettings", "Watcher", "watch"],

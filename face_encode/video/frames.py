@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.attributes.answers import Attributes
+from face_encode.gallery.unknown import Sight
 from face_encode.types import Box, ImageArray
 
 # A face that was not seen for longer has left.
@@ -62,6 +63,8 @@ class WatchedFace:
             nobody asked, or it is done.
         attributes: Age, gender and expression over the last good sights; None before the first,
             and where nobody asked for them.
+        sight: The best sight so far, by which a stranger is known again; None for a face with a
+            name, and where nobody asked.
     """
 
     track: int
@@ -76,6 +79,7 @@ class WatchedFace:
     is_live: bool | None = None
     challenge: str | None = None
     attributes: Attributes | None = None
+    sight: Sight | None = None
 
 
 @dataclass(frozen=True, eq=False)

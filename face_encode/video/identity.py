@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.gallery.distances import unit_length
+from face_encode.gallery.unknown import Sight
 from face_encode.types import Match
 
 Embedding = npt.NDArray[np.float32]
@@ -50,11 +51,13 @@ class Identity:
         name: The person, or None while unknown.
         similarity: Of the mean to that person, or to the nearest; None before the first sight.
         sights: Number of sights so far.
+        best: The sight of the highest quality, where sights are kept.
     """
 
     name: str | None = None
     similarity: float | None = None
     sights: int = 0
+    best: Sight | None = None
     _liveness: deque[float] = field(default_factory=lambda: deque(maxlen=_MEAN_SIGHTS))
     _answers: deque[Embedding] = field(default_factory=lambda: deque(maxlen=_MEAN_SIGHTS))
     _embeddings: deque[Embedding] = field(default_factory=lambda: deque(maxlen=_MEAN_SIGHTS))
@@ -139,7 +142,7 @@ class Identity:
             # The earlier sights were of somebody else.
             for _ in range(len(self._embeddings) - _SIGHTS_TO_CHANGE):
                 self._embeddings.popleft()
-            self.name, self.similarity = alone.name, alone.similarity
+            self.name, self.similarity, self.best = alone.name, alone.similarity, None
             return
         self.judge_again(together, threshold)
 

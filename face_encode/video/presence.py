@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from face_encode.gallery.base import unknown_id
+from face_encode.gallery.unknown import KEEP_DAYS, Placed, Sight, UnknownPeople
 from face_encode.video.frames import UNSEEN_SECONDS, UnseenLimit, WatchedFace, WatchedFrame
 
 # A face that came back in time has so long to be recognised.
@@ -33,6 +35,8 @@ class Appearance:
             where nobody is enrolled.
         began_at: The same as ``begin`` by the wall's clock, in UTC; None for a recorded video.
         ended_at: The same as ``end`` by the wall's clock.
+        unknown: What somebody without a name is called, ``"unknown-7"``: the same at the next
+            appearance, before other cameras and in other runs; None where strangers are not kept.
     """
 
     id: str
@@ -42,6 +46,7 @@ class Appearance:
     best_similarity: float | None
     began_at: datetime | None = None
     ended_at: datetime | None = None
+    unknown: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The appearance as plain JSON values."""
@@ -54,6 +59,7 @@ class Appearance:
         return {
             "id": self.id,
             "name": self.name,
+            **({} if self.unknown is None else {"unknown": self.unknown}),
             "from": round(self.begin, 3),
             "to": round(self.end, 3),
             "best_similarity": None if best is None else round(best, 4),
@@ -89,6 +95,23 @@ class PresenceEvent:
         return event
 
 
+@dataclass(frozen=True)
+class Strangers:
+    """Where people without a name are known again: the gallery database of several cameras.
+
+    Attributes:
+        people: ``DatabaseGallery.unknown``.
+        threshold: Similarity from which somebody is the person of an earlier appearance.
+        source: The camera.
+        keep_days: How long somebody is kept after the last appearance; 0 keeps nobody.
+    """
+
+    people: UnknownPeople
+    threshold: float
+    source: str = ""
+    keep_days: float = KEEP_DAYS
+
+
 @dataclass(eq=False)
 class _Open:
     """An appearance that has not ended.
@@ -97,6 +120,8 @@ class _Open:
         tracks: Numbers of the tracks that it consists of.
         embedding: The latest, by which an unknown person is recognised again.
         is_announced: Whether its arrival was reported.
+        placed: Where the stranger's faces are kept, or None.
+        sight: The best sight of the stranger, and whether that is kept already.
     """
 
     id: str
@@ -109,11 +134,21 @@ class _Open:
     tracks: set[int] = field(default_factory=set)
     embedding: npt.NDArray[np.float32] | None = None
     is_announced: bool = False
+    placed: Placed | None = None
+    sight: Sight | None = None
+    is_kept: bool = False
 
     def as_appearance(self) -> Appearance:
         """What others may see of it."""
         return Appearance(
-            self.id, self.name, self.begin, self.end, self.best, self.began_at, self.ended_at
+            self.id,
+            self.name,
+            self.begin,
+            self.end,
+            self.best,
+            self.began_at,
+            self.ended_at,
+            None if self.placed is None else unknown_id(self.placed.number),
         )
 
 
@@ -124,14 +159,21 @@ class AppearanceLog:
     are told apart by their embeddings.
     """
 
-    def __init__(self, threshold: float, unseen_seconds: float = UNSEEN_SECONDS) -> None:
+    def __init__(
+        self,
+        threshold: float,
+        unseen_seconds: float = UNSEEN_SECONDS,
+        strangers: Strangers | None = None,
+    ) -> None:
         """Begin without appearances.
 
         Args:
             threshold: Similarity from which two unknown faces are the same person.
             unseen_seconds: An absence shorter than this does not end an appearance.
+            strangers: Where unknown people are known again by; None for nowhere. The watcher's
+                setting ``keep_sights`` belongs to it.
         """
-        self._threshold = threshold
+        self._threshold, self._strangers = threshold, strangers
         self._unseen = UnseenLimit(unseen_seconds)
         self._open: list[_Open] = []
         # Since when each face is seen that belongs to nobody yet.
@@ -176,6 +218,11 @@ class AppearanceLog:
     def _end(self, over: list[_Open], continued_as: str | None = None) -> list[PresenceEvent]:
         """Remove these appearances; returns an event for each that was reported before."""
         self._open = [each for each in self._open if each not in over]
+        for each in over:
+            if continued_as is None:
+                self._keep_best(each)
+            else:
+                self._withdraw(each)
         return [
             PresenceEvent("left", each.as_appearance(), continued_as=continued_as)
             for each in sorted(over, key=lambda each: each.begin)
@@ -219,6 +266,7 @@ class AppearanceLog:
             if former is not None:
                 over.remove(former)
                 self._open.remove(former)
+                self._withdraw(former)
                 own.id, own.is_announced = former.id, True
             events += self._end(over, own.id)
             if begin < own.begin:
@@ -228,14 +276,48 @@ class AppearanceLog:
         if face.similarity is not None and (own.best is None or face.similarity > own.best):
             own.best = face.similarity
         own.embedding = face.embedding
+        if face.sight is not None and face.sight is not own.sight:
+            own.sight, own.is_kept = face.sight, False
         if former is not None:
             events.append(PresenceEvent("renamed", own.as_appearance(), face))
         elif not own.is_announced and (
             own.name is not None or own.end - own.begin >= _MIN_UNKNOWN_SECONDS
         ):
             own.is_announced = True
+            self._place(own, face)
             events.append(PresenceEvent("arrived", own.as_appearance(), face))
         return events
+
+    def _place(self, own: _Open, face: WatchedFace) -> None:
+        """Find out which stranger somebody is who has just arrived, and keep the face."""
+        strangers = self._strangers
+        if strangers is None or own.name is not None or own.sight is None:
+            return
+        # Neither a photo held up, nor somebody enrolled who has not yet turned their head.
+        is_known = face.similarity is not None and face.similarity >= strangers.threshold
+        if face.is_live is False or is_known:
+            return
+        own.placed = strangers.people.see(
+            _from(strangers.source, own.sight),
+            strangers.threshold,
+            probe=face.embedding,
+            keep_days=strangers.keep_days,
+        )
+        own.is_kept = True
+
+    def _keep_best(self, own: _Open) -> None:
+        """Keep the best sight of a stranger who has left."""
+        strangers, placed = self._strangers, own.placed
+        if strangers is None or placed is None or own.sight is None or own.is_kept:
+            return
+        strangers.people.see_again(
+            placed.number, _from(strangers.source, own.sight), keep_days=strangers.keep_days
+        )
+
+    def _withdraw(self, own: _Open) -> None:
+        """Forget the faces of somebody who turned out to be enrolled."""
+        if self._strangers is not None and own.placed is not None:
+            self._strangers.people.withdraw(*own.placed)
 
     def _belongs(self, face: WatchedFace, appearance: _Open) -> bool:
         """Whether a face continues an appearance."""
@@ -246,3 +328,8 @@ class AppearanceLog:
         if face.embedding is None or appearance.embedding is None:
             return False
         return float(face.embedding @ appearance.embedding) >= self._threshold
+
+
+def _from(source: str, sight: Sight) -> Sight:
+    """A sight with the name of its camera."""
+    return replace(sight, details=replace(sight.details, source=source))

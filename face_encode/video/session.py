@@ -16,7 +16,7 @@ from face_encode.types import Face, ImageArray
 from face_encode.video.events import EventSink
 from face_encode.video.frames import UNSEEN_SECONDS, Frame
 from face_encode.video.output import Recorder, Window, draw_watched
-from face_encode.video.presence import Appearance, AppearanceLog, PresenceEvent
+from face_encode.video.presence import Appearance, AppearanceLog, PresenceEvent, Strangers
 from face_encode.video.sources import Source
 from face_encode.video.watcher import Watcher
 
@@ -92,6 +92,7 @@ class Session:
         *,
         max_seconds: float | None = None,
         unseen_seconds: float = UNSEEN_SECONDS,
+        strangers: Strangers | None = None,
     ) -> None:
         """Connect a source, a watcher and the outputs.
 
@@ -101,12 +102,14 @@ class Session:
             outlets: The outputs; None for the report alone.
             max_seconds: Stop after this much of the video's own time; None for no limit.
             unseen_seconds: An absence shorter than this does not end an appearance.
+            strangers: Where unknown people are known again; the watcher keeps sights for that.
         """
         self._source = source
         self._watcher = watcher
         self._outlets = Outlets() if outlets is None else outlets
         self._max_seconds = float("inf") if max_seconds is None else max_seconds
-        self._log = AppearanceLog(watcher.model.verification_threshold, unseen_seconds)
+        threshold = watcher.model.verification_threshold
+        self._log = AppearanceLog(threshold, unseen_seconds, strangers)
         self._report = SessionReport(source.name)
 
     def run(self, should_stop: Callable[[], bool] = lambda: False) -> SessionReport:

@@ -14,13 +14,15 @@ import numpy as np
 
 from face_encode.attributes.answers import read_answers
 from face_encode.attributes.network import AttributeNetwork
-from face_encode.detectors.alignment import crop_faces
+from face_encode.detectors.alignment import crop_faces, make_portrait
 from face_encode.detectors.base import Detector, FramingDetector
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.detectors.haar import HaarDetector
 from face_encode.detectors.registry import load_detector
 from face_encode.errors import InputError
+from face_encode.gallery.base import PhotoDetails
 from face_encode.gallery.mistakes import is_blurred
+from face_encode.gallery.unknown import Sight
 from face_encode.liveness.minifasnet import LIVENESS_CROP
 from face_encode.model import Face_Encode_Model
 from face_encode.types import Box, Face, ImageArray, check_count
@@ -80,6 +82,8 @@ class WatchSettings:
             not alive gets no name.
         challenge: Whether people have to turn their head to a side chosen at random before they
             get a name. The detector has to give points of its own, as ``"yunet"`` does.
+        keep_sights: Whether each face without a name carries its best sight, by which a stranger is
+            known again later.
     """
 
     detect_every: int = 3
@@ -88,6 +92,7 @@ class WatchSettings:
     confirm: bool | None = None
     liveness: bool = False
     challenge: bool = False
+    keep_sights: bool = False
 
     def __post_init__(self) -> None:
         check_count(self.detect_every, "detect_every")
@@ -199,6 +204,7 @@ class Watcher:
             is_live=self._is_live(track),
             challenge=track.challenge.words if awaits else None,
             attributes=shown,
+            sight=identity.best if identity.name is None else None,
         )
 
     def _follow(self, frame: Frame) -> None:
@@ -239,11 +245,12 @@ class Watcher:
             return
         embeddings, qualities = self.model.encoder.embed(np.stack([crop for *_, crop in sights]))
         self.encoded += len(sights)
+        is_judged = qualities is not None
         if qualities is None:
             qualities = np.ones(len(sights), np.float32)
         sufficient = qualities >= (self.model.encoder.contract.quality_threshold or 0)
-        for (track, face, _), embedding, is_good in zip(
-            sights, embeddings, sufficient, strict=True
+        for (track, face, _), embedding, quality, is_good in zip(
+            sights, embeddings, qualities.tolist(), sufficient, strict=True
         ):
             if not (is_good and 0 < np.linalg.norm(embedding) < np.inf):
                 track.identity.note_failure(frame.seconds, track.box[2])
@@ -255,6 +262,13 @@ class Watcher:
             alone, together = self.model.gallery.search(np.stack([embedding, mean]), _NEAREST)
             if together:
                 track.identity.judge(alone[0], together, self._needed(track))
+            if self.settings.keep_sights and track.identity.name is None:
+                best = track.identity.best
+                if best is None or quality > (best.details.quality or 0):
+                    portrait = make_portrait(frame.image, face)
+                    details = PhotoDetails(quality=quality if is_judged else None, crop=portrait)
+                    sight = Sight(embedding, details, detector=self.detector.name)
+                    track.identity.best = sight
 
     def _judge_again(self) -> None:
         """Update all names twice a second where other programs may change the gallery."""

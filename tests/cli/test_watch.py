@@ -5,12 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from face_encode.cli import main
+from face_encode.encoders.encoder import Encoder
+from face_encode.gallery.database import DatabaseGallery
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.reading import read_image
 from face_encode.types import ImageArray
@@ -74,6 +77,33 @@ def test_events_are_printed_in_place_of_everything_else(
     assert len(lines[1]["crop"]) > 1000
 
 
+def test_strangers_are_kept_in_a_database_for_some_days(
+    video: Path,
+    gallery: Path,
+    encoder: Encoder,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    database = tmp_path / "people.sqlite"
+    with closing(DatabaseGallery(database, encoder)) as people:
+        people.add(["Bo"], np.ones((1, encoder.embedding_size), np.float32))
+    arguments = ["watch", str(video), "--headless", "--detector", "dlib_hog", "--json"]
+    for options, told in (
+        (["--keep-unknown", "0"], None),
+        (["--blur-unknown"], None),
+        ([], "unknown-1"),
+        (["--keep-unknown", "0.5", "--blur-unknown"], "unknown-1"),
+    ):
+        assert main([*arguments, "--people", str(database), *options]) == 0
+        (appearance,) = json.loads(capsys.readouterr().out)["appearances"]
+        assert (appearance["name"], appearance.get("unknown")) == (None, told)
+    # In a file of another kind there is no place for them.
+    assert main([*arguments, "--people", str(gallery)]) == 0
+    capsys.readouterr()
+    assert main([*arguments, "--people", str(gallery), "--keep-unknown", "1"]) == 1
+    assert "strangers are kept in a gallery database" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_and_finishes_the_recording(
     number: int, ada: ImageArray, gallery: Path, tmp_path: Path
@@ -132,7 +162,9 @@ def test_errors_are_one_line(
         assert error.count("\n") == 1 and error.startswith("face-encode: ")
 
 
-@pytest.mark.parametrize("wrong", [["--every", "0"], ["--max-seconds", "nan"], []])
+@pytest.mark.parametrize(
+    "wrong", [["--every", "0"], ["--max-seconds", "nan"], ["--keep-unknown", "-1"], []]
+)
 def test_wrong_usage(video: Path, wrong: list[str]) -> None:
     people = ["--people", "p.npz"] if wrong else []
     with pytest.raises(SystemExit) as error:
