@@ -6,6 +6,7 @@ It takes httpx and nothing else: neither TensorFlow nor NumPy, nor the rest of t
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -227,6 +228,41 @@ class AuditedChange(TypedDict):
     added: dict[str, list[int]]
     renamed: list[str] | None
     undoes: int | None
+    unknown: list[str]
+
+
+class UnknownFace(TypedDict):
+    """A face of somebody without a name; ``source`` is the camera or the photo's file."""
+
+    id: int
+    quality: float | None
+    source: str
+    seen_at: str
+
+
+class UnknownPerson(TypedDict):
+    """Somebody without a name; ``id`` is what the person is called, ``unknown-7``."""
+
+    id: str
+    seen: int
+    first_seen: str
+    last_seen: str
+    expires_at: str
+    faces: list[UnknownFace]
+
+
+class UnknownPeople(TypedDict):
+    """People without a name, and how many there are in all."""
+
+    people: list[UnknownPerson]
+    total: int
+
+
+class ChangedUnknown(TypedDict):
+    """Who is gone, or has the faces now, and the number of the change."""
+
+    id: str
+    change: int | None
 
 
 class Undone(TypedDict):
@@ -468,6 +504,34 @@ class Client:
         """Make a photo that of another person, new or known."""
         return cast(Changed, self._ask("POST", f"photos/{int(photo)}/move", body={"to": to}))
 
+    def unknown(self, *, start: int = 0, count: int = 100) -> UnknownPeople:
+        """List the people without a name, those who were seen last first.
+
+        Args:
+            start: How many to skip.
+            count: At most this many.
+        """
+        options = {"start": start, "count": count}
+        return cast(UnknownPeople, self._ask("GET", "unknown", options=options))
+
+    def unknown_crop(self, face: int) -> bytes:
+        """Return a face of somebody without a name as JPEG."""
+        return self._send("GET", f"unknown/faces/{int(face)}/crop").content
+
+    def name_unknown(self, unknown: str, name: str) -> Changed:
+        """Give somebody a name: the faces become photos of that person, new or known."""
+        answer = self._ask("POST", f"{_stranger(unknown)}/name", body={"name": name})
+        return cast(Changed, answer)
+
+    def merge_unknown(self, unknown: str, into: str) -> ChangedUnknown:
+        """Make one person of two without a name; ``into`` stays."""
+        answer = self._ask("POST", f"{_stranger(unknown)}/merge", body={"into": into})
+        return cast(ChangedUnknown, answer)
+
+    def dismiss_unknown(self, unknown: str) -> ChangedUnknown:
+        """Delete somebody without a name; seen again, the person gets a new number."""
+        return cast(ChangedUnknown, self._ask("DELETE", _stranger(unknown)))
+
     def undo(self, change: int | None = None) -> Undone:
         """Undo a change by its number; without one, the last."""
         return cast(Undone, self._ask("POST", "undo", options={"change": change}))
@@ -544,6 +608,19 @@ def _person(name: str) -> str:
             f"a person's name is not empty, and begins with no dot. Received: {name!r}"
         )
     return f"people/{quote(name, safe='')}"
+
+
+def _stranger(unknown: str) -> str:
+    """The address of somebody without a name.
+
+    Raises:
+        InputError: Nobody is called so.
+    """
+    if not re.fullmatch("unknown-[0-9]+", unknown):
+        raise InputError(
+            f"somebody without a name is called unknown-7 or so. Received: {unknown!r}"
+        )
+    return f"unknown/{unknown}"
 
 
 def _named(photo: Photo) -> tuple[str, bytes]:

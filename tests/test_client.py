@@ -6,11 +6,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import numpy as np
 import pytest
 
 pytest.importorskip("httpx")
@@ -19,8 +20,13 @@ pytest.importorskip("fastapi")
 from benchmarks.serving import RunningService
 from face_encode import client as module
 from face_encode.client import Client
+from face_encode.encoders.encoder import Encoder
 from face_encode.errors import InputError, ServiceError
+from face_encode.gallery.base import PhotoDetails
+from face_encode.gallery.database import DatabaseGallery
+from face_encode.gallery.unknown import Sight
 from face_encode.server import schemas
+from face_encode.types import Embeddings
 from tests.conftest import EXAMPLES, VERIFY_DATASET
 
 READ, WRITE = "reader-0123456789abcdef", "writer-0123456789abcdef"
@@ -33,9 +39,14 @@ def photo(name: str, number: int) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The service's gallery."""
+    return tmp_path_factory.mktemp("client") / "people.sqlite"
+
+
+@pytest.fixture(scope="module")
+def url(people: Path) -> Iterator[str]:
     """The address of a service that keeps crops, and takes two tokens."""
-    people = tmp_path_factory.mktemp("client") / "people.sqlite"
     options = ("--people", str(people), "--detector", "dlib_hog", "--workers", "1", "--keep-crops")
     tokens = {"FACE_ENCODE_TOKEN": READ, "FACE_ENCODE_WRITE_TOKEN": WRITE}
     with RunningService(*options, environment=tokens) as service:
@@ -97,6 +108,28 @@ def test_people_are_enrolled_corrected_and_removed(client: Client) -> None:
     assert (settings["people"], settings["may_write"]) == (1, True)
 
 
+def test_people_without_a_name_are_named_merged_and_dismissed(
+    client: Client, people: Path, encoder: Encoder
+) -> None:
+    with closing(DatabaseGallery(people, encoder)) as gallery:
+        embeddings: Embeddings = np.eye(4, encoder.embedding_size, dtype=np.float32)
+        for face in embeddings:
+            gallery.unknown.see(Sight(face, PhotoDetails("hall", crop=b"jpeg")), 0.9)
+    found = client.unknown()
+    assert found["total"] == 4
+    (one, two, three, four) = sorted(person["id"] for person in found["people"])
+    (kept,) = found["people"][0]["faces"]
+    assert (kept["source"], client.unknown_crop(kept["id"])) == ("hall", b"jpeg")
+    assert client.name_unknown(one, BRUNO)["photos"] == 1
+    assert client.merge_unknown(three, into=two)["id"] == two
+    assert client.dismiss_unknown(four)["change"] is not None
+    assert [person["id"] for person in client.unknown(start=0, count=9)["people"]] == [two]
+    assert client.changes()[-1]["unknown"] == [four]
+    with pytest.raises(ServiceError, match=f"no {four}"):
+        client.name_unknown(four, ADA)
+    client.dismiss_unknown(two)
+
+
 def test_what_the_service_refuses_is_an_error(client: Client, url: str, tmp_path: Path) -> None:
     with pytest.raises(ServiceError, match="Nobody of that name") as caught:
         client.person("Nobody")
@@ -129,6 +162,9 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(tmp_path: Path) -> 
         for name in ("", ".", "../match"):
             with pytest.raises(InputError, match="begins with no dot"):
                 client.remove(name)
+        for unknown in ("", "..", "Ada", "unknown-1/../x"):
+            with pytest.raises(InputError, match="unknown-7 or so"):
+                client.dismiss_unknown(unknown)
         with pytest.raises(ServiceError, match="cannot be reached") as caught:
             client.settings()
     assert (caught.value.status, caught.value.kind) == (None, "not-reached")
@@ -243,6 +279,10 @@ def test_a_page_in_place_of_an_answer_is_told() -> None:
         ("Changed", "ChangedAnswer"),
         ("AuditedChange", "AuditedChange"),
         ("Undone", "UndoneAnswer"),
+        ("UnknownPeople", "UnknownAnswer"),
+        ("UnknownPerson", "UnknownPerson"),
+        ("UnknownFace", "UnknownFace"),
+        ("ChangedUnknown", "ChangedUnknown"),
         ("Settings", "SettingsAnswer"),
         ("BoundingBox", "BoundingBox"),
     ],

@@ -31,6 +31,12 @@ _COMMANDS = {
     ),
     "people": (gallery.add_people_arguments, gallery.run_people, "list the people in a gallery"),
     "photos": (gallery.add_photos_arguments, gallery.run_photos, "list a person's photos"),
+    "unknown": (
+        gallery.add_unknown_arguments,
+        gallery.run_unknown,
+        "list people without a name, whom cameras have seen or photos show",
+    ),
+    "name": (gallery.add_name_arguments, gallery.run_name, "give somebody unknown a name"),
     "remove": (
         gallery.add_remove_arguments,
         gallery.run_remove,

@@ -7,7 +7,7 @@ are for a gallery database; of other galleries people can be listed, renamed and
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -167,19 +167,8 @@ def run_photos(options: argparse.Namespace) -> int:
     with opened_database(options.gallery) as gallery:
         photos = gallery.photos(options.name)
         if options.save_crops is not None:
-            folder = Path(options.save_crops)
-            try:
-                make_private_folder(folder)
-                for photo in photos:
-                    if (crop := gallery.crop(photo.id)) is not None:
-                        target = folder / f"{photo.id}.jpg"
-                        # Crops carry no mark; the same one may be there from the last time.
-                        if not target.exists() or target.read_bytes() != crop:
-                            check_output(target, "picture", overwrite=options.overwrite)
-                            with open(target, "wb", opener=for_owner) as file:
-                                file.write(crop)
-            except OSError as error:
-                raise GalleryError(f"cannot write to {folder}: {error.strerror}") from error
+            crops = ((f"{photo.id}.jpg", gallery.crop(photo.id)) for photo in photos)
+            _save_crops(Path(options.save_crops), crops, overwrite=options.overwrite)
     if options.json:
         print_json([photo.as_dict() for photo in photos])
         return 0
@@ -194,6 +183,121 @@ def run_photos(options: argparse.Namespace) -> int:
         for photo in photos
     ]
     print_table(["photo", "quality", "enrolled", "source", "crop"], rows)
+    return 0
+
+
+def _save_crops(
+    folder: Path, crops: Iterable[tuple[str, bytes | None]], *, overwrite: bool
+) -> None:
+    """Write crops into a folder, by their paths in it; what is None is left out.
+
+    Raises:
+        GalleryError: The folder cannot be written to.
+    """
+    try:
+        make_private_folder(folder)
+        for path, crop in crops:
+            target = folder / path
+            # Crops carry no mark; the same one may be there from the last time.
+            if crop is None or (target.exists() and target.read_bytes() == crop):
+                continue
+            make_private_folder(target.parent)
+            check_output(target, "picture", overwrite=overwrite)
+            with open(target, "wb", opener=for_owner) as file:
+                file.write(crop)
+    except OSError as error:
+        raise GalleryError(f"cannot write to {folder}: {error.strerror}") from error
+
+
+def add_unknown_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "List the people without a name, whom face-encode watch has seen or face-encode cluster "
+        "has found in photos, those who were seen last first; merge or dismiss some."
+    )
+    parser.add_argument("gallery", metavar="GALLERY", help=_DATABASE_HELP)
+    change = parser.add_mutually_exclusive_group()
+    change.add_argument(
+        "--merge",
+        nargs=2,
+        metavar=("GROUP", "INTO"),
+        help="make one person of two, unknown-8 and unknown-7; the second stays",
+    )
+    change.add_argument(
+        "--dismiss",
+        nargs="+",
+        metavar="GROUP",
+        help="delete somebody's faces; seen again, the person gets a new number",
+    )
+    parser.add_argument(
+        "--save-crops", metavar="DIR", help="write the faces there, as unknown-7/NUMBER.jpg"
+    )
+    add_overwrite_option(parser)
+    add_json_option(parser)
+
+
+def run_unknown(options: argparse.Namespace) -> int:
+    """Change what is asked for, and list who is there then."""
+    from face_encode.gallery.base import unknown_number
+
+    with opened_database(options.gallery) as gallery:
+        if options.merge is not None:
+            gallery.unknown.merge(*map(unknown_number, options.merge))
+        for number in map(unknown_number, options.dismiss or ()):
+            gallery.unknown.dismiss(number)
+        groups, total = gallery.unknown.groups()
+        if options.save_crops is not None:
+            crops = (
+                (f"{group.id}/{face.id}.jpg", gallery.unknown.crop(face.id))
+                for group in groups
+                for face in group.faces
+            )
+            _save_crops(Path(options.save_crops), crops, overwrite=options.overwrite)
+    if options.json:
+        print_json([group.as_dict() for group in groups])
+        return 0
+    rows = [
+        [
+            group.id,
+            str(group.seen),
+            str(len(group.faces)),
+            group.last_seen[:16].replace("T", " "),
+            group.expires_at[:16].replace("T", " "),
+            ", ".join(sorted({face.source for face in group.faces})[:3]),
+        ]
+        for group in groups
+    ]
+    print_table(["who", "seen", "faces kept", "last seen (UTC)", "kept until", "where"], rows)
+    print(f'{total} without a name; face-encode name unknown-7 "Ada" -g GALLERY names one')
+    return 0
+
+
+def add_name_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Give somebody unknown a name: the faces that are kept become photos of that person, new "
+        "or known. face-encode undo takes it back."
+    )
+    parser.add_argument("unknown", metavar="GROUP", help="unknown-7, as face-encode unknown lists")
+    parser.add_argument("name", metavar="NAME", help="the person")
+    parser.add_argument(
+        "-g",
+        "--gallery",
+        metavar="GALLERY",
+        default="people.sqlite",
+        help=f"{_DATABASE_HELP} (default: people.sqlite here)",
+    )
+
+
+def run_name(options: argparse.Namespace) -> int:
+    """Name."""
+    from face_encode.gallery.base import unknown_number
+
+    number = unknown_number(options.unknown)
+    with opened_database(options.gallery) as gallery:
+        name, photos = gallery.unknown.name(number, options.name)
+        count = len(gallery.photos(name))
+    print(printable(f"{options.unknown} is {name}: {photos} photos enrolled, {count} in all"))
     return 0
 
 
@@ -349,7 +453,9 @@ def run_history(options: argparse.Namespace) -> int:
 
 def _told(change: Change) -> str:
     """A change in words."""
-    words: list[str] = [change.action]
+    from face_encode.gallery.base import unknown_id
+
+    words: list[str] = [change.action, *map(unknown_id, change.unknown)]
     if change.undoes is not None:
         words.append(f"{change.undoes}:")
     if change.renamed is not None:

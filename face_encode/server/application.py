@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 
-from face_encode.errors import InputError
+from face_encode.errors import GalleryError, InputError
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.model import Face_Encode_Model
 from face_encode.server.compreface import compreface_router
@@ -27,9 +27,12 @@ from face_encode.server.schemas import ProblemAnswer
 from face_encode.server.security import OriginGuard, Tokens
 from face_encode.server.service import Service
 from face_encode.server.settings import ServerSettings
+from face_encode.server.unknown import unknown_router
 from face_encode.version import __version__
 
 _PAGE = Path(__file__).with_name("static")
+# How long a stranger may stay in the file after the time is over.
+_PURGE_SECONDS = 600.0
 
 
 def make_application(
@@ -84,7 +87,9 @@ def make_application(
                 "Processes that read photos and find faces, but for those being replaced.",
                 lambda: recogniser.pool.workers_ready,
             )
+            purging = asyncio.create_task(_purge_unknown(gallery))
             yield
+            purging.cancel()
         finally:
             await recogniser.close()
             service.close()
@@ -110,11 +115,21 @@ def make_application(
     strict = [Depends(refuse_unknown_options)]
     application.include_router(recognition_router, dependencies=strict)
     application.include_router(people_router, dependencies=strict)
+    application.include_router(unknown_router, dependencies=strict)
     application.include_router(operation_router)
     application.include_router(compreface_router, dependencies=strict)
     _describe_problems(application)
     _add_page(application)
     return application
+
+
+async def _purge_unknown(gallery: DatabaseGallery) -> None:
+    """Delete strangers whose time is over, also while nobody asks for anything."""
+    while True:
+        # Where the file cannot be written to, the next time.
+        with suppress(GalleryError):
+            await asyncio.to_thread(gallery.unknown.purge)
+        await asyncio.sleep(_PURGE_SECONDS)
 
 
 def _add_page(application: FastAPI) -> None:

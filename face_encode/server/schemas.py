@@ -292,6 +292,9 @@ class AuditedChange(Answer):
     added: dict[str, list[int]] = Field(description="Name: photos that are that person's now.")
     renamed: list[str] | None = Field(description="The former and the new name.")
     undoes: int | None = Field(description="The change that this one undid.")
+    unknown: list[str] = Field(
+        description="The people without a name who were named, merged or dismissed: unknown-7."
+    )
 
 
 class ChangesAnswer(Answer):
@@ -304,6 +307,42 @@ class UndoneAnswer(Answer):
     """A change was undone."""
 
     undone: AuditedChange
+    change: int | None = _CHANGE
+
+
+class UnknownFace(Answer):
+    """A face of somebody without a name."""
+
+    id: int
+    quality: float | None = Field(description="0 to 1; null where it was not measured.")
+    source: str = Field(description="The camera or the photo's file.")
+    seen_at: str = Field(description="UTC, ISO 8601.")
+
+
+class UnknownPerson(Answer):
+    """Somebody without a name."""
+
+    id: str = Field(description="What the person is called, unknown-7; nobody else ever is.")
+    seen: int = Field(description="Appearances before cameras, or faces in photos.")
+    first_seen: str = Field(description="UTC, ISO 8601.")
+    last_seen: str = Field(description="UTC, ISO 8601.")
+    expires_at: str = Field(description="When the faces are deleted unless the person comes again.")
+    faces: list[UnknownFace] = Field(
+        description="The best ones, that of the highest quality first."
+    )
+
+
+class UnknownAnswer(Answer):
+    """People without a name, those who were seen last first."""
+
+    people: list[UnknownPerson]
+    total: int = Field(description="How many there are without start and count.")
+
+
+class ChangedUnknown(Answer):
+    """Somebody without a name was changed."""
+
+    id: str = Field(description="Who is gone, or has the faces now.")
     change: int | None = _CHANGE
 
 

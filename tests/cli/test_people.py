@@ -18,12 +18,15 @@ from face_encode.gallery.base import PhotoDetails
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.encryption import KEY_VARIABLE
 from face_encode.gallery.opening import open_gallery
+from face_encode.gallery.unknown import Sight
 from tests.gallery.common import SIXTEEN, like_faces
 
 COMMAND = Path(sys.executable).with_name("face-encode")
 
 
-def run(*arguments: object, code: int = 0, key: str | None = None) -> str:
+def run(
+    *arguments: object, code: int = 0, key: str | None = None, folder: Path | None = None
+) -> str:
     """Run the installed command in a process of its own; returns what it printed."""
     keys = {} if key is None else {KEY_VARIABLE: key}
     done = subprocess.run(
@@ -31,6 +34,7 @@ def run(*arguments: object, code: int = 0, key: str | None = None) -> str:
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONIOENCODING": "utf-8", **keys},
+        cwd=folder,
         check=False,
     )
     assert done.returncode == code, done.stderr
@@ -213,3 +217,40 @@ def test_rows_are_changed_without_loading_an_encoder(gallery: DatabaseGallery) -
     )
     assert done.returncode == 0, done.stderr
     assert gallery.people() == {"Eve": 1}
+
+
+def test_strangers_are_listed_named_merged_and_dismissed(gallery: DatabaseGallery) -> None:
+    faces = like_faces(9)
+    for number in (0, 0, 1, 2, 3):
+        details = PhotoDetails(f"camera {number}", quality=0.5, crop=f"jpeg {number}".encode())
+        gallery.unknown.see(Sight(faces[number], details), 0.9999)
+    table = run("unknown", gallery.path)
+    assert "unknown-1" in table and "camera 0" in table and "4 without a name" in table
+    listed = json.loads(run("unknown", gallery.path, "--json"))
+    assert {each["id"]: (each["seen"], len(each["faces"])) for each in listed} == {
+        "unknown-1": (2, 2),
+        "unknown-2": (1, 1),
+        "unknown-3": (1, 1),
+        "unknown-4": (1, 1),
+    }
+    crops = gallery.path.parent / "crops"
+    run("unknown", gallery.path, "--save-crops", crops)
+    assert (crops / "unknown-2" / "3.jpg").read_bytes() == b"jpeg 1"
+
+    # As the file is called where nobody says otherwise.
+    told = run("name", "unknown-1", "Ada", folder=gallery.path.parent)
+    assert told == "unknown-1 is Ada: 2 photos enrolled, 2 in all\n"
+    assert named(gallery, 1) == "Ada"
+    run("unknown", gallery.path, "--merge", "unknown-3", "unknown-2")
+    left = run("unknown", gallery.path, "--dismiss", "unknown-4", "--json")
+    assert [(each["id"], each["seen"]) for each in json.loads(left)] == [("unknown-2", 2)]
+    history = run("history", gallery.path)
+    for line in ("name unknown-1 Ada +2", "merge unknown-3 unknown-2", "dismiss unknown-4"):
+        assert line in history
+    assert "undone: change 1, name unknown-1 Ada +2" in run("undo", gallery.path, 1)
+    assert gallery.people() == {} and gallery.unknown.group(1).seen == 2
+
+    name = ("-g", gallery.path)
+    assert "no unknown-4" in run("name", "unknown-4", "Bo", *name, code=1)
+    assert "unknown-7 or so" in run("name", "Bo", "unknown-4", *name, code=1)
+    assert "into itself" in run("unknown", gallery.path, "--merge", *["unknown-2"] * 2, code=1)
