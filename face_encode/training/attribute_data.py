@@ -23,9 +23,8 @@ from face_encode.files import as_path
 from face_encode.photos.folders import photos_below
 from face_encode.photos.reading import content_digest, read_image
 from face_encode.terminal import with_progress
-from face_encode.training.data import MASTER, Rows, crop_photos, screen
-from face_encode.training.views import cut_out
-from face_encode.types import CropRecipe, ImageArray
+from face_encode.training.data import Rows, crop_photos, screen
+from face_encode.types import CropRecipe, ImageArray, LeftOut
 
 SPLITS = ("train", "validation", "test")
 UNKNOWN = -1
@@ -119,6 +118,7 @@ class LabelledFaces:
         photos: str ``(N,)``, paths from the folder's name on.
         files: Each photo's file.
         digests: str ``(N,)``, SHA-256 of the file.
+        left_out: The photos that a rule fits, and that cannot be read or show no face.
     """
 
     crops: ImageArray
@@ -130,6 +130,7 @@ class LabelledFaces:
     photos: npt.NDArray[np.str_]
     files: tuple[Path, ...]
     digests: npt.NDArray[np.str_]
+    left_out: tuple[LeftOut, ...] = ()
 
     def __len__(self) -> int:
         return len(self.crops)
@@ -212,6 +213,7 @@ def read_faces(
     faces = replace(
         parts[0],
         files=tuple(file for part in parts for file in part.files),
+        left_out=tuple(photo for part in parts for photo in part.left_out),
         **{name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS},
     )
     faces = faces.part(_distinct(faces))
@@ -244,20 +246,28 @@ def _read_folder(
     crops: list[ImageArray] = []
     photos: list[str] = []
     digests: list[str] = []
+    left_out: list[LeftOut] = []
     room = (roomy.height - recipe.height) // 2
     framed = {photo: rule for photo, (rule, _) in ruled.items() if rule.frame is not None}
     for photo, rule in with_progress(framed.items(), len(framed), f"reading {name}", show=progress):
         try:
             image = read_image(folder.parent / photo)
-        except ImageError:
+        except ImageError as error:
+            left_out.append(LeftOut(str(folder.parent / photo), photo, str(error)))
             continue
         crops.append(rule.cut(image, recipe, room))
         photos.append(photo)
         digests.append(content_digest(folder.parent / photo))
     if len(framed) < len(ruled):
-        found = crop_photos(folder, MASTER, detector, progress=progress)
+        # Straight from the photo, as in use: crops of crops would be of another sharpness.
+        found = crop_photos(folder, roomy, detector, progress=progress)
         rows = [row for row, photo in enumerate(found.photos) if photo in ruled]
-        crops += list(cut_out(found, np.array(rows), roomy))
+        left_out += [
+            photo
+            for photo in found.left_out
+            if f"{name}/{Path(photo.photo).relative_to(folder).as_posix()}" in ruled
+        ]
+        crops += [np.asarray(found.crops[row]) for row in rows]
         photos += [found.photos[row] for row in rows]
         digests += [found.digests[row] for row in rows]
     files = tuple(folder.resolve().parent / photo for photo in photos)
@@ -278,6 +288,7 @@ def _read_folder(
         np.array(photos, str),
         files,
         np.array(digests, str),
+        tuple(left_out),
     )
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -57,6 +58,8 @@ class AttributesConfig:
         rules: What the photos show.
         begin: A ``.keras`` file whose layers of the same name and shape give the first weights: a
             former one of attributes, or the student of a distillation; None for random ones.
+        frozen: How many of the first blocks stay as they begin; each saves about an eighth of the
+            time.
         side: Rows and columns of the network's crops.
         margin: The margin of the crops, which are dlib's chips.
         width: Width of the convolutions; 1.0 is VGG16.
@@ -87,6 +90,7 @@ class AttributesConfig:
     output: Path
     rules: tuple[LabelRule, ...]
     begin: Path | None = None
+    frozen: int = 0
     side: int = 48
     margin: float = 0.2
     width: float = 0.5
@@ -185,6 +189,8 @@ def train_attributes(
             f"{len(faces.rows_of(name)):,} {name}" for name in ("train", "validation", "test")
         )
     )
+    for reason, count in Counter(photo.reason for photo in faces.left_out).most_common(10):
+        say(f"{count:,} left out: {reason}")
     network = _fit(config, faces, say)
     ask = _asking(network, config)
     valid = faces.part(faces.rows_of("validation"))
@@ -219,7 +225,8 @@ def augment(crops: ImageArray, side: int, random: np.random.Generator) -> ImageA
     """Draw another view of each crop with room.
 
     It is turned, scaled, moved and mirrored, lit and tinted otherwise, here and there grey, from a
-    face of few pixels, compressed, or with a patch covered.
+    face of few pixels, compressed, or with a patch covered. Some are moved by whole pixels only:
+    every other move makes a crop a little less sharp than those that are in use.
 
     Args:
         crops: uint8 ``(N, roomy, roomy, 3)``.
@@ -231,15 +238,19 @@ def augment(crops: ImageArray, side: int, random: np.random.Generator) -> ImageA
     from face_encode.training.augmentation import compressed, small
 
     views: ImageArray = np.empty((len(crops), side, side, 3), np.uint8)
-    centre = (crops.shape[1] - 1) / 2
+    centre, room = (crops.shape[1] - 1) / 2, (crops.shape[1] - side) // 2
     for view, crop in zip(views, crops, strict=True):
-        turn = cv2.getRotationMatrix2D(
-            (centre, centre), random.normal(0, 6), np.exp(random.normal(0, 0.06))
-        )
-        turn[:, 2] += (side - 1) / 2 - centre + random.uniform(-0.05, 0.05, 2) * side
-        moved = cv2.warpAffine(
-            crop, turn, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+        if random.random() < 0.3:
+            top, left = room + np.rint(random.uniform(-0.05, 0.05, 2) * side).astype(int)
+            moved = crop[top : top + side, left : left + side]
+        else:
+            turn = cv2.getRotationMatrix2D(
+                (centre, centre), random.normal(0, 7), np.exp(random.normal(0, 0.07))
+            )
+            turn[:, 2] += (side - 1) / 2 - centre + random.uniform(-0.06, 0.06, 2) * side
+            moved = cv2.warpAffine(
+                crop, turn, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+            )
         if random.random() < 0.5:
             moved = moved[:, ::-1]
         gain = np.exp(random.normal(0, 0.12) + random.normal(0, 0.05, 3))
@@ -285,10 +296,9 @@ def _fit(config: AttributesConfig, faces: LabelledFaces, say: Callable[[str], No
         keras.config.set_dtype_policy(before)
     if config.begin is not None:
         say(f"{_begin(network, config.begin)} layers begin as in {config.begin.name}")
-        for layer in network.layers:
-            # A short training would leave the running means behind that answers are given by.
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.trainable = False
+    for layer in network.layers:
+        if layer.name.startswith(tuple(f"block{1 + block}_" for block in range(config.frozen))):
+            layer.trainable = False
     targets = faces.targets(config.smoothing)
     batches = _batches(config, faces.crops, targets, kinds, weights)
     # As many of each kind as there are, at most those asked for; always the same ones.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,7 +11,10 @@ from PIL import Image
 from face_encode.attributes.answers import ANSWERS, EXPRESSIONS, PARTS
 from face_encode.attributes.network import load_attributes
 from face_encode.cli import main
+from face_encode.detectors.alignment import crop_faces
+from face_encode.detectors.registry import load_detector
 from face_encode.errors import InputError
+from face_encode.photos.reading import read_image
 from face_encode.training.attribute_data import (
     UNKNOWN,
     LabelledFaces,
@@ -21,6 +25,7 @@ from face_encode.training.attribute_data import (
 )
 from face_encode.training.attributes import answers_loss, calibrate, measure, middle
 from face_encode.types import CropRecipe
+from tests.conftest import VERIFY_DATASET
 from tests.training.drawn_people import WholePhotoDetector
 
 CROP = CropRecipe("dlib_chip", 32, 32, 0.2)
@@ -106,6 +111,34 @@ def test_without_a_split_the_content_decides(folders: list[Path]) -> None:
     one, other = read(folders, rules), read(folders, rules)
     assert one.splits.tolist() == other.splits.tolist()
     assert 0 < (one.splits == 2).mean() < 0.3
+
+
+def test_photos_are_cut_as_in_use_and_those_left_out_are_told(tmp_path: Path) -> None:
+    """Crops of larger crops were less sharp than those that the network is asked about later."""
+    detector = load_detector("dlib")
+    photos = {}
+    for index, person in enumerate(sorted(VERIFY_DATASET.iterdir())[:4]):
+        photo = sorted(person.glob("*.jpg"))[0]
+        photos[f"faces/{20 + index}_{'tv'[index % 2]}.jpg"] = photo.read_bytes()
+    photos |= {"faces/30_t.jpg": b"no photo", "faces/31.jpg": b"no rule fits this one"}
+    (tmp_path / "faces").mkdir()
+    for name, content in photos.items():
+        (tmp_path / name).write_bytes(content)
+    rule = rule_of(
+        {
+            "photos": r"faces/(?P<age>\d+)_(?P<split>\w)\.jpg",
+            "split": {"t": "train", "v": "validation"},
+        }
+    )
+    faces = read_faces([tmp_path / "faces"], [rule], CROP, detector, same_photo=0.99)
+    assert sorted(faces.ages) == [20, 21, 22, 23]
+    for crop, file in zip(middle(faces.crops, 32), faces.files, strict=True):
+        image = read_image(file)
+        used = crop_faces(image, detector.detect(image)[:1], CROP)[0]
+        assert np.abs(crop.astype(int) - used).mean() < 2
+        assert crop.astype(int).std() == pytest.approx(used.std(), rel=0.01)
+    (left_out,) = faces.left_out
+    assert left_out.photo.endswith("30_t.jpg") and left_out.reason
 
 
 def test_targets_are_distributions(folders: list[Path]) -> None:
@@ -223,3 +256,12 @@ def test_the_command_trains_a_network_that_tells_them_apart(
     again = [*arguments, "-o", str(tmp_path / "again.keras"), "--begin", str(output)]
     assert main([*again, "--epochs", "1"]) == 0
     assert "layers begin as in tiny.keras" in capsys.readouterr().err
+    # Frozen blocks stay as they are.
+    recipe.write_text(json.dumps({"rules": RULES, "frozen": 2, "seed": 1, **settings}))
+    assert main([*again, "--overwrite"]) == 0
+    first, last = (
+        keras.saving.load_model(path, compile=False) for path in (output, tmp_path / "again.keras")
+    )
+    for name, same in (("block2_conv2", True), ("block3_conv1", False)):
+        kernels = [model.get_layer(name).get_weights()[0] for model in (first, last)]
+        assert np.array_equal(*kernels) is same
