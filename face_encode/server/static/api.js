@@ -98,6 +98,34 @@ export function undo(change) {
   return request("POST", `v1/undo?change=${change}`);
 }
 
+/**
+ * People without a name: `people`, each with `id`, `seen`, `last_seen`, `expires_at` and `faces`; and
+ * `total`.
+ */
+export function unknownPeople(start) {
+  return request("GET", start > 0 ? `v1/unknown?start=${start}` : "v1/unknown");
+}
+
+/** A face of somebody without a name. */
+export function unknownCrop(face) {
+  return request("GET", `v1/unknown/faces/${face}/crop`, { expects: "blob" });
+}
+
+/** Give somebody a name. */
+export function nameUnknown(id, name) {
+  return request("POST", `v1/unknown/${id}/name`, { json: { name } });
+}
+
+/** Make one person of two without a name. */
+export function mergeUnknown(id, into) {
+  return request("POST", `v1/unknown/${id}/merge`, { json: { into } });
+}
+
+/** Delete somebody without a name. */
+export function dismissUnknown(id) {
+  return request("DELETE", `v1/unknown/${id}`);
+}
+
 /** A person's thumbnail. */
 export function thumbnail(name) {
   return request("GET", `${personAddress(name)}/thumbnail`, { expects: "blob" });

@@ -5,10 +5,11 @@ import { announce, byId } from "./dom.js";
 import * as identify from "./identify.js";
 import * as people from "./people.js";
 import * as quality from "./quality.js";
+import * as unknown from "./unknown.js";
 import * as verify from "./verify.js";
 
 // Each has `start()`, called once, and `enter()` and `leave()`, called when it is shown and hidden.
-const VIEWS = { identify, people, verify, quality };
+const VIEWS = { identify, people, unknown, verify, quality };
 
 let shown = null;
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 from PIL import Image
 
 from benchmarks import serving
+from face_encode.gallery.base import PhotoDetails
+from face_encode.gallery.database import DatabaseGallery
+from face_encode.gallery.unknown import Sight
 
 READ_TOKEN = "only-to-look-around-0123"
 WRITE_TOKEN = "to-change-people-456789"
@@ -22,6 +27,7 @@ class RunningService(serving.RunningService):
 
     Attributes:
         address: The address of its page.
+        database: Its gallery.
     """
 
     def __init__(self, people: Path) -> None:
@@ -34,6 +40,7 @@ class RunningService(serving.RunningService):
             },
         )
         self.address = f"http://127.0.0.1:{self.port}/"
+        self.database = people.with_name(f"{people.name}.sqlite")
 
     def ask(self, method: str, path: str) -> Any:
         """Send a request past the page."""
@@ -42,6 +49,28 @@ class RunningService(serving.RunningService):
         client.close()
         assert reply.status == 200, reply.content
         return reply.json
+
+    def see(self, *photos: Path, camera: str = "front door") -> None:
+        """See the faces of photos as a camera does that shares the gallery."""
+        threshold = self.ask("GET", "v1/settings")["threshold"]
+        client = serving.Client(self.port, WRITE_TOKEN)
+        with closing(DatabaseGallery(self.database, create=False, metric=None)) as gallery:
+            for photo in photos:
+                content = photo.read_bytes()
+                (face,) = client.post("/v1/embed", [("photo", content)], {}).json["faces"]
+                embedding = np.array(face["embedding"], np.float32)
+                details = PhotoDetails(camera, quality=face["quality"], crop=content)
+                gallery.unknown.see(Sight(embedding, details), threshold)
+        client.close()
+
+    def unknown(self) -> list[str]:
+        """List the people without a name."""
+        return [person["id"] for person in self.ask("GET", "v1/unknown")["people"]]
+
+    def dismiss_all(self) -> None:
+        """Delete the people without a name."""
+        for each in self.unknown():
+            self.ask("DELETE", f"v1/unknown/{each}")
 
     def names(self) -> list[str]:
         """List the people."""

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 from typing import Literal
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.conftest import EXAMPLES
+from tests.conftest import EXAMPLES, VERIFY_DATASET
 from tests.server.page.conftest import NewPage
 from tests.server.page.running import RunningService
 
 pytestmark = pytest.mark.browser
 
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-VIEWS = ("identify", "people", "verify", "quality")
+VIEWS = ("identify", "people", "unknown", "verify", "quality")
 
 # WCAG 2.2, 1.4.3: relative luminance and contrast of the colours as the browser computes them.
 _WORST_CONTRAST = """() => {
@@ -50,6 +51,15 @@ _WORST_CONTRAST = """() => {
 }"""
 
 
+@pytest.fixture(autouse=True)
+def strangers(service: RunningService) -> Iterator[None]:
+    """Two people without a name."""
+    elin = VERIFY_DATASET / "Elin_Sorrel"
+    service.see(elin / "1.jpg", elin / "2.jpg", EXAMPLES / "stranger.jpg")
+    yield
+    service.dismiss_all()
+
+
 def show(page: Page, view: str) -> None:
     page.locator(f'.views a[href="#{view}"]').click()
     # The view changes a moment after the click.
@@ -59,6 +69,8 @@ def show(page: Page, view: str) -> None:
         expect(page.locator("#faces .face")).to_have_count(5)
     elif view == "people":
         expect(page.locator("#people .person")).to_have_count(2)
+    elif view == "unknown":
+        expect(page.locator("#unknown .stranger-face img")).to_have_count(3)
     elif view == "quality":
         expect(page.locator(".tile")).to_have_count(7)
 
