@@ -9,12 +9,15 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from face_encode.cli.gallery import check_database
 from face_encode.cli.options import (
     ROWS_SHOWN,
     add_json_option,
     add_model_options,
+    days,
     open_models,
     percent,
     positive,
@@ -23,6 +26,7 @@ from face_encode.cli.options import (
     print_table,
     rate,
 )
+from face_encode.errors import InputError
 from face_encode.outputs import add_overwrite_option, check_output
 from face_encode.terminal import print_safely
 
@@ -322,13 +326,26 @@ def _add_cluster(parsers: Parsers) -> None:
     summary = "sort the faces of unnamed photos into people"
     parser = _add_command(parsers, "cluster", run_cluster, summary)
     parser.add_argument("photos", metavar="DIR", help="photos, in sub-folders too")
-    parser.add_argument(
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument(
+        "-g",
+        "--gallery",
+        metavar="GALLERY",
+        help="a gallery database, people.sqlite: keeps the best faces of each person as unknown-7, "
+        "to be named there; who is enrolled in it is left out",
+    )
+    place.add_argument(
         "-o",
         "--output",
         metavar="OUT_DIR",
-        required=True,
         help="a new folder: one sub-folder a person with the faces cut out, ready to be named "
         "and enrolled",
+    )
+    parser.add_argument(
+        "--keep-unknown",
+        type=days,
+        metavar="DAYS",
+        help="with -g: for how many days the faces wait for a name (default: 30)",
     )
     parser.add_argument(
         "--threshold",
@@ -341,30 +358,66 @@ def _add_cluster(parsers: Parsers) -> None:
         type=positive,
         default=2,
         metavar="N",
-        help="write groups of at least this many faces (default: 2)",
+        help="write, or keep, groups of at least this many faces (default: 2)",
     )
     _add_shared_options(parser)
 
 
 def run_cluster(options: argparse.Namespace) -> int:
-    """Group, write the faces, and print the groups."""
-    from face_encode.evaluation.clustering import check_output_folder, group_photos, write_groups
-
-    check_output_folder(options.output)
-    detector, encoder = open_models(options)
-    result = group_photos(
-        options.photos, detector, encoder, threshold=options.threshold, workers=options.workers
+    """Group, keep or write the faces, and print the groups."""
+    from face_encode.evaluation.clustering import (
+        KEEP_DAYS_OF_PHOTOS,
+        check_output_folder,
+        group_photos,
+        keep_groups,
+        write_groups,
     )
-    written = write_groups(result, options.output, options.min_faces)
+    from face_encode.gallery.database import DatabaseGallery
+
+    if options.gallery is None:
+        check_output_folder(options.output)
+    else:
+        check_database(options.gallery)
+    if options.keep_unknown is not None and not (options.gallery and options.keep_unknown):
+        raise InputError("--keep-unknown is for -g, and more than 0 days")
+    detector, encoder = open_models(options)
+    with ExitStack() as stack:
+        gallery = None
+        if options.gallery is not None:
+            gallery = stack.enter_context(closing(DatabaseGallery(options.gallery, encoder)))
+        result = group_photos(
+            options.photos,
+            detector,
+            encoder,
+            threshold=options.threshold,
+            gallery=gallery,
+            workers=options.workers,
+        )
+        if gallery is None:
+            names = write_groups(result, options.output, options.min_faces)
+        else:
+            names = keep_groups(
+                result,
+                gallery,
+                options.photos,
+                detector,
+                min_faces=options.min_faces,
+                keep_days=options.keep_unknown or KEEP_DAYS_OF_PHOTOS,
+            )
     if options.json:
-        print_json(result.as_dict(options.min_faces))
+        print_json(result.as_dict(names))
         return 0
     sizes = [len(group) for group in result.groups]
-    print(
-        f"{sum(sizes):,} faces in {result.photos:,} photos: {written:,} people with at least "
-        f"{options.min_faces} faces ({sum(sizes[:written]):,} faces) written to {options.output}"
+    place = f"kept in {options.gallery}" if options.gallery else f"written to {options.output}"
+    faces = sum(sizes) + sum(result.enrolled.values())
+    print_safely(
+        f"{faces:,} faces in {result.photos:,} photos: {len(names):,} people with at "
+        f"least {options.min_faces} faces ({sum(sizes[: len(names)]):,} faces) {place}"
     )
-    shown = [[result.name_of(number), str(size)] for number, size in enumerate(sizes[:written])]
-    print_table(["folder", "faces"], shown[:ROWS_SHOWN])
+    shown = [[name, str(size)] for name, size in zip(names, sizes, strict=False)]
+    print_table(["who" if options.gallery else "folder", "faces"], shown[:ROWS_SHOWN])
+    print_lines(
+        "enrolled already", [f"{name}: {count} faces" for name, count in result.enrolled.items()]
+    )
     _print_photos("left out", result.left_out)
     return 0

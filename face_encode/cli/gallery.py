@@ -51,14 +51,12 @@ def _opened(options: argparse.Namespace) -> Iterator[Gallery]:
         yield it
 
 
-@contextmanager
-def opened_database(gallery: str) -> Iterator[DatabaseGallery]:
-    """Open a gallery database without its encoder.
+def check_database(gallery: str) -> None:
+    """Refuse a name that is not that of a gallery database.
 
     Raises:
-        GalleryError: It is another kind of gallery, or cannot be opened.
+        GalleryError: It is another kind of gallery.
     """
-    from face_encode.gallery.database import DatabaseGallery
     from face_encode.gallery.database_file import is_database
     from face_encode.gallery.opening import check_kept, gallery_label
 
@@ -68,6 +66,18 @@ def opened_database(gallery: str) -> Iterator[DatabaseGallery]:
             "only a gallery database, people.sqlite, can do that; face-encode import copies an "
             f".npz file into one. Received: {gallery_label(gallery)}"
         )
+
+
+@contextmanager
+def opened_database(gallery: str) -> Iterator[DatabaseGallery]:
+    """Open a gallery database without its encoder.
+
+    Raises:
+        GalleryError: It is another kind of gallery, or cannot be opened.
+    """
+    from face_encode.gallery.database import DatabaseGallery
+
+    check_database(gallery)
     with closing(DatabaseGallery(gallery, create=False, metric=None)) as database:
         yield database
 

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from face_encode.detectors.alignment import make_portrait
 from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, ImageError, InputError, MissingExtraError
 from face_encode.evaluation.calibration import Integers
 from face_encode.evaluation.faces import checked_units, cut_out
 from face_encode.files import for_owner, make_private_folder
+from face_encode.gallery.base import Gallery, PhotoDetails, unknown_id
+from face_encode.gallery.database import DatabaseGallery
+from face_encode.gallery.unknown import MAX_FACES as MAX_FACES_KEPT
+from face_encode.gallery.unknown import MAX_GROUPS, Sight
 from face_encode.photos.folders import no_photo_below, photos_below
+from face_encode.photos.reading import read_image
 from face_encode.pipeline.embedding import embed_photos
 from face_encode.terminal import with_progress
-from face_encode.types import Box
+from face_encode.types import Box, Face
+
+KEEP_DAYS_OF_PHOTOS = 30.0
+"""How long the groups of a folder's photos wait in a gallery for their names."""
 
 # Every face is compared with every other: 20,000 faces take 1.6 GB.
 MAX_FACES = 20_000
@@ -130,10 +141,19 @@ class PhotoFace:
     Attributes:
         photo: The photo's path.
         box: In pixels of the photo.
+        rotation: See ``Face.rotation``.
+        quality: 0..1; None with an encoder that does not judge.
+        digest: The photo's, or of a face that is not the largest in it of that and its place; see
+            ``Sight.digest``.
+        embedding: float32 ``(D,)``.
     """
 
     photo: str
     box: Box
+    rotation: int
+    quality: float | None
+    digest: str
+    embedding: npt.NDArray[np.float32] = field(compare=False, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The face as plain JSON values."""
@@ -149,33 +169,36 @@ class Groups:
         photos: Number of photos.
         left_out: Photos without a face, with the reason.
         threshold: Mean similarity from which two groups were taken for one person.
+        enrolled: Name -> number of faces of people who are enrolled already, where a gallery was
+            given; they are in no group.
     """
 
     groups: tuple[tuple[PhotoFace, ...], ...]
     photos: int
     left_out: tuple[tuple[str, str], ...]
     threshold: float
+    enrolled: Mapping[str, int] = field(default_factory=dict)
 
     def name_of(self, number: int) -> str:
         """The name of a group and of its folder: ``person_001`` for the largest."""
         return f"person_{number + 1:0{max(3, len(str(len(self.groups))))}d}"
 
-    def as_dict(self, min_faces: int) -> dict[str, Any]:
-        """The groups as plain JSON values, as ``cluster --json`` prints them."""
+    def as_dict(self, names: Sequence[str]) -> dict[str, Any]:
+        """The groups as plain JSON values, as ``cluster --json`` prints them.
+
+        Args:
+            names: What the first, largest groups are called; the faces of the others are listed
+                without their group.
+        """
         return {
             "photos": self.photos,
             "threshold": self.threshold,
+            "enrolled": dict(self.enrolled),
             "people": [
-                {
-                    "name": self.name_of(number),
-                    "faces": [face.as_dict() for face in group],
-                }
-                for number, group in enumerate(self.groups)
-                if len(group) >= min_faces
+                {"name": name, "faces": [face.as_dict() for face in group]}
+                for name, group in zip(names, self.groups, strict=False)
             ],
-            "others": [
-                face.as_dict() for group in self.groups if len(group) < min_faces for face in group
-            ],
+            "others": [face.as_dict() for group in self.groups[len(names) :] for face in group],
             "left_out": [{"photo": photo, "reason": why} for photo, why in self.left_out],
         }
 
@@ -186,6 +209,7 @@ def group_photos(
     encoder: Encoder,
     *,
     threshold: float | None = None,
+    gallery: Gallery | None = None,
     workers: int | None = None,
     progress: bool = True,
 ) -> Groups:
@@ -197,6 +221,7 @@ def group_photos(
         encoder: Embeds them.
         threshold: Mean similarity from which two groups are one person; None takes the
             encoder's threshold.
+        gallery: People who are enrolled, whose faces are left out of the groups; or None.
         workers: Processes that read and detect; None chooses.
         progress: Whether to show a progress bar.
 
@@ -214,28 +239,100 @@ def group_photos(
         (str(Path(folder, where)), f"a folder that cannot be listed: {reason}")
         for where, reason in unlisted
     ]
-    embeddings = []
-    embedded = embed_photos(photos, detector, encoder, max_faces=None, workers=workers)
+    embedded = embed_photos(
+        photos, detector, encoder, max_faces=None, workers=workers, digests=True
+    )
     for photo in with_progress(embedded, len(photos), "Encoding", show=progress):
         if photo.error is not None:
             left_out.append((photo.photo, photo.error))
             continue
-        trusted = [face.is_trusted for face in photo.faces]
-        embeddings.append(photo.embeddings[trusted])
         for place, found in enumerate(photo.faces):
-            if found.quality and found.quality.refusal:
-                left_out.append((photo.photo, f"face {place}: {found.quality.refusal}"))
-            else:
-                faces.append(PhotoFace(photo.photo, found.box))
+            quality = found.quality
+            if quality is not None and quality.refusal:
+                left_out.append((photo.photo, f"face {place}: {quality.refusal}"))
+                continue
+            digest = photo.digest
+            if place:
+                digest = hashlib.sha256(f"{digest} {found.box}".encode()).hexdigest()
+            value = None if quality is None else quality.value
+            embedding = photo.embeddings[place]
+            faces.append(
+                PhotoFace(photo.photo, found.box, found.rotation, value, digest, embedding)
+            )
     if not faces:
         raise DatasetError(
             f"no face that can be trusted in any of the {len(photos)} photos in {folder}"
         )
-    number = cluster_faces(np.concatenate(embeddings), limit)
-    groups: list[list[PhotoFace]] = [[] for _ in range(int(number.max()) + 1)]
-    for face, group in zip(faces, number, strict=True):
-        groups[group].append(face)
-    return Groups(tuple(map(tuple, groups)), len(photos), tuple(left_out), limit)
+    enrolled: dict[str, int] = {}
+    if gallery is not None:
+        nearest = gallery.search(np.stack([face.embedding for face in faces]))
+        strangers = []
+        for face, matches in zip(faces, nearest, strict=True):
+            if matches and matches[0].similarity >= limit:
+                enrolled[matches[0].name] = enrolled.get(matches[0].name, 0) + 1
+            else:
+                strangers.append(face)
+        faces = strangers
+    groups: list[list[PhotoFace]] = []
+    if faces:
+        number = cluster_faces(np.stack([face.embedding for face in faces]), limit)
+        groups = [[] for _ in range(int(number.max()) + 1)]
+        for face, group in zip(faces, number, strict=True):
+            groups[group].append(face)
+    return Groups(tuple(map(tuple, groups)), len(photos), tuple(left_out), limit, enrolled)
+
+
+def keep_groups(
+    result: Groups,
+    gallery: DatabaseGallery,
+    folder: str | os.PathLike[str],
+    detector: Detector,
+    *,
+    min_faces: int = 2,
+    keep_days: float = KEEP_DAYS_OF_PHOTOS,
+) -> list[str]:
+    """Keep the groups in a gallery database as people without a name, to be named there.
+
+    Of each group the faces of the highest quality are kept, of more than ``MAX_GROUPS`` groups
+    the largest. Groups that the database has from an earlier run, or from a camera, get the faces
+    that they lack.
+
+    Args:
+        result: The groups.
+        gallery: The database, filled by the same encoder.
+        folder: The photos are named by their path in it.
+        detector: The one that found the faces.
+        min_faces: Groups of fewer faces are not kept.
+        keep_days: How long they are kept.
+
+    Returns:
+        What each group is called, ``unknown-7``, in the order of ``result.groups``.
+
+    Raises:
+        DatasetError: A photo has changed during the run.
+        GalleryError: The database cannot be written to.
+    """
+    kept = [group for group in result.groups if len(group) >= min_faces][:MAX_GROUPS]
+    best = [sorted(group, key=lambda face: -(face.quality or 0))[:MAX_FACES_KEPT] for group in kept]
+
+    def sight(face: PhotoFace) -> Sight:
+        image = read_image(face.photo)
+        details = PhotoDetails(
+            os.path.relpath(face.photo, folder),
+            face.box,
+            face.quality,
+            make_portrait(image, Face(face.box, 1.0, rotation=face.rotation)),
+        )
+        return Sight(face.embedding, details, face.digest, detector.name)
+
+    try:
+        groups = [list(map(sight, faces)) for faces in best]
+    except ImageError as error:
+        raise DatasetError(f"a photo has changed during the run: {error}") from error
+    numbers = gallery.unknown.add_groups(
+        groups, list(map(len, kept)), result.threshold, keep_days=keep_days
+    )
+    return list(map(unknown_id, numbers))
 
 
 def check_output_folder(folder: str | os.PathLike[str]) -> None:
@@ -249,7 +346,7 @@ def check_output_folder(folder: str | os.PathLike[str]) -> None:
         raise DatasetError(f"the output goes to a new or an empty folder. Received: {target}")
 
 
-def write_groups(result: Groups, folder: str | os.PathLike[str], min_faces: int = 2) -> int:
+def write_groups(result: Groups, folder: str | os.PathLike[str], min_faces: int = 2) -> list[str]:
     """Write the faces, cut out with their surroundings, into one sub-folder a person.
 
     Once the sub-folders have people's names, the folder can be enrolled.
@@ -260,7 +357,7 @@ def write_groups(result: Groups, folder: str | os.PathLike[str], min_faces: int 
         min_faces: Groups of fewer faces are not written.
 
     Returns:
-        The number of people written.
+        The name of each sub-folder, in the order of ``result.groups``.
 
     Raises:
         DatasetError: The folder is not empty, or cannot be written.
@@ -281,4 +378,4 @@ def write_groups(result: Groups, folder: str | os.PathLike[str], min_faces: int 
         raise DatasetError(f"cannot write to {folder}: {error.strerror or error}") from error
     except ImageError as error:
         raise DatasetError(f"a photo has changed during the run: {error}") from error
-    return len(kept)
+    return [result.name_of(number) for number in range(len(kept))]

@@ -214,7 +214,12 @@ class UnknownPeople:
             rows.withdraw(number, faces)
 
     def add_groups(
-        self, groups: Sequence[Sequence[Sight]], threshold: float, *, keep_days: float
+        self,
+        groups: Sequence[Sequence[Sight]],
+        seen: Sequence[int],
+        threshold: float,
+        *,
+        keep_days: float,
     ) -> list[int]:
         """Keep the faces of photos that were sorted into people; all of them, or none.
 
@@ -222,9 +227,10 @@ class UnknownPeople:
         digest, is not added again.
 
         Args:
-            groups: The faces of each person.
+            groups: The best faces of each person.
+            seen: How many faces each person has in the photos.
             threshold: Mean cosine similarity of the faces of two groups from which they are one.
-            keep_days: How long the groups are kept.
+            keep_days: How long the groups are kept, more than 0.
 
         Returns:
             The number of each group.
@@ -242,13 +248,12 @@ class UnknownPeople:
             self._check(sights)
         numbers: list[int] = []
         with self._seeing() as rows:
-            for sights in groups:
+            for sights, count in zip(groups, seen, strict=True):
                 own = np.mean([unit_length(sight.embedding) for sight in sights], axis=0)
                 number = rows.nearest(own, threshold)
                 if number is None:
                     number = rows.begin()
-                best = sorted(sights, key=lambda sight: -(sight.details.quality or 0))
-                rows.add(number, best[:MAX_FACES], keep_days, faces_in_photos=len(sights))
+                rows.add(number, sights, keep_days, faces_in_photos=count)
                 numbers.append(number)
         return numbers
 
@@ -372,6 +377,8 @@ class UnknownRows:
 
     def __init__(self, file: DatabaseFile, connection: sqlite3.Connection) -> None:
         self._file, self._connection = file, connection
+        # What happens in one transaction happens at one moment.
+        self._moment = _time()
 
     def exists(self, number: int) -> bool:
         """Whether there is a group of this number."""
@@ -401,7 +408,7 @@ class UnknownRows:
 
     def begin(self) -> int:
         """Begin a group; a face has to follow."""
-        moment, nothing = _time(), self._file.sealed(b"")
+        moment, nothing = self._moment, self._file.sealed(b"")
         number = self._connection.execute(
             "INSERT INTO unknown (seen, first_seen, last_seen, expires_at, mean) "
             "VALUES (0, ?, ?, ?, ?)",
@@ -429,7 +436,7 @@ class UnknownRows:
             faces_in_photos: How many faces of a folder are the person's; a folder that is sorted
                 again does not count twice.
         """
-        sealed, moment = self._file.sealed, _time()
+        sealed, moment = self._file.sealed, self._moment
         new = []
         for sight in sights:
             details, digest = sight.details, self._file.blind(sight.digest)
@@ -508,7 +515,6 @@ class UnknownRows:
 
     def enrol(self, number: int, person: int, author: str) -> list[int]:
         """Make a group's faces photos of a person; returns their numbers, and the group goes."""
-        moment = _time()
         photos = []
         for face, *columns in self._connection.execute(
             "SELECT id, embedding, digest, source, detector, quality, x, y, width, height "
@@ -520,7 +526,7 @@ class UnknownRows:
                 "INSERT INTO photo (person, embedding, digest, source, detector, quality, "
                 "x, y, width, height, enrolled_at, enrolled_by) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [person, *columns, moment, author],
+                [person, *columns, self._moment, author],
             ).lastrowid
             assert photo is not None
             self._connection.execute(
@@ -540,7 +546,7 @@ class UnknownRows:
             return
         photos = taken[0]
         crops: dict[int, Any] = dict(taken[1])
-        moment, expires = _time(), _time(KEEP_DAYS)
+        moment, expires = self._moment, _time(KEEP_DAYS)
         first = min(row[-2] for row in photos)
         self._connection.execute(
             "INSERT INTO unknown VALUES (?, ?, ?, ?, ?, ?)",
@@ -558,7 +564,7 @@ class UnknownRows:
 
     def purge(self) -> None:
         """Delete the groups whose time is over."""
-        self._connection.execute("DELETE FROM unknown WHERE expires_at <= ?", [_time()])
+        self._connection.execute("DELETE FROM unknown WHERE expires_at <= ?", [self._moment])
 
     def drop_most(self, count: int) -> None:
         """Delete all groups but those seen last."""
@@ -570,7 +576,7 @@ class UnknownRows:
 
     def groups(self, start: int, count: int | None) -> tuple[list[UnknownGroup], int]:
         """See ``UnknownPeople.groups``."""
-        moment = _time()
+        moment = self._moment
         found = self._connection.execute(
             "SELECT number, seen, first_seen, last_seen, expires_at FROM unknown "
             "WHERE expires_at > ? ORDER BY last_seen DESC, seen DESC, number LIMIT ? OFFSET ?",

@@ -307,6 +307,7 @@ def embed_photos(
     max_faces: int | None = 1,
     workers: int | None = None,
     batch_size: int | None = None,
+    digests: bool = False,
     judge: LivenessJudge | None = None,
 ) -> Iterator[EmbeddedPhoto]:
     """Embed the faces of many photos, in their order, with bounded memory.
@@ -321,6 +322,7 @@ def embed_photos(
         workers: Processes that read and detect; None chooses by the number of photos and cores,
             1 stays in this process.
         batch_size: Faces that go through the encoder together; None for ``BATCH_SIZE``.
+        digests: Whether to give the digest of each photo's content, too.
         judge: Gives the faces their liveness, too; None leaves that out.
     """
     workers, photos = workers_for(workers, photos)
@@ -330,6 +332,7 @@ def embed_photos(
         encoder,
         max_faces=max_faces,
         workers=workers,
+        digests=digests,
         batch_size=batch_size,
         judge=judge,
     ):

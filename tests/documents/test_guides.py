@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from face_encode import cli, open_gallery
+from face_encode import cli
+from face_encode.gallery.database import DatabaseGallery
 from face_encode.photos.reading import read_image
 from face_encode.types import ImageArray
 from tests.conftest import REPOSITORY, VERIFY_DATASET
@@ -102,6 +103,9 @@ def test_a_photo_library_finds_a_person(tmp_path: Path) -> None:
             (tmp_path / "photos").mkdir(exist_ok=True)
             shutil.copy(photo, tmp_path / "photos" / f"{person}-{photo.name}")
     *_, last = run(guide("library"), tmp_path).splitlines()
-    assert set(open_gallery(tmp_path / "people.sqlite").people()) == {"Ada Lovelace", "person_002"}
+    gallery = DatabaseGallery(tmp_path / "people.sqlite", create=False)
+    assert gallery.people() == {"Ada Lovelace": 4}
+    assert [group.id for group in gallery.unknown.groups()[0]] == ["unknown-2"]
+    assert len(list((tmp_path / "faces" / "unknown-2").iterdir())) == 4
     printed = [line for line in (tmp_path / "named.json").read_text().splitlines() if line]
     assert printed and last.startswith("photos/")

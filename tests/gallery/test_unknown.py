@@ -271,12 +271,12 @@ def test_groups_of_photos_join_those_that_are_there(tmp_path: Path) -> None:
         return replace(sight(x, y, source=f"{digest}.jpg", box=box), digest=digest)
 
     groups = [
-        [of_photo(0, 1, f"{number}") for number in range(10)],
+        [of_photo(0, 1, f"{number}") for number in range(MAX_FACES)],
         [of_photo(5, 0, "a"), of_photo(5, 1, "b")],
     ]
     for _ in range(2):
         # Sorted again, the folder adds nothing.
-        placed = gallery.unknown.add_groups(groups, THRESHOLD, keep_days=30)
+        placed = gallery.unknown.add_groups(groups, [10, 2], THRESHOLD, keep_days=30)
         assert placed == [2, of_camera]
         found = {group.number: group for group in gallery.unknown.groups()[0]}
         assert [(found[number].seen, len(found[number].faces)) for number in placed] == [
@@ -287,7 +287,7 @@ def test_groups_of_photos_join_those_that_are_there(tmp_path: Path) -> None:
     assert gallery.enrolled_as(["0"]) == {"0": ["Ada"]}
     for wrong, days in (([[]], 1), ([groups[1]], 0), ([groups[1]] * (MAX_GROUPS + 1), 1)):
         with pytest.raises(InputError):
-            gallery.unknown.add_groups(wrong, THRESHOLD, keep_days=days)
+            gallery.unknown.add_groups(wrong, [2] * len(wrong), THRESHOLD, keep_days=days)
 
 
 @pytest.mark.parametrize("days", [-1, float("nan"), float("inf")])

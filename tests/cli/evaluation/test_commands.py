@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, GalleryError, InputError
 from face_encode.evaluation.clustering import b_cubed
 from face_encode.evaluation.pairs import evaluate_pairs, read_pairs
+from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.opening import load_gallery
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.folders import people_in
+from face_encode.photos.reading import content_digest
 from tests.conftest import VERIFY_DATASET
 
 
@@ -158,6 +161,70 @@ def test_the_invented_people_are_calibrated_checked_and_grouped(run: Any, tmp_pa
     assert all(len(each) == 1 for each in names)
     assert len(set.union(*names)) == people
     assert people_in(tmp_path / "people").keys() == {each["name"] for each in grouped["people"]}
+
+
+def test_a_folder_is_sorted_into_a_database_and_the_groups_are_named(
+    run: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("scipy")
+    database, photos = tmp_path / "people.sqlite", tmp_path / "photos"
+    shutil.copytree(VERIFY_DATASET, photos)
+    told = run("cluster", photos, "-g", database, "--json")
+    assert told["enrolled"] == {}
+    groups = {
+        each["name"]: {Path(face["photo"]).parent.name for face in each["faces"]}
+        for each in told["people"]
+    }
+    # One group a person, and one person a group.
+    (names,) = zip(*groups.values(), strict=True)
+    assert sorted(names) == sorted(each.name for each in VERIFY_DATASET.iterdir())
+    (tmp_path / "photos" / "Ada_Mirova").rename(tmp_path / "Ada_Mirova")
+    with closing(DatabaseGallery(database, create=False)) as gallery:
+        for group in gallery.unknown.groups()[0]:
+            (name,) = groups[group.id]
+            assert {face.source for face in group.faces} == {
+                f"{name}/{number}.jpg" for number in range(1, 5)
+            }
+            assert group.seen == 4 and group.expires_at > group.last_seen
+            crop = gallery.unknown.crop(group.faces[0].id)
+            assert crop is not None and crop.startswith(b"\xff\xd8")
+            if name == "Ada_Mirova":
+                gallery.unknown.name(group.number, "Ada")
+            elif name == "Mei_Oshara":
+                gallery.unknown.dismiss(group.number)
+        # A photo is recognised by its content, as if it had been enrolled.
+        (photo, *_) = gallery.photos("Ada")
+        assert photo.digest == content_digest(tmp_path / "Ada_Mirova" / Path(photo.source).name)
+    # Sorted again: who has a name is left out, the others keep their numbers.
+    shutil.copytree(tmp_path / "Ada_Mirova", photos / "again")
+    again = run("cluster", photos, "-g", database, "--keep-unknown", "2", "--json")
+    assert again["enrolled"] == {"Ada": 4}
+    now = {
+        each["name"]: {Path(face["photo"]).parent.name for face in each["faces"]}
+        for each in again["people"]
+    }
+    gone = ({"Ada_Mirova"}, {"Mei_Oshara"})
+    kept = {group: name for group, name in groups.items() if name not in gone}
+    assert kept.items() <= now.items()
+    assert {"Mei_Oshara"} in now.values() and len(now) == len(kept) + 1
+    with closing(DatabaseGallery(database, create=False)) as gallery:
+        assert all((each.seen, len(each.faces)) == (4, 4) for each in gallery.unknown.groups()[0])
+
+
+def test_where_groups_are_kept_is_checked_before_the_work(run: Any, tmp_path: Path) -> None:
+    photos, database = VERIFY_DATASET, tmp_path / "people.sqlite"
+    with pytest.raises(GalleryError, match="only a gallery database"):
+        run("cluster", photos, "-g", tmp_path / "people.npz")
+    for wrong in (
+        ("-o", tmp_path / "out", "--keep-unknown", "3"),
+        ("-g", database, "--keep-unknown", "0"),
+    ):
+        with pytest.raises(InputError, match="--keep-unknown is for -g"):
+            run("cluster", photos, *wrong)
+    for usage in ((), ("-g", database, "-o", tmp_path / "out")):
+        with pytest.raises(SystemExit):
+            run("cluster", photos, *usage)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_without_photos_is_refused(run: Any, tmp_path: Path) -> None:
