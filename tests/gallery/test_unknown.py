@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
+import signal
 import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +26,7 @@ from face_encode.gallery.encryption import KEY_VARIABLE
 from face_encode.gallery.unknown import MAX_FACES, MAX_GROUPS, Sight
 from face_encode.types import Box
 from tests.conftest import REPOSITORY
-from tests.gallery.common import Identity, vectors
+from tests.gallery.common import SIXTEEN, Identity, vectors
 
 THRESHOLD = 0.9
 KEY = "ab" * 32
@@ -78,7 +81,7 @@ import math, sys
 from face_encode.gallery.base import PhotoDetails
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.unknown import Sight
-from tests.gallery.common import Identity, vectors
+from tests.gallery.common import SIXTEEN, Identity, vectors
 
 gallery = DatabaseGallery(sys.argv[1], Identity())
 print("ready", flush=True)
@@ -112,6 +115,71 @@ def test_programs_that_see_a_stranger_at_once_agree_on_the_number(tmp_path: Path
     with contextlib.closing(opened(tmp_path)) as gallery:
         groups, _ = gallery.unknown.groups()
         assert len(groups) == 20 and {group.seen for group in groups} == {2}
+
+
+CHANGER = """
+import random, sys
+import numpy as np
+from face_encode.errors import NotEnrolledError
+from face_encode.gallery.base import PhotoDetails
+from face_encode.gallery.database import DatabaseGallery
+from face_encode.gallery.unknown import Sight
+from tests.gallery.common import SIXTEEN
+
+gallery = DatabaseGallery(sys.argv[1], SIXTEEN)
+choose, rng = random.Random(int(sys.argv[2])), np.random.default_rng(int(sys.argv[2]))
+print("ready", flush=True)
+while True:
+    seen = Sight(rng.normal(size=16).astype(np.float32), PhotoDetails(crop=b"jpeg"))
+    number = gallery.unknown.see(seen, 0.5).number
+    print(number, flush=True)
+    try:
+        match choose.randrange(4):
+            case 0: gallery.unknown.name(number, f"person {number % 5}")
+            case 1: gallery.unknown.merge(number, choose.randrange(1, number + 1))
+            case 2: gallery.unknown.dismiss(number)
+    except Exception as error:
+        assert isinstance(error, NotEnrolledError) or "itself" in str(error), error
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="kills processes the POSIX way")
+def test_killed_at_any_moment_no_half_a_change_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "people.sqlite"
+    moments = random.Random(0)
+    last = 0
+    for kill in range(15):
+        process = subprocess.Popen(
+            [sys.executable, "-c", CHANGER, str(path), str(kill)],
+            cwd=REPOSITORY,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        time.sleep(moments.uniform(0, 0.4))
+        process.kill()
+        told = [int(line) for line in process.stdout if line.endswith("\n")]
+        process.stdout.close()
+        assert process.wait() == -signal.SIGKILL
+        with contextlib.closing(DatabaseGallery(path, SIXTEEN)) as gallery:
+            assert replayed(gallery.changes()) == {
+                name: {photo.id for photo in gallery.photos(name)} for name in gallery.people()
+            }
+            assert all(photo.has_crop for photo in gallery.photos())
+            for group in gallery.unknown.groups()[0]:
+                assert group.faces and group.seen
+        with contextlib.closing(sqlite3.connect(path)) as file:
+            assert file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            assert file.execute("PRAGMA foreign_key_check").fetchall() == []
+            # What was told is never told of somebody else.
+            ((highest,),) = file.execute(
+                "SELECT IFNULL(MAX(seq), 0) FROM sqlite_sequence WHERE name = 'unknown'"
+            ).fetchall()
+        assert max(told, default=0) <= highest and last <= highest
+        last = highest
+    assert last > 15
 
 
 def test_strangers_go_when_their_time_is_over(tmp_path: Path) -> None:
