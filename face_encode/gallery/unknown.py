@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
@@ -266,7 +266,9 @@ class UnknownPeople:
             start: How many to skip.
             count: At most this many; None for all.
         """
-        self.purge()
+        # Not where another program is changing the file; what is over is not listed all the same.
+        with suppress(GalleryError):
+            self.purge()
         if not self._file.holds_unknown:
             return [], 0
         with self._file.reading() as reader:
@@ -298,7 +300,7 @@ class UnknownPeople:
     def name(self, number: int, name: str) -> tuple[str, int]:
         """Enrol the faces of a group as photos of a person, new or known; the group goes.
 
-        Undoing that brings the group back.
+        Undoing that brings the group back, for ``KEEP_DAYS``.
 
         Returns:
             The person's name, and the number of photos enrolled.
