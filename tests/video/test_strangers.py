@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +20,18 @@ from face_encode.gallery.base import PhotoDetails
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.unknown import Sight
 from face_encode.model import Face_Encode_Model
+from face_encode.photos.reading import read_image
 from face_encode.types import Box
 from face_encode.video.frames import WatchedFace, WatchedFrame
 from face_encode.video.presence import AppearanceLog, PresenceEvent, Strangers
 from face_encode.video.session import Session, SessionReport
 from face_encode.video.sources import open_source
 from face_encode.video.watcher import Watcher, WatchSettings, video_detector
+from tests.conftest import VERIFY_DATASET
 from tests.gallery.common import Identity, vectors
+from tests.video.streaming import streaming
 
+COMMAND = str(Path(sys.executable).with_name("face-encode"))
 THRESHOLD = 0.9
 ONE, OTHER = vectors((1, 0))[0], vectors((0, 1))[0]
 IMAGE = np.zeros((2, 2, 3), np.uint8)
@@ -161,3 +170,46 @@ def test_a_video_watched_again_and_after_the_stranger_has_a_name(
         ("Teo", None),
     }
     assert gallery.unknown.groups() == ([], 0)
+
+
+@pytest.mark.slow
+def test_two_cameras_see_the_same_stranger_at_once_who_is_then_named(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    database = tmp_path / "people.sqlite"
+    with contextlib.closing(DatabaseGallery(database, encoder)) as gallery:
+        gallery.add(["Bo"], np.ones((1, encoder.embedding_size), np.float32))
+    photo = np.ascontiguousarray(read_image(VERIFY_DATASET / "Teo_Varga" / "1.jpg")[:, :392])
+    with contextlib.ExitStack() as stack:
+        cameras = []
+        for _ in range(2):
+            server = stack.enter_context(streaming(lambda _: photo, 10))
+            options = ["--people", str(database), "--headless", "--detector", "dlib_hog"]
+            options += ["--max-seconds", "300", "--events", "-"]
+            command = [COMMAND, "watch", server.address, *options]
+            cameras.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            stack.callback(cameras[-1].kill)
+
+        def next_event(camera: subprocess.Popen[str], kind: str) -> dict[str, Any]:
+            """The next event of a kind that a camera tells."""
+            assert camera.stdout is not None
+            for line in camera.stdout:
+                event: dict[str, Any] = json.loads(line)
+                if event["event"] == kind:
+                    return event
+            raise AssertionError(f"the camera has ended without a stranger who has {kind}")
+
+        arrived = [next_event(camera, "arrived") for camera in cameras]
+        assert [(each["name"], each["unknown"]) for each in arrived] == [(None, "unknown-1")] * 2
+        command = [COMMAND, "name", "unknown-1", "Teo", "-g", str(database)]
+        assert subprocess.run(command, check=False).returncode == 0
+        renamed = [next_event(camera, "renamed") for camera in cameras]
+        assert [each["name"] for each in renamed] == ["Teo", "Teo"]
+        assert [each["id"] for each in renamed] == [each["id"] for each in arrived]
+        for camera in cameras:
+            camera.send_signal(signal.SIGINT)
+            assert next_event(camera, "left")["name"] == "Teo"
+            assert camera.wait() == 0
+    with contextlib.closing(DatabaseGallery(database, encoder)) as gallery:
+        # A face of each camera.
+        assert gallery.people() == {"Bo": 1, "Teo": 2} and gallery.unknown.groups() == ([], 0)
