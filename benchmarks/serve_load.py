@@ -5,7 +5,8 @@ Run as ``python -m benchmarks.serve_load PEOPLE_DIR``; see README.md beside this
 A service is started on a copy of the people. First one client asks one thing after the other, then
 many clients ask at once, then one again: both hit whatever else the machine does, and the ratio of
 the two is the gain of answering together. Most requests name the faces in a photo; now and then a
-client enrols a new person, and removes that person again some requests later.
+client enrols a new person, and removes that person again some requests later. With ``--cameras``
+the service watches as many streams meanwhile, of enrolled people who walk through.
 """
 
 from __future__ import annotations
@@ -19,20 +20,27 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import cv2
 import numpy as np
 
 from benchmarks.machine import processor_seconds, resident_megabytes
 from benchmarks.serving import Client, RunningService
+from benchmarks.streaming import streaming
 from face_encode.photos.folders import people_in
+from face_encode.photos.reading import decode_image
+from face_encode.types import ImageArray
 
 # One request in this many changes the people.
 CHANGE_EVERY = 20
+# What a camera sends: so large pictures, so many a second, in which a person is there for a while.
+CAMERA_SIZE, CAMERA_RATE, FRAMES_THERE = (640, 360), 10.0, 60
 # A person whom a client enrolled stays for this many of its changes.
 STAYS = 3
 
@@ -154,12 +162,33 @@ def watch_memory(process: int, samples: list[tuple[float, float]], stop: threadi
         samples.append((time.perf_counter() - start, resident_megabytes(process)))
 
 
+def walking(photos: Sequence[bytes]) -> Callable[[int], ImageArray]:
+    """What a camera sees: one person after the other crosses it, and nobody is there in between.
+
+    Returns:
+        From a frame's number to RGB, uint8 ``(360, 640, 3)``.
+    """
+    width, height = CAMERA_SIZE
+    faces = [cv2.resize(decode_image(photo), (200, 200)) for photo in photos[:20]]
+
+    def frame_at(number: int) -> ImageArray:
+        frame: ImageArray = np.full((height, width, 3), 120, np.uint8)
+        person, step = divmod(number, 2 * FRAMES_THERE)
+        if step < FRAMES_THERE:
+            left = round(step / FRAMES_THERE * (width - 200))
+            frame[90:290, left : left + 200] = faces[person % len(faces)]
+        return frame
+
+    return frame_at
+
+
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("people", type=Path, help="a folder with one sub-folder a person")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--cameras", type=int, default=0, help="streams that are watched meanwhile")
     parser.add_argument("--alone-seconds", type=float, default=30, help="one client, twice")
     parser.add_argument("--warm-up-seconds", type=float, default=30)
     parser.add_argument("--persons", type=int, default=200, help="people of the folder enrolled")
@@ -167,12 +196,16 @@ def main() -> None:
     options = parser.parse_args()
     people = {name: photos for name, photos in people_in(options.people).items() if photos}
     names = sorted(people)[:: max(1, len(people) // options.persons)][: options.persons]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         for name in names:
             shutil.copytree(options.people / name, Path(folder) / "people" / name)
         photos = [people[name][-1].read_bytes() for name in names]
-        with RunningService("--people", f"{folder}/people", "--detector", "dlib_hog") as service:
-            measure(service, photos, options)
+        given = ["--people", f"{folder}/people", "--detector", "dlib_hog"]
+        for number in range(options.cameras):
+            stream = stack.enter_context(streaming(walking(photos[number:]), CAMERA_RATE))
+            given += ["--camera", f"camera {number + 1}={stream.address}"]
+        service = stack.enter_context(RunningService(*given))
+        measure(service, photos, options)
 
 
 def measure(service: RunningService, photos: Sequence[bytes], options: argparse.Namespace) -> None:
@@ -188,13 +221,15 @@ def measure(service: RunningService, photos: Sequence[bytes], options: argparse.
     together = run_phase(service, f"{options.clients} clients", askers, 60 * options.minutes)
     stop.set()
     watcher.join()
+    for camera in Client(service.port).request("GET", "/v1/cameras").json["cameras"]:
+        print(f"{camera['name']}: {camera['state']}, {camera['frames_per_second']} frames a second")
     alone.append(run_phase(service, "one client", askers[:1], options.alone_seconds))
     for phase in (alone[0], together, alone[1]):
         print(f"{phase.name}: {phase.rate:.1f} requests/s, {dict(sorted(phase.statuses.items()))}")
         print(f"  computed: {1000 * phase.cpu_seconds / phase.requests:.1f} ms a request")
         for kind in sorted(phase.latencies):
             p50, p99 = phase.percentile(kind, 50), phase.percentile(kind, 99)
-            print(f"  {kind}: p50 {p50:.0f} ms, p99 {p99:.0f} ms")
+            print(f"  {kind}: p50 {p50:.0f} ms, p99 {p99:.0f} ms ({p99 / p50:.1f} times)")
     ratio = together.rate / (sum(phase.requests for phase in alone) / sum(p.seconds for p in alone))
     # After warm-up: the first tenth against the last.
     tenth = max(1, len(samples) // 10)
@@ -203,7 +238,9 @@ def measure(service: RunningService, photos: Sequence[bytes], options: argparse.
     )
     most = max(megabytes for _, megabytes in samples)
     print(f"{options.clients} clients get {ratio:.2f} times the requests of one")
-    print(f"memory: {first:.0f} MB at first, {last:.0f} MB at last, at most {most:.0f} MB")
+    growth = 100 * (last / first - 1)
+    print(f"memory: {first:.0f} MB at first, {last:.0f} MB at last ({growth:+.1f} %)")
+    print(f"memory at most: {most:.0f} MB")
     print(f"answers of 500 and above: {together.server_errors}")
     print(f"load average at the end: {os.getloadavg()[0]:.1f}")
     if options.json is not None:

@@ -272,6 +272,42 @@ class Undone(TypedDict):
     change: int | None
 
 
+class CameraFace(TypedDict):
+    """A face in a camera's newest frame; the name is None while it is unknown."""
+
+    name: str | None
+    similarity: float | None
+    is_settled: bool
+    is_live: bool | None
+    bounding_box: BoundingBox
+
+
+class PersonThere(TypedDict):
+    """Somebody who is before a camera: by name, or as ``unknown`` where strangers are kept."""
+
+    id: str
+    name: str | None
+    unknown: str | None
+    since: str
+
+
+class Camera(TypedDict):
+    """A camera of the service: how it is, and who is there.
+
+    Width and height, and the faces, are those of the newest frame, while it is live.
+    """
+
+    name: str
+    state: Literal["connecting", "live", "stalled", "lost", "wrong-password", "failed"]
+    since: str
+    detail: str
+    frames_per_second: float
+    people: list[PersonThere]
+    width: int | None
+    height: int | None
+    faces: list[CameraFace]
+
+
 class Settings(TypedDict):
     """How the service recognises faces, and how fast."""
 
@@ -545,6 +581,35 @@ class Client:
         """
         answer = self._ask("GET", "changes", options={"since": since, "count": count})
         return cast("list[AuditedChange]", answer["changes"])
+
+    def cameras(self) -> list[Camera]:
+        """Tell how the service's cameras are, and who is there."""
+        return cast("list[Camera]", self._ask("GET", "cameras")["cameras"])
+
+    def camera_frame(
+        self, name: str, *, width: int | None = None, annotated: bool | None = None
+    ) -> bytes:
+        """Return what a camera shows now, as JPEG.
+
+        Args:
+            name: The camera.
+            width: Shrink the picture to this width at most.
+            annotated: False leaves out the faces' boxes and names.
+        """
+        options = {"width": width, "annotated": annotated}
+        given = {key: value for key, value in options.items() if value is not None}
+        path = f"cameras/{quote(name, safe='')}/frame.jpg"
+        return self._send("GET", path, params=given).content
+
+    def camera_events(self, since: int = 0, *, count: int = 100) -> list[dict[str, Any]]:
+        """List who came and left, the first first, as in a file of events.
+
+        Args:
+            since: Only events after the one of this ``number``.
+            count: At most this many, the newest.
+        """
+        answer = self._ask("GET", "cameras/events", options={"since": since, "count": count})
+        return cast("list[dict[str, Any]]", answer["events"])
 
     def settings(self) -> Settings:
         """Return how the service recognises faces, and how fast."""

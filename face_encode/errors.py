@@ -6,6 +6,7 @@
     ├── InputError              an argument is of the wrong kind, shape or range
     ├── ImageError              a photo cannot be read, or is too large to be read safely
     ├── VideoError              a video or camera cannot be read, or a video cannot be written
+    │   └── WrongPasswordError  a camera asks for another name or password
     ├── DatasetError            a folder of people is missing, empty or of the wrong shape
     ├── ModelFileError          a model file cannot be used as an encoder
     ├── EngineError             an engine cannot run an encoder as Keras does
@@ -41,6 +42,10 @@ class ImageError(FaceEncodeError):
 
 class VideoError(FaceEncodeError):
     """A video or camera cannot be read, or a video cannot be written or shown."""
+
+
+class WrongPasswordError(VideoError):
+    """A camera or stream asks for a name and a password, or refuses those that it was given."""
 
 
 class DatasetError(FaceEncodeError):

@@ -191,6 +191,11 @@ def printable(text: str) -> str:
     )
 
 
+def print_notice(text: str) -> None:
+    """Print a line for people on standard error, beside what the command gives."""
+    print(f"face-encode: {printable(text)}", file=sys.stderr, flush=True)
+
+
 def print_safely(text: object) -> None:
     """Print lines that may hold names from outside; see ``printable``."""
     print("\n".join(map(printable, str(text).split("\n"))))

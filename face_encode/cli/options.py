@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from face_encode.errors import ImageError, InputError
-from face_encode.outputs import SOFTWARE, check_output
+from face_encode.outputs import SOFTWARE, check_output, is_ours
 from face_encode.terminal import print_safely, printable
 
 if TYPE_CHECKING:
@@ -89,6 +89,68 @@ def add_liveness_option(parser: argparse._ActionsContainer) -> None:
         "--require-live",
         action="store_true",
         help="judge if each face is alive, or a photo or a screen held up, which matches nobody",
+    )
+
+
+def add_event_options(parser: argparse._ActionsContainer) -> None:
+    """Add ``--events``, ``--webhook``, ``--mqtt`` and ``--event-crops``."""
+    parser.add_argument(
+        "--events",
+        metavar="FILE.jsonl",
+        help="append a line of JSON when somebody arrives, gets a name and leaves; - prints the "
+        "lines in place of everything else",
+    )
+    parser.add_argument(
+        "--webhook",
+        metavar="URL",
+        help="post the events there, until they arrive; FACE_ENCODE_WEBHOOK_SECRET in the "
+        "environment signs them",
+    )
+    parser.add_argument(
+        "--mqtt",
+        metavar="URL",
+        help="publish the events and who is there, also for Home Assistant (mqtt://HOST)",
+    )
+    parser.add_argument(
+        "--event-crops",
+        action="store_true",
+        help="put the face into events, as a JPEG in base64",
+    )
+
+
+def add_keep_unknown_option(parser: argparse._ActionsContainer, more: str = "") -> None:
+    """Add ``--keep-unknown``; ``more`` is said of its default."""
+    parser.add_argument(
+        "--keep-unknown",
+        type=days,
+        metavar="DAYS",
+        help="know strangers again, as unknown-7, for so many days after they were last seen, also "
+        f"before other cameras: a gallery database keeps their faces (default: 3{more})",
+    )
+
+
+def check_event_file(options: argparse.Namespace, inputs: Sequence[str] = ()) -> None:
+    """Refuse a file of events that is a file of another kind, which appending would spoil.
+
+    With ``--overwrite`` that file is removed.
+
+    Raises:
+        InputError: There is a file that may not be replaced.
+    """
+    if options.events in (None, "-"):
+        return
+    overwrite = getattr(options, "overwrite", False)
+    path = check_output(options.events, "event file", inputs=inputs, overwrite=overwrite)
+    if overwrite and path.is_file() and not is_ours(path, "event file"):
+        path.unlink()
+
+
+def add_attributes_option(parser: argparse._ActionsContainer) -> None:
+    """Add ``--attributes``."""
+    parser.add_argument(
+        "--attributes",
+        action="store_true",
+        help="tell age, gender and expression, in the picture and in the events",
     )
 
 

@@ -6,16 +6,20 @@ import argparse
 import logging
 import os
 import socket
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from face_encode.cli.options import (
+    add_attributes_option,
     add_detector_option,
     add_encoder_option,
+    add_event_options,
+    add_keep_unknown_option,
     add_liveness_option,
     add_min_face_option,
     add_threshold_option,
+    check_event_file,
     open_detector,
     positive,
 )
@@ -26,6 +30,9 @@ if TYPE_CHECKING:
     from face_encode.model import Face_Encode_Model
     from face_encode.server.security import Tokens
     from face_encode.server.settings import ServerSettings
+    from face_encode.video.camera_process import CameraProcess
+
+CAMERAS_VARIABLE = "FACE_ENCODE_CAMERAS"
 
 SUMMARY = "answer over HTTP, with a page for browsers"
 
@@ -72,6 +79,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_min_face_option(model)
     add_threshold_option(model)
     add_liveness_option(model)
+    cameras = parser.add_argument_group(
+        "cameras",
+        "The people before cameras, named live. What holds a password may be in the environment "
+        f"instead: {CAMERAS_VARIABLE}, the same NAME=SOURCE with blanks between them.",
+    )
+    cameras.add_argument(
+        "--camera",
+        metavar="NAME=SOURCE",
+        action="append",
+        default=[],
+        help="watch a webcam by its number (desk=0) or a stream (front=rtsp://HOST/…)",
+    )
+    add_event_options(cameras)
+    add_keep_unknown_option(cameras)
+    add_attributes_option(cameras)
     limits = parser.add_argument_group("limits")
     for option, (help_text, _) in _LIMITS.items():
         limits.add_argument(f"--max-{option}", type=positive, metavar="N", help=help_text)
@@ -108,9 +130,11 @@ def run(options: argparse.Namespace) -> int:
     path = gallery_path(options.people)
     settings = settings_from(options)
     check_exposure(settings, tokens)
+    sources = cameras_from(options)
     # Before the seconds of loading: a port that is taken is the likeliest mistake.
     listener = bound(settings.host, settings.port)
     model = _open_model(options, path)
+    cameras = _watching(options, sources, path) if sources else None
     if tokens and not tokens.can_write:
         print("no write token is set: nobody can change the people")
 
@@ -132,7 +156,7 @@ def run(options: argparse.Namespace) -> int:
                 print(printable(text), flush=True)
 
     configuration = uvicorn.Config(
-        make_application(model, settings, tokens),
+        make_application(model, settings, tokens, cameras=cameras),
         http=limited_protocol(settings.limits),
         ws="none",
         # Paths hold people's names; changes are in the gallery's audit, numbers in the metrics.
@@ -142,7 +166,7 @@ def run(options: argparse.Namespace) -> int:
         timeout_graceful_shutdown=settings.limits.request_seconds,
     )
     server = AnnouncedServer(configuration)
-    with listener, closing(model.gallery):
+    with listener, closing(model.gallery), nullcontext() if cameras is None else closing(cameras):
         server.run([listener])
     return 0 if server.started else 1
 
@@ -198,6 +222,43 @@ def settings_from(options: argparse.Namespace) -> ServerSettings:
         require_live=options.liveness,
         limits=Limits(**limits),
     )
+
+
+def cameras_from(options: argparse.Namespace) -> dict[str, str]:
+    """Return the cameras of the options and the environment: name -> source.
+
+    Raises:
+        InputError: A text is no camera, two have one name, or there are options of cameras and no
+            camera. Messages repeat no source, because it may hold a password.
+    """
+    from face_encode.gallery.base import folded_name
+    from face_encode.server.bodies import person_name
+    from face_encode.video.cameras import check_camera
+
+    sources: dict[str, str] = {}
+    for text in [*options.camera, *os.environ.get(CAMERAS_VARIABLE, "").split()]:
+        name, _, source = text.partition("=")
+        try:
+            name = person_name(name)
+        except InputError:
+            name = ""
+        if not name or not source:
+            raise InputError(
+                "a camera is NAME=SOURCE, such as front=rtsp://…, its name like a person's. "
+                "Received: something else, not repeated here, because it may hold a password"
+            )
+        for other in sources:
+            if folded_name(other) == folded_name(name):
+                raise InputError(f"two cameras have one name. Received: {other!r} and {name!r}")
+        check_camera(name, source)
+        sources[name] = source
+    about = ("events", "webhook", "mqtt", "event_crops", "keep_unknown", "attributes")
+    given = [each for each in about if getattr(options, each) not in (None, False)]
+    if given and not sources:
+        option = given[0].replace("_", "-")
+        raise InputError(f"--{option} is about cameras, and there is no --camera")
+    check_event_file(options)
+    return sources
 
 
 def check_exposure(settings: ServerSettings, tokens: Tokens) -> None:
@@ -260,6 +321,32 @@ def _open_model(options: argparse.Namespace, path: Path) -> Face_Encode_Model:
             report = model.fit_dataset(folder, keep_crops=options.keep_crops)
             print(printable(str(report).replace("\n", ";")))
     return model
+
+
+def _watching(options: argparse.Namespace, sources: dict[str, str], path: Path) -> CameraProcess:
+    """Start to watch the cameras."""
+    from face_encode.gallery.unknown import KEEP_DAYS
+    from face_encode.video.camera_process import CameraProcess, CameraSettings
+
+    cameras = CameraProcess(
+        CameraSettings(
+            sources,
+            path,
+            model=options.model,
+            engine=options.encoder_engine,
+            threshold=options.threshold,
+            detector=options.detector,
+            liveness=options.liveness,
+            attributes=options.attributes,
+            events=options.events,
+            webhook=options.webhook,
+            mqtt=options.mqtt,
+            event_crops=options.event_crops,
+            keep_days=KEEP_DAYS if options.keep_unknown is None else options.keep_unknown,
+        )
+    )
+    cameras.start()
+    return cameras
 
 
 def _port(text: str) -> int:

@@ -6,7 +6,6 @@ import argparse
 import math
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,20 +14,23 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from face_encode.cli.options import (
+    add_attributes_option,
     add_detector_option,
     add_encoder_option,
+    add_event_options,
     add_json_option,
+    add_keep_unknown_option,
     add_liveness_option,
     add_people,
     add_threshold_option,
-    days,
+    check_event_file,
     open_model,
     positive,
     print_json,
 )
 from face_encode.errors import GalleryError, InputError
-from face_encode.outputs import add_overwrite_option, check_output, is_ours
-from face_encode.terminal import printable
+from face_encode.outputs import add_overwrite_option, check_output
+from face_encode.terminal import print_notice, printable
 
 if TYPE_CHECKING:
     from face_encode.model import Face_Encode_Model
@@ -59,28 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     results.add_argument(
         "--output", metavar="FILE.mp4", help="record the video there, with boxes and names drawn"
     )
-    help_text = (
-        "append a line of JSON when somebody arrives, gets a name and leaves; - prints the lines "
-        "in place of everything else"
-    )
-    results.add_argument("--events", metavar="FILE.jsonl", help=help_text)
-    help_text = (
-        "post the events there, until they arrive; FACE_ENCODE_WEBHOOK_SECRET in the environment "
-        "signs them"
-    )
-    results.add_argument("--webhook", metavar="URL", help=help_text)
-    help_text = "publish the events and who is there, also for Home Assistant (mqtt://HOST)"
-    results.add_argument("--mqtt", metavar="URL", help=help_text)
-    help_text = "put the face into events, as a JPEG in base64"
-    results.add_argument("--event-crops", action="store_true", help=help_text)
-    results.add_argument(
-        "--keep-unknown",
-        type=days,
-        metavar="DAYS",
-        help="know strangers again, as unknown-7, for so many days after they were last seen, also "
-        "before other cameras: a gallery database keeps their faces (default: 3, and with "
-        "--blur-unknown 0, which keeps nothing)",
-    )
+    add_event_options(results)
+    add_keep_unknown_option(results, ", and with --blur-unknown 0, which keeps nothing")
     results.add_argument("--headless", action="store_true", help="show no window")
     results.add_argument(
         "--blur-unknown", action="store_true", help="blur every face but those of enrolled people"
@@ -97,8 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "photo can (with the detector yunet, where none is chosen)"
     )
     looking.add_argument("--challenge", action="store_true", help=help_text)
-    help_text = "tell age, gender and expression, in the picture and in the events"
-    looking.add_argument("--attributes", action="store_true", help=help_text)
+    add_attributes_option(looking)
     counted = partial(looking.add_argument, type=positive)
     help_text = (
         "run the detector on every Nth frame, and follow the faces in the others (default: 3)"
@@ -143,7 +124,7 @@ def run(options: argparse.Namespace) -> int:
         # The source and the outputs come before the model, whose loading takes seconds: they fail
         # at once.
         patience = Patience(in_all=options.give_up_seconds)
-        source = open_source(options.source, patience=patience, report=_print_notice)
+        source = open_source(options.source, patience=patience, report=print_notice)
         stack.callback(source.close)
         detector = video_detector(options.detector, options.look_width, is_live=source.is_live)
         # --detector is for the video; the people's photos get the default detector.
@@ -231,25 +212,14 @@ def _open_outlets(options: argparse.Namespace, source: Source, stack: ExitStack)
 
 def _open_sinks(options: argparse.Namespace, source: Source) -> Iterator[EventSink]:
     """Open where the events go."""
-    from face_encode.video.events import SECRET_VARIABLE, EventFile, PrintedEvents, Webhook
+    from face_encode.video.events import open_sinks
 
-    if options.events == "-":
-        yield PrintedEvents()
-    elif options.events is not None:
-        # It is appended to, which would spoil a file of another kind.
-        path = check_output(
-            options.events, "event file", inputs=[options.source], overwrite=options.overwrite
-        )
-        if options.overwrite and path.is_file() and not is_ours(path, "event file"):
-            path.unlink()
-        yield EventFile(options.events)
-    if options.webhook is not None:
-        secret = os.environ.get(SECRET_VARIABLE) or None
-        yield Webhook(options.webhook, secret=secret, report=_print_notice)
+    check_event_file(options, [options.source])
+    yield from open_sinks(options.events, options.webhook, report=print_notice)
     if options.mqtt is not None:
         from face_encode.video.mqtt import MqttEvents
 
-        yield MqttEvents(options.mqtt, source.name, report=_print_notice)
+        yield MqttEvents(options.mqtt, source.name, report=print_notice)
 
 
 @contextmanager
@@ -270,11 +240,6 @@ def _stop_at_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for each, handler in former.items():
             signal.signal(each, handler)
-
-
-def _print_notice(text: str) -> None:
-    """Print a line about the source."""
-    print(f"face-encode: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def _print_event(event: PresenceEvent) -> None:

@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 from face_encode.errors import GalleryError, InputError
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.model import Face_Encode_Model
+from face_encode.server.cameras import CameraNumbers, cameras_router
 from face_encode.server.compreface import compreface_router
 from face_encode.server.limits import RequestLimits
 from face_encode.server.metrics import Metrics, RequestMeter
@@ -29,6 +30,7 @@ from face_encode.server.service import Service
 from face_encode.server.settings import ServerSettings
 from face_encode.server.unknown import unknown_router
 from face_encode.version import __version__
+from face_encode.video.camera_process import CameraProcess
 
 _PAGE = Path(__file__).with_name("static")
 # How long a stranger may stay in the file after the time is over.
@@ -40,6 +42,7 @@ def make_application(
     settings: ServerSettings,
     tokens: Tokens,
     *,
+    cameras: CameraProcess | None = None,
     warm_up: bool = True,
 ) -> FastAPI:
     """Assemble a service; its processes and threads live as long as it is served.
@@ -48,6 +51,7 @@ def make_application(
         model: The model; its gallery is a database, which other programs may have open too.
         settings: The settings.
         tokens: The tokens of the clients.
+        cameras: The cameras that the service watches, started; they end with the service.
         warm_up: Whether everything that photos need is loaded before the first one.
 
     Raises:
@@ -63,11 +67,13 @@ def make_application(
     # Before anybody is served: its weights may be missing.
     judge = model.liveness_judge if settings.require_live else None
     metrics = Metrics()
+    if cameras is not None:
+        metrics.registry.register(CameraNumbers(cameras))
 
     @asynccontextmanager
     async def running(application: FastAPI) -> AsyncIterator[None]:
         recogniser = Recogniser(model.encoder, model.detector, settings, metrics, judge)
-        service = Service(model, gallery, recogniser, settings, metrics)
+        service = Service(model, gallery, recogniser, settings, metrics, cameras)
         try:
             if warm_up:
                 await recogniser.load()
@@ -91,6 +97,8 @@ def make_application(
             yield
             purging.cancel()
         finally:
+            if cameras is not None:
+                await asyncio.to_thread(cameras.close)
             await recogniser.close()
             service.close()
 
@@ -116,6 +124,7 @@ def make_application(
     application.include_router(recognition_router, dependencies=strict)
     application.include_router(people_router, dependencies=strict)
     application.include_router(unknown_router, dependencies=strict)
+    application.include_router(cameras_router, dependencies=strict)
     application.include_router(operation_router)
     application.include_router(compreface_router, dependencies=strict)
     _describe_problems(application)

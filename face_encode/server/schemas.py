@@ -346,6 +346,106 @@ class ChangedUnknown(Answer):
     change: int | None = _CHANGE
 
 
+class CameraFace(Answer):
+    """A face in a camera's newest frame."""
+
+    name: str | None = Field(description="The enrolled person; null while unknown.")
+    similarity: float | None = Field(
+        description="To that person, or the nearest; null before the face was seen well."
+    )
+    is_settled: bool = Field(
+        description="Whether it was seen well often enough to be named or called unknown."
+    )
+    is_live: bool | None = Field(
+        description="Whether it is alive; null where the service does not require that."
+    )
+    bounding_box: BoundingBox = Field(description="In pixels of the frame.")
+
+
+class PersonThere(Answer):
+    """Somebody who is before a camera."""
+
+    id: str = Field(description="Of this stay; the events have it too.")
+    name: str | None = Field(description="Null for somebody who is not enrolled.")
+    unknown: str | None = Field(
+        description="What somebody without a name is called; null where strangers are not kept."
+    )
+    since: str = Field(description="UTC, ISO 8601.")
+
+
+_CAMERA_EXAMPLE = {
+    "name": "front",
+    "state": "live",
+    "since": "2026-11-22T09:13:50.911+00:00",
+    "detail": "",
+    "frames_per_second": 9.8,
+    "people": [
+        {
+            "id": "5c0e9b1f-1",
+            "name": "Ada Lovelace",
+            "unknown": None,
+            "since": "2026-11-22T09:14:03.120+00:00",
+        }
+    ],
+    "width": 640,
+    "height": 360,
+    "faces": [
+        {
+            "name": "Ada Lovelace",
+            "similarity": 0.97,
+            "is_settled": True,
+            "is_live": None,
+            "bounding_box": _BOX_EXAMPLE,
+        }
+    ],
+}
+
+
+class CameraAnswer(Answer, json_schema_extra={"examples": [_CAMERA_EXAMPLE]}):
+    """A camera of the service."""
+
+    name: str
+    state: Literal["connecting", "live", "stalled", "lost", "wrong-password", "failed"] = Field(
+        description="stalled: connected, and gives no picture. lost: cannot be reached, and is "
+        "tried again. failed: its pictures cannot be worked on."
+    )
+    since: str = Field(description="Since when it is in this state; UTC, ISO 8601.")
+    detail: str = Field(description="The reason in words; empty where it is live.")
+    frames_per_second: float = Field(description="How many frames are looked at.")
+    people: list[PersonThere] = Field(description="Who is there, in the order of arrival.")
+    width: int | None = Field(description="Of the newest frame; null where it is not live.")
+    height: int | None
+    faces: list[CameraFace] = Field(description="In the newest frame, largest first.")
+
+
+class CamerasAnswer(Answer):
+    """The cameras of the service, in the order of its options."""
+
+    cameras: list[CameraAnswer]
+
+
+_CAMERA_EVENT_EXAMPLE = {
+    "number": 1795337643121,
+    "source": "front",
+    "event": "arrived",
+    "id": "5c0e9b1f-1",
+    "name": "Ada Lovelace",
+    "from": 12.4,
+    "to": 12.92,
+    "best_similarity": 0.9688,
+    "from_time": "2026-11-22T09:14:03.120+00:00",
+    "to_time": "2026-11-22T09:14:03.640+00:00",
+}
+
+
+class CameraEventsAnswer(
+    Answer, json_schema_extra={"examples": [{"events": [_CAMERA_EVENT_EXAMPLE]}]}
+):
+    """Events of the cameras: their number, and the members that a file of events has."""
+
+    events: list[dict[str, Any]]
+
+
 class HealthAnswer(Answer):
     """The service runs."""
 
@@ -398,7 +498,7 @@ _MEANINGS = {
     400: "No valid HTTP request.",
     401: "A token is missing or unknown.",
     403: "The token may only read, or another web page asks.",
-    404: "There is no such person, photo or change, or no picture is kept.",
+    404: "There is no such person, photo, camera or change, or no picture.",
     408: "The request arrives too slowly.",
     409: "Somebody of the new name is enrolled already; or the change cannot be undone.",
     413: "The body is too large.",

@@ -18,6 +18,7 @@ from face_encode.server.metrics import Metrics
 from face_encode.server.problems import Problem
 from face_encode.server.recognition import Recogniser
 from face_encode.server.settings import ServerSettings
+from face_encode.video.camera_process import CameraProcess
 
 _Result = TypeVar("_Result")
 
@@ -31,6 +32,7 @@ class Service:
         recogniser: Embeds the photos of requests.
         settings: The settings that the service was started with.
         metrics: The service's numbers.
+        cameras: The cameras that the service watches, or None.
         failing: Whether the last change could not be saved.
     """
 
@@ -41,8 +43,9 @@ class Service:
         recogniser: Recogniser,
         settings: ServerSettings,
         metrics: Metrics,
+        cameras: CameraProcess | None = None,
     ) -> None:
-        self.model, self.gallery = model, gallery
+        self.model, self.gallery, self.cameras = model, gallery, cameras
         self.recogniser, self.settings, self.metrics = recogniser, settings, metrics
         self.failing = False
         # One change after the other: they would wait for each other in the file anyway.

@@ -69,6 +69,28 @@ def as_json(event: Mapping[str, Any]) -> str:
     return json.dumps(event, ensure_ascii=False).encode(errors="backslashreplace").decode()
 
 
+def open_sinks(
+    file: str | None, webhook: str | None, *, report: Callable[[str], None] | None = None
+) -> Iterator[EventSink]:
+    """Open what takes the events of any number of sources, one after the other.
+
+    Args:
+        file: Path of a file of events, ``-`` for standard output, or None.
+        webhook: Address of a webhook, or None; ``FACE_ENCODE_WEBHOOK_SECRET`` in the environment
+            signs its messages.
+        report: Called with a line of text about the webhook; from another thread.
+
+    Raises:
+        InputError: No such address, or a secret that is no base64.
+        VideoError: The file, or the webhook's queue, cannot be written.
+    """
+    if file is not None:
+        yield PrintedEvents() if file == "-" else EventFile(file)
+    if webhook is not None:
+        secret = os.environ.get(SECRET_VARIABLE) or None
+        yield Webhook(webhook, secret=secret, report=report)
+
+
 class EventFile:
     """Appends lines of JSON to a file, each in one call to the operating system.
 

@@ -24,6 +24,11 @@ _MAX_QUEUED = 10_000
 _CLOSE_SECONDS = 5.0
 
 
+def topic_part(source: str) -> str:
+    """The part of the topics that names a source: small letters a to z and digits."""
+    return re.sub(r"[^a-z0-9]+", "_", source.lower()).strip("_") or "source"
+
+
 class MqttEvents:
     """Publishes events, and who is there, under ``face_encode/SOURCE/``.
 
@@ -71,7 +76,7 @@ class MqttEvents:
             raise InputError("an MQTT broker's address is mqtt:// or mqtts:// with host and port")
         self._name = f"MQTT broker {host}"
         self._report = (lambda text: None) if report is None else report
-        slug = re.sub(r"[^a-z0-9]+", "_", source.lower()).strip("_") or "source"
+        slug = topic_part(source)
         self._slug, self._source, self._topic = slug, source, f"{_BASE}/{slug}"
         self._there: dict[str, str | None] = {}
         self._is_away = self._is_full = False

@@ -14,7 +14,7 @@ from face_encode.detectors.alignment import make_portrait
 from face_encode.errors import FaceEncodeError, VideoError
 from face_encode.types import Face, ImageArray
 from face_encode.video.events import EventSink
-from face_encode.video.frames import UNSEEN_SECONDS, Frame
+from face_encode.video.frames import UNSEEN_SECONDS, Frame, WatchedFrame
 from face_encode.video.output import Recorder, Window, draw_watched
 from face_encode.video.presence import Appearance, AppearanceLog, PresenceEvent, Strangers
 from face_encode.video.sources import Source
@@ -31,6 +31,7 @@ class Outlets:
         events: Each gets every event.
         event_crops: Whether events of somebody who is there carry the face, as a JPEG in base64.
         on_event: Called with each event of a person, or None.
+        on_frame: Called with each frame and the faces in it, or None.
         blur_unknown: Whether to blur every face but those of enrolled people.
     """
 
@@ -39,6 +40,7 @@ class Outlets:
     events: Sequence[EventSink] = ()
     event_crops: bool = False
     on_event: Callable[[PresenceEvent], None] | None = None
+    on_frame: Callable[[WatchedFrame], None] | None = None
     blur_unknown: bool = False
 
 
@@ -174,6 +176,8 @@ class Session:
         report.passed_over = frame.number + 1 - report.frames
         report.seconds = frame.seconds
         self._publish(self._log.add(watched), frame.image)
+        if outlets.on_frame is not None:
+            outlets.on_frame(watched)
         if outlets.window is not None or outlets.recorder is not None:
             picture = draw_watched(watched, blur_unknown=outlets.blur_unknown)
             if outlets.recorder is not None:

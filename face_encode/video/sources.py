@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -18,7 +19,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import cv2
 
-from face_encode.errors import InputError, VideoError
+from face_encode.errors import InputError, VideoError, WrongPasswordError
 from face_encode.files import as_path, open_regular, reason_of
 from face_encode.types import ImageArray
 from face_encode.video.frames import Frame
@@ -34,7 +35,9 @@ _PROBE_SECONDS = 3.0
 # A camera without a new frame gives None this often.
 _POLL_SECONDS = 0.25
 # A live source without a new frame for so long is told to stand still.
-_STALL_SECONDS = 2.0
+STALL_SECONDS = 2.0
+# Many cameras shut out for a while who sends a wrong password again and again.
+PASSWORD_SECONDS = 60.0
 # A thread inside OpenCV cannot be stopped; after this long it is left behind.
 _JOIN_SECONDS = 2.0
 
@@ -186,6 +189,7 @@ class Camera:
         name: Its number or address, for messages.
         frames_per_second: The rate that it states; fewer frames may be taken.
         losses: How many times it was lost.
+        trouble: Why it is lost, as far as is known; None while it is connected.
     """
 
     is_live = True
@@ -196,9 +200,11 @@ class Camera:
         name: str,
         *,
         first: _Capture | None = None,
-        why_not: Callable[[], str] = lambda: "no such camera",
+        why_not: Callable[[str], VideoError] | None = None,
         patience: Patience | None = None,
         report: Callable[[str], None] | None = None,
+        turn: AbstractContextManager[object] | None = None,
+        interval: float = 0.0,
     ) -> None:
         """Open it.
 
@@ -206,23 +212,29 @@ class Camera:
             open_again: Opens the capture; called again after every loss.
             name: A name for messages.
             first: The capture, where it is open already.
-            why_not: Says why it cannot be opened.
+            why_not: From the name to the error that says why it cannot be opened.
             patience: How a lost camera is retried.
             report: Called with a line of text when the camera is lost, stands still or is back;
                 also from another thread.
+            turn: Held from the moment a frame is taken until the next one is asked for.
+            interval: Seconds from one frame to the next, at least.
 
         Raises:
             VideoError: It cannot be opened.
         """
         self.name = name
         self.losses = 0
+        self.trouble: VideoError | None = None
         self._open_again = open_again
+        self._why_not = why_not or (lambda name: VideoError(f"{name}: no such camera"))
+        self._turn = nullcontext() if turn is None else turn
+        self._interval = interval
         self._patience = Patience() if patience is None else patience
         self._report = (lambda text: None) if report is None else report
         capture = open_again() if first is None else first
         if not capture.isOpened():
             capture.release()
-            raise VideoError(f"{name}: {why_not()}")
+            raise self._why_not(name)
         self.frames_per_second = _rate_of(capture)
         self._news = threading.Condition()
         # Its seconds are the clock's, until they are counted from the first frame.
@@ -245,23 +257,34 @@ class Camera:
             with self._news:
                 if self._newest is None:
                     self._news.wait(_POLL_SECONDS)
-                newest, self._newest = self._newest, None
+                is_there = self._newest is not None
                 is_lost = not self._thread.is_alive()
-            if newest is not None:
-                began = newest.seconds if began is None else began
+            if is_there:
                 if is_still:
                     self._report(f"{self.name}: gives pictures again")
-                yield replace(newest, seconds=newest.seconds - began)
+                with self._turn:
+                    # Only now: while others had their turns, a newer one may have come.
+                    newest, taken = self._take(), time.monotonic()
+                    began = newest.seconds if began is None else began
+                    yield replace(newest, seconds=newest.seconds - began)
                 last, is_still = time.monotonic(), False
+                self._stopping.wait(max(0.0, taken + self._interval - last))
             elif is_lost:
                 raise VideoError(
                     f"{self.name}: lost, and not back after {self._patience.in_all:g} seconds"
                 )
             else:
-                if not is_still and time.monotonic() - last > _STALL_SECONDS:
-                    self._report(f"{self.name}: no picture for {_STALL_SECONDS:g} seconds")
+                if not is_still and time.monotonic() - last > STALL_SECONDS:
+                    self._report(f"{self.name}: no picture for {STALL_SECONDS:g} seconds")
                     is_still = True
                 yield None
+
+    def _take(self) -> Frame:
+        """Take the newest frame, which is there."""
+        with self._news:
+            newest, self._newest = self._newest, None
+        assert newest is not None
+        return newest
 
     def close(self) -> None:
         """Stop the thread, which releases the camera."""
@@ -290,7 +313,8 @@ class Camera:
         if self._stopping.is_set():
             return None
         self.losses += 1
-        self._report(f"{self.name}: lost; trying again")
+        self.trouble = VideoError(f"{self.name}: lost; trying again")
+        self._report(str(self.trouble))
         lost_at, wait = time.monotonic(), self._patience.first
         while time.monotonic() - lost_at < self._patience.in_all and not self._stopping.wait(wait):
             wait = min(2 * wait, self._patience.longest)
@@ -298,16 +322,26 @@ class Camera:
             if capture.isOpened():
                 away = time.monotonic() - lost_at
                 self._report(f"{self.name}: back after {away:.1f} seconds")
+                self.trouble = None
                 return capture
             capture.release()
+            why = self._why_not(self.name)
+            if str(why) != str(self.trouble):
+                self._report(str(why))
+            self.trouble = why
+            if isinstance(why, WrongPasswordError):
+                wait = max(wait, PASSWORD_SECONDS)
         return None
 
 
 def open_source(
     source: int | str | os.PathLike[str],
     *,
+    name: str | None = None,
     patience: Patience | None = None,
     report: Callable[[str], None] | None = None,
+    turn: AbstractContextManager[object] | None = None,
+    interval: float = 0.0,
 ) -> Source:
     """Open a webcam, a network stream or a video file.
 
@@ -315,12 +349,17 @@ def open_source(
         source: A webcam's number, from 0, also as text; an address (``rtsp://``, ``http://`` …);
             or the path of a video file. A video file at an address is read like a local one:
             every frame.
+        name: A camera's name in messages and events, in the place of its number or address.
         patience: How a lost camera is retried.
         report: Called with a line of text when a camera is lost, stands still or is back; also from
             another thread.
+        turn: Held while somebody works on a camera's frame; cameras that share it take turns.
+        interval: Seconds from one frame of a camera to the next, at least; frames that come faster
+            are passed over.
 
     Raises:
-        VideoError: The source cannot be opened, or is no video.
+        VideoError: The source cannot be opened, or is no video. Where its server asks for another
+            name or password, a ``WrongPasswordError``.
         InputError: Not a number, address or path.
     """
     if isinstance(source, bool) or not isinstance(source, int | str | os.PathLike):
@@ -335,22 +374,29 @@ def open_source(
     if isinstance(address, int):
         if address < 0:
             raise InputError(f"a webcam's number is 0 or more. Received: {address}")
-        name = f"camera {address}"
+        shown = f"camera {address}"
     elif "://" in address:
-        _check_address(address)
-        name, is_network = without_password(address), True
+        check_address(address)
+        shown, is_network = without_password(address), True
     elif address.startswith("/dev/"):
         # Linux lists webcams as files, but reading one as a video file would never end.
-        name = address
+        shown = address
     else:
         return RecordedVideo.of_file(address)
     first = _open_capture(address)
     # OpenCV counts the frames of a video at an address, but not of a stream.
     if is_network and first.isOpened() and first.get(cv2.CAP_PROP_FRAME_COUNT) > 0:
-        return RecordedVideo(first, name)
-    again = partial(_open_capture, address)
-    why_not = partial(_why_not, address) if is_network else lambda: "no such camera, or in use"
-    return Camera(again, name, first=first, why_not=why_not, patience=patience, report=report)
+        return RecordedVideo(first, name or shown)
+    return Camera(
+        partial(_open_capture, address),
+        name or shown,
+        first=first,
+        why_not=partial(_why_not, address) if is_network else _no_webcam,
+        patience=patience,
+        report=report,
+        turn=turn,
+        interval=interval,
+    )
 
 
 def _open_capture(address: int | str) -> _Capture:
@@ -362,16 +408,22 @@ def _open_capture(address: int | str) -> _Capture:
     return cv2.VideoCapture(address, cv2.CAP_FFMPEG, settings)
 
 
-def _why_not(address: int | str) -> str:
+def _no_webcam(name: str) -> VideoError:
+    """The error where a webcam cannot be opened."""
+    return VideoError(f"{name}: no such camera, or in use")
+
+
+def _why_not(address: int | str, name: str) -> VideoError:
     """Ask a stream's server why it gives no video: FFmpeg keeps that to itself."""
     parts = urlsplit(str(address))
     host, scheme = parts.hostname or "", parts.scheme.lower()
     is_encrypted = scheme in ("rtsps", "https")
     port = parts.port or {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}.get(scheme, 1935)
+    no_video = "its server answers, but gives no video in a known format at this address"
     try:
         with socket.create_connection((host, port), _PROBE_SECONDS) as connection:
             if scheme == "rtmp":
-                return "its server answers, but gives no video in a known format at this address"
+                return VideoError(f"{name}: {no_video}")
             if is_encrypted:
                 connection = ssl.create_default_context().wrap_socket(
                     connection, server_hostname=host
@@ -380,21 +432,21 @@ def _why_not(address: int | str) -> str:
             connection.sendall(_question(parts))
             status = connection.recv(64).split(b" ")
     except UnicodeError:
-        return f"{host} is no name that a host can have"
+        return VideoError(f"{name}: {host} is no name that a host can have")
     except ssl.SSLError as error:
-        return f"no encrypted connection to {host}:{port}: {error.reason}"
+        return VideoError(f"{name}: no encrypted connection to {host}:{port}: {error.reason}")
     except OSError as error:
-        return f"{host}:{port} does not answer: {reason_of(error)}"
+        return VideoError(f"{name}: {host}:{port} does not answer: {reason_of(error)}")
     code = status[1][:3].decode("ascii", "replace") if len(status) > 1 else ""
-    if code == "401":
-        if parts.username is not None:
-            return "the server asks for name and password (401), and refuses those given"
-        return f"the server asks for name and password (401): {scheme}://NAME:PASSWORD@{host}"
-    if code == "403":
-        return "access is refused (403)"
-    if code == "404":
-        return f"{host}:{port} has no stream of this path (404)"
-    return "its server answers, but gives no video in a known format at this address"
+    asks = f"{name}: the server asks for name and password (401)"
+    if code == "401" and parts.username is not None:
+        return WrongPasswordError(f"{asks}, and refuses those given")
+    reasons = {
+        "401": WrongPasswordError(f"{asks}: {scheme}://NAME:PASSWORD@{host}"),
+        "403": VideoError(f"{name}: access is refused (403)"),
+        "404": VideoError(f"{name}: {host}:{port} has no stream of this path (404)"),
+    }
+    return reasons.get(code) or VideoError(f"{name}: {no_video}")
 
 
 def _question(parts: SplitResult) -> bytes:
@@ -416,8 +468,12 @@ def without_password(address: str) -> str:
     return re.sub(r"(?<=://)([^/@:]*):[^/]*@", r"\1:***@", address)
 
 
-def _check_address(address: str) -> None:
-    """Refuse an address with another scheme, or without a host."""
+def check_address(address: str) -> None:
+    """Refuse an address with another scheme, or without a host.
+
+    Raises:
+        InputError: The address is none of a stream.
+    """
     try:
         parts = urlsplit(address)
         # Reading a port that is none raises.

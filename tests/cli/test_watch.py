@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.streaming import streaming
 from face_encode.cli import main
 from face_encode.encoders.encoder import Encoder
 from face_encode.gallery.database import DatabaseGallery
@@ -20,7 +21,6 @@ from face_encode.types import ImageArray
 from face_encode.video.output import Recorder
 from face_encode.video.sources import RecordedVideo
 from tests.conftest import REPOSITORY, VERIFY_DATASET
-from tests.video.streaming import streaming
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from face_encode.model import Face_Encode_Model
 from face_encode.server.application import make_application
 from face_encode.server.security import Tokens
 from face_encode.server.settings import Limits, ServerSettings
+from face_encode.video.camera_process import CameraProcess
 
 Serve: TypeAlias = Callable[..., AbstractContextManager[TestClient]]
 
@@ -41,6 +42,7 @@ def served(
     allowed_hosts: tuple[str, ...] = (),
     host: str = "127.0.0.1",
     judge: LivenessJudge | None = None,
+    cameras: CameraProcess | None = None,
 ) -> Iterator[TestClient]:
     """A service in this process, on the gallery ``people.sqlite`` in a folder.
 
@@ -59,7 +61,9 @@ def served(
     if judge is not None:
         own.liveness_judge = judge
     own.gallery = DatabaseGallery(folder / "people.sqlite", model.encoder, cipher=cipher)
-    application = make_application(own, settings, tokens or Tokens([]), warm_up=False)
+    application = make_application(
+        own, settings, tokens or Tokens([]), cameras=cameras, warm_up=False
+    )
     with (
         closing(own.gallery),
         TestClient(application, base_url=ADDRESS, raise_server_exceptions=False) as client,

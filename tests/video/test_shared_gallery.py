@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.streaming import streaming
 from face_encode.encoders.encoder import Encoder
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.memory import MemoryGallery
@@ -19,7 +20,6 @@ from face_encode.photos.reading import read_image
 from face_encode.video.frames import WatchedFace
 from face_encode.video.watcher import watch
 from tests.conftest import VERIFY_DATASET
-from tests.video.streaming import streaming
 
 COMMAND = str(Path(sys.executable).with_name("face-encode"))
 

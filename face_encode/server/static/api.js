@@ -141,6 +141,21 @@ export function remove(name) {
   return request("DELETE", personAddress(name));
 }
 
+/** The service's cameras: `name`, `state`, `since`, `detail`, `people` who are there … each. */
+export async function cameras(signal) {
+  return (await request("GET", "v1/cameras", { signal })).cameras;
+}
+
+/** Who came and left before the cameras, after the event of this number. */
+export async function cameraEvents(since, signal) {
+  return (await request("GET", `v1/cameras/events?since=${since}`, { signal })).events;
+}
+
+/** What a camera shows now, with boxes and names, at most so many pixels wide. */
+export function cameraFrame(name, width, signal) {
+  return request("GET", `v1/cameras/${encodeURIComponent(name)}/frame.jpg?width=${width}`, { signal, expects: "blob" });
+}
+
 /** What stands behind the answers. */
 export function settings() {
   return request("GET", "v1/settings");

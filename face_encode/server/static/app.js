@@ -2,6 +2,7 @@
 
 import { forgetToken, hasToken } from "./api.js";
 import { announce, byId } from "./dom.js";
+import * as cameras from "./cameras.js";
 import * as identify from "./identify.js";
 import * as people from "./people.js";
 import * as quality from "./quality.js";
@@ -9,7 +10,7 @@ import * as unknown from "./unknown.js";
 import * as verify from "./verify.js";
 
 // Each has `start()`, called once, and `enter()` and `leave()`, called when it is shown and hidden.
-const VIEWS = { identify, people, unknown, verify, quality };
+const VIEWS = { identify, people, unknown, cameras, verify, quality };
 
 let shown = null;
 

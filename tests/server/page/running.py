@@ -30,10 +30,10 @@ class RunningService(serving.RunningService):
         database: Its gallery.
     """
 
-    def __init__(self, people: Path) -> None:
+    def __init__(self, people: Path, *options: str) -> None:
         """Serve a folder of people, with the fast detector alone: the tests are about the page."""
         super().__init__(
-            *("--people", str(people), "--keep-crops", "--detector", "dlib_hog"),
+            *("--people", str(people), "--keep-crops", "--detector", "dlib_hog", *options),
             environment={
                 "FACE_ENCODE_TOKEN": READ_TOKEN,
                 "FACE_ENCODE_WRITE_TOKEN": WRITE_TOKEN,

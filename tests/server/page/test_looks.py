@@ -16,10 +16,10 @@ from tests.server.page.running import RunningService
 pytestmark = pytest.mark.browser
 
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-VIEWS = ("identify", "people", "unknown", "verify", "quality")
+VIEWS = ("identify", "people", "unknown", "cameras", "verify", "quality")
 
 # WCAG 2.2, 1.4.3: relative luminance and contrast of the colours as the browser computes them.
-_WORST_CONTRAST = """() => {
+WORST_CONTRAST = """() => {
   const parse = (text) => {
     const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
     context.fillStyle = text;
@@ -71,6 +71,8 @@ def show(page: Page, view: str) -> None:
         expect(page.locator("#people .person")).to_have_count(2)
     elif view == "unknown":
         expect(page.locator("#unknown .stranger-face img")).to_have_count(3)
+    elif view == "cameras":
+        expect(page.locator("#cameras-state")).to_contain_text("watches no camera")
     elif view == "quality":
         expect(page.locator(".tile")).to_have_count(7)
 
@@ -90,7 +92,7 @@ def test_every_view(new_page: NewPage) -> None:
             where = f"{view}, {scheme}, {width} pixels wide"
             taken, there = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
             assert taken <= there, f"{where}: wider than the screen"
-            contrast, text = page.evaluate(_WORST_CONTRAST)
+            contrast, text = page.evaluate(WORST_CONTRAST)
             assert contrast >= 4.5, f"{where}: {text!r} has a contrast of {contrast:.2f}"
             # Fingers need room.
             buttons = page.locator(".view:not([hidden]) .button:visible")

@@ -66,6 +66,7 @@ class StreamServer:
         self._clients.clear()
 
     def close(self) -> None:
+        """Stop listening and sending."""
         self._stopping = True
         self.cut_off()
         with suppress(OSError):
