@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,7 +32,7 @@ import cv2
 import numpy as np
 
 from benchmarks.machine import processor_seconds, resident_megabytes
-from benchmarks.serving import Client, RunningService
+from benchmarks.serving import Client, Reply, RunningService
 from benchmarks.streaming import streaming
 from face_encode.photos.folders import people_in
 from face_encode.photos.reading import decode_image
@@ -77,8 +78,8 @@ class Phase:
 
     @property
     def server_errors(self) -> int:
-        """Answers of 500 and above."""
-        return sum(count for kind, count in self.statuses.items() if int(kind.split()[-1]) >= 500)
+        """Answers of 500 and above, and requests without an answer."""
+        return sum(count for kind, count in self.statuses.items() if kind.split()[-1] >= "500")
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers as plain JSON values."""
@@ -113,6 +114,22 @@ class Asker:
     def ask(self, phase: Phase, lock: threading.Lock) -> None:
         """One request, noted."""
         start = time.perf_counter()
+        try:
+            kind, reply = self._asked()
+        except (OSError, HTTPException) as error:
+            # No answer at all: the next request makes a new connection.
+            with lock:
+                phase.statuses[f"lost {type(error).__name__}"] += 1
+            return
+        took = time.perf_counter() - start
+        with lock:
+            phase.statuses[f"{kind} {reply.status}"] += 1
+            phase.latencies.setdefault(kind, []).append(took)
+        if reply.status == 429:
+            time.sleep(float(reply.headers["retry-after"]))
+
+    def _asked(self) -> tuple[str, Reply]:
+        """Ask something; returns the kind of the request, and the answer."""
         if self._random.randrange(CHANGE_EVERY):
             kind = "match"
             reply = self._client.post("/v1/match", [("photo", self._random.choice(self._photos))])
@@ -126,12 +143,7 @@ class Asker:
         else:
             kind, name = "remove", self._enrolled.pop(0)
             reply = self._client.request("DELETE", f"/v1/people/{name.replace(' ', '%20')}")
-        took = time.perf_counter() - start
-        with lock:
-            phase.statuses[f"{kind} {reply.status}"] += 1
-            phase.latencies.setdefault(kind, []).append(took)
-        if reply.status == 429:
-            time.sleep(float(reply.headers["retry-after"]))
+        return kind, reply
 
 
 def run_phase(service: RunningService, name: str, askers: Sequence[Asker], seconds: float) -> Phase:
@@ -241,7 +253,7 @@ def measure(service: RunningService, photos: Sequence[bytes], options: argparse.
     growth = 100 * (last / first - 1)
     print(f"memory: {first:.0f} MB at first, {last:.0f} MB at last ({growth:+.1f} %)")
     print(f"memory at most: {most:.0f} MB")
-    print(f"answers of 500 and above: {together.server_errors}")
+    print(f"answers of 500 and above, or none at all: {together.server_errors}")
     print(f"load average at the end: {os.getloadavg()[0]:.1f}")
     if options.json is not None:
         phases = [phase.as_dict() for phase in (*alone, together)]

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from face_encode.video.cameras import Cameras
     from face_encode.video.events import EventSink
 
-# Requests go before cameras where both want a core: the process gets a third of the share of one
-# that answers requests.
-_NICENESS = 5
 # A core for the networks; FFmpeg decodes beside it. OpenCV and FFmpeg print their complaints about
 # a stream, unless told otherwise before they are loaded.
 _ENVIRONMENT = {
@@ -89,9 +86,9 @@ class CameraSettings:
 class CameraProcess:
     """Runs ``Cameras`` in a process of its own, and asks it.
 
-    So a fault in the libraries that decode video ends no service, no camera keeps Python's lock
-    from a request, and the operating system lets requests go first. A process that ends is started
-    again.
+    So a fault in the libraries that decode video ends no service, and no camera keeps Python's lock
+    from a request. A process that ends is started again. It has the same priority as the others:
+    looking too seldom, it would take people for gone who are there.
     """
 
     def __init__(self, settings: CameraSettings) -> None:
@@ -233,8 +230,6 @@ def _watch(settings: CameraSettings, connection: Connection) -> None:
     # Ctrl-C reaches this process too, but ends the service, which closes the connection.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: connection.close())
-    if hasattr(os, "nice"):
-        os.nice(_NICENESS)
     with ExitStack() as stack:
         try:
             cameras = _opened(settings, stack)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.streaming import streaming
 from face_encode.encoders.encoder import Encoder
 from face_encode.gallery.base import PhotoDetails
 from face_encode.gallery.database import DatabaseGallery
@@ -29,7 +30,6 @@ from face_encode.video.sources import open_source
 from face_encode.video.watcher import Watcher, WatchSettings, video_detector
 from tests.conftest import VERIFY_DATASET
 from tests.gallery.common import Identity, vectors
-from tests.video.streaming import streaming
 
 COMMAND = str(Path(sys.executable).with_name("face-encode"))
 THRESHOLD = 0.9
