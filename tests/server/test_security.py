@@ -49,6 +49,11 @@ def bearing(token: str) -> dict[str, str]:
         ("GET", "/v1/photos/1/crop"),
         ("DELETE", "/v1/photos/1"),
         ("POST", "/v1/photos/1/move"),
+        ("GET", "/v1/unknown"),
+        ("GET", "/v1/unknown/faces/1/crop"),
+        ("POST", "/v1/unknown/unknown-1/name"),
+        ("POST", "/v1/unknown/unknown-1/merge"),
+        ("DELETE", "/v1/unknown/unknown-1"),
         ("GET", "/v1/changes"),
         ("POST", "/v1/undo"),
         ("GET", "/v1/settings"),
@@ -77,7 +82,9 @@ def test_every_operation_asks_for_a_token(guarded: TestClient) -> None:
     open_to_all = {"/healthz", "/readyz"}
     for path, operations in guarded.get("/openapi.json").json()["paths"].items():
         for method, operation in operations.items():
-            answer = guarded.request(method, path.format(name="A", photo=1))
+            answer = guarded.request(
+                method, path.format(name="A", photo=1, face=1, unknown="unknown-1")
+            )
             assert answer.status_code == (200 if path in open_to_all else 401), (method, path)
             assert ("security" in operation) == (path not in open_to_all)
 
