@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from face_encode.gallery.opening import load_gallery as load_gallery
     from face_encode.gallery.opening import open_gallery as open_gallery
     from face_encode.gallery.thresholds import Calibration as Calibration
+    from face_encode.gallery.unknown import Sight as Sight
+    from face_encode.gallery.unknown import UnknownFace as UnknownFace
+    from face_encode.gallery.unknown import UnknownGroup as UnknownGroup
+    from face_encode.gallery.unknown import UnknownPeople as UnknownPeople
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
@@ -26,5 +30,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "mistakes": ["LabelProblem", "find_label_problems"],
         "opening": ["load_gallery", "open_gallery"],
         "thresholds": ["Calibration"],
+        "unknown": ["Sight", "UnknownFace", "UnknownGroup", "UnknownPeople"],
     },
 )

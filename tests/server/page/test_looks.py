@@ -82,7 +82,7 @@ def test_every_view(new_page: NewPage) -> None:
     page = new_page(reduced_motion="reduce")
     for view in VIEWS:
         show(page, view)
-        for scheme, width in product(SCHEMES, (1280, 360)):
+        for scheme, width in product(SCHEMES, (1280, 700, 360)):
             page.emulate_media(color_scheme=scheme)
             page.set_viewport_size({"width": width, "height": 760})
             expect(page.locator("html")).to_have_js_property("clientWidth", width)
@@ -94,6 +94,10 @@ def test_every_view(new_page: NewPage) -> None:
             assert taken <= there, f"{where}: wider than the screen"
             contrast, text = page.evaluate(WORST_CONTRAST)
             assert contrast >= 4.5, f"{where}: {text!r} has a contrast of {contrast:.2f}"
+            # No word of the navigation is broken in two.
+            words = page.locator(".views a span")
+            lines = words.evaluate_all("(all) => all.map((one) => one.offsetHeight)")
+            assert max(lines) < 30, where
             # Fingers need room.
             buttons = page.locator(".view:not([hidden]) .button:visible")
             heights = buttons.evaluate_all("(all) => all.map((one) => one.offsetHeight)")
