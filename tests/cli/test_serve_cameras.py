@@ -181,3 +181,32 @@ def test_what_cannot_be_watched_is_told_at_the_start(
     assert said in output.err
     assert "geheim" not in output.err + output.out
     assert not re.search("Traceback", output.err)
+
+
+def test_a_stranger_before_a_camera_is_named_over_http(
+    tmp_path: Path, stream: StreamServer
+) -> None:
+    served = Served(tmp_path, stream)
+    try:
+        wait_until(lambda: served.camera()["people"])
+        (there,) = served.camera()["people"]
+        assert (there["name"], there["unknown"]) == (None, "unknown-1")
+        (person,) = served.client.request("GET", "/v1/unknown").json["people"]
+        (face,) = person["faces"]
+        assert (person["id"], face["source"]) == ("unknown-1", "front")
+        crop = served.client.request("GET", f"/v1/unknown/faces/{face['id']}/crop")
+        assert crop.content.startswith(b"\xff\xd8")
+        body = json.dumps({"name": "Ada"}).encode()
+        headers = {"Content-Type": "application/json"}
+        answer = served.client.request("POST", "/v1/unknown/unknown-1/name", body, headers)
+        assert answer.status == 200, answer.content
+        wait_until(lambda: served.names() == ["Ada"])
+        (there,) = served.camera()["people"]
+        assert there["unknown"] is None
+        photo = (VERIFY_DATASET / "Ada_Mirova" / "2.jpg").read_bytes()
+        (found,) = served.client.post("/v1/match", [("photo", photo)], {}).json["faces"]
+        assert (found["name"], found["is_match"]) == ("Ada", True)
+    finally:
+        served.client.close()
+        served.service.stop()
+    assert ("renamed", "Ada") in served.written()
