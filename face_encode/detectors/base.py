@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, cast
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from face_encode.detectors.alignment import find_landmarks
 from face_encode.types import Box, Face, ImageArray
@@ -49,7 +50,8 @@ class Detector(Protocol):
 class Found:
     """A detection as a library gives it: a box that may reach out of the photo, and a score.
 
-    ``rotation`` is that of ``Face``; the box is in the photo as it is.
+    ``rotation`` and ``points`` are those of ``Face``; the box is in the photo as it is. A detection
+    with points is in the photo's own pixels: the methods below move the box alone.
     """
 
     left: float
@@ -58,6 +60,7 @@ class Found:
     height: float
     score: float
     rotation: int = 0
+    points: npt.NDArray[np.float32] | None = field(default=None, compare=False)
 
     def reframed(self, right: float, down: float, size: float) -> Found:
         """The square that dlib's detectors would draw around the same face.
@@ -236,5 +239,5 @@ def faces_of(image: ImageArray, found: Iterable[Found]) -> list[Face]:
         )
         landmarks = find_landmarks(image, box, each.rotation)
         clamped = box.clamped(width, height)
-        faces.append(Face(clamped, each.score, landmarks, rotation=each.rotation))
+        faces.append(Face(clamped, each.score, landmarks, each.points, each.rotation))
     return sorted(faces, key=lambda face: face.box.area, reverse=True)

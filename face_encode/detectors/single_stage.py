@@ -8,7 +8,7 @@ turns that show how a face stands.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, TypeAlias, cast
@@ -17,10 +17,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.detectors.alignment import find_landmarks
-from face_encode.detectors.base import SMALLEST_SIDE, scaled
+from face_encode.detectors.base import SMALLEST_SIDE, Found, FramingDetector, scaled
 from face_encode.errors import InputError
-from face_encode.types import Box, Face, ImageArray, check_count
+from face_encode.types import ImageArray, check_count
 
 Rows: TypeAlias = npt.NDArray[np.float32]
 """Detections, float32 ``(N, 16)``: score; how many quarters of a turn clockwise the photo needs for
@@ -70,7 +69,7 @@ class Detections:
 
 
 @dataclass(frozen=True)
-class SingleStageDetector(ABC):
+class SingleStageDetector(FramingDetector):
     """Finds faces by one network, with five points of its own beside dlib's landmarks.
 
     Attributes:
@@ -145,8 +144,8 @@ class SingleStageDetector(ABC):
         rows = np.concatenate(columns, axis=1).astype(np.float32)
         return [rows[found.images == index] for index in range(len(images))]
 
-    def detect(self, image: ImageArray) -> list[Face]:
-        """Find the faces; see ``Detector.detect``."""
+    def find(self, image: ImageArray) -> list[Found]:
+        """Find the faces; see ``FramingDetector.find``."""
         if min(image.shape[:2]) < SMALLEST_SIDE:
             return []
         rows = self._search(image)
@@ -156,8 +155,7 @@ class SingleStageDetector(ABC):
             )
         else:
             rows = _distinct(np.concatenate(list(self._turned(image))))
-        faces = [_face(row, image) for row in rows]
-        return sorted(faces, key=lambda face: face.box.area, reverse=True)
+        return [_found(row) for row in rows]
 
     def notes(self, width: int, height: int) -> tuple[str, ...]:
         """What is not looked for in a photo of this size, in words, so that time stays bounded."""
@@ -263,16 +261,8 @@ def _turned_back(rows: Rows, quarters: int, turned: ImageArray) -> Rows:
     return rows
 
 
-def _face(row: npt.NDArray[np.float32], image: ImageArray) -> Face:
-    """Make a face of a detection; its box is clamped to the photo."""
-    left, top, right, bottom = (round(float(side)) for side in row[_FRAME])
-    box = Box(left, top, max(1, right - left), max(1, bottom - top))
-    rotation = 90 * int(row[1])
-    height, width = image.shape[:2]
-    return Face(
-        box.clamped(width, height),
-        float(row[0]),
-        find_landmarks(image, box, rotation),
-        row[6:].reshape(5, 2).copy(),
-        rotation,
-    )
+def _found(row: npt.NDArray[np.float32]) -> Found:
+    """Make a detection of a row, its box in whole pixels."""
+    left, top, right, bottom = np.rint(row[_FRAME]).tolist()
+    points = row[6:].reshape(5, 2).copy()
+    return Found(left, top, right - left, bottom - top, float(row[0]), 90 * int(row[1]), points)

@@ -117,7 +117,7 @@ def _export(model: keras.Model, contract: EncoderContract, output: Path, mirror:
         warnings.simplefilter("ignore")
         if output.suffix == ".onnx":
             whole.export(str(output), format="onnx", verbose=False)
-            _rename_ends(output)
+            _tidy(output)
         else:
             import tensorflow as tf
 
@@ -127,11 +127,12 @@ def _export(model: keras.Model, contract: EncoderContract, output: Path, mirror:
             output.write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
 
 
-def _rename_ends(path: Path) -> None:
-    """Name the output and the batch dimension; Keras leaves them TensorFlow's names."""
+def _tidy(path: Path) -> None:
+    """Name the output and the batch dimension, and let colours be scaled where that is fast."""
     import onnx
 
     network = onnx.load(str(path))
+    # Keras leaves them TensorFlow's names.
     (output,), (source,) = network.graph.output, network.graph.input
     for node in network.graph.node:
         for names in (node.input, node.output):
@@ -139,7 +140,37 @@ def _rename_ends(path: Path) -> None:
     output.name = OUTPUT_NAME
     for end in (source, output):
         end.type.tensor_type.shape.dim[0].dim_param = "batch"
+    _scale_planes(network.graph)
     onnx.save(network, str(path))
+
+
+def _scale_planes(graph: Any) -> None:
+    """Scale the crops' colours plane by plane, where the first convolution takes planes.
+
+    Keras scales colours that lie side by side, which are then transposed to planes. ONNX Runtime
+    takes 0.3 ms a crop for that, and 0.05 the other way round.
+    """
+    from onnx import helper, numpy_helper
+
+    nodes = graph.node
+    constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    place = next((at for at, node in enumerate(nodes) if node.op_type == "Transpose"), 0)
+    while place and nodes[place - 1].op_type in ("Mul", "Add"):
+        scaling, transposition = nodes[place - 1], nodes[place]
+        numbers = constants.get(scaling.input[1])
+        readers = [node for node in nodes if scaling.output[0] in node.input]
+        order = list(transposition.attribute[0].ints)
+        if numbers is None or numbers.size not in (1, 3):
+            return
+        if readers != [transposition] or order != [0, 3, 1, 2]:
+            return
+        planes, name = f"{scaling.output[0]}_planes", f"{scaling.output[0]}_numbers"
+        graph.initializer.append(numpy_helper.from_array(numbers.reshape(-1, 1, 1), name))
+        scaled = helper.make_node(scaling.op_type, [planes, name], transposition.output)
+        transposed = helper.make_node("Transpose", [scaling.input[0]], [planes], perm=order)
+        nodes[place].CopyFrom(scaled)
+        nodes[place - 1].CopyFrom(transposed)
+        place -= 1
 
 
 def _export_elsewhere(

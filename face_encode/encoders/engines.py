@@ -55,7 +55,7 @@ image; ``(N, D + 1)`` with a quality head. Any number of threads may call it at 
 LoadKeras: TypeAlias = "Callable[[], tuple[keras.Model, EncoderContract, str, QualityHead | None]]"
 """Loads an encoder's Keras model, contract, fingerprint and quality head."""
 
-_FILE_VERSION = "3"
+_FILE_VERSION = "4"
 _log = logging.getLogger(__name__)
 
 

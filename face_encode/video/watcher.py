@@ -19,6 +19,7 @@ from face_encode.detectors.base import Detector, FramingDetector
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.detectors.haar import HaarDetector
 from face_encode.detectors.registry import load_detector
+from face_encode.detectors.single_stage import SingleStageDetector
 from face_encode.errors import InputError
 from face_encode.gallery.base import PhotoDetails
 from face_encode.gallery.mistakes import is_blurred
@@ -129,7 +130,10 @@ class Watcher:
         self.model = model
         self.detector = detector
         self.settings = WatchSettings() if settings is None else settings
-        if self.settings.challenge and isinstance(detector, FramingDetector):
+        without_points = isinstance(detector, FramingDetector) and not isinstance(
+            detector, SingleStageDetector
+        )
+        if self.settings.challenge and without_points:
             raise _no_points(detector)
         self.encoded = 0
         self._tracker = Tracker()

@@ -17,6 +17,7 @@ from face_encode.detectors.alignment import landmarks_of
 from face_encode.detectors.base import (
     Detector,
     Found,
+    FramingDetector,
     detect_in_all,
     faces_of,
     scaled,
@@ -27,6 +28,8 @@ from face_encode.detectors.registry import (
     KNOWN_DETECTORS,
     load_detector,
 )
+from face_encode.detectors.single_stage import Detections
+from face_encode.detectors.yunet import YunetDetector
 from face_encode.errors import InputError
 from face_encode.photos.reading import read_image
 from face_encode.types import Face, ImageArray
@@ -232,22 +235,33 @@ def test_many_photos_give_the_faces_of_each(detector: Detector, people_photos: l
     assert detect_in_all(detector, []) == []
 
 
+class OneFace(YunetDetector):
+    """A single-stage detector whose network sees one upright face in any photo."""
+
+    def run(self, images: ImageArray) -> Detections:
+        ones = np.ones((len(images), 2), np.float32)
+        points = np.tile(ones[:, np.newaxis], (1, 5, 1))
+        return Detections(np.arange(len(images)), ones[:, 0], 60 * ones, 50 * ones, 55 * points)
+
+
+@pytest.mark.parametrize("kind", [DlibHogDetector, OneFace])
 def test_all_photos_are_looked_at_before_any_landmarks(
-    photo: ImageArray, monkeypatch: pytest.MonkeyPatch
+    kind: type[FramingDetector], photo: ImageArray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
 
-    class Recording(DlibHogDetector):
-        def find(self, image: ImageArray) -> list[Found]:
-            order.append("find")
-            return super().find(image)
+    def find(detector: FramingDetector, image: ImageArray) -> list[Found]:
+        order.append("find")
+        return original(detector, image)
 
     def recorded(image: ImageArray, found: list[Found]) -> list[Face]:
         order.append("landmarks")
         return faces_of(image, found)
 
+    original = kind.find
+    monkeypatch.setattr(kind, "find", find)
     monkeypatch.setattr(module, "faces_of", recorded)
-    assert len(detect_in_all(Recording(), [photo, photo])) == 2
+    assert [len(faces) for faces in detect_in_all(kind(), [photo, photo])] == [1, 1]
     assert order == ["find", "find", "landmarks", "landmarks"]
 
 

@@ -4,6 +4,7 @@ import sys
 
 import keras
 import numpy as np
+import onnx
 import pytest
 
 from face_encode.encoders import conversion
@@ -34,6 +35,19 @@ def test_the_network_alone_and_with_the_mirror_image() -> None:
     np.testing.assert_allclose(both[0], np.asarray(model(crops.astype(np.float32))), rtol=1e-4)
     assert np.abs(both[0] - both[1]).max() > 1
     np.testing.assert_allclose(mirrored(crops), np.mean(both, axis=0), rtol=1e-4, atol=1e-4)
+
+
+def test_colours_are_scaled_plane_by_plane() -> None:
+    inputs = keras.Input((10, 8, 3))
+    x = keras.layers.Rescaling([0.5, 0.25, 0.125], [-1.0, 2.0, 3.0])(inputs)
+    x = keras.layers.Conv2D(4, 3, padding="same")(x)
+    model = keras.Model(inputs, keras.layers.Flatten()(x))
+    content = conversion.convert(model, CONTRACT, "onnx", mirror=False)
+    kinds = [node.op_type for node in onnx.load_from_string(content).graph.node]
+    assert kinds.index("Transpose") < kinds.index("Mul") < kinds.index("Conv")
+    crops = np.random.default_rng(0).integers(0, 256, (3, 10, 8, 3), dtype=np.uint8)
+    expected = np.asarray(model(crops.astype(np.float32)))
+    np.testing.assert_allclose(open_onnx_runtime(content, 1)(crops), expected, atol=1e-3)
 
 
 @pytest.mark.slow
