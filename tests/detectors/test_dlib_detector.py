@@ -176,7 +176,7 @@ def test_what_only_the_cnn_finds_is_turned_upright(
     portraits: list[tuple[ImageArray, Box]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As if the two scans found nothing; the CNN's box is where the face is.
-    monkeypatch.setattr(DlibDetector, "_find_upright", lambda *_: [])
+    monkeypatch.setattr(DlibDetector, "_confirmed", lambda *_: [])
     for image, box in portraits[:5]:
         for rotation in (0, 90, 180, 270):
             turned = np.ascontiguousarray(np.rot90(image, rotation // 90))
@@ -185,6 +185,40 @@ def test_what_only_the_cnn_finds_is_turned_upright(
             monkeypatch.setattr(DlibCnnDetector, "find", lambda *_, found=found: [found])
             (face,) = DlibDetector().find(turned)
             assert face.rotation == rotation
+
+
+def test_a_doubtful_face_is_turned_by_itself_before_the_photo_is(
+    portraits: list[tuple[ImageArray, Box]],
+) -> None:
+    for image, _ in portraits[:8]:
+        (face,) = DlibDetector(thorough=False).find(image)
+        assert dlib_detector._turns_to_try(image, [replace(face, score=0.4)]) == ()
+        on_its_head = np.ascontiguousarray(image[::-1, ::-1])
+        # The chin taken for a forehead: a box some way below the face's.
+        below = face.turned(180, image.shape[1], image.shape[0])
+        below = replace(below, top=below.top + 0.35 * below.height, score=0.6)
+        assert dlib_detector._turns_to_try(on_its_head, [below]) == (180,)
+        assert dlib_detector._turns_to_try(image, [replace(face, score=0.2)]) == (180, 90, 270)
+    assert dlib_detector._turns_to_try(image, []) == (180, 90, 270)
+
+
+def test_what_dlibs_own_filters_find_needs_no_cnn(
+    portraits: list[tuple[ImageArray, Box]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> list[Found]:
+        raise AssertionError("the CNN is asked")
+
+    monkeypatch.setattr(DlibCnnDetector, "find", fail)
+    found = 0
+    for image, _ in portraits:
+        height, width = image.shape[:2]
+        for angle in (-40, 40):
+            transform = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1)
+            tilted = np.asarray(cv2.warpAffine(image, transform, (width, height)), np.uint8)
+            if any(each.score > 0.7 for each in DlibHogDetector().find(tilted)):
+                found += 1
+                assert DlibDetector().find(tilted)
+    assert found > 3
 
 
 def test_a_detector_that_is_not_thorough_leaves_lying_faces(
