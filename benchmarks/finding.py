@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from statistics import median
@@ -238,7 +239,8 @@ def backgrounds(photos: Sequence[Path]) -> Iterator[ImageArray]:
             cv2.resize(image, (12, 12), interpolation=cv2.INTER_AREA), (width, height)
         )
         mask = np.zeros((height, width), np.float32)
-        for found in DlibDetector(min_score=-0.7, thorough=False, min_face=24).find(image):
+        searching = DlibDetector(min_score=-0.7, thorough=False, min_face=24)
+        for found in (*searching.find(image), *DlibHogDetector().find(image)):
             middle = (int(found.left + found.width / 2), int(found.top + 0.45 * found.height))
             axes = (int(0.75 * found.width), int(0.9 * found.height))
             cv2.ellipse(mask, middle, axes, 0, 0, 360, 1.0, -1)
@@ -250,10 +252,10 @@ def measure_false(
     detector: Detector, photos: Sequence[Path], count: int, sheet: Path | None
 ) -> Iterator[Row]:
     """Rows of the table of faces found where none is; the sheet shows each of them."""
-    random, cuts = np.random.default_rng(7), []
+    cuts = []
     kinds: tuple[tuple[str, Callable[[], ImageArray]], ...] = (
-        ("letters", lambda: letters(random)),
-        ("shapes on clouds", lambda: shapes(random)),
+        ("letters", partial(letters, np.random.default_rng(7))),
+        ("shapes on clouds", partial(shapes, np.random.default_rng(7))),
         ("photos with faces painted over", backgrounds(photos).__next__),
     )
     for name, make in kinds:

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from face_encode.detectors.alignment import find_landmarks
 from face_encode.detectors.base import SMALLEST_SIDE, Found, FramingDetector, best_apart
@@ -236,7 +237,9 @@ def _confirm(image: ImageArray, proposed: Found, min_score: float) -> Found | No
         proposed = best.unscaled(scale)
         proposed = replace(proposed, left=proposed.left + left, top=proposed.top + top)
         if best.score >= min_score and (
-            likely or best.score >= _UNSURE or _disagreement(chip, best) <= _MAX_DISAGREEMENT
+            likely
+            or best.score >= _UNSURE
+            or _disagreement(chip, best, _MAX_DISAGREEMENT) <= _MAX_DISAGREEMENT
         ):
             return proposed
     return None
@@ -291,20 +294,28 @@ def _best_in_middle(chip: ImageArray, min_score: float) -> Found | None:
     )
 
 
-def _disagreement(chip: ImageArray, found: Found) -> float:
+def _disagreement(chip: ImageArray, found: Found, most: float = math.inf) -> float:
     """How far landmarks from moved boxes lie from each other, in distances between the eyes.
 
-    A face holds its landmarks in their places; on anything else they follow the box.
+    A face holds its landmarks in their places; on anything else they follow the box. Above
+    ``most``, where the first boxes have told enough, it may be larger than what is returned.
     """
-    points = []
-    for right, down, size in ((0, 0, 1), *_MOVES):
+
+    def landmarks(right: float, down: float, size: float) -> npt.NDArray[np.float32]:
         side = found.width * size
         left = found.left + found.width * (0.5 + right) - side / 2
         top = found.top + found.height * (0.5 + down) - side / 2
-        points.append(find_landmarks(chip, Box(round(left), round(top), round(side), round(side))))
-    between_eyes = max(1.0, float(np.linalg.norm(points[0][0] - points[0][2])))
-    moved = np.linalg.norm(np.array(points[1:]) - points[0], axis=-1)
-    return float(moved.mean()) / between_eyes
+        return find_landmarks(chip, Box(round(left), round(top), round(side), round(side)))
+
+    middle = landmarks(0, 0, 1)
+    between_eyes = max(1.0, float(np.linalg.norm(middle[0] - middle[2])))
+    total = 0.0
+    for move in _MOVES:
+        moved = np.linalg.norm(landmarks(*move) - middle, axis=-1)
+        total += float(moved.mean()) / between_eyes / len(_MOVES)
+        if total > most:
+            break
+    return total
 
 
 def _run(name: str, image: ImageArray, min_score: float) -> list[Found]:

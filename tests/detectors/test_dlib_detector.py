@@ -248,7 +248,11 @@ def test_landmarks_that_follow_the_box_are_no_face(
     face = found_at(box)
     assert dlib_detector._disagreement(image, face) < dlib_detector._MAX_DISAGREEMENT
     noise = np.random.default_rng(0).integers(0, 256, image.shape).astype(np.uint8)
-    assert dlib_detector._disagreement(noise, face) > dlib_detector._MAX_DISAGREEMENT
+    most = dlib_detector._MAX_DISAGREEMENT
+    assert dlib_detector._disagreement(noise, face) > most
+    # The first boxes are enough to tell.
+    assert most < dlib_detector._disagreement(noise, face, most)
+    assert dlib_detector._disagreement(noise, face, most) < dlib_detector._disagreement(noise, face)
 
 
 def test_a_score_can_be_asked_for(portraits: list[tuple[ImageArray, Box]]) -> None:
