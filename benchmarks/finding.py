@@ -235,9 +235,7 @@ def backgrounds(photos: Sequence[Path]) -> Iterator[ImageArray]:
     for path in photos:
         image = read_image(path)
         height, width = image.shape[:2]
-        faint = cv2.resize(
-            cv2.resize(image, (12, 12), interpolation=cv2.INTER_AREA), (width, height)
-        )
+        faint = cv2.resize(cv2.resize(image, (4, 4), interpolation=cv2.INTER_AREA), (width, height))
         mask = np.zeros((height, width), np.float32)
         searching = DlibDetector(min_score=-0.7, thorough=False, min_face=24)
         for found in (*searching.find(image), *DlibHogDetector().find(image)):
