@@ -172,7 +172,7 @@ def _strangers(
     if not wanted:
         return None
     if isinstance(gallery, DatabaseGallery) and gallery.unknown.can_keep:
-        return Strangers(gallery.unknown, model.threshold, source.name, wanted)
+        return Strangers(gallery.unknown, model.threshold, source.name, wanted, print_notice)
     if options.keep_unknown is None:
         return None
     raise GalleryError(

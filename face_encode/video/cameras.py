@@ -178,7 +178,7 @@ class Cameras:
                 watcher = Watcher(model, detector, settings, attributes)
             strangers = None
             if unknown is not None:
-                strangers = Strangers(unknown, model.threshold, source.name, keep_days)
+                strangers = Strangers(unknown, model.threshold, source.name, keep_days, report)
             return Session(source, watcher, outlets, strangers=strangers)
 
         for name, source in sources.items():

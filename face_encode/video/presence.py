@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from face_encode.errors import GalleryError
 from face_encode.gallery.base import unknown_id
 from face_encode.gallery.unknown import KEEP_DAYS, Placed, Sight, UnknownPeople
 from face_encode.video.frames import UNSEEN_SECONDS, UnseenLimit, WatchedFace, WatchedFrame
@@ -36,7 +38,8 @@ class Appearance:
         began_at: The same as ``begin`` by the wall's clock, in UTC; None for a recorded video.
         ended_at: The same as ``end`` by the wall's clock.
         unknown: What somebody without a name is called, ``"unknown-7"``: the same at the next
-            appearance, before other cameras and in other runs; None where strangers are not kept.
+            appearance, before other cameras and in other runs; None where strangers are not kept,
+            or cannot be.
     """
 
     id: str
@@ -104,12 +107,15 @@ class Strangers:
         threshold: Similarity from which somebody is the person of an earlier appearance.
         source: The camera.
         keep_days: How long somebody is kept after the last appearance; 0 keeps nobody.
+        report: Called with a line of text when strangers cannot be kept, such as on a full disk:
+            who is enrolled is recognised all the same.
     """
 
     people: UnknownPeople
     threshold: float
     source: str = ""
     keep_days: float = KEEP_DAYS
+    report: Callable[[str], None] | None = None
 
 
 @dataclass(eq=False)
@@ -174,6 +180,7 @@ class AppearanceLog:
                 setting ``keep_sights`` belongs to it.
         """
         self._threshold, self._strangers = threshold, strangers
+        self._problem: str | None = None
         self._unseen = UnseenLimit(unseen_seconds)
         self._open: list[_Open] = []
         # Since when each face is seen that belongs to nobody yet.
@@ -297,27 +304,43 @@ class AppearanceLog:
         is_known = face.similarity is not None and face.similarity >= strangers.threshold
         if face.is_live is False or is_known:
             return
-        own.placed = strangers.people.see(
-            _from(strangers.source, own.sight),
-            strangers.threshold,
-            probe=face.embedding,
-            keep_days=strangers.keep_days,
-        )
-        own.is_kept = True
+        with self._problems_told():
+            own.placed = strangers.people.see(
+                _from(strangers.source, own.sight),
+                strangers.threshold,
+                probe=face.embedding,
+                keep_days=strangers.keep_days,
+            )
+            own.is_kept = True
 
     def _keep_best(self, own: _Open) -> None:
         """Keep the best sight of a stranger who has left."""
         strangers, placed = self._strangers, own.placed
         if strangers is None or placed is None or own.sight is None or own.is_kept:
             return
-        strangers.people.see_again(
-            placed.number, _from(strangers.source, own.sight), keep_days=strangers.keep_days
-        )
+        with self._problems_told():
+            strangers.people.see_again(
+                placed.number, _from(strangers.source, own.sight), keep_days=strangers.keep_days
+            )
 
     def _withdraw(self, own: _Open) -> None:
         """Forget the faces of somebody who turned out to be enrolled."""
         if self._strangers is not None and own.placed is not None:
-            self._strangers.people.withdraw(*own.placed)
+            with self._problems_told():
+                self._strangers.people.withdraw(*own.placed)
+
+    @contextmanager
+    def _problems_told(self) -> Iterator[None]:
+        """Go on where the gallery cannot be changed, and tell so once; nobody is missed for it."""
+        problem = None
+        try:
+            yield
+        except GalleryError as error:
+            problem = str(error)
+        strangers = self._strangers
+        if problem not in (None, self._problem) and strangers is not None and strangers.report:
+            strangers.report(f"{strangers.source}: strangers are not kept: {problem}")
+        self._problem = problem
 
     def _belongs(self, face: WatchedFace, appearance: _Open) -> bool:
         """Whether a face continues an appearance."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pytest
 
 from benchmarks.streaming import streaming
 from face_encode.encoders.encoder import Encoder
+from face_encode.gallery import database_file
 from face_encode.gallery.base import PhotoDetails
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.unknown import Sight
@@ -130,6 +132,26 @@ def test_a_stranger_who_was_dismissed_while_there_does_not_come_back(
     log.add(WatchedFrame(IMAGE, 0, 2, (face(quality=0.9),)))
     log.close()
     assert gallery.unknown.groups() == ([], 0)
+
+
+def test_a_gallery_that_cannot_be_changed_keeps_nobody_from_being_told(
+    gallery: DatabaseGallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    strangers = Strangers(gallery.unknown, THRESHOLD, "front", report=said.append)
+    other = replace(face(track=2), embedding=OTHER)
+    with contextlib.closing(sqlite3.connect(gallery.path, isolation_level=None)) as holder:
+        # As a long change of another program does; nobody waits ten seconds for it here.
+        monkeypatch.setattr(database_file, "BUSY_SECONDS", 0)
+        holder.execute("BEGIN IMMEDIATE")
+        seen = [(0, face()), (1, face()), (1, other), (2, replace(other, since=1)), (2, face())]
+        events = told(AppearanceLog(THRESHOLD, 2.0, strangers), *seen)
+        holder.execute("ROLLBACK")
+    assert called(events) == [("arrived", None, None)] * 2 + [("left", None, None)] * 2
+    (line,) = said
+    assert line.startswith("front: strangers are not kept: another program is changing")
+    events = told(AppearanceLog(THRESHOLD, 2.0, strangers), (0, face()), (1, face()))
+    assert called(events)[0] == ("arrived", None, "unknown-1")
 
 
 def test_a_video_watched_again_and_after_the_stranger_has_a_name(
