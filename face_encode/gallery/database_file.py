@@ -333,6 +333,15 @@ class DatabaseFile:
             connection = self._connect()
             try:
                 connection.execute("VACUUM")
+            finally:
+                connection.close()
+        self.empty_log()
+
+    def empty_log(self) -> None:
+        """Empty the log, which goes on holding what was removed until it is written over."""
+        with self._write_lock, self.reporting():
+            connection = self._connect()
+            try:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             finally:
                 connection.close()

@@ -339,6 +339,7 @@ class UnknownPeople:
         with self._changing() as (people, audit):
             self._existing(people.connection, number).delete([number])
             audit.record(self._author, "dismiss", unknown=[number])
+        self._file.empty_log()
 
     def purge(self) -> None:
         """Delete the groups whose time is over.
@@ -633,6 +634,7 @@ def purge_unknown(file: DatabaseFile) -> None:
     if is_due:
         with file.transaction() as connection:
             UnknownRows(file, connection).purge()
+        file.empty_log()
 
 
 def _time(days: float = 0.0) -> str:

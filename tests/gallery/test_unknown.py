@@ -419,6 +419,21 @@ def test_encrypted_strangers_are_not_readable(
     assert stat.S_IMODE(gallery.path.stat().st_mode) == 0o600
 
 
+def test_nothing_of_those_who_are_over_or_dismissed_stays_in_the_files(tmp_path: Path) -> None:
+    with contextlib.closing(opened(tmp_path)) as gallery:
+
+        def files() -> bytes:
+            return b"".join(file.read_bytes() for file in tmp_path.iterdir())
+
+        dismissed = seen(gallery, 1, 0)
+        assert seen(gallery, 0, 1, keep_days=1e-9) != dismissed
+        assert b"jpeg of 1 0" in files() and b"jpeg of 0 1" in files()
+        gallery.unknown.purge()
+        assert b"jpeg of 0 1" not in files() and b"jpeg of 1 0" in files()
+        gallery.unknown.dismiss(dismissed)
+        assert b"jpeg of 1 0" not in files()
+
+
 def test_a_gallery_of_an_older_release_gets_the_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
