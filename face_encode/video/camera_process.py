@@ -219,7 +219,8 @@ class CameraProcess:
                 return
             try:
                 self._start()
-            except FaceEncodeError as error:
+            # The second where the machine has no room for a process.
+            except (FaceEncodeError, OSError) as error:
                 _LOG.error("the cameras cannot be watched: %s", error)
                 if self._closing.wait(_FAILED_SECONDS):
                     return

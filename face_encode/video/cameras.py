@@ -179,7 +179,7 @@ class Cameras:
             strangers = None
             if unknown is not None:
                 strangers = Strangers(unknown, model.threshold, source.name, keep_days, report)
-            return Session(source, watcher, outlets, strangers=strangers)
+            return Session(source, watcher, outlets, strangers=strangers, keeps_appearances=False)
 
         for name, source in sources.items():
             own = [*(sinks or {}).get(name, ()), self._recent]
@@ -304,8 +304,11 @@ class _WatchedCamera:
         """Watch the camera, again and again; what the thread runs."""
         wait = _FIRST_WAIT
         while not self._stopping.is_set():
-            self._looked.clear()
             wait = self._watch(wait)
+            with self._lock:
+                self._looked.clear()
+                # Also where a fault has kept it from being told that they left.
+                self._people.clear()
             self._stopping.wait(wait)
 
     def _watch(self, wait: float) -> float:

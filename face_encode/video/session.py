@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from itertools import product
 from typing import Any
 
 from face_encode.detectors.alignment import make_portrait
@@ -95,6 +96,7 @@ class Session:
         max_seconds: float | None = None,
         unseen_seconds: float = UNSEEN_SECONDS,
         strangers: Strangers | None = None,
+        keeps_appearances: bool = True,
     ) -> None:
         """Connect a source, a watcher and the outputs.
 
@@ -105,11 +107,13 @@ class Session:
             max_seconds: Stop after this much of the video's own time; None for no limit.
             unseen_seconds: An absence shorter than this does not end an appearance.
             strangers: Where unknown people are known again; the watcher keeps sights for that.
+            keeps_appearances: Whether the report holds them; False for a session without an end.
         """
         self._source = source
         self._watcher = watcher
         self._outlets = Outlets() if outlets is None else outlets
         self._max_seconds = float("inf") if max_seconds is None else max_seconds
+        self._keeps_appearances = keeps_appearances
         threshold = watcher.model.verification_threshold
         self._log = AppearanceLog(threshold, unseen_seconds, strangers)
         self._report = SessionReport(source.name)
@@ -187,8 +191,9 @@ class Session:
 
     def _publish(self, events: Sequence[PresenceEvent], image: ImageArray | None = None) -> None:
         """Pass events to the report, the callback and the outlets."""
+        told = []
         for each in events:
-            if each.kind == "left" and each.continued_as is None:
+            if each.kind == "left" and each.continued_as is None and self._keeps_appearances:
                 self._report.appearances.append(each.appearance)
             if self._outlets.on_event is not None:
                 self._outlets.on_event(each)
@@ -196,12 +201,13 @@ class Session:
             if self._outlets.event_crops and each.face is not None and image is not None:
                 crop = make_portrait(image, Face(each.face.box, 1.0))
                 event["crop"] = base64.b64encode(crop).decode()
-            self._write(event)
+            told.append(event)
+        self._write(*told)
 
-    def _write(self, event: Mapping[str, Any]) -> None:
-        """Write an event to all outlets, also where one of them fails."""
+    def _write(self, *events: Mapping[str, Any]) -> None:
+        """Write all events to all outlets, also where one of them fails."""
         failures: list[VideoError] = []
-        for sink in self._outlets.events:
+        for event, sink in product(events, self._outlets.events):
             try:
                 sink.write({"source": self._source.name, **event})
             except VideoError as error:

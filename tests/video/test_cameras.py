@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -196,6 +196,28 @@ def test_a_camera_that_stands_still_is_told(
         finally:
             is_still.clear()
         wait_until(lambda: names(states(cameras)["front"]) == ["Ada_Mirova"])
+
+
+def test_nobody_is_there_after_a_fault_inside_the_program(
+    fitted_model: Face_Encode_Model, ada: ImageArray
+) -> None:
+    class Faulty:
+        """Fails in a way that is foreseen nowhere, once somebody has arrived."""
+
+        def write(self, event: Mapping[str, Any]) -> None:
+            if event["event"] == "arrived":
+                raise RuntimeError("fault")
+
+        def close(self) -> None:
+            pass
+
+    with streaming(lambda _: ada, 10) as server:
+        detector, sinks = video_detector("dlib_hog"), {"front": [Faulty()]}
+        sources = {"front": server.address}
+        with closing(Cameras(sources, fitted_model, detector, sinks=sinks)) as cameras:
+            wait_until(lambda: states(cameras)["front"]["state"] == "failed")
+            wait_until(lambda: states(cameras)["front"]["people"] == [])
+            assert "its log says more" in states(cameras)["front"]["detail"]
 
 
 def test_a_wrong_password_is_told_and_is_no_secret(watched: Callable[..., Cameras]) -> None:

@@ -225,3 +225,18 @@ def test_an_outlet_that_fails_keeps_nothing_from_the_others(
     ).run()
     assert "no space left" in str(report.error)
     assert [each["event"] for each in sink.events] == ["started", "stopped"]
+
+
+def test_an_outlet_that_fails_keeps_no_later_event_from_the_others(
+    ada: ImageArray, watcher: Watcher
+) -> None:
+    mei = np.ascontiguousarray(read_image(VERIFY_DATASET / "Mei_Oshara" / "1.jpg")[:, :392])
+    both = np.hstack([ada[:400], mei[:400]])
+    sink, source = Remembered(), Gone(both, 8, is_lost=False)
+    # Room for the start and both arrivals.
+    outlets = Outlets(events=[FullDisk(3), sink])
+    report = Session(source, watcher, outlets, keeps_appearances=False).run()
+    assert "no space left" in str(report.error)
+    left = [each["name"] for each in sink.events if each["event"] == "left"]
+    assert sorted(left) == ["Ada_Mirova", "Mei_Oshara"]
+    assert report.appearances == []
