@@ -18,7 +18,9 @@ import pytest
 from benchmarks.machine import family
 from benchmarks.serving import Client, RunningService
 from benchmarks.streaming import StreamServer, streaming
+from face_encode import client
 from face_encode.cli import main
+from face_encode.errors import ServiceError
 from face_encode.photos.reading import read_image
 from tests.conftest import VERIFY_DATASET
 from tests.server import hostile
@@ -98,6 +100,20 @@ def test_who_is_enrolled_meanwhile_is_named_and_the_end_is_clean(
         picture = reader.request("GET", "/v1/cameras/front/frame.jpg?width=300")
         assert picture.status == 200 and picture.content.startswith(b"\xff\xd8")
         assert picture.headers["content-type"] == "image/jpeg"
+        with client.Client(f"http://127.0.0.1:{served.service.port}", hostile.READ) as typed:
+            # Those of the options first.
+            assert [camera["name"] for camera in typed.cameras()] == ["yard", "front"]
+            wait_until(
+                lambda: [person["name"] for person in typed.cameras()[1]["people"]] == ["Ada"]
+            )
+            plain = typed.camera_frame("front", width=300, annotated=False)
+            assert plain.startswith(b"\xff\xd8")
+            with pytest.raises(ServiceError) as refusal:
+                typed.camera_frame("yard")
+            assert (refusal.value.status, refusal.value.kind) == (404, "no-picture")
+            numbered = typed.camera_events()
+            assert numbered[0]["event"] == "started"
+            assert typed.camera_events(numbered[-1]["number"]) == []
         stranger = Client(served.service.port)
         assert stranger.request("GET", "/v1/cameras").status == 401
         numbers = reader.request("GET", "/metrics").content.decode()
