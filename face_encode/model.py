@@ -142,6 +142,14 @@ class Face_Encode_Model:
     def threshold(self, value: float) -> None:
         self._threshold = float(value)
 
+    def threshold_of(self, name: str) -> float:
+        """Cosine similarity from which a face counts as this person: the person's own, if any.
+
+        See ``gallery.set_threshold``.
+        """
+        own = self.gallery.thresholds.get(name)
+        return self.threshold if own is None else own
+
     @property
     def liveness_judge(self) -> LivenessJudge:
         """Tells live faces from copies held up; opened when it is first used, or one set here."""
@@ -316,7 +324,8 @@ class Face_Encode_Model:
             and the quality is sufficient (if not, the person is unknown); ``bounding_box``, ``x``,
             ``y``, ``width`` and ``height`` in pixels, or None without detection; ``rotation``, how
             far the photo has to be turned clockwise for the face to stand upright, 0, 90, 180 or
-            270 degrees. With an encoder that judges its embeddings also ``quality``, 0..1, and
+            270 degrees. Where the person has a threshold of the person's own, also ``threshold``.
+            With an encoder that judges its embeddings also ``quality``, 0..1, and
             ``quality_reason``, why that is not sufficient, or None. If asked for, ``liveness``,
             0..1, and ``is_live``, whether that suffices. With a gallery that was calibrated also
             ``probability``, 0..1, that the two are one person. No face gives an empty list.
@@ -344,13 +353,17 @@ class Face_Encode_Model:
 
     def describe(self, match: Match, face: Face, detect_faces: bool = True) -> dict[str, Any]:
         """A face and the person found as the plain dict that ``match_image`` returns."""
+        own = self.gallery.thresholds.get(match.name)
+        needed = self.threshold if own is None else own
         described = {
             "name": match.name,
             "similarity": match.similarity,
-            "is_match": match.similarity >= self.threshold and face.is_trusted,
+            "is_match": match.similarity >= needed and face.is_trusted,
             "bounding_box": box_of(face, detect_faces),
             "rotation": face.rotation,
         }
+        if own is not None:
+            described["threshold"] = own
         if face.quality is not None or face.liveness is not None:
             described |= face.judgement()
         calibration = self.gallery.calibration
@@ -536,6 +549,8 @@ class Face_Encode_Model:
                     detector_name=rows.detector_name,
                 )
                 database.calibration = rows.calibration
+                for name, threshold in rows.thresholds.items():
+                    database.set_threshold(name, threshold)
             return
         if not isinstance(gallery, MemoryGallery):
             gallery = MemoryGallery.from_rows(gallery.rows(), self.encoder)

@@ -48,6 +48,11 @@ _COMMANDS = {
         "make photos those of another person",
     ),
     "rename": (gallery.add_rename_arguments, gallery.run_rename, "rename a person"),
+    "threshold": (
+        gallery.add_threshold_arguments,
+        gallery.run_threshold,
+        "give a person a threshold of the person's own",
+    ),
     "merge": (gallery.add_merge_arguments, gallery.run_merge, "make one person of two names"),
     "undo": (gallery.add_undo_arguments, gallery.run_undo, "undo a change of a gallery"),
     "history": (gallery.add_history_arguments, gallery.run_history, "list a gallery's changes"),

@@ -146,16 +146,26 @@ def run_people(options: argparse.Namespace) -> int:
     from face_encode.gallery.base import folded_name
 
     with _opened(options) as gallery:
-        people = gallery.people()
+        people, thresholds = gallery.people(), gallery.thresholds
     if options.search is not None:
         part = folded_name(options.search)
         people = {name: count for name, count in people.items() if part in folded_name(name)}
     begin = options.start - 1
     shown = list(people.items())[begin : None if options.count is None else begin + options.count]
     if options.json:
-        print_json([{"name": name, "photos": count} for name, count in shown])
+        print_json(
+            [
+                {"name": name, "photos": count, "threshold": thresholds.get(name)}
+                for name, count in shown
+            ]
+        )
         return 0
-    print_table(["person", "photos"], [[name, str(count)] for name, count in shown])
+    rows = [[name, str(count)] for name, count in shown]
+    columns = ["person", "photos"]
+    if thresholds:
+        columns.append("own threshold")
+        rows = [[*row, f"{thresholds[row[0]]:g}" if row[0] in thresholds else ""] for row in rows]
+    print_table(columns, rows)
     print(f"{len(shown)} of {len(people)} people, {sum(people.values())} photos")
     return 0
 
@@ -386,6 +396,37 @@ def run_rename(options: argparse.Namespace) -> int:
     return 0
 
 
+def add_threshold_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.description = (
+        "Give a person a threshold of the person's own: the similarity from which a face is this "
+        "person's, whatever holds for the others."
+    )
+    parser.add_argument("gallery", metavar="GALLERY", help="people.sqlite, or an .npz file")
+    parser.add_argument("name", metavar="NAME", help=_NAME_HELP)
+    parser.add_argument(
+        "threshold",
+        metavar="THRESHOLD",
+        help="a cosine similarity, -1 to 1; or none, as everybody else",
+    )
+    add_encoder_option(parser)
+
+
+def run_threshold(options: argparse.Namespace) -> int:
+    """Set the threshold, or take it away."""
+    try:
+        threshold = None if options.threshold == "none" else float(options.threshold)
+    except ValueError as error:
+        raise InputError(
+            f"a threshold is a number within -1..1, or none. Received: {options.threshold}"
+        ) from error
+    with _opened(options) as gallery:
+        gallery.set_threshold(options.name, threshold)
+    told = "as everybody" if threshold is None else f"from a similarity of {threshold:g} on"
+    print(printable(f"{options.name} is named {told}"))
+    return 0
+
+
 def add_merge_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.description = "Make one person of two names."
@@ -470,6 +511,12 @@ def _told(change: Change) -> str:
         words.append(f"{change.undoes}:")
     if change.renamed is not None:
         words.append(" to ".join(change.renamed))
+    if change.threshold is not None:
+        former, new = (
+            "none" if value is None else f"{value:g}"
+            for value in (change.threshold.former, change.threshold.new)
+        )
+        words.append(f"{change.threshold.name}: {former} to {new}")
     for sign, people in (("-", change.removed), ("+", change.added)):
         told = [f"{name} {sign}{len(photos)}" for name, photos in people.items()]
         if len(told) > ROWS_SHOWN:

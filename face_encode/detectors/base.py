@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, cast
+from typing import ClassVar, Protocol, cast
 
 import cv2
 import numpy as np
@@ -111,6 +111,8 @@ class Found:
 class FramingDetector(ABC):
     """A detector that frames faces, and leaves their landmarks to dlib's model."""
 
+    gives_points: ClassVar[bool] = False
+
     @property
     @abstractmethod
     def name(self) -> str:
@@ -134,6 +136,11 @@ class FramingDetector(ABC):
     def notes(self, width: int, height: int) -> tuple[str, ...]:
         """What is not looked for in a photo of this size, in words, so that time stays bounded."""
         return ()
+
+
+def gives_points(detector: Detector) -> bool:
+    """Whether a detector gives points of its own; those that frame faces alone give none."""
+    return bool(getattr(detector, "gives_points", True))
 
 
 def notes_on(detector: Detector, width: int, height: int) -> tuple[str, ...]:

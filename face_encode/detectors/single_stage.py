@@ -81,6 +81,8 @@ class SingleStageDetector(FramingDetector):
         name: The detector's name.
     """
 
+    gives_points: ClassVar[bool] = True
+
     min_face: int | None = None
     min_score: float = 0.7
     max_pixels: int = 8_000_000

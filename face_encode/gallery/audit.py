@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from face_encode.errors import GalleryError, NotEnrolledError
 from face_encode.gallery.base import unknown_id
@@ -19,6 +19,7 @@ Action: TypeAlias = Literal[
     "merge",
     "move",
     "note",
+    "threshold",
     "undo",
     "forget",
     "reembed",
@@ -45,6 +46,14 @@ class Author:
     address: str = ""
 
 
+class ThresholdChange(NamedTuple):
+    """A person's own threshold before and after a change; None where there is none."""
+
+    name: str
+    former: float | None
+    new: float | None
+
+
 @dataclass(frozen=True)
 class Change:
     """A change of the gallery, as its audit tells it.
@@ -59,6 +68,7 @@ class Change:
         removed: Name -> numbers of photos that are no longer that person's.
         added: Name -> numbers of photos that are that person's now.
         renamed: The former and the new name, or None.
+        threshold: The person whose threshold changed, and how; or None.
         undoes: The change that this one undid, or None.
         unknown: Numbers of the people without a name who were named, merged or dismissed.
     """
@@ -70,6 +80,7 @@ class Change:
     removed: Mapping[str, Sequence[int]] = field(default_factory=dict)
     added: Mapping[str, Sequence[int]] = field(default_factory=dict)
     renamed: tuple[str, str] | None = None
+    threshold: ThresholdChange | None = None
     undoes: int | None = None
     unknown: tuple[int, ...] = ()
 
@@ -80,7 +91,8 @@ class Change:
             for people in (self.removed, self.added)
         )
         renamed = self.renamed if names & set(self.renamed or ()) else None
-        return replace(self, removed=removed, added=added, renamed=renamed)
+        threshold = self.threshold if self.threshold and self.threshold.name in names else None
+        return replace(self, removed=removed, added=added, renamed=renamed, threshold=threshold)
 
     def as_dict(self) -> dict[str, Any]:
         """The change as plain JSON values."""
@@ -93,6 +105,7 @@ class Change:
             "removed": {name: list(photos) for name, photos in self.removed.items()},
             "added": {name: list(photos) for name, photos in self.added.items()},
             "renamed": None if self.renamed is None else list(self.renamed),
+            "threshold": None if self.threshold is None else self.threshold._asdict(),
             "undoes": self.undoes,
             "unknown": list(map(unknown_id, self.unknown)),
         }
@@ -147,6 +160,7 @@ class Audit:
         added: Mapping[str, Sequence[int]] | None = None,
         *,
         renamed: tuple[str, str] | None = None,
+        threshold: ThresholdChange | None = None,
         undoes: int | None = None,
         unknown: Sequence[int] = (),
     ) -> int:
@@ -157,6 +171,7 @@ class Audit:
             if people
         }
         told |= {"renamed": renamed} if renamed else {}
+        told |= {"threshold": threshold} if threshold else {}
         told |= {"undoes": undoes} if undoes else {}
         told |= {"unknown": list(unknown)} if unknown else {}
         number = self._connection.execute(
@@ -171,12 +186,14 @@ class Audit:
         self, author: Author, undone: Change, renamed: tuple[str, str] | None
     ) -> int:
         """Write that a change was undone, and return the number of that."""
+        own = undone.threshold
         return self.record(
             author,
             "undo",
             undone.added,
             undone.removed,
             renamed=renamed,
+            threshold=own and ThresholdChange(own.name, own.new, own.former),
             undoes=undone.id,
             unknown=undone.unknown,
         )
@@ -212,10 +229,8 @@ class Audit:
                 continue
             if change.id in undone:
                 raise GalleryError(f"change {change.id} is undone already")
-            if not (change.removed or change.added or change.renamed) or change.action in (
-                "forget",
-                "reembed",
-            ):
+            changed = change.removed or change.added or change.renamed or change.threshold
+            if not changed or change.action in ("forget", "reembed"):
                 raise GalleryError(f"change {change.id} ({change.action}) cannot be undone")
             return change
         raise NotEnrolledError(
@@ -240,6 +255,8 @@ class Audit:
                 told["renamed"] = [
                     FORGOTTEN if name in hidden else name for name in told["renamed"]
                 ]
+            if "threshold" in told and told["threshold"][0] in hidden:
+                told["threshold"][0] = FORGOTTEN
             self._connection.execute(
                 "UPDATE change SET details = ? WHERE id = ?", [self._sealed(told), number]
             )
@@ -258,8 +275,11 @@ class Audit:
         )
         renamed = (told["renamed"][0], told["renamed"][1]) if "renamed" in told else None
         signed = Author(author, address)
+        threshold = ThresholdChange(*told["threshold"]) if "threshold" in told else None
         undoes, unknown = told.get("undoes"), tuple(told.get("unknown", ()))
-        return Change(number, time, signed, action, removed, added, renamed, undoes, unknown)
+        return Change(
+            number, time, signed, action, removed, added, renamed, threshold, undoes, unknown
+        )
 
 
 def _ranges(photos: Sequence[int]) -> list[list[int]]:

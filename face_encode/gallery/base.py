@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
@@ -95,6 +95,7 @@ class GalleryRows:
         detector_name: The detector that found all the faces, empty where unknown or several.
         metric: The metric of a search, one of ``GALLERY_METRICS``.
         calibration: The result of ``face-encode calibrate``, or None.
+        thresholds: Name -> threshold of the people who have one of their own.
     """
 
     names: TextArray
@@ -103,6 +104,7 @@ class GalleryRows:
     detector_name: str
     metric: Metric
     calibration: Calibration | None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
 
 class Gallery(Protocol):
@@ -252,6 +254,24 @@ class Gallery(Protocol):
         Raises:
             InputError: The new name is not a person's name.
             GalleryError: Nobody of that name is enrolled, or the new name is taken.
+        """
+
+    @property
+    def thresholds(self) -> Mapping[str, float]:
+        """Name -> threshold of the people who have one of their own."""
+
+    def set_threshold(self, name: str, threshold: float | None) -> None:
+        """Give a person a threshold of the person's own.
+
+        Args:
+            name: The person.
+            threshold: Cosine similarity from which a face is this person's, -1..1; None for that
+                of the model, as for everybody else.
+
+        Raises:
+            InputError: It is not within -1..1.
+            GalleryError: Nobody of that name is enrolled, or the gallery keeps no such thresholds,
+                as one in Milvus.
         """
 
     def people(self) -> dict[str, int]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from face_encode.errors import GalleryError
 from face_encode.files import TextArray, as_path, text_array
-from face_encode.gallery.audit import Audit, Author, Change, former_names
+from face_encode.gallery.audit import Audit, Author, Change, ThresholdChange, former_names
 from face_encode.gallery.base import (
     GALLERY_METRICS,
     EncoderIdentity,
@@ -47,7 +47,7 @@ from face_encode.gallery.people_rows import (
 from face_encode.gallery.search import check_search, search_enrolled
 from face_encode.gallery.snapshot import Memory, Precision, Snapshot, check_unchanged
 from face_encode.gallery.staging import Staging
-from face_encode.gallery.thresholds import Calibration
+from face_encode.gallery.thresholds import Calibration, check_threshold
 from face_encode.gallery.unknown import UnknownPeople, UnknownRows, purge_unknown
 from face_encode.types import Embeddings, Match
 
@@ -237,6 +237,11 @@ class DatabaseGallery:
                 )
 
     @property
+    def thresholds(self) -> Mapping[str, float]:
+        """Name -> threshold of the people who have one of their own."""
+        return self.snapshot().thresholds
+
+    @property
     def detector_name(self) -> str:
         """The detector that found all the faces, empty where unknown or several."""
         with self._file.reading() as reader:
@@ -292,6 +297,7 @@ class DatabaseGallery:
             self.detector_name,
             self.metric,
             snapshot.calibration,
+            snapshot.thresholds,
         )
 
     def known_photos(
@@ -534,7 +540,7 @@ class DatabaseGallery:
 
         Args:
             name: The name that goes.
-            into: The name that stays.
+            into: The name that stays, with its own threshold if it has one.
 
         Raises:
             GalleryError: Nobody of one of the names is enrolled, or both are one person.
@@ -568,6 +574,16 @@ class DatabaseGallery:
         with self._changing() as (rows, audit):
             rows.set_note(rows.person(name), note)
             audit.record(self.author, "note")
+
+    def set_threshold(self, name: str, threshold: float | None) -> None:
+        """Give a person a threshold of the person's own; see ``Gallery.set_threshold``."""
+        value = check_threshold(threshold)
+        with self._changing() as (rows, audit):
+            person = rows.person(name)
+            if person.threshold != value:
+                rows.set_threshold(person, value)
+                told = ThresholdChange(person.name, person.threshold, value)
+                audit.record(self.author, "threshold", threshold=told)
 
     def undo(self, change: int | None = None) -> Change:
         """Undo a change.

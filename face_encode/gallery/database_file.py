@@ -104,6 +104,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
         "CREATE INDEX unknown_face_of ON unknown_face (number)",
     ),
+    ("ALTER TABLE person ADD COLUMN threshold REAL",),
 )
 
 # The columns that tell of people, and those that are only looked up.

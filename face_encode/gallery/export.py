@@ -25,7 +25,11 @@ from face_encode.gallery.base import GalleryRows, PhotoDetails, StoredEncoder
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.distances import check_metric
 from face_encode.gallery.people_rows import EnrolledPhoto
-from face_encode.gallery.thresholds import Calibration
+from face_encode.gallery.thresholds import (
+    Calibration,
+    thresholds_from_json,
+    thresholds_to_json,
+)
 from face_encode.types import Box
 
 # Photos that are written together.
@@ -59,17 +63,19 @@ def export_person(gallery: DatabaseGallery, name: str, file: Path | BinaryIO) ->
     """
     photos = gallery.photos(name)
     shown, numbers = photos[0].name, [photo.id for photo in photos]
+    person = gallery.person(shown)
     own = former_names(gallery.changes(), shown) - (gallery.people().keys() - {shown})
     told = {
         "name": shown,
-        "note": gallery.person(shown).note,
+        "note": person.note,
+        "threshold": person.threshold,
         "encoder": gallery.encoder_name,
         "encoder_fingerprint": gallery.encoder_fingerprint,
         "photos": [photo.as_dict() for photo in photos],
         "audit": [
             change.as_dict()
             for change in (each.concerning(own) for each in gallery.changes())
-            if change.removed or change.added or change.renamed
+            if change.removed or change.added or change.renamed or change.threshold
         ],
     }
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -141,6 +147,7 @@ def export_parquet(gallery: DatabaseGallery, path: Path) -> int:
         "detector": gallery.detector_name,
         "metric": gallery.metric,
         "calibration": None if calibration is None else calibration.to_json(),
+        "thresholds": thresholds_to_json(gallery.thresholds),
     }
     whole = [("left", pyarrow.int32()), ("top", pyarrow.int32())]
     whole += [("width", pyarrow.int32()), ("height", pyarrow.int32())]
@@ -233,6 +240,7 @@ def read_people_parquet(
                 told["detector"],
                 check_metric(told["metric"]),
                 None if calibration is None else Calibration.from_json(calibration),
+                thresholds_from_json(told.get("thresholds", "{}"), {row["name"] for row in rows}),
             ),
             StoredEncoder(told["encoder"], told["fingerprint"], size),
             [

@@ -31,7 +31,7 @@ from face_encode.gallery.columns import Enrolled
 from face_encode.gallery.distances import Metric, check_metric
 from face_encode.gallery.npz import GalleryContent, save_content, stamp_of
 from face_encode.gallery.search import check_search, search_enrolled
-from face_encode.gallery.thresholds import Calibration
+from face_encode.gallery.thresholds import Calibration, check_threshold
 from face_encode.types import Embeddings, Match
 
 
@@ -78,6 +78,7 @@ class MemoryGallery:
         self.calibration: Calibration | None = None
         self._path = None if path is None else as_path(path)
         self._saved: tuple[object, ...] = ()
+        self._thresholds: dict[str, float] = {}
         self._set(Enrolled.nobody(encoder.embedding_size))
         if int8:
             self.quantize()
@@ -96,6 +97,7 @@ class MemoryGallery:
         gallery = cls(encoder, path, metric=content.metric)
         gallery.detector_name = content.detector_name
         gallery.calibration = content.calibration
+        gallery._thresholds = dict(content.thresholds)
         gallery._set(content.enrolled)
         gallery._saved = gallery._state
         return gallery
@@ -111,17 +113,23 @@ class MemoryGallery:
         gallery.add(rows.names.tolist(), rows.embeddings, rows.digests.tolist())
         gallery.detector_name = rows.detector_name
         gallery.calibration = rows.calibration
+        gallery._thresholds = dict(rows.thresholds)
         return gallery
 
     def _set(self, enrolled: Enrolled) -> None:
         """Replace the people; the former arrays stay valid for those who hold them."""
         self.enrolled = enrolled
         self._index: ApproximateIndex | None = None
+        if self._thresholds:
+            here = enrolled.place_of
+            self._thresholds = {
+                name: value for name, value in self._thresholds.items() if name in here
+            }
 
     @property
     def _state(self) -> tuple[object, ...]:
         """Everything that is saved and may change."""
-        return self.enrolled, self.detector_name, self.calibration, self._index
+        return self.enrolled, self.detector_name, self.calibration, self._thresholds, self._index
 
     @property
     def content(self) -> GalleryContent:
@@ -133,6 +141,7 @@ class MemoryGallery:
             self.metric,
             self.calibration,
             self.enrolled,
+            self._thresholds,
         )
 
     @property
@@ -177,7 +186,19 @@ class MemoryGallery:
             self.detector_name,
             self.metric,
             self.calibration,
+            self._thresholds,
         )
+
+    @property
+    def thresholds(self) -> Mapping[str, float]:
+        """Name -> threshold of the people who have one of their own."""
+        return self._thresholds
+
+    def set_threshold(self, name: str, threshold: float | None) -> None:
+        """Give a person a threshold of the person's own; see ``Gallery.set_threshold``."""
+        value, own = check_threshold(threshold), self.enrolled.people[self._place(name)]
+        others = {each: kept for each, kept in self._thresholds.items() if each != own}
+        self._thresholds = others if value is None else {**others, own: value}
 
     def copy(self) -> MemoryGallery:
         """The same people in a gallery without a file, which changes apart from this one.
@@ -266,6 +287,9 @@ class MemoryGallery:
         place = self._place(name)
         if new_name != name and new_name in self.enrolled.place_of:
             raise GalleryError(f"somebody named {new_name!r} is enrolled already")
+        self._thresholds = {
+            new_name if each == name else each: value for each, value in self._thresholds.items()
+        }
         self._set(self.enrolled.renamed(name, new_name))
         return int(self.enrolled.counts[place])
 

@@ -147,6 +147,17 @@ class MilvusGallery:
         return _only_detector(self._rows([""], DETECTOR))
 
     @property
+    def thresholds(self) -> Mapping[str, float]:
+        """None: a gallery in Milvus keeps no thresholds of people."""
+        return {}
+
+    def set_threshold(self, name: str, threshold: float | None) -> None:
+        """Refuse: see ``Gallery.set_threshold``."""
+        raise GalleryError(
+            "a gallery in Milvus keeps no thresholds of people; a database, people.sqlite, does"
+        )
+
+    @property
     def calibration(self) -> Calibration | None:
         """The gallery's calibration, as it was when the gallery was opened."""
         return self._calibration

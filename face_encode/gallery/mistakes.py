@@ -132,14 +132,36 @@ def find_label_problems(
             f"each of the {len(photos)} photos has one size and one sharpness. "
             f"Received: {sides.shape} and {details.shape}"
         )
-    smallest = round(_SMALL_FACE * crop_side)
-    for row in np.flatnonzero(sides < smallest).tolist():
-        text = f"{photos[row]}: a face of {sides[row]:.0f} pixels; below {smallest} it tells little"
-        found.append(LabelProblem("small face", (photos[row],), (names[row],), text))
-    for row in np.flatnonzero(details < BLURRED_BELOW).tolist():
-        text = f"{photos[row]}: too blurred to trust"
-        found.append(LabelProblem("blurred face", (photos[row],), (names[row],), text))
+    for row, kind, text in poor_faces(sides, details, crop_side):
+        text = f"{photos[row]}: {text}"
+        found.append(LabelProblem(kind, (photos[row],), (names[row],), text))
     return tuple(found)
+
+
+def poor_faces(
+    sides: npt.ArrayLike, sharpnesses: npt.ArrayLike, crop_side: int
+) -> list[tuple[int, ProblemKind, str]]:
+    """Find the faces that are too small or too blurred, the small ones first.
+
+    Args:
+        sides: ``(N,)``, the shorter side of each face in pixels of its photo; NaN where unknown.
+        sharpnesses: ``(N,)``, the ``sharpness`` of each crop; NaN where unknown.
+        crop_side: The side of the encoder's crop, in pixels.
+
+    Returns:
+        The row, the kind of problem and a description of each.
+    """
+    widths, details = np.asarray(sides), np.asarray(sharpnesses)
+    smallest = round(_SMALL_FACE * crop_side)
+    small = [
+        (row, f"a face of {widths[row]:.0f} pixels; below {smallest} it tells little")
+        for row in np.flatnonzero(widths < smallest).tolist()
+    ]
+    blurred = np.flatnonzero(details < BLURRED_BELOW).tolist()
+    return [
+        *((row, "small face", text) for row, text in small),
+        *((row, "blurred face", "too blurred to trust") for row in blurred),
+    ]
 
 
 def _alike_names(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,7 +30,11 @@ from face_encode.gallery.base import EncoderIdentity, check_encoder, check_names
 from face_encode.gallery.columns import DigestColumn, Enrolled
 from face_encode.gallery.distances import Metric, check_metric
 from face_encode.gallery.quantization import Coded, Quantizer
-from face_encode.gallery.thresholds import Calibration
+from face_encode.gallery.thresholds import (
+    Calibration,
+    thresholds_from_json,
+    thresholds_to_json,
+)
 
 VERSION = 3
 
@@ -54,6 +59,7 @@ _FORM = ArchiveForm(
     },
     optional={
         "calibration": ("U", 0),
+        "thresholds": ("U", 0),
         "metric": ("U", 0),
         # The names in UTF-8, one a line, and the line of each row.
         "people": ("u", 1),
@@ -100,6 +106,7 @@ class GalleryContent:
         metric: The metric of a search.
         calibration: The result of ``face-encode calibrate``, or None.
         enrolled: The people.
+        thresholds: Name -> threshold of the people who have one of their own.
     """
 
     encoder_name: str
@@ -108,6 +115,7 @@ class GalleryContent:
     metric: Metric
     calibration: Calibration | None
     enrolled: Enrolled
+    thresholds: Mapping[str, float]
 
     def check(self, label: str, encoder: EncoderIdentity, metric: Metric | None) -> None:
         """Refuse a gallery of another encoder or metric than the one it is opened with.
@@ -198,6 +206,8 @@ def write_content(file: Path | BinaryIO, content: GalleryContent) -> None:
         "scales": enrolled.scales,
         "embeddings": enrolled.rows,
     }
+    if content.thresholds:
+        arrays["thresholds"] = np.array(thresholds_to_json(content.thresholds))
     if enrolled.quantizer is not None:
         arrays["centre"] = enrolled.quantizer.centre
         arrays["reach"] = np.array(enrolled.reach)
@@ -276,13 +286,15 @@ def _content(stored: Arrays, label: str) -> GalleryContent:
         )
     try:
         calibration = str(stored.get("calibration", ""))
+        enrolled = _enrolled(stored)
         return GalleryContent(
             str(stored["encoder_name"]),
             str(stored["encoder_fingerprint"]),
             str(stored["detector_name"]),
             check_metric(str(stored.get("metric", "cosine"))),
             Calibration.from_json(calibration) if calibration else None,
-            _enrolled(stored),
+            enrolled,
+            thresholds_from_json(str(stored.get("thresholds", "{}")), enrolled.people),
         )
     except InputError as error:
         raise GalleryError(f"the gallery {label} is damaged: {error}") from error

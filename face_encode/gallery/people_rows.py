@@ -29,11 +29,12 @@ _PHOTO_COLUMNS = 13
 
 
 class PersonRow(NamedTuple):
-    """A person: number, shown name and note."""
+    """A person: number, shown name, note, and threshold where it is the person's own."""
 
     number: int
     name: str
     note: str
+    threshold: float | None
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,15 @@ class EnrolledPerson:
         photos: How many photos of that person are enrolled.
         note: What is noted about that person.
         crop: A photo of that person of which a crop is kept, or None.
+        threshold: The similarity from which a face is that person's; None where the model's
+            threshold holds.
     """
 
     name: str
     photos: int
     note: str
     crop: int | None
+    threshold: float | None
 
 
 class PeopleRows:
@@ -93,9 +97,11 @@ class PeopleRows:
     def found(self, name: str) -> PersonRow | None:
         """The person of a name, in whatever case, spacing and Unicode form; or None."""
         row = self.connection.execute(
-            "SELECT id, name, note FROM person WHERE folded = ?", [self._folded(name)]
+            "SELECT id, name, note, threshold FROM person WHERE folded = ?", [self._folded(name)]
         ).fetchone()
-        return None if row is None else PersonRow(row[0], *map(self._file.text, row[1:]))
+        if row is None:
+            return None
+        return PersonRow(row[0], self._file.text(row[1]), self._file.text(row[2]), row[3])
 
     def person(self, name: str) -> PersonRow:
         """The person of a name.
@@ -120,18 +126,18 @@ class PeopleRows:
 
     def described(self, people: Sequence[tuple[str, str, int]]) -> list[EnrolledPerson]:
         """Describe people, given folded name, name and number of photos of each."""
-        more: dict[str | bytes, tuple[str, int | None]] = {}
+        more: dict[str | bytes, tuple[str, int | None, float | None]] = {}
         blind = [self._file.blind(folded) for folded, _, _ in people]
         for part in parts(blind):
-            for key, note, crop in self.connection.execute(
+            for key, note, crop, threshold in self.connection.execute(
                 "SELECT folded, note, (SELECT MIN(photo) FROM crop WHERE photo IN "
-                "(SELECT id FROM photo WHERE photo.person = person.id)) "
+                "(SELECT id FROM photo WHERE photo.person = person.id)), threshold "
                 f"FROM person WHERE folded IN ({marks(part)})",
                 part,
             ):
-                more[key] = self._file.text(note), crop
+                more[key] = self._file.text(note), crop, threshold
         return [
-            EnrolledPerson(name, count, *more.get(key, ("", None)))
+            EnrolledPerson(name, count, *more.get(key, ("", None, None)))
             for key, (_, name, count) in zip(blind, people, strict=True)
         ]
 
@@ -194,7 +200,7 @@ class PeopleRows:
             [sealed(shown), self._folded(name), sealed("")],
         ).lastrowid
         assert number is not None
-        return PersonRow(number, shown, "")
+        return PersonRow(number, shown, "", None)
 
     def rename(self, person: PersonRow, new_name: str) -> str:
         """Rename a person; returns the new name as it is shown.
@@ -220,6 +226,20 @@ class PeopleRows:
         """Replace a person's note."""
         self.connection.execute(
             "UPDATE person SET note = ? WHERE id = ?", [self._file.sealed(note), person.number]
+        )
+
+    def set_threshold(self, person: PersonRow, threshold: float | None) -> None:
+        """Replace a person's own threshold."""
+        self.connection.execute(
+            "UPDATE person SET threshold = ? WHERE id = ?", [threshold, person.number]
+        )
+
+    def thresholds(self) -> dict[int, float]:
+        """The number of each person who has a threshold of the person's own, and the threshold."""
+        return dict(
+            self.connection.execute(
+                "SELECT id, threshold FROM person WHERE threshold IS NOT NULL"
+            ).fetchall()
         )
 
     def drop_empty(self) -> None:
@@ -418,6 +438,7 @@ class PeopleRows:
             ),
         )
         self.connection.execute("DELETE FROM gallery WHERE key = 'calibration'")
+        self.connection.execute("UPDATE person SET threshold = NULL")
         for table in ("staged", "unknown"):
             self.connection.execute(f"DELETE FROM {table}")
         self.connection.executemany(
@@ -483,6 +504,14 @@ def undo_rows(
     rows.put_back(taken, owner_of)
     rows.move((photo, owner_of[photo]) for photo in gone if photo in back)
     undone = rows.take([photo for photo in gone if photo not in back])
+    if change.threshold is not None:
+        changed = rows.person(change.threshold.name)
+        if changed.threshold != change.threshold.new:
+            raise GalleryError(
+                f"change {change.id} cannot be undone: the threshold of {changed.name!r} has "
+                "changed since"
+            )
+        rows.set_threshold(changed, change.threshold.former)
     if change.renamed is None:
         return undone, None
     former, name = change.renamed

@@ -30,6 +30,7 @@ from face_encode.gallery.columns import Enrolled
 from face_encode.gallery.database_file import DatabaseFile, marks, parts
 from face_encode.gallery.distances import Metric
 from face_encode.gallery.npz import read_codes, write_codes
+from face_encode.gallery.people_rows import PeopleRows
 from face_encode.gallery.quantization import Coded
 from face_encode.gallery.thresholds import Calibration
 from face_encode.types import Embeddings
@@ -55,6 +56,7 @@ class Snapshot:
         stamp: Eight hexadecimal digits that differ where the photos do, also from those of a
             copy of the file that was changed otherwise.
         calibration: The result of ``face-encode calibrate``, or None.
+        thresholds: Name -> threshold of the people who have one of their own.
         index: An approximate index of the same rows, or None.
     """
 
@@ -64,6 +66,7 @@ class Snapshot:
     change: int
     stamp: str
     calibration: Calibration | None
+    thresholds: Mapping[str, float]
     index: ApproximateIndex | None = None
 
     @cached_property
@@ -191,6 +194,7 @@ def read_snapshot(
         names = dict(reader.execute("SELECT id, name FROM person"))
         if file.is_encrypted:
             names = {number: file.text(name) for number, name in names.items()}
+        thresholds = PeopleRows(file, reader).thresholds()
         touched = None
         if former is not None and not former.enrolled.is_int8 and change >= former.change:
             touched = _touched(Audit(file, reader).changes(former.change), count)
@@ -230,6 +234,7 @@ def read_snapshot(
         change,
         stamp,
         learnt,
+        {names[number]: threshold for number, threshold in thresholds.items()},
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import numbers
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -171,6 +172,29 @@ def check_threshold(given: float | None) -> float | None:
     if given is not None and (not isinstance(given, numbers.Real) or not -1 <= given <= 1):
         raise InputError(f"a cosine threshold lies within -1..1. Received: {given!r}")
     return None if given is None else float(given)
+
+
+def thresholds_to_json(thresholds: Mapping[str, float]) -> str:
+    """Thresholds of people as text, to be stored with them."""
+    return json.dumps(dict(thresholds), ensure_ascii=False, sort_keys=True)
+
+
+def thresholds_from_json(text: str | bytes, people: Collection[str]) -> dict[str, float]:
+    """Read the text back.
+
+    Raises:
+        InputError: The text is damaged, or of others than these people.
+    """
+    try:
+        values = json.loads(text)
+        if not values.keys() <= set(people):
+            raise InputError("thresholds are of people who are enrolled; one is not")
+        for value in values.values():
+            if check_threshold(value) is None:
+                raise InputError("a person's threshold is a number; one is not")
+        return {name: float(value) for name, value in values.items()}
+    except (AttributeError, ValueError, RecursionError) as error:
+        raise InputError(f"the thresholds of people are damaged: {error}") from error
 
 
 def sigmoid(log_odds: npt.ArrayLike) -> npt.NDArray[np.float64]:

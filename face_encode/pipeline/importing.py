@@ -31,7 +31,7 @@ def import_people(
     """Copy people from a file of embeddings into a gallery database, new or not.
 
     Who is in both has the photos of the source afterwards; the others of the target stay. Its
-    calibration is taken where the target has none.
+    calibration is taken where the target has none, and so is a person's own threshold.
 
     Args:
         source: An ``.npz`` gallery, also one that ``face-encode serve`` encrypted; people exported
@@ -66,6 +66,10 @@ def import_people(
         )
         if gallery.calibration is None:
             gallery.calibration = rows.calibration
+        held = gallery.thresholds
+        for name, threshold in rows.thresholds.items():
+            if names[name] not in held:
+                gallery.set_threshold(names[name], threshold)
     return len(rows.names), len(set(names.values())), [*alike, *notes]
 
 

@@ -9,7 +9,7 @@ does not flicker.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -130,46 +130,53 @@ class Identity:
         self._retry = _FIRST_RETRY
         return unit_length(np.mean(self._embeddings, axis=0))
 
-    def judge(self, alone: Match, together: Sequence[Match], threshold: float) -> None:
+    def judge(
+        self, alone: Match, together: Sequence[Match], threshold_of: Callable[[str], float]
+    ) -> None:
         """Update the name after a sight.
 
         Args:
             alone: The person nearest to this sight.
             together: The people nearest to the mean over the last sights, best first.
-            threshold: Similarity from which two embeddings count as one person.
+            threshold_of: Gives the similarity from which a face counts as the person of a name.
         """
-        if self._has_changed(alone, threshold):
+        if self._has_changed(alone, threshold_of):
             # The earlier sights were of somebody else.
             for _ in range(len(self._embeddings) - _SIGHTS_TO_CHANGE):
                 self._embeddings.popleft()
             self.name, self.similarity, self.best = alone.name, alone.similarity, None
             return
-        self.judge_again(together, threshold)
+        self.judge_again(together, threshold_of)
 
-    def judge_again(self, together: Sequence[Match], threshold: float) -> None:
+    def judge_again(self, together: Sequence[Match], threshold_of: Callable[[str], float]) -> None:
         """Update the name by the same sights, since the people enrolled may have changed.
 
         Args:
             together: As for ``judge``; nobody where nobody is enrolled.
-            threshold: As for ``judge``.
+            threshold_of: As for ``judge``.
         """
         if not together:
             self.name, self.similarity = None, None
             return
         nearest = together[0]
         own = next((match for match in together if match.name == self.name), None)
-        if nearest.similarity >= threshold and self.sights >= _SIGHTS_TO_NAME:
+        if nearest.similarity >= threshold_of(nearest.name) and self.sights >= _SIGHTS_TO_NAME:
             self.name, self.similarity = nearest.name, nearest.similarity
-        elif own is not None and own.similarity >= threshold - _HYSTERESIS * (1 - threshold):
+        elif own is not None and own.similarity >= _lowest(threshold_of(own.name)):
             self.similarity = own.similarity
         else:
             self.name, self.similarity = None, nearest.similarity
 
-    def _has_changed(self, alone: Match, threshold: float) -> bool:
+    def _has_changed(self, alone: Match, threshold_of: Callable[[str], float]) -> bool:
         """Whether the last sights, each alone, all name one other person."""
-        if alone.similarity < threshold or alone.name == self.name:
+        if alone.similarity < threshold_of(alone.name) or alone.name == self.name:
             self._other, self._others = None, 0
             return False
         self._others = self._others + 1 if alone.name == self._other else 1
         self._other = alone.name
         return self.name is not None and self._others >= _SIGHTS_TO_CHANGE
+
+
+def _lowest(threshold: float) -> float:
+    """The similarity down to which a name stays."""
+    return threshold - _HYSTERESIS * (1 - threshold)

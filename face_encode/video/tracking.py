@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from face_encode.liveness.challenge import Challenge
 from face_encode.types import Box, Face, ImageArray
-from face_encode.video.challenge import Challenge
 from face_encode.video.frames import UnseenLimit
 from face_encode.video.identity import Identity
 

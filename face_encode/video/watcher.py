@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 
 import cv2
@@ -15,19 +15,18 @@ import numpy as np
 from face_encode.attributes.answers import read_answers
 from face_encode.attributes.network import AttributeNetwork
 from face_encode.detectors.alignment import crop_faces, make_portrait
-from face_encode.detectors.base import Detector, FramingDetector
+from face_encode.detectors.base import Detector, gives_points
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.detectors.haar import HaarDetector
 from face_encode.detectors.registry import load_detector
-from face_encode.detectors.single_stage import SingleStageDetector
 from face_encode.errors import InputError
 from face_encode.gallery.base import PhotoDetails
 from face_encode.gallery.mistakes import is_blurred
 from face_encode.gallery.unknown import Sight
+from face_encode.liveness.challenge import Challenge
 from face_encode.liveness.minifasnet import LIVENESS_CROP
 from face_encode.model import Face_Encode_Model
 from face_encode.types import Box, Face, ImageArray, check_count
-from face_encode.video.challenge import Challenge
 from face_encode.video.frames import Frame, WatchedFace, WatchedFrame
 from face_encode.video.identity import Identity
 from face_encode.video.sources import Source, open_source
@@ -130,10 +129,7 @@ class Watcher:
         self.model = model
         self.detector = detector
         self.settings = WatchSettings() if settings is None else settings
-        without_points = isinstance(detector, FramingDetector) and not isinstance(
-            detector, SingleStageDetector
-        )
-        if self.settings.challenge and without_points:
+        if self.settings.challenge and not gives_points(detector):
             raise _no_points(detector)
         self.encoded = 0
         self._tracker = Tracker()
@@ -289,11 +285,11 @@ class Watcher:
         for track, together in zip(seen, self.model.gallery.search(means, _NEAREST), strict=True):
             track.identity.judge_again(together, self._needed(track))
 
-    def _needed(self, track: Track) -> float:
+    def _needed(self, track: Track) -> Callable[[str], float]:
         """The similarity that names a face; for what is not alive, or did not turn, none does."""
         is_live = self._is_live(track) is not False
         has_turned = not self.settings.challenge or track.met_by is not None
-        return self.model.threshold if is_live and has_turned else math.inf
+        return self.model.threshold_of if is_live and has_turned else lambda name: math.inf
 
     def _is_live(self, track: Track) -> bool | None:
         """Whether a face is alive; None where nobody asked, or before its first sight."""

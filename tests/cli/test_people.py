@@ -78,6 +78,29 @@ def test_one_wrong_photo_is_found_and_moved_to_whom_it_shows(gallery: DatabaseGa
     assert "no such photo" in run("remove", gallery.path, "--photo", 3, code=1)
 
 
+def test_a_person_gets_a_threshold(gallery: DatabaseGallery) -> None:
+    gallery.add(["Ada", "Bo"], like_faces(2))
+    assert "threshold" not in run("people", gallery.path)
+    told = run("threshold", gallery.path, "ada", 0.95)
+    assert told == "ada is named from a similarity of 0.95 on\n"
+    assert gallery.thresholds == {"Ada": 0.95}
+    shown = run("people", gallery.path)
+    assert "own threshold" in shown and "0.95" in shown
+    assert json.loads(run("people", gallery.path, "--json")) == [
+        {"name": "Ada", "photos": 1, "threshold": 0.95},
+        {"name": "Bo", "photos": 1, "threshold": None},
+    ]
+    history = run("history", gallery.path)
+    assert "threshold Ada: none to 0.95" in history
+    assert "as everybody" in run("threshold", gallery.path, "ada", "none")
+    assert gallery.thresholds == {}
+    for wrong in ("high", "1.5", "nan"):
+        told = run("threshold", gallery.path, "ada", wrong, code=1)
+        assert "within -1..1" in told and wrong in told
+    assert "nobody named 'Cleo'" in run("threshold", gallery.path, "Cleo", 0.9, code=1)
+    assert "undone: change 3, threshold Ada: 0.95 to none" in run("undo", gallery.path)
+
+
 def test_two_names_of_one_person_are_merged(gallery: DatabaseGallery) -> None:
     gallery.add(["Serena", "S. Williams"], like_faces(2))
     assert "merge the two" in run("rename", gallery.path, "S. Williams", "serena", code=1)

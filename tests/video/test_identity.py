@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,11 @@ from face_encode.types import Match
 from face_encode.video.identity import Identity
 
 THRESHOLD = 0.9
+
+
+def at(threshold: float, **own: float) -> Callable[[str], float]:
+    """The threshold of everybody, but for those who have one of their own."""
+    return lambda name: own.get(name, threshold)
 
 
 def names_after(
@@ -17,7 +24,7 @@ def names_after(
     for index, (name, similarity) in enumerate(sights):
         identity.add_sight(np.ones(4, np.float32), start + index, 80)
         match = Match(name, similarity)
-        identity.judge(match, [match], THRESHOLD)
+        identity.judge(match, [match], at(THRESHOLD))
         names.append(identity.name)
     return names
 
@@ -44,7 +51,7 @@ def test_a_name_stays_while_another_is_nearest_below_the_threshold() -> None:
     identity = Identity()
     names_after(identity, ("Ada", 0.95), ("Ada", 0.95))
     together = [Match("Bob", 0.89), Match("Ada", 0.88)]
-    identity.judge(Match("Bob", 0.89), together, THRESHOLD)
+    identity.judge(Match("Bob", 0.89), together, at(THRESHOLD))
     assert (identity.name, identity.similarity) == ("Ada", 0.88)
 
 
@@ -55,7 +62,7 @@ def test_another_person_in_the_place_is_named_after_two_sights() -> None:
     names = []
     for seconds in (3, 4):
         identity.add_sight(np.array([1, -1, 0, 0], np.float32), seconds, 80)
-        identity.judge(Match("Bob", 0.96), ada, THRESHOLD)
+        identity.judge(Match("Bob", 0.96), ada, at(THRESHOLD))
         names.append(identity.name)
     assert names == ["Ada", "Bob"]
     # What is left are the sights of Bob.
@@ -108,16 +115,31 @@ def test_the_same_sights_are_judged_by_other_people() -> None:
     identity = Identity()
     for seconds in (0.0, 1.0):
         identity.add_sight(np.array([1, 0], np.float32), seconds, 50)
-        identity.judge(Match("Ada", 0.99), [Match("Ada", 0.99)], 0.9)
+        identity.judge(Match("Ada", 0.99), [Match("Ada", 0.99)], at(0.9))
     assert identity.name == "Ada"
 
     def judged() -> tuple[str | None, float | None]:
         return identity.name, identity.similarity
 
-    identity.judge_again([Match("Countess", 0.99)], 0.9)
+    identity.judge_again([Match("Countess", 0.99)], at(0.9))
     assert judged() == ("Countess", 0.99)
-    identity.judge_again([Match("Bo", 0.4)], 0.9)
+    identity.judge_again([Match("Bo", 0.4)], at(0.9))
     assert judged() == (None, 0.4)
-    identity.judge_again([], 0.9)
+    identity.judge_again([], at(0.9))
     assert judged() == (None, None)
     assert identity.sights == 2
+
+
+def test_a_person_may_need_more_than_others_or_less() -> None:
+    for own, name in ((0.96, None), (0.95, "Ada"), (0.5, "Ada")):
+        identity = Identity()
+        for seconds in (0.0, 1.0):
+            identity.add_sight(np.ones(4, np.float32), seconds, 80)
+            sight = Match("Ada", 0.95)
+            identity.judge(sight, [sight, Match("Bo", 0.94)], at(0.9, Ada=own))
+        # Bo, who is less like the face, does not get the name in Ada's place.
+        assert identity.name == name
+    # A name stays down to a quarter of the way from the person's own threshold to 1 below it.
+    for similarity, kept in ((0.4, "Ada"), (0.37, None)):
+        identity.judge_again([Match("Ada", similarity)], at(0.9, Ada=0.5))
+        assert identity.name == kept

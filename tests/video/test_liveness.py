@@ -20,7 +20,7 @@ from face_encode.video.frames import Frame, WatchedFace
 from face_encode.video.output import draw_watched
 from face_encode.video.watcher import Watcher, WatchSettings
 from tests.conftest import EXAMPLES
-from tests.video.test_challenge import HEAD, PHOTO, FloatArray, seen
+from tests.liveness.test_challenge import HEAD, PHOTO, FloatArray, seen
 
 ADA = read_image(EXAMPLES / "ada_mirova.jpg")
 

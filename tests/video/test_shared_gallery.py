@@ -71,6 +71,10 @@ def test_a_watcher_sees_within_a_second_whom_others_enrol_rename_and_remove(
         assert stranger.name is None
         enrolled = seen_after("import", str(tmp_path / "ada.npz"), path)
         assert (enrolled.track, enrolled.name) == (stranger.track, "Ada_Mirova")
+        doubted = seen_after("threshold", path, "ada_mirova", "1")
+        assert (doubted.track, doubted.name) == (stranger.track, None)
+        trusted = seen_after("threshold", path, "ada_mirova", "none")
+        assert (trusted.track, trusted.name) == (stranger.track, "Ada_Mirova")
         renamed = seen_after("rename", path, "ada_mirova", "Countess")
         assert (renamed.track, renamed.name) == (stranger.track, "Countess")
         forgotten = seen_after("forget", path, "countess")

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from face_encode.video.challenge import MIN_SHIFT, SECONDS_TO_TURN, Challenge, nose_shift
+from face_encode.liveness.challenge import MIN_SHIFT, SECONDS_TO_TURN, Challenge, nose_shift
 
 FloatArray = npt.NDArray[np.float64]
 
