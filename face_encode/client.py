@@ -63,12 +63,14 @@ class MatchedFace(_Named, _Judged, total=False):
     """A face and the person nearest to it, who is meant only where ``is_match``.
 
     ``probability`` is there with a calibrated gallery, the quality with an encoder that judges its
-    embeddings, ``candidates`` where asked for.
+    embeddings, ``threshold`` of a person who has one, the last two where asked for.
     """
 
     probability: float
     quality: float
     quality_reason: str | None
+    threshold: float
+    challenge: str | None
     candidates: list[Candidate]
 
 
@@ -163,6 +165,39 @@ class LeftOut(TypedDict):
     reason: str
 
 
+class Doubt(TypedDict):
+    """What is likely a mistake if a face is enrolled; ``person`` is whom it looks like."""
+
+    kind: Literal["looks like another", "unlike the others", "small face", "blurred face"]
+    text: str
+    person: str | None
+
+
+class CheckedFace(TypedDict):
+    """A face that may be enrolled; ``likeness`` is that to the person's other photos."""
+
+    bounding_box: BoundingBox
+    likeness: float | None
+    refusal: str | None
+    doubts: list[Doubt]
+
+
+class CheckedPhoto(TypedDict):
+    """A photo that may be enrolled; ``face`` is the number of the one that is likely meant."""
+
+    photo: str
+    error: str | None
+    face: int | None
+    faces: list[CheckedFace]
+
+
+class Checked(TypedDict):
+    """What to know before photos are enrolled."""
+
+    name: str
+    photos: list[CheckedPhoto]
+
+
 class Enrolled(TypedDict):
     """The outcome of an enrolment, photo by photo."""
 
@@ -180,6 +215,7 @@ class Person(TypedDict):
     name: str
     photos: int
     note: str
+    threshold: float | None
     thumbnail: bool
 
 
@@ -216,6 +252,14 @@ class Changed(TypedDict):
     change: int | None
 
 
+class AuditedThreshold(TypedDict):
+    """A person's own threshold before and after a change."""
+
+    name: str
+    former: float | None
+    new: float | None
+
+
 class AuditedChange(TypedDict):
     """A change of the people, and who made it."""
 
@@ -227,6 +271,7 @@ class AuditedChange(TypedDict):
     removed: dict[str, list[int]]
     added: dict[str, list[int]]
     renamed: list[str] | None
+    threshold: AuditedThreshold | None
     undoes: int | None
     unknown: list[str]
 
@@ -324,6 +369,8 @@ class Settings(TypedDict):
     limits: dict[str, int]
     keeps_crops: bool
     requires_live: bool
+    can_challenge: bool
+    shows_attributes: bool
     needs_token: bool
     may_write: bool
     latency: dict[str, dict[str, float]]
@@ -394,6 +441,7 @@ class Client:
         threshold: float | None = None,
         min_quality: float | None = None,
         candidates: int | None = None,
+        challenge: str | None = None,
     ) -> Matched:
         """Name the faces in a photo. For an argument that is None the service decides.
 
@@ -405,6 +453,8 @@ class Client:
             threshold: Similarity from which a face is a person's, -1..1.
             min_quality: A face of lower quality matches nobody, 0..1.
             candidates: Tell this many of the nearest people of each face, too.
+            challenge: A word of your own for a camera, 8 to 64 letters and digits, the same for
+                each of its pictures: nobody is matched before turning the head as asked.
         """
         options = {
             "max_faces": max_faces,
@@ -413,6 +463,7 @@ class Client:
             "threshold": threshold,
             "min_quality": min_quality,
             "candidates": candidates,
+            "challenge": challenge,
         }
         found = self._ask("POST", "match", options=options, photos=[("photo", photo)])
         return cast(Matched, found)
@@ -469,8 +520,23 @@ class Client:
         found = self._ask("POST", "analyze", options=options, photos=[("photo", photo)])
         return cast(Analyzed, found)
 
+    def check(self, name: str, photos: Sequence[Photo]) -> Checked:
+        """Look at photos before they are enrolled: the faces in each, and likely mistakes.
+
+        Args:
+            name: The person, new or known.
+            photos: At least one.
+        """
+        answer = self._ask("POST", "people/check", photos=_several(photos), texts={"name": name})
+        return cast(Checked, answer)
+
     def enrol(
-        self, name: str, photos: Sequence[Photo], *, refuse_mistakes: bool = False
+        self,
+        name: str,
+        photos: Sequence[Photo],
+        *,
+        refuse_mistakes: bool = False,
+        faces: Sequence[int] | None = None,
     ) -> Enrolled:
         """Enrol photos of a person, new or known; those that are enrolled already stay so.
 
@@ -478,15 +544,16 @@ class Client:
             name: The person.
             photos: At least one.
             refuse_mistakes: Whether to leave out photos that look like somebody else.
+            faces: The number of the face that is meant in each photo, as ``check`` numbers them;
+                None for the largest.
         """
-        if isinstance(photos, str | bytes | os.PathLike) or not photos:
-            raise InputError(f"photos is a list of at least one photo. Received: {type(photos)}")
+        texts = {} if faces is None else {"faces": ",".join(map(str, faces))}
         answer = self._ask(
             "POST",
             "people",
             options={"refuse_mistakes": refuse_mistakes},
-            photos=[("photos", photo) for photo in photos],
-            texts={"name": name},
+            photos=_several(photos),
+            texts={"name": name, **texts},
         )
         return cast(Enrolled, answer)
 
@@ -522,6 +589,11 @@ class Client:
     def note(self, name: str, note: str) -> ChangedPerson:
         """Note something about a person, in the place of what was noted before."""
         return cast(ChangedPerson, self._ask("PATCH", _person(name), body={"note": note}))
+
+    def set_threshold(self, name: str, threshold: float | None) -> ChangedPerson:
+        """Give a person a threshold of the person's own, -1..1; None takes it away."""
+        answer = self._ask("PATCH", _person(name), body={"threshold": threshold})
+        return cast(ChangedPerson, answer)
 
     def remove(self, name: str, *, forget: bool = False) -> Changed:
         """Remove a person; with ``forget`` every trace in the file, for good."""
@@ -623,7 +695,7 @@ class Client:
         options: dict[str, Any] | None = None,
         photos: Sequence[tuple[str, Photo]] = (),
         texts: dict[str, str] | None = None,
-        body: dict[str, str] | None = None,
+        body: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Send a request, and return the answer's JSON."""
         given = {key: value for key, value in (options or {}).items() if value is not None}
@@ -686,6 +758,17 @@ def _stranger(unknown: str) -> str:
             f"somebody without a name is called unknown-7 or so. Received: {unknown!r}"
         )
     return f"unknown/{unknown}"
+
+
+def _several(photos: Sequence[Photo]) -> list[tuple[str, Photo]]:
+    """Photos as the fields of a body.
+
+    Raises:
+        InputError: One photo instead of a list of them, or none.
+    """
+    if isinstance(photos, str | bytes | os.PathLike) or not photos:
+        raise InputError(f"photos is a list of at least one photo. Received: {type(photos)}")
+    return [("photos", photo) for photo in photos]
 
 
 def _named(photo: Photo) -> tuple[str, bytes]:

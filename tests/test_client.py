@@ -85,6 +85,8 @@ def test_people_are_enrolled_corrected_and_removed(client: Client) -> None:
     assert report["left_out"][0]["photo"] == "3.jpg"
     assert client.people(search="zoe\u0308")["total"] == 1
     assert client.note("Zoë 王", "a guest")["note"] == "a guest"
+    assert client.set_threshold("Zoë 王", 0.95)["threshold"] == 0.95
+    assert client.set_threshold("Zoë 王", None)["threshold"] is None
     assert client.rename("Zoë 王", "Zoë")["name"] == "Zoë"
     assert client.person("zoë")["photos"] == 1
     (own,) = client.photos("Zoë")
@@ -128,6 +130,17 @@ def test_people_without_a_name_are_named_merged_and_dismissed(
     with pytest.raises(ServiceError, match=f"no {four}"):
         client.name_unknown(four, ADA)
     client.dismiss_unknown(two)
+
+
+def test_photos_are_looked_at_before_and_a_face_is_chosen(client: Client) -> None:
+    told = client.check(ADA, [EXAMPLES / "group.jpg", photo(BRUNO, 2)])
+    group, other = told["photos"]
+    assert (told["name"], group["photo"], len(group["faces"])) == (ADA, "group.jpg", 5)
+    assert other["faces"][0]["doubts"][0]["person"] == BRUNO
+    assert group["face"] is not None
+    report = client.enrol(ADA, [EXAMPLES / "group.jpg"], faces=[group["face"]])
+    assert report["enrolled"] == 1
+    assert client.photos(ADA)[-1]["box"] == group["faces"][group["face"]]["bounding_box"]
 
 
 def test_what_the_service_refuses_is_an_error(client: Client, url: str, tmp_path: Path) -> None:

@@ -220,6 +220,7 @@ def settings_from(options: argparse.Namespace) -> ServerSettings:
         keep_crops=options.keep_crops,
         workers=options.workers or os.cpu_count() or 1,
         require_live=options.liveness,
+        show_attributes=options.attributes,
         limits=Limits(**limits),
     )
 

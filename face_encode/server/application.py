@@ -17,6 +17,7 @@ from face_encode.errors import GalleryError, InputError
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.model import Face_Encode_Model
 from face_encode.server.cameras import CameraNumbers, cameras_router
+from face_encode.server.checking import checking_router
 from face_encode.server.compreface import compreface_router
 from face_encode.server.limits import RequestLimits
 from face_encode.server.metrics import Metrics, RequestMeter
@@ -125,6 +126,7 @@ def make_application(
     application.include_router(people_router, dependencies=strict)
     application.include_router(unknown_router, dependencies=strict)
     application.include_router(cameras_router, dependencies=strict)
+    application.include_router(checking_router, dependencies=strict)
     application.include_router(operation_router)
     application.include_router(compreface_router, dependencies=strict)
     _describe_problems(application)

@@ -325,7 +325,7 @@ async def add_face(
         raise Problem(422, "photo-refused", f"{photo.photo}: {photo.refusal}.")
 
     def make(gallery: DatabaseGallery) -> tuple[str, int]:
-        report = enrol_sent(name, [photo], gallery, service.model, refuse_mistakes=False)
+        report = enrol_sent(name, [photo], gallery, service.model)
         own = next(iter(report.per_person))
         if report.reused:
             return own, gallery.nearest_photo(own, photo.embeddings[0])[0].id

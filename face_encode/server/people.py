@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
@@ -18,12 +19,15 @@ from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.export import export_person
 from face_encode.gallery.mistakes import Likeness, misplaced_photos
 from face_encode.gallery.people_rows import EnrolledPerson
+from face_encode.gallery.thresholds import check_threshold
 from face_encode.model import Face_Encode_Model
 from face_encode.pipeline.embedding import EmbeddedPhoto, without_embeddings
 from face_encode.pipeline.enrolment import enrol_embedded
 from face_encode.server.bodies import (
     MAX_NAME_CHARACTERS,
     MAX_NOTE_CHARACTERS,
+    Body,
+    SentPhoto,
     person_name,
     read_body,
 )
@@ -46,7 +50,7 @@ from face_encode.server.schemas import (
     text_body,
 )
 from face_encode.server.security import Reader, Writer
-from face_encode.server.service import TheService
+from face_encode.server.service import Service, TheService
 from face_encode.types import EnrolmentReport
 
 _THUMBNAIL_PIXELS = 96
@@ -80,6 +84,62 @@ def checked_note(value: object) -> str:
     return value
 
 
+async def named_photos(
+    request: Request, service: Service, fields: Sequence[str] = ()
+) -> tuple[str, list[SentPhoto], Body]:
+    """Read a person's name and photos, at least one; and the body, which may have more fields.
+
+    Raises:
+        Problem: There is no name or no photo in it, or another field.
+    """
+    fields = ["name", *fields]
+    body = await read_body(request, ["photos", "photo"], fields, service.settings.limits)
+    name = checked_name(body.texts.get("name"))
+    sent = [*body.photos.get("photos", []), *body.photos.get("photo", [])]
+    if not sent:
+        raise Problem(422, "photo-missing", "The field 'photos' holds at least one photo.")
+    return name, sent, body
+
+
+def chosen_faces(value: object, photos: int) -> list[int] | None:
+    """Return which face of each photo is meant; None where nobody said.
+
+    Args:
+        value: A list from JSON, or text with commas, as multipart has it.
+        photos: How many photos there are.
+
+    Raises:
+        Problem: Not a whole number for each photo.
+    """
+    if value is None:
+        return None
+    texts = value.split(",") if isinstance(value, str) else []
+    if isinstance(value, list) and all(type(each) is int for each in value):
+        texts = list(map(str, value))
+    if len(texts) != photos or not all(re.fullmatch("[0-9]{1,3}", each) for each in texts):
+        raise Problem(
+            422,
+            "not-faces",
+            "The field 'faces' holds the number of a face for each photo, from 0, the largest, to "
+            f"999. Received: {str(value)[:50]} for {photos} photos.",
+        )
+    return list(map(int, texts))
+
+
+def checked_threshold(value: object) -> float | None:
+    """Return a person's own threshold; None takes it away.
+
+    Raises:
+        Problem: The value is no number within -1..1.
+    """
+    try:
+        if isinstance(value, bool):
+            raise InputError(f"a threshold is a number. Received: {value}")
+        return check_threshold(value)  # type: ignore[arg-type]
+    except InputError as error:
+        raise Problem(422, "not-a-threshold", f"{error}.") from error
+
+
 def enrolled(gallery: DatabaseGallery, name: str) -> EnrolledPerson:
     """Return the person that a path names, in whatever case, spacing and Unicode form.
 
@@ -97,7 +157,9 @@ def enrol_sent(
     sent: Sequence[EmbeddedPhoto],
     gallery: DatabaseGallery,
     model: Face_Encode_Model,
-    refuse_mistakes: bool,
+    *,
+    refuse_mistakes: bool = False,
+    chosen: bool = False,
 ) -> EnrolmentReport:
     """Enrol further photos of a person that are not enrolled under the name yet.
 
@@ -107,6 +169,8 @@ def enrol_sent(
         gallery: The gallery.
         model: The model whose detector and encoder have embedded them.
         refuse_mistakes: Whether a photo that looks like somebody else is left out.
+        chosen: Whether somebody has chosen the face of each: a photo of several people may be
+            enrolled for each of them.
 
     Raises:
         Problem: Not one photo can be enrolled.
@@ -122,7 +186,7 @@ def enrol_sent(
             # A client that missed our answer asks again: that enrols nothing twice.
             notes.append(f"{photo.photo}: enrolled already")
             continue
-        if photo.error is None and known:
+        if photo.error is None and known and not chosen:
             notes.append(f"{photo.photo}: the same photo is enrolled as {known[0]}")
         refusal = photo.refusal
         photos.append(photo if refusal is None else without_embeddings(photo.photo, refusal))
@@ -163,6 +227,7 @@ def _described(person: EnrolledPerson) -> dict[str, Any]:
         "name": person.name,
         "photos": person.photos,
         "note": person.note,
+        "threshold": person.threshold,
         "thumbnail": person.crop is not None,
     }
 
@@ -192,7 +257,7 @@ def everybody(
     "/people",
     response_model=EnrolmentAnswer,
     responses=CHANGE_PROBLEMS,
-    openapi_extra=photo_body("photos", named=True),
+    openapi_extra=photo_body("photos", named=True, chosen=True),
 )
 async def enrol(
     request: Request,
@@ -202,15 +267,22 @@ async def enrol(
         bool, Query(description="Leave out photos that look like somebody else.")
     ] = False,
 ) -> dict[str, Any]:
-    """Enrol photos of a person, new or known, by the largest face of each."""
-    body = await read_body(request, ["photos", "photo"], ["name"], service.settings.limits)
-    name = checked_name(body.texts.get("name"))
-    sent = [*body.photos.get("photos", []), *body.photos.get("photo", [])]
-    if not sent:
-        raise Problem(422, "photo-missing", "The field 'photos' holds at least one photo.")
-    photos = await service.recogniser.embed_all(sent, 1, portraits=service.settings.keep_crops)
+    """Enrol photos of a person, new or known, by the largest face of each, or the one chosen."""
+    name, sent, body = await named_photos(request, service, ["faces"])
+    numbers = chosen_faces(body.texts.get("faces"), len(sent))
+    photos = await service.recogniser.embed_all(
+        sent, 1, portraits=service.settings.keep_crops, chosen=numbers
+    )
     report, change = await service.change(
-        author, lambda gallery: enrol_sent(name, photos, gallery, service.model, refuse_mistakes)
+        author,
+        lambda gallery: enrol_sent(
+            name,
+            photos,
+            gallery,
+            service.model,
+            refuse_mistakes=refuse_mistakes,
+            chosen=numbers is not None,
+        ),
     )
     return {
         "name": next(iter(report.per_person)),
@@ -232,16 +304,25 @@ def person(name: str, service: TheService, author: Reader) -> dict[str, Any]:
     "/people/{name}",
     response_model=ChangedPerson,
     responses=CHANGE_PROBLEMS,
-    openapi_extra=text_body("name", "note"),
+    openapi_extra=text_body("name", "note", "threshold"),
 )
 async def rename(
     name: str, request: Request, service: TheService, author: Writer
 ) -> dict[str, Any]:
-    """Rename a person, or note something about a person."""
-    body = await read_body(request, [], ["name", "note"], service.settings.limits)
+    """Rename a person, note something about a person, or set the person's own threshold."""
+    fields = ["name", "note", "threshold"]
+    body = await read_body(request, [], fields, service.settings.limits)
     if len(body.texts) != 1:
-        raise Problem(422, "one-thing-at-a-time", "The body holds a new 'name' or a 'note'.")
-    if "note" in body.texts:
+        detail = "The body holds one of a new 'name', a 'note' or a 'threshold'."
+        raise Problem(422, "one-thing-at-a-time", detail)
+    if "threshold" in body.texts:
+        threshold = checked_threshold(body.texts["threshold"])
+
+        def make(gallery: DatabaseGallery) -> EnrolledPerson:
+            gallery.set_threshold(enrolled(gallery, name).name, threshold)
+            return gallery.person(name)
+
+    elif "note" in body.texts:
         note = checked_note(body.texts["note"])
 
         def make(gallery: DatabaseGallery) -> EnrolledPerson:

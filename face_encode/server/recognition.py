@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ from face_encode.liveness.judging import LivenessJudge
 from face_encode.photos.reading import decode_image
 from face_encode.pipeline.analysis import AnalyzedPhoto, analyzed
 from face_encode.pipeline.embedding import (
+    NO_FACE,
     EmbeddedPhoto,
     PhotoCrops,
     encode_together,
@@ -37,7 +38,7 @@ from face_encode.server.bodies import SentPhoto
 from face_encode.server.metrics import Metrics
 from face_encode.server.problems import Problem, too_busy
 from face_encode.server.settings import Limits, ServerSettings
-from face_encode.types import CropRecipe
+from face_encode.types import CropRecipe, Face, ImageArray
 
 TOO_SLOW = "reading it and finding the faces took too long"
 """The ``error`` of a photo whose time was over."""
@@ -331,6 +332,28 @@ def _warm_up() -> None:
     find_landmarks(blank, Box(0, 0, 80, 80))
 
 
+@dataclass(frozen=True)
+class ChosenFace:
+    """A detector that finds one of the faces which another one finds.
+
+    Attributes:
+        detector: Finds them all.
+        number: Which of them, from 0, the largest.
+    """
+
+    detector: Detector
+    number: int
+
+    @property
+    def name(self) -> str:
+        """The name of the detector that does the work."""
+        return self.detector.name
+
+    def detect(self, image: ImageArray) -> list[Face]:
+        """Find the chosen face; see ``Detector.detect``. Empty where there are fewer."""
+        return self.detector.detect(image)[self.number : self.number + 1]
+
+
 class Recogniser:
     """Embeds the faces of the photos of requests.
 
@@ -474,11 +497,32 @@ class Recogniser:
         )
 
     async def embed_all(
-        self, photos: Sequence[SentPhoto], max_faces: int | None, *, portraits: bool = False
+        self,
+        photos: Sequence[SentPhoto],
+        max_faces: int | None,
+        *,
+        portraits: bool = False,
+        chosen: Sequence[int] | None = None,
     ) -> list[EmbeddedPhoto]:
-        """Find and embed the faces of several photos; arguments as for ``embed``."""
-        return list(
-            await asyncio.gather(
-                *(self.embed(photo, max_faces, portraits=portraits) for photo in photos)
+        """Find and embed the faces of several photos; arguments as for ``embed``.
+
+        ``chosen`` is the one face of each photo that is meant, from 0, the largest; None for all.
+        """
+        numbers: Sequence[int | None] = [None] * len(photos) if chosen is None else chosen
+        embedded = await asyncio.gather(
+            *(
+                self.embed(
+                    photo,
+                    max_faces,
+                    None if number is None else ChosenFace(self._detector, number),
+                    portraits=portraits,
+                )
+                for photo, number in zip(photos, numbers, strict=True)
             )
         )
+        return [
+            replace(photo, error=f"{NO_FACE} of number {number}, counted from 0, the largest")
+            if number and photo.error == NO_FACE
+            else photo
+            for photo, number in zip(embedded, numbers, strict=True)
+        ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from face_encode.detectors.base import SMALLEST_SIDE, notes_on
+from face_encode.detectors.base import SMALLEST_SIDE, gives_points, notes_on
 from face_encode.errors import NotEnrolledError
 from face_encode.model import Face_Encode_Model, both_judged, compared_faces, nearest_faces
 from face_encode.pipeline.analysis import AnalyzedPhoto
@@ -85,7 +86,8 @@ class Decision(BaseModel):
         default=None,
         ge=-1,
         le=1,
-        description="Similarity from which a face is a person's; without it the service's.",
+        description="Similarity from which a face is a person's; without it the person's own, or "
+        "the service's.",
     )
     min_quality: float = Field(
         default=0,
@@ -113,6 +115,12 @@ class Matching(Search, Decision):
 
     candidates: int | None = Field(
         default=None, ge=1, le=50, description="Tell this many of the nearest people, too."
+    )
+    challenge: str | None = Field(
+        default=None,
+        pattern="^[A-Za-z0-9-]{8,64}$",
+        description="A word of the client's own for a camera, the same for each of its pictures: "
+        "nobody in them is matched before turning the head as asked; see docs/liveness.md.",
     )
 
 
@@ -145,9 +153,23 @@ async def match(
     request: Request, service: TheService, author: Reader, matching: MatchQuery
 ) -> dict[str, Any]:
     """Name the faces in a photo; a photo without a face has an empty list."""
+    if matching.challenge is not None and not gives_points(service.model.detector):
+        raise Problem(
+            422,
+            "no-challenges",
+            "The turn of a head is seen by a detector's points, which yunet and retinaface give: "
+            f"start the service with --detector yunet. Received: {service.model.detector.name!r}.",
+        )
     faces, embeddings, notes = await _faces_in(request, service, matching)
     # Off the event loop: among many thousand people a search takes milliseconds.
     named = await asyncio.to_thread(_named, service, faces, embeddings, matching) if faces else []
+    if matching.challenge is not None:
+        camera, moment = (author.name, matching.challenge), time.monotonic()
+        same_person = service.model.verification_threshold
+        asked = service.challenges.ask(camera, faces, embeddings, moment, same_person)
+        for described, words in zip(named, asked, strict=True):
+            described["challenge"] = words
+            described["is_match"] = described["is_match"] and words is None
     return {"faces": named, "notes": notes}
 
 
@@ -163,6 +185,7 @@ def _named(
         if "quality_reason" in described:
             described["quality_reason"] = refusal
         if matching.threshold is not None:
+            described.pop("threshold", None)
             described["is_match"] = bool(matches) and matches[0].similarity >= matching.threshold
         described["is_match"] = described["is_match"] and matching.allows(face)
         if count is not None:
@@ -262,8 +285,9 @@ async def verify_person(
     nearest, similarity = await asyncio.to_thread(
         service.gallery.nearest_photo, own, photo.embeddings[0]
     )
-    threshold, refusal = decision.threshold, decision.refusal(face)
-    threshold = model.verification_threshold if threshold is None else threshold
+    refusal = decision.refusal(face)
+    chosen = (decision.threshold, service.gallery.thresholds.get(own), model.verification_threshold)
+    threshold = next(each for each in chosen if each is not None)
     return {
         "name": own,
         "similarity": similarity,
@@ -377,6 +401,8 @@ def settings(request: Request, service: TheService, author: Reader) -> dict[str,
         "limits": asdict(service.settings.limits),
         "keeps_crops": service.settings.keep_crops,
         "requires_live": service.settings.require_live,
+        "can_challenge": gives_points(model.detector),
+        "shows_attributes": service.settings.show_attributes,
         "needs_token": bool(tokens),
         "may_write": tokens.may_write(author.name),
         "latency": service.metrics.latency(),

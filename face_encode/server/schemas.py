@@ -70,6 +70,14 @@ class MatchedFace(Answer):
     )
     liveness: float | None = _LIVENESS
     is_live: bool | None = _IS_LIVE
+    threshold: float | None = Field(
+        default=None, description="The person's own threshold; only of a person who has one."
+    )
+    challenge: str | None = Field(
+        default=None,
+        description='What the person is still to do before being matched, such as "turn your head '
+        'left"; null once it is done; only where the request has a challenge.',
+    )
     candidates: list[Candidate] | None = Field(
         default=None, description="The nearest people, the nearest first; where asked for only."
     )
@@ -206,6 +214,9 @@ class Person(Answer):
     name: str
     photos: int
     note: str = Field(description="What is noted about the person; empty where nothing is.")
+    threshold: float | None = Field(
+        description="Similarity from which a face is this person's; null: as everybody's."
+    )
     thumbnail: bool = Field(description="Whether there is a small picture.")
 
 
@@ -251,6 +262,71 @@ class LeftOutPhoto(Answer):
     reason: str
 
 
+class Doubt(Answer):
+    """What is likely a mistake if a face is enrolled."""
+
+    kind: Literal["looks like another", "unlike the others", "small face", "blurred face"]
+    text: str = Field(description="The doubt in words.")
+    person: str | None = Field(description="Whom the face looks like; null for another doubt.")
+
+
+class CheckedFace(Answer):
+    """A face of a photo that may be enrolled."""
+
+    bounding_box: BoundingBox
+    likeness: float | None = Field(
+        description="Cosine similarity to the nearest of the person's other photos, those enrolled "
+        "and those sent; null where there are none."
+    )
+    refusal: str | None = Field(description="Why the face would be left out; null if it would not.")
+    doubts: list[Doubt]
+
+
+class CheckedPhoto(Answer):
+    """A photo that may be enrolled, with the faces in it."""
+
+    photo: str
+    error: str | None = Field(description="Why it cannot be enrolled; null if it can.")
+    face: int | None = Field(
+        description="The number of the face that is likely meant: the one most like the person's "
+        "other photos, else 0, the largest; null where there is none."
+    )
+    faces: list[CheckedFace] = Field(description="Largest first.")
+
+
+_CHECK_EXAMPLE = {
+    "name": "Ada Lovelace",
+    "photos": [
+        {
+            "photo": "1.jpg",
+            "error": None,
+            "face": 0,
+            "faces": [
+                {
+                    "bounding_box": _BOX_EXAMPLE,
+                    "likeness": 0.81,
+                    "refusal": None,
+                    "doubts": [
+                        {
+                            "kind": "looks like another",
+                            "text": "looks like Mary Somerville (similarity 0.96)",
+                            "person": "Mary Somerville",
+                        }
+                    ],
+                }
+            ],
+        }
+    ],
+}
+
+
+class CheckAnswer(Answer, json_schema_extra={"examples": [_CHECK_EXAMPLE]}):
+    """What to know before photos are enrolled; nothing was changed."""
+
+    name: str = Field(description="The name under which they would be enrolled.")
+    photos: list[CheckedPhoto]
+
+
 _ENROLMENT_EXAMPLE = {
     "name": "Ada Lovelace",
     "enrolled": 2,
@@ -280,6 +356,14 @@ class ChangedAnswer(Answer):
     change: int | None = _CHANGE
 
 
+class AuditedThreshold(Answer):
+    """A person's own threshold before and after a change; null where there is none."""
+
+    name: str
+    former: float | None
+    new: float | None
+
+
 class AuditedChange(Answer):
     """A change of the people, as the audit tells it."""
 
@@ -291,6 +375,7 @@ class AuditedChange(Answer):
     removed: dict[str, list[int]] = Field(description="Name: photos no longer that person's.")
     added: dict[str, list[int]] = Field(description="Name: photos that are that person's now.")
     renamed: list[str] | None = Field(description="The former and the new name.")
+    threshold: AuditedThreshold | None = Field(description="Whose threshold changed, and how.")
     undoes: int | None = Field(description="The change that this one undid.")
     unknown: list[str] = Field(
         description="The people without a name who were named, merged or dismissed: unknown-7."
@@ -468,6 +553,10 @@ class SettingsAnswer(Answer):
     limits: dict[str, int]
     keeps_crops: bool
     requires_live: bool = Field(description="Whether what is not alive matches nobody.")
+    can_challenge: bool = Field(
+        description="Whether the detector sees heads turn, as ?challenge= asks of them."
+    )
+    shows_attributes: bool = Field(description="Whether the page tells age, gender and expression.")
     needs_token: bool
     may_write: bool = Field(description="Whether the token of this request may change the people.")
     latency: dict[str, dict[str, float]]
@@ -525,18 +614,21 @@ _TEXTS: _Schema = {
     "to": _NAME,
     "subject": _NAME,
     "note": {"type": "string", "maxLength": MAX_NOTE_CHARACTERS},
+    "threshold": {"anyOf": [{"type": "number", "minimum": -1, "maximum": 1}, {"type": "null"}]},
 }
 
 
-def photo_body(*fields: str, named: bool = False) -> _Schema:
+def photo_body(*fields: str, named: bool = False, chosen: bool = False) -> _Schema:
     """Describe a body with photos, in both of its forms.
 
     Args:
         fields: Fields that hold one photo each, or several where the field's name ends in ``s``.
         named: Whether the body holds a person's name too.
+        chosen: Whether it may say which face of each photo is meant.
     """
+    meant = "The number of the face that is meant in each photo, from 0, the largest, to 999."
 
-    def form(encoding: dict[str, str]) -> _Schema:
+    def form(encoding: dict[str, str], faces: _Schema) -> _Schema:
         photo = {"type": "string", **encoding}
         properties: _Schema = {
             field: {"type": "array", "items": photo, "minItems": 1}
@@ -544,18 +636,26 @@ def photo_body(*fields: str, named: bool = False) -> _Schema:
             else photo
             for field in fields
         }
-        return _object({**properties, "name": _TEXTS["name"]} if named else properties)
+        described = _object({**properties, "name": _TEXTS["name"]} if named else properties)
+        if chosen:
+            described["schema"]["properties"]["faces"] = {**faces, "description": meant}
+        return described
 
+    number = {"type": "integer", "minimum": 0, "maximum": 999}
     return _body(
         {
-            "multipart/form-data": form({"format": "binary"}),
-            "application/json": form({"contentEncoding": "base64"}),
+            "multipart/form-data": form(
+                {"format": "binary"}, {"type": "string", "pattern": "^[0-9]{1,3}(,[0-9]{1,3})*$"}
+            ),
+            "application/json": form(
+                {"contentEncoding": "base64"}, {"type": "array", "items": number}
+            ),
         }
     )
 
 
 def text_body(*fields: str) -> _Schema:
-    """Describe a body with one of these texts."""
+    """Describe a body with one of these values."""
     schemas = [_object({field: _TEXTS[field]})["schema"] for field in fields]
     return _body({"application/json": {"schema": {"oneOf": schemas}}})
 

@@ -14,6 +14,7 @@ from face_encode.errors import GalleryError, NotEnrolledError, WrongEncoderError
 from face_encode.gallery.audit import Author
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.model import Face_Encode_Model
+from face_encode.server.challenges import Challenges
 from face_encode.server.metrics import Metrics
 from face_encode.server.problems import Problem
 from face_encode.server.recognition import Recogniser
@@ -33,6 +34,7 @@ class Service:
         settings: The settings that the service was started with.
         metrics: The service's numbers.
         cameras: The cameras that the service watches, or None.
+        challenges: What the people before the cameras of clients have still to do.
         failing: Whether the last change could not be saved.
     """
 
@@ -47,6 +49,7 @@ class Service:
     ) -> None:
         self.model, self.gallery, self.cameras = model, gallery, cameras
         self.recogniser, self.settings, self.metrics = recogniser, settings, metrics
+        self.challenges = Challenges()
         self.failing = False
         # One change after the other: they would wait for each other in the file anyway.
         self._writer = ThreadPoolExecutor(1, "people-writer")

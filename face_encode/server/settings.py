@@ -60,6 +60,7 @@ class ServerSettings:
         workers: The number of processes that find faces.
         require_live: Whether the liveness of each face that is matched or verified is judged, and
             what is not alive matches nobody.
+        show_attributes: Whether the page tells age, gender and expression of the faces of a photo.
         limits: The most that a client may ask for.
     """
 
@@ -69,6 +70,7 @@ class ServerSettings:
     keep_crops: bool = False
     workers: int = 2
     require_live: bool = False
+    show_attributes: bool = False
     limits: Limits = Limits()
 
     @property

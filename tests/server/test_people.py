@@ -380,3 +380,45 @@ def test_many_changes_at_once_are_all_made(
 def test_people_elsewhere_than_in_a_database_are_refused(empty_model: Face_Encode_Model) -> None:
     with pytest.raises(InputError, match=r"in a gallery database.*Received: MemoryGallery"):
         make_application(empty_model, ServerSettings(), Tokens([]))
+
+
+def test_a_person_has_a_threshold_of_the_own(client: TestClient) -> None:
+    content = photo(BRUNO, 3)
+    before = client.post("/v1/match", files={"photo": content}).json()["faces"][0]
+    assert before["is_match"] and "threshold" not in before
+    answer = client.patch("/v1/people/bruno_castell", json={"threshold": 0.999}).json()
+    assert (answer["name"], answer["threshold"]) == (BRUNO, 0.999)
+    listed = client.get("/v1/people").json()["people"]
+    assert {each["name"]: each["threshold"] for each in listed} == {ADA: None, BRUNO: 0.999}
+    assert client.get(f"/v1/people/{BRUNO}").json()["threshold"] == 0.999
+    # The nearest photo of him is in Ada's name.
+    client.post("/v1/undo", params={"change": client.get("/v1/changes").json()["changes"][2]["id"]})
+    (face,) = client.post("/v1/match", files={"photo": content}).json()["faces"]
+    assert (face["name"], face["is_match"], face["threshold"]) == (BRUNO, False, 0.999)
+    address = f"/v1/people/{BRUNO}/verify"
+    told = client.post(address, files={"photo": content}).json()
+    assert (told["is_match"], told["threshold"]) == (False, 0.999)
+    # A request goes before the person, and the person before the service.
+    query = {"threshold": 0.5}
+    (face,) = client.post("/v1/match", files={"photo": content}, params=query).json()["faces"]
+    assert face["is_match"] and "threshold" not in face
+    assert client.post(address, files={"photo": content}, params=query).json()["is_match"]
+    frigate = client.post("/api/v1/recognition/recognize", files={"file": content}).json()
+    assert frigate["result"][0]["subjects"] == []
+    told = client.get("/v1/changes").json()["changes"]
+    changed = next(each for each in told if each["id"] == answer["change"])
+    assert changed["threshold"] == {"name": BRUNO, "former": None, "new": 0.999}
+    client.post("/v1/undo", params={"change": answer["change"]})
+    (face,) = client.post("/v1/match", files={"photo": content}).json()["faces"]
+    assert face["is_match"] and "threshold" not in face
+    assert client.patch(f"/v1/people/{BRUNO}", json={"threshold": None}).json()["change"] is None
+
+
+@pytest.mark.parametrize("value", [1.1, -2, "0.9", True, [0.9], {"name": 0.9}])
+def test_no_threshold_is_refused(client: TestClient, value: object) -> None:
+    answer = client.patch(f"/v1/people/{ADA}", json={"threshold": value})
+    assert (answer.status_code, answer.json()["type"][-16:]) == (422, ":not-a-threshold")
+    assert client.get(f"/v1/people/{ADA}").json()["threshold"] is None
+    assert client.patch("/v1/people/Nobody", json={"threshold": 0.9}).status_code == 404
+    both = {"threshold": 0.9, "note": "both"}
+    assert client.patch(f"/v1/people/{ADA}", json=both).status_code == 422

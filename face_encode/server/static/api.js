@@ -33,15 +33,23 @@ let asking = null;
  * @param {AbortSignal} signal
  * @param {boolean} thorough Whether a slower detector looks where the fast one finds nobody.
  * @param {string} minFace Side of the smallest face, in pixels; empty for the service's own.
+ * @param {?string} challenge The camera's word, where heads are to turn; null where nobody is asked.
  */
-export async function match(photo, signal, thorough, minFace) {
+export async function match(photo, signal, thorough, minFace, challenge = null) {
   const begun = performance.now();
   const query = new URLSearchParams({ thorough });
   if (minFace !== "") query.set("min_face", minFace);
+  if (challenge !== null) query.set("challenge", challenge);
   const answer = await request("POST", `v1/match?${query}`, { body: form({ photo }), signal });
   matchTimes.push(performance.now() - begun);
   if (matchTimes.length > KEPT_TIMES) matchTimes.shift();
   return answer;
+}
+
+/** Tell age, gender and expression of the faces in a photo: `faces`. */
+export function analyze(photo, signal, minFace) {
+  const query = minFace === "" ? "" : `?min_face=${minFace}`;
+  return request("POST", `v1/analyze${query}`, { body: form({ photo }), signal });
 }
 
 /** Compare the largest faces of two photos. */
@@ -49,12 +57,16 @@ export function verify(photoA, photoB, signal) {
   return request("POST", "v1/verify", { body: form({ photo_a: photoA, photo_b: photoB }), signal });
 }
 
-/** Enrol photos under a name, perhaps without those that look like somebody else; gives the report. */
-export function enrol(name, photos, refuseMistakes) {
-  const body = new FormData();
-  body.append("name", name);
-  for (const photo of photos) body.append("photos", photo, photo.name);
-  return request("POST", refuseMistakes ? "v1/people?refuse_mistakes=true" : "v1/people", { body });
+/** Look at photos before they are enrolled: the faces in each, and likely mistakes. */
+export function check(name, photos) {
+  return request("POST", "v1/people/check", { body: personForm(name, photos) });
+}
+
+/** Enrol photos under a name, by the face of each that has this number; gives the report. */
+export function enrol(name, photos, faces) {
+  const body = personForm(name, photos);
+  body.append("faces", faces.join(","));
+  return request("POST", "v1/people", { body });
 }
 
 /**
@@ -136,6 +148,11 @@ export function rename(name, newName) {
   return request("PATCH", personAddress(name), { json: { name: newName } });
 }
 
+/** Give a person a threshold of the person's own; null takes it away. */
+export function setThreshold(name, threshold) {
+  return request("PATCH", personAddress(name), { json: { threshold } });
+}
+
 /** Delete a person. */
 export function remove(name) {
   return request("DELETE", personAddress(name));
@@ -174,6 +191,13 @@ export function forgetToken() {
 
 function personAddress(name) {
   return `v1/people/${encodeURIComponent(name)}`;
+}
+
+function personForm(name, photos) {
+  const body = new FormData();
+  body.append("name", name);
+  for (const photo of photos) body.append("photos", photo, photo.name);
+  return body;
 }
 
 function form(fields) {

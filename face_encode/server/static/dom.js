@@ -136,6 +136,13 @@ export function counted(count, singular, plural = `${singular}s`) {
   return `${count} ${count === 1 ? singular : plural}`;
 }
 
+/** A share as people write it: "97 %", and never a certainty that nobody has. */
+export function percent(share) {
+  if (share > 0.99) return "over 99 %";
+  if (share < 0.01) return "below 1 %";
+  return `${Math.round(share * 100)} %`;
+}
+
 /** The address of a picture in memory, given back when the picture leaves. */
 export function showPicture(image, blob) {
   if (image.src.startsWith("blob:")) URL.revokeObjectURL(image.src);

@@ -42,7 +42,7 @@ export function drawFaces(canvas, picture, faces, withNames = true) {
 
 /** What stands beside a face's box. */
 export function labelOf(face) {
-  return face.is_match ? face.name : "unknown";
+  return face.challenge ?? (face.is_match ? face.name : "unknown");
 }
 
 function drawBox(context, box) {

@@ -1,7 +1,7 @@
 /** Enrolment: a name, photos, and row by row what became of them. */
 
-import { enrol } from "./api.js";
-import { announce, byId, clearMessages, counted, element, icon, nameOf, setLabel } from "./dom.js";
+import { enrolAsking } from "./asking.js";
+import { announce, byId, clearMessages, counted, element, icon, nameOf, setLabel, showMessage } from "./dom.js";
 import { showFailure } from "./failures.js";
 import { acceptPhotos, shrunk, withOwnNames } from "./photos.js";
 import { showShots, takeShots } from "./shots.js";
@@ -119,7 +119,11 @@ async function submit() {
   refresh();
   try {
     const small = await Promise.all(sent.map((photo) => shrunk(photo, PHOTO_SIDE_PIXELS)));
-    const report = await enrol(name, small, byId("enrol-refuse").checked);
+    const report = await enrolAsking(name, small);
+    if (report === null) {
+      showMessage(messages, "info", "Nobody was enrolled.");
+      return;
+    }
     // What came meanwhile is for the next time, and under a name of its own: it need not be of the
     // same person.
     photos = unsent();

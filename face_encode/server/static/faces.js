@@ -1,7 +1,8 @@
 /** The faces of a picture as a list, beside it. */
 
 import { labelOf } from "./drawing.js";
-import { element, icon, iconButton, nameOf } from "./dom.js";
+import { element, icon, iconButton, nameOf, percent } from "./dom.js";
+import { attributesInWords } from "./looks.js";
 
 const CROP_PIXELS = 112;
 // How much of a face's size is shown around it.
@@ -33,6 +34,8 @@ export function showFaces(list, faces, picture, threshold, onEnrol = null) {
 /** The faces in a sentence: "Ada Lovelace, and 2 unknown people." */
 export function inWords(faces) {
   if (faces.length === 0) return "No face in sight.";
+  const asked = faces.find((face) => face.challenge)?.challenge;
+  if (asked !== undefined) return `${asked[0].toUpperCase()}${asked.slice(1)}.`;
   const named = faces.filter((face) => face.is_match).map((face) => face.name);
   const strangers = faces.length - named.length;
   const parts = [...named];
@@ -57,17 +60,13 @@ export function similarityBar(similarity, threshold) {
   return bar;
 }
 
-/** A share as people write it: "97 %", and never a certainty that nobody has. */
-export function percent(share) {
-  if (share > 0.99) return "over 99 %";
-  if (share < 0.01) return "below 1 %";
-  return `${Math.round(share * 100)} %`;
+/** What a face is drawn on. */
+export function emptyCrop() {
+  return element("canvas", { className: "face-crop", width: CROP_PIXELS, height: CROP_PIXELS, "aria-hidden": "true" });
 }
 
 function emptyRow() {
-  const crop = element("canvas", { className: "face-crop", width: CROP_PIXELS, height: CROP_PIXELS,
-    "aria-hidden": "true" });
-  return element("li", { className: "face" }, crop, element("div", { className: "face-text" }));
+  return element("li", { className: "face" }, emptyCrop(), element("div", { className: "face-text" }));
 }
 
 function fillRow(row, face, picture, threshold) {
@@ -77,28 +76,38 @@ function fillRow(row, face, picture, threshold) {
   const who = element("p", { className: "face-name" }, icon(face.is_match ? "known" : "unknown"),
     face.is_match ? nameOf(face.name) : element("span", { textContent: labelOf(face) }));
   const detail = element("p", { className: "face-detail" });
-  if (face.name === null) {
-    text.replaceChildren(who, detail);
-    detail.append("nobody is enrolled yet");
-    return;
+  text.replaceChildren(who, detail);
+  detailOf(face, detail);
+  if (face.is_live === true) detail.append(` · looks live (liveness ${face.liveness.toFixed(2)})`);
+  if (face.name !== null && threshold !== null && !face.challenge) text.append(similarityBar(face.similarity, face.threshold ?? threshold));
+  if (face.attributes !== undefined) {
+    text.append(element("p", { className: "face-detail", textContent: attributesInWords(face.attributes) }));
   }
-  const similarity = `similarity ${face.similarity.toFixed(3)}`;
-  if (face.quality_reason) {
+}
+
+/** Why a face has its name, or none. */
+function detailOf(face, detail) {
+  const similarity = `similarity ${face.similarity?.toFixed(3)}`;
+  if (face.challenge) {
+    detail.append("then the name is told: no photo can do that");
+  } else if (face.quality_reason) {
     detail.append(`cannot be trusted: ${face.quality_reason} (quality ${face.quality.toFixed(2)})`);
   } else if (face.is_live === false) {
     detail.append(`not live: a photo or a screen held up? (liveness ${face.liveness.toFixed(2)})`);
+  } else if (face.name === null) {
+    detail.append("nobody is enrolled yet");
   } else if (face.is_match) {
     detail.append("probability" in face
       ? `${percent(face.probability)} likely · ${similarity}` : similarity);
   } else {
     detail.append("nearest is ", nameOf(face.name), `, ${similarity}`);
     if ("probability" in face) detail.append(`, ${percent(face.probability)} likely`);
+    if ("threshold" in face) detail.append(`, of whom ${face.threshold} is asked`);
   }
-  text.replaceChildren(who, detail);
-  if (threshold !== null) text.append(similarityBar(face.similarity, threshold));
 }
 
-function drawCrop(canvas, box, picture) {
+/** Draw a face, cut out of a picture with a little around it; hide the place where there is no picture. */
+export function drawCrop(canvas, box, picture) {
   const context = canvas.getContext("2d");
   context.clearRect(0, 0, canvas.width, canvas.height);
   canvas.hidden = picture === null;

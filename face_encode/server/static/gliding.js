@@ -46,7 +46,8 @@ function between(from, to, share) {
   };
 }
 
-function intersectionOverUnion(a, b) {
+/** How much two boxes share of what they cover, 0 to 1. */
+export function intersectionOverUnion(a, b) {
   const width = Math.min(a.x + a.width, b.x + b.width) - Math.max(a.x, b.x);
   const height = Math.min(a.y + a.height, b.y + b.height) - Math.max(a.y, b.y);
   if (width <= 0 || height <= 0) return 0;

@@ -1,14 +1,16 @@
 /** Identify: a photo, or what the camera sees. */
 
-import { enrol, match, settings, undo } from "./api.js";
+import { analyze, match, settings, undo } from "./api.js";
+import { enrolAsking } from "./asking.js";
 import { Camera, CameraError, listCameras } from "./camera.js";
-import { announce, byId, clearMessages, element, setLabel, showMessage, showPicture } from "./dom.js";
+import { announce, byId, callOff, clearMessages, element, setLabel, showMessage, showPicture } from "./dom.js";
 import { drawFaces } from "./drawing.js";
 import { inWords, showFaces } from "./faces.js";
 import { showFailure } from "./failures.js";
 import { GlidingFaces } from "./gliding.js";
+import { cautionOn, joinAttributes } from "./looks.js";
 import { askName } from "./naming.js";
-import { acceptPhotos, cutOut, shrunk } from "./photos.js";
+import { acceptPhotos, shrunk } from "./photos.js";
 
 // Enough for the faces of a large group.
 const PHOTO_SIDE_PIXELS = 4000;
@@ -22,8 +24,9 @@ const WAIT_WHEN_BUSY_SECONDS = 1;
 let threshold = null;
 let picture = { width: 0, height: 0 };
 let faces = [];
-// The last photo, as it was chosen, and its request; the camera's are its session's.
+// The last photo, as it was chosen and as it was sent, and its request; the camera's are its session's.
 let chosen = null;
+let sent = null;
 let request = null;
 let live = null;
 let settingsFailure = null;
@@ -57,15 +60,18 @@ export function start() {
 /** The view is shown. */
 export async function enter() {
   try {
-    threshold = (await settings()).threshold;
+    const known = await settings();
+    threshold = known.threshold;
+    byId("ask-turn-choice").hidden = !known.can_challenge;
     settingsFailure?.remove();
   } catch (error) {
     settingsFailure = showFailure(byId("identify-messages"), error, enter);
   }
 }
 
-/** The view is hidden: the camera goes off. */
+/** The view is hidden: the camera goes off, and what was asked is not asked any more. */
 export function leave() {
+  for (const dialog of ["name-dialog", "doubt-dialog"]) callOff(byId(dialog));
   stopLive();
 }
 
@@ -79,6 +85,7 @@ async function identifyPhoto(original) {
   showAnswers([], null, "Looking…");
   const photo = await shrunk(original, PHOTO_SIDE_PIXELS);
   if (own.signal.aborted) return;
+  sent = photo;
   const image = await showPhoto(photo, own.signal);
   if (own.signal.aborted) return;
   setState("loading");
@@ -96,6 +103,7 @@ async function identifyPhoto(original) {
       remarks.push("This browser cannot show this kind of photo; the answers are right all the same.");
     }
     if (remarks.length > 0) showMessage(messages, "info", remarks.join(" "));
+    if (found.length > 0) await tellAttributes(photo, found, shown, own.signal);
   } catch (error) {
     if (error.name === "AbortError") return;
     setState(picture.width > 0 ? "photo" : "unshown");
@@ -104,16 +112,28 @@ async function identifyPhoto(original) {
   }
 }
 
-/** Enrol an unknown face of the photo, cut out of it, and look again. */
+/** Tell age, gender and expression of the faces, too, where the service is to show them. */
+async function tellAttributes(photo, found, shown, signal) {
+  try {
+    if (!(await settings()).shows_attributes) return;
+    const analyzed = await analyze(photo, signal, byId("min-face").value);
+    joinAttributes(found, analyzed.faces);
+    if (!signal.aborted) showAnswers(found, shown, "");
+  } catch (error) {
+    // The names are there all the same.
+    if (error.name !== "AbortError") showFailure(byId("identify-messages"), error);
+  }
+}
+
+/** Enrol an unknown face of the photo, and look again. */
 async function enrolFace(face) {
-  const photo = chosen;
-  const cut = await cutOut(byId("stage-photo"), face.bounding_box, photo.name);
+  const [photo, small] = [chosen, sent];
   await askName({
     title: ["Enrol this face"],
     label: "Name",
     verb: "Enrol",
     messages: "identify-messages",
-    send: (name) => enrol(name, [cut], false),
+    send: (name) => enrolAsking(name, [small], face.bounding_box),
     onDone: async (report) => {
       await identifyPhoto(photo);
       const remarks = [`${report.name} is enrolled.`, ...report.notes.map((note) => `${note}.`)];
@@ -172,6 +192,9 @@ function showAnswers(found, source, emptyText) {
   empty.hidden = faces.length > 0;
   empty.textContent = emptyText;
   const legend = byId("faces-legend");
+  const caution = byId("faces-caution");
+  caution.textContent = cautionOn(faces);
+  caution.hidden = caution.textContent === "";
   legend.hidden = threshold === null || !faces.some((face) => face.name !== null);
   legend.textContent = threshold === null ? "" : `where a name begins: similarity ${threshold.toFixed(3)}`;
   draw();
@@ -191,7 +214,7 @@ async function startLive(deviceId = null) {
   clearMessages(byId("identify-messages"));
   const button = byId("toggle-camera");
   // Taken now, so that a second press while the browser asks for permission stops it.
-  const session = { camera: null, running: true, request: null, busyMessage: null };
+  const session = { camera: null, running: true, request: null, busyMessage: null, word: newWord() };
   live = session;
   button.setAttribute("aria-pressed", "true");
   setLabel(button, "Stop the camera");
@@ -225,6 +248,11 @@ async function startLive(deviceId = null) {
   showAnswers([], null, "Looking…");
   await offerCameras(session.camera.deviceId);
   await look(session);
+}
+
+/** What tells this camera's pictures from those of others. */
+function newWord() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 function showCameraTrouble(text) {
@@ -279,7 +307,8 @@ async function look(session) {
       const frame = await session.camera.takeFrame(LIVE_FRAME_SIDE_PIXELS);
       if (!session.running) return;
       session.request = new AbortController();
-      const answer = await match(frame.blob, session.request.signal, false, byId("min-face").value);
+      const challenge = byId("ask-turn").checked ? session.word : null;
+      const answer = await match(frame.blob, session.request.signal, false, byId("min-face").value, challenge);
       const found = leftToRight(answer.faces);
       if (!session.running) return;
       const now = performance.now();

@@ -1,4 +1,4 @@
-/** The dialog that asks for a name: to rename somebody, to merge two names, to move a photo. */
+/** The dialog that asks for a name, or another text: to rename somebody, to move a photo … */
 
 import { ServiceError } from "./api.js";
 import { ask, byId, element } from "./dom.js";
@@ -13,12 +13,13 @@ import { showFailure } from "./failures.js";
  * @param {string} wish.verb On the button.
  * @param {string} wish.value The name to begin with.
  * @param {string[]} wish.names Names to choose from.
+ * @param {boolean} wish.mayBeEmpty Whether nothing may be given, too.
  * @param {function(string): Promise<object>} wish.send Asks the service.
  * @param {function(object): Promise} wish.onDone Called with its answer.
  * @param {string} wish.messages Where a failure is shown that comes after the dialog was closed.
  */
 export async function askName({
-  title, label, verb, value = "", names = [], send, onDone, messages = "people-messages",
+  title, label, verb, value = "", names = [], mayBeEmpty = false, send, onDone, messages = "people-messages",
 }) {
   const [dialog, input, problem] = [byId("name-dialog"), byId("name-input"), byId("name-error")];
   byId("name-heading").replaceChildren(...title);
@@ -35,7 +36,7 @@ export async function askName({
     const wanted = input.value.trim();
     isSending = true;
     try {
-      if (wanted === "") throw new ServiceError("A name is needed.", 0);
+      if (wanted === "" && !mayBeEmpty) throw new ServiceError("A name is needed.", 0);
       const answer = await send(wanted);
       // Called off too late, it may be open for somebody else by now.
       if (!isOpen) {

@@ -1,14 +1,13 @@
 /** People: who is enrolled, under which name, and who no longer. */
 
-import { forgetToken, merge, people, remove, rename, settings, thumbnail, undo } from "./api.js";
+import { ServiceError, forgetToken, merge, people, remove, rename, setThreshold, settings, undo } from "./api.js";
 import {
   announce, ask, byId, callOff, clearMessages, counted, element, iconButton, nameOf, showMessage, showPicture,
-  showWhenSeen,
 } from "./dom.js";
 import * as enrolment from "./enrolment.js";
 import { showFailure } from "./failures.js";
 import { askName } from "./naming.js";
-import { showPhotos } from "./person.js";
+import { portrait, showPhotos } from "./person.js";
 
 // A short list is read faster than searched.
 const SEARCH_FROM_PEOPLE = 9;
@@ -45,7 +44,7 @@ export async function enter() {
 
 /** The view is hidden, and what it asks with it. An enrolment goes on. */
 export function leave() {
-  for (const dialog of ["name-dialog", "delete-dialog", "camera-dialog"]) callOff(byId(dialog));
+  for (const dialog of ["name-dialog", "delete-dialog", "camera-dialog", "doubt-dialog"]) callOff(byId(dialog));
 }
 
 /** List the people that are looked for, after those of the list already where that is given. */
@@ -125,6 +124,8 @@ function personCard(person) {
   const named = (verb) => ({ className: "button small quiet", "aria-label": `${verb} ${name}`, title: verb });
   const text = element("span", { className: "person-text" }, nameOf(name),
     element("span", { className: "person-detail", textContent: counted(person.photos, "photo") }),
+    person.threshold === null ? null
+      : element("span", { className: "person-detail", textContent: `named from ${person.threshold} on` }),
     person.note === "" ? null : element("span", { className: "person-detail", textContent: person.note }));
   const opener = element("button", {
     type: "button", className: "person-open", title: "Photos", "aria-expanded": "false", onclick: () => open(name),
@@ -136,15 +137,18 @@ function personCard(person) {
     iconButton("delete", "Delete", () => deletePerson(person), named("Delete")),
   );
   const photos = element("ul", { className: "photos", hidden: true, "aria-label": `Photos of ${name}` });
-  return element("li", { className: "person", dataset: { name } }, opener, buttons, photos);
+  return element("li", { className: "person", dataset: { name } }, opener, buttons, photos, thresholdOf(person));
 }
 
-/** The thumbnail where one is kept, and the first letter until then. */
-function portrait({ name, thumbnail: hasThumbnail }) {
-  const letter = new Intl.Segmenter().segment(name).containing(0)?.segment ?? "";
-  const frame = element("span", { className: "portrait", "aria-hidden": "true", textContent: letter });
-  if (hasThumbnail) showWhenSeen(frame, "", () => thumbnail(name));
-  return frame;
+/** What similarity names a person, shown with the photos. */
+function thresholdOf({ name, threshold }) {
+  const text = threshold === null ? "Named from the same similarity on as everybody. "
+    : `Named from a similarity of ${threshold} on, whatever holds for others. `;
+  return element("p", { className: "person-threshold person-detail", hidden: true }, text,
+    !mayWrite ? null : element("button", {
+      type: "button", className: "button small", textContent: "Threshold", title: "Threshold",
+      "aria-label": `Threshold of ${name}`, onclick: () => changeThreshold(name, threshold),
+    }));
 }
 
 /** Show the photos of a person, or no longer. */
@@ -160,6 +164,7 @@ async function showOpened() {
     givePicturesBack(photos);
     if (!isOpened) photos.replaceChildren();
     photos.hidden = !isOpened;
+    row.querySelector(".person-threshold").hidden = !isOpened;
   }
   const row = rowOf(opened);
   if (row === undefined) return;
@@ -212,6 +217,29 @@ async function renamePerson(name) {
         told(`${name} is now called ${answer.name}.`, answer.change);
       }
       focusPerson(answer.name, "Rename");
+    },
+  });
+}
+
+async function changeThreshold(name, threshold) {
+  await askName({
+    title: ["Threshold of ", nameOf(name)],
+    label: "Similarity from which a face is this person’s, up to 1; empty: as everybody",
+    verb: "Set",
+    value: threshold === null ? "" : String(threshold),
+    mayBeEmpty: true,
+    send: (text) => {
+      const value = text === "" ? null : Number(text.replace(",", "."));
+      if (Number.isNaN(value)) throw new ServiceError("A number is needed, such as 0.93.", 0);
+      return setThreshold(name, value);
+    },
+    onDone: async (answer) => {
+      if (answer.change !== null) {
+        await load();
+        const now = answer.threshold === null ? "as everybody" : `from a similarity of ${answer.threshold} on`;
+        told(`${name} is named ${now}.`, answer.change);
+      }
+      focusPerson(name, "Threshold");
     },
   });
 }

@@ -1,9 +1,17 @@
 /** The photos of a person: what each shows, and how one in the wrong place is put right. */
 
-import { crop, movePhoto, photosOf, removePhoto } from "./api.js";
+import { crop, movePhoto, photosOf, removePhoto, thumbnail } from "./api.js";
 import { byId, element, icon, iconButton, showWhenSeen } from "./dom.js";
 import { showFailure } from "./failures.js";
 import { askName } from "./naming.js";
+
+/** A person's thumbnail where one is kept, and the first letter until then. */
+export function portrait({ name, thumbnail: hasThumbnail }) {
+  const letter = new Intl.Segmenter().segment(name).containing(0)?.segment ?? "";
+  const frame = element("span", { className: "portrait", "aria-hidden": "true", textContent: letter });
+  if (hasThumbnail) showWhenSeen(frame, "", () => thumbnail(name));
+  return frame;
+}
 
 /**
  * Show the photos of a person in a place kept for them.

@@ -1,8 +1,5 @@
 /** Photos come in: dropped, chosen from a folder, or pasted. */
 
-// Shares of a face's side that are cut out around it.
-const AROUND_A_FACE = 0.6;
-
 /**
  * Take photos in by every way there is.
  *
@@ -81,26 +78,6 @@ export async function shrunk(photo, longestSidePixels) {
   bitmap.close();
   const blob = await new Promise((resolve) => { canvas.toBlob(resolve, "image/jpeg", 0.93); });
   return blob === null ? photo : new File([blob], photo.name, { type: blob.type });
-}
-
-/**
- * A face cut out of a picture, with so much around it that it is found again.
- *
- * @param {HTMLImageElement} picture
- * @param {{x: number, y: number, width: number, height: number}} box In pixels of the picture.
- * @param {string} name The photo's.
- * @returns {Promise<File>}
- */
-export async function cutOut(picture, box, name) {
-  const side = Math.round(Math.max(box.width, box.height) * (1 + 2 * AROUND_A_FACE));
-  const left = Math.max(0, Math.round(box.x + box.width / 2 - side / 2));
-  const top = Math.max(0, Math.round(box.y + box.height / 2 - side / 2));
-  const canvas = document.createElement("canvas");
-  canvas.width = Math.min(side, picture.naturalWidth - left);
-  canvas.height = Math.min(side, picture.naturalHeight - top);
-  canvas.getContext("2d").drawImage(picture, -left, -top);
-  const blob = await new Promise((resolve) => { canvas.toBlob(resolve, "image/png"); });
-  return new File([blob], name, { type: blob.type });
 }
 
 /** Names of photos, each a different one, so that a report about them can be read. */

@@ -84,6 +84,7 @@ def browser(new_browser: NewBrowser, two_people_film: Path) -> Browser:
 def new_page(service: RunningService, browser: Browser) -> Iterator[NewPage]:
     """Opens the page; in the end nothing was asked of another host, and no script failed."""
     contexts: list[BrowserContext] = []
+    addresses: set[str] = set()
     asked: list[str] = []
     faults: list[str] = []
 
@@ -92,6 +93,7 @@ def new_page(service: RunningService, browser: Browser) -> Iterator[NewPage]:
         token: str | None = WRITE_TOKEN,
         view: str = "identify",
         by: Browser = browser,
+        at: RunningService = service,
         **options: object,
     ) -> Page:
         context = by.new_context(**{"permissions": ["camera"], **options})  # type: ignore[arg-type]
@@ -114,13 +116,14 @@ def new_page(service: RunningService, browser: Browser) -> Iterator[NewPage]:
         # so without waiting: asked for together with a key press, the key may come first, and the
         # choice then opens unseen.
         page.on("filechooser", lambda chooser: None)
-        page.goto(f"{service.address}#{view}")
+        addresses.add(at.address)
+        page.goto(f"{at.address}#{view}")
         return page
 
     yield opened
     for context in contexts:
         context.close()
-    own = (service.address, "blob:", "data:")
+    own = (*addresses, "blob:", "data:")
     assert asked
     assert [url for url in asked if not url.startswith(own)] == []
     assert faults == []

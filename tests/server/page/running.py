@@ -32,8 +32,9 @@ class RunningService(serving.RunningService):
 
     def __init__(self, people: Path, *options: str) -> None:
         """Serve a folder of people, with the fast detector alone: the tests are about the page."""
+        detector = () if "--detector" in options else ("--detector", "dlib_hog")
         super().__init__(
-            *("--people", str(people), "--keep-crops", "--detector", "dlib_hog", *options),
+            *("--people", str(people), "--keep-crops", *detector, *options),
             environment={
                 "FACE_ENCODE_TOKEN": READ_TOKEN,
                 "FACE_ENCODE_WRITE_TOKEN": WRITE_TOKEN,
@@ -41,6 +42,9 @@ class RunningService(serving.RunningService):
         )
         self.address = f"http://127.0.0.1:{self.port}/"
         self.database = people.with_name(f"{people.name}.sqlite")
+
+    def __enter__(self) -> RunningService:
+        return self
 
     def ask(self, method: str, path: str) -> Any:
         """Send a request past the page."""
@@ -71,6 +75,14 @@ class RunningService(serving.RunningService):
         """Delete the people without a name."""
         for each in self.unknown():
             self.ask("DELETE", f"v1/unknown/{each}")
+
+    def send_photo(self, path: str, photo: Path) -> Any:
+        """Send a photo past the page."""
+        client = serving.Client(self.port, WRITE_TOKEN)
+        reply = client.post(f"/{path}", [("photo", photo.read_bytes())])
+        client.close()
+        assert reply.status == 200, reply.content
+        return reply.json
 
     def names(self) -> list[str]:
         """List the people."""
