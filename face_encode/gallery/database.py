@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from face_encode.errors import GalleryError
 from face_encode.files import TextArray, as_path, text_array
-from face_encode.gallery.audit import Audit, Author, Change, ThresholdChange, former_names
+from face_encode.gallery.audit import Audit, Author, Change, former_names
 from face_encode.gallery.base import (
     GALLERY_METRICS,
     EncoderIdentity,
@@ -230,11 +230,7 @@ class DatabaseGallery:
     @calibration.setter
     def calibration(self, value: Calibration | None) -> None:
         with self._file.transaction() as connection:
-            connection.execute("DELETE FROM gallery WHERE key = 'calibration'")
-            if value is not None:
-                connection.execute(
-                    "INSERT INTO gallery VALUES ('calibration', ?)", [value.to_json()]
-                )
+            PeopleRows(self._file, connection).set_calibration(value)
 
     @property
     def thresholds(self) -> Mapping[str, float]:
@@ -370,14 +366,7 @@ class DatabaseGallery:
     def nearest_photo(
         self, name: str, embedding: npt.NDArray[np.float32]
     ) -> tuple[EnrolledPhoto, float]:
-        """A person's photo that is nearest to a face, and how near.
-
-        Args:
-            name: The person.
-            embedding: float32 ``(D,)``.
-
-        Returns:
-            The photo, and the similarity by the gallery's metric.
+        """A person's photo that is nearest to an embedding, ``(D,)``, and the similarity.
 
         Raises:
             GalleryError: Nobody of that name is enrolled.
@@ -579,11 +568,9 @@ class DatabaseGallery:
         """Give a person a threshold of the person's own; see ``Gallery.set_threshold``."""
         value = check_threshold(threshold)
         with self._changing() as (rows, audit):
-            person = rows.person(name)
-            if person.threshold != value:
-                rows.set_threshold(person, value)
-                told = ThresholdChange(person.name, person.threshold, value)
-                audit.record(self.author, "threshold", threshold=told)
+            changed = rows.set_threshold(rows.person(name), value)
+            if changed is not None:
+                audit.record(self.author, "threshold", threshold=changed)
 
     def undo(self, change: int | None = None) -> Change:
         """Undo a change.

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from face_encode.errors import GalleryError, NotEnrolledError
-from face_encode.gallery.audit import Change
+from face_encode.gallery.audit import Change, ThresholdChange
 from face_encode.gallery.base import (
     EncoderIdentity,
     PhotoDetails,
@@ -18,6 +18,7 @@ from face_encode.gallery.base import (
     shown_form,
 )
 from face_encode.gallery.database_file import DatabaseFile, marks, now, parts
+from face_encode.gallery.thresholds import Calibration
 from face_encode.types import Box
 
 TakenRows: TypeAlias = tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]
@@ -228,11 +229,22 @@ class PeopleRows:
             "UPDATE person SET note = ? WHERE id = ?", [self._file.sealed(note), person.number]
         )
 
-    def set_threshold(self, person: PersonRow, threshold: float | None) -> None:
-        """Replace a person's own threshold."""
+    def set_threshold(self, person: PersonRow, threshold: float | None) -> ThresholdChange | None:
+        """Replace a person's own threshold; returns None where it was the same before."""
+        if person.threshold == threshold:
+            return None
         self.connection.execute(
             "UPDATE person SET threshold = ? WHERE id = ?", [threshold, person.number]
         )
+        return ThresholdChange(person.name, person.threshold, threshold)
+
+    def set_calibration(self, calibration: Calibration | None) -> None:
+        """Replace the calibration."""
+        self.connection.execute("DELETE FROM gallery WHERE key = 'calibration'")
+        if calibration is not None:
+            self.connection.execute(
+                "INSERT INTO gallery VALUES ('calibration', ?)", [calibration.to_json()]
+            )
 
     def thresholds(self) -> dict[int, float]:
         """The number of each person who has a threshold of the person's own, and the threshold."""
@@ -437,7 +449,7 @@ class PeopleRows:
                 for photo, embedding, quality in photos
             ),
         )
-        self.connection.execute("DELETE FROM gallery WHERE key = 'calibration'")
+        self.set_calibration(None)
         self.connection.execute("UPDATE person SET threshold = NULL")
         for table in ("staged", "unknown"):
             self.connection.execute(f"DELETE FROM {table}")

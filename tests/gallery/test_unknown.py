@@ -442,12 +442,13 @@ def test_a_gallery_of_an_older_release_gets_the_tables(
     with contextlib.closing(sqlite3.connect(path)) as file, file:
         file.execute("DROP TABLE unknown_face")
         file.execute("DROP TABLE unknown")
+        file.execute("ALTER TABLE person DROP COLUMN threshold")
         file.execute("PRAGMA user_version = 1")
     with contextlib.closing(opened(tmp_path)) as gallery:
         assert seen(gallery, 1, 0) == 1
     # And the older release refuses what it does not know.
     monkeypatch.setattr(database_file, "_MIGRATIONS", database_file._MIGRATIONS[:1])
-    with pytest.raises(GalleryError, match=r"later release.*version 2"):
+    with pytest.raises(GalleryError, match=r"later release.*version 3"):
         opened(tmp_path)
 
 
