@@ -331,7 +331,8 @@ def test_a_person_comes_is_found_renamed_and_goes(
     assert (face["name"], face["is_match"]) == ("Zoë 王", True)
 
     address = f"/v1/people/{quote('Zoë 王')}"
-    described = {"name": "Zoë 王", "photos": 1, "note": "", "thumbnail": True}
+    person = {"name": "Zoë 王", "photos": 1, "note": ""}
+    described = {**person, "threshold": None, "thumbnail": True}
     assert client.get(address).json() == described
     picture = client.get(f"{address}/thumbnail")
     assert picture.headers["content-type"] == "image/jpeg"

@@ -21,8 +21,8 @@ from tests.server.page.running import WRITE_TOKEN, RunningService, film
 
 ENROLLED = ("Ada_Mirova", "Bruno_Castell")
 
-_CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_FLAGS = (
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -65,12 +65,12 @@ def two_people_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def new_browser() -> Iterator[NewBrowser]:
     """Starts a browser with further flags."""
-    executable = next(filter(None, map(shutil.which, _CHROMIUMS)), None)
+    executable = next(filter(None, map(shutil.which, CHROMIUMS)), None)
     if executable is None:
         pytest.skip("no Chromium is installed: apt-get install chromium")
     with sync_playwright() as playwright:
         yield lambda *flags: playwright.chromium.launch(
-            executable_path=executable, args=[*_FLAGS, *flags], timeout=_START_MILLISECONDS
+            executable_path=executable, args=[*FLAGS, *flags], timeout=_START_MILLISECONDS
         )
 
 

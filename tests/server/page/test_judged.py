@@ -81,3 +81,36 @@ def test_life_is_told(new_page: NewPage, public_weights: Path, tmp_path: Path) -
             page.locator("#identify-file").set_input_files(public_weights / photo)
             expect(page.locator("#faces .face").first).to_contain_text(told)
             expect(page.locator("#faces-caution")).to_contain_text("by one look at one picture")
+
+
+@pytest.mark.data
+def test_photos_before_the_camera_do_not_turn(
+    new_page: NewPage, public_weights: Path, tmp_path: Path
+) -> None:
+    place_weights("retinaface", public_weights)
+    folder = people(tmp_path)
+    shutil.copytree(VERIFY_DATASET / "Elin_Sorrel", folder / "Elin_Sorrel")
+    with RunningService(folder, "--detector", "retinaface") as service:
+        page = new_page(at=service)
+        ask = page.get_by_label("Ask heads before the camera to turn")
+        ask.check()
+        page.get_by_role("button", name="Use the camera").click()
+        asked = re.compile("^turn your head (left|right)$")
+        names = page.locator("#faces .face-name")
+        expect(names).to_have_text([asked, asked])
+        expect(page.locator("#announcer")).to_have_text(
+            re.compile(r"Turn your head (left|right)\.")
+        )
+        # It is the same side picture after picture, until ten seconds are over.
+        with page.expect_response("**/v1/match?*challenge=*"), page.expect_response("**/v1/match*"):
+            expect(names).to_have_text([asked, asked])
+        # Unasked, the photo before the camera has its name.
+        ask.uncheck()
+        expect(names).to_have_text(["Elin_Sorrel", "unknown"])
+
+
+def test_no_turn_is_asked_for_that_cannot_be_seen(new_page: NewPage) -> None:
+    page = new_page()
+    page.locator("#identify-file").set_input_files(GROUP)
+    expect(page.locator("#faces .face")).to_have_count(5)
+    expect(page.locator("#ask-turn-choice")).to_be_hidden()
