@@ -145,12 +145,12 @@ def check_event_file(options: argparse.Namespace, inputs: Sequence[str] = ()) ->
         path.unlink()
 
 
-def add_attributes_option(parser: argparse._ActionsContainer) -> None:
-    """Add ``--attributes``."""
+def add_attributes_option(parser: argparse._ActionsContainer, where: str = "") -> None:
+    """Add ``--attributes``; ``where`` else they are told."""
     parser.add_argument(
         "--attributes",
         action="store_true",
-        help="tell age, gender and expression, in the picture and in the events",
+        help=f"tell age, gender and expression, in the picture and in the events{where}",
     )
 
 

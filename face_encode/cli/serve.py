@@ -93,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_event_options(cameras)
     add_keep_unknown_option(cameras)
-    add_attributes_option(cameras)
+    add_attributes_option(cameras, ", and of the faces of a photo on the page")
     limits = parser.add_argument_group("limits")
     for option, (help_text, _) in _LIMITS.items():
         limits.add_argument(f"--max-{option}", type=positive, metavar="N", help=help_text)
@@ -253,7 +253,7 @@ def cameras_from(options: argparse.Namespace) -> dict[str, str]:
                 raise InputError(f"two cameras have one name. Received: {other!r} and {name!r}")
         check_camera(name, source)
         sources[name] = source
-    about = ("events", "webhook", "mqtt", "event_crops", "keep_unknown", "attributes")
+    about = ("events", "webhook", "mqtt", "event_crops", "keep_unknown")
     given = [each for each in about if getattr(options, each) not in (None, False)]
     if given and not sources:
         option = given[0].replace("_", "-")
