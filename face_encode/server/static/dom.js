@@ -138,9 +138,9 @@ export function counted(count, singular, plural = `${singular}s`) {
 
 /** A share as people write it: "97 %", and never a certainty that nobody has. */
 export function percent(share) {
-  if (share > 0.99) return "over 99 %";
-  if (share < 0.01) return "below 1 %";
-  return `${Math.round(share * 100)} %`;
+  if (share > 0.99) return "over 99\u00a0%";
+  if (share < 0.01) return "below 1\u00a0%";
+  return `${Math.round(share * 100)}\u00a0%`;
 }
 
 /** The address of a picture in memory, given back when the picture leaves. */

@@ -81,7 +81,7 @@ function fillRow(row, face, picture, threshold) {
   if (face.is_live === true) detail.append(` · looks live (liveness ${face.liveness.toFixed(2)})`);
   if (face.name !== null && threshold !== null && !face.challenge) text.append(similarityBar(face.similarity, face.threshold ?? threshold));
   if (face.attributes !== undefined) {
-    text.append(element("p", { className: "face-detail", textContent: attributesInWords(face.attributes) }));
+    text.append(element("p", { className: "face-detail looks", textContent: attributesInWords(face.attributes) }));
   }
 }
 

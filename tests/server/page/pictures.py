@@ -37,11 +37,6 @@ def identify(page: Page, service: RunningService) -> None:
         expect(page.locator("#faces-caution")).to_be_visible()
 
 
-def faces_below(page: Page, service: RunningService) -> None:
-    identify(page, service)
-    page.locator("#faces-heading").evaluate("(heading) => heading.scrollIntoView()")
-
-
 def camera(page: Page, service: RunningService) -> None:
     page.get_by_role("button", name="Use the camera").click()
     expect(page.locator("#faces .face-name")).to_have_text(["Elin_Sorrel", "unknown"])
@@ -59,7 +54,7 @@ def people_list(page: Page, service: RunningService) -> None:
 
 def asking(page: Page, service: RunningService) -> None:
     page.get_by_label("Name", exact=True).fill("Noor Halim")
-    wrong = VERIFY_DATASET / "Bruno_Castell" / "2.jpg"
+    wrong = VERIFY_DATASET / "Teo_Varga" / "2.jpg"
     page.locator("#enrol-files").set_input_files([GROUP, STRANGER, wrong])
     page.locator("#enrol-submit").click()
     expect(page.locator("#doubts canvas")).to_have_count(6)
@@ -116,16 +111,16 @@ class Picture:
 PICTURES = (
     Picture("identify", "identify", identify),
     Picture("identify_dark", "identify", identify, "dark"),
-    Picture("camera", "identify", camera),
+    Picture("camera", "identify", camera, size=(1200, 840)),
     Picture("people", "people", people),
     Picture("people_dark_phone", "people", people_list, "dark", PHONE),
     Picture("asking", "people", asking, size=(1200, 900)),
     Picture("asking_phone", "people", asking, size=PHONE),
     Picture("unknown", "unknown", unknown, enrolled=("Ada_Mirova", "Bruno_Castell")),
-    Picture("verify", "verify", verify),
+    Picture("verify", "verify", verify, size=(1200, 940)),
     Picture("verify_dark_phone", "verify", verify, "dark", PHONE),
     Picture("quality", "quality", quality),
-    Picture("looks_phone", "identify", faces_below, size=PHONE, options=("--attributes",)),
+    Picture("looks", "identify", identify, size=(1200, 1060), options=("--attributes",)),
 )
 
 
@@ -145,6 +140,8 @@ def take(picture: Picture, browser: Browser, service: RunningService) -> None:
     page = context.new_page()
     page.goto(f"{service.address}#{picture.view}")
     picture.prepare(page, service)
+    # The address names an element, to which the browser may have scrolled.
+    page.evaluate("scrollTo(0, 0)")
     shown = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     context.close()
     path = DOCS / f"page_{picture.name}.png"

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.browser
 
 GROUP = EXAMPLES / "group.jpg"
 TOLD = re.compile(
-    r"about \d+ \(\d+ to \d+\) · (woman|man|gender uncertain)(, [\w ]+ %)?"
-    r" · (\w+, [\w ]+ %|expression uncertain)"
+    r"about \d+ \(\d+ to \d+\) · (woman|man|gender uncertain)(, [\w ]+\s%)?"
+    r" · (\w+, [\w ]+\s%|expression uncertain)"
 )
 
 

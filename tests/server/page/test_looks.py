@@ -11,6 +11,7 @@ from playwright.sync_api import Page, expect
 
 from tests.conftest import EXAMPLES, VERIFY_DATASET
 from tests.server.page.conftest import NewPage
+from tests.server.page.pictures import DOCS, MAX_BYTES, PICTURES
 from tests.server.page.running import RunningService
 
 pytestmark = pytest.mark.browser
@@ -154,3 +155,14 @@ def test_quality(new_page: NewPage, service: RunningService) -> None:
     assert tiles["Calibration"] == "Not calibrated"
     assert tiles["Answers in the service"].endswith(" ms")
     assert tiles["Answers in this tab"].endswith(" ms")
+
+
+def test_every_picture_is_small_and_shown() -> None:
+    shown = (DOCS / "page.md").read_text(encoding="utf-8")
+    for picture in PICTURES:
+        path = DOCS / f"page_{picture.name}.png"
+        assert path.stat().st_size <= MAX_BYTES, path
+        assert f"({path.name})" in shown
+    # The cameras' needs a stream.
+    views = {*VIEWS} - {"cameras"}
+    assert {picture.view for picture in PICTURES} == views
