@@ -117,10 +117,10 @@ PICTURES = (
     Picture("asking", "people", asking, size=(1200, 900)),
     Picture("asking_phone", "people", asking, size=PHONE),
     Picture("unknown", "unknown", unknown, enrolled=("Ada_Mirova", "Bruno_Castell")),
-    Picture("verify", "verify", verify, size=(1200, 940)),
+    Picture("verify", "verify", verify, size=(1200, 1010)),
     Picture("verify_dark_phone", "verify", verify, "dark", PHONE),
     Picture("quality", "quality", quality),
-    Picture("looks", "identify", identify, size=(1200, 1060), options=("--attributes",)),
+    Picture("looks", "identify", identify, size=(1200, 1240), options=("--attributes",)),
 )
 
 
