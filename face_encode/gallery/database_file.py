@@ -242,6 +242,11 @@ class DatabaseFile:
             if result != "ok":
                 raise sqlite3.DatabaseError(result)
         self.holds_unknown = version == len(_MIGRATIONS)
+        if not self.holds_unknown:
+            # Stands for the table in the queries of this connection, which only reads.
+            reader.execute(
+                "CREATE TEMP VIEW person AS SELECT *, NULL AS threshold FROM main.person"
+            )
         row = reader.execute("SELECT value FROM gallery WHERE key = ?", [_BLIND_KEY]).fetchone()
         if row is None:
             return

@@ -461,10 +461,12 @@ def test_an_older_gallery_that_cannot_be_written_to_is_searched(
     with contextlib.closing(sqlite3.connect(gallery.path)) as file, file:
         file.execute("DROP TABLE unknown_face")
         file.execute("DROP TABLE unknown")
+        file.execute("ALTER TABLE person DROP COLUMN threshold")
         file.execute("PRAGMA user_version = 1")
     # Whoever runs the tests as root may write everywhere.
     monkeypatch.setattr(database_file.DatabaseFile, "can_write", False)
     with contextlib.closing(opened(tmp_path)) as gallery:
         assert gallery.search(vectors((1, 0)))[0][0].name == "Ada"
+        assert gallery.person("Ada").threshold is None and gallery.thresholds == {}
         assert gallery.unknown.groups() == ([], 0)
         assert gallery.unknown.crop(1) is None and not gallery.unknown.can_keep
