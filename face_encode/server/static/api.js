@@ -221,13 +221,12 @@ async function request(method, address, { body, json, signal, expects = "json" }
         method, headers, signal, cache: "no-store",
         body: json === undefined ? body : JSON.stringify(json),
       });
+      if (response.status === 204) return null;
+      // Awaited here: the connection may be lost in the middle of an answer, too.
+      if (response.ok) return await (expects === "blob" ? response.blob() : response.json());
     } catch (error) {
       if (error.name === "AbortError") throw error;
       throw new ServiceError("The service does not answer. Is it still running?", 0);
-    }
-    if (response.ok) {
-      if (response.status === 204) return null;
-      return expects === "blob" ? response.blob() : response.json();
     }
     if (response.status !== 401) throw await errorOf(response);
     // Another request may have got a new token while this one was on its way.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from itertools import product
@@ -106,6 +107,32 @@ def test_who_is_there(new_page: NewPage, service: RunningService, streams: Strea
     expect(front.locator(".there")).to_have_text("Ada_Mirova")
     expect(front.locator(".watched-state")).to_contain_text("Live, ")
     assert "wrong" not in page.content().replace("wrong-password", "")
+
+
+# As when the connection is lost in the middle of a picture.
+CUT_OFF_ONCE = """() => {
+  const blob = Response.prototype.blob;
+  Response.prototype.blob = function () {
+    Response.prototype.blob = blob;
+    window.wasCutOff = true;
+    return Promise.reject(new TypeError("network error"));
+  };
+}"""
+
+
+def test_a_picture_that_is_cut_off_is_not_the_last_one(
+    new_page: NewPage, service: RunningService
+) -> None:
+    page = new_page(view="cameras")
+    pictures = [card(page, name).locator("img") for name in ("front", "back yard")]
+    for picture in pictures:
+        expect(picture).to_have_attribute("src", re.compile("blob:"))
+    page.evaluate(CUT_OFF_ONCE)
+    page.wait_for_function("window.wasCutOff")
+    # Each goes on, that of the camera that was cut off, too.
+    for picture in pictures:
+        last = picture.get_attribute("src")
+        expect(picture).not_to_have_attribute("src", last or "")
 
 
 def test_nothing_is_asked_where_nobody_looks(new_page: NewPage, service: RunningService) -> None:
