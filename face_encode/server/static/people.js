@@ -230,7 +230,7 @@ async function changeThreshold(name, threshold) {
     mayBeEmpty: true,
     send: (text) => {
       const value = text === "" ? null : Number(text.replace(",", "."));
-      if (Number.isNaN(value)) throw new ServiceError("A number is needed, such as 0.93.", 0);
+      if (value !== null && !Number.isFinite(value)) throw new ServiceError("A number is needed, such as 0.93.", 0);
       return setThreshold(name, value);
     },
     onDone: async (answer) => {

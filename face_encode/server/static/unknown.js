@@ -48,7 +48,9 @@ async function load(before = []) {
     // Answers can overtake each other: the last one asked for counts.
     if (own !== loads) return;
     mayWrite = known.may_write;
-    [listed, total] = [[...before, ...found.people], found.total];
+    // Who came first meanwhile has moved the others on: some of those may be listed already.
+    const further = found.people.filter(({ id }) => !before.some((person) => person.id === id));
+    [listed, total] = [[...before, ...further], found.total];
     byId("unknown-names").replaceChildren(...names.map((name) => element("option", { value: name })));
     clearMessages(messages);
     showCards();
