@@ -63,6 +63,7 @@ class AttributesConfig:
         side: Rows and columns of the network's crops.
         margin: The margin of the crops, which are dlib's chips.
         width: Width of the convolutions; 1.0 is VGG16.
+        mirror: Whether the answers in use are the mean over a face and its mirror image.
         dropout: Share of the features dropped.
         epochs: Number of epochs.
         steps: Batches an epoch.
@@ -94,6 +95,7 @@ class AttributesConfig:
     side: int = 48
     margin: float = 0.2
     width: float = 0.5
+    mirror: bool = False
     dropout: float = 0.3
     epochs: int = 30
     steps: int = 128
@@ -192,7 +194,7 @@ def train_attributes(
     for reason, count in Counter(photo.reason for photo in faces.left_out).most_common(10):
         say(f"{count:,} left out: {reason}")
     network = _fit(config, faces, say)
-    ask = _asking(network, config)
+    ask = _asking(network, config, mirror=config.mirror)
     valid = faces.part(faces.rows_of("validation"))
     calibration = calibrate(ask(middle(valid.crops, config.side)), valid, config.gender_accuracy)
     head, bound = _fit_quality(config, network, faces, calibration)
@@ -201,6 +203,7 @@ def train_attributes(
         name="face_attributes",
         crop=config.crop,
         threshold=0.0,
+        mirror=config.mirror,
         quality_threshold=bound,
         trained_on=config.data_name or names,
         licence=config.licence or "unknown",
@@ -330,7 +333,8 @@ def _fit(config: AttributesConfig, faces: LabelledFaces, say: Callable[[str], No
         hours=config.hours,
         keep_last=True,
     )
-    outside = ("output", "data", "hours", "epochs", "judged", "refused", "gender_accuracy")
+    outside = ("output", "data", "hours", "epochs", "mirror", "judged", "refused")
+    outside += ("gender_accuracy",)
     settings = {name: value for name, value in vars(config).items() if name not in outside}
     key = hashlib.sha256(repr((settings, faces.digests.tolist())).encode()).hexdigest()
     config.run_folder.mkdir(parents=True, exist_ok=True)
@@ -479,7 +483,7 @@ def _batches(
     return Batches()
 
 
-def _asking(model: keras.Model, config: AttributesConfig) -> Ask:
+def _asking(model: keras.Model, config: AttributesConfig, *, mirror: bool = False) -> Ask:
     """A function from any number of crops to what a model gives.
 
     With mixed precision in bfloat16 by OpenVINO, where that is installed.
@@ -488,7 +492,7 @@ def _asking(model: keras.Model, config: AttributesConfig) -> Ask:
     from face_encode.encoders.encoder import Encoder
     from face_encode.training.views import in_bfloat16
 
-    encoder = Encoder(model, EncoderContract("attributes", config.crop, 0.0))
+    encoder = Encoder(model, EncoderContract("attributes", config.crop, 0.0, mirror=mirror))
     return in_bfloat16(encoder) if config.mixed_precision else encoder.encode
 
 
