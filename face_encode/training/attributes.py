@@ -333,8 +333,8 @@ def _fit(config: AttributesConfig, faces: LabelledFaces, say: Callable[[str], No
         hours=config.hours,
         keep_last=True,
     )
-    outside = ("output", "data", "hours", "epochs", "mirror", "judged", "refused")
-    outside += ("gender_accuracy",)
+    outside = {"output", "data", "hours", "epochs"}
+    outside |= {"mirror", "judged", "refused", "gender_accuracy"}  # of what comes afterwards
     settings = {name: value for name, value in vars(config).items() if name not in outside}
     key = hashlib.sha256(repr((settings, faces.digests.tolist())).encode()).hexdigest()
     config.run_folder.mkdir(parents=True, exist_ok=True)
