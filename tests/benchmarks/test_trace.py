@@ -71,11 +71,11 @@ def test_a_photo_reaches_the_gallery_by_few_functions(both: list[Walk]) -> None:
 
 def test_a_photo_becomes_a_row_by_few_functions(both: list[Walk]) -> None:
     enrolling, _ = both
-    assert len(enrolling.functions) <= 56, enrolling.functions
+    assert len(enrolling.functions) <= 57, enrolling.functions
     assert len(enrolling.files) <= 14, enrolling.files
 
 
 def test_a_face_finds_its_name_by_few_functions(both: list[Walk]) -> None:
     _, matching = both
-    assert len(matching.functions) <= 15, matching.functions
+    assert len(matching.functions) <= 16, matching.functions
     assert len(matching.files) <= 5, matching.files

@@ -182,7 +182,9 @@ def test_people_are_searched_and_paged(
     path = str(gallery.path)
     assert [person["name"] for person in listed(capsys, "people", path)] == list(gallery.people())
     found = listed(capsys, "people", path, "--search", "ADA")
-    assert found == [{"name": "Ada Bell", "photos": 1}, {"name": "Ada Cole", "photos": 1}]
+    assert found == [
+        {"name": name, "photos": 1, "threshold": None} for name in ("Ada Bell", "Ada Cole")
+    ]
     assert listed(capsys, "people", path, "--search", "zoe\u0308")[0]["name"] == "Zoë"
     page = listed(capsys, "people", path, "--start", "2", "--count", "2")
     assert [person["name"] for person in page] == ["Ada Bell", "Bo"]
@@ -198,8 +200,8 @@ def test_other_galleries_do_what_they_can(
     npz.close()
     path = str(tmp_path / "people.npz")
     assert listed(capsys, "people", path) == [
-        {"name": "Ada", "photos": 1},
-        {"name": "Bo", "photos": 1},
+        {"name": "Ada", "photos": 1, "threshold": None},
+        {"name": "Bo", "photos": 1, "threshold": None},
     ]
     assert cli.main(["rename", path, "Ada", "Grace"]) == 0
     assert cli.main(["remove", path, "Bo"]) == 0
