@@ -612,6 +612,10 @@ class Client:
         """Make a photo that of another person, new or known."""
         return cast(Changed, self._ask("POST", f"photos/{int(photo)}/move", body={"to": to}))
 
+    def set_picture(self, photo: int) -> Changed:
+        """Show the face of a photo as its person's picture."""
+        return cast(Changed, self._ask("POST", f"photos/{int(photo)}/picture"))
+
     def unknown(self, *, start: int = 0, count: int = 100) -> UnknownPeople:
         """List the people without a name, those who were seen last first.
 

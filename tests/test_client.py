@@ -92,6 +92,7 @@ def test_people_are_enrolled_corrected_and_removed(client: Client) -> None:
     (own,) = client.photos("Zoë")
     assert own["source"] == "stranger.jpg"
     assert client.crop(own["id"]).startswith(b"\xff\xd8")
+    assert client.set_picture(own["id"])["name"] == "Zoë"
     assert client.move_photo(own["id"], BRUNO)["name"] == BRUNO
     removed = client.remove_photo(own["id"])
     assert (removed["name"], removed["photos"]) == (BRUNO, 1)

@@ -19,6 +19,7 @@ Action: TypeAlias = Literal[
     "merge",
     "move",
     "note",
+    "picture",
     "threshold",
     "undo",
     "forget",

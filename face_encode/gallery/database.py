@@ -564,6 +564,19 @@ class DatabaseGallery:
             rows.set_note(rows.person(name), note)
             audit.record(self.author, "note")
 
+    def set_picture(self, photo: int) -> str:
+        """Show the crop of a photo as its person's picture; returns the person's name.
+
+        Raises:
+            GalleryError: There is no such photo, or no crop of it is kept.
+        """
+        with self._changing() as (rows, audit):
+            (name,) = rows.owners_of([photo])
+            if not rows.set_picture(photo):
+                raise GalleryError(f"no crop of photo {photo} is kept that could be a picture")
+            audit.record(self.author, "picture")
+        return name
+
     def set_threshold(self, name: str, threshold: float | None) -> None:
         """Give a person a threshold of the person's own; see ``Gallery.set_threshold``."""
         value = check_threshold(threshold)

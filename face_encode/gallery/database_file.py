@@ -105,7 +105,12 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX unknown_face_of ON unknown_face (number)",
     ),
     ("ALTER TABLE person ADD COLUMN threshold REAL",),
+    # A photo, perhaps one that is another person's by now, or nobody's.
+    ("ALTER TABLE person ADD COLUMN picture INTEGER",),
 )
+
+_LATER_COLUMNS = ("threshold", "picture")
+"""Of the people; a file of an earlier release that cannot be changed lacks them."""
 
 # The columns that tell of people, and those that are only looked up.
 _SEALED = {
@@ -243,10 +248,10 @@ class DatabaseFile:
                 raise sqlite3.DatabaseError(result)
         self.holds_unknown = version == len(_MIGRATIONS)
         if not self.holds_unknown:
+            has = {row[1] for row in reader.execute("PRAGMA main.table_info(person)")}
+            lacks = (f", NULL AS {column}" for column in _LATER_COLUMNS if column not in has)
             # Stands for the table in the queries of this connection, which only reads.
-            reader.execute(
-                "CREATE TEMP VIEW person AS SELECT *, NULL AS threshold FROM main.person"
-            )
+            reader.execute(f"CREATE TEMP VIEW person AS SELECT *{''.join(lacks)} FROM main.person")
         row = reader.execute("SELECT value FROM gallery WHERE key = ?", [_BLIND_KEY]).fetchone()
         if row is None:
             return

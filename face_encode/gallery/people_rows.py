@@ -77,7 +77,8 @@ class EnrolledPerson:
         name: The name.
         photos: How many photos of that person are enrolled.
         note: What is noted about that person.
-        crop: A photo of that person of which a crop is kept, or None.
+        crop: The photo whose crop is that person's picture: the one chosen, else the first of which
+            a crop is kept, or None.
         threshold: The similarity from which a face is that person's; None where the model's
             threshold holds.
     """
@@ -131,8 +132,11 @@ class PeopleRows:
         blind = [self._file.blind(folded) for folded, _, _ in people]
         for part in parts(blind):
             for key, note, crop, threshold in self.connection.execute(
-                "SELECT folded, note, (SELECT MIN(photo) FROM crop WHERE photo IN "
-                "(SELECT id FROM photo WHERE photo.person = person.id)), threshold "
+                "SELECT folded, note, COALESCE("
+                "(SELECT crop.photo FROM crop JOIN photo ON photo.id = crop.photo "
+                "WHERE crop.photo = person.picture AND photo.person = person.id), "
+                "(SELECT MIN(photo) FROM crop WHERE photo IN "
+                "(SELECT id FROM photo WHERE photo.person = person.id))), threshold "
                 f"FROM person WHERE folded IN ({marks(part)})",
                 part,
             ):
@@ -228,6 +232,17 @@ class PeopleRows:
         self.connection.execute(
             "UPDATE person SET note = ? WHERE id = ?", [self._file.sealed(note), person.number]
         )
+
+    def set_picture(self, photo: int) -> bool:
+        """Show a photo's crop as the person's picture; False where no crop of it is kept."""
+        kept = self.connection.execute("SELECT 1 FROM crop WHERE photo = ?", [photo]).fetchone()
+        if kept is not None:
+            self.connection.execute(
+                "UPDATE person SET picture = ?1 "
+                "WHERE id = (SELECT person FROM photo WHERE id = ?1)",
+                [photo],
+            )
+        return kept is not None
 
     def set_threshold(self, person: PersonRow, threshold: float | None) -> ThresholdChange | None:
         """Replace a person's own threshold; returns None where it was the same before."""

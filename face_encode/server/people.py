@@ -462,6 +462,20 @@ async def move_photo(
     return {"name": name, "photos": 1, "change": change}
 
 
+@people_router.post(
+    "/photos/{photo}/picture", response_model=ChangedAnswer, responses=CHANGE_PROBLEMS
+)
+async def set_picture(photo: PhotoNumber, service: TheService, author: Writer) -> dict[str, Any]:
+    """Show the face of this photo as the person's picture."""
+    name, change = await service.change(
+        author,
+        lambda gallery: gallery.set_picture(photo),
+        missing="no-such-photo",
+        conflict="no-crop",
+    )
+    return {"name": name, "photos": 1, "change": change}
+
+
 @people_router.get("/changes", response_model=ChangesAnswer, responses=LIST_PROBLEMS)
 def changes(
     service: TheService,

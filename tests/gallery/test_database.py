@@ -161,6 +161,29 @@ def test_photos_are_moved_and_removed_and_people_merged(tmp_path: Path) -> None:
     assert photos_of(gallery) == {"Ada": {4}, "Bo": {5}}
 
 
+def test_a_photo_is_shown_as_the_picture_as_long_as_it_is_the_persons(tmp_path: Path) -> None:
+    gallery = filled(tmp_path)
+    crops = [PhotoDetails(f"{name}.jpg", Box(1, 1, 2, 2), 0.5, name.encode()) for name in "xyz"]
+    gallery.add(["Di"] * 3, vectors((9, 1), (9, 2), (9, 3)), list("xyz"), crops)
+    first, second, third = sorted(photos_of(gallery)["Di"])
+    assert gallery.person("Di").crop == first
+    assert gallery.set_picture(second) == "Di"
+    assert gallery.person("Di").crop == second
+    gallery.move_photos([second], "Bo")
+    assert (gallery.person("Di").crop, gallery.person("Bo").crop) == (first, second)
+    gallery.undo()
+    assert gallery.person("Di").crop == second
+    gallery.remove_photos([second])
+    assert gallery.person("Di").crop == first
+    gallery.set_picture(third)
+    with pytest.raises(GalleryError, match="no such photo"):
+        gallery.set_picture(second)
+    with pytest.raises(GalleryError, match="no crop of photo 1 is kept"):
+        gallery.set_picture(1)
+    assert gallery.person("Di").crop == third
+    assert [change.action for change in gallery.changes()].count("picture") == 2
+
+
 def test_each_change_can_be_undone_back_to_the_beginning(tmp_path: Path) -> None:
     gallery = filled(tmp_path)
     gallery.add(["Di"], vectors((9, 1)), ["d"], [PhotoDetails("d.jpg", Box(1, 1, 2, 2), 0.5, b"j")])

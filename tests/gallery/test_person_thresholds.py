@@ -172,8 +172,9 @@ def test_a_database_of_before_gets_them(database: DatabaseGallery) -> None:
     database.close()
     with closing(sqlite3.connect(database.path)) as connection:
         (newest,) = connection.execute("PRAGMA user_version").fetchone()
-        connection.execute("ALTER TABLE person DROP COLUMN threshold")
-        connection.execute(f"PRAGMA user_version = {newest - 1}")
+        for column in ("threshold", "picture"):
+            connection.execute(f"ALTER TABLE person DROP COLUMN {column}")
+        connection.execute(f"PRAGMA user_version = {newest - 2}")
     with closing(DatabaseGallery(database.path, SIXTEEN)) as opened:
         assert opened.thresholds == {}
         opened.set_threshold("Ada", 0.9)

@@ -442,13 +442,14 @@ def test_a_gallery_of_an_older_release_gets_the_tables(
     with contextlib.closing(sqlite3.connect(path)) as file, file:
         file.execute("DROP TABLE unknown_face")
         file.execute("DROP TABLE unknown")
-        file.execute("ALTER TABLE person DROP COLUMN threshold")
+        for column in ("threshold", "picture"):
+            file.execute(f"ALTER TABLE person DROP COLUMN {column}")
         file.execute("PRAGMA user_version = 1")
     with contextlib.closing(opened(tmp_path)) as gallery:
         assert seen(gallery, 1, 0) == 1
     # And the older release refuses what it does not know.
     monkeypatch.setattr(database_file, "_MIGRATIONS", database_file._MIGRATIONS[:1])
-    with pytest.raises(GalleryError, match=r"later release.*version 3"):
+    with pytest.raises(GalleryError, match=r"later release.*version 4"):
         opened(tmp_path)
 
 
@@ -461,7 +462,8 @@ def test_an_older_gallery_that_cannot_be_written_to_is_searched(
     with contextlib.closing(sqlite3.connect(gallery.path)) as file, file:
         file.execute("DROP TABLE unknown_face")
         file.execute("DROP TABLE unknown")
-        file.execute("ALTER TABLE person DROP COLUMN threshold")
+        for column in ("threshold", "picture"):
+            file.execute(f"ALTER TABLE person DROP COLUMN {column}")
         file.execute("PRAGMA user_version = 1")
     # Whoever runs the tests as root may write everywhere.
     monkeypatch.setattr(database_file.DatabaseFile, "can_write", False)

@@ -118,6 +118,17 @@ def test_a_photo_is_moved_to_another_person_and_to_a_new_one(client: TestClient)
     assert client.post(address, json={"into": ADA}).status_code == 422
 
 
+def test_a_photo_is_shown_as_the_persons_picture(client: TestClient) -> None:
+    first, second, *_ = (photo["id"] for photo in photos_of(client, ADA))
+    before = client.get(f"/v1/people/{ADA}/thumbnail").content
+    chosen = client.post(f"/v1/photos/{second}/picture").json()
+    assert chosen["name"] == ADA and chosen["change"] is not None
+    assert client.get(f"/v1/people/{ADA}/thumbnail").content != before
+    client.post(f"/v1/photos/{first}/picture")
+    assert client.get(f"/v1/people/{ADA}/thumbnail").content == before
+    assert client.post("/v1/photos/999/picture").status_code == 404
+
+
 def test_a_persons_last_photo_removes_the_person(client: TestClient) -> None:
     (only,) = photos_of(client, BRUNO)
     client.delete(f"/v1/photos/{only['id']}")

@@ -95,6 +95,11 @@ export function removePhoto(photo) {
   return request("DELETE", `v1/photos/${photo}`);
 }
 
+/** Show a photo's face as the person's picture. */
+export function setPicture(photo) {
+  return request("POST", `v1/photos/${photo}/picture`);
+}
+
 /** Make a photo that of another person. */
 export function movePhoto(photo, to) {
   return request("POST", `v1/photos/${photo}/move`, { json: { to } });

@@ -1,6 +1,6 @@
 /** The photos of a person: what each shows, and how one in the wrong place is put right. */
 
-import { crop, movePhoto, photosOf, removePhoto, thumbnail } from "./api.js";
+import { crop, movePhoto, photosOf, removePhoto, setPicture, thumbnail } from "./api.js";
 import { byId, element, icon, iconButton, showWhenSeen } from "./dom.js";
 import { showFailure } from "./failures.js";
 import { askName } from "./naming.js";
@@ -19,7 +19,7 @@ export function portrait({ name, thumbnail: hasThumbnail }) {
  * @param {Element} place
  * @param {string} name
  * @param {object} wish
- * @param {boolean} wish.mayWrite Whether photos may be removed and moved.
+ * @param {boolean} wish.mayWrite Whether photos may be removed, moved and shown as the picture.
  * @param {string[]} wish.names People that a photo can be moved to.
  * @param {function(string, ?number): Promise} wish.onChange Called with what was done, and the
  *   number of the change.
@@ -43,6 +43,10 @@ export async function showPhotos(place, name, { mayWrite, names, onChange }) {
     const { change } = await removePhoto(photo.id);
     await onChange(`${shownName(photo)} is no longer a photo of ${name}.`, change);
   });
+  const choose = (photo) => attempt(async () => {
+    await setPicture(photo.id);
+    await onChange(`${shownName(photo)} is the picture of ${name} now.`, null);
+  });
   const move = (photo) => askName({
     title: [`Move ${shownName(photo)}`],
     label: "Person",
@@ -51,10 +55,10 @@ export async function showPhotos(place, name, { mayWrite, names, onChange }) {
     send: (wanted) => movePhoto(photo.id, wanted),
     onDone: (answer) => onChange(`${shownName(photo)} is a photo of ${answer.name} now.`, answer.change),
   });
-  place.replaceChildren(...photos.map((photo) => photoCard(photo, name, mayWrite, move, remove)));
+  place.replaceChildren(...photos.map((photo) => photoCard(photo, name, mayWrite, { choose, move, remove })));
 }
 
-function photoCard(photo, name, mayWrite, move, remove) {
+function photoCard(photo, name, mayWrite, { choose, move, remove }) {
   const shown = shownName(photo);
   const face = element("div", { className: "photo-face" }, icon("photo"));
   if (photo.has_crop) showWhenSeen(face, `The face in ${shown}`, () => crop(photo.id));
@@ -62,6 +66,7 @@ function photoCard(photo, name, mayWrite, move, remove) {
   const day = new Date(photo.enrolled_at).toLocaleDateString(undefined, { dateStyle: "medium" });
   const named = (verb) => ({ className: "button small quiet", "aria-label": `${verb} ${shown} of ${name}`, title: verb });
   const buttons = !mayWrite ? null : element("div", { className: "photo-buttons" },
+    photo.has_crop ? iconButton("photo", "Picture", () => choose(photo), named("Show as the picture:")) : null,
     iconButton("people", "Move", () => move(photo), named("Move")),
     iconButton("delete", "Remove", () => remove(photo), named("Remove")));
   return element("li", { className: "photo" }, face,

@@ -332,6 +332,9 @@ def test_photo_in_the_wrong_place_is_put_right(new_page: NewPage, service: Runni
     expect(page.locator("#announcer")).to_have_text("Undone.")
     expect(photos_shown(page)).to_have_text(["1.jpg", "2.jpg", "4.jpg"])
 
+    page.get_by_role("button", name="Show as the picture: 2.jpg of Elin").click()
+    expect(message).to_contain_text("2.jpg is the picture of Elin now.")
+
     page.get_by_role("button", name="Move 4.jpg of Elin", exact=True).click()
     dialog = page.get_by_role("dialog", name="Move 4.jpg")
     dialog.get_by_label("Person").fill("Bruno/Castell")
