@@ -146,14 +146,17 @@ def test_photos_from_the_page_are_named_behind_a_proxy(proxied: tuple[Proxy, boo
         "Content_Type": "multipart/form-data; boundary=b",
         "Authorization": "Bearer secret-of-the-test",
     }
-    status, content = proxy.ask("POST", "/faces/v1/match", parts, **headers)
+    # What is refused unread goes in one piece: nginx answers 502 itself where the service has
+    # closed the connection while the body was still on its way.
+    short = b"--b--\r\n"
+    status, content = proxy.ask("POST", "/faces/v1/match", parts if is_named else short, **headers)
     if is_named:
         assert (status, b"Ada_Mirova" in content) == (200, True)
     else:
         # Nobody told the service: it says what to change.
         assert (status, b"--allowed-host" in content) == (421, True)
     foreign = {**headers, "Origin": "https://elsewhere.example:8443"}
-    status, content = proxy.ask("POST", "/faces/v1/match", parts, **foreign)
+    status, content = proxy.ask("POST", "/faces/v1/match", short, **foreign)
     assert status == (403 if is_named else 421)
     assert b"--allowed-host" in content
 

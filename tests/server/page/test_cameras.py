@@ -114,7 +114,7 @@ CUT_OFF_ONCE = """() => {
   const blob = Response.prototype.blob;
   Response.prototype.blob = function () {
     Response.prototype.blob = blob;
-    window.wasCutOff = true;
+    document.body.dataset.cut = "off";
     return Promise.reject(new TypeError("network error"));
   };
 }"""
@@ -128,7 +128,7 @@ def test_a_picture_that_is_cut_off_is_not_the_last_one(
     for picture in pictures:
         expect(picture).to_have_attribute("src", re.compile("blob:"))
     page.evaluate(CUT_OFF_ONCE)
-    page.wait_for_function("window.wasCutOff")
+    expect(page.locator("body[data-cut=off]")).to_be_attached()
     # Each goes on, that of the camera that was cut off, too.
     for picture in pictures:
         last = picture.get_attribute("src")

@@ -264,7 +264,7 @@ def test_photo_that_comes_too_late_leaves_the_camera_its_shape(new_page: NewPage
         }"""
     )
     page.locator("#identify-file").set_input_files(EXAMPLES / "ada_mirova.jpg")
-    page.wait_for_function("window.goOn !== undefined")
+    page.wait_for_function("() => window.goOn !== undefined")
     page.get_by_role("button", name="Use the camera").click()
     expect(page.locator("#stage")).to_have_attribute("data-state", "live")
     shape = "document.querySelector('.identify-picture').style.getPropertyValue('--shape')"

@@ -73,7 +73,7 @@ def test_comparison_goes_on_while_another_view_is_shown(new_page: NewPage) -> No
         held.pop().continue_()
     page.get_by_role("link", name="Verify").click()
     expect(verdict).to_have_text("Not the same person")
-    page.wait_for_function("document.querySelector('#slot-a canvas').width > 0")
+    page.wait_for_function("() => document.querySelector('#slot-a canvas').width > 0")
     assert outlined(page) == [True, True]
 
 
@@ -92,7 +92,7 @@ def test_photo_chosen_last_is_the_one(new_page: NewPage) -> None:
     photos = page.locator("#verify-file-a")
     large = {"name": "large.jpg", "mimeType": "image/jpeg", "buffer": STRANGER.read_bytes()}
     photos.set_input_files(large)  # type: ignore[arg-type]
-    page.wait_for_function("window.goOn !== undefined")
+    page.wait_for_function("() => window.goOn !== undefined")
     photos.set_input_files(ADA)
     expect(page.get_by_alt_text("ada_mirova.jpg")).to_be_visible()
     # Time to do the wrong thing.
