@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from face_encode.pipeline.folder import EmbeddingReport
 
 
-MAX_DAYS = 3_650
 # Rows of a long list that a terminal gets; JSON gets all.
 ROWS_SHOWN = 20
 
@@ -206,9 +205,10 @@ def positive(text: str) -> int:
 
 def days(text: str) -> float:
     """Parse a number of days, 0 or more."""
-    with suppress(ValueError):
-        if 0 <= (number := float(text)) <= MAX_DAYS:
-            return number
+    from face_encode.gallery.unknown import MAX_DAYS, check_keep_days
+
+    with suppress(ValueError, InputError):
+        return check_keep_days(float(text))
     raise argparse.ArgumentTypeError(f"a number of days within 0..{MAX_DAYS}, not {text!r}")
 
 

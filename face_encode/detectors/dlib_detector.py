@@ -17,7 +17,6 @@ from typing import Any, cast
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from face_encode.detectors.alignment import find_landmarks
 from face_encode.detectors.base import SMALLEST_SIDE, Found, FramingDetector, best_apart
@@ -307,20 +306,15 @@ def _disagreement(chip: ImageArray, found: Found) -> float:
 
     A face holds its landmarks in their places; on anything else they follow the box.
     """
-
-    def landmarks(right: float, down: float, size: float) -> npt.NDArray[np.float32]:
+    points = []
+    for right, down, size in ((0, 0, 1), *_MOVES):
         side = found.width * size
         left = found.left + found.width * (0.5 + right) - side / 2
         top = found.top + found.height * (0.5 + down) - side / 2
-        return find_landmarks(chip, Box(round(left), round(top), round(side), round(side)))
-
-    middle = landmarks(0, 0, 1)
-    between_eyes = max(1.0, float(np.linalg.norm(middle[0] - middle[2])))
-    total = 0.0
-    for move in _MOVES:
-        moved = np.linalg.norm(landmarks(*move) - middle, axis=-1)
-        total += float(moved.mean()) / between_eyes / len(_MOVES)
-    return total
+        points.append(find_landmarks(chip, Box(round(left), round(top), round(side), round(side))))
+    between_eyes = max(1.0, float(np.linalg.norm(points[0][0] - points[0][2])))
+    moved = np.linalg.norm(np.array(points[1:]) - points[0], axis=-1)
+    return float(moved.mean()) / between_eyes
 
 
 def _run(name: str, image: ImageArray, min_score: float) -> list[Found]:

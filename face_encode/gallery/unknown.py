@@ -36,7 +36,8 @@ MAX_FACES = 8
 MAX_GROUPS = 1_000
 """Groups that are kept; then those go that were not seen for the longest time."""
 
-_MAX_DAYS = 3_650
+MAX_DAYS = 3_650
+"""The longest time that a stranger can be kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +121,8 @@ def check_keep_days(days: float) -> float:
     Raises:
         InputError: It is no number of days of at least 0.
     """
-    if not 0 <= days <= _MAX_DAYS:
-        raise InputError(f"days to keep strangers are within 0..{_MAX_DAYS}. Received: {days}")
+    if not 0 <= days <= MAX_DAYS:
+        raise InputError(f"days to keep strangers are within 0..{MAX_DAYS}. Received: {days}")
     return float(days)
 
 

@@ -57,9 +57,10 @@ def _watching(service: Service, name: str) -> tuple[CameraProcess, str]:
         Problem: There is no such camera.
     """
     cameras = service.cameras
-    for known in () if cameras is None else cameras.names:
-        if cameras is not None and folded_name(known) == folded_name(name):
-            return cameras, known
+    if cameras is not None:
+        for known in cameras.names:
+            if folded_name(known) == folded_name(name):
+                return cameras, known
     raise Problem(404, "no-such-camera", f"There is no camera {name[:50]!r}.")
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from face_encode.gallery.distances import unit_length
 from face_encode.liveness.challenge import Challenge
 from face_encode.types import Box, Embeddings, Face
+from face_encode.video.tracking import overlap_of_all
 
 # Cameras whose faces are followed at once; beyond, the one that sent nothing for longest is asked
 # anew.
@@ -103,7 +104,7 @@ class Challenges:
 
 def _overlap(one: Box, other: Box) -> float:
     """Intersection over union."""
-    width = min(one.left + one.width, other.left + other.width) - max(one.left, other.left)
-    height = min(one.top + one.height, other.top + other.height) - max(one.top, other.top)
-    shared = max(0, width) * max(0, height)
-    return shared / (one.area + other.area - shared)
+    first, second = (
+        np.array([box.left, box.top, box.width, box.height], np.float64) for box in (one, other)
+    )
+    return float(overlap_of_all([first], [second])[0, 0])

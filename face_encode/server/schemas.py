@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from face_encode.attributes.answers import EXPRESSIONS
 from face_encode.server.bodies import MAX_NAME_CHARACTERS, MAX_NOTE_CHARACTERS
+from face_encode.video.cameras import State
 
 MAX_NUMBER = 2**63 - 1
 """The highest number of a photo or a change in SQLite."""
@@ -490,7 +491,7 @@ class CameraAnswer(Answer, json_schema_extra={"examples": [_CAMERA_EXAMPLE]}):
     """A camera of the service."""
 
     name: str
-    state: Literal["connecting", "live", "stalled", "lost", "wrong-password", "failed"] = Field(
+    state: State = Field(
         description="stalled: connected, and gives no picture. lost: cannot be reached, and is "
         "tried again. failed: its pictures cannot be worked on."
     )
