@@ -58,6 +58,7 @@ class RetinaFaceDetector(SingleStageDetector):
 
     smallest_seen: ClassVar[int] = 24
     largest_seen: ClassVar[int] = 800
+    unshrunk_pixels: ClassVar[int] = 400_000
     sure_score: ClassVar[float] = 0.93
     turned_side: ClassVar[int] = 256
     # The medians over faces that both found; docs/detectors.md.

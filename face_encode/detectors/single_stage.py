@@ -32,8 +32,6 @@ _FRAME, _X, _Y, _COORDINATES = slice(2, 6), slice(6, None, 2), slice(7, None, 2)
 
 # The default ``min_face``: photos above so many pixels, in which small faces are background.
 _LARGE_PHOTO_PIXELS, _MIN_FACE, _MIN_FACE_OF_LARGE = 4_000_000, 40, 80
-# Photos up to this size are never shrunk: points are the more exact the more pixels they are from.
-_UNSHRUNK_PIXELS = 400_000
 # Two frames of which one lies in the other by more than this share are one face.
 _SAME_FACE = 0.5
 # How much larger than a doubtful face the square is in which the face is turned.
@@ -94,6 +92,8 @@ class SingleStageDetector(FramingDetector):
     """Side of the largest."""
     sure_score: ClassVar[float]
     """Nearly all upright faces have a higher score, and nearly all lying ones a lower."""
+    unshrunk_pixels: ClassVar[int]
+    """Photos are not shrunk below so many pixels: points are the more exact the more there are."""
     turned_side: ClassVar[int]
     """Side of the square in which a doubtful face is turned, in pixels."""
     frame: ClassVar[tuple[float, float, float]]
@@ -180,7 +180,7 @@ class SingleStageDetector(FramingDetector):
         """Find the faces of all sizes that stand upright."""
         height, width = image.shape[:2]
         wanted, pixels = self._looked_at(width, height)
-        pixels = min(self.max_pixels, max(_UNSHRUNK_PIXELS, pixels))
+        pixels = min(self.max_pixels, max(self.unshrunk_pixels, pixels))
         smaller, scale = scaled(image, pixels, max(1.0, self.smallest_seen / wanted))
         rows = self._predict_one(smaller, scale)
         if min(smaller.shape[:2]) > self.largest_seen:

@@ -23,6 +23,7 @@ class YunetDetector(SingleStageDetector):
 
     smallest_seen: ClassVar[int] = 24
     largest_seen: ClassVar[int] = 600
+    unshrunk_pixels: ClassVar[int] = 192**2
     sure_score: ClassVar[float] = 0.9
     turned_side: ClassVar[int] = 128
     # The medians over faces that both found; docs/detectors.md.

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from face_encode.detectors import yunet
 from face_encode.detectors.alignment import find_landmarks, landmarks_of
 from face_encode.detectors.registry import load_detector
+from face_encode.detectors.single_stage import Detections
 from face_encode.detectors.yunet import YunetDetector
 from face_encode.errors import InputError, WeightsError
 from face_encode.photos.reading import read_image
@@ -149,6 +150,27 @@ def test_what_the_bound_on_time_leaves_out_is_noted() -> None:
 
 
 @pytest.mark.data
+@pytest.mark.parametrize(
+    ("side", "min_face", "seen"), [(150, None, 160), (250, None, 192), (250, 20, 320)]
+)
+def test_a_photo_is_looked_at_as_its_smallest_face_asks(
+    monkeypatch: pytest.MonkeyPatch, side: int, min_face: int | None, seen: int
+) -> None:
+    shapes = []
+
+    def run(self: YunetDetector, images: ImageArray) -> Detections:
+        shapes.append(images.shape)
+        none = np.zeros(0, np.float32)
+        return Detections(
+            none.astype(np.intp), none, *np.zeros((2, 0, 2), np.float32), none.reshape(0, 5, 2)
+        )
+
+    monkeypatch.setattr(YunetDetector, "run", run)
+    YunetDetector(min_face=min_face).find(np.zeros((side, side, 3), np.uint8))
+    # As it is, and in three turns, since no face was found.
+    assert shapes == [(1, seen, seen, 3)] * 4
+
+
 def test_faces_are_those_of_opencv(detector: YunetDetector, people_photos: list[Path]) -> None:
     path = cache_folder() / KNOWN_WEIGHTS["yunet"].file
     original = cv2.FaceDetectorYN.create(str(path), "", (1, 1), score_threshold=0.7)
@@ -157,7 +179,8 @@ def test_faces_are_those_of_opencv(detector: YunetDetector, people_photos: list[
         height, width = image.shape[:2]
         original.setInputSize((width, height))
         _, (row,) = original.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        (face,) = detector.detect(image)
+        # Faces of the network's smallest size are sought in the photo as it is.
+        (face,) = replace(detector, min_face=24).detect(image)
         assert face.points is not None
         np.testing.assert_allclose(face.points, row[4:14].reshape(5, 2), atol=1e-3)
         assert face.score == pytest.approx(row[14], abs=1e-5)
