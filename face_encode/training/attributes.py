@@ -15,7 +15,7 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,8 +56,9 @@ class AttributesConfig:
         output: The ``.keras`` file to write; checkpoint, log and report lie beside it, in a folder
             of the same name ending in ``.training``.
         rules: What the photos show.
-        begin: A ``.keras`` file whose layers of the same name and shape give the first weights: a
-            former one of attributes, or the student of a distillation; None for random ones.
+        begin: A ``.keras`` file whose layers of the same name give the first weights, as far as
+            they reach: a former one of attributes, or the student of a distillation; None for
+            random ones.
         frozen: How many of the first blocks stay as they begin; each saves about an eighth of the
             time.
         side: Rows and columns of the network's crops.
@@ -176,6 +177,7 @@ def train_attributes(
     from face_encode.attributes.network import load_attributes, save_attributes
     from face_encode.encoders.contract import EncoderContract
     from face_encode.training.attribute_data import read_faces
+    from face_encode.training.attribute_measures import calibrate, measure
 
     keras.utils.set_random_seed(config.seed)
     faces = read_faces(
@@ -282,6 +284,7 @@ def _fit(config: AttributesConfig, faces: LabelledFaces, say: Callable[[str], No
 
     from face_encode.attributes.network import build_network
     from face_encode.training.attribute_data import UNKNOWN
+    from face_encode.training.attribute_measures import accuracies
     from face_encode.training.data import weigh
     from face_encode.training.fitting import Checkpoint, Schedule, fit_judged, without_xla
     from face_encode.training.optimizers import Muon
@@ -318,7 +321,7 @@ def _fit(config: AttributesConfig, faces: LabelledFaces, say: Callable[[str], No
 
     def judge() -> dict[str, float]:
         answers = np.asarray(network.predict(crops, batch_size=256, verbose=0), np.float32)
-        values = _accuracies(answers, judged)
+        values = accuracies(answers, judged)
         known = [values[name] for name in ("gender", "expression") if name in values]
         if "age" in values:
             known.append(1 - values["age"] / 20)
@@ -370,7 +373,11 @@ def _in_float32(
 
 
 def _begin(network: keras.Model, path: Path) -> int:
-    """Copy the weights of the layers of the same name and shape; the number of layers copied."""
+    """Copy the weights of the layers of the same name; the number of layers copied.
+
+    A layer with fewer channels takes the first ones, of its input and output alike: a network that
+    is thinner somewhere begins as a part of the earlier one.
+    """
     import keras
 
     try:
@@ -384,12 +391,15 @@ def _begin(network: keras.Model, path: Path) -> int:
         source = by_name.get(layer.name)
         if source is None or not layer.weights:
             continue
-        values = source.get_weights()
-        if [value.shape for value in values] == [tuple(one.shape) for one in layer.weights]:
-            layer.set_weights(values)
+        values, shapes = source.get_weights(), [tuple(one.shape) for one in layer.weights]
+        parts = [
+            value[tuple(map(slice, shape))] for value, shape in zip(values, shapes, strict=False)
+        ]
+        if [part.shape for part in parts] == shapes:
+            layer.set_weights(parts)
             copied += 1
     if not copied:
-        raise ModelFileError(f"{path} has no layer of the name and shape of one of this network")
+        raise ModelFileError(f"{path} has no layer that has the name and fits one of this network")
     return copied
 
 
@@ -496,75 +506,6 @@ def _asking(model: keras.Model, config: AttributesConfig, *, mirror: bool = Fals
     return in_bfloat16(encoder) if config.mixed_precision else encoder.encode
 
 
-def _accuracies(answers: Embeddings, faces: LabelledFaces) -> dict[str, float]:
-    """Share of right genders and expressions, and mean absolute error of the age in years."""
-    from face_encode.attributes.answers import PARTS, Calibration, age_quantiles, probabilities
-    from face_encode.training.attribute_data import UNKNOWN
-
-    values = {}
-    plain = Calibration(dict.fromkeys(PARTS, 1.0), 0.5)
-    known = faces.ages != UNKNOWN
-    if known.any():
-        ages = age_quantiles(probabilities(answers[known], "age", plain), 0.5)[:, 0]
-        values["age"] = float(np.abs(ages - faces.ages[known]).mean())
-    for name, labels in (("gender", faces.genders), ("expression", faces.expressions)):
-        known = labels != UNKNOWN
-        if known.any():
-            given = answers[known][:, PARTS[name]].argmax(axis=1)
-            values[name] = float((given == labels[known]).mean())
-    return values
-
-
-def calibrate(answers: Embeddings, faces: LabelledFaces, gender_accuracy: float) -> Calibration:
-    """Choose temperatures and the bound of the gender, on photos not trained on.
-
-    The temperature of gender and expression is the likeliest one; that of the age the one whose
-    interval holds the share of the people that it states. An attribute without photos has 1.
-
-    Args:
-        answers: float32 ``(N, ANSWERS)``.
-        faces: The photos.
-        gender_accuracy: Share of the answers above the bound that are right.
-    """
-    from face_encode.attributes.answers import INTERVAL, PARTS, Calibration, probabilities
-    from face_encode.training.attribute_data import UNKNOWN
-
-    labels = {"gender": faces.genders, "expression": faces.expressions, "age": faces.ages}
-    chosen = dict.fromkeys(PARTS, 1.0)
-    tried = np.exp(np.linspace(np.log(0.25), np.log(4), 81)).tolist()
-    for name in PARTS:
-        known = labels[name] != UNKNOWN
-        if not known.any():
-            continue
-        off = []
-        for temperature in tried:
-            candidate = Calibration({**chosen, name: temperature}, 0.5)
-            shares = probabilities(answers[known], name, candidate)
-            if name == "age":
-                off.append(abs(_held(shares, labels[name][known]).mean() - INTERVAL))
-            else:
-                right = shares[np.arange(len(shares)), labels[name][known]]
-                off.append(-np.log(np.maximum(right, 1e-12)).mean())
-        chosen[name] = round(tried[int(np.argmin(off))], 3)
-    bound, known = 0.5, faces.genders != UNKNOWN
-    if known.any():
-        shares = probabilities(answers[known], "gender", Calibration(chosen, 0.5))
-        sure, right = shares.max(axis=1), shares.argmax(axis=1) == faces.genders[known]
-        order = np.argsort(-sure)
-        accuracy = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
-        enough = np.flatnonzero(accuracy >= gender_accuracy)
-        bound = float(np.ceil(100 * sure[order[enough[-1]]]) / 100) if len(enough) else 1.0
-    return Calibration(chosen, max(0.5, min(1.0, bound)))
-
-
-def _held(distribution: Any, ages: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Whether each interval holds the age, rounded to whole years as labels are."""
-    from face_encode.attributes.answers import INTERVAL, age_quantiles
-
-    low, high = age_quantiles(distribution, (1 - INTERVAL) / 2, (1 + INTERVAL) / 2).T
-    return np.asarray((np.round(low) <= ages) & (ages <= np.round(high)))
-
-
 def _fit_quality(
     config: AttributesConfig, network: keras.Model, faces: LabelledFaces, calibration: Calibration
 ) -> tuple[QualityHead, float]:
@@ -608,74 +549,6 @@ def _fit_quality(
     head = fit_head(look("train", 1500, 5), QualityConfig(Path(), seed=config.seed))
     undamaged = look("validation", 3000, 0).qualities(head)[:, 0]
     return head, round(float(np.quantile(undamaged, config.refused)), 3)
-
-
-def measure(
-    answers: Embeddings, faces: LabelledFaces, calibration: Calibration
-) -> list[dict[str, Any]]:
-    """Measure answers on labelled photos, of all and by group.
-
-    Returns:
-        A dict a group: ``group``, ``photos``, and as far as they are labelled ``age_error`` (mean
-        absolute, years), ``age_held`` (share within the interval), ``age_width`` (median of the
-        interval, years), ``gender`` (share right), ``gender_sure`` (share given), ``sure_right``
-        (share right of those given) and ``expression`` (share right).
-    """
-    return [
-        {"group": name, **_measured(answers[rows], faces.part(rows), calibration)}
-        for name, rows in _groups(faces)
-        if len(rows)
-    ]
-
-
-def _groups(faces: LabelledFaces) -> Iterator[tuple[str, Rows]]:
-    from face_encode.attributes.answers import EXPRESSIONS, GENDERS
-
-    yield "all", np.arange(len(faces))
-    ages = faces.ages
-    yield "adults, 18 and more", np.flatnonzero(ages >= 18)
-    for low, high in ((0, 2), (3, 12), (13, 17), (18, 29), (30, 44), (45, 59), (60, 74), (75, 100)):
-        yield f"age {low} to {high}", np.flatnonzero((ages >= low) & (ages <= high))
-    for index, name in enumerate(GENDERS):
-        yield name, np.flatnonzero(faces.genders == index)
-    folders = np.array([photo.split("/")[0] for photo in faces.photos])
-    for folder in np.unique(folders):
-        yield str(folder), np.flatnonzero(folders == folder)
-    for group in np.unique(faces.groups):
-        if group:
-            yield str(group), np.flatnonzero(faces.groups == group)
-    for index, name in enumerate(EXPRESSIONS):
-        yield name, np.flatnonzero(faces.expressions == index)
-
-
-def _measured(
-    answers: Embeddings, faces: LabelledFaces, calibration: Calibration
-) -> dict[str, float]:
-    from face_encode.attributes.answers import INTERVAL, age_quantiles, probabilities
-    from face_encode.training.attribute_data import UNKNOWN
-
-    values: dict[str, float] = {"photos": len(faces)}
-    known = faces.ages != UNKNOWN
-    if known.any():
-        shares = probabilities(answers[known], "age", calibration)
-        low, age, high = age_quantiles(shares, (1 - INTERVAL) / 2, 0.5, (1 + INTERVAL) / 2).T
-        values["age_error"] = float(np.abs(age - faces.ages[known]).mean())
-        values["age_held"] = float(_held(shares, faces.ages[known]).mean())
-        values["age_width"] = float(np.median(high - low))
-    known = faces.genders != UNKNOWN
-    if known.any():
-        shares = probabilities(answers[known], "gender", calibration)
-        right = shares.argmax(axis=1) == faces.genders[known]
-        sure = shares.max(axis=1) >= calibration.gender_bound
-        values |= {"gender": float(right.mean()), "gender_sure": float(sure.mean())}
-        if sure.any():
-            values["sure_right"] = float(right[sure].mean())
-    known = faces.expressions != UNKNOWN
-    if known.any():
-        shares = probabilities(answers[known], "expression", calibration)
-        right = shares.argmax(axis=1) == faces.expressions[known]
-        values["expression"] = float(right.mean())
-    return values
 
 
 def read_attributes_recipe(path: Path) -> tuple[dict[str, Any], str | None]:

@@ -160,10 +160,8 @@ def test_a_photo_is_looked_at_as_its_smallest_face_asks(
 
     def run(self: YunetDetector, images: ImageArray) -> Detections:
         shapes.append(images.shape)
-        none = np.zeros(0, np.float32)
-        return Detections(
-            none.astype(np.intp), none, *np.zeros((2, 0, 2), np.float32), none.reshape(0, 5, 2)
-        )
+        none = np.zeros((0, 2), np.float32)
+        return Detections(np.zeros(0, np.intp), none[:, 0], none, none, none.reshape(0, 5, 2))
 
     monkeypatch.setattr(YunetDetector, "run", run)
     YunetDetector(min_face=min_face).find(np.zeros((side, side, 3), np.uint8))

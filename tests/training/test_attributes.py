@@ -23,7 +23,8 @@ from face_encode.training.attribute_data import (
     rule_of,
     with_room,
 )
-from face_encode.training.attributes import answers_loss, calibrate, measure, middle
+from face_encode.training.attribute_measures import calibrate, measure
+from face_encode.training.attributes import answers_loss, middle
 from face_encode.types import CropRecipe
 from tests.conftest import VERIFY_DATASET
 from tests.training.drawn_people import WholePhotoDetector
