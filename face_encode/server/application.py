@@ -26,7 +26,7 @@ from face_encode.server.problems import add_handlers, allowed_methods, refuse_un
 from face_encode.server.recognition import Recogniser
 from face_encode.server.routes import operation_router, recognition_router
 from face_encode.server.schemas import ProblemAnswer
-from face_encode.server.security import OriginGuard, Tokens
+from face_encode.server.security import OriginGuard, SecurityHeaders, Tokens
 from face_encode.server.service import Service
 from face_encode.server.settings import ServerSettings
 from face_encode.server.unknown import unknown_router
@@ -112,11 +112,13 @@ def make_application(
         redoc_url=None,
         middleware=[
             Middleware(RequestMeter, metrics),
+            Middleware(SecurityHeaders),
+            # Around whatever refuses a request unread: it takes in what the client still sends.
+            Middleware(RequestLimits, settings.limits),
             Middleware(
                 OriginGuard,
                 settings.allowed_hosts if settings.is_loopback or settings.allowed_hosts else None,
             ),
-            Middleware(RequestLimits, settings.limits),
         ],
     )
     application.state.tokens = tokens

@@ -251,8 +251,36 @@ _HEADERS = {
 }
 
 
+class SecurityHeaders:
+    """Sets the headers that tell a browser what it may do with an answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap an application."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and add the headers to its answer."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+                if _is_private(scope):
+                    headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+def _is_private(scope: Scope) -> bool:
+    """Whether an address is not the page's."""
+    path: str = scope["path"]
+    return path.startswith(INTERFACES) or path == "/metrics"
+
+
 class OriginGuard:
-    """Refuses the requests of foreign web pages in a user's browser, and sets security headers.
+    """Refuses the requests of foreign web pages in a user's browser.
 
     A service on loopback is open to every program of its machine, browsers included: a foreign page
     may post to it (cross-site request forgery), or point a name of its own at 127.0.0.1 and read
@@ -277,23 +305,9 @@ class OriginGuard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path: str = scope["path"]
-        private = path.startswith(INTERFACES) or path == "/metrics"
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
-                if private:
-                    headers.setdefault("Cache-Control", "no-store")
-            await send(message)
-
-        problem = self._objection(Headers(scope=scope), private)
-        if problem is not None:
-            await problem.response()(scope, receive, send_with_headers)
-            return
-        await self._app(scope, receive, send_with_headers)
+        problem = self._objection(Headers(scope=scope), _is_private(scope))
+        answer = self._app if problem is None else problem.response()
+        await answer(scope, receive, send)
 
     def _objection(self, headers: Headers, private: bool) -> Problem | None:
         """Return the reason for refusing a request, or None."""
