@@ -46,6 +46,7 @@ from face_encode.gallery.distances import (
     check_metric,
     distances,
     similarity_of,
+    threshold_distance,
     unit_length,
 )
 from face_encode.gallery.memory import MemoryGallery
@@ -539,8 +540,8 @@ def find(
         encoder: As for ``verify``; with a model the model's own.
         detector: The same.
         metric: As for ``verify``.
-        distance_threshold: As for ``verify``; None takes the gallery's, where that was
-            calibrated, else the encoder's own.
+        distance_threshold: As for ``verify``; None takes a person's own, where the gallery has
+            one, then the gallery's, where that was calibrated, else the encoder's own.
         max_faces: At most this many faces of the photo, largest first; None for all.
         k: At most this many enrolled photos for each face, nearest first; None for all that are
             near enough.
@@ -560,7 +561,8 @@ def find(
 
     Raises:
         ImageError: The photo cannot be read. One without a face gives no row.
-        InputError: Not such arguments.
+        InputError: Not such arguments; or raw Euclidean distances without a threshold, where a
+            person has a threshold of the person's own, a cosine similarity.
         DatasetError: The folder holds no people, or none of its photos can be enrolled. Photos
             that cannot be used beside others that can are the matter of a warning.
         GalleryError: The gallery cannot be read, or is empty.
@@ -576,7 +578,13 @@ def find(
             'a DataFrame takes pandas, which is not installed: pip install "face_encode[pandas]"'
         )
     model, enrolled = _searched(people, encoder, detector)
-    limit = model._distance_threshold(metric, distance_threshold)
+    common = model._distance_threshold(metric, distance_threshold)
+    thresholds = {} if distance_threshold is not None else model.gallery.thresholds
+    # A person's own is a cosine similarity: there is none for raw Euclidean distances.
+    own = {
+        name: threshold_distance(metric, least, None, name) for name, least in thresholds.items()
+    }
+    limits = np.array([own.get(name, common) for name in enrolled.names])
     image = read_photo(photo)
     embeddings, faces = model._embed(image, max_faces, detect_faces)
     rows: list[dict[str, Any]] = []
@@ -585,7 +593,7 @@ def find(
         zip(faces, distances(embeddings, enrolled.embeddings, metric), strict=True)
     ):
         box = face.box
-        near = np.flatnonzero((row <= limit) & face.is_trusted)
+        near = np.flatnonzero((row <= limits) & face.is_trusted)
         for index in near[np.argsort(row[near], kind="stable")][:k].tolist():
             distance = float(row[index])
             rows.append(
@@ -595,7 +603,7 @@ def find(
                     "photo": enrolled.photo_of(index),
                     "similarity": similarity_of(distance, metric),
                     "distance": distance,
-                    "distance_threshold": limit,
+                    "distance_threshold": float(limits[index]),
                     **box.as_dict(),
                     "quality": face.quality and face.quality.value,
                 }

@@ -41,6 +41,7 @@ from face_encode.functions import (
     represent,
     verify,
 )
+from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.opening import open_gallery
 from face_encode.model import Face_Encode_Model
@@ -233,6 +234,35 @@ def test_a_gallery_file_is_searched_by_any_metric(
     everybody = rows(ADA_AGAIN, tmp_path / "people.npz", encoder=encoder, distance_threshold=2)
     assert len(everybody) == len(fitted_model.gallery)
     assert len(rows(ADA_AGAIN, fitted_model, distance_threshold=2, k=3)) == 3
+
+
+def test_a_persons_own_threshold_goes_before_the_common_one(
+    encoder: Encoder, fitted_model: Face_Encode_Model, tmp_path: Path
+) -> None:
+    people = fitted_model.gallery.rows()
+    with closing(DatabaseGallery(tmp_path / "people.sqlite", encoder)) as gallery:
+        gallery.add(people.names.tolist(), people.embeddings)
+        found = rows(ADA_AGAIN, gallery, encoder=encoder)
+        # Between her photos: the farthest is not near enough any more.
+        least = (found[0]["similarity"] + found[-1]["similarity"]) / 2
+        gallery.set_threshold("Ada_Mirova", least)
+        for searched in (gallery, tmp_path / "people.sqlite"):
+            strict = rows(ADA_AGAIN, searched, encoder=encoder)
+            assert 0 < len(strict) < len(found)
+            assert {row["distance_threshold"] for row in strict} == {1 - least}
+            assert strict == [
+                {**row, "distance_threshold": 1 - least}
+                for row in found
+                if row["similarity"] >= least
+            ]
+            squared = rows(ADA_AGAIN, searched, encoder=encoder, metric="euclidean_l2")
+            assert len(squared) == len(strict)
+            with pytest.raises(InputError, match="of 'Ada_Mirova': give one of your own"):
+                find(ADA_AGAIN, searched, encoder=encoder, metric="euclidean")
+            # What is asked for goes before both.
+            limit = found[-1]["distance"]
+            asked = rows(ADA_AGAIN, searched, encoder=encoder, distance_threshold=limit)
+            assert len(asked) >= len(found)
 
 
 def test_strangers_and_walls_have_no_rows(fitted_model: Face_Encode_Model) -> None:

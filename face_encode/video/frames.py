@@ -63,8 +63,8 @@ class WatchedFace:
             nobody asked, or it is done.
         attributes: Age, gender and expression over the last good sights; None before the first,
             and where nobody asked for them.
-        sight: The best sight so far, by which a stranger is known again; None for a face with a
-            name, and where nobody asked.
+        sight: The best sight so far, by which a stranger is known again; None for who is enrolled,
+            also before they have turned their head, for what is not alive, and where nobody asked.
     """
 
     track: int

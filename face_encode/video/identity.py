@@ -50,12 +50,14 @@ class Identity:
     Attributes:
         name: The person, or None while unknown.
         similarity: Of the mean to that person, or to the nearest; None before the first sight.
+        nearest: The person of whom ``similarity`` tells, whether named or not.
         sights: Number of sights so far.
         best: The sight of the highest quality, where sights are kept.
     """
 
     name: str | None = None
     similarity: float | None = None
+    nearest: str | None = None
     sights: int = 0
     best: Sight | None = None
     _liveness: deque[float] = field(default_factory=lambda: deque(maxlen=_MEAN_SIGHTS))
@@ -145,6 +147,7 @@ class Identity:
             for _ in range(len(self._embeddings) - _SIGHTS_TO_CHANGE):
                 self._embeddings.popleft()
             self.name, self.similarity, self.best = alone.name, alone.similarity, None
+            self.nearest = alone.name
             return
         self.judge_again(together, threshold_of)
 
@@ -156,7 +159,7 @@ class Identity:
             threshold_of: As for ``judge``.
         """
         if not together:
-            self.name, self.similarity = None, None
+            self.name, self.similarity, self.nearest = None, None, None
             return
         nearest = together[0]
         own = next((match for match in together if match.name == self.name), None)
@@ -166,6 +169,7 @@ class Identity:
             self.similarity = own.similarity
         else:
             self.name, self.similarity = None, nearest.similarity
+        self.nearest = self.name or nearest.name
 
     def _has_changed(self, alone: Match, threshold_of: Callable[[str], float]) -> bool:
         """Whether the last sights, each alone, all name one other person."""

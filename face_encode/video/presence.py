@@ -298,15 +298,11 @@ class AppearanceLog:
     def _place(self, own: _Open, face: WatchedFace) -> None:
         """Find out which stranger somebody is who has just arrived, and keep the face."""
         strangers = self._strangers
-        if strangers is None or own.name is not None or own.sight is None:
-            return
-        # Neither a photo held up, nor somebody enrolled who has not yet turned their head.
-        is_known = face.similarity is not None and face.similarity >= strangers.threshold
-        if face.is_live is False or is_known:
+        if strangers is None or own.name is not None or face.sight is None:
             return
         with self._problems_told():
             own.placed = strangers.people.see(
-                _from(strangers.source, own.sight),
+                _from(strangers.source, face.sight),
                 strangers.threshold,
                 probe=face.embedding,
                 keep_days=strangers.keep_days,

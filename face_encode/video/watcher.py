@@ -204,8 +204,19 @@ class Watcher:
             is_live=self._is_live(track),
             challenge=track.challenge.words if awaits else None,
             attributes=shown,
-            sight=identity.best if identity.name is None else None,
+            sight=self._stranger(track),
         )
+
+    def _stranger(self, track: Track) -> Sight | None:
+        """The best sight of a stranger; None of a photo held up, and of who is enrolled."""
+        identity = track.identity
+        if identity.best is None or identity.name is not None or self._is_live(track) is False:
+            return None
+        near, nearest = identity.similarity, identity.nearest
+        if near is not None and nearest is not None and near >= self.model.threshold_of(nearest):
+            # Somebody enrolled, who has still to turn their head.
+            return None
+        return identity.best
 
     def _follow(self, frame: Frame) -> None:
         """Move the tracks to where this frame shows the faces."""

@@ -12,6 +12,7 @@ import pytest
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import InputError
+from face_encode.gallery.memory import MemoryGallery
 from face_encode.liveness.judging import LivenessJudge
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.reading import read_image
@@ -47,11 +48,13 @@ def test_what_is_not_alive_gets_no_name(
 ) -> None:
     model.liveness_judge = copy(drawn_judge)
     model.liveness_judge.threshold = 0.0 if is_live else 1.0
-    settings = WatchSettings(detect_every=1, liveness=True)
+    settings = WatchSettings(detect_every=1, liveness=True, keep_sights=True)
     face = look(Watcher(model, DlibHogDetector(), settings), 12)
     assert face.is_live is is_live
     assert face.liveness is not None and 0 < face.liveness < 1
     assert face.name == ("Ada_Mirova" if is_live else None)
+    # Neither is it a stranger, who would be known again.
+    assert face.sight is None
     # Near enough to be named, were it alive.
     assert face.similarity is not None and face.similarity > model.threshold
 
@@ -87,6 +90,22 @@ def test_a_name_waits_for_the_turn_of_a_head(
     face = look(watcher, 10, begin=15)
     assert face.name == ("Ada_Mirova" if is_named else None)
     assert (face.challenge is None) is is_named
+
+
+@pytest.mark.parametrize("challenge", [True, False])
+@pytest.mark.parametrize(("common", "own"), [(0.5, 0.9999), (0.9999, 0.5)])
+def test_who_is_below_the_nearest_persons_own_threshold_is_a_stranger(
+    model: Face_Encode_Model, common: float, own: float, challenge: bool
+) -> None:
+    people = MemoryGallery.from_rows(model.gallery.rows(), model.encoder)
+    people.set_threshold("Ada_Mirova", own)
+    model.gallery, model.threshold = people, common
+    settings = WatchSettings(detect_every=1, challenge=challenge, keep_sights=True)
+    face = look(Watcher(model, Turning(HEAD), settings), 12)
+    assert face.similarity is not None and 0.5 < face.similarity < 0.9999
+    # Who is enrolled and has still to turn their head is nobody else.
+    assert (face.sight is None) is (own < common)
+    assert (face.name is None) is (challenge or own > common)
 
 
 def test_who_takes_the_place_of_who_turned_is_asked_anew(model: Face_Encode_Model) -> None:
