@@ -538,9 +538,19 @@ def add_forget_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_forget(options: argparse.Namespace) -> int:
     """Forget, and say what that does not reach."""
+    from face_encode.gallery.base import unknown_id
+
     with opened_database(options.gallery) as gallery:
+        photos = [photo.id for photo in gallery.photos(options.name)]
+        alike = gallery.unknown.most_like(gallery.embeddings_of(photos))
         count = gallery.forget(options.name)
     print(printable(f"{options.name} forgotten: {count} photos"))
+    if alike:
+        told = ", ".join(f"{unknown_id(number)} ({near:.3f})" for number, near in alike)
+        print(
+            f"people without a name who may be the same, by similarity: {told}; "
+            "face-encode unknown GALLERY --dismiss GROUP deletes one"
+        )
     print(
         "not reached, yours to clear: the photos themselves, backups and copies of the file, "
         "exports, recordings and event files, other programs' logs, and what a running service "

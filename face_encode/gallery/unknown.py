@@ -25,6 +25,7 @@ from face_encode.gallery.database_file import DatabaseFile
 from face_encode.gallery.distances import unit_length
 from face_encode.gallery.people_rows import PeopleRows, TakenRows
 from face_encode.gallery.snapshot import check_unchanged
+from face_encode.types import Embeddings
 
 KEEP_DAYS = 3.0
 """How long a stranger is kept after the last sight where nobody says otherwise: 72 hours, beyond
@@ -285,6 +286,28 @@ class UnknownPeople:
             if each.number == number:
                 return each
         raise _no_group(number)
+
+    def most_like(self, embeddings: Embeddings, count: int = 3) -> list[tuple[int, float]]:
+        """The groups that are most like somebody, the nearest first.
+
+        Args:
+            embeddings: float32 ``(N, D)``, of photos of that person, N at least 1.
+            count: At most this many.
+
+        Returns:
+            Number of a group, and mean cosine similarity of its faces to the photos.
+        """
+        with suppress(GalleryError):
+            self.purge()
+        if not self._file.holds_unknown:
+            return []
+        with self._file.reading() as reader:
+            means = UnknownRows(self._file, reader).means()
+        if means.rows is None:
+            return []
+        similarities = means.rows @ np.mean(unit_length(embeddings), axis=0)
+        nearest = np.argsort(-similarities)[:count]
+        return [(means.numbers[index], float(similarities[index])) for index in nearest]
 
     def crop(self, face: int) -> bytes | None:
         """The crop of a group's face as JPEG, or None where there is no such face."""

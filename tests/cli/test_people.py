@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -16,6 +17,7 @@ import pytest
 from face_encode import cli
 from face_encode.gallery.base import PhotoDetails
 from face_encode.gallery.database import DatabaseGallery
+from face_encode.gallery.distances import unit_length
 from face_encode.gallery.encryption import KEY_VARIABLE
 from face_encode.gallery.opening import open_gallery
 from face_encode.gallery.unknown import Sight
@@ -136,6 +138,30 @@ def test_a_forgotten_person_is_in_no_file(gallery: DatabaseGallery) -> None:
         assert b"Ada" not in content and b"Countess" not in content
         assert like_faces(2)[0].tobytes() not in content
     assert "(forgotten)" in run("history", gallery.path)
+
+
+def test_who_is_forgotten_may_be_among_those_without_a_name(gallery: DatabaseGallery) -> None:
+    faces = like_faces(6)
+    gallery.add(["Ada", "Ada", "Bo"], faces[:3])
+    assert "without a name" not in run("forget", gallery.path, "bo")
+    strangers = [faces[4], faces[0], faces[5], faces[3]]
+    for number, embedding in enumerate(strangers, start=1):
+        details = PhotoDetails(f"camera {number}", crop=b"jpeg")
+        gallery.unknown.see(Sight(embedding, details), 0.9999)
+    line = next(
+        line for line in run("forget", gallery.path, "ada").splitlines() if "may be" in line
+    )
+    told = re.findall(r"unknown-(\d) \((0\.\d+)\)", line)
+    # Two photos of Ada's; the second stranger is as the first of them.
+    expected = {
+        number: float((unit_length(faces[:2]) @ unit_length(stranger)).mean())
+        for number, stranger in enumerate(strangers, start=1)
+    }
+    assert [int(number) for number, _ in told] == sorted(expected, key=lambda n: -expected[n])[:3]
+    assert [float(near) for _, near in told] == [
+        pytest.approx(expected[int(number)], abs=6e-4) for number, _ in told
+    ]
+    assert gallery.people() == {} and gallery.unknown.groups()[1] == 4
 
 
 def test_keys_are_changed(gallery: DatabaseGallery) -> None:
