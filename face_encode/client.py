@@ -347,6 +347,7 @@ class Camera(TypedDict):
     since: str
     detail: str
     frames_per_second: float
+    lost_events: int
     people: list[PersonThere]
     width: int | None
     height: int | None

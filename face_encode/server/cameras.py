@@ -9,7 +9,12 @@ from concurrent.futures import TimeoutError as NotInTime
 from typing import Annotated, Any, TypeVar, get_args
 
 from fastapi import APIRouter, Query, Response
-from prometheus_client.core import GaugeMetricFamily, StateSetMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    Metric,
+    StateSetMetricFamily,
+)
 from prometheus_client.registry import Collector
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -121,13 +126,13 @@ async def frame(
 
 
 class CameraNumbers(Collector):
-    """The state of each camera, its rate, and how many people are there."""
+    """The state of each camera, its rate, how many people are there, and what was lost."""
 
     def __init__(self, cameras: CameraProcess) -> None:
         """Take the cameras."""
         self._cameras = cameras
 
-    def collect(self) -> Iterator[StateSetMetricFamily | GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         """Ask the cameras; without an answer there are no numbers."""
         try:
             answers = self._cameras.states().result(_SCRAPE_SECONDS)
@@ -144,9 +149,15 @@ class CameraNumbers(Collector):
         people = GaugeMetricFamily(
             "face_encode_camera_people", "People before the camera.", labels=("camera",)
         )
+        lost = CounterMetricFamily(
+            "face_encode_camera_lost_events",
+            "Events of the camera that could not be written.",
+            labels=("camera",),
+        )
         for each in answers:
             own = [each["name"]]
             state.add_metric(own, {kind: kind == each["state"] for kind in get_args(State)})
             rate.add_metric(own, each["frames_per_second"])
             people.add_metric(own, len(each["people"]))
-        yield from (state, rate, people)
+            lost.add_metric(own, each["lost_events"])
+        yield from (state, rate, people, lost)

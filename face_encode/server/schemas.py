@@ -473,6 +473,7 @@ _CAMERA_EXAMPLE = {
             "since": "2026-11-22T09:14:03.120+00:00",
         }
     ],
+    "lost_events": 0,
     "width": 640,
     "height": 360,
     "faces": [
@@ -499,6 +500,9 @@ class CameraAnswer(Answer, json_schema_extra={"examples": [_CAMERA_EXAMPLE]}):
     detail: str = Field(description="The reason in words; empty where it is live.")
     frames_per_second: float = Field(description="How many frames are looked at.")
     people: list[PersonThere] = Field(description="Who is there, in the order of arrival.")
+    lost_events: int = Field(
+        description="Events that could not be written since the start, as to a full disk."
+    )
     width: int | None = Field(description="Of the newest frame; null where it is not live.")
     height: int | None
     faces: list[CameraFace] = Field(description="In the newest frame, largest first.")

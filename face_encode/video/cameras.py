@@ -195,7 +195,8 @@ class Cameras:
             Plain JSON values for each camera: ``name``; ``state`` (connecting, live, stalled, lost,
             wrong-password or failed), ``since`` when, and ``detail`` in words; the
             ``frames_per_second`` that were looked at; ``people`` who are there, as in the events;
-            and of the newest frame ``width``, ``height`` and ``faces``.
+            ``lost_events``, how many could not be written since the start; and of the newest frame
+            ``width``, ``height`` and ``faces``.
         """
         return [camera.state() for camera in self._cameras.values()]
 
@@ -242,7 +243,12 @@ class _WatchedCamera:
         report: Callable[[str], None] | None,
     ) -> None:
         self._name, self._source, self._new_session = name, source, new_session
-        self._outlets = replace(outlets, on_event=self._see_event, on_frame=self._see_frame)
+        self._outlets = replace(
+            outlets,
+            on_event=self._see_event,
+            on_lost_event=self._lose_event,
+            on_frame=self._see_frame,
+        )
         self._turns, self._stopping = turns, stopping
         self._report = (lambda text: None) if report is None else report
         self._lock = threading.Lock()
@@ -252,6 +258,7 @@ class _WatchedCamera:
         # When the last frames were looked at, by the clock that nobody sets.
         self._looked: deque[float] = deque(maxlen=round(_RATE_SECONDS * 240))
         self._people: dict[str, dict[str, Any]] = {}
+        self._lost_events, self._loss = 0, ""
         self._thread = threading.Thread(target=self._run, name=f"watch {name}", daemon=True)
         self._thread.start()
 
@@ -272,6 +279,7 @@ class _WatchedCamera:
                 "detail": self._detail,
                 "frames_per_second": round(looked / _RATE_SECONDS, 1),
                 "people": list(self._people.values()),
+                "lost_events": self._lost_events,
                 "width": None if frame is None else frame.image.shape[1],
                 "height": None if frame is None else frame.image.shape[0],
                 "faces": [
@@ -399,6 +407,15 @@ class _WatchedCamera:
                 since = stay.began_at and stay.began_at.isoformat(timespec="milliseconds")
                 person = {"id": stay.id, "name": stay.name, "unknown": stay.unknown, "since": since}
                 self._people[stay.id] = person
+
+    def _lose_event(self, problem: VideoError) -> None:
+        """Count an event that could not be written, and tell why where that is new."""
+        words = self._words(problem)
+        with self._lock:
+            self._lost_events += 1
+            is_new, self._loss = words != self._loss, words
+        if is_new:
+            self._report(f"{self._name}: events are lost: {words}")
 
 
 def _scaled(box: Box, scale: float) -> Box:

@@ -57,7 +57,7 @@ class EventSink(Protocol):
         """Take an event: a dict of plain JSON values.
 
         Raises:
-            VideoError: It cannot be written; the session ends.
+            VideoError: It cannot be written; the next one may be again.
         """
 
     def close(self) -> None:
@@ -95,7 +95,7 @@ class EventFile:
     """Appends lines of JSON to a file, each in one call to the operating system.
 
     A kill between two calls leaves only whole lines. A kill within one may cut its line off at a
-    page of memory; the next ``EventFile`` begins a new line then.
+    page of memory, as a full disk may; what is written next begins a new line then.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -105,6 +105,7 @@ class EventFile:
             VideoError: The file cannot be written.
         """
         self._path: Path = as_path(path)
+        self._is_cut = False
         check_writable(self._path, VideoError)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
         with self._refusals():
@@ -112,8 +113,7 @@ class EventFile:
             self._handle = for_owner(self._path, flags)
             if os.fstat(self._handle).st_size > 0:
                 os.lseek(self._handle, -1, os.SEEK_END)
-                if os.read(self._handle, 1) != b"\n":
-                    os.write(self._handle, b"\n")
+                self._is_cut = os.read(self._handle, 1) != b"\n"
 
     def write(self, event: Mapping[str, Any]) -> None:
         """Append an event.
@@ -121,9 +121,11 @@ class EventFile:
         Raises:
             VideoError: The file cannot be written.
         """
-        line = as_json(event).encode() + b"\n"
+        line = b"\n" * self._is_cut + as_json(event).encode() + b"\n"
         with self._refusals():
-            if os.write(self._handle, line) < len(line):
+            written = os.write(self._handle, line)
+            self._is_cut = line[written - 1 : written] != b"\n"
+            if written < len(line):
                 raise OSError(None, "the disk is full")
 
     def close(self) -> None:

@@ -32,6 +32,8 @@ class Outlets:
         events: Each gets every event.
         event_crops: Whether events of somebody who is there carry the face, as a JPEG in base64.
         on_event: Called with each event of a person, or None.
+        on_lost_event: Called with the reason where an event cannot be written, and the session
+            goes on; None where that ends it.
         on_frame: Called with each frame and the faces in it, or None.
         blur_unknown: Whether to blur every face but those of enrolled people.
     """
@@ -41,6 +43,7 @@ class Outlets:
     events: Sequence[EventSink] = ()
     event_crops: bool = False
     on_event: Callable[[PresenceEvent], None] | None = None
+    on_lost_event: Callable[[VideoError], None] | None = None
     on_frame: Callable[[WatchedFrame], None] | None = None
     blur_unknown: bool = False
 
@@ -212,8 +215,10 @@ class Session:
                 sink.write({"source": self._source.name, **event})
             except VideoError as error:
                 failures.append(error)
-        if failures:
-            raise failures[0]
+        for failure in failures:
+            if self._outlets.on_lost_event is None:
+                raise failure
+            self._outlets.on_lost_event(failure)
 
 
 def _clock() -> dict[str, str]:

@@ -53,6 +53,7 @@ def test_cameras_that_are_away(watching: TestClient) -> None:
         "detail": first["detail"],
         "frames_per_second": 0.0,
         "people": [],
+        "lost_events": 0,
         "width": None,
         "height": None,
         "faces": [],
@@ -66,7 +67,9 @@ def test_cameras_that_are_away(watching: TestClient) -> None:
     assert watching.get("/v1/cameras/back/frame.jpg").json()["type"].endswith("no-such-camera")
     assert watching.get("/v1/cameras/events").json() == {"events": []}
     lost = 'face_encode_camera_state{camera="front",face_encode_camera_state="lost"} 1.0'
-    assert lost in watching.get("/metrics").text
+    numbers = watching.get("/metrics").text
+    assert lost in numbers
+    assert 'face_encode_camera_lost_events_total{camera="front"} 0.0' in numbers
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.streaming import streaming
-from face_encode.errors import InputError
+from face_encode.errors import InputError, VideoError
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.reading import read_image
 from face_encode.types import ImageArray
@@ -218,6 +218,45 @@ def test_nobody_is_there_after_a_fault_inside_the_program(
             wait_until(lambda: states(cameras)["front"]["state"] == "failed")
             wait_until(lambda: states(cameras)["front"]["people"] == [])
             assert "its log says more" in states(cameras)["front"]["detail"]
+
+
+def test_events_that_cannot_be_written_are_counted_and_the_camera_goes_on(
+    fitted_model: Face_Encode_Model, ada: ImageArray
+) -> None:
+    class FullForAWhile:
+        """A file on a disk that is full until somebody makes room."""
+
+        def __init__(self) -> None:
+            self.is_full = True
+            self.written: list[str] = []
+
+        def write(self, event: Mapping[str, Any]) -> None:
+            if self.is_full:
+                raise VideoError("cannot write seen.jsonl: no space left on device")
+            self.written.append(event["event"])
+
+        def close(self) -> None:
+            pass
+
+    said: list[str] = []
+    with streaming(lambda _: ada, 10) as server:
+        file, detector = FullForAWhile(), video_detector("dlib_hog")
+        sources, sinks = {"front": server.address}, {"front": [file]}
+        with closing(
+            Cameras(sources, fitted_model, detector, sinks=sinks, report=said.append)
+        ) as cameras:
+            wait_until(lambda: names(states(cameras)["front"]) == ["Ada_Mirova"])
+            # That it began, and that she came; where others look, both are told.
+            wait_until(lambda: states(cameras)["front"]["lost_events"] == 2)
+            assert states(cameras)["front"]["state"] == "live"
+            assert [each["event"] for each in cameras.events(0, 9)] == ["started", "arrived"]
+            file.is_full = False
+            server.cut_off()
+            server.refuses = True
+            wait_until(lambda: "left" in file.written)
+        assert file.written == ["left", "stopped"]
+    told = [line for line in said if "events are lost" in line]
+    assert told == ["front: events are lost: cannot write seen.jsonl: no space left on device"]
 
 
 def test_a_wrong_password_is_told_and_is_no_secret(watched: Callable[..., Cameras]) -> None:

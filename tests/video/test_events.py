@@ -21,6 +21,7 @@ from face_encode.errors import InputError, MissingExtraError, VideoError
 from face_encode.video.events import EventFile, PrintedEvents, Webhook, signature_is_right
 from face_encode.video.mqtt import MqttEvents
 from tests.conftest import REPOSITORY
+from tests.full_disk import full_disk
 
 
 def lines(path: Path) -> list[object]:
@@ -94,6 +95,29 @@ def test_a_full_disk_is_an_error() -> None:
     with pytest.raises(VideoError, match="cannot write /dev/full: no space left"):
         events.write({"name": "Ada"})
     events.close()
+
+
+def test_after_a_full_disk_a_new_line_begins(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    events = EventFile(path)
+    events.write({"name": "Ada"})
+    with (
+        full_disk(path.stat().st_size + 5),
+        pytest.raises(VideoError, match=f"cannot write {path}"),
+    ):
+        events.write({"name": "Bob"})
+    with full_disk(path.stat().st_size), pytest.raises(VideoError, match=f"cannot write {path}"):
+        events.write({"name": "Cleo"})
+    events.write({"name": "Dora"})
+    events.write({"name": "Eve"})
+    events.close()
+    assert path.read_text().split("\n") == [
+        '{"name": "Ada"}',
+        '{"nam',
+        '{"name": "Dora"}',
+        '{"name": "Eve"}',
+        "",
+    ]
 
 
 def wait_until(holds: Callable[[], object], seconds: float = 60) -> None:

@@ -125,9 +125,9 @@ function update(card, camera) {
     : [element("li", { className: "nobody", textContent: empty })]));
 }
 
-function stateWords({ state, since, detail, frames_per_second: rate }) {
+function stateWords({ state, since, detail, frames_per_second: rate, lost_events: lost }) {
   switch (state) {
-    case "live": return `Live, ${rate} pictures a second looked at`;
+    case "live": return `Live, ${rate} pictures a second looked at${lost > 0 ? `; events not written: ${lost}` : ""}`;
     case "connecting": return "Connecting…";
     case "stalled": return `No picture since ${clock(since)}`;
     case "wrong-password": return "Wrong name or password (401)";
