@@ -19,7 +19,7 @@ from face_encode.encoders.contract import (
     save_encoder,
 )
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.engines import AUTOMATIC, check_engine
+from face_encode.encoders.engines import FASTEST, check_engine
 from face_encode.encoders.quality import QualityHead
 from face_encode.encoders.registry import ShippedEncoder, open_file
 from face_encode.errors import ModelFileError
@@ -104,7 +104,7 @@ def load_attributes(
     Args:
         name_or_path: ``"face_attributes"``, which comes with this package, also for None; or the
             path of a ``.keras`` file that ``face-encode train attributes`` wrote.
-        engine: What runs it, as ``load_encoder`` takes it; None for ``"auto"``.
+        engine: What runs it, as ``load_encoder`` takes it; None for ``"fastest"``.
 
     Raises:
         ModelFileError: No such name or file, or a file of something else.
@@ -112,7 +112,7 @@ def load_attributes(
         MissingExtraError: The engine is not installed.
         EngineError: The engine cannot run the network, or not as Keras does.
     """
-    engine = engine or AUTOMATIC
+    engine = engine or FASTEST
     check_engine(engine)
     if name_or_path in (None, DEFAULT_ATTRIBUTES):
         path = ShippedEncoder(DEFAULT_ATTRIBUTES).path

@@ -68,9 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--encoder-engine",
-        default="auto",
         metavar="NAME",
-        help="what runs it: tensorflow (Keras itself), onnx, openvino or auto (default)",
+        help="what runs it: tensorflow (Keras itself), onnx, openvino, int8, auto, or fastest (the "
+        "default): int8 where its answers are near enough, else auto",
     )
     add_detector_option(group)
     add_min_face_option(group)

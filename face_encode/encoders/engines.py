@@ -26,7 +26,14 @@ import numpy as np
 from face_encode.encoders.compilation import Forward, compile_forward
 from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.conversion import INPUT_NAME, convert, first_line_of, release_of
-from face_encode.encoders.quality import QualityHead, split_quality, with_quality
+from face_encode.encoders.int8 import (
+    MAX_QUALITY_DIFFERENCE,
+    MIN_COSINE,
+    invented_faces,
+    quantize,
+    smallest_cosine,
+)
+from face_encode.encoders.quality import Qualities, QualityHead, split_quality, with_quality
 from face_encode.errors import EngineError, InputError, MissingExtraError, ModelFileError
 from face_encode.files import open_regular, reason_of, replacing
 from face_encode.forking import never_destroy_after_fork
@@ -38,6 +45,8 @@ if TYPE_CHECKING:
     import keras
 
 AUTOMATIC = "auto"
+FASTEST = "fastest"
+"""``"int8"`` where its embeddings stay near enough, else ``"auto"``."""
 KERAS = "tensorflow"
 """Keras itself, on its configured backend."""
 
@@ -55,7 +64,7 @@ image; ``(N, D + 1)`` with a quality head. Any number of threads may call it at 
 LoadKeras: TypeAlias = "Callable[[], tuple[keras.Model, EncoderContract, str, QualityHead | None]]"
 """Loads an encoder's Keras model, contract, fingerprint and quality head."""
 
-_FILE_VERSION = "4"
+_FILE_VERSION = "5"
 _log = logging.getLogger(__name__)
 
 
@@ -67,11 +76,14 @@ class Engine:
         name: The engine's name, and the extra of this package that installs it.
         library: The name by which the library is installed and imported.
         open: From the content of an ONNX file and a number of processor cores to the network.
+        is_rounded: Whether it runs the network rounded to int8, whose embeddings are near those of
+            Keras but not the same.
     """
 
     name: str
     library: str
     open: Callable[[bytes, int], Network]
+    is_rounded: bool = False
 
     @property
     def is_installed(self) -> bool:
@@ -178,19 +190,20 @@ def pieces_of(images: ImageArray, cores: int) -> list[ImageArray]:
     return [images[start : start + size] for start in range(0, len(images), size)]
 
 
-# ``auto`` takes the first that is installed.
+# ``auto`` takes the first that is installed and not rounded.
 ENGINES = {
     engine.name: engine
     for engine in (
         Engine("onnx", "onnxruntime", open_onnx_runtime),
         Engine("openvino", "openvino", open_openvino),
+        Engine("int8", "onnxruntime", open_onnx_runtime, is_rounded=True),
     )
 }
 
 
 def engine_names() -> tuple[str, ...]:
     """The names that ``check_engine`` accepts."""
-    return (AUTOMATIC, KERAS, *ENGINES)
+    return (AUTOMATIC, FASTEST, KERAS, *ENGINES)
 
 
 def check_engine(name: str) -> None:
@@ -208,6 +221,12 @@ def check_engine(name: str) -> None:
         )
 
 
+def unrounded(name: str) -> str:
+    """The engine for a network that is not to be rounded, where one was chosen for an encoder."""
+    rounded = name == FASTEST or (name in ENGINES and ENGINES[name].is_rounded)
+    return AUTOMATIC if rounded else name
+
+
 def start_engine(
     name: str, cache_key: tuple[str, str] | None, load_keras: LoadKeras
 ) -> tuple[str, Forward, ConvertedNetwork] | None:
@@ -216,7 +235,8 @@ def start_engine(
     Args:
         name: One of ``engine_names``, checked.
         cache_key: The encoder's name and the SHA-256 of its file; None if its network is not
-            cached: then ``"auto"`` is Keras, which starts faster than a conversion ends.
+            cached: then ``"auto"`` and ``"fastest"`` are Keras, which starts faster than a
+            conversion ends.
         load_keras: Loads the encoder.
 
     Returns:
@@ -228,22 +248,25 @@ def start_engine(
             those of Keras than allowed, or the cache cannot be written to.
         MissingExtraError: A library that converts the network is not installed.
     """
-    is_automatic = name == AUTOMATIC
-    engine = ENGINES.get(name)
+    is_automatic = name in (AUTOMATIC, FASTEST)
+    chosen = [ENGINES[name]] if name in ENGINES else []
     if is_automatic and cache_key is not None:
-        engine = next((each for each in ENGINES.values() if each.is_installed), None)
-    if engine is None:
-        return None
-    try:
-        network = _network(engine, cache_key, load_keras, must_cache=is_automatic)
-        if network.refusal:
-            raise EngineError(network.refusal)
-        return engine.name, _forward(engine, network), network
-    except (EngineError, MissingExtraError) as error:
-        if not is_automatic:
-            raise
-        _log.warning("Keras runs the encoder: %s", error)
-        return None
+        installed = [each for each in ENGINES.values() if each.is_installed]
+        if name == FASTEST:
+            chosen += [each for each in installed if each.is_rounded]
+        chosen += [each for each in installed if not each.is_rounded][:1]
+    for engine in chosen:
+        try:
+            network = _network(engine, cache_key, load_keras, must_cache=is_automatic)
+            if network.refusal:
+                raise EngineError(network.refusal)
+            return engine.name, _forward(engine, network), network
+        except (EngineError, MissingExtraError) as error:
+            if not is_automatic:
+                raise
+            others = "Keras" if engine is chosen[-1] else "another engine"
+            _log.warning("%s runs the encoder: %s", others, error)
+    return None
 
 
 def _network(
@@ -258,7 +281,9 @@ def _network(
         return _converted(engine, *load_keras())
     # Another release of any library that takes part converts and compares again.
     releases = map(release_of, ("keras", "tensorflow", "tf2onnx", "onnx", engine.library))
-    used = " ".join([*cache_key, __version__, _FILE_VERSION, platform.machine(), *releases])
+    used = " ".join(
+        [*cache_key, engine.name, __version__, _FILE_VERSION, platform.machine(), *releases]
+    )
     readable = re.sub(r"[^A-Za-z0-9]", "_", cache_key[0])[:40]
     short = hashlib.sha256(used.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     path = cache_folder() / f"{readable}-{short}.network"
@@ -318,22 +343,51 @@ def _converted(
     network = ConvertedNetwork(contract, fingerprint, size, "", b"")
     try:
         judged = with_quality(model, head, contract.crop)
-        network = replace(network, content=convert(judged, contract, "onnx", mirror=False))
+        content = convert(judged, contract, "onnx", mirror=False)
         probes = probe_crops(contract.crop)
+        if engine.is_rounded:
+            probes = invented_faces(contract.crop)
+            content = quantize(content, probes)
+        network = replace(network, content=content)
         expected = split_quality(compile_forward(judged, contract)(probes), size)
         received = split_quality(_forward(engine, network)(probes), size)
-        difference = largest_difference(expected[0], received[0])
-        if expected[1] is not None and received[1] is not None:
-            difference = max(difference, float(np.abs(expected[1] - received[1]).max()))
-        if not difference <= MAX_DIFFERENCE:  # so that NaN is refused
+        problem = _difference(expected, received, is_rounded=engine.is_rounded)
+        if problem:
             raise EngineError(
                 f"the engine {engine.name!r} ({release_of(engine.library)}) is refused for the "
-                f"encoder {contract.name!r}: its embeddings may differ from those of Keras by "
-                f"{MAX_DIFFERENCE:g} at most. Received: a largest difference of {difference:.2g}"
+                f"encoder {contract.name!r}: {problem}"
             )
     except EngineError as error:
         return replace(network, refusal=str(error))
     return network
+
+
+def _difference(
+    expected: tuple[Embeddings, Qualities | None],
+    received: tuple[Embeddings, Qualities | None],
+    *,
+    is_rounded: bool,
+) -> str:
+    """Why an engine's embeddings and qualities are too far from those of Keras; empty if not."""
+    qualities = 0.0
+    if expected[1] is not None and received[1] is not None:
+        qualities = float(np.abs(expected[1] - received[1]).max())
+    if not is_rounded:
+        difference = max(largest_difference(expected[0], received[0]), qualities)
+        if difference <= MAX_DIFFERENCE:  # so that NaN is refused
+            return ""
+        return (
+            f"its embeddings may differ from those of Keras by {MAX_DIFFERENCE:g} at most. "
+            f"Received: a largest difference of {difference:.2g}"
+        )
+    cosine = smallest_cosine(expected[0], received[0])
+    if cosine >= MIN_COSINE and qualities <= MAX_QUALITY_DIFFERENCE:
+        return ""
+    return (
+        f"its embeddings have a cosine of {MIN_COSINE:g} at least with those of Keras, and "
+        f"qualities differ by {MAX_QUALITY_DIFFERENCE:g} at most. "
+        f"Received: {cosine:.3g} and {qualities:.2g}"
+    )
 
 
 def _forward(engine: Engine, network: ConvertedNetwork) -> Forward:

@@ -30,7 +30,13 @@ from face_encode.encoders.dlib_resnet import (
     dlib_resnet,
 )
 from face_encode.encoders.encoder import Encoder, image_shape
-from face_encode.encoders.engines import AUTOMATIC, KERAS, check_engine, start_engine
+from face_encode.encoders.engines import (
+    AUTOMATIC,
+    FASTEST,
+    KERAS,
+    check_engine,
+    start_engine,
+)
 from face_encode.encoders.facenet import (
     FACENET128_CONTRACT,
     FACENET512_CONTRACT,
@@ -335,6 +341,7 @@ class Choice:
         milliseconds: Processor time of one core for a photo of 250x250 pixels, from the file to
             the embedding.
         megabytes: Size of the weights.
+        engine: What runs the encoder where nobody says otherwise.
     """
 
     encoder: str
@@ -344,6 +351,7 @@ class Choice:
     found: tuple[tuple[float, float], ...]
     milliseconds: float
     megabytes: float
+    engine: str = AUTOMATIC
 
 
 CHOICES = {
@@ -364,6 +372,7 @@ CHOICES = {
         found=((1e-3, 0.979), (1e-4, 0.961)),
         milliseconds=9,
         megabytes=4.3,
+        engine=FASTEST,
     ),
     "accurate": Choice(
         "dlib_resnet+mobilefacenet",
@@ -409,7 +418,9 @@ def load_encoder(
         engine: What runs the encoder. ``"tensorflow"`` is Keras itself, on its configured backend;
             ``"onnx"`` and ``"openvino"`` run a converted copy, which is cached; ``"auto"`` is the
             first of these two that is installed, if its embeddings are within 1e-3 of Keras', else
-            Keras.
+            Keras. ``"int8"`` runs a copy in whole numbers, in less than half the time, whose
+            embeddings have a cosine of at least 0.98 with those of Keras; ``"fastest"`` is
+            ``"int8"`` where that holds, else ``"auto"``. Of a choice, ``"auto"`` is its engine.
         accept_licence: Whether you accept a licence that does not allow every use, such as
             non-commercial use only, so that the weights may be downloaded. The environment
             variable ``FACE_ENCODE_ACCEPT_LICENCE``, names with commas between them, says the same.
@@ -421,13 +432,14 @@ def load_encoder(
         InputError: No such engine.
         MissingExtraError: The engine is not installed.
         EngineError: The engine asked for cannot run the encoder, or its embeddings differ from
-            those of Keras by more than 1e-3.
+            those of Keras by more than is said above.
     """
     check_engine(engine)
     if name_or_path is None:
         name_or_path = DEFAULT_ENCODER
     if isinstance(name_or_path, str) and name_or_path in CHOICES:
-        name_or_path = CHOICES[name_or_path].encoder
+        choice = CHOICES[name_or_path]
+        name_or_path, engine = choice.encoder, choice.engine if engine == AUTOMATIC else engine
     if isinstance(name_or_path, str) and name_or_path in KNOWN_ENCODERS:
         return KNOWN_ENCODERS[name_or_path].open(weights, engine, accept_licence)
     is_path = isinstance(name_or_path, str | os.PathLike)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from face_encode.detectors.alignment import crop_faces
 from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.encoder import Encoder
-from face_encode.encoders.engines import AUTOMATIC, check_engine, start_engine
+from face_encode.encoders.engines import AUTOMATIC, check_engine, start_engine, unrounded
 from face_encode.errors import InputError
 from face_encode.liveness.minifasnet import LIVE, LIVENESS_CROP, PARTS, minifasnet
 from face_encode.terminal import import_keras
@@ -46,7 +46,7 @@ class LivenessJudge:
         Args:
             weights: The paths of ``2.7_80x80_MiniFASNetV2.pth`` and
                 ``4_0_0_80x80_MiniFASNetV1SE.pth``, if they are not in their usual place.
-            engine: What runs it, as for ``load_encoder``.
+            engine: What runs it, as for ``load_encoder``; it is never rounded.
             threshold: The value from which a face counts as alive: the higher, the fewer copies
                 pass, and the more people have to try again.
 
@@ -78,7 +78,7 @@ class LivenessJudge:
         # What is converted already opens without the files; they have published digests.
         digests = "".join(str(KNOWN_WEIGHTS[name].sha256) for name in names)
         started = start_engine(
-            engine,
+            unrounded(engine),
             (_CONTRACT.name, digests),
             lambda: (load().model, _CONTRACT, load().fingerprint, None),
         )
