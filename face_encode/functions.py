@@ -13,7 +13,7 @@ import os
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
@@ -60,7 +60,7 @@ from face_encode.model import (
     nearest_faces,
     warn_untrusted,
 )
-from face_encode.photos.folders import no_photo_below, people_in, photos_below
+from face_encode.photos.folders import PeopleFolder, list_people, no_photo_below, photos_below
 from face_encode.photos.reading import (
     PhotoInput,
     content_digest,
@@ -70,7 +70,7 @@ from face_encode.photos.reading import (
     shown_name,
 )
 from face_encode.pipeline.analysis import AnalyzedPhoto, analyze_photos
-from face_encode.pipeline.enrolment import enrol_people
+from face_encode.pipeline.enrolment import enrol_people, with_listing
 from face_encode.terminal import with_progress
 from face_encode.types import Embeddings, Photo, check_count
 
@@ -129,10 +129,9 @@ class _Folder:
         self._gallery = MemoryGallery(encoder)
         self._enrolled = _Enrolled([], self._gallery.embeddings)
 
-    def enrolled(
-        self, people: Mapping[str, Sequence[Path]], path: Path, model: Face_Encode_Model
-    ) -> _Enrolled:
+    def enrolled(self, listed: PeopleFolder, path: Path, model: Face_Encode_Model) -> _Enrolled:
         """The people in it, enrolled as far as something has changed."""
+        people = listed.people
         photos = [(name, str(photo)) for name, of_one in people.items() for photo in of_one]
         with self._lock:
             states = {photo: state_of(photo) for _, photo in photos}
@@ -141,10 +140,11 @@ class _Folder:
             report = enrol_people(
                 people, self._gallery, model.detector, model.encoder, progress=False
             )
+            report = with_listing(report, listed)
             if report.left_out:
                 first = report.left_out[0]
                 warnings.warn(
-                    f"{len(report.left_out)} photos in {path} cannot be enrolled; the first: "
+                    f"{len(report.left_out)} photos in {path} are left out; the first: "
                     f"{first.photo}: {first.reason}",
                     stacklevel=4,
                 )
@@ -233,9 +233,9 @@ def _searched(
         return model, _held_by(gallery)
     key = (os.path.realpath(path), model.encoder.fingerprint, model.detector.name)
     # Before a folder takes a place among those enrolled: a wrong name takes none.
-    people_of = people_in(path)
+    listed = list_people(path)
     folder = _folders.get(key, lambda: _Folder(model.encoder))
-    return model, folder.enrolled(people_of, path, model)
+    return model, folder.enrolled(listed, path, model)
 
 
 def _held_by(gallery: Gallery) -> _Enrolled:

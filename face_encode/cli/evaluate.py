@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -199,7 +199,7 @@ def run_people(options: argparse.Namespace) -> int:
         for (name, named), count in result.identification.confusions.items()
     ]
     print_lines("confused", confusions)
-    _print_photos("photos without a face", result.not_found())
+    _print_photos("left out", result.not_used())
     if sheets:
         print_safely(
             f"\ncontact sheet: {sheets[0]}" + (f" to {sheets[-1]}" if len(sheets) > 1 else "")
@@ -243,11 +243,13 @@ def run_calibrate(options: argparse.Namespace) -> int:
     detector, encoder = open_models(options)
     # The gallery is opened before the work, so that a wrong one is refused in time.
     gallery = None if path is None else open_gallery(path, encoder=encoder, create=False)
+    left_out: Sequence[tuple[str, str]] = ()
     if from_gallery and gallery is not None:
         people = gallery.rows()
         names, embeddings = people.names, people.embeddings
     else:
         names, faces = embed_people(options.people, detector, encoder, workers=options.workers)
+        left_out = faces.left_out()
         names, embeddings = names[faces.found], faces.embeddings[faces.found]
     learnt = calibrate(embeddings, names, options.false_match_rate)
     enrolled = len(names)
@@ -258,9 +260,12 @@ def run_calibrate(options: argparse.Namespace) -> int:
         path = gallery_label(path)
     if options.json:
         values = json.loads(learnt.to_json())
-        print_json({**values, "gallery": path, "threshold": learnt.threshold(enrolled)})
+        told = [{"photo": photo, "reason": why} for photo, why in left_out]
+        threshold = learnt.threshold(enrolled)
+        print_json({**values, "gallery": path, "threshold": threshold, "left_out": told})
     else:
         _print_calibration(learnt, enrolled, path)
+        _print_photos("left out", left_out)
     return 0
 
 
@@ -318,7 +323,7 @@ def run_check(options: argparse.Namespace) -> int:
     print_safely(result)
     if result.suspicions:
         print_table(["kind", "what"], [[each.kind, each.text] for each in result.suspicions])
-    _print_photos("without a face", result.left_out)
+    _print_photos("left out", result.left_out)
     return 0
 
 

@@ -67,10 +67,11 @@ def _import_crops(options: argparse.Namespace) -> tuple[int, int, list[str]]:
     from urllib.parse import unquote
 
     from face_encode.gallery.database import DatabaseGallery
-    from face_encode.photos.folders import people_in
-    from face_encode.pipeline.enrolment import enrol_people
+    from face_encode.photos.folders import list_people
+    from face_encode.pipeline.enrolment import enrol_people, with_listing
 
-    people = {unquote(name): photos for name, photos in people_in(options.source).items()}
+    listed = list_people(options.source)
+    people = {unquote(name): photos for name, photos in listed.people.items()}
     detector, encoder = open_models(options)
     with closing(DatabaseGallery(options.target, encoder)) as gallery:
         report = enrol_people(
@@ -83,6 +84,7 @@ def _import_crops(options: argparse.Namespace) -> tuple[int, int, list[str]]:
             keep_crops=True,
             check_quality=not options.any_quality,
         )
+    report = with_listing(report, listed)
     notes = [f"{item.photo}: {item.reason}" for item in report.left_out] + list(report.notes)
     return report.enrolled, sum(map(bool, report.per_person.values())), notes
 

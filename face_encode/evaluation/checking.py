@@ -21,7 +21,7 @@ class CheckResult:
         photos: Number of photos.
         people: Number of people.
         suspicions: Likely mistakes, the gravest first.
-        left_out: Photos without a face, with the reason.
+        left_out: Photos without a face, and what else is in the folder, with the reason.
         compared: Whether there were two people with a face to compare.
     """
 
@@ -33,7 +33,7 @@ class CheckResult:
 
     def __str__(self) -> str:
         counted = f"{self.photos:,} photos of {self.people:,} people: "
-        without = f"{len(self.left_out)} photos without a face"
+        without = f"{len(self.left_out)} left out"
         if not self.compared:
             return f"{counted}nobody to compare anybody with, {without}"
         return f"{counted}{len(self.suspicions)} likely mistakes, {without}"
@@ -85,7 +85,7 @@ def check_people(
     )
     people = set(names.tolist())
     compared = len(set(names[kept].tolist())) > 1
-    return CheckResult(len(names), len(people), suspicions, faces.not_found(), compared)
+    return CheckResult(len(names), len(people), suspicions, faces.left_out(), compared)
 
 
 def write_check_report(result: CheckResult, path: str | os.PathLike[str]) -> None:
@@ -106,5 +106,5 @@ def write_check_report(result: CheckResult, path: str | os.PathLike[str]) -> Non
         page.cards([([thumbnail(photo) for photo in each.photos], each.text) for each in of_kind])
     if not result.suspicions:
         page.text("Nothing was noticed." if result.compared else "Nobody could be compared.")
-    page.not_found(result.left_out)
+    page.left_out(result.left_out)
     page.write(path)

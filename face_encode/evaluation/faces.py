@@ -6,7 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,7 +19,7 @@ from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import ImageError, InputError
 from face_encode.gallery.distances import unit_length
-from face_encode.photos.folders import people_in
+from face_encode.photos.folders import list_people
 from face_encode.photos.reading import read_image
 from face_encode.pipeline.embedding import embed_photos
 from face_encode.terminal import with_progress
@@ -62,6 +62,7 @@ class EmbeddedFaces:
             is no face.
         errors: For each photo why there is no face, or None.
         seconds_a_photo: Wall-clock time of reading, detecting and encoding.
+        unlisted: Of a folder of people what is no photo of a person, with the reason.
     """
 
     photos: tuple[str, ...]
@@ -70,6 +71,7 @@ class EmbeddedFaces:
     sharpness: npt.NDArray[np.float64]
     errors: tuple[str | None, ...]
     seconds_a_photo: float
+    unlisted: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         parts = (self.photos, self.embeddings, self.faces, self.sharpness, self.errors)
@@ -96,6 +98,10 @@ class EmbeddedFaces:
         """Every photo without a face, with the reason."""
         rows = zip(self.photos, self.errors, strict=True)
         return tuple((photo, error) for photo, error in rows if error is not None)
+
+    def left_out(self) -> tuple[tuple[str, str], ...]:
+        """Every photo without a face, and what is no photo of a person, with the reason."""
+        return (*self.not_found(), *self.unlisted)
 
 
 def embed_faces(
@@ -168,7 +174,8 @@ def embed_people(
     Raises:
         DatasetError: The folder is missing or holds no people.
     """
-    people = people_in(folder)
+    listed = list_people(folder)
+    people = listed.people
     faces = embed_faces(
         [photo for photos in people.values() for photo in photos],
         detector,
@@ -177,7 +184,9 @@ def embed_people(
         progress=progress,
         description=description,
     )
-    return np.repeat(list(people), [len(photos) for photos in people.values()]), faces
+    unlisted = tuple((each.photo, each.reason) for each in listed.left_out)
+    names = np.repeat(list(people), [len(photos) for photos in people.values()])
+    return names, replace(faces, unlisted=unlisted)
 
 
 def checked_units(embeddings: npt.ArrayLike) -> Embeddings:

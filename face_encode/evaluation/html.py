@@ -109,10 +109,10 @@ class Page:
         )
         self._parts.append(f'<div class="cards">{body}</div>')
 
-    def not_found(self, photos: Sequence[tuple[str, str]]) -> None:
-        """Add the table of photos without a face, if there are any, with the reasons."""
+    def left_out(self, photos: Sequence[tuple[str, str]]) -> None:
+        """Add the table of photos that were left out, if there are any, with the reasons."""
         if photos:
-            self.heading("Photos without a face")
+            self.heading("Left out")
             self.table(["photo", "reason"], photos)
 
     def html(self) -> str:

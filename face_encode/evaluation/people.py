@@ -242,7 +242,8 @@ class PeopleResult:
             no face was found.
         enrolled: The enrolled photos with a face.
         probes: The probes.
-        left_out: Photos of the gallery without a face, with the reason.
+        left_out: Photos of the gallery without a face, and what else is in both folders, with the
+            reason.
         encoder: The encoder's name.
         detector: The detector's name.
     """
@@ -258,8 +259,8 @@ class PeopleResult:
     encoder: str
     detector: str
 
-    def not_found(self) -> list[tuple[str, str]]:
-        """Every photo without a face, enrolled or searched for, with the reason."""
+    def not_used(self) -> list[tuple[str, str]]:
+        """Every photo without a face, and what else is in both folders, with the reason."""
         return [*self.left_out, *self.probes.not_found()]
 
     def answers(self) -> list[Answer]:
@@ -419,7 +420,7 @@ def evaluate_people(
             photo for photo, found in zip(faces.photos, faces.found, strict=True) if found
         ),
         probes=probed,
-        left_out=faces.not_found(),
+        left_out=(*faces.left_out(), *probed.unlisted),
         encoder=encoder.name,
         detector=detector.name,
     )

@@ -109,7 +109,7 @@ def write_pairs_report(
             page.text("None.")
         worst = rows[np.argsort(scores[rows], kind="stable")][:_MAX_PAIRS_SHOWN].tolist()
         page.cards([_pair_card(result, row) for row in worst])
-    page.not_found(result.not_found)
+    page.left_out(result.not_found)
     page.heading("Speed")
     timed = [("a photo, everything, in batches over all cores", 1000 * result.seconds_a_photo)]
     if speeds is not None:
@@ -182,7 +182,7 @@ def write_people_report(result: PeopleResult, path: str | os.PathLike[str]) -> N
             for each in wrong[:_MAX_WRONG_NAMES_SHOWN]
         ]
     )
-    page.not_found(result.not_found())
+    page.left_out(result.not_used())
     page.write(path)
 
 

@@ -89,7 +89,7 @@ class DatabaseGallery:
             path: The file.
             encoder: The encoder that fills it; None takes the one that filled it, by what the file
                 says of it.
-            create: Whether the file may be new.
+            create: Whether the file may be new; missing folders above it are then made.
             metric: The metric of a search; None takes the file's, or cosine for a new one.
             int8: Whether to keep the embeddings in memory at one byte a number; a file opened so
                 stays so.

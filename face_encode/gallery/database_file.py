@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from face_encode.errors import GalleryError
-from face_encode.files import for_owner, open_regular, reason_of, replacing
+from face_encode.files import for_owner, make_private_folder, open_regular, reason_of, replacing
 from face_encode.gallery.encryption import KEY_VARIABLE, Cipher
 
 DATABASE_SUFFIX = ".sqlite"
@@ -152,7 +152,7 @@ class DatabaseFile:
             path: The file.
             cipher: The cipher of the keys in the environment, if any. A plain file is encrypted
                 under it, an encrypted one can only be opened with it.
-            create: Whether the file may be new.
+            create: Whether the file may be new; missing folders above it are then made.
 
         Raises:
             GalleryError: It is missing, damaged, another program's, of a later release, cannot be
@@ -180,6 +180,7 @@ class DatabaseFile:
             if not create:
                 raise GalleryError(f"no such gallery: {self.label}") from error
             try:
+                make_private_folder(self.path.parent)
                 # For its owner only; SQLite gives the files beside it the same rights.
                 with open(self.path, "ab", opener=for_owner):
                     pass

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from face_encode import cli
+from face_encode.functions import find
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.photos.reading import read_image
 from tests.conftest import EXAMPLES, REPOSITORY, VERIFY_DATASET
@@ -90,6 +91,32 @@ def test_a_broken_photo_is_a_row_and_the_others_are_matched(
     captured = capsys.readouterr()
     assert "not a photo" in captured.out
     assert captured.err.strip().endswith("face-encode: none of the 1 photos can be read")
+
+
+def test_what_lies_beside_the_people_is_told(
+    tmp_path: Path, tiny_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    people = tmp_path / "people"
+    for name in ("Ada_Mirova", "Bruno_Castell"):
+        shutil.copytree(VERIFY_DATASET / name, people / name)
+    stray = people / "stray.jpg"
+    shutil.copy(EXAMPLES / "stranger.jpg", stray)
+    model = ["--model", str(tiny_file), "--detector", "dlib_hog"]
+    told = f"{stray}: beside the people's folders: it belongs into that of its person"
+
+    target = str(tmp_path / "people.sqlite")
+    for command in (
+        ["check", str(people)],
+        ["evaluate", "people", str(people), str(VERIFY_DATASET)],
+        ["evaluate", "people", str(VERIFY_DATASET), str(people)],
+        ["import", str(people), target, "--any-quality"],
+    ):
+        assert cli.main([*command, *model]) == 0
+        assert told in " ".join(capsys.readouterr().out.split())
+        assert cli.main([*command, *model, "--json"]) == 0
+        assert str(stray) in capsys.readouterr().out
+    with pytest.warns(UserWarning, match=rf"1 photos .*left out; the first: {told}"):
+        find(EXAMPLES / "ada_mirova.jpg", people, encoder=tiny_file, detector="dlib_hog")
 
 
 def test_annotated_photos_are_written(

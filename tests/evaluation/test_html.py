@@ -30,7 +30,7 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
     page.table(["<i>"], [["<u>"]])
     page.charts([("<svg/>", "<c>")])
     page.cards([(["<img>"], "<d>")])
-    page.not_found([("<e>", "<f>")])
+    page.left_out([("<e>", "<f>")])
     path = tmp_path / "report.html"
     page.write(path)
     text = path.read_text(encoding="utf-8")

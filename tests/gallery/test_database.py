@@ -375,8 +375,20 @@ def test_other_programs_databases_and_later_releases_are_left_alone(tmp_path: Pa
     with pytest.raises(GalleryError, match="no such gallery"):
         open_gallery(tmp_path / "nothing.sqlite", encoder=Identity(), create=False)
     assert not (tmp_path / "nothing.sqlite").exists()
-    with pytest.raises(GalleryError, match="cannot write"):
-        open_gallery(tmp_path / "no" / "people.sqlite", encoder=Identity())
+    with pytest.raises(GalleryError, match="cannot be read"):
+        open_gallery(path / "people.sqlite", encoder=Identity())
+
+
+def test_missing_folders_above_a_new_file_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "one" / "people.sqlite"
+    with pytest.raises(GalleryError, match="no such gallery"):
+        open_gallery(path, encoder=Identity(), create=False)
+    assert not path.parent.exists()
+    with contextlib.closing(open_gallery(path, encoder=Identity())) as gallery:
+        gallery.add(["Ada"], vectors((1, 0)))
+    assert path.is_file()
+    # For their owner only, as other outputs.
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in path.parents[:2]} == {0o700}
 
 
 def test_a_file_cut_off_anywhere_is_refused_or_whole(tmp_path: Path) -> None:

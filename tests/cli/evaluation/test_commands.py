@@ -39,9 +39,11 @@ def test_a_gallery_keeps_what_was_learnt(
     assert told["threshold"] == kept.threshold(24)
     assert told["gallery"] == str(path)
     # The same people from their folder teach the same.
+    (people / "stray.jpg").write_bytes(b"beside them")
     fresh = run("calibrate", people, "--false-match-rate", "0.05", "--json")
     assert fresh["thresholds"] == pytest.approx(told["thresholds"], abs=1e-4)
     assert fresh["gallery"] is None
+    assert [each["photo"] for each in fresh["left_out"]] == [str(people / "stray.jpg")]
 
 
 @pytest.mark.data
