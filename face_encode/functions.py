@@ -401,7 +401,8 @@ def analyze(
 
     Returns:
         A dict for each photo: ``photo``, its path, or ``"array"``; ``error``, why it cannot be
-        read, or None; and ``faces``, a dict for each face, the largest first: ``bounding_box``,
+        read, or None; ``notes``, a list of remarks, as on a file that lacks its end; and
+        ``faces``, a dict for each face, the largest first: ``bounding_box``,
         ``x``, ``y``, ``width`` and ``height`` in pixels; ``age``, years; ``age_interval``, a list
         of two ages between which nine in ten people of such a look are; ``gender``, ``"woman"``,
         ``"man"`` or ``"uncertain"``; ``expression``, one of ``angry``, ``disgust``, ``fear``,

@@ -15,6 +15,7 @@ from face_encode.cli.options import (
     positive,
     print_folder_report,
     print_json,
+    print_notes,
     print_table,
     resumption_notice,
     write_annotated,
@@ -161,6 +162,7 @@ def _print(results: list[dict[str, Any]]) -> None:
         if not result["faces"]:
             rows.append([result["photo"], result["error"] or "no face found", *[""] * 4])
     print_table(["photo", "age", "gender", "expression", "quality", "box"], rows)
+    print_notes(results)
 
 
 def _cells(face: dict[str, Any]) -> list[str]:

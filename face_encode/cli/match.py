@@ -16,6 +16,7 @@ from face_encode.cli.options import (
     open_model,
     positive,
     print_json,
+    print_notes,
     print_table,
     write_annotated,
 )
@@ -142,9 +143,7 @@ def _print_matches(results: Sequence[dict[str, Any]]) -> None:
         header.pop(3)
         rows = [[*row[:3], row[4]] for row in rows]
     print_table(header, rows)
-    for result in results:
-        for note in result["notes"]:
-            print(printable(f"note: {result['photo']}: {note}"))
+    print_notes(results)
 
 
 def _shown_name(face: dict[str, Any]) -> str:

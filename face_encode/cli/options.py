@@ -31,6 +31,13 @@ _DETECTOR_HELP = (
 )
 
 
+def print_notes(results: Sequence[dict[str, Any]]) -> None:
+    """Print the remarks on photos, which results have in ``notes``."""
+    for result in results:
+        for note in result["notes"]:
+            print(printable(f"note: {result['photo']}: {note}"))
+
+
 def add_json_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--json``."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON")

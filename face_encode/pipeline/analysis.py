@@ -16,7 +16,7 @@ from typing import Any
 
 from face_encode.attributes.answers import EXPRESSIONS, GENDERS, Attributes, read_answers
 from face_encode.attributes.network import AttributeNetwork
-from face_encode.detectors.base import Detector
+from face_encode.detectors.base import Detector, notes_on
 from face_encode.errors import EmbeddingFileError
 from face_encode.files import as_path, check_writable, replacing
 from face_encode.photos.folders import no_photo_below, photos_below
@@ -45,6 +45,7 @@ class AnalyzedPhoto:
         attributes: What each shows.
         size: Width and height of the photo in pixels, ``(0, 0)`` where it cannot be read.
         error: Why the photo cannot be read, or None. A photo without a face is no error.
+        notes: Remarks on the file, and on what the detector did not look for in it.
     """
 
     photo: str
@@ -52,14 +53,16 @@ class AnalyzedPhoto:
     attributes: tuple[Attributes, ...]
     size: tuple[int, int]
     error: str | None = None
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """The photo as plain JSON values: ``photo``, ``faces`` and ``error``; see ``analyze``."""
+        """The photo as plain JSON values, see ``face_encode.analyze``."""
         faces = [
             face_as_dict(face, shown)
             for face, shown in zip(self.faces, self.attributes, strict=True)
         ]
-        return {"photo": self.photo, "faces": faces, "error": self.error}
+        notes = list(self.notes)
+        return {"photo": self.photo, "faces": faces, "error": self.error, "notes": notes}
 
 
 def face_as_dict(face: Face, shown: Attributes) -> dict[str, Any]:
@@ -73,7 +76,7 @@ def face_as_dict(face: Face, shown: Attributes) -> dict[str, Any]:
     }
 
 
-def analyzed(photo: EmbeddedPhoto, network: AttributeNetwork) -> AnalyzedPhoto:
+def analyzed(photo: EmbeddedPhoto, network: AttributeNetwork, detector: Detector) -> AnalyzedPhoto:
     """What the faces of a photo show, whose "embeddings" are the network's rows."""
     faces = photo.faces[: len(photo.embeddings)]
     attributes = (
@@ -82,7 +85,8 @@ def analyzed(photo: EmbeddedPhoto, network: AttributeNetwork) -> AnalyzedPhoto:
         else []
     )
     error = None if photo.error == NO_FACE else photo.error
-    return AnalyzedPhoto(photo.photo, faces, tuple(attributes), photo.size, error)
+    notes = (*photo.notes, *notes_on(detector, *photo.size))
+    return AnalyzedPhoto(photo.photo, faces, tuple(attributes), photo.size, error, notes)
 
 
 def analyze_photos(
@@ -107,7 +111,7 @@ def analyze_photos(
         workers=workers,
         batch_size=batch_size,
     )
-    return (analyzed(photo, network) for photo in embedded)
+    return (analyzed(photo, network, detector) for photo in embedded)
 
 
 def analyze_folder(
@@ -179,13 +183,13 @@ def analyze_folder(
             """Every photo, in the order of the folder; those without a name of text first."""
             nonlocal face_count
             for each in (*unlisted, *unnamed):
-                yield analyzed(without_embeddings(*each), network)
+                yield analyzed(without_embeddings(*each), network, detector)
             for photo in photos:
                 embedded = checkpoint.result(photo)
                 face_count += len(embedded.embeddings)
                 if embedded.error is not None:
                     left_out.append((photo, embedded.error))
-                yield analyzed(embedded, network)
+                yield analyzed(embedded, network, detector)
 
         _write(target, results(), settings)
         checkpoint.remove()

@@ -457,7 +457,7 @@ class Recogniser:
         network, batcher = await asyncio.to_thread(self._analyzing)
         recipe = network.encoder.contract.crop
         embedded = await self._embed(photo, max_faces, batcher, recipe, detector, False)
-        return analyzed(embedded, network)
+        return analyzed(embedded, network, detector or self._detector)
 
     def _analyzing(self) -> tuple[AttributeNetwork, EncodingBatcher]:
         """The network of attributes and what runs it, loaded once for any number of threads."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> AttributeNetwork:
 def test_a_photos_faces_are_told_one_by_one(folder: Path, network: AttributeNetwork) -> None:
     path = folder / "day 0/000.png"
     (photo,) = analyze(path, attributes=network, detector=Halves())
-    assert (photo["photo"], photo["error"]) == (str(path), None)
+    assert (photo["photo"], photo["error"], photo["notes"]) == (str(path), None, [])
     assert [set(face) for face in photo["faces"]] == [KEYS, KEYS]
     assert photo["faces"][1]["bounding_box"] == {"x": 20, "y": 0, "width": 20, "height": 16}
     assert json.loads(json.dumps(photo)) == photo
@@ -76,6 +77,29 @@ def test_photos_in_any_form_keep_their_places(folder: Path, network: AttributeNe
     assert photos[1]["photo"] == "array"
     # A photo without a face is a fine photo.
     assert [photo["error"] is None for photo in photos] == [False, True, True, False]
+
+
+def test_notes_on_a_photo_are_told(
+    folder: Path,
+    network: AttributeNetwork,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @dataclass(frozen=True)
+    class Noting(Halves):
+        def notes(self, width: int, height: int) -> tuple[str, ...]:
+            return (f"looked at {width} x {height}",)
+
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes((EXAMPLES / "ada_mirova.jpg").read_bytes()[:-150])
+    whole, lacking = analyze(
+        [folder / "day 0/001.png", cut], attributes=network, detector=Noting(), progress=False
+    )
+    assert whole["notes"] == ["looked at 20 x 16"]
+    end, size = lacking["notes"]
+    assert "the end of the file is missing" in end and size == "looked at 385 x 468"
+    assert main(["analyze", str(cut), "--detector", "dlib_hog"]) == 0
+    assert f"note: {cut}: {end}" in capsys.readouterr().out
 
 
 def test_a_folder_is_taken_with_those_below(folder: Path, network: AttributeNetwork) -> None:
