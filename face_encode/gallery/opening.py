@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import BinaryIO
 
 from face_encode.errors import GalleryError, InputError
 from face_encode.files import as_path
@@ -14,7 +13,7 @@ from face_encode.gallery.distances import Metric
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.milvus import MilvusGallery
 from face_encode.gallery.milvus_store import is_milvus, milvus_address
-from face_encode.gallery.npz import read_content, read_open_content
+from face_encode.gallery.npz import read_content
 
 
 def load_gallery(
@@ -41,24 +40,6 @@ def load_gallery(
     )
     content.check(str(path), encoder, metric)
     return MemoryGallery.from_content(content, encoder, path)
-
-
-def read_gallery(file: BinaryIO, encoder: EncoderIdentity, label: str) -> MemoryGallery:
-    """Read a gallery from an open ``.npz`` archive; the gallery is not saved there again.
-
-    Args:
-        file: The archive, open for reading.
-        encoder: The encoder that filled it.
-        label: The gallery's name in errors.
-
-    Raises:
-        GalleryError: The archive is damaged, of another metric than cosine or of another version.
-        WrongEncoderError: Another encoder filled it.
-        OSError: The file cannot be read.
-    """
-    content = read_open_content(file, label)
-    content.check(label, encoder, "cosine")
-    return MemoryGallery.from_content(content, encoder)
 
 
 IN_MEMORY = ":memory:"

@@ -11,8 +11,8 @@ import pytest
 from face_encode.errors import GalleryError
 from face_encode.gallery.approximate import find_index
 from face_encode.gallery.memory import MemoryGallery
-from face_encode.gallery.npz import read_content, stamp_of
-from face_encode.gallery.opening import load_gallery, read_gallery
+from face_encode.gallery.npz import read_content, read_open_content, stamp_of
+from face_encode.gallery.opening import load_gallery
 from tests.gallery.calibrations import BY_HAND
 from tests.gallery.common import DIGESTS, KINDS, NAMES, SIXTEEN, filled, like_faces
 
@@ -39,8 +39,9 @@ def test_what_is_read_is_what_was_written(kind: str, is_mapped: bool, tmp_path: 
     assert read.search(probes, 3) == gallery.search(probes, 3)
     if one.coded is not None and other.coded is not None:
         assert (one.coded.reach, one.coded.blur) == (other.coded.reach, other.coded.blur)
-    # And from bytes, as the service reads it.
-    again = read_gallery(io.BytesIO(path.read_bytes()), SIXTEEN, "bytes")
+    # And from bytes, as an encrypted one is imported.
+    content = read_open_content(io.BytesIO(path.read_bytes()), "bytes")
+    again = MemoryGallery.from_content(content, SIXTEEN)
     assert again.search(probes, 3) == gallery.search(probes, 3)
 
 
@@ -124,7 +125,7 @@ def test_a_file_of_another_version_is_refused(
         load_gallery(path, SIXTEEN)
     assert str(path) in str(caught.value)
     with pytest.raises(GalleryError, match=message):
-        read_gallery(io.BytesIO(path.read_bytes()), SIXTEEN, "bytes")
+        read_open_content(io.BytesIO(path.read_bytes()), "bytes")
 
 
 @pytest.mark.parametrize(
