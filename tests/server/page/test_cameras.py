@@ -24,6 +24,9 @@ from tests.video.test_sources import saying
 
 pytestmark = pytest.mark.browser
 
+# A disk that is full, where the system has one.
+FULL = Path("/dev/full")
+
 
 class Streams(NamedTuple):
     """Ada at the front, a stranger in the yard."""
@@ -68,6 +71,8 @@ def service(tmp_path_factory: pytest.TempPathFactory, streams: Streams) -> Itera
             "gate": f"http://ada:wrong@127.0.0.1:{port}/",
         }
         options = [word for each in sources.items() for word in ("--camera", "=".join(each))]
+        if FULL.exists():
+            options += ["--events", str(FULL)]
         running = RunningService(folder, *options)
         with running:
             yield running
@@ -84,6 +89,10 @@ def test_who_is_there(new_page: NewPage, service: RunningService, streams: Strea
     expect(yard.locator(".there")).to_have_text("unknown-1")
     expect(yard.locator(".there li")).to_have_attribute("data-known", "false")
     expect(front.locator(".watched-state")).to_contain_text("Live, ")
+    if FULL.exists():
+        expect(front.locator(".watched-state")).to_contain_text("; events not written: ")
+        (line,) = [line for line in service.lines if "front: events are lost" in line]
+        assert line.endswith(f"cannot write {FULL}: no space left on device")
     expect(gate.locator(".watched-state")).to_have_text("Wrong name or password (401)")
     expect(gate.locator(".there")).to_have_text("Who is there cannot be told.")
     picture = page.get_by_alt_text("front: Ada_Mirova")
