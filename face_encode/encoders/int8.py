@@ -28,7 +28,7 @@ MIN_COSINE = 0.98
 MAX_QUALITY_DIFFERENCE = 0.1
 """How far the quality of a face may be from that by Keras."""
 
-# The sheet of faces: squares, cut out as for dlib's network.
+# The sheet of faces, those of verify_dataset and examples: chips of 128x128 with a margin of 0.25.
 _SHEET, _ROWS, _COLUMNS = "invented_faces.jpg", 4, 8
 # What lies between convolutions is rounded too, so that numbers stay whole from one to the next;
 # what follows the last, the embedding and the quality's head, is not.

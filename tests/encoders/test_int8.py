@@ -11,11 +11,14 @@ import numpy as np
 import onnx
 import pytest
 
+from face_encode.detectors.alignment import crop_faces
+from face_encode.detectors.registry import load_detector
 from face_encode.encoders.contract import EncoderContract, save_encoder
 from face_encode.encoders.engines import KERAS, engine_names, unrounded
 from face_encode.encoders.int8 import MIN_COSINE, invented_faces, smallest_cosine
 from face_encode.encoders.registry import load_encoder
 from face_encode.errors import EngineError
+from face_encode.photos.reading import read_image
 from face_encode.types import CropRecipe
 from tests.conftest import place_weights
 
@@ -109,6 +112,18 @@ def test_faces_are_upright_and_differ() -> None:
     # Skin is red before blue, and no two faces are one.
     assert (faces[..., 0].mean(axis=(1, 2)) > faces[..., 2].mean(axis=(1, 2))).mean() > 0.9
     assert len({face.tobytes() for face in faces}) == 32
+
+
+def test_the_faces_are_those_of_the_invented_people() -> None:
+    paths = sorted((Path(__file__).parents[2] / "verify_dataset").glob("*/*.jpg"))
+    chip = CropRecipe("dlib_chip", 128, 128, 0.25)
+    tiles = invented_faces(chip)
+    for index in (0, 9):
+        image = read_image(paths[index])
+        (face,) = load_detector("dlib_hog").detect(image)
+        (crop,) = crop_faces(image, [face], chip)
+        # As far as the sheet's JPEG keeps it.
+        assert np.abs(crop.astype(int) - tiles[index]).mean() < 6
 
 
 @pytest.mark.data
