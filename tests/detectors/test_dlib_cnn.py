@@ -130,6 +130,20 @@ def test_a_picture_leaves_nothing_behind_for_the_next_one(photo: ImageArray) -> 
     assert find_by_opencv(photo) == before
 
 
+def test_few_copies_find_small_faces_only(photo: ImageArray) -> None:
+    (face,) = DlibCnnDetector().find(photo)
+    scale = 85 / face.width
+    for times, wanted in ((1, 1), (2, 0)):
+        size = (round(times * scale * photo.shape[1]), round(times * scale * photo.shape[0]))
+        resized = np.asarray(cv2.resize(photo, size), np.uint8)
+        assert len(DlibCnnDetector().find(resized)) == 1
+        found = DlibCnnDetector(copies=1).find(resized)
+        assert len(found) == wanted
+        for each in found:
+            assert abs(each.width - 80) <= 1
+            assert abs(each.left - scale * face.left) < 20
+
+
 def test_threads_find_what_one_finds(people_photos: list[Path]) -> None:
     images = [read_image(path)[::2, ::2].copy() for path in people_photos[:2]]
     alone = [find_by_opencv(image) for image in images]

@@ -198,7 +198,8 @@ def test_a_doubtful_face_is_turned_by_itself_before_the_photo_is(
         below = face.turned(180, image.shape[1], image.shape[0])
         below = replace(below, top=below.top + 0.35 * below.height, score=0.6)
         assert dlib_detector._turns_to_try(on_its_head, [below]) == (180,)
-        assert dlib_detector._turns_to_try(image, [replace(face, score=0.2)]) == (180, 90, 270)
+        # A face that is found, however doubtful, does not lie on its side.
+        assert 90 not in dlib_detector._turns_to_try(image, [replace(face, score=0.2)])
     assert dlib_detector._turns_to_try(image, []) == (180, 90, 270)
 
 
@@ -208,7 +209,7 @@ def test_what_dlibs_own_filters_find_needs_no_cnn_on_all_of_the_photo(
     find = DlibCnnDetector.find
 
     def find_in_window(self: DlibCnnDetector, image: ImageArray) -> list[Found]:
-        assert image.shape == (144, 144, 3)
+        assert max(image.shape) < 144
         return find(self, image)
 
     monkeypatch.setattr(DlibCnnDetector, "find", find_in_window)
