@@ -152,21 +152,23 @@ class DlibDetector(FramingDetector):
     def _find_upright(self, image: ImageArray) -> list[Found]:
         """Find the faces that stand upright."""
         _, scale = self._scale(image.shape[1], image.shape[0])
-        return self._confirmed(image, best_apart(_propose(image, scale)))
+        # What is found does not depend on a bound above the default one.
+        bound = min(self.min_score, DlibDetector.min_score)
+        proposed = best_apart(_propose(image, scale))
+        confirmed = (_confirm(image, each, bound) for each in proposed)
+        return [each for each in confirmed if each is not None and each.score >= self.min_score]
 
     def _find_by_all_filters(self, image: ImageArray) -> list[Found]:
         """Find the faces that stand upright or are tilted, of 80 pixels and more.
 
-        dlib's five filters propose some tilted faces that the two mixtures do not.
+        dlib's five filters find some tilted faces that the two mixtures do not propose, and some
+        that score too low in the second scan.
         """
-        return self._confirmed(image, DlibHogDetector().find(image))
-
-    def _confirmed(self, image: ImageArray, proposed: list[Found]) -> list[Found]:
-        """The faces among what is proposed."""
-        # What is found does not depend on a bound above the default one.
-        bound = min(self.min_score, DlibDetector.min_score)
-        confirmed = (_confirm(image, each, bound) for each in proposed)
-        return [each for each in confirmed if each is not None and each.score >= self.min_score]
+        return [
+            each
+            for each in DlibHogDetector().find(image)
+            if each.score >= self.min_score and _cnn_finds(image, each, cv2.BORDER_REFLECT_101)
+        ]
 
 
 def _turns_to_try(image: ImageArray, found: list[Found]) -> tuple[int, ...]:

@@ -176,7 +176,8 @@ def test_what_only_the_cnn_finds_is_turned_upright(
     portraits: list[tuple[ImageArray, Box]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As if the two scans found nothing; the CNN's box is where the face is.
-    monkeypatch.setattr(DlibDetector, "_confirmed", lambda *_: [])
+    for step in ("_find_upright", "_find_by_all_filters"):
+        monkeypatch.setattr(DlibDetector, step, lambda *_: [])
     for image, box in portraits[:5]:
         for rotation in (0, 90, 180, 270):
             turned = np.ascontiguousarray(np.rot90(image, rotation // 90))
@@ -223,6 +224,11 @@ def test_what_dlibs_own_filters_find_needs_no_cnn_on_all_of_the_photo(
                 found += 1
                 assert DlibDetector().find(tilted)
     assert found > 3
+    # As if the second scan confirmed nothing: what dlib's own filters find, the CNN confirms.
+    monkeypatch.setattr(DlibDetector, "_find_upright", lambda *_: [])
+    for image, box in portraits[::3]:
+        (face,) = DlibDetector().find(image)
+        assert (face.rotation, round(face.width)) == (0, box.width)
 
 
 def test_a_detector_that_is_not_thorough_leaves_lying_faces(
