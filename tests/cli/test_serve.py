@@ -124,7 +124,7 @@ def test_a_port_that_is_taken_is_reported_at_once(
         (("--people", "people.db"), "copy them from Milvus into one"),
         (("--people", ""), "a path is text"),
         (("--people", "a.sqlite", "--token-file", "nowhere"), "token file nowhere cannot be read"),
-        (("--people", "no/such/folder/a.sqlite"), "cannot write no/such/folder/a.sqlite"),
+        (("--people", "/dev/null/a.sqlite"), "the gallery /dev/null/a.sqlite cannot be read"),
     ],
 )
 def test_wrong_options_are_reported_in_one_line(
