@@ -23,6 +23,7 @@ import numpy as np
 from face_encode.cli.options import print_table
 from face_encode.encoders.engines import ENGINES, KERAS, largest_difference, probe_crops
 from face_encode.encoders.registry import load_encoder
+from face_encode.errors import EngineError
 from face_encode.terminal import import_keras_quietly
 
 BATCHES = (1, 8, 32)
@@ -39,14 +40,21 @@ print(time.perf_counter() - start)
 """
 
 
-def installed_engines() -> list[str]:
-    """Keras, and what else is there."""
-    return [KERAS, *(name for name, engine in ENGINES.items() if engine.is_installed)]
+def usable_engines(encoder: str) -> list[str]:
+    """Keras, and what else is there and runs an encoder; says why something does not."""
+    usable = [KERAS]
+    for name in (name for name, engine in ENGINES.items() if engine.is_installed):
+        try:
+            load_encoder(encoder, engine=name)
+            usable.append(name)
+        except EngineError as error:
+            print(error)
+    return usable
 
 
 def milliseconds_a_face(name: str) -> list[list[str]]:
     """A row an engine: times a face by batch, and the largest difference from Keras."""
-    encoders = {engine: load_encoder(name, engine=engine) for engine in installed_engines()}
+    encoders = {engine: load_encoder(name, engine=engine) for engine in usable_engines(name)}
     crops = np.concatenate([probe_crops(encoders[KERAS].contract.crop)] * 4)
     walls: dict[tuple[str, int], list[float]] = {}
     busy: dict[tuple[str, int], list[float]] = {}
@@ -79,7 +87,7 @@ def milliseconds_a_face(name: str) -> list[list[str]]:
 def seconds_to_start(name: str) -> list[list[str]]:
     """A row an engine: from nothing to the first embedding, at first and later."""
     rows = []
-    for engine in installed_engines():
+    for engine in usable_engines(name):
         with tempfile.TemporaryDirectory() as cache:
             first, *later = (_seconds(name, engine, cache) for _ in range(4))
         rows.append([engine, f"{first:.1f}", f"{min(later):.1f}"])

@@ -582,6 +582,11 @@ def find(
     common = model._distance_threshold(metric, distance_threshold)
     thresholds = {} if distance_threshold is not None else model.gallery.thresholds
     # A person's own is a cosine similarity: there is none for raw Euclidean distances.
+    if thresholds and metric == "euclidean":
+        raise InputError(
+            f"{next(iter(thresholds))!r} has a threshold of their own, a cosine similarity, which "
+            "says nothing of raw Euclidean distances: give distance_threshold, or another metric"
+        )
     own = {
         name: threshold_distance(metric, least, None, name) for name, least in thresholds.items()
     }

@@ -98,7 +98,7 @@ class Face_Encode_Model:
             false_match_rate: Instead of a threshold, the share of pairs of strangers that may
                 count as one person: 1e-3, 1e-4 or 1e-5 where the encoder's thresholds were
                 measured; see ``face-encode models``.
-            engine: What runs the encoder, as ``load_encoder`` takes it; None for ``"auto"``.
+            engine: What runs the encoder, as ``load_encoder`` takes it.
 
         Raises:
             ModelFileError: No such encoder.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -201,21 +202,26 @@ def print_safely(text: object) -> None:
     print("\n".join(map(printable, str(text).split("\n"))))
 
 
+_SILENCING = threading.RLock()
+
+
 @contextmanager
 def without_native_notices() -> Iterator[None]:
     """Silence native code on standard error; Python's exceptions pass.
 
-    TensorFlow 2.21 prints four lines that none of its own switches turns off.
+    TensorFlow 2.21 prints four lines that none of its own switches turns off. One thread at a time:
+    of two at once, the last would restore what the first had silenced.
     """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nothing:
-            os.dup2(nothing.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+    with _SILENCING:
+        sys.stderr.flush()
+        kept = os.dup(2)
+        try:
+            with open(os.devnull, "wb") as nothing:
+                os.dup2(nothing.fileno(), 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def import_keras() -> None:

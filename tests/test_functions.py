@@ -257,7 +257,7 @@ def test_a_persons_own_threshold_goes_before_the_common_one(
             ]
             squared = rows(ADA_AGAIN, searched, encoder=encoder, metric="euclidean_l2")
             assert len(squared) == len(strict)
-            with pytest.raises(InputError, match="of 'Ada_Mirova': give one of your own"):
+            with pytest.raises(InputError, match="'Ada_Mirova' has a threshold of their own"):
                 find(ADA_AGAIN, searched, encoder=encoder, metric="euclidean")
             # What is asked for goes before both.
             limit = found[-1]["distance"]

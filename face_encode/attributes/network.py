@@ -78,7 +78,7 @@ def build_network(side: int = SIDE, width: float = WIDTH, dropout: float = DROPO
     images = keras.Input((side, side, 3), name="pixels")
     tensor = keras.layers.Rescaling(1 / 255, name="unit_pixels")(images)
     for block, (channels, convolutions) in enumerate(BLOCKS[:4], start=1):
-        filters = round(channels * (width / 2 if block == 1 else width))
+        filters = max(1, round(channels * (width / 2 if block == 1 else width)))
         tensor = add_block(tensor, block, filters, convolutions, batch_normalization=True)
     features = keras.layers.Flatten(name="features")(tensor)
     return keras.Model(images, add_head(features, dropout), name=DEFAULT_ATTRIBUTES)

@@ -92,7 +92,7 @@ def check_engine_options(options: argparse.Namespace) -> None:
             raise InputError(
                 "--workers is for --engine local; on a cluster it is --finders and --encoders"
             )
-        if options.encoder_engine not in (AUTOMATIC, KERAS):
+        if options.encoder_engine not in (None, AUTOMATIC, KERAS):
             raise InputError(
                 f"on a cluster Keras runs the encoder. Received: {options.encoder_engine}"
             )

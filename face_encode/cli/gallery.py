@@ -548,7 +548,7 @@ def run_forget(options: argparse.Namespace) -> int:
     if alike:
         told = ", ".join(f"{unknown_id(number)} ({near:.3f})" for number, near in alike)
         print(
-            f"people without a name who may be the same, by similarity: {told}; "
+            f"people without a name who are most like that person, by similarity: {told}; "
             "face-encode unknown GALLERY --dismiss GROUP deletes one"
         )
     print(

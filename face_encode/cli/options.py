@@ -53,11 +53,10 @@ def add_encoder_option(parser: argparse._ActionsContainer) -> None:
     )
     parser.add_argument(
         "--encoder-engine",
-        default="auto",
         metavar="NAME",
         help="what runs the encoder: tensorflow (Keras itself), onnx, openvino, int8, or auto (the "
-        "default): onnx where it gives what Keras gives, else Keras; fastest takes int8 where its "
-        "embeddings are near enough, as fast does by itself",
+        "default): onnx where it gives what Keras gives, else Keras; fastest (the default of "
+        "--model fast): int8 where its embeddings are near enough, else auto",
     )
 
 

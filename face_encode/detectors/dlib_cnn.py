@@ -26,7 +26,7 @@ import numpy.typing as npt
 from face_encode.detectors.base import SMALLEST_SIDE, Found, FramingDetector, scaled
 from face_encode.dlib_file import DlibDetectorOptions, DlibLayer, FloatArray, read_dlib_detector
 from face_encode.errors import WeightsError
-from face_encode.types import ImageArray
+from face_encode.types import ImageArray, check_count
 from face_encode.weights import installed_path, read_verified
 
 # From a copy to the next smaller one, and back: its sides, and how far its pixels move.
@@ -57,15 +57,19 @@ class DlibCnnDetector(FramingDetector):
         max_pixels: Larger photos are shrunk to this many pixels; the network takes about half a
             second of one core a million pixels.
         enlarge: Smaller photos are enlarged by up to this factor on a side.
+        name: The detector's name.
         copies: At most this many sizes of the photo are looked at, in OpenCV; None for all. With 3
             the largest face that is found has about 115 pixels.
-        name: The detector's name.
     """
 
     max_pixels: int = 400_000
     enlarge: float = 1.0
-    copies: int | None = None
     name: str = "dlib_cnn"
+    copies: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.copies is not None:
+            check_count(self.copies, "copies")
 
     def find(self, image: ImageArray) -> list[Found]:
         """Find the faces; see ``FramingDetector.find``."""

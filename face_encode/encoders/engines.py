@@ -281,9 +281,8 @@ def _network(
         return _converted(engine, *load_keras())
     # Another release of any library that takes part converts and compares again.
     releases = map(release_of, ("keras", "tensorflow", "tf2onnx", "onnx", engine.library))
-    used = " ".join(
-        [*cache_key, engine.name, __version__, _FILE_VERSION, platform.machine(), *releases]
-    )
+    machine = (platform.machine(), _processor_features() if engine.is_rounded else "")
+    used = " ".join([*cache_key, engine.name, __version__, _FILE_VERSION, *machine, *releases])
     readable = re.sub(r"[^A-Za-z0-9]", "_", cache_key[0])[:40]
     short = hashlib.sha256(used.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     path = cache_folder() / f"{readable}-{short}.network"
@@ -304,6 +303,13 @@ def _network(
             network = _converted(engine, *load_keras())
             _write(path, network)
     return network
+
+
+def _processor_features() -> str:
+    """What the processor can do: not all of them round alike, and a cache may be carried along."""
+    import cv2
+
+    return str(cv2.getCPUFeaturesLine())
 
 
 def _read(path: Path) -> ConvertedNetwork | None:
@@ -341,14 +347,18 @@ def _converted(
     """Convert a network, and compare the engine with Keras."""
     size = int(model.output_shape[-1])
     network = ConvertedNetwork(contract, fingerprint, size, "", b"")
+    faces = invented_faces(contract.crop) if engine.is_rounded else None
     try:
         judged = with_quality(model, head, contract.crop)
-        content = convert(judged, contract, "onnx", mirror=False)
-        probes = probe_crops(contract.crop)
-        if engine.is_rounded:
-            probes = invented_faces(contract.crop)
-            content = quantize(content, probes)
-        network = replace(network, content=content)
+        network = replace(network, content=convert(judged, contract, "onnx", mirror=False))
+    except EngineError as error:
+        return replace(network, refusal=str(error))
+    probes = probe_crops(contract.crop)
+    if faces is not None:
+        # Where this fails, as on a full disk, the next start tries again.
+        network = replace(network, content=quantize(network.content, faces.measured))
+        probes = faces.compared
+    try:
         expected = split_quality(compile_forward(judged, contract)(probes), size)
         received = split_quality(_forward(engine, network)(probes), size)
         problem = _difference(expected, received, is_rounded=engine.is_rounded)

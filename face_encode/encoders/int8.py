@@ -3,8 +3,7 @@
 Weights are rounded channel by channel, activations by the range that they have on faces (Jacob and
 others, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
 Inference", 2018). The faces come with this package: 32 of invented people, so that nothing has to
-be fetched and the same network comes out everywhere. Their ranges serve as well as those of 64
-people of LFW; docs/engines.md has the numbers.
+be fetched and the same network comes out everywhere.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ import tempfile
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from face_encode.encoders.conversion import INPUT_NAME
+from face_encode.encoders.conversion import INPUT_NAME, first_line_of
 from face_encode.errors import EngineError
 from face_encode.terminal import without_native_notices
 from face_encode.types import CropRecipe, Embeddings, ImageArray
@@ -29,17 +28,26 @@ MAX_QUALITY_DIFFERENCE = 0.1
 """How far the quality of a face may be from that by Keras."""
 
 # The sheet of faces, those of verify_dataset and examples: chips of 128x128 with a margin of 0.25.
-_SHEET, _ROWS, _COLUMNS = "invented_faces.jpg", 4, 8
+_SHEET, _ROWS, _COLUMNS, _MEASURED = "invented_faces.jpg", 4, 8, 24
 # What lies between convolutions is rounded too, so that numbers stay whole from one to the next;
 # what follows the last, the embedding and the quality's head, is not.
 _ROUNDED = ["Conv", "Relu", "Clip", "MaxPool", "Add"]
 
 
-def invented_faces(recipe: CropRecipe) -> ImageArray:
-    """Faces of invented people, framed about as a recipe cuts them out.
+class InventedFaces(NamedTuple):
+    """Faces of invented people, framed about as a crop recipe cuts them out.
 
-    Returns:
-        uint8 ``(32, recipe.height, recipe.width, 3)``.
+    Attributes:
+        measured: uint8 ``(24, height, width, 3)``, on which activations are measured.
+        compared: uint8 ``(16, height, width, 3)``, of other photos, each with its mirror image.
+    """
+
+    measured: ImageArray
+    compared: ImageArray
+
+
+def invented_faces(recipe: CropRecipe) -> InventedFaces:
+    """The faces in the size of a recipe.
 
     Raises:
         EngineError: The recipe is of several encoders as one, each of which has a frame of its own.
@@ -51,12 +59,14 @@ def invented_faces(recipe: CropRecipe) -> ImageArray:
     content = (resources.files("face_encode.encoders") / _SHEET).read_bytes()
     sheet = cast(ImageArray, cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR))
     size = (recipe.width, recipe.height)
-    return np.stack(
-        [
-            cv2.cvtColor(cv2.resize(face, size, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)
-            for row in np.split(sheet, _ROWS)
-            for face in np.split(row, _COLUMNS, axis=1)
-        ]
+    faces = [
+        cv2.cvtColor(cv2.resize(face, size, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)
+        for row in np.split(sheet, _ROWS)
+        for face in np.split(row, _COLUMNS, axis=1)
+    ]
+    others = faces[_MEASURED:]
+    return InventedFaces(
+        np.stack(faces[:_MEASURED]), np.stack([*others, *(face[:, ::-1] for face in others)])
     )
 
 
@@ -88,21 +98,13 @@ def quantize(content: bytes, faces: ImageArray) -> bytes:
     Raises:
         EngineError: ONNX Runtime cannot round it.
     """
-    from onnxruntime import quantization
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Faces(quantization.CalibrationDataReader):  # type: ignore[misc]
-        """Hands out the faces, one at a time."""
-
-        def __init__(self) -> None:
-            self._faces: Iterator[dict[str, Any]] = ({INPUT_NAME: face[None]} for face in faces)
-
-        def get_next(self) -> dict[str, Any] | None:
-            return next(self._faces, None)
-
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # advice for those who call it by hand
+    # It logs on the root logger, which without a handler would get one for good.
+    handler = logging.NullHandler()
+    logging.root.addHandler(handler)
     try:
+        from onnxruntime import quantization
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
         with (
             tempfile.TemporaryDirectory(prefix="face_encode-") as folder,
             without_native_notices(),
@@ -115,7 +117,7 @@ def quantize(content: bytes, faces: ImageArray) -> bytes:
             quantization.quantize_static(
                 prepared,
                 rounded,
-                Faces(),
+                _Faces(faces),
                 per_channel=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
@@ -124,6 +126,18 @@ def quantize(content: bytes, faces: ImageArray) -> bytes:
             return rounded.read_bytes()
     # It raises whatever a foreign graph trips over.
     except Exception as error:
-        raise EngineError(f"the network cannot be rounded to int8: {error}") from error
+        raise EngineError(
+            f"the network cannot be rounded to int8: {first_line_of(error)}"
+        ) from error
     finally:
-        logging.disable(disabled)
+        logging.root.removeHandler(handler)
+
+
+class _Faces:
+    """Hands out faces one at a time, as ONNX Runtime's ``CalibrationDataReader``."""
+
+    def __init__(self, faces: ImageArray) -> None:
+        self._faces: Iterator[dict[str, Any]] = ({INPUT_NAME: face[None]} for face in faces)
+
+    def get_next(self) -> dict[str, Any] | None:
+        return next(self._faces, None)

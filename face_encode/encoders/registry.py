@@ -402,7 +402,7 @@ def detector_for(encoder: object, detector: Given) -> Given | str:
 def load_encoder(
     name_or_path: str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
-    engine: str = AUTOMATIC,
+    engine: str | None = None,
     *,
     accept_licence: bool = False,
 ) -> Encoder:
@@ -420,7 +420,8 @@ def load_encoder(
             first of these two that is installed, if its embeddings are within 1e-3 of Keras', else
             Keras. ``"int8"`` runs a copy in whole numbers, in less than half the time, whose
             embeddings have a cosine of at least 0.98 with those of Keras; ``"fastest"`` is
-            ``"int8"`` where that holds, else ``"auto"``. Of a choice, ``"auto"`` is its engine.
+            ``"int8"`` where that holds, else ``"auto"``. None is the engine of a choice, else
+            ``"auto"``.
         accept_licence: Whether you accept a licence that does not allow every use, such as
             non-commercial use only, so that the weights may be downloaded. The environment
             variable ``FACE_ENCODE_ACCEPT_LICENCE``, names with commas between them, says the same.
@@ -434,12 +435,13 @@ def load_encoder(
         EngineError: The engine asked for cannot run the encoder, or its embeddings differ from
             those of Keras by more than is said above.
     """
+    choice = CHOICES.get(name_or_path) if isinstance(name_or_path, str) else None
+    engine = engine or (AUTOMATIC if choice is None else choice.engine)
     check_engine(engine)
     if name_or_path is None:
         name_or_path = DEFAULT_ENCODER
-    if isinstance(name_or_path, str) and name_or_path in CHOICES:
-        choice = CHOICES[name_or_path]
-        name_or_path, engine = choice.encoder, choice.engine if engine == AUTOMATIC else engine
+    if choice is not None:
+        name_or_path = choice.encoder
     if isinstance(name_or_path, str) and name_or_path in KNOWN_ENCODERS:
         return KNOWN_ENCODERS[name_or_path].open(weights, engine, accept_licence)
     is_path = isinstance(name_or_path, str | os.PathLike)
@@ -470,15 +472,15 @@ def as_encoder(
 
     Args:
         encoder: An open encoder, or the first argument of ``load_encoder``.
-        engine: As for ``load_encoder``; None for ``"auto"``.
+        engine: As for ``load_encoder``.
 
     Raises:
         InputError: The engine differs from that of the open encoder.
         FaceEncodeError: As for ``load_encoder``.
     """
     if not isinstance(encoder, Encoder):
-        return load_encoder(encoder, engine=engine or AUTOMATIC)
-    if engine not in (None, AUTOMATIC, encoder.engine):
+        return load_encoder(encoder, engine=engine)
+    if engine not in (None, AUTOMATIC, FASTEST, encoder.engine):
         raise InputError(
             "an encoder that is open already has its engine, "
             f"{encoder.engine!r}; choose it by load_encoder(..., engine=...). "

@@ -411,7 +411,7 @@ def _difference(row: tuple[Any, ...] | None, own: Mapping[str, Any]) -> str:
     if differing == ["engine"]:
         return (
             f"with the engine {former['engine']} running the encoder; the embeddings of another "
-            f"differ in their last digits. Continue with that one (--encoder-engine "
+            f"differ a little. Continue with that one (--encoder-engine "
             f"{former['engine']}, in Python engine={former['engine']!r}), or begin again from the "
             f"first photo (--restart, restart=True). Received: the engine {own['engine']}"
         )

@@ -375,8 +375,8 @@ def _in_float32(
 def _begin(network: keras.Model, path: Path) -> int:
     """Copy the weights of the layers of the same name; the number of layers copied.
 
-    A layer with fewer channels takes the first ones, of its input and output alike: a network that
-    is thinner somewhere begins as a part of the earlier one.
+    A convolution with fewer channels takes the first ones, of its input and output alike, and so
+    does its normalisation: a network that is thinner somewhere begins as a part of the earlier one.
     """
     import keras
 
@@ -387,16 +387,18 @@ def _begin(network: keras.Model, path: Path) -> int:
         raise ModelFileError(f"Keras cannot load {path}: {error}") from error
     copied = 0
     by_name = {layer.name: layer for layer in earlier.layers}
+    thinned = (keras.layers.Conv2D, keras.layers.BatchNormalization)
     for layer in network.layers:
         source = by_name.get(layer.name)
         if source is None or not layer.weights:
             continue
         values, shapes = source.get_weights(), [tuple(one.shape) for one in layer.weights]
-        parts = [
-            value[tuple(map(slice, shape))] for value, shape in zip(values, shapes, strict=False)
-        ]
-        if [part.shape for part in parts] == shapes:
-            layer.set_weights(parts)
+        if isinstance(layer, thinned) and isinstance(source, type(layer)):
+            values = [
+                value[tuple(map(slice, shape))] for value, shape in zip(values, shapes, strict=True)
+            ]
+        if [value.shape for value in values] == shapes:
+            layer.set_weights(values)
             copied += 1
     if not copied:
         raise ModelFileError(f"{path} has no layer that has the name and fits one of this network")

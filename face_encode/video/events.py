@@ -106,6 +106,7 @@ class EventFile:
         """
         self._path: Path = as_path(path)
         self._is_cut = False
+        self._lock = threading.Lock()
         check_writable(self._path, VideoError)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
         with self._refusals():
@@ -121,8 +122,10 @@ class EventFile:
         Raises:
             VideoError: The file cannot be written.
         """
-        line = b"\n" * self._is_cut + as_json(event).encode() + b"\n"
-        with self._refusals():
+        content = as_json(event).encode() + b"\n"
+        # The cameras of a service share the file.
+        with self._lock, self._refusals():
+            line = b"\n" * self._is_cut + content
             written = os.write(self._handle, line)
             self._is_cut = line[written - 1 : written] != b"\n"
             if written < len(line):

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from itertools import product
 from typing import Any
 
 from face_encode.detectors.alignment import make_portrait
@@ -32,8 +31,8 @@ class Outlets:
         events: Each gets every event.
         event_crops: Whether events of somebody who is there carry the face, as a JPEG in base64.
         on_event: Called with each event of a person, or None.
-        on_lost_event: Called with the reason where an event cannot be written, and the session
-            goes on; None where that ends it.
+        on_lost_event: Called with the reason, once for each event that not all outlets took, and
+            the session goes on; None where that ends it.
         on_frame: Called with each frame and the faces in it, or None.
         blur_unknown: Whether to blur every face but those of enrolled people.
     """
@@ -209,16 +208,19 @@ class Session:
 
     def _write(self, *events: Mapping[str, Any]) -> None:
         """Write all events to all outlets, also where one of them fails."""
-        failures: list[VideoError] = []
-        for event, sink in product(events, self._outlets.events):
-            try:
-                sink.write({"source": self._source.name, **event})
-            except VideoError as error:
-                failures.append(error)
-        for failure in failures:
+        failed: list[VideoError] = []
+        for event in events:
+            problems: list[VideoError] = []
+            for sink in self._outlets.events:
+                try:
+                    sink.write({"source": self._source.name, **event})
+                except VideoError as error:
+                    problems.append(error)
+            failed += problems[:1]
+        for problem in failed:
             if self._outlets.on_lost_event is None:
-                raise failure
-            self._outlets.on_lost_event(failure)
+                raise problem
+            self._outlets.on_lost_event(problem)
 
 
 def _clock() -> dict[str, str]:

@@ -149,7 +149,6 @@ def test_what_the_bound_on_time_leaves_out_is_noted() -> None:
     assert YunetDetector(min_face=120).notes(20_000, 10_000) == ()
 
 
-@pytest.mark.data
 @pytest.mark.parametrize(
     ("side", "min_face", "seen"), [(150, None, 160), (250, None, 192), (250, 20, 320)]
 )
@@ -169,6 +168,7 @@ def test_a_photo_is_looked_at_as_its_smallest_face_asks(
     assert shapes == [(1, seen, seen, 3)] * 4
 
 
+@pytest.mark.data
 def test_faces_are_those_of_opencv(detector: YunetDetector, people_photos: list[Path]) -> None:
     path = cache_folder() / KNOWN_WEIGHTS["yunet"].file
     original = cv2.FaceDetectorYN.create(str(path), "", (1, 1), score_threshold=0.7)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import keras
 import numpy as np
 import onnx
+import onnxruntime.quantization
 import pytest
 
 from face_encode.detectors.alignment import crop_faces
@@ -16,7 +20,7 @@ from face_encode.detectors.registry import load_detector
 from face_encode.encoders.contract import EncoderContract, save_encoder
 from face_encode.encoders.engines import KERAS, engine_names, unrounded
 from face_encode.encoders.int8 import MIN_COSINE, invented_faces, smallest_cosine
-from face_encode.encoders.registry import load_encoder
+from face_encode.encoders.registry import as_encoder, load_encoder
 from face_encode.errors import EngineError
 from face_encode.photos.reading import read_image
 from face_encode.types import CropRecipe
@@ -59,7 +63,7 @@ def test_embeddings_are_near_those_of_keras_and_made_of_whole_numbers(model_file
     rounded = load_encoder(model_file, engine="int8")
     assert (rounded.engine, rounded.fingerprint) == ("int8", by_keras.fingerprint)
     # Other faces than those that it was rounded by.
-    faces = invented_faces(CONTRACT.crop)[:, :, ::-1] // 2 + 40
+    faces = invented_faces(CONTRACT.crop).compared // 2 + 40
     expected, received = by_keras.encode(faces), rounded.encode(faces)
     assert MIN_COSINE <= smallest_cosine(expected, received) < 1 - 1e-6
     (cached,) = (model_file.parent / "cache").glob("*.network")
@@ -71,7 +75,7 @@ def test_embeddings_are_near_those_of_keras_and_made_of_whole_numbers(model_file
 
 def test_each_face_has_the_same_embedding_alone_and_in_a_batch(model_file: Path) -> None:
     encoder = load_encoder(model_file, engine="int8")
-    faces = invented_faces(CONTRACT.crop)
+    faces = invented_faces(CONTRACT.crop).compared
     together = encoder.encode(faces)
     for face, embedding in zip(faces, together, strict=True):
         np.testing.assert_allclose(encoder.encode(face[np.newaxis])[0], embedding, atol=1e-5)
@@ -89,8 +93,36 @@ def test_a_network_that_rounding_changes_is_refused_and_fastest_takes_another_en
 
 
 def test_fastest_takes_int8_and_auto_never_does(model_file: Path) -> None:
-    assert load_encoder(model_file, engine="fastest").engine == "int8"
-    assert load_encoder(model_file).engine == "onnx"
+    fastest = load_encoder(model_file, engine="fastest")
+    assert (fastest.engine, load_encoder(model_file).engine) == ("int8", "onnx")
+    assert as_encoder(fastest, "fastest") is fastest
+
+
+def test_what_fails_in_passing_is_tried_again(
+    model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: object, **settings: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(onnxruntime.quantization, "quantize_static", fail)
+        with pytest.raises(EngineError, match=r"rounded to int8: .*No space left"):
+            load_encoder(model_file, engine="int8")
+    assert load_encoder(model_file, engine="int8").engine == "int8"
+
+
+def test_another_processor_rounds_anew(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_encoder(model_file, engine="int8")
+    monkeypatch.setattr(cv2, "getCPUFeaturesLine", lambda: "another one")
+    load_encoder(model_file, engine="int8")
+    assert len(list((model_file.parent / "cache").glob("*.network"))) == 2
+
+
+def test_rounding_leaves_the_logging_of_a_program_as_it_is(model_file: Path) -> None:
+    before = list(logging.root.handlers)
+    load_encoder(model_file, engine="int8")
+    assert logging.root.handlers == before
+    assert logging.root.manager.disable == 0
 
 
 def test_several_encoders_as_one_are_refused() -> None:
@@ -105,19 +137,18 @@ def test_every_engine_has_one_for_networks_that_are_not_to_be_rounded() -> None:
     assert kept["int8"] == kept["fastest"] == "auto"
 
 
-def test_faces_are_upright_and_differ() -> None:
-    faces = invented_faces(CropRecipe("arcface", 112, 112))
-    assert faces.shape == (32, 112, 112, 3)
-    assert faces.dtype == np.uint8
-    # Skin is red before blue, and no two faces are one.
-    assert (faces[..., 0].mean(axis=(1, 2)) > faces[..., 2].mean(axis=(1, 2))).mean() > 0.9
-    assert len({face.tobytes() for face in faces}) == 32
+def test_faces_that_are_compared_are_others_than_those_measured() -> None:
+    measured, compared = invented_faces(CropRecipe("arcface", 112, 112))
+    assert (measured.shape, compared.shape) == ((24, 112, 112, 3), (16, 112, 112, 3))
+    assert measured.dtype == compared.dtype == np.uint8
+    assert len({face.tobytes() for face in (*measured, *compared)}) == 40
+    np.testing.assert_array_equal(compared[8:], compared[:8, :, ::-1])
 
 
 def test_the_faces_are_those_of_the_invented_people() -> None:
     paths = sorted((Path(__file__).parents[2] / "verify_dataset").glob("*/*.jpg"))
     chip = CropRecipe("dlib_chip", 128, 128, 0.25)
-    tiles = invented_faces(chip)
+    tiles = invented_faces(chip).measured
     for index in (0, 9):
         image = read_image(paths[index])
         (face,) = load_detector("dlib_hog").detect(image)
@@ -131,7 +162,7 @@ def test_the_fast_choice_runs_on_it(public_weights: Path) -> None:
     place_weights("mobilefacenet", public_weights)
     fast, exact = load_encoder("fast"), load_encoder("fast", engine="onnx")
     assert (fast.engine, exact.engine) == ("int8", "onnx")
-    faces = invented_faces(fast.contract.crop)[:, :, ::-1].copy()
+    faces = invented_faces(fast.contract.crop).compared
     (near, qualities), (expected, expected_qualities) = fast.embed(faces), exact.embed(faces)
     assert smallest_cosine(expected, near) >= MIN_COSINE
     assert qualities is not None
