@@ -56,9 +56,8 @@ class AttributesConfig:
         output: The ``.keras`` file to write; checkpoint, log and report lie beside it, in a folder
             of the same name ending in ``.training``.
         rules: What the photos show.
-        begin: A ``.keras`` file whose layers of the same name give the first weights, as far as
-            they reach: a former one of attributes, or the student of a distillation; None for
-            random ones.
+        begin: A ``.keras`` file whose layers of the same name and shape give the first weights: a
+            former one of attributes, or the student of a distillation; None for random ones.
         frozen: How many of the first blocks stay as they begin; each saves about an eighth of the
             time.
         side: Rows and columns of the network's crops.
@@ -373,11 +372,7 @@ def _in_float32(
 
 
 def _begin(network: keras.Model, path: Path) -> int:
-    """Copy the weights of the layers of the same name; the number of layers copied.
-
-    A convolution with fewer channels takes the first ones, of its input and output alike, and so
-    does its normalisation: a network that is thinner somewhere begins as a part of the earlier one.
-    """
+    """Copy the weights of the layers of the same name and shape; the number of layers copied."""
     import keras
 
     try:
@@ -387,21 +382,16 @@ def _begin(network: keras.Model, path: Path) -> int:
         raise ModelFileError(f"Keras cannot load {path}: {error}") from error
     copied = 0
     by_name = {layer.name: layer for layer in earlier.layers}
-    thinned = (keras.layers.Conv2D, keras.layers.BatchNormalization)
     for layer in network.layers:
         source = by_name.get(layer.name)
         if source is None or not layer.weights:
             continue
-        values, shapes = source.get_weights(), [tuple(one.shape) for one in layer.weights]
-        if isinstance(layer, thinned) and isinstance(source, type(layer)):
-            values = [
-                value[tuple(map(slice, shape))] for value, shape in zip(values, shapes, strict=True)
-            ]
-        if [value.shape for value in values] == shapes:
+        values = source.get_weights()
+        if [value.shape for value in values] == [tuple(one.shape) for one in layer.weights]:
             layer.set_weights(values)
             copied += 1
     if not copied:
-        raise ModelFileError(f"{path} has no layer that has the name and fits one of this network")
+        raise ModelFileError(f"{path} has no layer of the name and shape of one of this network")
     return copied
 
 
