@@ -149,7 +149,7 @@ def test_who_is_forgotten_may_be_among_those_without_a_name(gallery: DatabaseGal
         details = PhotoDetails(f"camera {number}", crop=b"jpeg")
         gallery.unknown.see(Sight(embedding, details), 0.9999)
     line = next(
-        line for line in run("forget", gallery.path, "ada").splitlines() if "may be" in line
+        line for line in run("forget", gallery.path, "ada").splitlines() if "most like" in line
     )
     told = re.findall(r"unknown-(\d) \((0\.\d+)\)", line)
     # Two photos of Ada's; the second stranger is as the first of them.
