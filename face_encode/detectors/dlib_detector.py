@@ -130,12 +130,16 @@ class DlibDetector(FramingDetector):
             found += [each for turn in turns for each in _find_turned(image, turn, find)]
             if found:
                 return best_apart(found)
-        by_cnn = DlibCnnDetector(enlarge=2.0).find(image)
-        return [
-            replace(each, rotation=_rotation_of(image, each))
-            for each in by_cnn
-            if each.score >= _SURE_OF_WHOLE
-        ]
+        # Faces of 80 pixels and more in a quarter of the time first, then those of 40.
+        for enlarge in (1.0, 2.0):
+            by_cnn = [
+                replace(each, rotation=_rotation_of(image, each))
+                for each in DlibCnnDetector(enlarge=enlarge).find(image)
+                if each.score >= _SURE_OF_WHOLE
+            ]
+            if by_cnn:
+                return by_cnn
+        return []
 
     def notes(self, width: int, height: int) -> tuple[str, ...]:
         """What is not looked for in a photo of this size; see ``FramingDetector.notes``."""
