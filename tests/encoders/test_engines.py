@@ -445,7 +445,8 @@ def test_what_cannot_be_converted_runs_on_keras(
 
 
 def test_an_unknown_engine_is_told_with_the_known_ones(model_file: Path) -> None:
-    with pytest.raises(InputError, match=r"auto, fastest, tensorflow, onnx, openvino, int8.*Received: 'cuda'"):
+    known = r"auto, fastest, tensorflow, onnx, openvino, int8.*Received: 'cuda'"
+    with pytest.raises(InputError, match=known):
         load_encoder(model_file, engine="cuda")
 
 
