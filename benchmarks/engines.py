@@ -16,11 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from face_encode.cli.options import print_table
+from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.engines import ENGINES, KERAS, largest_difference, probe_crops
 from face_encode.encoders.registry import load_encoder
 from face_encode.errors import EngineError
@@ -40,21 +41,19 @@ print(time.perf_counter() - start)
 """
 
 
-def usable_engines(encoder: str) -> list[str]:
-    """Keras, and what else is there and runs an encoder; says why something does not."""
-    usable = [KERAS]
-    for name in (name for name, engine in ENGINES.items() if engine.is_installed):
+def on_engines(name: str) -> dict[str, Encoder]:
+    """An encoder on Keras, and on what else is there and runs it; says why something does not."""
+    encoders = {KERAS: load_encoder(name, engine=KERAS)}
+    for engine in (each.name for each in ENGINES.values() if each.is_installed):
         try:
-            load_encoder(encoder, engine=name)
-            usable.append(name)
+            encoders[engine] = load_encoder(name, engine=engine)
         except EngineError as error:
             print(error)
-    return usable
+    return encoders
 
 
-def milliseconds_a_face(name: str) -> list[list[str]]:
+def milliseconds_a_face(encoders: dict[str, Encoder]) -> list[list[str]]:
     """A row an engine: times a face by batch, and the largest difference from Keras."""
-    encoders = {engine: load_encoder(name, engine=engine) for engine in usable_engines(name)}
     crops = np.concatenate([probe_crops(encoders[KERAS].contract.crop)] * 4)
     walls: dict[tuple[str, int], list[float]] = {}
     busy: dict[tuple[str, int], list[float]] = {}
@@ -84,10 +83,10 @@ def milliseconds_a_face(name: str) -> list[list[str]]:
     ]
 
 
-def seconds_to_start(name: str) -> list[list[str]]:
+def seconds_to_start(name: str, engines: Iterable[str]) -> list[list[str]]:
     """A row an engine: from nothing to the first embedding, at first and later."""
     rows = []
-    for engine in usable_engines(name):
+    for engine in engines:
         with tempfile.TemporaryDirectory() as cache:
             first, *later = (_seconds(name, engine, cache) for _ in range(4))
         rows.append([engine, f"{first:.1f}", f"{min(later):.1f}"])
@@ -113,12 +112,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     import_keras_quietly()
     for name in options.encoders:
+        encoders = on_engines(name)
         print(f"\n{name}: milliseconds a face, by how many are encoded at once")
         cores = (f"{batch}, all cores'" for batch in BATCHES)
         header = ["engine", *map(str, BATCHES), *cores, "difference"]
-        print_table(header, milliseconds_a_face(name))
+        print_table(header, milliseconds_a_face(encoders))
         print(f"{name}: seconds from nothing to the first embedding")
-        print_table(["engine", "the first time", "later"], seconds_to_start(name))
+        print_table(["engine", "the first time", "later"], seconds_to_start(name, encoders))
 
 
 if __name__ == "__main__":

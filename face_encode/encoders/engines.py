@@ -353,8 +353,9 @@ def _converted(
         network = replace(network, content=convert(judged, contract, "onnx", mirror=False))
     except EngineError as error:
         return replace(network, refusal=str(error))
-    probes = probe_crops(contract.crop)
-    if faces is not None:
+    if faces is None:
+        probes = probe_crops(contract.crop)
+    else:
         # Where this fails, as on a full disk, the next start tries again.
         network = replace(network, content=quantize(network.content, faces.measured))
         probes = faces.compared

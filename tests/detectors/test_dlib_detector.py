@@ -317,3 +317,19 @@ def test_boxes_of_one_face_are_merged_by_hand() -> None:
     # Not the same way up: 4 columns are too much.
     assert best_apart([best, replace(apart, rotation=180)]) == [best]
     assert best_apart([]) == []
+
+
+@pytest.mark.parametrize(("side", "looks"), [(300, [1.0, 2.0]), (700, [1.0])])
+def test_a_photo_that_is_not_enlarged_is_shown_to_the_cnn_once(
+    side: int, looks: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    find = DlibCnnDetector.find
+
+    def watched(self: DlibCnnDetector, image: ImageArray) -> list[Found]:
+        seen.append(self.enlarge)
+        return find(self, image)
+
+    monkeypatch.setattr(DlibCnnDetector, "find", watched)
+    assert DlibDetector().find(np.full((side, side, 3), 128, np.uint8)) == []
+    assert seen == looks
