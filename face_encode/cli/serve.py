@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 import socket
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from face_encode.errors import InputError, MissingExtraError
 from face_encode.terminal import printable
 
 if TYPE_CHECKING:
+    from face_encode.gallery.database import DatabaseGallery
     from face_encode.model import Face_Encode_Model
     from face_encode.server.security import Tokens
     from face_encode.server.settings import ServerSettings
@@ -131,13 +132,6 @@ def run(options: argparse.Namespace) -> int:
     settings = settings_from(options)
     check_exposure(settings, tokens)
     sources = cameras_from(options)
-    # Before the seconds of loading: a port that is taken is the likeliest mistake.
-    listener = bound(settings.host, settings.port)
-    model = _open_model(options, path)
-    cameras = _watching(options, sources, path) if sources else None
-    if tokens and not tokens.can_write:
-        print("no write token is set: nobody can change the people")
-
     # It would log a line for each broken body, which the client hears of anyway.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     from face_encode.server.application import make_application
@@ -155,18 +149,28 @@ def run(options: argparse.Namespace) -> int:
                 text = f"serving {people} people of {path} at http://{address}"
                 print(printable(text), flush=True)
 
-    configuration = uvicorn.Config(
-        make_application(model, settings, tokens, cameras=cameras),
-        http=limited_protocol(settings.limits),
-        ws="none",
-        # Paths hold people's names; changes are in the gallery's audit, numbers in the metrics.
-        access_log=False,
-        server_header=False,
-        log_level="warning",
-        timeout_graceful_shutdown=settings.limits.request_seconds,
-    )
-    server = AnnouncedServer(configuration)
-    with listener, closing(model.gallery), nullcontext() if cameras is None else closing(cameras):
+    with ExitStack() as opened:
+        # Before the seconds of loading: a port that is taken is the likeliest mistake.
+        listener = opened.enter_context(bound(settings.host, settings.port))
+        model, gallery = _open_model(options, path)
+        opened.enter_context(closing(gallery))
+        _enrol_folder(options, path, model, gallery)
+        cameras = None
+        if sources:
+            cameras = opened.enter_context(closing(_watching(options, sources, path)))
+        if tokens and not tokens.can_write:
+            print("no write token is set: nobody can change the people")
+        configuration = uvicorn.Config(
+            make_application(model, settings, tokens, cameras=cameras),
+            http=limited_protocol(settings.limits),
+            ws="none",
+            # Paths hold people's names; changes are in the gallery's audit, numbers in the metrics.
+            access_log=False,
+            server_header=False,
+            log_level="warning",
+            timeout_graceful_shutdown=settings.limits.request_seconds,
+        )
+        server = AnnouncedServer(configuration)
         server.run([listener])
     return 0 if server.started else 1
 
@@ -294,17 +298,21 @@ def bound(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        with ExitStack() as opened:
+            listener = opened.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            opened.pop_all()
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(f"cannot serve at {host}, port {port}: {reason}") from error
     return listener
 
 
-def _open_model(options: argparse.Namespace, path: Path) -> Face_Encode_Model:
-    """Open the model with the people of the gallery; a folder is enrolled where nobody ever was."""
+def _open_model(
+    options: argparse.Namespace, path: Path
+) -> tuple[Face_Encode_Model, DatabaseGallery]:
+    """Open the model, and the gallery that holds its people."""
     from face_encode.gallery.audit import Author
     from face_encode.gallery.database import DatabaseGallery
     from face_encode.model import Face_Encode_Model
@@ -314,14 +322,21 @@ def _open_model(options: argparse.Namespace, path: Path) -> Face_Encode_Model:
     )
     gallery = DatabaseGallery(path, model.encoder, author=Author("face-encode serve"))
     model.gallery = gallery
+    return model, gallery
+
+
+def _enrol_folder(
+    options: argparse.Namespace, path: Path, model: Face_Encode_Model, gallery: DatabaseGallery
+) -> None:
+    """Enrol the people where they are a folder, and nobody ever was enrolled."""
     folder = Path(options.people)
-    if folder != path:
-        if gallery.changes(count=1):
-            print(printable(f"{folder} is enrolled in {path} already: that is served"))
-        else:
-            report = model.fit_dataset(folder, keep_crops=options.keep_crops)
-            print(printable(str(report).replace("\n", ";")))
-    return model
+    if folder == path:
+        return
+    if gallery.changes(count=1):
+        print(printable(f"{folder} is enrolled in {path} already: that is served"))
+    else:
+        report = model.fit_dataset(folder, keep_crops=options.keep_crops)
+        print(printable(str(report).replace("\n", ";")))
 
 
 def _watching(options: argparse.Namespace, sources: dict[str, str], path: Path) -> CameraProcess:

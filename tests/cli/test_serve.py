@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import socket
@@ -114,6 +115,20 @@ def test_a_port_that_is_taken_is_reported_at_once(
         port = str(other.getsockname()[1])
         message = refused(capsys, "--people", str(tmp_path / "people.sqlite"), "--port", port)
     assert "cannot serve at 127.0.0.1" in message and "in use" in message
+
+
+def test_what_was_opened_is_closed_when_the_start_fails(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "people.sqlite").write_bytes(b"damaged")
+    refused(capsys, "--port", "0", "--people", str(tmp_path / "people.sqlite"))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        refused(capsys, "--people", str(tmp_path / "new.sqlite"), "--port", port)
+    (tmp_path / "nobody").mkdir()
+    refused(capsys, "--port", "0", "--people", str(tmp_path / "nobody"))
+    gc.collect()
+    assert [str(each.message) for each in recwarn if each.category is ResourceWarning] == []
 
 
 @pytest.mark.parametrize(
