@@ -252,6 +252,19 @@ class Changed(TypedDict):
     change: int | None
 
 
+class UnknownLikeness(TypedDict):
+    """Somebody without a name, and how similar to a person who was forgotten."""
+
+    id: str
+    similarity: float
+
+
+class Removed(Changed, total=False):
+    """A person who was removed; forgotten, with those without a name who are most like that one."""
+
+    unknown: list[UnknownLikeness]
+
+
 class AuditedThreshold(TypedDict):
     """A person's own threshold before and after a change."""
 
@@ -596,10 +609,13 @@ class Client:
         answer = self._ask("PATCH", _person(name), body={"threshold": threshold})
         return cast(ChangedPerson, answer)
 
-    def remove(self, name: str, *, forget: bool = False) -> Changed:
-        """Remove a person; with ``forget`` every trace in the file, for good."""
+    def remove(self, name: str, *, forget: bool = False) -> Removed:
+        """Remove a person; with ``forget`` every trace in the file, for good.
+
+        Not people without a name: the answer tells who of them is most like the person.
+        """
         answer = self._ask("DELETE", _person(name), options={"forget": forget})
-        return cast(Changed, answer)
+        return cast(Removed, answer)
 
     def merge(self, name: str, into: str) -> Changed:
         """Make one person of two names; ``into`` stays."""

@@ -300,6 +300,8 @@ def test_a_page_in_place_of_an_answer_is_told() -> None:
         ("Camera", "CameraAnswer"),
         ("CameraFace", "CameraFace"),
         ("PersonThere", "PersonThere"),
+        ("Removed", "RemovedAnswer"),
+        ("UnknownLikeness", "UnknownLikeness"),
         ("Settings", "SettingsAnswer"),
         ("BoundingBox", "BoundingBox"),
     ],

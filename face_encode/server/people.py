@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from face_encode.errors import InputError, NotEnrolledError
-from face_encode.gallery.base import one_name_a_person
+from face_encode.gallery.base import one_name_a_person, unknown_id
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.export import export_person
 from face_encode.gallery.mistakes import Likeness, misplaced_photos
@@ -45,6 +45,7 @@ from face_encode.server.schemas import (
     PeopleAnswer,
     Person,
     PersonPhotos,
+    RemovedAnswer,
     UndoneAnswer,
     photo_body,
     text_body,
@@ -340,7 +341,12 @@ async def rename(
     return {**_described(changed), "change": change}
 
 
-@people_router.delete("/people/{name}", response_model=ChangedAnswer, responses=PERSON_PROBLEMS)
+@people_router.delete(
+    "/people/{name}",
+    response_model=RemovedAnswer,
+    response_model_exclude_unset=True,
+    responses=PERSON_PROBLEMS,
+)
 async def remove(
     name: str,
     service: TheService,
@@ -351,12 +357,17 @@ async def remove(
 ) -> dict[str, Any]:
     """Remove a person."""
 
-    def make(gallery: DatabaseGallery) -> tuple[str, int]:
+    def make(gallery: DatabaseGallery) -> dict[str, Any]:
         own = enrolled(gallery, name).name
-        return own, gallery.forget(own) if forget else gallery.remove(own)
+        if not forget:
+            return {"name": own, "photos": gallery.remove(own)}
+        photos = [photo.id for photo in gallery.photos(own)]
+        alike = gallery.unknown.most_like(gallery.embeddings_of(photos))
+        unknown = [{"id": unknown_id(number), "similarity": near} for number, near in alike]
+        return {"name": own, "photos": gallery.forget(own), "unknown": unknown}
 
-    (own, photos), change = await service.change(author, make)
-    return {"name": own, "photos": photos, "change": change}
+    answer, change = await service.change(author, make)
+    return {**answer, "change": change}
 
 
 @people_router.post(

@@ -357,6 +357,23 @@ class ChangedAnswer(Answer):
     change: int | None = _CHANGE
 
 
+class UnknownLikeness(Answer):
+    """Somebody without a name who may be a person that was forgotten."""
+
+    id: str = Field(description="What the person is called, unknown-7.")
+    similarity: float = Field(description="Mean cosine similarity to that person's photos, -1..1.")
+
+
+class RemovedAnswer(ChangedAnswer):
+    """A person was removed."""
+
+    unknown: list[UnknownLikeness] = Field(
+        default=[],
+        description="Told with forget: the three people without a name who are most like that "
+        "person, the nearest first. They stay until they are dismissed, or their time is over.",
+    )
+
+
 class AuditedThreshold(Answer):
     """A person's own threshold before and after a change; null where there is none."""
 

@@ -282,7 +282,7 @@ def test_a_persons_whole_data_is_exported(client: TestClient) -> None:
 def test_a_person_is_forgotten(client: TestClient, tmp_path: Path, encoder: Encoder) -> None:
     client.patch(f"/v1/people/{ADA}", json={"name": "Adelaide Known"})
     answer = client.delete("/v1/people/Adelaide Known", params={"forget": True}).json()
-    assert answer == {"name": "Adelaide Known", "photos": 3, "change": None}
+    assert answer == {"name": "Adelaide Known", "photos": 3, "change": None, "unknown": []}
     assert counts(client) == {BRUNO: 1}
     assert client.post("/v1/undo", params={"change": 2}).status_code == 409
     told = client.get("/v1/changes").text

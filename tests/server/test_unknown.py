@@ -37,6 +37,24 @@ def see(folder: Path, model: Face_Encode_Model, *photos: Path) -> None:
             gallery.unknown.see(Sight(embedding, details, detector="dlib_hog"), model.threshold)
 
 
+def test_forgetting_tells_who_without_a_name_may_be_the_same(
+    serve: Serve, empty_model: Face_Encode_Model, tmp_path: Path
+) -> None:
+    with serve() as client:
+        see(tmp_path, empty_model, ADA / "1.jpg", STRANGER)
+        client.post("/v1/unknown/unknown-1/name", json={"name": "Ada"})
+        see(tmp_path, empty_model, ADA / "1.jpg")
+        removed = client.delete("/v1/people/Ada").json()
+        assert removed == {"name": "Ada", "photos": 1, "change": removed["change"]}
+        client.post(f"/v1/undo?change={removed['change']}")
+        answer = client.delete("/v1/people/Ada?forget=true").json()
+        assert (answer["name"], answer["photos"], answer["change"]) == ("Ada", 1, None)
+        near, far = answer["unknown"]
+        assert (near["id"], far["id"]) == ("unknown-3", "unknown-2")
+        assert near["similarity"] == pytest.approx(1) and far["similarity"] < 0.999
+        assert set(listed(client)) == {"unknown-2", "unknown-3"}
+
+
 def listed(client: TestClient) -> dict[str, Any]:
     answer = client.get("/v1/unknown")
     assert answer.status_code == 200, answer.text
