@@ -131,9 +131,9 @@ def analyze_folder(
     A row a face: ``photo`` (path relative to the folder), ``face`` (0 for the photo's largest),
     ``left``, ``top``, ``width``, ``height``, ``age``, ``age_low``, ``age_high``, ``gender``,
     ``woman``, ``man``, ``expression``, a column for each expression's probability, ``quality``,
-    ``quality_reason`` and ``error``. A photo without a face has one row, with the reason in
-    ``error``. A run that was killed is resumed by the same call, as for ``embed_folder``, which
-    has the other arguments.
+    ``quality_reason``, ``error`` and ``notes``, a list of the remarks on the photo. A photo without
+    a face has one row, with the reason in ``error``. A run that was killed is resumed by the same
+    call, as for ``embed_folder``, which has the other arguments.
 
     Returns:
         The number of photos and faces, and each photo without a face.
@@ -221,6 +221,7 @@ def _write(path: Path, photos: Iterable[AnalyzedPhoto], settings: dict[str, Any]
             ("quality", number),
             ("quality_reason", text),
             ("error", text),
+            ("notes", pyarrow.list_(text)),
         ],
         metadata={"face_encode_attributes": json.dumps(settings)},
     )
@@ -239,7 +240,7 @@ def _write(path: Path, photos: Iterable[AnalyzedPhoto], settings: dict[str, Any]
 
 def _rows(photo: AnalyzedPhoto) -> list[dict[str, Any]]:
     """A row for each face; one for a photo without any."""
-    rows = []
+    rows, notes = [], list(photo.notes)
     for number, (face, shown) in enumerate(zip(photo.faces, photo.attributes, strict=True)):
         low, high = shown.age_interval or (None, None)
         rows.append(
@@ -256,6 +257,7 @@ def _rows(photo: AnalyzedPhoto) -> list[dict[str, Any]]:
                 **(shown.expression_probabilities or {}),
                 "quality": face.quality and face.quality.value,
                 "quality_reason": face.quality and face.quality.reason,
+                "notes": notes,
             }
         )
-    return rows or [{"photo": photo.photo, "error": photo.error or NO_FACE}]
+    return rows or [{"photo": photo.photo, "error": photo.error or NO_FACE, "notes": notes}]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,17 +80,18 @@ def test_photos_in_any_form_keep_their_places(folder: Path, network: AttributeNe
     assert [photo["error"] is None for photo in photos] == [False, True, True, False]
 
 
+@dataclass(frozen=True)
+class Noting(Halves):
+    def notes(self, width: int, height: int) -> tuple[str, ...]:
+        return (f"looked at {width} x {height}",)
+
+
 def test_notes_on_a_photo_are_told(
     folder: Path,
     network: AttributeNetwork,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    @dataclass(frozen=True)
-    class Noting(Halves):
-        def notes(self, width: int, height: int) -> tuple[str, ...]:
-            return (f"looked at {width} x {height}",)
-
     cut = tmp_path / "cut.jpg"
     cut.write_bytes((EXAMPLES / "ada_mirova.jpg").read_bytes()[:-150])
     whole, lacking = analyze(
@@ -142,6 +144,21 @@ def test_a_table_has_a_row_a_face_and_one_for_every_other_photo(
         list(face["expression_probabilities"].values()), abs=2e-4
     )
     assert [path.name for path in tmp_path.iterdir()] == ["faces.parquet"]
+
+
+def test_a_table_has_the_notes_on_each_photo(network: AttributeNetwork, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    photos, output = tmp_path / "photos", tmp_path / "faces.parquet"
+    photos.mkdir()
+    shutil.copy(EXAMPLES / "group.jpg", photos / "whole.jpg")
+    (photos / "cut.jpg").write_bytes((EXAMPLES / "ada_mirova.jpg").read_bytes()[:-150])
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(photos / "none.png")
+    analyze_folder(photos, output, Noting(), network, workers=1, progress=False)
+    rows = parquet.read_table(output).to_pylist()
+    told = {(row["photo"], tuple(row["notes"])) for row in rows}
+    results = analyze(photos, attributes=network, detector=Noting(), progress=False)
+    assert told == {(Path(each["photo"]).name, tuple(each["notes"])) for each in results}
+    assert len(rows) > len(told) == 3 and all(row["notes"] for row in rows)
 
 
 def test_an_interrupted_run_is_resumed_and_ends_with_the_same_table(
