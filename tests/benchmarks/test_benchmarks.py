@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,11 +17,15 @@ from benchmarks.detectors import count_group
 from benchmarks.detectors import main as detectors_main
 from benchmarks.photo_folders import copy_photos
 from benchmarks.serve_load import Phase
+from benchmarks.speed import encoding_once
 from benchmarks.speedups import compared, print_table
 from benchmarks.timing import number_of, take_turns
 from benchmarks.vgg_embedding import accuracy_of, pairs_of
+from face_encode import load_encoder
+from face_encode.encoders.contract import save_encoder
 from face_encode.types import Box, Face
 from tests.conftest import EXAMPLES, REPOSITORY, VERIFY_DATASET, place_weights
+from tests.tiny_parts import TINY_CONTRACT, save_tiny_encoder
 
 
 def test_ratios_are_the_others_time_over_ours() -> None:
@@ -89,6 +94,21 @@ def test_says_in_one_line_how_to_get_what_is_missing(tmp_path: Path) -> None:
     (line,) = done.stderr.splitlines()
     assert line.startswith("face_recognition is missing")
     assert "pip install --no-deps face_recognition" in line
+
+
+@pytest.mark.parametrize("engine", ["tensorflow", "onnx"])
+def test_once_through_the_network_is_on_the_engine_of_the_model(
+    tmp_path: Path, engine: str
+) -> None:
+    model = load_encoder(save_tiny_encoder(tmp_path / "tiny.keras")).model
+    save_encoder(model, tmp_path / "both.keras", replace(TINY_CONTRACT, mirror=True))
+    both = load_encoder(tmp_path / "both.keras", engine=engine)
+    once = encoding_once(both, tmp_path)
+    assert (once.engine, once.name) == (both.engine, both.name) == (engine, TINY_CONTRACT.name)
+    crops = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    mean = (once.encode(crops) + once.encode(crops[:, :, ::-1].copy())) / 2
+    assert both.encode(crops) == pytest.approx(mean, abs=1e-5)
+    assert both.encode(crops) != pytest.approx(once.encode(crops), abs=1e-3)
 
 
 def face_at(left: int, top: int, side: int) -> Face:
