@@ -118,7 +118,8 @@ class LabelledFaces:
         photos: str ``(N,)``, paths from the folder's name on.
         files: Each photo's file.
         digests: str ``(N,)``, SHA-256 of the file.
-        left_out: The photos that a rule fits, and that cannot be read or show no face.
+        left_out: The photos that a rule fits, and that cannot be read, show no face or lie beside
+            the folders; and folders that cannot be listed.
     """
 
     crops: ImageArray
@@ -239,14 +240,17 @@ def _read_folder(
     """The faces of one folder that a rule fits."""
     folder = as_path(folder)
     name = folder.resolve().name
-    inside, _ = photos_below(folder)
+    inside, unlisted = photos_below(folder)
     named = {f"{name}/{path}": labels_of(f"{name}/{path}", rules) for path in inside}
     ruled = {photo: found for photo, found in named.items() if found is not None}
     roomy = with_room(recipe)
     crops: list[ImageArray] = []
     photos: list[str] = []
     digests: list[str] = []
-    left_out: list[LeftOut] = []
+    left_out = [
+        LeftOut(str(folder / where), name, f"a folder that cannot be listed: {reason}")
+        for where, reason in unlisted
+    ]
     room = (roomy.height - recipe.height) // 2
     framed = {photo: rule for photo, (rule, _) in ruled.items() if rule.frame is not None}
     for photo, rule in with_progress(framed.items(), len(framed), f"reading {name}", show=progress):
@@ -258,14 +262,14 @@ def _read_folder(
         crops.append(rule.cut(image, recipe, room))
         photos.append(photo)
         digests.append(content_digest(folder.parent / photo))
-    if len(framed) < len(ruled):
+    if unframed := ruled.keys() - framed.keys():
         # Straight from the photo, as in use: crops of crops would be of another sharpness.
         found = crop_photos(folder, roomy, detector, progress=progress)
-        rows = [row for row, photo in enumerate(found.photos) if photo in ruled]
+        rows = [row for row, photo in enumerate(found.photos) if photo in unframed]
         left_out += [
             photo
             for photo in found.left_out
-            if f"{name}/{Path(photo.photo).relative_to(folder).as_posix()}" in ruled
+            if f"{name}/{Path(photo.photo).relative_to(folder).as_posix()}" in unframed
         ]
         crops += [np.asarray(found.crops[row]) for row in rows]
         photos += [found.photos[row] for row in rows]

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -177,6 +176,7 @@ def train_attributes(
     from face_encode.encoders.contract import EncoderContract
     from face_encode.training.attribute_data import read_faces
     from face_encode.training.attribute_measures import calibrate, measure
+    from face_encode.training.data import tell_left_out
 
     keras.utils.set_random_seed(config.seed)
     faces = read_faces(
@@ -192,8 +192,7 @@ def train_attributes(
             f"{len(faces.rows_of(name)):,} {name}" for name in ("train", "validation", "test")
         )
     )
-    for reason, count in Counter(photo.reason for photo in faces.left_out).most_common(10):
-        say(f"{count:,} left out: {reason}")
+    tell_left_out(faces.left_out, say)
     network = _fit(config, faces, say)
     ask = _asking(network, config, mirror=config.mirror)
     valid = faces.part(faces.rows_of("validation"))

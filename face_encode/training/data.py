@@ -11,7 +11,9 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,10 +25,10 @@ from face_encode.detectors.alignment import ARCFACE_SIDE, arcface_transform
 from face_encode.detectors.base import Detector
 from face_encode.errors import DatasetError, InputError
 from face_encode.files import as_path, replacing
-from face_encode.photos.folders import people_in, photos_in
+from face_encode.photos.folders import list_people, photos_in
 from face_encode.photos.reading import content_digest
 from face_encode.pipeline.embedding import find_crops
-from face_encode.terminal import with_progress
+from face_encode.terminal import printable, with_progress
 from face_encode.types import Box, CropRecipe, Embeddings, Face, ImageArray, LeftOut
 from face_encode.weights import cache_folder
 
@@ -58,7 +60,7 @@ class FaceCrops:
         people: int64 ``(N,)``, who is on each crop, as an index into ``names``.
         names: Names of the people on the crops; of unnamed photos, their paths.
         digests: SHA-256 of each photo's file, ``(N,)``.
-        left_out: Photos without a crop, with the reason.
+        left_out: Photos without a crop, and folders that were not looked into, with the reason.
         photos: Each photo's path, from the folder's own name on, with ``/``; ``(N,)``.
         faces: For master crops, the face in each, in the crop's pixels; else empty.
     """
@@ -113,8 +115,8 @@ def crop_people(
         DatasetError: The folder is no folder of people, holds fewer than two people or nobody
             with two photos whose face was found; or the cache cannot be written.
     """
-    photos = [(name, photo) for name, found in people_in(folder).items() for photo in found]
-    data = _crops_of(photos, as_path(folder), recipe, detector, cache, workers, progress)
+    photos, left_out = _named_photos(folder)
+    data = _crops_of(photos, left_out, as_path(folder), recipe, detector, cache, workers, progress)
     check_trainable(data.people, folder)
     return data
 
@@ -141,12 +143,20 @@ def crop_photos(
     # What is no folder is told by ``photos_in``.
     if not folder.is_dir() or not any(each.is_dir() for each in list(folder.glob("[!.]*"))):
         photos = [(f"{folder.resolve().name}/{photo.name}", photo) for photo in photos_in(folder)]
+        left_out: tuple[LeftOut, ...] = ()
     else:
-        photos = [(name, photo) for name, found in people_in(folder).items() for photo in found]
-    data = _crops_of(photos, folder, recipe, detector, cache, workers, progress)
+        photos, left_out = _named_photos(folder)
+    data = _crops_of(photos, left_out, folder, recipe, detector, cache, workers, progress)
     if len(data) == 0:
         raise DatasetError(f"{folder}: no photo with a face in it. Received: {len(photos)} photos")
     return data
+
+
+def tell_left_out(left_out: Sequence[LeftOut], say: Callable[[str], None]) -> None:
+    """Say how many photos are left out for each reason, the most frequent ten, and name one."""
+    first = {each.reason: each.photo for each in reversed(left_out)}
+    for reason, count in Counter(each.reason for each in left_out).most_common(10):
+        say(printable(f"{count:,} left out, such as {first[reason]}: {reason}"))
 
 
 def moved(face: Face, transform: npt.NDArray[np.float64]) -> Face:
@@ -341,8 +351,18 @@ def refuse_shared(train: FaceCrops, test: FaceCrops) -> None:
             )
 
 
+def _named_photos(
+    folder: str | os.PathLike[str],
+) -> tuple[list[tuple[str, Path]], tuple[LeftOut, ...]]:
+    """The photos of a folder of people, each with its person's name, and what is left out."""
+    listed = list_people(folder)
+    photos = [(name, photo) for name, found in listed.people.items() for photo in found]
+    return photos, listed.left_out
+
+
 def _crops_of(
     photos: list[tuple[str, Path]],
+    left_out: tuple[LeftOut, ...],
     folder: Path,
     recipe: CropRecipe,
     detector: Detector,
@@ -357,7 +377,8 @@ def _crops_of(
     index = Path(cache or cache_folder() / "crops") / f"{key}.json"
     if not index.is_file():
         _cut_out(photos, recipe, detector, index, workers, progress)
-    return _read_cache(index, digests, photos, folder)
+    data = _read_cache(index, digests, photos, folder)
+    return replace(data, left_out=left_out + data.left_out)
 
 
 def _cut_out(

@@ -46,6 +46,7 @@ from face_encode.training.data import (
     crop_photos,
     screen,
     split_people,
+    tell_left_out,
     weigh,
 )
 from face_encode.training.fitting import (
@@ -135,6 +136,7 @@ def distill_student(
     """
     keras.utils.set_random_seed(config.seed)
     folders = [crop_photos(folder, MASTER, detector, progress=progress) for folder in config.data]
+    tell_left_out([each for folder in folders for each in folder.left_out], say)
     people = folders[0].people
     check_trainable(people, config.data[0])
     split = split_people(people, validation=config.validation, test=config.test, seed=config.seed)

@@ -28,7 +28,7 @@ from face_encode.files import as_path, replacing
 from face_encode.outputs import check_output
 from face_encode.terminal import with_progress
 from face_encode.training.augmentation import blurred, compressed, covered, dark, small
-from face_encode.training.head import add_shared_arguments, run_script
+from face_encode.training.head import add_shared_arguments, print_unless, run_script
 from face_encode.types import Box, CropRecipe, Embeddings, Face, ImageArray
 
 if TYPE_CHECKING:
@@ -219,6 +219,7 @@ def train_quality(
     *,
     workers: int | None = None,
     progress: bool = True,
+    say: Callable[[str], None] = lambda _: None,
 ) -> QualityResult:
     """Train a quality head for an encoder.
 
@@ -228,14 +229,17 @@ def train_quality(
         detector: Finds the faces in the photos as they are.
         workers: Processes that degrade the photos; None chooses.
         progress: Whether to show a progress bar.
+        say: Takes messages, a line at a time.
 
     Raises:
         DatasetError: The folder holds too few people.
     """
-    from face_encode.photos.folders import people_in
-    from face_encode.training.data import split_people
+    from face_encode.photos.folders import list_people
+    from face_encode.training.data import split_people, tell_left_out
 
-    people = people_in(config.data)
+    listed = list_people(config.data)
+    tell_left_out(listed.left_out, say)
+    people = listed.people
     photos = [photo for several in people.values() for photo in several]
     owner = np.repeat(np.arange(len(people)), [len(several) for several in people.values()])
     split = split_people(owner, validation=config.validation, test=config.test, seed=config.seed)
@@ -603,7 +607,9 @@ def run(options: argparse.Namespace) -> int:
         seed=options.seed,
     )
     detector = load_detector(options.detector)
-    result = train_quality(config, encoder, detector, progress=not options.quiet)
+    result = train_quality(
+        config, encoder, detector, progress=not options.quiet, say=print_unless(options.quiet)
+    )
     if output.suffix == ".npz":
         with replacing(output, DatasetError, shared=True) as temporary:
             temporary.write_bytes(result.head.to_bytes())

@@ -37,6 +37,7 @@ from face_encode.training.data import (
     refuse_overlap,
     refuse_shared,
     split_people,
+    tell_left_out,
 )
 from face_encode.training.fitting import Checkpoint, Judge, Progress, Schedule, fit_judged
 from face_encode.training.losses import DistillationLoss, MinedTripletLoss, MultiSimilarityLoss
@@ -187,18 +188,18 @@ def retrain(
     recipe = backbone.contract.crop
     data = crop_people(config.data, recipe, detector, progress=progress)
     split = split_people(data.people, test=0 if config.test_data else 0.2, seed=config.seed)
+    left_out = data.left_out
     if config.test_data is None:
         test = data.part(split.test)
     else:
         test = crop_people(config.test_data, recipe, detector, progress=progress)
         refuse_shared(data, test)
+        left_out += test.left_out
     parts = (data.people[split.train], data.people[split.validation], test.people)
     photos, people = [len(part) for part in parts], [len(np.unique(part)) for part in parts]
     uses = zip(photos, people, ("to train on", "to choose by", "to report on"), strict=True)
-    say(
-        ", ".join(f"{count} photos of {of} people {use}" for count, of, use in uses)
-        + (f"; {len(data.left_out)} photos without a face" if data.left_out else "")
-    )
+    say(", ".join(f"{count} photos of {of} people {use}" for count, of, use in uses))
+    tell_left_out(left_out, say)
 
     run = _Run(config, backbone, data, split, lesson, progress, say)
     pairs = PairSet.among(test.people, config.seed)

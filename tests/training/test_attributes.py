@@ -142,6 +142,22 @@ def test_photos_are_cut_as_in_use_and_those_left_out_are_told(tmp_path: Path) ->
     assert left_out.photo.endswith("30_t.jpg") and left_out.reason
 
 
+def test_photos_beside_the_folders_are_told_unless_a_frame_cuts_them_out(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name in ("person/20_t", "person/60_v", "31_t", "framed_40_t"):
+        draw(tmp_path / f"faces/{name}.png", 120, random)
+    split = {"t": "train", "v": "validation"}
+    rules: list[dict[str, object]] = [
+        {"photos": r"faces/framed_(?P<age>\d+)_(?P<split>\w)\.png", "frame": [0, 0, 1]},
+        {"photos": r"faces/(person/)?(?P<age>\d+)_(?P<split>\w)\.png"},
+    ]
+    faces = read([tmp_path / "faces"], [rule | {"split": split} for rule in rules])
+    assert sorted(faces.ages) == [20, 40, 60]
+    (left_out,) = faces.left_out
+    assert left_out.photo == str(tmp_path / "faces" / "31_t.png")
+    assert left_out.reason.startswith("beside the people's folders")
+
+
 def test_targets_are_distributions(folders: list[Path]) -> None:
     faces = read(folders)
     targets = faces.targets(0.1)

@@ -20,6 +20,7 @@ from face_encode.training.data import (
     refuse_shared,
     screen,
     split_people,
+    tell_left_out,
     weigh,
 )
 from face_encode.types import Box, CropRecipe, Face, ImageArray
@@ -70,6 +71,23 @@ def test_photos_without_a_face_are_left_out_and_told(tmp_path: Path) -> None:
         assert len(data) == 4
         assert data.people.tolist() == [0, 0, 1, 1]
         assert [Path(item.photo).name for item in data.left_out] == ["black.png", "text.jpg"]
+
+
+def test_photos_beside_the_peoples_folders_are_told_in_the_words_of_enrolment(
+    tmp_path: Path,
+) -> None:
+    folder = draw_people(tmp_path / "people", people=2, photos=2)
+    for name in ("loose.png", "more.png"):
+        shutil.copy(folder / "person_00" / "0.png", folder / name)
+    (folder / "person_01" / "text.jpg").write_text("no photo")
+    words = "beside the people's folders: it belongs into that of its person"
+    for crop in (crop_people, crop_people, crop_photos):
+        data = crop(folder, RECIPE, WholePhotoDetector(), cache=tmp_path / "cache", progress=False)
+        assert len(data) == 4
+        said: list[str] = []
+        tell_left_out(data.left_out, said.append)
+        assert said[0] == f"2 left out, such as {folder / 'loose.png'}: {words}"
+        assert said[1].startswith(f"1 left out, such as {folder / 'person_01' / 'text.jpg'}: ")
 
 
 @pytest.mark.parametrize(

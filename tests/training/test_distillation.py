@@ -257,6 +257,7 @@ def test_several_folders_and_teachers_teach_a_shorter_embedding(
     for number, path in enumerate(sorted(folder.glob("*/0.png"))[:6]):
         shutil.copy(path, photos / f"{number}.png")
     more = draw_people(tmp_path / "more", people=3, photos=2, side=48, seed=3, prefix="other")
+    shutil.copy(photos / "0.png", more / "loose.png")
     output = tmp_path / "student.keras"
     config = DistillConfig(
         (folder, photos, more),
@@ -287,6 +288,8 @@ def test_several_folders_and_teachers_teach_a_shorter_embedding(
     assert result.encoder.embedding_size == 5
     assert result.encoder.contract.crop == CropRecipe("dlib_chip", 32, 32, margin=0.2)
     assert "no photo is called 'nowhere/*', a pattern of the weights" in said
+    (told,) = (line for line in said if "left out" in line)
+    assert told.startswith(f"1 left out, such as {more / 'loose.png'}: beside the people's folders")
     trained_on = result.encoder.contract.trained_on
     assert "photos (0), more (4)" in trained_on, trained_on
     assert "drawn and drawn" in trained_on

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import keras
@@ -19,7 +20,7 @@ from face_encode.training.augmentation import (
 )
 from face_encode.training.quality import _DAMAGES, CONDITIONS, TURNED, UNDAMAGED, _turned, main
 from face_encode.types import Box, CropRecipe, ImageArray
-from tests.conftest import VERIFY_DATASET
+from tests.conftest import EXAMPLES, VERIFY_DATASET
 
 CONTRACT = EncoderContract(
     "small", CropRecipe("dlib_chip", 24, 24, margin=0.25), threshold=0.9, mirror=True
@@ -92,10 +93,14 @@ def test_a_head_is_trained_measured_and_written(
     save_encoder(model, tmp_path / "small.keras", CONTRACT)
     encoder = load_encoder(tmp_path / "small.keras", engine="tensorflow")
     output = tmp_path / f"judged{suffix}"
-    arguments = [str(VERIFY_DATASET), "--encoder", str(tmp_path / "small.keras"), "--quiet"]
+    people = tmp_path / "people"
+    shutil.copytree(VERIFY_DATASET, people)
+    shutil.copy(EXAMPLES / "stranger.jpg", people)
+    arguments = [str(people), "--encoder", str(tmp_path / "small.keras")]
     arguments += ["-o", str(output), "--photos", "8", "--validation", "0.3", "--test", "0.3"]
     assert main([*arguments, "--detector", "dlib_hog"]) == 0
-    told = capsys.readouterr().out
+    told, err = capsys.readouterr()
+    assert f"1 left out, such as {people / 'stranger.jpg'}: beside the people's folders" in err
     for name in (*CONDITIONS, *TURNED):
         assert f"\n{name} " in told
     assert "trained on 8 photos, chosen by 2, counted on 2 of other people" in told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,9 +57,13 @@ def config_of(folder: Path, output: Path, **changes: object) -> RetrainConfig:
     return replace(config, **changes)  # type: ignore[arg-type]
 
 
-def do(config: RetrainConfig, backbone: Backbone | None = None) -> RetrainResult:
+def do(
+    config: RetrainConfig,
+    backbone: Backbone | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> RetrainResult:
     backbone = backbone or clumsy_backbone()
-    return retrain(config, backbone, WholePhotoDetector(), progress=False)
+    return retrain(config, backbone, WholePhotoDetector(), progress=False, say=say)
 
 
 @pytest.fixture(scope="module")
@@ -167,8 +172,13 @@ def test_training_for_a_condition_and_the_whole_network(
 
 def test_a_test_folder_of_other_people_with_hard_triplets(folder: Path, tmp_path: Path) -> None:
     other = draw_people(tmp_path / "other", people=8, photos=3, seed=9, prefix="other")
+    shutil.copy(other / "other_00" / "0.png", other / "loose.png")
     output, schedule = tmp_path / "x.keras", Schedule(2, 3e-3)
-    result = do(config_of(folder, output, test_data=other, loss="hard", schedule=schedule))
+    said: list[str] = []
+    config = config_of(folder, output, test_data=other, loss="hard", schedule=schedule)
+    result = do(config, say=said.append)
+    (told,) = (line for line in said if "left out" in line)
+    assert told.startswith(f"1 left out, such as {other / 'loose.png'}: beside the people's")
     assert finite_losses(result)
     assert (result.photos[2], result.people[2]) == (24, 8)
     assert "8 people to report on are too few" in head.format_result(result)
