@@ -237,7 +237,6 @@ def _confirm(image: ImageArray, proposed: Found, min_score: float) -> Found | No
     """Find the face in the middle of a proposed window, as dlib's detector frames it."""
     # Of faces that the photo's edge cuts off, some are found beside a mirrored edge, some beside a
     # black one; and some tilted ones only after the first try has moved the box.
-    sure = _SURE
     for border in (cv2.BORDER_REFLECT_101, cv2.BORDER_CONSTANT):
         chip, left, top, scale = _cut_chip(image, proposed, border)
         best = _best_in_middle(chip, min_score - _NEARLY)
@@ -246,10 +245,8 @@ def _confirm(image: ImageArray, proposed: Found, min_score: float) -> Found | No
         proposed = best.unscaled(scale)
         proposed = replace(proposed, left=proposed.left + left, top=proposed.top + top)
         if best.score >= min_score:
-            if best.score >= sure or _cnn_finds(image, proposed, border):
-                return proposed
-            # Letters that the CNN refused reach 0.87 at the second try.
-            sure = math.inf
+            # What the CNN refuses is not tried again: letters then reach 0.87.
+            return proposed if best.score >= _SURE or _cnn_finds(image, proposed, border) else None
     return None
 
 
