@@ -219,10 +219,30 @@ def _vgg16_graph(
         raise InputError(f"pixels is one of 'unit', 'vggface'. Received: {pixels!r}")
     for block, (full_channels, convolutions) in enumerate(BLOCKS, start=1):
         filters = max(1, round(full_channels * width))
-        for index in range(1, convolutions + 1):
-            tensor = _convolve(tensor, filters, f"block{block}_conv{index}", batch_normalization)
-        tensor = keras.layers.MaxPooling2D(2, 2, name=f"block{block}_pool")(tensor)
+        tensor = add_block(
+            tensor, block, filters, convolutions, batch_normalization=batch_normalization
+        )
     return images, tensor
+
+
+def add_block(
+    tensor: Any, block: int, filters: int, convolutions: int, *, batch_normalization: bool
+) -> Any:
+    """Append a block: 3x3 convolutions, each with its relu, and a pooling that halves the sides.
+
+    Args:
+        tensor: A Keras tensor ``(N, height, width, channels)``.
+        block: The block's number, for the layers' names.
+        filters: Channels of each convolution.
+        convolutions: How many.
+        batch_normalization: As for ``vgg_embedding``.
+
+    Returns:
+        A Keras tensor ``(N, height // 2, width // 2, filters)``.
+    """
+    for index in range(1, convolutions + 1):
+        tensor = _convolve(tensor, filters, f"block{block}_conv{index}", batch_normalization)
+    return keras.layers.MaxPooling2D(2, 2, name=f"block{block}_pool")(tensor)
 
 
 def _convolve(tensor: Any, filters: int, name: str, batch_normalization: bool) -> Any:
