@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Protocol, cast
+from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
+from typing import Any, ClassVar, Protocol, cast
 
 import cv2
 import numpy as np
@@ -113,10 +113,23 @@ class FramingDetector(ABC):
 
     gives_points: ClassVar[bool] = False
 
+    base_name: ClassVar[str]
+    """The detector's name with its default settings."""
+
     @property
-    @abstractmethod
     def name(self) -> str:
-        """The detector's name."""
+        """The detector's name, with the settings that are not the default's.
+
+        Work that was begun, and what is kept of photos, is that of one name: faces that were found
+        with other settings are not mixed with it.
+        """
+        settings: tuple[Field[Any], ...] = fields(self) if is_dataclass(self) else ()
+        changed = [
+            f"{each.name}={getattr(self, each.name)}"
+            for each in settings
+            if getattr(self, each.name) != each.default
+        ]
+        return f"{self.base_name}({', '.join(changed)})" if changed else self.base_name
 
     @abstractmethod
     def find(self, image: ImageArray) -> list[Found]:

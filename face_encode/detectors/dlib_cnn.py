@@ -18,6 +18,7 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -57,14 +58,14 @@ class DlibCnnDetector(FramingDetector):
         max_pixels: Larger photos are shrunk to this many pixels; the network takes about half a
             second of one core a million pixels.
         enlarge: Smaller photos are enlarged by up to this factor on a side.
-        name: The detector's name.
         copies: At most this many sizes of the photo are looked at, in OpenCV; None for all. With 3
             the largest face that is found has about 115 pixels.
     """
 
+    base_name: ClassVar[str] = "dlib_cnn"
+
     max_pixels: int = 400_000
     enlarge: float = 1.0
-    name: str = "dlib_cnn"
     copies: int | None = None
 
     def __post_init__(self) -> None:

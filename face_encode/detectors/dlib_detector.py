@@ -13,7 +13,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import cv2
 import numpy as np
@@ -95,6 +95,8 @@ class DlibDetector(FramingDetector):
             face is found.
     """
 
+    base_name: ClassVar[str] = "dlib"
+
     min_face: int | None = None
     min_score: float = -0.15
     thorough: bool = True
@@ -104,17 +106,6 @@ class DlibDetector(FramingDetector):
             check_count(self.min_face, "min_face", least=SMALLEST_SIDE)
         if not -1 <= self.min_score < math.inf:
             raise InputError(f"min_score is a number from -1. Received: {self.min_score!r}")
-
-    @property
-    def name(self) -> str:
-        """The detector's name, with the settings that are not the default's."""
-        default = DlibDetector()
-        changed = [
-            f"{setting}={getattr(self, setting)}"
-            for setting in ("min_face", "min_score", "thorough")
-            if getattr(self, setting) != getattr(default, setting)
-        ]
-        return f"dlib({', '.join(changed)})" if changed else "dlib"
 
     def find(self, image: ImageArray) -> list[Found]:
         """Find the faces; see ``FramingDetector.find``."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -129,12 +129,12 @@ class DlibHogDetector(FramingDetector):
         max_pixels: Larger photos are shrunk to this many pixels.
         enlarge: Smaller photos are enlarged by up to this factor on a side; 2 finds faces of 40
             pixels, in four times the time.
-        name: The detector's name.
     """
+
+    base_name: ClassVar[str] = "dlib_hog"
 
     max_pixels: int = 2_000_000
     enlarge: float = 1.0
-    name: str = "dlib_hog"
 
     def find(self, image: ImageArray) -> list[Found]:
         """Find the faces; see ``FramingDetector.find``."""

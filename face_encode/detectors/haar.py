@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 
@@ -33,15 +33,15 @@ class HaarDetector(FramingDetector):
         smallest: Side of the smallest face, in pixels of the shrunk photo.
         step: Factor from one size of face to the next; nearer to 1 finds a few more, in more time.
         neighbours: Windows that must agree on a face; more of them make fewer mistakes.
-        name: The detector's name.
     """
+
+    base_name: ClassVar[str] = "haar"
 
     max_pixels: int = 250_000
     enlarge: float = 1.0
     smallest: int = 30
     step: float = 1.2
     neighbours: int = 3
-    name: str = "haar"
 
     def __post_init__(self) -> None:
         if not self.step > 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ClassVar
 
 from face_encode.detectors.base import SMALLEST_SIDE, Found, FramingDetector, scaled
 from face_encode.errors import InputError, MissingExtraError
@@ -26,12 +26,12 @@ class MtcnnDetector(FramingDetector):
         max_pixels: Larger photos are shrunk to this many pixels; on one core the networks take
             about 2 seconds a million pixels.
         enlarge: Smaller photos are enlarged by up to this factor on a side.
-        name: The detector's name.
     """
+
+    base_name: ClassVar[str] = "mtcnn"
 
     max_pixels: int = 400_000
     enlarge: float = 1.0
-    name: str = "mtcnn"
 
     def __post_init__(self) -> None:
         _check_extra()

@@ -54,8 +54,7 @@ _MOST_NUMBERS = 500_000
 class RetinaFaceDetector(SingleStageDetector):
     """Finds faces at any angle, with exact points; see ``SingleStageDetector``."""
 
-    name: str = "retinaface"
-
+    base_name: ClassVar[str] = "retinaface"
     smallest_seen: ClassVar[int] = 24
     largest_seen: ClassVar[int] = 800
     unshrunk_pixels: ClassVar[int] = 400_000

@@ -76,7 +76,6 @@ class SingleStageDetector(FramingDetector):
         min_score: Detections with a lower score are left out; 0 to 1.
         max_pixels: Photos are looked at with this many pixels at most, which bounds the time: in
             a larger one the smallest face that is found is larger than ``min_face``.
-        name: The detector's name.
     """
 
     gives_points: ClassVar[bool] = True
@@ -84,7 +83,6 @@ class SingleStageDetector(FramingDetector):
     min_face: int | None = None
     min_score: float = 0.7
     max_pixels: int = 8_000_000
-    name: str = ""
 
     smallest_seen: ClassVar[int]
     """Side of the smallest face that the network sees, in pixels."""

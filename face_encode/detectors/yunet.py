@@ -19,8 +19,7 @@ _STRIDES = (8, 16, 32)
 class YunetDetector(SingleStageDetector):
     """Finds faces from the front, aside and in small; see ``SingleStageDetector``."""
 
-    name: str = "yunet"
-
+    base_name: ClassVar[str] = "yunet"
     smallest_seen: ClassVar[int] = 24
     largest_seen: ClassVar[int] = 600
     unshrunk_pixels: ClassVar[int] = 192**2

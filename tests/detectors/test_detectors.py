@@ -5,7 +5,10 @@ from __future__ import annotations
 import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,6 +25,7 @@ from face_encode.detectors.base import (
     faces_of,
     scaled,
 )
+from face_encode.detectors.dlib_detector import DlibDetector
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.detectors.registry import (
     DEFAULT_DETECTOR,
@@ -271,6 +275,35 @@ def test_a_detector_that_leaves_faces_out_leaves_them_out_of_many_photos(photo: 
             return [face for face in super().detect(image) if face.box.width > 1_000]
 
     assert detect_in_all(Choosy(), [photo]) == [[]]
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN_DETECTORS))
+def test_the_name_tells_other_settings_apart(name: str) -> None:
+    detector: Any = load_detector(name)
+    assert detector.name == name
+    assert fields(detector)
+    for each in fields(detector):
+        default: Any = each.default
+        value = not default if isinstance(default, bool) else 3 if default is None else 2 * default
+        # Twice the default is not always allowed, and never used here.
+        changed = copy(detector)
+        object.__setattr__(changed, each.name, value)
+        assert changed.name == f"{name}({each.name}={value})"
+
+
+def test_names_with_settings() -> None:
+    assert load_detector("yunet", min_face=150).name == "yunet(min_face=150)"
+    assert load_detector("dlib", min_face=30) == DlibDetector(min_face=30)
+    changed = DlibDetector(min_score=0.5, thorough=False)
+    assert changed.name == "dlib(min_score=0.5, thorough=False)"
+
+    class Plain(FramingDetector):
+        base_name = "plain"
+
+        def find(self, image: ImageArray) -> list[Found]:
+            return []
+
+    assert Plain().name == "plain"
 
 
 def test_an_unknown_detector_is_told_with_the_known_ones() -> None:

@@ -286,12 +286,6 @@ def test_what_the_bound_on_the_time_leaves_out_is_told() -> None:
     assert notes_on(DlibHogDetector(), 18_000, 12_000) == ()
 
 
-def test_the_name_tells_other_settings_apart() -> None:
-    assert DlibDetector().name == "dlib"
-    assert DlibDetector(min_face=30).name == "dlib(min_face=30)"
-    assert load_detector("dlib", min_face=30) == DlibDetector(min_face=30)
-
-
 @pytest.mark.parametrize("min_face", [0, 19, 30.5, True])
 def test_a_smallest_face_that_is_none_is_refused(min_face: int) -> None:
     with pytest.raises(InputError, match=r"min_face is .*Received"):

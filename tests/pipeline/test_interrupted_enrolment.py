@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from face_encode.detectors.haar import HaarDetector
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.registry import load_encoder
 from face_encode.errors import DatasetError, GalleryError
@@ -225,6 +226,16 @@ def test_an_interrupted_enrolment_on_another_engine_is_refused(
         GalleryError, match=r"--encoder-engine tensorflow.*Received: the engine onn"
     ):
         enrolment_checkpoint(MemoryGallery(on_onnx), path, Halves(), on_onnx)
+
+
+def test_an_interrupted_enrolment_by_other_settings_of_a_detector_is_refused(
+    tiny: Encoder, tmp_path: Path
+) -> None:
+    path = tmp_path / "people.npz.unfinished"
+    with enrolment_checkpoint(MemoryGallery(tiny), path, HaarDetector(), tiny):
+        pass
+    with pytest.raises(GalleryError, match=r"other settings.*haar\(step=1\.1\)"):
+        enrolment_checkpoint(MemoryGallery(tiny), path, HaarDetector(step=1.1), tiny)
 
 
 def test_a_checkpoint_lies_beside_the_gallery_or_in_the_cache(cache_folder: Path) -> None:
