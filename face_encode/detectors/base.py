@@ -116,6 +116,10 @@ class FramingDetector(ABC):
     base_name: ClassVar[str]
     """The detector's name with its default settings."""
 
+    side_scatter: ClassVar[float] = 0.1
+    """By what share the box of a face of exactly ``min_face`` pixels may be smaller. Measured on 90
+    faces of a known side, asked for by that side: 0.10 with RetinaFace, 0.03 with YuNet."""
+
     @property
     def name(self) -> str:
         """The detector's name, with the settings that are not the default's.
@@ -144,7 +148,19 @@ class FramingDetector(ABC):
 
     def detect(self, image: ImageArray) -> list[Face]:
         """Find the faces; see ``Detector.detect``."""
-        return faces_of(image, self.find(image))
+        return faces_of(image, self.large_enough(self.find(image)))
+
+    def large_enough(self, found: list[Found]) -> list[Found]:
+        """Leave out faces below the ``min_face`` that was set, if any.
+
+        A detector also comes across smaller faces: by what it tries where it finds nothing, or as
+        it enlarges small photos. What counts is the whole box, not the part inside the photo.
+        """
+        min_face: int | None = getattr(self, "min_face", None)
+        if min_face is None:
+            return found
+        least = min_face * (1 - self.side_scatter)
+        return [each for each in found if max(each.width, each.height) >= least]
 
     def notes(self, width: int, height: int) -> tuple[str, ...]:
         """What is not looked for in a photo of this size, in words, so that time stays bounded."""
@@ -179,7 +195,7 @@ def detect_in_all(detector: Detector, images: Sequence[ImageArray]) -> list[list
         or type(detector).detect is not FramingDetector.detect
     ):
         return [detector.detect(image) for image in images]
-    found = [detector.find(image) for image in images]
+    found = [detector.large_enough(detector.find(image)) for image in images]
     return [faces_of(image, each) for image, each in zip(images, found, strict=True)]
 
 

@@ -75,8 +75,9 @@ def load_detector(name: str | None = None, *, min_face: int | None = None) -> De
 
     Args:
         name: One of ``KNOWN_DETECTORS``, or None for the default.
-        min_face: Side of the smallest face that is looked for, in pixels of the photo, for
-            detectors with such a setting; None for the detector's own.
+        min_face: Side of the smallest face that is looked for, in pixels of the photo, at least 20,
+            for detectors with such a setting; smaller ones are left out. None for the detector's
+            own.
 
     Raises:
         InputError: No such detector, or it has no such setting.

@@ -71,8 +71,7 @@ class SingleStageDetector(FramingDetector):
     """Finds faces by one network, with five points of its own beside dlib's landmarks.
 
     Attributes:
-        min_face: Side of the smallest face to find, in pixels of the photo; None for 40 in photos
-            up to 4 megapixels and 80 in larger ones.
+        min_face: As for ``DlibDetector``.
         min_score: Detections with a lower score are left out; 0 to 1.
         max_pixels: Photos are looked at with this many pixels at most, which bounds the time: in
             a larger one the smallest face that is found is larger than ``min_face``.

@@ -306,6 +306,39 @@ def test_names_with_settings() -> None:
     assert Plain().name == "plain"
 
 
+@pytest.mark.parametrize("kind", [DlibDetector, OneFace])
+def test_faces_below_min_face_are_left_out(
+    kind: type[DlibDetector | OneFace], photo: ImageArray
+) -> None:
+    # dlib finds the face by what it tries where there is nothing, the network in any photo.
+    (face,) = kind().detect(photo)
+    side = face.box.width
+    for least, count in ((side, 1), (2 * side, 0)):
+        detector = kind(min_face=least)
+        assert len(detector.find(photo)) == 1
+        assert len(detector.detect(photo)) == count
+        assert [len(faces) for faces in detect_in_all(detector, [photo, photo])] == [count] * 2
+
+
+@pytest.mark.parametrize("name", ["dlib", pytest.param("yunet", marks=pytest.mark.data)])
+def test_a_face_of_exactly_min_face_is_found(
+    name: str, people_photos: list[Path], request: pytest.FixtureRequest
+) -> None:
+    if name == "yunet":
+        place_weights(name, request.getfixturevalue("public_weights"))
+    for path in people_photos:
+        image = read_image(path)
+        (face,) = load_detector(name).detect(image)
+        (again,) = load_detector(name, min_face=face.box.width).detect(image)
+        assert overlap(face, again) > 0.6
+
+
+def test_a_face_that_the_edge_cuts_off_counts_with_its_whole_box() -> None:
+    cut = OneFace(min_face=50).detect(np.zeros((80, 60, 3), np.uint8))
+    # A box of 48 pixels about (62, 64).
+    assert [(face.box.width, face.box.height) for face in cut] == [(22, 40)]
+
+
 def test_an_unknown_detector_is_told_with_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"dlib_hog.*Received: 'eyes'"):
         load_detector("eyes")
