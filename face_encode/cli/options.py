@@ -72,11 +72,18 @@ def add_min_face_option(parser: argparse._ActionsContainer) -> None:
     """Add ``--min-face``."""
     parser.add_argument(
         "--min-face",
-        type=positive,
+        type=_face_side,
         metavar="N",
         help="side of the smallest face that is looked for, in pixels of the photo (default: 40, "
         "in photos of more than 4 megapixels 80)",
     )
+
+
+def _face_side(text: str) -> int:
+    """Parse the side of the smallest face: at least what a detector takes."""
+    from face_encode.detectors.base import SMALLEST_SIDE
+
+    return positive(text, SMALLEST_SIDE)
 
 
 def add_any_quality_option(parser: argparse._ActionsContainer) -> None:
@@ -199,15 +206,13 @@ def resumption_notice() -> Iterator[None]:
         raise
 
 
-def positive(text: str) -> int:
-    """Parse a whole number of at least 1."""
-    try:
+def positive(text: str, least: int = 1) -> int:
+    """Parse a whole number of at least ``least``."""
+    with suppress(ValueError):
         number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"a whole number, at least 1, not {text!r}")
-    return number
+        if number >= least:
+            return number
+    raise argparse.ArgumentTypeError(f"a whole number, at least {least}, not {text!r}")
 
 
 def days(text: str) -> float:

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from face_encode import cli
+from face_encode.detectors.base import SMALLEST_SIDE
 from face_encode.functions import find
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.photos.reading import read_image
@@ -362,6 +363,14 @@ def test_wrong_usage_is_code_2(arguments: list[str], capsys: pytest.CaptureFixtu
         cli.main(arguments)
     assert stopped.value.code == 2
     assert "usage: face-encode" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("side", ["-5", "0", "19", "19.5", "x"])
+def test_the_smallest_face_has_one_bound(side: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["match", "folder", "photo", f"--min-face={side}"])
+    expected = f"argument --min-face: a whole number, at least {SMALLEST_SIDE}, not {side!r}"
+    assert expected in capsys.readouterr().err
 
 
 def test_the_installed_command_writes_json_alone_to_standard_output(gallery: Path) -> None:
