@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.errors import InputError
+from face_encode.errors import InputError, shown
 
 ImageArray: TypeAlias = npt.NDArray[np.uint8]
 """RGB, uint8, shape ``(H, W, 3)``; a stack of crops is ``(N, H, W, 3)``."""
@@ -39,6 +41,36 @@ def check_count(value: object, name: str, *, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise InputError(f"{name} is a whole number, at least {least}. Received: {value!r}")
     return int(value)
+
+
+def check_number(
+    value: object, name: str, least: float, most: float = math.inf, *, ends: bool = True
+) -> float:
+    """Check an argument that is a finite number, whole or not.
+
+    Args:
+        value: The argument.
+        name: Its name, for the message.
+        least: The lower bound.
+        most: The upper bound.
+        ends: Whether the bounds themselves are allowed.
+
+    Raises:
+        InputError: No number, NaN, infinite, or out of bounds.
+    """
+    try:
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        number = float(value) if is_number else math.nan  # type: ignore[arg-type]
+    except OverflowError:
+        number = math.nan
+    # False for NaN.
+    if math.isfinite(number) and (least <= number <= most if ends else least < number < most):
+        return number
+    if most < math.inf:
+        allowed = f"lies within {least}..{most}" if ends else f"lies between {least} and {most}"
+    else:
+        allowed = f"is a number, at least {least}" if ends else f"is a number above {least}"
+    raise InputError(f"{name} {allowed}. Received: {shown(value)}")
 
 
 @dataclass(frozen=True, order=True)
@@ -299,8 +331,7 @@ class CropRecipe:
             raise InputError(
                 f"an aligned crop is square. Received: height {self.height}, width {self.width}"
             )
-        if not 0 <= self.margin <= 2:
-            raise InputError(f"a crop's margin lies within 0..2. Received: {self.margin}")
+        check_number(self.margin, "a crop's margin", 0, 2)
 
     def __str__(self) -> str:
         return " + ".join(

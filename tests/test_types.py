@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from face_encode.types import (
     LeftOut,
     Match,
     check_count,
+    check_number,
 )
 
 
@@ -35,6 +38,36 @@ def test_the_least_count_can_be_chosen() -> None:
     assert check_count(0, "n", least=0) == 0
     with pytest.raises(InputError, match="at least 2"):
         check_count(1, "n", least=2)
+
+
+@pytest.mark.parametrize("value", [0, 1, 0.5, np.float32(0.5), np.int8(1), Fraction(1, 3)])
+def test_a_number_is_whole_or_not(value: Any) -> None:
+    number = check_number(value, "x", 0, 1)
+    assert number == float(value)
+    assert type(number) is float
+
+
+@pytest.mark.parametrize(
+    "value", ["0.5", b"1", None, True, [0.5], 1j, Path("x"), float("nan"), np.float32("nan")]
+)
+def test_anything_else_is_no_number(value: Any) -> None:
+    with pytest.raises(InputError, match=r"x lies within 0\.\.1\. Received: "):
+        check_number(value, "x", 0, 1)
+
+
+def test_a_number_has_bounds() -> None:
+    for value in (-0.1, 1.1, float("inf")):
+        with pytest.raises(InputError, match=r"x lies within 0\.\.1\. Received: "):
+            check_number(value, "x", 0, 1)
+    for value in (0, 1):
+        with pytest.raises(InputError, match=r"x lies between 0 and 1\. Received: "):
+            check_number(value, "x", 0, 1, ends=False)
+    assert check_number(1e300, "x", -1) == 1e300
+    for infinite in (float("inf"), 10**400):
+        with pytest.raises(InputError, match=r"x is a number, at least -1\. Received: "):
+            check_number(infinite, "x", -1)
+    with pytest.raises(InputError, match=r"x is a number above 0\. Received: 0"):
+        check_number(0, "x", 0, ends=False)
 
 
 def test_a_box_knows_its_area_and_its_dict() -> None:

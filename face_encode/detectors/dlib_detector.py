@@ -22,8 +22,7 @@ from face_encode.detectors.alignment import find_landmarks
 from face_encode.detectors.base import SMALLEST_SIDE, Found, FramingDetector, best_apart
 from face_encode.detectors.dlib_cnn import DlibCnnDetector
 from face_encode.detectors.dlib_hog import DlibHogDetector, load_scanner
-from face_encode.errors import InputError
-from face_encode.types import Box, ImageArray, check_count
+from face_encode.types import Box, ImageArray, check_count, check_number
 
 # By default faces of 80 pixels and more are looked for in photos of more pixels, of 40 in others.
 _LARGE_PHOTO = 4_000_000
@@ -107,8 +106,7 @@ class DlibDetector(FramingDetector):
     def __post_init__(self) -> None:
         if self.min_face is not None:
             check_count(self.min_face, "min_face", least=SMALLEST_SIDE)
-        if not -1 <= self.min_score < math.inf:
-            raise InputError(f"min_score is a number from -1. Received: {self.min_score!r}")
+        check_number(self.min_score, "min_score", -1)
 
     def find(self, image: ImageArray) -> list[Found]:
         """Find the faces; see ``FramingDetector.find``."""

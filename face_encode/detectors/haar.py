@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import cv2
 
 from face_encode.detectors.base import Found, FramingDetector, scaled
-from face_encode.errors import InputError, MissingExtraError, WeightsError
-from face_encode.types import ImageArray
+from face_encode.errors import MissingExtraError, WeightsError
+from face_encode.types import ImageArray, check_number
 
 _FILE = "haarcascade_frontalface_alt2.xml"
 
@@ -44,8 +44,7 @@ class HaarDetector(FramingDetector):
     neighbours: int = 3
 
     def __post_init__(self) -> None:
-        if not self.step > 1:
-            raise InputError(f"step is a number above 1. Received: {self.step!r}")
+        check_number(self.step, "step", 1, ends=False)
         _check_cascades()
 
     def find(self, image: ImageArray) -> list[Found]:

@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.detectors.base import SMALLEST_SIDE, Found, FramingDetector, scaled
-from face_encode.errors import InputError
-from face_encode.types import ImageArray, check_count
+from face_encode.types import ImageArray, check_count, check_number
 
 Rows: TypeAlias = npt.NDArray[np.float32]
 """Detections, float32 ``(N, 16)``: score; how many quarters of a turn clockwise the photo needs for
@@ -100,8 +99,7 @@ class SingleStageDetector(FramingDetector):
         if self.min_face is not None:
             check_count(self.min_face, "min_face", least=SMALLEST_SIDE)
         check_count(self.max_pixels, "max_pixels", least=SMALLEST_SIDE**2)
-        if not 0 <= self.min_score <= 1:
-            raise InputError(f"min_score is a number from 0 to 1. Received: {self.min_score!r}")
+        check_number(self.min_score, "min_score", 0, 1)
 
     @abstractmethod
     def run(self, images: ImageArray) -> Detections:

@@ -9,7 +9,6 @@ judges the embeddings' quality, if there is one, is another.
 from __future__ import annotations
 
 import json
-import math
 import os
 import zipfile
 from collections.abc import Callable, Mapping
@@ -23,7 +22,7 @@ import numpy.typing as npt
 from face_encode.encoders.quality import QualityHead
 from face_encode.errors import InputError, ModelFileError
 from face_encode.files import as_path, open_regular, reason_of, replacing
-from face_encode.types import CropRecipe
+from face_encode.types import CropRecipe, check_number
 from face_encode.version import __version__
 
 if TYPE_CHECKING:
@@ -87,32 +86,22 @@ class EncoderContract:
             raise InputError(f"an encoder's name is text, not empty. Received: {self.name!r}")
         if not isinstance(self.mirror, bool):
             raise InputError(f"'mirror' is true or false. Received: {self.mirror!r}")
-        if not -1 <= self.threshold <= 1:
-            raise InputError(f"a cosine threshold lies within -1..1. Received: {self.threshold}")
-        if self.false_match_rate is not None and not 0 < self.false_match_rate < 1:
-            raise InputError(
-                f"a false match rate lies between 0 and 1. Received: {self.false_match_rate}"
-            )
+        check_number(self.threshold, "a cosine threshold", -1, 1)
+        if self.false_match_rate is not None:
+            check_number(self.false_match_rate, "a false match rate", 0, 1, ends=False)
         if self.pixel_range not in ((0, 255), (0, 1)):
             raise InputError(f"the pixel range is (0, 255) or (0, 1). Received: {self.pixel_range}")
         if self.metric != "cosine":
             raise InputError(f"the metric is 'cosine'. Received: {self.metric!r}")
-        if self.euclidean_threshold is not None and not 0 < self.euclidean_threshold < math.inf:
-            raise InputError(
-                f"a Euclidean threshold lies above 0. Received: {self.euclidean_threshold}"
-            )
-        if self.quality_threshold is not None and not 0 <= self.quality_threshold <= 1:
-            raise InputError(
-                f"a quality threshold lies within 0..1. Received: {self.quality_threshold}"
-            )
+        if self.euclidean_threshold is not None:
+            check_number(self.euclidean_threshold, "a Euclidean threshold", 0, ends=False)
+        if self.quality_threshold is not None:
+            check_number(self.quality_threshold, "a quality threshold", 0, 1)
         for rate, threshold in self.thresholds:
-            if not 0 < rate < 1 or not -1 <= threshold <= 1:
-                raise InputError(
-                    "the further thresholds are false match rates between 0 and 1, each with a "
-                    f"cosine within -1..1. Received: {self.thresholds}"
-                )
-        if self.spread is not None and not 0 < self.spread < 1:
-            raise InputError(f"a spread lies between 0 and 1. Received: {self.spread}")
+            check_number(rate, "a false match rate", 0, 1, ends=False)
+            check_number(threshold, "a cosine threshold", -1, 1)
+        if self.spread is not None:
+            check_number(self.spread, "a spread", 0, 1, ends=False)
 
     def threshold_at(self, false_match_rate: float) -> float:
         """Look up the cosine similarity that a share of the pairs of strangers reaches.

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from face_encode.encoders.facenet_files import decoded, open_hdf5
 from face_encode.errors import InputError, WeightsError
+from face_encode.types import check_number
 from face_encode.weights import installed_path, pin_digest, read_verified
 
 FloatArray = npt.NDArray[np.float32]
@@ -207,8 +208,7 @@ def _vgg16_graph(
             f"VGG16 takes RGB of at least {_MIN_SIDE}x{_MIN_SIDE} pixels. "
             f"Received: input_shape {input_shape}"
         )
-    if not width > 0:
-        raise InputError(f"the width is a factor above 0. Received: {width}")
+    check_number(width, "the width", 0, ends=False)
     images = keras.Input(input_shape, name="pixels")
     if pixels == "unit":
         tensor = keras.layers.Rescaling(1 / 255, name="unit_pixels")(images)

@@ -32,7 +32,7 @@ from face_encode.evaluation.faces import checked_units
 from face_encode.evaluation.intervals import percentile_interval
 from face_encode.evaluation.metrics import MIN_FALSE_MATCHES, Scores, checked_pairs
 from face_encode.gallery.thresholds import Calibration, sigmoid
-from face_encode.types import Embeddings
+from face_encode.types import Embeddings, check_number
 
 Integers: TypeAlias = npt.NDArray[np.intp]
 
@@ -298,8 +298,7 @@ def calibrate(
     Raises:
         InputError: Wrong shapes or values, or too few people or photos.
     """
-    if not 0 < false_match_rate < 1:
-        raise InputError(f"a false match rate lies between 0 and 1. Received: {false_match_rate}")
+    check_number(false_match_rate, "a false match rate", 0, 1, ends=False)
     searches = search_all(embeddings, names, tail_share=4 * false_match_rate, seed=seed)
     if searches.people < _MIN_PEOPLE or len(searches.genuine) == 0:
         raise InputError(

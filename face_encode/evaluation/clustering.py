@@ -27,7 +27,7 @@ from face_encode.photos.folders import no_photo_below, photos_below
 from face_encode.photos.reading import read_image
 from face_encode.pipeline.embedding import embed_photos
 from face_encode.terminal import with_progress
-from face_encode.types import Box, Face
+from face_encode.types import Box, Face, check_number
 
 KEEP_DAYS_OF_PHOTOS = 30.0
 """How long the groups of a folder's photos wait in a gallery for their names."""
@@ -70,8 +70,7 @@ def cluster_faces(embeddings: npt.ArrayLike, threshold: float) -> Integers:
         InputError: Wrong shapes or values, or more faces than ``MAX_FACES``.
         MissingExtraError: scipy is not installed.
     """
-    if not -1 <= threshold <= 1:
-        raise InputError(f"a cosine threshold lies within -1..1. Received: {threshold}")
+    check_number(threshold, "a cosine threshold", -1, 1)
     units = checked_units(embeddings)
     if len(units) > MAX_FACES:
         raise InputError(

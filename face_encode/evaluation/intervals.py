@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import InputError
+from face_encode.types import check_number
 
 Indices: TypeAlias = npt.NDArray[np.intp]
 Replicates: TypeAlias = npt.NDArray[np.float64]
@@ -35,7 +36,7 @@ class Interval:
             raise InputError(
                 f"an interval's lower end comes first. Received: {self.lower} to {self.upper}"
             )
-        _check_confidence(self.confidence)
+        check_number(self.confidence, "a confidence", 0, 1, ends=False)
 
     def __contains__(self, value: float) -> bool:
         return self.lower <= value <= self.upper
@@ -61,7 +62,7 @@ def wilson_interval(events: int, trials: int, confidence: float = 0.95) -> Inter
     """
     if trials < 1 or not 0 <= events <= trials:
         raise InputError(f"events lie within 0..trials. Received: {events} of {trials}")
-    _check_confidence(confidence)
+    check_number(confidence, "a confidence", 0, 1, ends=False)
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     rate = events / trials
     centre = (rate + z**2 / (2 * trials)) / (1 + z**2 / trials)
@@ -139,12 +140,6 @@ def percentile_interval(replicates: npt.ArrayLike, confidence: float = 0.95) -> 
     replicates = np.asarray(replicates, np.float64)
     if replicates.ndim != 1 or len(replicates) == 0 or not np.isfinite(replicates).all():
         raise InputError(f"replicates are finite, shape (R,). Received: {replicates.shape}")
-    _check_confidence(confidence)
+    check_number(confidence, "a confidence", 0, 1, ends=False)
     lower, upper = np.quantile(replicates, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(lower), float(upper), confidence)
-
-
-def _check_confidence(confidence: float) -> None:
-    """Refuse a confidence outside 0..1."""
-    if not 0 < confidence < 1:
-        raise InputError(f"a confidence lies between 0 and 1. Received: {confidence}")

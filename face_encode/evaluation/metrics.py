@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import InputError
+from face_encode.types import check_number
 
 Scores: TypeAlias = npt.NDArray[np.float64]
 Flags: TypeAlias = npt.NDArray[np.bool_]
@@ -203,8 +204,7 @@ def _closed(curve: RocCurve) -> tuple[Scores, Scores]:
 
 def _curve_at_far(scores: npt.ArrayLike, same: npt.ArrayLike, far: float) -> tuple[RocCurve, int]:
     """The curve, and its last point whose false match rate does not exceed ``far``."""
-    if not 0 <= far <= 1:
-        raise InputError(f"a false match rate lies within 0..1. Received: {far}")
+    check_number(far, "a false match rate", 0, 1)
     curve = roc_curve(scores, same)
     different = np.count_nonzero(~np.asarray(same, np.bool_))
     # In whole pairs, so that 3 of 300 is not above 0.01 by a rounding error.

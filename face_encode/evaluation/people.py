@@ -20,7 +20,7 @@ from face_encode.evaluation.faces import EmbeddedFaces, checked_units, embed_peo
 from face_encode.evaluation.intervals import Interval, wilson_interval
 from face_encode.evaluation.metrics import MIN_FALSE_MATCHES, Flags
 from face_encode.photos.folders import people_in
-from face_encode.types import Embeddings
+from face_encode.types import Embeddings, check_number
 
 DEFAULT_ALARM_RATES = (0.1, 0.01, 0.001)
 
@@ -191,8 +191,7 @@ def identification_at(
             "identification takes (E,) similarities, (E,) truths and (S,) similarities of "
             f"strangers. Received: {near.shape}, {right.shape}, {alarms.shape}"
         )
-    if not 0 <= false_alarm_rate <= 1:
-        raise InputError(f"a false alarm rate lies within 0..1. Received: {false_alarm_rate}")
+    check_number(false_alarm_rate, "a false alarm rate", 0, 1)
     allowed = int(np.floor(false_alarm_rate * len(alarms) + 1e-6))
     if allowed < len(alarms):
         # Just above the first stranger who may not raise an alarm.

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import InputError
+from face_encode.types import check_number
 
 Metric: TypeAlias = Literal["cosine", "euclidean", "euclidean_l2"]
 """``"cosine"``: 1 minus the cosine similarity, 0..2. ``"euclidean"``: the length of the difference
@@ -178,10 +179,4 @@ def check_distance_threshold(value: object) -> float:
     Raises:
         InputError: It is not a number, negative, or not finite.
     """
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float | np.number)
-        or not 0 <= value < math.inf
-    ):
-        raise InputError(f"a distance threshold is a number, at least 0. Received: {value!r}")
-    return float(value)
+    return check_number(value, "a distance threshold", 0)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import numbers
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.errors import InputError, shown
+from face_encode.types import check_number
 
 CALIBRATION_VERSION = 1
 # JSON has lists only; these are tuples.
@@ -76,10 +76,7 @@ class Calibration:
             or type(self.extrapolated) is not bool
         ):
             raise InputError(f"a calibration holds finite numbers. Received: {shown(asdict(self))}")
-        if not 0 < self.false_match_rate < 1:
-            raise InputError(
-                f"a false match rate lies between 0 and 1. Received: {self.false_match_rate}"
-            )
+        check_number(self.false_match_rate, "a false match rate", 0, 1, ends=False)
         if (
             len(self.enrolled) != len(self.thresholds)
             or not self.enrolled
@@ -169,9 +166,7 @@ def check_threshold(given: float | None) -> float | None:
     Raises:
         InputError: It is not a number within -1..1.
     """
-    if given is not None and (not isinstance(given, numbers.Real) or not -1 <= given <= 1):
-        raise InputError(f"a cosine threshold lies within -1..1. Received: {given!r}")
-    return None if given is None else float(given)
+    return None if given is None else check_number(given, "a cosine threshold", -1, 1)
 
 
 def thresholds_to_json(thresholds: Mapping[str, float]) -> str:

@@ -25,7 +25,7 @@ from face_encode.gallery.database_file import DatabaseFile
 from face_encode.gallery.distances import unit_length
 from face_encode.gallery.people_rows import PeopleRows, TakenRows
 from face_encode.gallery.snapshot import check_unchanged
-from face_encode.types import Embeddings
+from face_encode.types import Embeddings, check_number
 
 KEEP_DAYS = 3.0
 """How long a stranger is kept after the last sight where nobody says otherwise: 72 hours, beyond
@@ -122,9 +122,7 @@ def check_keep_days(days: float) -> float:
     Raises:
         InputError: It is no number of days of at least 0.
     """
-    if not 0 <= days <= MAX_DAYS:
-        raise InputError(f"days to keep strangers are within 0..{MAX_DAYS}. Received: {days}")
-    return float(days)
+    return check_number(days, "the number of days to keep strangers", 0, MAX_DAYS)
 
 
 class UnknownPeople:

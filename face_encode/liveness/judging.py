@@ -17,7 +17,7 @@ from face_encode.encoders.engines import AUTOMATIC, check_engine, start_engine, 
 from face_encode.errors import InputError
 from face_encode.liveness.minifasnet import LIVE, LIVENESS_CROP, PARTS, minifasnet
 from face_encode.terminal import import_keras
-from face_encode.types import Face, ImageArray, Liveness
+from face_encode.types import Face, ImageArray, Liveness, check_number
 from face_encode.weights import KNOWN_WEIGHTS, read_verified
 
 LIVENESS_THRESHOLD = 0.5
@@ -57,12 +57,16 @@ class LivenessJudge:
             EngineError: The engine asked for cannot run the network.
         """
         check_engine(engine)
-        if not 0 <= threshold <= 1:
-            raise InputError(f"a liveness threshold lies within 0..1. Received: {threshold!r}")
+        check_number(threshold, "a liveness threshold", 0, 1)
         names = [part.name for part in PARTS]
-        if weights is not None and (isinstance(weights, str) or len(weights) != len(names)):
+        if weights is not None and not (
+            isinstance(weights, Sequence)
+            and not isinstance(weights, str)
+            and len(weights) == len(names)
+            and all(isinstance(path, str | os.PathLike) for path in weights)
+        ):
             raise InputError(
-                f"the weights are {len(names)} files, of {' and '.join(names)}. "
+                f"the weights are a list of {len(names)} files, of {' and '.join(names)}. "
                 f"Received: {weights!r}"
             )
         self.threshold = threshold

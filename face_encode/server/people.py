@@ -134,8 +134,6 @@ def checked_threshold(value: object) -> float | None:
         Problem: The value is no number within -1..1.
     """
     try:
-        if isinstance(value, bool):
-            raise InputError(f"a threshold is a number. Received: {value}")
         return check_threshold(value)  # type: ignore[arg-type]
     except InputError as error:
         raise Problem(422, "not-a-threshold", f"{error}.") from error

@@ -14,6 +14,7 @@ import keras
 from keras import ops
 
 from face_encode.errors import InputError
+from face_encode.types import check_number
 
 
 class MinedTriplets(NamedTuple):
@@ -114,9 +115,7 @@ class MinedTripletLoss(_ConfiguredLoss):
         Raises:
             InputError: The margin is not above 0, or the rule is unknown.
         """
-        # `not >`, here and below, so that NaN is refused.
-        if not margin > 0:
-            raise InputError(f"the margin is a number above 0. Received: {margin}")
+        check_number(margin, "the margin", 0, ends=False)
         if mining not in _MINERS:
             raise InputError(f"mining is one of {sorted(_MINERS)}. Received: {mining!r}")
         super().__init__(**keywords)
@@ -168,12 +167,9 @@ class MultiSimilarityLoss(_ConfiguredLoss):
         Raises:
             InputError: A scale is not above 0, or the threshold is no cosine.
         """
-        if not (positive_scale > 0 and negative_scale > 0):
-            raise InputError(
-                f"scales are numbers above 0. Received: {positive_scale}, {negative_scale}"
-            )
-        if not -1 <= threshold <= 1:
-            raise InputError(f"the threshold is a cosine, -1..1. Received: {threshold}")
+        check_number(positive_scale, "positive_scale", 0, ends=False)
+        check_number(negative_scale, "negative_scale", 0, ends=False)
+        check_number(threshold, "a cosine threshold", -1, 1)
         super().__init__(**keywords)
         self.positive_scale = positive_scale
         self.negative_scale = negative_scale
@@ -232,11 +228,8 @@ class DistillationLoss(_ConfiguredLoss):
         Raises:
             InputError: The scale is not above 0, or the weight is below 0.
         """
-        if not scale > 0 or not relation_weight >= 0:
-            raise InputError(
-                "the scale is a number above 0, the weight at least 0. "
-                f"Received: {scale}, {relation_weight}"
-            )
+        check_number(scale, "scale", 0, ends=False)
+        check_number(relation_weight, "relation_weight", 0)
         super().__init__(**keywords)
         self.mean = mean
         self.scale = scale

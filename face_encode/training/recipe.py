@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from face_encode.errors import InputError, ModelFileError
 from face_encode.files import as_path, open_regular, reason_of
+from face_encode.types import check_number
 
 
 @dataclass(frozen=True)
@@ -113,17 +114,16 @@ class DistillConfig:
                 "sides and widths do not fall from stage to stage. "
                 f"Received: {self.sides}, {self.widths}"
             )
-        if self.hours is not None and not self.hours > 0:  # so that NaN is refused
-            raise InputError(f"hours are a number above 0. Received: {self.hours}")
-        if not 0 <= self.mixup <= 1:
-            raise InputError(f"the share of mixed views lies within 0..1. Received: {self.mixup}")
+        if self.hours is not None:
+            check_number(self.hours, "hours", 0, ends=False)
+        check_number(self.mixup, "the share of mixed views", 0, 1)
         if self.screen and (len(self.screen) != 2 or not -1 <= min(self.screen) < 1):
             raise InputError(
                 "photos are screened by two cosine similarities, of one photo and of one person. "
                 f"Received: {self.screen}"
             )
-        if any(not weight >= 0 for weight in self.weights.values()):
-            raise InputError(f"weights are numbers of at least 0. Received: {self.weights}")
+        for folder, weight in self.weights.items():
+            check_number(weight, f"the weight of {folder}", 0)
         if self.optimizer not in ("muon", "adamw"):
             raise InputError(f"the optimizer is one of muon, adamw. Received: {self.optimizer!r}")
 

@@ -42,7 +42,7 @@ from face_encode.training.data import (
 from face_encode.training.fitting import Checkpoint, Judge, Progress, Schedule, fit_judged
 from face_encode.training.losses import DistillationLoss, MinedTripletLoss, MultiSimilarityLoss
 from face_encode.training.verification import PairSet, Verification, calibrate, measure
-from face_encode.types import Embeddings, ImageArray
+from face_encode.types import Embeddings, ImageArray, check_number
 from face_encode.version import __version__
 
 _CHUNK = 256
@@ -109,10 +109,7 @@ class RetrainConfig:
                 "at least 2 views, the crop and its mirror image, are computed of each photo. "
                 f"Received: {self.views}"
             )
-        if not 0 < self.false_match_rate < 1:
-            raise InputError(
-                f"a false match rate lies between 0 and 1. Received: {self.false_match_rate}"
-            )
+        check_number(self.false_match_rate, "a false match rate", 0, 1, ends=False)
 
     @property
     def degrade(self) -> Callable[[ImageArray], ImageArray]:

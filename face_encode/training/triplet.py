@@ -11,13 +11,13 @@ training step.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 
 from face_encode.errors import InputError
+from face_encode.types import check_number
 
 
 @keras.saving.register_keras_serializable(package="face_encode", name="DistanceLayer")
@@ -84,11 +84,9 @@ class TripletModel(keras.Model):  # type: ignore[misc]
                 "the embedding network is a Keras model. "
                 f"Received: {type(embedding_network).__name__}"
             )
-        if not (math.isfinite(margin) and margin > 0):
-            raise InputError(f"the margin is a number above 0. Received: {margin}")
         super().__init__(**keywords)
         self.embedding_network = embedding_network
-        self.margin = float(margin)
+        self.margin = check_number(margin, "the margin", 0, ends=False)
         self.distance_layer = DistanceLayer(name="distances")
         self.accuracy = keras.metrics.Mean(name="accuracy")
 

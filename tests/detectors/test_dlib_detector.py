@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -293,8 +294,9 @@ def test_a_smallest_face_that_is_none_is_refused(min_face: int) -> None:
 
 
 def test_settings_that_cannot_be_are_refused() -> None:
-    with pytest.raises(InputError, match=r"min_score is .*Received: nan"):
-        DlibDetector(min_score=float("nan"))
+    for wrong in (float("nan"), float("inf"), -1.5, "x", None):
+        with pytest.raises(InputError, match=rf"min_score is a number, at least -1.*{wrong}"):
+            DlibDetector(min_score=cast(Any, wrong))
     with pytest.raises(InputError, match=r"'dlib_hog' has no min_face. Received: 50"):
         load_detector("dlib_hog", min_face=50)
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -134,10 +135,13 @@ def test_another_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not list(cache_folder().glob("*.onnx"))
 
 
-@pytest.mark.parametrize("settings", [{"min_face": 0}, {"min_face": 4.5}, {"min_score": 2}])
-def test_settings_without_sense_are_refused(settings: dict[str, float]) -> None:
-    with pytest.raises(InputError, match=r"(min_face|min_score) is a .*number.*Received"):
-        YunetDetector(**settings)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "settings",
+    [{"min_face": 0}, {"min_face": 4.5}, {"min_score": 2}, {"min_score": None}, {"min_score": "x"}],
+)
+def test_settings_without_sense_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"min_(face is a whole|score lies within).*Received"):
+        YunetDetector(**settings)
 
 
 def test_what_the_bound_on_time_leaves_out_is_noted() -> None:

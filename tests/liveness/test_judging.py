@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from copy import copy
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -65,8 +66,8 @@ def test_the_bound_is_included(drawn_judge: LivenessJudge) -> None:
         assert judged.liveness.is_live is is_live
 
 
-@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
-def test_a_bound_out_of_range_is_refused(threshold: float) -> None:
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan"), "0.5", None, True])
+def test_a_bound_out_of_range_is_refused(threshold: Any) -> None:
     with pytest.raises(InputError, match=r"within 0..1. Received"):
         LivenessJudge(threshold=threshold)
 
@@ -76,5 +77,6 @@ def test_other_files_are_refused(drawn_liveness_files: list[Path]) -> None:
         LivenessJudge(drawn_liveness_files)
     with pytest.raises(InputError, match="2 files, of minifasnet_v2 and minifasnet_v1se"):
         LivenessJudge(drawn_liveness_files[:1])
-    with pytest.raises(InputError, match="2 files"):
-        LivenessJudge(str(drawn_liveness_files[0]))
+    for wrong in (str(drawn_liveness_files[0]), drawn_liveness_files[0], b"xx", "xx", [None, 3], 3):
+        with pytest.raises(InputError, match=r"a list of 2 files.*Received"):
+            LivenessJudge(cast(Any, wrong))

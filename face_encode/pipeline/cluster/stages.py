@@ -38,7 +38,7 @@ from face_encode.pipeline.embedding import (
 from face_encode.pipeline.embedding_table import EmbeddingSettings
 from face_encode.pipeline.parquet import table_of
 from face_encode.pipeline.workers import prefetched
-from face_encode.types import CropRecipe, check_count
+from face_encode.types import CropRecipe, check_count, check_number
 from face_encode.version import __version__
 
 # Photos that are on their way from a store while one is searched for faces.
@@ -282,8 +282,8 @@ class Actors:
         for name in ("finding", "encoding", "batch_size"):
             if getattr(self, name) is not None:
                 check_count(getattr(self, name), name)
-        whole = float(self.gpus_each).is_integer()
-        if not (0 <= self.gpus_each < float("inf")) or (self.gpus_each > 1 and not whole):
+        gpus = check_number(self.gpus_each, "gpus_each", 0)
+        if gpus > 1 and not gpus.is_integer():
             raise InputError(
                 "an actor takes no GPU (0), a fraction of one, or a whole number. "
                 f"Received: {self.gpus_each}"
