@@ -302,15 +302,17 @@ class DatabaseGallery:
         digests: Collection[str] | None = None,
         *,
         with_crops: bool = False,
+        least_quality: float | None = None,
     ) -> Mapping[str, npt.NDArray[np.float32]]:
         """Content digest -> embedding; see ``Gallery.known_photos``.
 
-        ``with_crops`` leaves out the photos of which no crop is kept.
+        ``with_crops`` leaves out the photos of which no crop is kept, and ``least_quality`` those
+        whose quality is lower or was not measured.
         """
         with self._file.reading() as reader:
             rows = PeopleRows(self._file, reader)
             digests = rows.digests() if digests is None else digests
-            found = rows.embeddings_by(detector_name, sorted(digests), with_crops)
+            found = rows.embeddings_by(detector_name, sorted(digests), with_crops, least_quality)
         return {digest: np.frombuffer(content, np.float32) for digest, content in found.items()}
 
     def person(self, name: str) -> EnrolledPerson:
@@ -444,7 +446,7 @@ class DatabaseGallery:
 
         A photo that is enrolled already, by its digest, under the same name and with the same
         embedding, stays as it is: with its number and the time when it was enrolled; it may get a
-        crop where it had none.
+        crop or a quality where it had none.
         """
         added, digests = check_new(names, embeddings, digests, self._size)
         blind = [self._file.blind(digest) for digest in digests]
@@ -454,7 +456,7 @@ class DatabaseGallery:
             people = rows.people_of(names)
             owners = [people[name].number for name in names]
             former = rows.former(replaces, set(owners), mark if isinstance(mark, int) else last)
-            new, crops = [], []
+            new, kept = [], []
             for row, (owner, digest) in enumerate(zip(owners, blind, strict=True)):
                 alike = former.get((owner, digest, detector_name), []) if digest else []
                 content = added[row].tobytes()
@@ -463,12 +465,12 @@ class DatabaseGallery:
                     new.append(row)
                 else:
                     alike.remove(same)
-                    crops.append((same[0], details[row].crop))
+                    kept.append((same[0], details[row]))
             gone = [photo for alike in former.values() for photo, _ in alike]
             removed = rows.names_of(gone)
             taken = rows.take(gone)
             numbers = range(last + 1, last + 1 + len(new))
-            rows.add_crops(crops)
+            rows.complete(kept)
             rows.insert(
                 (
                     (photo, owners[row], added[row].tobytes(), blind[row], details[row])

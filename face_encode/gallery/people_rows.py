@@ -147,20 +147,27 @@ class PeopleRows:
         ]
 
     def embeddings_by(
-        self, detector: str, digests: Sequence[str], with_crops: bool
+        self,
+        detector: str,
+        digests: Sequence[str],
+        with_crops: bool,
+        least_quality: float | None,
     ) -> dict[str, bytes]:
         """Content digest -> embedding, of the photos in which this detector found the face.
 
-        ``with_crops`` leaves out those of which no crop is kept.
+        ``with_crops`` leaves out those of which no crop is kept, and ``least_quality`` those of
+        which no such quality is.
         """
         only = "AND id IN (SELECT photo FROM crop)" if with_crops else ""
+        only += "" if least_quality is None else " AND quality >= ?"
+        bounds = [] if least_quality is None else [least_quality]
         found: dict[str, bytes] = {}
         for part in parts([digest for digest in digests if digest]):
             blind = {self._file.blind(digest): digest for digest in part}
             for digest, embedding in self.connection.execute(
                 "SELECT digest, embedding FROM photo "
                 f"WHERE detector = ? AND digest IN ({marks(part)}) {only}",
-                [detector, *blind],
+                [detector, *blind, *bounds],
             ):
                 found[blind[digest]] = self._file.content(embedding)
         return found
@@ -411,9 +418,18 @@ class PeopleRows:
         self.connection.executemany(
             f"INSERT INTO photo VALUES ({marks(range(_PHOTO_COLUMNS))})", rows()
         )
-        self.add_crops(crops)
+        self._add_crops(crops)
 
-    def add_crops(self, crops: Iterable[tuple[int, bytes]]) -> None:
+    def complete(self, photos: Iterable[tuple[int, PhotoDetails]]) -> None:
+        """Keep quality and crop of photos that have none."""
+        photos = list(photos)
+        self.connection.executemany(
+            "UPDATE photo SET quality = ? WHERE id = ? AND quality IS NULL",
+            ((details.quality, photo) for photo, details in photos if details.quality is not None),
+        )
+        self._add_crops((photo, details.crop) for photo, details in photos)
+
+    def _add_crops(self, crops: Iterable[tuple[int, bytes]]) -> None:
         """Keep crops of photos that have none; an empty one is none."""
         self.connection.executemany(
             "INSERT OR IGNORE INTO crop VALUES (?, ?)",

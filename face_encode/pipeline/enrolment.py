@@ -103,7 +103,8 @@ class _Photos:
         names: The person of each photo.
         labels: What each photo is called in the report.
         reasons: Why a photo cannot be enrolled, or None.
-        digests: Of the contents; empty where unknown.
+        digests: Of the contents; empty where unknown, or where the photo is to be judged again
+            the next time.
         embeddings: float32 ``(n, D)``.
         sides: float64 ``(n,)``, the shorter side of each face in pixels; NaN where the gallery
             held the photo already.
@@ -119,10 +120,12 @@ class _Photos:
         names: Sequence[str],
         labels: Sequence[str],
         embedding_size: int,
+        gallery: Gallery,
         check_quality: bool = True,
     ) -> None:
         count = len(names)
         self.names, self.labels, self._check_quality = names, labels, check_quality
+        self._keeps_quality = isinstance(gallery, DatabaseGallery)
         self.reasons: list[str | None] = [None] * count
         self.digests = [""] * count
         self.embeddings = np.empty((count, embedding_size), np.float32)
@@ -141,6 +144,9 @@ class _Photos:
             box, quality = photo.faces[0].box, photo.faces[0].quality
             if self._check_quality:
                 self.reasons[row] = photo.refusal
+            elif photo.refusal and not self._keeps_quality:
+                # Known by its digest, it would pass unjudged where the quality counts again.
+                self.digests[row] = ""
             self.embeddings[row] = photo.embeddings[0]
             self.sides[row] = min(box.width, box.height)
             self.sharpness[row] = photo.sharpness[0]
@@ -249,8 +255,9 @@ def enrol_people(
 ) -> EnrolmentReport:
     """Make a gallery hold these people, by the largest face of each photo.
 
-    A photo that the gallery holds already, known by its content, is not encoded again. The gallery
-    changes in one step at the end: whatever happens before leaves it as it was.
+    A photo that the gallery holds already, known by its content, is not encoded again, unless its
+    quality counts and the gallery does not vouch for it. The gallery changes in one step at the
+    end: whatever happens before leaves it as it was.
 
     Args:
         people: Name -> photos, in any form. Each is opened when its turn comes, so that memory
@@ -294,6 +301,7 @@ def enrol_people(
             for name, number in zip(shown, numbered, strict=True)
         ],
         encoder.embedding_size,
+        gallery,
         check_quality,
     )
     paths = [
@@ -305,7 +313,11 @@ def enrol_people(
         for row in run.done:
             rows.note(row, checkpoint.result(paths[row]))
     together = _ASKED_TOGETHER if all(paths) else 1
-    todo = _unknown_photos(run.waiting, together, photos, rows, gallery, detector, keep_crops)
+    judges = check_quality and encoder.quality_head is not None
+    least_quality = encoder.contract.quality_threshold if judges else None
+    todo = _unknown_photos(
+        run.waiting, together, photos, rows, gallery, detector, keep_crops, least_quality
+    )
     for batch in run.batches(
         todo, detector, encoder, workers=workers, batch_size=batch_size, portraits=keep_crops
     ):
@@ -339,11 +351,13 @@ def _unknown_photos(
     gallery: Gallery,
     detector: Detector,
     keep_crops: bool,
+    least_quality: float | None,
 ) -> Iterator[tuple[int, Photo]]:
     """The photos that the gallery does not hold, each opened when it is asked for.
 
     ``rows`` takes what the gallery holds, and why a photo cannot be opened; ``together`` photos
-    are looked up in the gallery at once.
+    are looked up in the gallery at once. A gallery database does not count as holding a photo of
+    which it lacks the crop, with ``keep_crops``, or the ``least_quality``.
     """
     # Asked once: a gallery on a server takes a call for it.
     holds_some = len(gallery) > 0
@@ -358,9 +372,10 @@ def _unknown_photos(
         digests = {row: _digest(photo) for row, photo in opened.items()} if holds_some else {}
         asked = set(digests.values()) - {""}
         known: Mapping[str, npt.NDArray[np.float32]] = {}
-        if keep_crops and isinstance(gallery, DatabaseGallery):
-            # The others are gone through again, for their crops.
-            known = gallery.known_photos(detector.name, asked, with_crops=True)
+        if isinstance(gallery, DatabaseGallery):
+            known = gallery.known_photos(
+                detector.name, asked, with_crops=keep_crops, least_quality=least_quality
+            )
         elif holds_some:
             known = gallery.known_photos(detector.name, asked)
         for row, photo in opened.items():
@@ -399,7 +414,9 @@ def enrol_embedded(
     """
     labels = [photo.photo for photo in photos]
     enrolled_as, alike = one_name_a_person([name], gallery)
-    rows = _Photos([enrolled_as[name]] * len(photos), labels, encoder.embedding_size, check_quality)
+    rows = _Photos(
+        [enrolled_as[name]] * len(photos), labels, encoder.embedding_size, gallery, check_quality
+    )
     for row, photo in enumerate(photos):
         rows.note(row, photo)
     report = rows.enrol(gallery, detector, encoder, "nothing", None, refuse_mistakes)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from face_encode.encoders.registry import load_encoder
 from face_encode.errors import DatasetError
 from face_encode.evaluation.clustering import group_photos
 from face_encode.gallery.database import DatabaseGallery
+from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.opening import open_gallery
 from face_encode.photos.reading import read_image
 from face_encode.pipeline.embedding import embed_photos
@@ -22,7 +24,7 @@ from face_encode.pipeline.enrolment import enrol_people, enrolment_checkpoint
 from face_encode.pipeline.quality import judge_faces, quality_reason
 from face_encode.pipeline.reembedding import reembed
 from face_encode.training.augmentation import blurred, covered, dark
-from face_encode.types import Box, CropRecipe, Face, ImageArray, Quality
+from face_encode.types import Box, CropRecipe, EnrolmentReport, Face, ImageArray, Quality
 from tests.conftest import EXAMPLES, VERIFY_DATASET
 from tests.tiny_parts import save_tiny_encoder
 
@@ -214,6 +216,56 @@ def test_a_photo_that_cannot_be_trusted_is_not_enrolled_unless_asked_for(
     with pytest.raises(DatasetError, match="not to be trusted: covered or distorted"):
         judging.add_person("Ada", [behind_a_mask])
     assert judging.add_person("Ada", [behind_a_mask], check_quality=False).enrolled == 1
+
+
+@pytest.mark.parametrize("ending", ["sqlite", "npz"])
+def test_a_known_photo_that_cannot_be_trusted_is_not_enrolled_again_unless_asked_for(
+    ending: str, encoder: Encoder, photo: ImageArray, behind_a_mask: ImageArray, tmp_path: Path
+) -> None:
+    people = {"Ada": [photo, behind_a_mask]}
+
+    def enrol(check_quality: bool) -> EnrolmentReport:
+        with closing(open_gallery(tmp_path / f"people.{ending}", encoder=encoder)) as gallery:
+            return enrol_people(
+                people,
+                gallery,
+                DlibHogDetector(),
+                encoder,
+                check_quality=check_quality,
+                progress=False,
+            )
+
+    assert enrol(check_quality=False).enrolled == 2
+    report = enrol(check_quality=True)
+    (left_out,) = report.left_out
+    assert left_out.reason.startswith("not to be trusted: covered or distorted (quality 0.")
+    assert (report.enrolled, report.reused) == (1, 1)
+    again = enrol(check_quality=False)
+    assert (again.enrolled, again.reused) == (2, 1)
+    # Where the quality does not count, a database need not judge again.
+    assert enrol(check_quality=False).reused == (2 if ending == "sqlite" else 1)
+
+
+def test_a_known_photo_without_a_quality_is_judged_once(
+    encoder: Encoder, photo: ImageArray, tmp_path: Path
+) -> None:
+    people, detector = {"Ada": [photo]}, DlibHogDetector()
+    held = MemoryGallery(encoder)
+    enrol_people(people, held, detector, encoder, progress=False)
+    rows = held.rows()
+    with closing(DatabaseGallery(tmp_path / "people.sqlite", encoder)) as gallery:
+        gallery.replace(
+            rows.names.tolist(),
+            rows.embeddings,
+            rows.digests.tolist(),
+            detector_name=rows.detector_name,
+        )
+        (before,) = gallery.photos()
+        assert enrol_people(people, gallery, detector, encoder, progress=False).reused == 0
+        (after,) = gallery.photos()
+        assert before.quality is None and after.quality is not None
+        assert after == replace(before, quality=after.quality)
+        assert enrol_people(people, gallery, detector, encoder, progress=False).reused == 1
 
 
 def test_a_gallery_database_keeps_the_quality(
