@@ -19,6 +19,7 @@ from face_encode.detectors.base import SMALLEST_SIDE
 from face_encode.functions import find
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.photos.reading import read_image
+from face_encode.version import __version__
 from tests.conftest import EXAMPLES, REPOSITORY, VERIFY_DATASET
 
 
@@ -401,6 +402,13 @@ def test_help_and_version_are_instant_and_load_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
     for command in ("enroll", "match", "verify", "models"):
         assert command in done.stdout
+
+
+@pytest.mark.parametrize("module", ["face_encode", "face_encode.cli"])
+def test_the_package_runs_as_the_command(module: str) -> None:
+    words = [sys.executable, "-m", module, "--version"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"face-encode {__version__}\n"), done.stderr
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
