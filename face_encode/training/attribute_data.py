@@ -7,6 +7,7 @@ regular expression of such paths, so that a set, or a folder of your own, needs 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -221,9 +222,14 @@ def read_faces(
     train = faces.rows_of("train")
     held_out = np.concatenate([faces.rows_of("validation"), faces.rows_of("test")])
     if not len(train) or not len(faces.rows_of("validation")):
+        reasons = Counter(photo.reason for photo in faces.left_out).most_common(1)
         raise DatasetError(
             "there are photos to train on and photos to validate. Received: "
             f"{len(train)} and {len(faces.rows_of('validation'))}"
+            + "".join(
+                f"; {len(faces.left_out)} are left out, {count} of them: {reason}"
+                for reason, count in reasons
+            )
         )
     thumbnails = _thumbnails(faces.crops)
     (train,) = screen([thumbnails], [train], thumbnails[held_out], same_photo, same_photo)
@@ -238,8 +244,9 @@ def _read_folder(
     progress: bool,
 ) -> LabelledFaces:
     """The faces of one folder that a rule fits."""
-    folder = as_path(folder)
-    name = folder.resolve().name
+    # Resolved, since the folder's name is part of each photo's: "." has none, a link another.
+    folder = as_path(folder).resolve()
+    name = folder.name
     inside, unlisted = photos_below(folder)
     named = {f"{name}/{path}": labels_of(f"{name}/{path}", rules) for path in inside}
     ruled = {photo: found for photo, found in named.items() if found is not None}
@@ -254,14 +261,15 @@ def _read_folder(
     room = (roomy.height - recipe.height) // 2
     framed = {photo: rule for photo, (rule, _) in ruled.items() if rule.frame is not None}
     for photo, rule in with_progress(framed.items(), len(framed), f"reading {name}", show=progress):
+        file = folder.parent / photo
         try:
-            image = read_image(folder.parent / photo)
+            image = read_image(file)
         except ImageError as error:
-            left_out.append(LeftOut(str(folder.parent / photo), photo, str(error)))
+            left_out.append(LeftOut(str(file), photo, str(error).removeprefix(f"{file}: ")))
             continue
         crops.append(rule.cut(image, recipe, room))
         photos.append(photo)
-        digests.append(content_digest(folder.parent / photo))
+        digests.append(content_digest(file))
     if unframed := ruled.keys() - framed.keys():
         # Straight from the photo, as in use: crops of crops would be of another sharpness.
         found = crop_photos(folder, roomy, detector, progress=progress)
@@ -274,7 +282,7 @@ def _read_folder(
         crops += [np.asarray(found.crops[row]) for row in rows]
         photos += [found.photos[row] for row in rows]
         digests += [found.digests[row] for row in rows]
-    files = tuple(folder.resolve().parent / photo for photo in photos)
+    files = tuple(folder.parent / photo for photo in photos)
     labels = [ruled[photo][1] for photo in photos]
     return LabelledFaces(
         np.stack(crops) if crops else np.empty((0, roomy.height, roomy.width, 3), np.uint8),

@@ -13,7 +13,7 @@ from face_encode.attributes.network import load_attributes
 from face_encode.cli import main
 from face_encode.detectors.alignment import crop_faces
 from face_encode.detectors.registry import load_detector
-from face_encode.errors import InputError, ModelFileError
+from face_encode.errors import DatasetError, InputError, ModelFileError
 from face_encode.photos.reading import read_image
 from face_encode.training.attribute_data import (
     UNKNOWN,
@@ -157,6 +157,36 @@ def test_photos_beside_the_folders_are_told_unless_a_frame_cuts_them_out(tmp_pat
     (left_out,) = faces.left_out
     assert left_out.photo == str(tmp_path / "faces" / "31_t.png")
     assert left_out.reason.startswith("beside the people's folders")
+
+
+@pytest.mark.parametrize("frame", [[0, 0, 1], None])
+def test_a_folder_is_the_same_by_a_link_and_as_the_current_one(
+    frame: list[int] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    for name in ("20_t", "60_v"):
+        draw(tmp_path / f"faces/{name}.png", 120, random)
+    (tmp_path / "link").symlink_to(tmp_path / "faces")
+    monkeypatch.chdir(tmp_path / "faces")
+    rule: dict[str, object] = {
+        "photos": r"faces/(?P<age>\d+)_(?P<split>\w)\.png",
+        "split": {"t": "train", "v": "validation"},
+    }
+    rules = [rule if frame is None else rule | {"frame": frame}]
+    for folder in (Path("."), tmp_path / "link"):
+        faces = read([folder], rules)
+        assert faces.left_out == ()
+        assert set(faces.files) == set((tmp_path / "faces").iterdir())
+
+
+def test_where_no_photo_is_left_the_commonest_reason_is_told(tmp_path: Path) -> None:
+    for number, content in enumerate([b"", b"no photo", b"no photo either"]):
+        path = tmp_path / f"faces/{number}_1_t{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    message = "0 and 0; 3 are left out, 2 of them: not a photo in a known format$"
+    with pytest.raises(DatasetError, match=message):
+        read([tmp_path / "faces"])
 
 
 def test_targets_are_distributions(folders: list[Path]) -> None:
