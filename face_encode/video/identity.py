@@ -95,11 +95,11 @@ class Identity:
 
     @property
     def answers(self) -> Embedding | None:
-        """The mean of the rows that the attributes' network gave for the last sights, or None."""
+        """The mean of the attributes' rows of the last sights that show them well, or None."""
         return np.mean(self._answers, axis=0) if self._answers else None
 
     def add_answers(self, answers: Embedding) -> None:
-        """Add the row that a network of attributes gave for a good sight."""
+        """Add the row that a network of attributes gave for a sight which it trusts."""
         self._answers.append(answers)
 
     def wants_sight(self, seconds: float, side: float) -> bool:

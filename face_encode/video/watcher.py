@@ -268,8 +268,12 @@ class Watcher:
                 continue
             mean = track.identity.add_sight(embedding, frame.seconds, track.box[2])
             if self.attributes is not None:
-                crop = crop_faces(frame.image, [face], self.attributes.encoder.contract.crop)
-                track.identity.add_answers(self.attributes.encoder.encode(crop)[0])
+                network = self.attributes.encoder
+                crop = crop_faces(frame.image, [face], network.contract.crop)
+                answers, trust = network.embed(crop)
+                # The network's own measure: a covered mouth hides an age before it hides a name.
+                if trust is None or trust[0] >= (network.contract.quality_threshold or 0):
+                    track.identity.add_answers(answers[0])
             alone, together = self.model.gallery.search(np.stack([embedding, mean]), _NEAREST)
             if together:
                 track.identity.judge(alone[0], together, self._needed(track))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -148,6 +149,23 @@ def test_attributes_are_told_of_a_face_seen_well(fitted_model: Face_Encode_Model
     looked = [plain.look(Frame(photo, number, number / 5)) for number in range(5)]
     assert [face.attributes for face in looked[-1].faces] == [None]
     assert (draw_watched(frames[-1]) != draw_watched(looked[-1])).any()
+
+
+def test_attributes_are_told_of_no_face_of_which_analyze_tells_none(
+    fitted_model: Face_Encode_Model,
+) -> None:
+    photo = read_image(VERIFY_DATASET / "Ada_Mirova" / "1.jpg")
+    network = load_attributes()
+    # A face that the encoder trusts, and the network of attributes does not.
+    network.encoder.contract = replace(network.encoder.contract, quality_threshold=1.0)
+    (alone,) = analyze(photo, attributes=network, detector="dlib_hog")[0]["faces"]
+    assert alone["quality_reason"] is not None and alone["age"] is None
+    settings = WatchSettings(detect_every=1)
+    watcher = Watcher(fitted_model, video_detector("dlib_hog"), settings, network)
+    frames = [watcher.look(Frame(photo, number, number / 5)) for number in range(8)]
+    (face,) = frames[-1].faces
+    assert watcher.encoded > 0 and face.name is not None
+    assert face.attributes is None
 
 
 def test_a_change_of_size_drops_all_tracks(fitted_model: Face_Encode_Model) -> None:
