@@ -137,7 +137,7 @@ class Embedded(TypedDict):
     notes: list[str]
 
 
-class AnalyzedFace(TypedDict):
+class AnalyzedFace(_Judged):
     """A face and how it looks; all None but box and quality where that cannot be told."""
 
     bounding_box: BoundingBox

@@ -52,6 +52,7 @@ from face_encode.gallery.distances import (
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.milvus import MilvusGallery
 from face_encode.gallery.opening import names_gallery, open_gallery
+from face_encode.liveness.judging import default_judge
 from face_encode.model import (
     Face_Encode_Model,
     both_judged,
@@ -379,6 +380,7 @@ def analyze(
     attributes: str | os.PathLike[str] | AttributeNetwork | None = None,
     detector: str | Detector | None = None,
     max_faces: int | None = None,
+    liveness: bool = False,
     progress: bool = True,
     workers: int | None = None,
     batch_size: int | None = None,
@@ -395,6 +397,7 @@ def analyze(
             that comes with this package.
         detector: As for ``verify``.
         max_faces: At most this many faces of each photo, largest first; None for all.
+        liveness: Whether to judge if each face is alive, as for ``verify``.
         progress: Whether to show a progress bar, where there are several photos.
         workers: Processes that read photos and find faces; None chooses.
         batch_size: Faces that go through the network together; None chooses.
@@ -409,12 +412,14 @@ def analyze(
         ``happy``, ``sad``, ``surprise``, ``neutral``; ``gender_probabilities`` and
         ``expression_probabilities``, dicts of name -> 0..1;
         ``quality``, 0..1, how far all this can be trusted; ``quality_reason``, why it cannot, and
-        then all the others are None; else None. A photo without a face has an empty list.
+        then all the others are None; else None; if asked for, ``liveness``, 0..1, and ``is_live``,
+        which change nothing in the others. A photo without a face has an empty list.
 
     Raises:
         InputError: Not such arguments.
         DatasetError: The folder cannot be read, or holds no photo.
         ModelFileError: No such network.
+        WeightsError: The weights of the judge of liveness cannot be downloaded.
     """
     network = loaded_attributes(attributes)
     finder = as_detector(detector)
@@ -441,7 +446,13 @@ def analyze(
             name = shown_name(given) or "array"
             unread[len(local) + len(unread)] = AnalyzedPhoto(name, (), (), (0, 0), str(error))
     found = analyze_photos(
-        local, finder, network, max_faces=max_faces, workers=workers, batch_size=batch_size
+        local,
+        finder,
+        network,
+        max_faces=max_faces,
+        workers=workers,
+        batch_size=batch_size,
+        judge=default_judge() if liveness else None,
     )
     shown = with_progress(found, len(local), "Analyzing", show=progress and len(local) > 1)
     results = [photo.as_dict() for photo in shown]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from face_encode.cli.options import (
     add_detector_option,
     add_json_option,
+    add_liveness_option,
     add_min_face_option,
     add_work_options,
     open_detector,
@@ -58,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="the N largest faces of each photo only (default: all)",
     )
+    add_liveness_option(parser, effect="")
     add_work_options(parser)
     add_overwrite_option(parser)
     add_json_option(parser)
@@ -104,6 +106,7 @@ def run(options: argparse.Namespace) -> int:
         attributes=network,
         detector=detector,
         max_faces=options.max_faces,
+        liveness=options.liveness,
         workers=options.workers,
         batch_size=options.batch_size,
     )
@@ -121,6 +124,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _write_table(options: argparse.Namespace, detector: Detector, network: AttributeNetwork) -> int:
     """Write the table of a folder, and report."""
+    from face_encode.liveness.judging import default_judge
     from face_encode.pipeline.analysis import analyze_folder
 
     with resumption_notice():
@@ -133,6 +137,7 @@ def _write_table(options: argparse.Namespace, detector: Detector, network: Attri
             restart=options.restart,
             workers=options.workers,
             batch_size=options.batch_size,
+            judge=default_judge() if options.liveness else None,
         )
     print_folder_report(report, options, "table", "the file tells all")
     return 0 if report.faces else 1
@@ -158,11 +163,21 @@ def _print(results: list[dict[str, Any]]) -> None:
         for face in result["faces"]:
             box = face["bounding_box"]
             place = f"{box['x']},{box['y']} {box['width']}x{box['height']}"
-            rows.append([result["photo"], *_cells(face), place])
+            rows.append([result["photo"], *_cells(face), place, _life(face)])
         if not result["faces"]:
-            rows.append([result["photo"], result["error"] or "no face found", *[""] * 4])
-    print_table(["photo", "age", "gender", "expression", "quality", "box"], rows)
+            rows.append([result["photo"], result["error"] or "no face found", *[""] * 5])
+    header = ["photo", "age", "gender", "expression", "quality", "box", "liveness"]
+    # The last only where it was asked for.
+    width = len(header) if any(row[-1] for row in rows) else len(header) - 1
+    print_table(header[:width], [row[:width] for row in rows])
     print_notes(results)
+
+
+def _life(face: dict[str, Any]) -> str:
+    """Liveness in words; empty where it was not judged."""
+    if "is_live" not in face:
+        return ""
+    return f"{face['liveness']:.2f}" + ("" if face["is_live"] else " (not live)")
 
 
 def _cells(face: dict[str, Any]) -> list[str]:

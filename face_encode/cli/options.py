@@ -95,13 +95,15 @@ def add_any_quality_option(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def add_liveness_option(parser: argparse._ActionsContainer) -> None:
-    """Add ``--liveness``, also under the name that it has for a door."""
+def add_liveness_option(
+    parser: argparse._ActionsContainer, effect: str = ", which matches nobody"
+) -> None:
+    """Add ``--liveness``, also under the name that it has for a door; ``effect`` of a copy."""
     parser.add_argument(
         "--liveness",
         "--require-live",
         action="store_true",
-        help="judge if each face is alive, or a photo or a screen held up, which matches nobody",
+        help=f"judge if each face is alive, or a photo or a screen held up{effect}",
     )
 
 

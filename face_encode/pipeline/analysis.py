@@ -19,6 +19,7 @@ from face_encode.attributes.network import AttributeNetwork
 from face_encode.detectors.base import Detector, notes_on
 from face_encode.errors import EmbeddingFileError
 from face_encode.files import as_path, check_writable, replacing
+from face_encode.liveness.judging import LivenessJudge
 from face_encode.photos.folders import no_photo_below, photos_below
 from face_encode.pipeline.checkpoint import CHECKPOINT_SUFFIX, Run, checkpoint_in
 from face_encode.pipeline.embedding import (
@@ -41,7 +42,7 @@ class AnalyzedPhoto:
 
     Attributes:
         photo: Its path, or ``array``.
-        faces: The faces, the largest first, each with its quality.
+        faces: The faces, the largest first, each with its quality, and its liveness where asked.
         attributes: What each shows.
         size: Width and height of the photo in pixels, ``(0, 0)`` where it cannot be read.
         error: Why the photo cannot be read, or None. A photo without a face is no error.
@@ -73,6 +74,7 @@ def face_as_dict(face: Face, shown: Attributes) -> dict[str, Any]:
         **shown.as_dict(),
         "quality": None if quality is None else round(quality.value, 4),
         "quality_reason": quality and quality.reason,
+        **(face.liveness.as_dict() if face.liveness else {}),
     }
 
 
@@ -97,6 +99,7 @@ def analyze_photos(
     max_faces: int | None = None,
     workers: int | None = None,
     batch_size: int | None = None,
+    judge: LivenessJudge | None = None,
 ) -> Iterator[AnalyzedPhoto]:
     """Tell what the faces of many photos show, in their order, with bounded memory.
 
@@ -110,6 +113,7 @@ def analyze_photos(
         max_faces=max_faces,
         workers=workers,
         batch_size=batch_size,
+        judge=judge,
     )
     return (analyzed(photo, network, detector) for photo in embedded)
 
@@ -125,15 +129,17 @@ def analyze_folder(
     workers: int | None = None,
     progress: bool = True,
     batch_size: int | None = None,
+    judge: LivenessJudge | None = None,
 ) -> EmbeddingReport:
     """Tell what the faces of all photos in a folder and below it show, in a Parquet table.
 
     A row a face: ``photo`` (path relative to the folder), ``face`` (0 for the photo's largest),
     ``left``, ``top``, ``width``, ``height``, ``age``, ``age_low``, ``age_high``, ``gender``,
     ``woman``, ``man``, ``expression``, a column for each expression's probability, ``quality``,
-    ``quality_reason``, ``error`` and ``notes``, a list of the remarks on the photo. A photo without
-    a face has one row, with the reason in ``error``. A run that was killed is resumed by the same
-    call, as for ``embed_folder``, which has the other arguments.
+    ``quality_reason``, with a judge ``liveness`` and ``is_live``, ``error`` and ``notes``, a list
+    of the remarks on the photo. A photo without a face has one row, with the reason in ``error``. A
+    run that was killed is resumed by the same call, as for ``embed_folder``, which has the other
+    arguments; ``judge`` is that of ``embed_photos``.
 
     Returns:
         The number of photos and faces, and each photo without a face.
@@ -163,6 +169,7 @@ def analyze_folder(
         "calibration": asdict(network.calibration),
         "detector": detector.name,
         "max_faces": max_faces,
+        "liveness_threshold": None if judge is None else judge.threshold,
     }
     left_out = [*unlisted, *unnamed]
     face_count = 0
@@ -176,6 +183,7 @@ def analyze_folder(
             max_faces=max_faces,
             workers=workers,
             batch_size=batch_size,
+            judge=judge,
         ):
             run.keep(batch)
 
@@ -208,6 +216,8 @@ def _write(path: Path, photos: Iterable[AnalyzedPhoto], settings: dict[str, Any]
     import pyarrow.parquet
 
     text, number, whole = pyarrow.string(), pyarrow.float32(), pyarrow.int32()
+    has_liveness = settings["liveness_threshold"] is not None
+    judged = [("liveness", number), ("is_live", pyarrow.bool_())] if has_liveness else []
     schema = pyarrow.schema(
         [
             ("photo", text),
@@ -220,6 +230,7 @@ def _write(path: Path, photos: Iterable[AnalyzedPhoto], settings: dict[str, Any]
             *((name, number) for name in EXPRESSIONS),
             ("quality", number),
             ("quality_reason", text),
+            *judged,
             ("error", text),
             ("notes", pyarrow.list_(text)),
         ],
@@ -257,6 +268,7 @@ def _rows(photo: AnalyzedPhoto) -> list[dict[str, Any]]:
                 **(shown.expression_probabilities or {}),
                 "quality": face.quality and face.quality.value,
                 "quality_reason": face.quality and face.quality.reason,
+                **(face.liveness.as_dict() if face.liveness else {}),
                 "notes": notes,
             }
         )

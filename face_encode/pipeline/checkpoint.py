@@ -34,6 +34,7 @@ from face_encode.files import (
     reason_of,
     state_of,
 )
+from face_encode.liveness.judging import LivenessJudge
 from face_encode.pipeline.embedding import (
     EmbeddedPhoto,
     embed_batches,
@@ -42,7 +43,7 @@ from face_encode.pipeline.embedding import (
 )
 from face_encode.pipeline.workers import workers_for
 from face_encode.terminal import progress_bar
-from face_encode.types import Photo, Quality
+from face_encode.types import Liveness, Photo, Quality
 
 CHECKPOINT_SUFFIX = ".unfinished"
 
@@ -329,11 +330,19 @@ class Checkpoint:
         faces, sharpness, embeddings, portrait = (
             numbers[start:end] for start, end in zip([0, *ends], ends, strict=False)
         )
+        qualities = told["qualities"]
+        unjudged = [None] * len(qualities)
         return told["state"], EmbeddedPhoto(
             photo,
             tuple(
-                replace(face, quality=quality and Quality(*quality))
-                for face, quality in zip(faces_of_numbers(faces), told["qualities"], strict=True)
+                replace(
+                    face,
+                    quality=quality and Quality(*quality),
+                    liveness=liveness and Liveness(*liveness),
+                )
+                for face, quality, liveness in zip(
+                    faces_of_numbers(faces), qualities, told.get("liveness", unjudged), strict=True
+                )
             ),
             np.frombuffer(embeddings, np.float32).reshape(-1, self._size),
             tuple(np.frombuffer(sharpness).tolist()),
@@ -370,6 +379,7 @@ def _packed(state: FileState, result: EmbeddedPhoto) -> bytes:
         "digest": result.digest,
         "notes": result.notes,
         "qualities": [face.quality and astuple(face.quality) for face in result.faces],
+        "liveness": [face.liveness and astuple(face.liveness) for face in result.faces],
         "lengths": list(map(len, arrays)),
     }
     content = json.dumps(told).encode() + b"\n" + b"".join(arrays)
@@ -473,6 +483,7 @@ class Run:
         workers: int | None = None,
         batch_size: int | None = None,
         portraits: bool = False,
+        judge: LivenessJudge | None = None,
     ) -> Iterator[list[tuple[int, EmbeddedPhoto]]]:
         """Embed photos, as ``embed_photos`` does; each list went through the encoder together.
 
@@ -511,6 +522,7 @@ class Run:
                 digests=True,
                 portraits=portraits,
                 batch_size=batch_size,
+                judge=judge,
             ):
                 rows = [begun.popleft() for _ in batch]
                 yield list(zip(rows, batch, strict=True))

@@ -381,6 +381,7 @@ class Recogniser:
             max_waiting,
             surroundings=judge is not None,
         )
+        self._judge = judge
         self._batcher = EncodingBatcher(encoder, metrics.encoded, judge)
         self._metrics = metrics
         self._lock = threading.Lock()
@@ -464,7 +465,8 @@ class Recogniser:
         with self._lock:
             if self._analysis is None:
                 network = load_attributes()
-                self._analysis = network, EncodingBatcher(network.encoder, self._metrics.encoded)
+                batcher = EncodingBatcher(network.encoder, self._metrics.encoded, self._judge)
+                self._analysis = network, batcher
             return self._analysis
 
     async def _embed(

@@ -330,7 +330,10 @@ async def embed(
 
 
 @recognition_router.post(
-    "/analyze", response_model=AnalyzeAnswer, openapi_extra=photo_body("photo")
+    "/analyze",
+    response_model=AnalyzeAnswer,
+    response_model_exclude_unset=True,
+    openapi_extra=photo_body("photo"),
 )
 async def analyze(
     request: Request, service: TheService, author: Reader, search: SearchQuery

@@ -200,6 +200,8 @@ class AnalyzedFace(Answer):
     expression_probabilities: dict[str, float] | None
     quality: float | None = Field(description="0..1, how far all this can be trusted.")
     quality_reason: str | None = Field(description="Why it cannot be told; null if it can.")
+    liveness: float | None = _LIVENESS
+    is_live: bool | None = _IS_LIVE
 
 
 class AnalyzeAnswer(Answer):

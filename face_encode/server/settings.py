@@ -58,8 +58,8 @@ class ServerSettings:
         keep_crops: Whether the face of each photo is kept, so that it can be shown, and embedded by
             another encoder later.
         workers: The number of processes that find faces.
-        require_live: Whether the liveness of each face that is matched or verified is judged, and
-            what is not alive matches nobody.
+        require_live: Whether the liveness of the faces of photos is judged, but for those that are
+            enrolled, and what is not alive matches nobody.
         show_attributes: Whether the page tells age, gender and expression of the faces of a photo.
         limits: The most that a client may ask for.
     """

@@ -11,6 +11,7 @@ import pytest
 from face_encode import cli, extract_faces, verify
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import InputError
+from face_encode.functions import analyze
 from face_encode.liveness.judging import LivenessJudge
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.reading import read_image
@@ -33,7 +34,8 @@ def judge(
     """The judge of every new model: it takes all faces for alive, or none."""
     judge = copy(drawn_judge)
     judge.threshold = 0.0 if is_live else 1.0
-    monkeypatch.setattr("face_encode.model.default_judge", lambda engine: judge)
+    for module in ("model", "functions", "liveness.judging"):
+        monkeypatch.setattr(f"face_encode.{module}.default_judge", lambda *engine: judge)
     return judge
 
 
@@ -89,6 +91,25 @@ def test_verify_and_extract_faces_judge(is_live: bool) -> None:
     (face,) = extract_faces(PAIR[0], liveness=True)
     assert (face["liveness"], face["is_live"]) == (judged["liveness"][0], is_live)
     assert "liveness" not in extract_faces(PAIR[0])[0]
+
+
+@pytest.mark.usefixtures("judge")
+def test_analyze_judges_and_tells_the_rest_all_the_same(
+    is_live: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ((plain,),) = [photo["faces"] for photo in analyze(PAIR[0])]
+    ((judged,),) = [photo["faces"] for photo in analyze(PAIR[0], liveness=True)]
+    life = {name: judged.pop(name) for name in ("liveness", "is_live")}
+    assert judged == plain
+    assert life["is_live"] is is_live and 0 < life["liveness"] < 1
+    assert cli.main(["analyze", str(PAIR[0]), "--liveness"]) == 0
+    told = capsys.readouterr().out
+    assert f"{life['liveness']:.2f}" in told and ("(not live)" in told) is not is_live
+    parquet = pytest.importorskip("pyarrow.parquet")
+    output = tmp_path / "faces.parquet"
+    assert cli.main(["analyze", str(PAIR[0].parent), "--liveness", "-o", str(output)]) == 0
+    row = next(row for row in parquet.read_table(output).to_pylist() if row["photo"] == "1.jpg")
+    assert (row["liveness"], row["is_live"]) == (pytest.approx(life["liveness"]), is_live)
 
 
 def test_many_photos_are_judged_as_each_alone(

@@ -15,6 +15,7 @@ from face_encode.cli import main
 from face_encode.detectors.alignment import crop_faces
 from face_encode.errors import DatasetError, EmbeddingFileError, InputError
 from face_encode.functions import analyze
+from face_encode.liveness.judging import LivenessJudge
 from face_encode.photos.reading import read_image
 from face_encode.pipeline.analysis import analyze_folder
 from face_encode.pipeline.checkpoint import Run
@@ -122,8 +123,10 @@ def test_what_is_no_photo_is_refused(tmp_path: Path, network: AttributeNetwork) 
     assert photo["faces"] == [] and photo["error"]
 
 
-def table(folder: Path, output: Path, network: AttributeNetwork) -> EmbeddingReport:
-    return analyze_folder(folder, output, Halves(), network, workers=1, progress=False)
+def table(
+    folder: Path, output: Path, network: AttributeNetwork, judge: LivenessJudge | None = None
+) -> EmbeddingReport:
+    return analyze_folder(folder, output, Halves(), network, workers=1, progress=False, judge=judge)
 
 
 def test_a_table_has_a_row_a_face_and_one_for_every_other_photo(
@@ -161,11 +164,18 @@ def test_a_table_has_the_notes_on_each_photo(network: AttributeNetwork, tmp_path
     assert len(rows) > len(told) == 3 and all(row["notes"] for row in rows)
 
 
+@pytest.mark.parametrize("is_judged", [False, True])
 def test_an_interrupted_run_is_resumed_and_ends_with_the_same_table(
-    folder: Path, network: AttributeNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    network: AttributeNetwork,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    drawn_judge: LivenessJudge,
+    is_judged: bool,
 ) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    table(folder, tmp_path / "whole.parquet", network)
+    judge = drawn_judge if is_judged else None
+    table(folder, tmp_path / "whole.parquet", network, judge)
     keep, kept = Run.keep, list[int]()
 
     def stopping(run: Run, batch: list[tuple[int, object]]) -> None:
@@ -177,12 +187,18 @@ def test_an_interrupted_run_is_resumed_and_ends_with_the_same_table(
     with monkeypatch.context() as patch:
         patch.setattr(Run, "keep", stopping)
         with pytest.raises(KeyboardInterrupt):
-            table(folder, tmp_path / "faces.parquet", network)
+            table(folder, tmp_path / "faces.parquet", network, judge)
     assert not (tmp_path / "faces.parquet").exists()
-    report = table(folder, tmp_path / "faces.parquet", network)
+    with pytest.raises(EmbeddingFileError, match=r"other settings: .*liveness_threshold"):
+        table(folder, tmp_path / "faces.parquet", network, None if is_judged else drawn_judge)
+    report = table(folder, tmp_path / "faces.parquet", network, judge)
     assert report.resumed == kept[0] > 0
     one, other = (parquet.read_table(tmp_path / f"{name}.parquet") for name in ("whole", "faces"))
     assert one.equals(other)
+    assert {"liveness", "is_live"} <= set(one.column_names) or not is_judged
+    for row in one.to_pylist() if is_judged else ():
+        is_face = row["face"] is not None
+        assert row["is_live"] is (row["liveness"] >= drawn_judge.threshold if is_face else None)
 
 
 def test_a_table_of_another_kind_is_refused(

@@ -44,12 +44,17 @@ def test_what_is_not_alive_matches_nobody(
             assert told.get("faces", [told])[0]["is_match"] is is_live
         (embedded,) = client.post("/v1/embed", files={"photo": ADA}).json()["faces"]
         assert embedded["is_live"] is is_live
+        (looks,) = client.post("/v1/analyze", files={"photo": ADA}).json()["faces"]
+        assert (looks["is_live"], looks["liveness"]) == (is_live, embedded["liveness"])
+        assert looks["age"] is not None
         assert client.get("/v1/settings").json()["requires_live"] is True
 
 
 def test_life_is_not_judged_unasked(client: TestClient) -> None:
     (face,) = client.post("/v1/match", files={"photo": ADA}).json()["faces"]
     assert "liveness" not in face
+    (looks,) = client.post("/v1/analyze", files={"photo": ADA}).json()["faces"]
+    assert "liveness" not in looks
     told = client.post("/v1/verify", files={"photo_a": ADA, "photo_b": ADA}).json()
     assert "liveness" not in told
     assert client.get("/v1/settings").json()["requires_live"] is False
