@@ -36,7 +36,7 @@ from face_encode.encoders.registry import (
     detector_for,
     load_encoder,
 )
-from face_encode.errors import GalleryError, ImageError, InputError, MissingExtraError
+from face_encode.errors import DatasetError, GalleryError, ImageError, InputError, MissingExtraError
 from face_encode.files import as_path, state_of
 from face_encode.gallery.base import Gallery, check_encoder
 from face_encode.gallery.database import DatabaseGallery
@@ -417,24 +417,38 @@ def analyze(
 
     Raises:
         InputError: Not such arguments.
-        DatasetError: The folder cannot be read, or holds no photo.
+        DatasetError: The folder, and nothing else, was given, and cannot be read or holds no
+            photo. Beside others such a folder is a dict with an ``error``.
         ModelFileError: No such network.
         WeightsError: The weights of the judge of liveness cannot be downloaded.
     """
+    for name, count in (
+        ("max_faces", max_faces),
+        ("workers", workers),
+        ("batch_size", batch_size),
+    ):
+        if count is not None:
+            check_count(count, name)
     network = loaded_attributes(attributes)
     finder = as_detector(detector)
-    if max_faces is not None:
-        check_count(max_faces, "max_faces")
-    several: Any = [photos]
+    several: list[Any] = [photos]
     if isinstance(photos, Iterable) and not is_one_photo(photos):
-        several = photos
+        several = list(photos)
     local: list[Photo] = []
     unread: dict[int, AnalyzedPhoto] = {}
     for given in several:
         if isinstance(given, str | os.PathLike) and os.path.isdir(given):
-            inside, unlisted = photos_below(given)
-            if not inside:
-                raise no_photo_below(given, unlisted)
+            try:
+                inside, unlisted = photos_below(given)
+                if not inside:
+                    raise no_photo_below(given, unlisted)
+            except DatasetError as error:
+                if len(several) == 1:
+                    raise
+                name = os.fspath(given)
+                why = str(error).removeprefix(f"{name}: ")
+                unread[len(local) + len(unread)] = AnalyzedPhoto(name, (), (), (0, 0), why)
+                continue
             local += [os.path.join(given, name) for name in inside]
             for folder, reason in unlisted:
                 name, why = os.path.join(given, folder), f"a folder that cannot be listed: {reason}"

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,8 +120,30 @@ def test_what_is_no_photo_is_refused(tmp_path: Path, network: AttributeNetwork) 
         analyze("photo.jpg", attributes=network, max_faces=0)
     with pytest.raises(DatasetError, match="no photo in it or below it"):
         analyze(tmp_path, attributes=network)
+    with pytest.raises(DatasetError, match="no photo in it or below it"):
+        analyze([tmp_path], attributes=network)
     (photo,) = analyze(tmp_path / "missing.jpg", attributes=network, detector=Halves())
     assert photo["faces"] == [] and photo["error"]
+
+
+def test_an_empty_folder_among_others_is_a_row(
+    folder: Path, network: AttributeNetwork, tmp_path: Path
+) -> None:
+    given = [folder / "day 0/001.png", tmp_path, folder / "day 0/002.png"]
+    photos = analyze(given, attributes=network, detector=Halves(), progress=False)
+    assert [photo["photo"] for photo in photos] == list(map(str, given))
+    assert [len(photo["faces"]) for photo in photos] == [1, 0, 1]
+    assert photos[1]["error"] == "no photo in it or below it"
+
+
+@pytest.mark.parametrize("name", ["max_faces", "workers", "batch_size"])
+def test_a_count_is_refused_before_a_bar_is_drawn(
+    folder: Path, network: AttributeNetwork, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts: dict[str, Any] = {name: 0}
+    with pytest.raises(InputError, match=name):
+        analyze(folder, attributes=network, detector=Halves(), **counts)
+    assert capsys.readouterr().err == ""
 
 
 def table(
