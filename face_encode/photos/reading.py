@@ -151,7 +151,8 @@ def decode_image(
         max_pixels: The most that are decoded; None for ``MAX_PIXELS``.
         any_format: Whether to read every format that ``read_image`` reads: for a file of one's
             own that lies elsewhere.
-        notes: Takes remarks: that the end of a JPEG is missing, or that few of 16 bits are used.
+        notes: Takes remarks: that the end of a JPEG is missing, that few of 16 bits are used, or
+            that of several pictures in a file only the first is read.
 
     Returns:
         uint8 ``(H, W, 3)``.
@@ -254,6 +255,8 @@ def _to_rgb(photo: Image.Image, label: str, max_pixels: int, notes: list[str] | 
     if photo.format == "EPS":
         # Pillow would start Ghostscript on a stranger's program.
         raise ImageError(f"{label}: a PostScript file, not a photo")
+    if notes is not None and _has_others(photo):
+        notes.append("the first of several pictures in it is looked at, the others are not")
     photo.load()
     try:
         upright = ImageOps.exif_transpose(photo)
@@ -281,6 +284,18 @@ def _to_rgb(photo: Image.Image, label: str, max_pixels: int, notes: list[str] | 
             upright = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
         upright = upright.convert("RGB")
     return cast(ImageArray, np.array(upright, np.uint8))
+
+
+def _has_others(photo: Image.Image) -> bool:
+    """Whether a file holds further pictures: those of an animation, or further pages."""
+    # In an MPO, a telephone's JPEG, they are depths or other exposures of the same moment.
+    if photo.format == "MPO":
+        return False
+    try:
+        return bool(getattr(photo, "is_animated", False))
+    # Damage behind the first picture costs no more than the note.
+    except Exception:
+        return False
 
 
 def content_digest(photo: Photo) -> str:

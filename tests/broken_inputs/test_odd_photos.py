@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from face_encode.photos.reading import content_digest, read_image
+from face_encode.photos.reading import content_digest, decode_image, read_image
 from face_encode.types import ImageArray
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -129,6 +129,30 @@ def test_of_an_animation_the_first_picture_is_taken(suffix: str, tmp_path: Path)
     with Image.open(path) as saved:
         assert saved.n_frames > 1
     check(read_image(path), COLOURS, 30 if suffix == "gif" else 0)
+    for any_format in (True, False):
+        notes: list[str] = []
+        decode_image(path.read_bytes(), any_format=any_format, notes=notes)
+        assert notes == ["the first of several pictures in it is looked at, the others are not"]
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tif", "jpg", "mpo"])
+def test_a_file_of_one_photo_has_no_note(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"still.{suffix}"
+    # A telephone's JPEG holds further pictures of the same moment.
+    further = {"append_images": [quarters()]} if suffix == "mpo" else {}
+    quarters().save(path, None, save_all=bool(further), **further)
+    notes: list[str] = []
+    decode_image(path.read_bytes(), any_format=True, notes=notes)
+    assert notes == []
+
+
+def test_damage_behind_the_first_picture_of_an_animation_costs_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "moving.gif"
+    quarters().save(path, save_all=True, append_images=[Image.new("RGB", (48, 32))])
+    content = path.read_bytes()
+    for cut in range(1, 60):
+        notes: list[str] = []
+        check(decode_image(content[:-cut], notes=notes), COLOURS, 30)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
