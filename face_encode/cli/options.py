@@ -358,13 +358,18 @@ def print_folder_report(
     if options.json:
         left_out = [{"photo": photo, "reason": reason} for photo, reason in report.left_out]
         counts = {"photos": report.photos, "faces": report.faces, "resumed": report.resumed}
-        print_json({**counts, "left_out": left_out, "output": options.output})
+        told = {"left_out": left_out, "notes": list(report.notes)}
+        print_json({**counts, **told, "output": options.output})
         return
     print_safely(report)
     for photo, reason in report.left_out[:ROWS_SHOWN]:
         print(printable(f"  left out: {photo}: {reason}"))
     if len(report.left_out) > ROWS_SHOWN:
         print(f"  … and {len(report.left_out) - ROWS_SHOWN:,} more ({elsewhere})")
+    for note in report.notes[:ROWS_SHOWN]:
+        print(printable(f"  note: {note}"))
+    if len(report.notes) > ROWS_SHOWN:
+        print(f"  … and {len(report.notes) - ROWS_SHOWN:,} notes more (--json tells all)")
     print_safely(f"{written}: {options.output}")
 
 

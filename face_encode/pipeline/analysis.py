@@ -172,6 +172,7 @@ def analyze_folder(
         "liveness_threshold": None if judge is None else judge.threshold,
     }
     left_out = [*unlisted, *unnamed]
+    notes: list[str] = []
     face_count = 0
     path = target.with_name(f"{target.name}{CHECKPOINT_SUFFIX}")
     with checkpoint_in(path, settings, EmbeddingFileError, restart=restart) as checkpoint:
@@ -197,7 +198,9 @@ def analyze_folder(
                 face_count += len(embedded.embeddings)
                 if embedded.error is not None:
                     left_out.append((photo, embedded.error))
-                yield analyzed(embedded, network, detector)
+                told = analyzed(embedded, network, detector)
+                notes.extend(f"{photo}: {note}" for note in told.notes)
+                yield told
 
         _write(target, results(), settings)
         checkpoint.remove()
@@ -207,6 +210,7 @@ def analyze_folder(
         resumed=len(run.done),
         left_out=tuple(left_out),
         did="analyzed",
+        notes=tuple(notes),
     )
 
 

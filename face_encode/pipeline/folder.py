@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Literal
 
 import numpy as np
 
-from face_encode.detectors.base import Detector
+from face_encode.detectors.base import Detector, notes_on
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import EmbeddingFileError
 from face_encode.files import as_path, check_writable
@@ -38,6 +38,7 @@ class EmbeddingReport:
         resumed: How many of the photos an interrupted run had done already.
         left_out: Each photo without a row, and each folder that cannot be listed, with the reason.
         did: What was done with the faces, in the report's words.
+        notes: Remarks on photos: that a file lacks its end, or how small a face was not looked for.
     """
 
     photos: int
@@ -45,6 +46,7 @@ class EmbeddingReport:
     resumed: int = 0
     left_out: tuple[tuple[str, str], ...] = ()
     did: str = "embedded"
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return (
@@ -71,8 +73,8 @@ def embed_folder(
     """Embed the faces of all photos in a folder and below it, into a file.
 
     A run that was killed is resumed by the same call. The output appears when all is done; a
-    former one stays until then. Memory grows with the folder by the photos' names only, and for
-    ``.npz``, which is put together in memory, by the embeddings.
+    former one stays until then. Memory grows with the folder by the photos' names and notes only,
+    and for ``.npz``, which is put together in memory, by the embeddings.
 
     Args:
         folder: The photos; hidden files and folders are passed over.
@@ -106,6 +108,7 @@ def embed_folder(
     path = target.with_name(f"{target.name}{CHECKPOINT_SUFFIX}")
     run_settings = {"run": "embed", "engine": encoder.engine, **asdict(settings)}
     left_out = [*unlisted, *unnamed]
+    notes: list[str] = []
     face_count = 0
     with checkpoint_in(path, run_settings, EmbeddingFileError, restart=restart) as checkpoint:
         run = Run(photos, checkpoint, "Embedding", top=top, progress=progress)
@@ -128,6 +131,8 @@ def embed_folder(
                 face_count += len(result.embeddings)
                 if result.error is not None:
                     left_out.append((photo, result.error))
+                result = replace(result, notes=(*result.notes, *notes_on(detector, *result.size)))
+                notes.extend(f"{photo}: {note}" for note in result.notes)
                 yield result
 
         quantizer = None
@@ -148,6 +153,7 @@ def embed_folder(
         faces=face_count,
         resumed=len(run.done),
         left_out=tuple(left_out),
+        notes=tuple(notes),
     )
 
 

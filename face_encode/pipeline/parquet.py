@@ -28,7 +28,7 @@ from face_encode.types import Quality
 _KEY = b"face_encode"
 _SIDES = ("left", "top", "width", "height")
 # Former releases did not write these; null where nothing is known.
-_QUALITY = ("quality", "quality_reason")
+_LATER = ("quality", "quality_reason", "notes")
 
 
 def table_of(
@@ -116,6 +116,7 @@ def _schema(settings: EmbeddingSettings) -> Any:
             # Not a list of fixed size: pyarrow reads nulls among those only from 26 on.
             ("embedding", pyarrow.list_(number)),
             ("error", pyarrow.string()),
+            ("notes", pyarrow.list_(pyarrow.string())),
         ]
     )
 
@@ -147,21 +148,24 @@ def _columns(
     vectors = _vectors(embeddings, absent)
     qualities = [quality for each in photos for quality in each.qualities or [Quality(math.nan)]]
 
-    def repeated(texts: list[str | None]) -> Any:
-        each = zip(texts, counts, strict=True)
-        spread = [text for text, count in each for _ in range(count)]
-        return pyarrow.array(spread, pyarrow.string())
+    def repeated(values: list[Any], kind: Any) -> Any:
+        each = zip(values, counts, strict=True)
+        spread = [value for value, count in each for _ in range(count)]
+        return pyarrow.array(spread, kind)
+
+    text = pyarrow.string()
 
     return [
-        repeated([each.photo for each in photos]),
-        repeated([each.digest or None for each in photos]),
+        repeated([each.photo for each in photos], text),
+        repeated([each.digest or None for each in photos], text),
         pyarrow.array(numbers, mask=absent),
         *(pyarrow.array(np.ascontiguousarray(side), mask=absent) for side in boxes.T),
         pyarrow.array(scores, mask=absent),
         pyarrow.array(np.array([each.value for each in qualities], np.float32), from_pandas=True),
-        pyarrow.array([each.reason for each in qualities], pyarrow.string()),
+        pyarrow.array([each.reason for each in qualities], text),
         vectors,
-        repeated([each.error for each in photos]),
+        repeated([each.error for each in photos], text),
+        repeated([each.notes for each in photos], pyarrow.list_(text)),
     ]
 
 
@@ -180,7 +184,7 @@ def embedding_table_of(table: Any, name: str) -> EmbeddingTable:
         # As clones of before the first release wrote it.
         lists = table.column(index).cast(pyarrow.list_(kind.value_type))
         table = table.set_column(index, "embedding", lists)
-    for column in _QUALITY:
+    for column in _LATER:
         if column not in table.column_names:  # as former releases wrote it
             kind = _schema(settings).field(column).type
             table = table.append_column(column, pyarrow.nulls(len(table), kind))
@@ -192,7 +196,7 @@ def embedding_table_of(table: Any, name: str) -> EmbeddingTable:
     missing = table.filter(pyarrow.array(absent))
     left_out = zip(missing["photo"].to_pylist(), missing["error"].to_pylist(), strict=True)
     faces = table.filter(pyarrow.array(~absent))
-    if any(faces[name].null_count for name in {*faces.column_names} - {"error", *_QUALITY}):
+    if any(faces[name].null_count for name in {*faces.column_names} - {"error", *_LATER}):
         raise InputError("a row without an error lacks a value")
     return EmbeddingTable(
         photos=np.array(faces["photo"].to_pylist(), np.str_).reshape(len(faces)),

@@ -179,11 +179,12 @@ def test_a_table_has_the_notes_on_each_photo(network: AttributeNetwork, tmp_path
     shutil.copy(EXAMPLES / "group.jpg", photos / "whole.jpg")
     (photos / "cut.jpg").write_bytes((EXAMPLES / "ada_mirova.jpg").read_bytes()[:-150])
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(photos / "none.png")
-    analyze_folder(photos, output, Noting(), network, workers=1, progress=False)
+    report = analyze_folder(photos, output, Noting(), network, workers=1, progress=False)
     rows = parquet.read_table(output).to_pylist()
     told = {(row["photo"], tuple(row["notes"])) for row in rows}
     results = analyze(photos, attributes=network, detector=Noting(), progress=False)
     assert told == {(Path(each["photo"]).name, tuple(each["notes"])) for each in results}
+    assert set(report.notes) == {f"{name}: {note}" for name, notes in told for note in notes}
     assert len(rows) > len(told) == 3 and all(row["notes"] for row in rows)
 
 

@@ -90,7 +90,7 @@ def test_the_quality_of_each_face_is_kept(suffix: str, tmp_path: Path) -> None:
     # As former releases wrote it.
     if suffix == "parquet":
         new = parquet.read_table(path)
-        parquet.write_table(new.drop_columns(["quality", "quality_reason"]), path)
+        parquet.write_table(new.drop_columns(["quality", "quality_reason", "notes"]), path)
     else:
         with np.load(path) as archive:
             old = {name: archive[name] for name in archive.files if "qualit" not in name}
@@ -146,7 +146,7 @@ def test_other_programs_read_the_columns(tmp_path: Path) -> None:
     written(tmp_path / "embeddings.parquet")
     table = parquet.read_table(tmp_path / "embeddings.parquet")
     columns = "photo digest face left top width height score quality quality_reason embedding error"
-    assert table.column_names == columns.split()
+    assert table.column_names == [*columns.split(), "notes"]
     assert table["embedding"].type == pyarrow.list_(pyarrow.float32())
     assert {len(each) for each in table["embedding"].to_pylist() if each is not None} == {8}
     assert table["error"].to_pylist()[3:5] == ["no face found", "a link to nothing"]

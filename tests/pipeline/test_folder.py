@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, EmbeddingFileError, InputError
 from face_encode.photos.reading import content_digest, read_image
 from face_encode.pipeline.embedding_file import read_embeddings
+from face_encode.pipeline.folder import embed_folder
 from face_encode.types import Box
+from tests.conftest import EXAMPLES
 from tests.tiny_parts import Halves, embed, write_photos
 
 
@@ -96,6 +99,36 @@ def test_a_folder_without_a_single_face(tiny: Encoder, tmp_path: Path) -> None:
             "gone.jpg": "a link to nothing",
         }
         assert len(read_embeddings(tmp_path / "embeddings.npz")) == 0
+
+
+@dataclass(frozen=True)
+class Noting(Halves):
+    def notes(self, width: int, height: int) -> tuple[str, ...]:
+        return (f"looked at {width} x {height}",)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_notes_on_a_photo_are_told(suffix: str, tiny: Encoder, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    top, output = tmp_path / "photos", tmp_path / f"embeddings.{suffix}"
+    top.mkdir()
+    (top / "cut.jpg").write_bytes((EXAMPLES / "ada_mirova.jpg").read_bytes()[:-150])
+    Image.new("RGB", (40, 16), "red").save(top / "two.png")
+    Image.new("RGB", (20, 20)).save(top / "none.png")
+    report = embed_folder(top, output, Noting(), tiny, workers=1, progress=False)
+    end = "the end of the file is missing; almost all of the photo is there"
+    told = {
+        "cut.jpg": [end, "looked at 385 x 468"],
+        "none.png": ["looked at 20 x 20"],
+        "two.png": ["looked at 40 x 16"],
+    }
+    assert list(report.notes) == [f"{name}: {note}" for name in told for note in told[name]]
+    assert len(read_embeddings(output)) == report.faces
+    if suffix == "parquet":
+        rows = parquet.read_table(output).to_pylist()
+        assert len(rows) == report.faces + 1
+        assert {row["photo"] for row in rows} == set(told)
+        assert all(row["notes"] == told[row["photo"]] for row in rows)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of other bytes need such a file system")

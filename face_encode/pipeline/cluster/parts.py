@@ -57,6 +57,8 @@ def divide(listing: PhotoListing, settings: EmbeddingSettings, photos_per_part: 
         stop = min(start + photos_per_part, len(listing.names))
         made_of = [
             settings.to_json(),
+            # A former release's part, of fewer columns, is made again.
+            schema_of(settings, None).names,
             listing.names[start:stop],
             listing.states[start:stop].tolist(),
         ]
@@ -85,6 +87,7 @@ class WrittenParts:
     Attributes:
         face_count: Faces of the parts that were put together.
         left_out: Photos without any, and why.
+        notes: Remarks on photos, behind their names.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class WrittenParts:
         self._others = [without_embeddings(name, reason) for name, reason in others]
         self.face_count = 0
         self.left_out: list[tuple[str, str]] = []
+        self.notes: list[str] = []
 
     def tidy(self, *, restart: bool) -> set[str]:
         """Delete the files of other runs, or at a restart all; returns the names of those left.
@@ -184,7 +188,7 @@ class WrittenParts:
             names.append(part_name(0, "0" * 16))
             rows = self._counted(table_of(self._others, settings, quantizer))
             write_part(target.below(names[0]), settings, [rows], quantizer)
-        columns = ["photo", "error"] if quantizer is None else None
+        columns = ["photo", "face", "error", "notes"] if quantizer is None else None
         for name, table in self._tables(columns):
             names.append(name)
             self._counted(table)
@@ -194,9 +198,14 @@ class WrittenParts:
         write_contents(target, names)
 
     def _counted(self, table: Any) -> Any:
-        """Count a table's faces and note its errors; returns it."""
+        """Count a table's faces and collect its errors and notes; returns it."""
         failed = table.select(["photo", "error"]).filter(table["error"].is_valid())
         pairs = zip(failed["photo"].to_pylist(), failed["error"].to_pylist(), strict=True)
         self.left_out += pairs
         self.face_count += len(table) - len(failed)
+        told = table.select(["photo", "face", "notes"]).to_pylist()
+        for row in told:
+            # Once a photo: at its first face, or where it has none.
+            if not row["face"]:
+                self.notes += [f"{row['photo']}: {note}" for note in row["notes"]]
         return table

@@ -244,6 +244,7 @@ def embed_folder_on_ray(
         faces=written.face_count,
         resumed=resumed,
         left_out=tuple(written.left_out),
+        notes=tuple(written.notes),
     )
 
 

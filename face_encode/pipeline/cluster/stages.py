@@ -13,14 +13,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from face_encode.detectors.base import Detector
+from face_encode.detectors.base import Detector, notes_on
 from face_encode.encoders.contract import save_encoder
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.encoders.engines import KERAS
@@ -75,7 +75,7 @@ class FaceFinding:
         _check_release(release)
         # An actor takes one core.
         cv2.setNumThreads(1)
-        self._folder, self._recipe = folder, recipe
+        self._folder, self._recipe, self._detector = folder, recipe, detector
         self._find = partial(
             find_in_photos, detector=detector, recipe=recipe, max_faces=max_faces, digests=True
         )
@@ -92,6 +92,10 @@ class FaceFinding:
             found = self._find(files)
         else:
             found = list(self._find_in_store(names))
+        found = [
+            replace(each, notes=(*each.notes, *notes_on(self._detector, *each.size)))
+            for each in found
+        ]
         return (
             photos.select(["part"])
             .append_column("photo", photos["photo"])
@@ -225,8 +229,9 @@ def _packed(found: Sequence[PhotoCrops]) -> Any:
             pyarrow.array([each.error for each in found], pyarrow.string()),
             pyarrow.array(faces, pyarrow.binary()),
             pyarrow.array([each.crops.tobytes() for each in found], pyarrow.large_binary()),
+            pyarrow.array([each.notes for each in found], pyarrow.list_(pyarrow.string())),
         ],
-        ["digest", "error", "faces", "crops"],
+        ["digest", "error", "faces", "crops", "notes"],
     )
 
 
@@ -241,6 +246,7 @@ def _unpacked(
             np.frombuffer(each["crops"], np.uint8).reshape(-1, recipe.height, recipe.width, 3),
             error=each["error"],
             digest=each["digest"],
+            notes=tuple(each["notes"]),
         )
         for name, each in zip(names, found, strict=True)
     ]

@@ -65,7 +65,8 @@ PARTS = divide(PhotoListing(NAMES_OF_WRITTEN_PARTS, np.ones((3, 2), np.int64), [
 
 def face(photo: str) -> EmbeddedPhoto:
     embedding = np.random.default_rng(ord(photo[0])).normal(size=(1, 8)).astype(np.float32)
-    return EmbeddedPhoto(photo, (Face(Box(1, 1, 1, 1), 1.0),), embedding, digest="ab")
+    face = Face(Box(1, 1, 1, 1), 1.0)
+    return EmbeddedPhoto(photo, (face,), embedding, digest="ab", notes=("lacks its end",))
 
 
 def written(folder: Path) -> WrittenParts:
@@ -83,9 +84,10 @@ def test_parts_become_a_file_or_a_folder_of_the_same_rows(tmp_path: Path) -> Non
     parts = written(tmp_path / "e.parquet")
     parts.finish_file(location_of(tmp_path / "one.parquet"), SETTINGS, None)
     assert (parts.face_count, parts.left_out) == (3, [("bad", "a link to nothing")])
-    written(tmp_path / "e.parquet").finish_folder(
-        location_of(tmp_path / "e.parquet"), SETTINGS, None
-    )
+    assert parts.notes == [f"{name}: lacks its end" for name in NAMES_OF_WRITTEN_PARTS]
+    others = written(tmp_path / "e.parquet")
+    others.finish_folder(location_of(tmp_path / "e.parquet"), SETTINGS, None)
+    assert others.notes == parts.notes
     one, other = (read_embeddings(tmp_path / name) for name in ("one.parquet", "e.parquet"))
     assert one.photos.tolist() == other.photos.tolist() == NAMES_OF_WRITTEN_PARTS
     assert one.left_out == other.left_out == (("bad", "a link to nothing"),)

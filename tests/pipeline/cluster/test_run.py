@@ -49,6 +49,7 @@ def local(photos: Path, encoder: Encoder, tmp_path_factory: pytest.TempPathFacto
         photos, path, load_detector("dlib_hog"), encoder, workers=1, progress=False
     )
     assert (report.photos, len(report.left_out)) == (16, 3)
+    assert [note.split(":")[0] for note in report.notes] == ["group.jpg"]
     return path
 
 
