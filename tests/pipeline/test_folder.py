@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from face_encode.cli import main
 from face_encode.detectors.alignment import crop_faces
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, EmbeddingFileError, InputError
@@ -129,6 +131,18 @@ def test_notes_on_a_photo_are_told(suffix: str, tiny: Encoder, tmp_path: Path) -
         assert len(rows) == report.faces + 1
         assert {row["photo"] for row in rows} == set(told)
         assert all(row["notes"] == told[row["photo"]] for row in rows)
+
+
+def test_the_command_prints_the_notes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    top, output = tmp_path / "photos", str(tmp_path / "embeddings.npz")
+    top.mkdir()
+    (top / "cut.jpg").write_bytes((EXAMPLES / "ada_mirova.jpg").read_bytes()[:-150])
+    command = ["embed", str(top), "-o", output, "--detector", "dlib_hog"]
+    assert main(command) == 0
+    assert "  note: cut.jpg: the end of the file is missing" in capsys.readouterr().out
+    assert main([*command, "--json"]) == 0
+    (note,) = json.loads(capsys.readouterr().out)["notes"]
+    assert note.startswith("cut.jpg: the end of the file is missing")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of other bytes need such a file system")
