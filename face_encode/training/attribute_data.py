@@ -233,6 +233,11 @@ def read_faces(
         )
     thumbnails = _thumbnails(faces.crops)
     (train,) = screen([thumbnails], [train], thumbnails[held_out], same_photo, same_photo)
+    if not len(train):
+        raise DatasetError(
+            "every photo to train on looks like one that is held out. "
+            f"Received: same_photo {same_photo}"
+        )
     return faces.part(np.sort(np.concatenate([train, held_out])))
 
 

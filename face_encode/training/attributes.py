@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.errors import InputError, ModelFileError
+from face_encode.errors import DatasetError, InputError, ModelFileError
 from face_encode.files import replacing
 from face_encode.outputs import check_output
 from face_encode.training.head import add_shared_arguments, print_unless, run_script
-from face_encode.training.recipe import check_setting, read_object
+from face_encode.training.recipe import check_ranges, check_setting, read_object
 from face_encode.types import CropRecipe, Embeddings, ImageArray
 
 if TYPE_CHECKING:
@@ -126,15 +126,9 @@ class AttributesConfig:
             raise ModelFileError(f"a model file's name ends in .keras. Received: {self.output}")
         if not self.rules:
             raise InputError("a recipe's rules say what the photos show. Received: none")
-        if min(self.epochs, self.steps, self.judged) < 1 or self.batch_size < 2:
-            raise InputError(
-                "there is at least 1 epoch, 1 step and 1 photo to judge by, and 2 photos a step. "
-                f"Received: {self.epochs}, {self.steps}, {self.judged}, {self.batch_size}"
-            )
-        if not 0 <= self.taught <= 1:
-            raise InputError(f"the teachers' share lies within 0..1. Received: {self.taught}")
-        if self.hours is not None and not self.hours > 0:  # so that NaN is refused
-            raise InputError(f"hours are a number above 0. Received: {self.hours}")
+        if not self.data:
+            raise InputError("a training reads at least one folder. Received: none")
+        check_ranges(self)
 
     @property
     def run_folder(self) -> Path:
@@ -297,10 +291,13 @@ def _fit(config: AttributesConfig, faces: LabelledFaces, say: Callable[[str], No
     from face_encode.training.fitting import Checkpoint, Schedule, fit_judged, without_xla
     from face_encode.training.optimizers import Muon
 
+    (weights,) = weigh([faces.photos.tolist()], config.weights, say)
     train, validation = faces.rows_of("train"), faces.rows_of("validation")
+    train = train[weights[train] > 0]
+    if not len(train):
+        raise DatasetError(f"the weights leave no photo to train on. Received: {config.weights}")
     shows = faces.expressions != UNKNOWN
     kinds = [rows for rows in (train[shows[train]], train[~shows[train]]) if len(rows)]
-    weights = weigh(tuple(faces.photos), config.weights)
     policy = "mixed_bfloat16" if config.mixed_precision else "float32"
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)

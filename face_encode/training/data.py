@@ -12,7 +12,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -223,20 +223,26 @@ def screen(
     return left
 
 
-def weigh(photos: tuple[str, ...], weights: dict[str, float]) -> npt.NDArray[np.float64]:
+def weigh(
+    folders: Sequence[Sequence[str]], weights: Mapping[str, float], say: Callable[[str], None]
+) -> list[npt.NDArray[np.float64]]:
     """How often each photo is drawn, beside others: the product of the patterns that fit it.
 
     Args:
-        photos: Paths, as ``FaceCrops.photos``.
+        folders: Paths of each folder's photos, as ``FaceCrops.photos``.
         weights: Pattern, as of a shell, of a path -> factor; 0 leaves photos out.
+        say: Told of each pattern that fits no photo.
     """
-    return np.array(
-        [
-            math.prod(factor for pattern, factor in weights.items() if fnmatchcase(photo, pattern))
-            for photo in photos
-        ],
-        np.float64,
-    )
+    found = [np.ones(len(photos)) for photos in folders]
+    for pattern, factor in weights.items():
+        fits = [
+            np.array([fnmatchcase(each, pattern) for each in photos], bool) for photos in folders
+        ]
+        if not any(part.any() for part in fits):
+            say(f"no photo is called {pattern!r}, a pattern of the weights")
+        for part, fitting in zip(found, fits, strict=True):
+            part[fitting] *= factor
+    return found
 
 
 def check_trainable(people: npt.NDArray[np.int64], source: str | os.PathLike[str]) -> None:

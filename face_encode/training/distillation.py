@@ -238,10 +238,7 @@ class _Run:
     def weights(self) -> list[npt.NDArray[np.float64]]:
         """How often each photo of each folder is drawn."""
         photos = [folder.photos for folder in self.folders]
-        for pattern in self.config.weights:
-            if not any(weigh(part, {pattern: 2.0}).max() > 1 for part in photos):
-                self.say(f"no photo is called {pattern!r}, a pattern of the weights")
-        return [weigh(part, self.config.weights) for part in photos]
+        return weigh(photos, self.config.weights, self.say)
 
     @cached_property
     def rows(self) -> list[Rows]:

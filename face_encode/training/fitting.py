@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from face_encode.errors import ModelFileError, TrainingError
 from face_encode.files import replacing
+from face_encode.training.recipe import check_ranges
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,9 @@ class Schedule:
     warm_up: float = 1.0
     hours: float | None = None
     keep_last: bool = False
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
     def next_rate(self, rate: float, progress: Progress) -> float:
         """The learning rate behind an epoch of this rate."""

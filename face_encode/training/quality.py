@@ -29,6 +29,7 @@ from face_encode.outputs import check_output
 from face_encode.terminal import with_progress
 from face_encode.training.augmentation import blurred, compressed, covered, dark, small
 from face_encode.training.head import add_shared_arguments, print_unless, run_script
+from face_encode.training.recipe import check_ranges
 from face_encode.types import Box, CropRecipe, Embeddings, Face, ImageArray
 
 if TYPE_CHECKING:
@@ -174,6 +175,9 @@ class QualityConfig:
     validation: float = 0.08
     test: float = 0.2
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, margin=(0, 1000))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,67 @@ from face_encode.errors import InputError, ModelFileError
 from face_encode.files import as_path, open_regular, reason_of
 from face_encode.types import check_number
 
+# The least of a number above 0, and the most of one without a bound of its own.
+_ABOVE_0, _MANY = 1e-9, 1_000_000_000
+# Settings of the trainings, in numbers -> the least and the most.
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "batch_size": (2, 65_536),
+    "degradations": (1, 1000),
+    "dropout": (0, 0.99),
+    "embedding_size": (1, 65_536),
+    "epochs": (1, _MANY),
+    "factor": (0, 1),
+    "false_match_rate": (_ABOVE_0, 1 - _ABOVE_0),
+    "frozen": (0, 4),
+    "gender_accuracy": (0, 1),
+    "head_units": (1, 65_536),
+    "hidden": (1, 65_536),
+    "hours": (_ABOVE_0, _MANY),
+    "judged": (1, _MANY),
+    "learning_rate": (_ABOVE_0, 1e38),  # float32 holds no more
+    "margin": (0, 2),
+    "mixup": (0, 1),
+    "patience": (1, _MANY),
+    "people_epochs": (0, _MANY),
+    "people_learning_rate": (_ABOVE_0, 1e38),
+    "photos": (2, _MANY),
+    "probed": (0, _MANY),
+    "refused": (0, 1),
+    "same_photo": (0, 1),
+    "screen": (-1, 1),
+    "seed": (0, 2**32 - 1),
+    "side": (32, 512),
+    "sides": (32, 512),
+    "smoothing": (0, 1),
+    "steps": (1, _MANY),
+    "taught": (0, 1),
+    "test": (0, 1),
+    "validation": (0, 1),
+    "views": (1, 1000),
+    "weight_decay": (0, 1),
+    "weights": (0, _MANY),
+    "width": (1 / 32, 8),
+    "widths": (1 / 32, 8),
+}
+
+
+def check_ranges(settings: object, **others: tuple[float, float]) -> None:
+    """Refuse settings of which a number is out of its range, or NaN.
+
+    Args:
+        settings: Of a training. Each is a number, several, or None, which is in any range.
+        **others: Settings whose range is not the one that they have in most trainings.
+
+    Raises:
+        InputError: See above.
+    """
+    for name, (least, most) in {**_RANGES, **others}.items():
+        value = getattr(settings, name, None)
+        several = list(value.values()) if isinstance(value, dict) else value
+        for number in several if isinstance(several, list | tuple) else (several,):
+            if number is not None:
+                check_number(number, name, least, most)
+
 
 @dataclass(frozen=True)
 class DistillConfig:
@@ -103,27 +164,22 @@ class DistillConfig:
         if not self.data:
             raise InputError("a student learns from at least one folder. Received: none")
         stages = {len(self.sides), len(self.widths), len(self.epochs)}
-        if len(stages) > 1 or not self.sides or min(*self.epochs, self.steps, self.views) < 1:
+        if len(stages) > 1 or not self.sides:
             raise InputError(
-                "each stage has a side, a width and at least 1 epoch, and there is at least 1 "
-                f"step and 1 view. Received: sides {self.sides}, widths {self.widths}, epochs "
-                f"{self.epochs}, steps {self.steps}, views {self.views}"
+                "each stage has a side, a width and a number of epochs. Received: sides "
+                f"{self.sides}, widths {self.widths}, epochs {self.epochs}"
             )
+        check_ranges(self)
         if list(self.sides) != sorted(self.sides) or list(self.widths) != sorted(self.widths):
             raise InputError(
                 "sides and widths do not fall from stage to stage. "
                 f"Received: {self.sides}, {self.widths}"
             )
-        if self.hours is not None:
-            check_number(self.hours, "hours", 0, ends=False)
-        check_number(self.mixup, "the share of mixed views", 0, 1)
-        if self.screen and (len(self.screen) != 2 or not -1 <= min(self.screen) < 1):
+        if len(self.screen) not in (0, 2):
             raise InputError(
                 "photos are screened by two cosine similarities, of one photo and of one person. "
                 f"Received: {self.screen}"
             )
-        for folder, weight in self.weights.items():
-            check_number(weight, f"the weight of {folder}", 0)
         if self.optimizer not in ("muon", "adamw"):
             raise InputError(f"the optimizer is one of muon, adamw. Received: {self.optimizer!r}")
 

@@ -41,8 +41,9 @@ from face_encode.training.data import (
 )
 from face_encode.training.fitting import Checkpoint, Judge, Progress, Schedule, fit_judged
 from face_encode.training.losses import DistillationLoss, MinedTripletLoss, MultiSimilarityLoss
+from face_encode.training.recipe import check_ranges
 from face_encode.training.verification import PairSet, Verification, calibrate, measure
-from face_encode.types import Embeddings, ImageArray, check_number
+from face_encode.types import Embeddings, ImageArray
 from face_encode.version import __version__
 
 _CHUNK = 256
@@ -104,12 +105,7 @@ class RetrainConfig:
             raise InputError(
                 f"a condition is one of {', '.join(DEGRADATIONS)}. Received: {self.condition!r}"
             )
-        if self.views < 2:
-            raise InputError(
-                "at least 2 views, the crop and its mirror image, are computed of each photo. "
-                f"Received: {self.views}"
-            )
-        check_number(self.false_match_rate, "a false match rate", 0, 1, ends=False)
+        check_ranges(self, views=(2, 1000))  # the crop and its mirror image
 
     @property
     def degrade(self) -> Callable[[ImageArray], ImageArray]:

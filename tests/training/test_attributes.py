@@ -340,6 +340,55 @@ def test_the_command_trains_a_network_that_tells_them_apart(
         ask_teachers([output], np.zeros((1, 60, 60, 3), np.uint8), 48)
 
 
-def test_a_share_of_the_teachers_is_a_share() -> None:
-    with pytest.raises(InputError, match=r"lies within 0\.\.1\. Received: 1\.5"):
-        AttributesConfig((), Path("x.keras"), (LabelRule(".*", {}),), taught=1.5)
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("data", (), "at least one folder"),
+        ("dropout", 7, r"0\.\.0\.99"),
+        ("epochs", 0, r"1\.\.1000000000"),
+        ("frozen", -3, r"0\.\.4"),
+        ("gender_accuracy", 3, r"0\.\.1"),
+        ("hours", 0.0, r"1e-09\.\.1000000000"),
+        ("learning_rate", -1, r"1e-09\.\.1e\+38"),
+        ("learning_rate", float("nan"), r"1e-09\.\.1e\+38"),
+        ("probed", -5, r"0\.\.1000000000"),
+        ("refused", -1, r"0\.\.1"),
+        ("same_photo", -2, r"0\.\.1"),
+        ("seed", -1, r"0\.\.4294967295"),
+        ("side", 16, r"32\.\.512"),
+        ("smoothing", 9, r"0\.\.1"),
+        ("taught", 1.5, r"0\.\.1"),
+        ("weights", {"*": -1.0}, r"0\.\.1000000000"),
+        ("width", 0.0, r"0\.03125\.\.8"),
+    ],
+)
+def test_settings_out_of_range_are_refused(setting: str, value: object, message: str) -> None:
+    settings = {"data": (Path("faces"),), setting: value}
+    with pytest.raises(InputError, match=rf"{message}\. Received: "):
+        AttributesConfig(
+            output=Path("x.keras"),
+            rules=(LabelRule(".*", {}),),
+            **settings,  # type: ignore[arg-type]
+        )
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("weights", {"faces/*": 0, "moods/*": 0}, "the weights leave no photo to train on"),
+        ("same_photo", 0, "every photo to train on looks like one that is held out"),
+    ],
+)
+def test_settings_that_leave_no_photo_are_told(
+    folders: list[Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    setting: str,
+    value: object,
+    message: str,
+) -> None:
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps({"rules": RULES, "side": 32, "width": 0.0625, setting: value}))
+    arguments = ["train", "attributes", *map(str, folders), "--recipe", str(recipe)]
+    assert main([*arguments, "-o", str(tmp_path / "tiny.keras"), "--quiet"]) == 1
+    assert message in capsys.readouterr().err

@@ -262,5 +262,10 @@ def test_screening_leaves_out_doubles_and_people_held_out() -> None:
 def test_weights_of_patterns_are_multiplied() -> None:
     photos = ("lfw/ada/1.jpg", "utk/5_0_1.jpg", "utk/70_1_0.jpg")
     weights = {"lfw/*": 2.0, "utk/*_1.jpg": 3.0, "utk/?_*": 1.5, "utk/70_*": 0.0}
-    assert weigh(photos, weights).tolist() == [2.0, 4.5, 0.0]
-    assert weigh(photos, {}).tolist() == [1.0, 1.0, 1.0]
+    said: list[str] = []
+    (factors,) = weigh([photos], weights, said.append)
+    assert factors.tolist() == [2.0, 4.5, 0.0]
+    assert said == []
+    first, others = weigh([photos[:1], photos[1:]], {"[": 2.0}, said.append)
+    assert (first.tolist(), others.tolist()) == ([1.0], [1.0, 1.0])
+    assert said == ["no photo is called '[', a pattern of the weights"]

@@ -485,6 +485,12 @@ def test_checkpoints_lie_beside_the_output(tmp_path: Path) -> None:
         ({"weights": {"*": -1.0}}, InputError),
         ({"data": ()}, InputError),
         ({"mixup": 1.5}, InputError),
+        ({"batch_size": 0}, InputError),
+        ({"learning_rate": float("nan")}, InputError),
+        ({"screen": (0.9, -2.0)}, InputError),
+        ({"seed": -1}, InputError),
+        ({"sides": (8, 48, 64)}, InputError),
+        ({"weights": {"*": float("nan")}}, InputError),
         ({"output": Path("student.h5")}, ModelFileError),
     ],
 )

@@ -9,12 +9,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
-from face_encode.errors import ModelFileError, TrainingError
+from face_encode.errors import InputError, ModelFileError, TrainingError
 from face_encode.training.batches import PhotoBatches
 from face_encode.training.fitting import Checkpoint, Progress, Schedule, fit_judged
 from tests.full_disk import full_disk
@@ -217,6 +218,14 @@ def test_a_part_of_a_longer_training_warms_up_and_goes_on_with_its_cosine() -> N
     rates = [part.next_rate(0, Progress(rows(n))) for part in (first, second) for n in range(3)]
     assert rates == pytest.approx([0.03, 0.0853553, 0.05, 0.05, 0.0146447, 0.0], abs=1e-6)
     assert [first.is_over(Progress(rows(n))) for n in range(3)] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"epochs": 0}, {"learning_rate": -1.0}, {"patience": 0}, {"hours": float("nan")}]
+)
+def test_schedules_out_of_range_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"lies within .*\. Received: "):
+        Schedule(**changes)
 
 
 def test_hours_rule_over_epochs() -> None:

@@ -119,6 +119,17 @@ def test_a_head_is_trained_measured_and_written(
     assert judged.fingerprint == encoder.fingerprint
 
 
+@pytest.mark.parametrize(
+    "option", ["--photos=1", "--refused=-1", "--margin=nan", "--validation=nan", "--seed=-1"]
+)
+def test_settings_out_of_range_are_refused_before_the_work(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(tmp_path / "missing"), "-o", str(tmp_path / "head.npz")]
+    assert main([*arguments, option]) == 1
+    assert "lies within" in capsys.readouterr().err
+
+
 def test_an_output_of_another_kind_is_refused_before_the_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -207,6 +207,9 @@ def test_a_loss_that_is_no_number_writes_no_model(folder: Path, tmp_path: Path) 
         {"condition": "fog"},
         {"views": 1},
         {"false_match_rate": 0.0},
+        {"dropout": 7.0},
+        {"embedding_size": 0},
+        {"seed": -1},
         {"output": Path("model.h5")},
     ],
 )
