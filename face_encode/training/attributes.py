@@ -57,11 +57,6 @@ class AttributesConfig:
         rules: What the photos show.
         begin: A ``.keras`` file whose layers of the same name and shape give the first weights: a
             former one of attributes, or the student of a distillation; None for random ones.
-        teachers: ``.keras`` files of attributes whose mean answer about a photo is part of its
-            target; what a photo's label does not say, they do. A teacher that learnt the same
-            labels makes a better student of them (Furlanello and others, "Born-Again Neural
-            Networks", 2018, https://arxiv.org/abs/1805.04770).
-        taught: The teachers' share of the target where there is a label.
         frozen: How many of the first blocks stay as they begin; each saves about an eighth of the
             time.
         side: Rows and columns of the network's crops.
@@ -95,8 +90,6 @@ class AttributesConfig:
     output: Path
     rules: tuple[LabelRule, ...]
     begin: Path | None = None
-    teachers: tuple[Path, ...] = ()
-    taught: float = 0.5
     frozen: int = 0
     side: int = 48
     margin: float = 0.2
@@ -144,7 +137,7 @@ class AttributesConfig:
 SETTINGS = {
     one.name: str(one.type)
     for one in fields(AttributesConfig)
-    if one.name not in ("data", "output", "begin", "teachers", "rules")
+    if one.name not in ("data", "output", "begin", "rules")
 }
 """Names of the settings of a recipe -> their types."""
 
@@ -286,7 +279,6 @@ def _fit(config: AttributesConfig, faces: LabelledFaces, say: Callable[[str], No
     from face_encode.attributes.network import build_network
     from face_encode.training.attribute_data import UNKNOWN
     from face_encode.training.attribute_measures import accuracies
-    from face_encode.training.attribute_teachers import ask_teachers, teach
     from face_encode.training.data import weigh
     from face_encode.training.fitting import Checkpoint, Schedule, fit_judged, without_xla
     from face_encode.training.optimizers import Muon
@@ -311,10 +303,6 @@ def _fit(config: AttributesConfig, faces: LabelledFaces, say: Callable[[str], No
         if layer.name.startswith(tuple(f"block{1 + block}_" for block in range(config.frozen))):
             layer.trainable = False
     targets = faces.targets(config.smoothing)
-    if config.teachers:
-        say(f"asking {len(config.teachers)} networks about {len(train):,} photos")
-        answers = ask_teachers(config.teachers, faces.crops[train], config.side)
-        targets[train] = teach(targets[train], answers, config.taught)
     batches = _batches(config, faces.crops, targets, kinds, weights)
     # As many of each kind as there are, at most those asked for; always the same ones.
     random = np.random.default_rng(config.seed)
@@ -593,16 +581,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "rule over it",
     )
     add("--begin", metavar="FILE.keras", type=Path, help="whose layers give the first weights")
-    add(
-        "--teacher",
-        dest="teachers",
-        metavar="FILE.keras",
-        type=Path,
-        action="append",
-        default=[],
-        help="a finished network of attributes whose answers are learnt beside the labels; may be "
-        "given more than once",
-    )
     add("--epochs", metavar="N", type=int, help="default: 30")
     add("--steps", metavar="N", type=int, help="batches an epoch (default: 128)")
     add("--hours", metavar="X", type=float, help="train for this time instead")
@@ -616,19 +594,13 @@ def run(options: argparse.Namespace) -> int:
     """Train as the parsed arguments say; 0 when done."""
     from face_encode.detectors.registry import load_detector
 
-    read = [*options.teachers, *([] if options.begin is None else [options.begin])]
+    begin = [] if options.begin is None else [options.begin]
     kind = "network of attributes"
-    check_output(options.output, kind, inputs=read, overwrite=options.overwrite)
+    check_output(options.output, kind, inputs=begin, overwrite=options.overwrite)
     settings, detector = read_attributes_recipe(options.recipe)
     given = {name: getattr(options, name, None) for name in SETTINGS}
     settings |= {name: value for name, value in given.items() if value is not None}
-    config = AttributesConfig(
-        tuple(options.data),
-        options.output,
-        begin=options.begin,
-        teachers=tuple(options.teachers),
-        **settings,
-    )
+    config = AttributesConfig(tuple(options.data), options.output, begin=options.begin, **settings)
     _, report = train_attributes(
         config,
         load_detector(options.detector or detector),

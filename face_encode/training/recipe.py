@@ -46,7 +46,6 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "sides": (32, 512),
     "smoothing": (0, 1),
     "steps": (1, _MANY),
-    "taught": (0, 1),
     "test": (0, 1),
     "validation": (0, 1),
     "views": (1, 1000),

@@ -13,7 +13,7 @@ from face_encode.attributes.network import load_attributes
 from face_encode.cli import main
 from face_encode.detectors.alignment import crop_faces
 from face_encode.detectors.registry import load_detector
-from face_encode.errors import DatasetError, InputError, ModelFileError
+from face_encode.errors import DatasetError, InputError
 from face_encode.photos.reading import read_image
 from face_encode.training.attribute_data import (
     UNKNOWN,
@@ -24,7 +24,6 @@ from face_encode.training.attribute_data import (
     with_room,
 )
 from face_encode.training.attribute_measures import calibrate, measure
-from face_encode.training.attribute_teachers import ask_teachers, teach
 from face_encode.training.attributes import AttributesConfig, answers_loss, middle
 from face_encode.types import CropRecipe
 from tests.conftest import VERIFY_DATASET
@@ -212,18 +211,6 @@ def test_the_loss_of_unknown_labels_is_nothing() -> None:
     )
 
 
-def test_teachers_have_their_share_where_there_is_a_label_and_all_elsewhere() -> None:
-    targets = np.zeros((1, ANSWERS), np.float32)
-    gender, expression = PARTS["gender"], PARTS["expression"]
-    targets[0, gender] = 1, 0
-    answers = np.full((1, ANSWERS), 0.5, np.float32)
-    answers[0, expression] = 1 / 7
-    mixed = teach(targets, answers, 0.4)
-    np.testing.assert_allclose(mixed[0, gender], [0.8, 0.2], atol=1e-6)
-    np.testing.assert_allclose(mixed[0, expression], 1 / 7, atol=1e-6)
-    assert targets[0, gender].tolist() == [1, 0]
-
-
 def test_the_room_is_around_the_crop() -> None:
     roomy = with_room(CROP)
     # 32 pixels show 1 + 2 * 0.2 times the face, 40 pixels a quarter more.
@@ -325,19 +312,6 @@ def test_the_command_trains_a_network_that_tells_them_apart(
     for name, same in (("block2_conv2", True), ("block3_conv1", False)):
         kernels = [model.get_layer(name).get_weights()[0] for model in (first, last)]
         assert np.array_equal(*kernels) is same
-    # A student learns from a teacher what its own photos' labels do not say: here, the gender.
-    recipe.write_text(json.dumps({"rules": RULES, "learning_rate": 0.0001, **settings}))
-    student = tmp_path / "student.keras"
-    moods = [*arguments[:2], arguments[3], *arguments[4:], "-o", str(student)]
-    assert main([*moods, "--teacher", str(output)]) == 0
-    assert "asking 1 networks about" in capsys.readouterr().err
-    faces = read(folders)
-    known = faces.genders != UNKNOWN
-    crops = middle(faces.crops[known], 32)
-    told = load_attributes(student, "onnx").encoder.encode(crops)[:, PARTS["gender"]]
-    assert (told.argmax(axis=1) == faces.genders[known]).mean() > 0.9
-    with pytest.raises(ModelFileError, match=r"of the student's side, 48 pixels\. Received: .*32"):
-        ask_teachers([output], np.zeros((1, 60, 60, 3), np.uint8), 48)
 
 
 @pytest.mark.parametrize(
@@ -357,7 +331,6 @@ def test_the_command_trains_a_network_that_tells_them_apart(
         ("seed", -1, r"0\.\.4294967295"),
         ("side", 16, r"32\.\.512"),
         ("smoothing", 9, r"0\.\.1"),
-        ("taught", 1.5, r"0\.\.1"),
         ("weights", {"*": -1.0}, r"0\.\.1000000000"),
         ("width", 0.0, r"0\.03125\.\.8"),
     ],
