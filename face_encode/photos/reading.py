@@ -255,7 +255,9 @@ def _to_rgb(photo: Image.Image, label: str, max_pixels: int, notes: list[str] | 
     if photo.format == "EPS":
         # Pillow would start Ghostscript on a stranger's program.
         raise ImageError(f"{label}: a PostScript file, not a photo")
-    if notes is not None and _has_others(photo):
+    # A JPEG holds one picture; those of an MPO, a telephone's, are depths or other exposures of the
+    # same moment.
+    if notes is not None and photo.format not in ("JPEG", "MPO") and _has_others(photo):
         notes.append("the first of several pictures in it is looked at, the others are not")
     photo.load()
     try:
@@ -288,9 +290,6 @@ def _to_rgb(photo: Image.Image, label: str, max_pixels: int, notes: list[str] | 
 
 def _has_others(photo: Image.Image) -> bool:
     """Whether a file holds further pictures: those of an animation, or further pages."""
-    # In an MPO, a telephone's JPEG, they are depths or other exposures of the same moment.
-    if photo.format == "MPO":
-        return False
     try:
         return bool(getattr(photo, "is_animated", False))
     # Damage behind the first picture costs no more than the note.
