@@ -65,7 +65,7 @@ _SURE = 0.7
 # finds nine faces in ten, the second, in 8 ms, as many as all sizes of a larger window in 15.
 _CNN_LOOKS = ((80, 112, 1), (90, 128, 3))
 # What it finds in a photo as a whole and scores less than this, it has to find again in a window:
-# of five pages of letters with scores up to 0.5 one is left.
+# of four pages of letters with scores up to 0.5 one is left.
 _SURE_OF_WHOLE = 0.6
 _LOOKS_AGAIN = ((110, 200, 4),)
 # A face gains less than this at the second try.
