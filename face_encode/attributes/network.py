@@ -73,15 +73,13 @@ def build_network(side: int = SIDE, width: float = WIDTH, dropout: float = DROPO
     """
     import keras
 
-    from face_encode.encoders.vgg16 import BLOCKS, add_block
+    from face_encode.encoders.vgg16 import vgg16_backbone
 
-    images = keras.Input((side, side, 3), name="pixels")
-    tensor = keras.layers.Rescaling(1 / 255, name="unit_pixels")(images)
-    for block, (channels, convolutions) in enumerate(BLOCKS[:4], start=1):
-        filters = round(channels * (width / 2 if block == 1 else width))
-        tensor = add_block(tensor, block, filters, convolutions, batch_normalization=True)
-    features = keras.layers.Flatten(name="features")(tensor)
-    return keras.Model(images, add_head(features, dropout), name=DEFAULT_ATTRIBUTES)
+    whole = vgg16_backbone(
+        (side, side, 3), width, batch_normalization=True, pixels="unit", first_width=width / 2
+    )
+    features = keras.layers.Flatten(name="features")(whole.get_layer("block4_pool").output)
+    return keras.Model(whole.input, add_head(features, dropout), name=DEFAULT_ATTRIBUTES)
 
 
 def add_head(features: Any, dropout: float = DROPOUT) -> Any:

@@ -91,13 +91,16 @@ def vgg16_backbone(
     batch_normalization: bool = False,
     pixels: Literal["unit", "vggface"] = "vggface",
     name: str = "vgg16",
+    first_width: float | None = None,
 ) -> keras.Model:
     """Build VGG16 up to its last pooling, flattened; arguments as for ``vgg_embedding``.
+
+    ``first_width`` is the width of the first block, which sees the most pixels; None for ``width``.
 
     Returns:
         RGB 0..255 in, the flattened features out: at 150x150, 4 * 4 * 512 of them.
     """
-    images, features = _vgg16_graph(input_shape, width, batch_normalization, pixels)
+    images, features = _vgg16_graph(input_shape, width, batch_normalization, pixels, first_width)
     return keras.Model(images, keras.layers.Flatten(name="flatten")(features), name=name)
 
 
@@ -200,6 +203,7 @@ def _vgg16_graph(
     width: float,
     batch_normalization: bool,
     pixels: str,
+    first_width: float | None = None,
 ) -> tuple[Any, Any]:
     """Build VGG16: its input and its last pooling."""
     height, columns, channels = input_shape
@@ -218,31 +222,12 @@ def _vgg16_graph(
     else:
         raise InputError(f"pixels is one of 'unit', 'vggface'. Received: {pixels!r}")
     for block, (full_channels, convolutions) in enumerate(BLOCKS, start=1):
-        filters = max(1, round(full_channels * width))
-        tensor = add_block(
-            tensor, block, filters, convolutions, batch_normalization=batch_normalization
-        )
+        own_width = width if first_width is None or block > 1 else first_width
+        filters = max(1, round(full_channels * own_width))
+        for index in range(1, convolutions + 1):
+            tensor = _convolve(tensor, filters, f"block{block}_conv{index}", batch_normalization)
+        tensor = keras.layers.MaxPooling2D(2, 2, name=f"block{block}_pool")(tensor)
     return images, tensor
-
-
-def add_block(
-    tensor: Any, block: int, filters: int, convolutions: int, *, batch_normalization: bool
-) -> Any:
-    """Append a block: 3x3 convolutions, each with its relu, and a pooling that halves the sides.
-
-    Args:
-        tensor: A Keras tensor ``(N, height, width, channels)``.
-        block: The block's number, for the layers' names.
-        filters: Channels of each convolution.
-        convolutions: How many.
-        batch_normalization: As for ``vgg_embedding``.
-
-    Returns:
-        A Keras tensor ``(N, height // 2, width // 2, filters)``.
-    """
-    for index in range(1, convolutions + 1):
-        tensor = _convolve(tensor, filters, f"block{block}_conv{index}", batch_normalization)
-    return keras.layers.MaxPooling2D(2, 2, name=f"block{block}_pool")(tensor)
 
 
 def _convolve(tensor: Any, filters: int, name: str, batch_normalization: bool) -> Any:
