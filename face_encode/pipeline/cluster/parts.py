@@ -199,12 +199,16 @@ class WrittenParts:
 
     def _counted(self, table: Any) -> Any:
         """Count a table's faces and collect its errors and notes; returns it."""
+        import pyarrow.compute
+
         failed = table.select(["photo", "error"]).filter(table["error"].is_valid())
         pairs = zip(failed["photo"].to_pylist(), failed["error"].to_pylist(), strict=True)
         self.left_out += pairs
         self.face_count += len(table) - len(failed)
-        told = table.select(["photo", "face", "notes"]).to_pylist()
-        for row in told:
+        told = table.select(["photo", "face", "notes"])
+        # Most photos have none.
+        told = told.filter(pyarrow.compute.list_value_length(told["notes"]).cast("bool"))
+        for row in told.to_pylist():
             # Once a photo: at its first face, or where it has none.
             if not row["face"]:
                 self.notes += [f"{row['photo']}: {note}" for note in row["notes"]]
