@@ -73,7 +73,7 @@ from face_encode.photos.reading import (
 from face_encode.pipeline.analysis import AnalyzedPhoto, analyze_photos
 from face_encode.pipeline.enrolment import enrol_people, with_listing
 from face_encode.terminal import with_progress
-from face_encode.types import Embeddings, Photo, check_count
+from face_encode.types import Embeddings, Photo, check_count, check_counts
 
 if TYPE_CHECKING:
     import pandas
@@ -422,13 +422,7 @@ def analyze(
         ModelFileError: No such network.
         WeightsError: The weights of the judge of liveness cannot be downloaded.
     """
-    for name, count in (
-        ("max_faces", max_faces),
-        ("workers", workers),
-        ("batch_size", batch_size),
-    ):
-        if count is not None:
-            check_count(count, name)
+    check_counts(max_faces=max_faces, workers=workers, batch_size=batch_size)
     network = loaded_attributes(attributes)
     finder = as_detector(detector)
     several: list[Any] = [photos]

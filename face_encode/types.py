@@ -43,6 +43,17 @@ def check_count(value: object, name: str, *, least: int = 1) -> int:
     return int(value)
 
 
+def check_counts(**counts: object) -> None:
+    """Check several arguments that each count something, or are None.
+
+    Raises:
+        InputError: See ``check_count``.
+    """
+    for name, count in counts.items():
+        if count is not None:
+            check_count(count, name)
+
+
 def check_number(
     value: object, name: str, least: float, most: float = math.inf, *, ends: bool = True
 ) -> float:

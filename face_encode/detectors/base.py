@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.detectors.alignment import find_landmarks
-from face_encode.types import Box, Face, ImageArray
+from face_encode.types import Box, Face, ImageArray, check_count, check_number
 
 # A photo with a smaller side holds no face that is worth encoding.
 SMALLEST_SIDE = 20
@@ -197,6 +197,16 @@ def detect_in_all(detector: Detector, images: Sequence[ImageArray]) -> list[list
         return [detector.detect(image) for image in images]
     found = [detector.large_enough(detector.find(image)) for image in images]
     return [faces_of(image, each) for image, each in zip(images, found, strict=True)]
+
+
+def check_scale(max_pixels: object, enlarge: object) -> None:
+    """Check what ``scaled`` takes.
+
+    Raises:
+        InputError: No count from the smallest photo's on, or no number from 1 on.
+    """
+    check_count(max_pixels, "max_pixels", least=SMALLEST_SIDE**2)
+    check_number(enlarge, "enlarge", 1)
 
 
 def scaled(image: ImageArray, max_pixels: int, enlarge: float) -> tuple[ImageArray, float]:

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from face_encode.detectors.base import SMALLEST_SIDE, Found, FramingDetector, scaled
+from face_encode.detectors.base import SMALLEST_SIDE, Found, FramingDetector, check_scale, scaled
 from face_encode.dlib_file import DlibDetectorOptions, DlibLayer, FloatArray, read_dlib_detector
 from face_encode.errors import WeightsError
 from face_encode.types import ImageArray, check_count
@@ -69,6 +69,7 @@ class DlibCnnDetector(FramingDetector):
     copies: int | None = None
 
     def __post_init__(self) -> None:
+        check_scale(self.max_pixels, self.enlarge)
         if self.copies is not None:
             check_count(self.copies, "copies")
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from face_encode.detectors.base import SMALLEST_SIDE, Found, FramingDetector, scaled
+from face_encode.detectors.base import SMALLEST_SIDE, Found, FramingDetector, check_scale, scaled
 from face_encode.dlib_file import read_dlib_filters, write_dlib_filters
 from face_encode.errors import WeightsError
 from face_encode.files import open_regular, reason_of, replacing
@@ -135,6 +135,9 @@ class DlibHogDetector(FramingDetector):
 
     max_pixels: int = 2_000_000
     enlarge: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_scale(self.max_pixels, self.enlarge)
 
     def find(self, image: ImageArray) -> list[Found]:
         """Find the faces; see ``FramingDetector.find``."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import cv2
 
-from face_encode.detectors.base import Found, FramingDetector, scaled
+from face_encode.detectors.base import Found, FramingDetector, check_scale, scaled
 from face_encode.errors import MissingExtraError, WeightsError
 from face_encode.types import ImageArray, check_number
 
@@ -44,6 +44,7 @@ class HaarDetector(FramingDetector):
     neighbours: int = 3
 
     def __post_init__(self) -> None:
+        check_scale(self.max_pixels, self.enlarge)
         check_number(self.step, "step", 1, ends=False)
         _check_cascades()
 

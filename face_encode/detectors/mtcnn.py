@@ -7,7 +7,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
-from face_encode.detectors.base import SMALLEST_SIDE, Found, FramingDetector, scaled
+from face_encode.detectors.base import SMALLEST_SIDE, Found, FramingDetector, check_scale, scaled
 from face_encode.errors import InputError, MissingExtraError
 from face_encode.forking import use_keras
 from face_encode.terminal import without_native_notices
@@ -34,6 +34,7 @@ class MtcnnDetector(FramingDetector):
     enlarge: float = 1.0
 
     def __post_init__(self) -> None:
+        check_scale(self.max_pixels, self.enlarge)
         _check_extra()
 
     def find(self, image: ImageArray) -> list[Found]:

@@ -30,7 +30,7 @@ from face_encode.pipeline.embedding import (
 )
 from face_encode.pipeline.folder import EmbeddingReport, with_names_of_text
 from face_encode.pipeline.parquet import check_pyarrow
-from face_encode.types import Face, Photo
+from face_encode.types import Face, Photo, check_counts
 
 # Rows of a table that are written together.
 _ROW_GROUP = 32_768
@@ -151,6 +151,7 @@ def analyze_folder(
         MissingExtraError: pyarrow is not installed.
     """
     check_pyarrow()
+    check_counts(max_faces=max_faces, workers=workers, batch_size=batch_size)
     target, top = as_path(output), as_path(folder)
     if target.suffix != ".parquet":
         raise EmbeddingFileError(f"a table's name ends in .parquet. Received: {target}")

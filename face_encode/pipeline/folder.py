@@ -24,6 +24,7 @@ from face_encode.pipeline.checkpoint import CHECKPOINT_SUFFIX, Run, checkpoint_i
 from face_encode.pipeline.embedding import EmbeddedPhoto, without_embeddings
 from face_encode.pipeline.embedding_file import check_embeddings_path, write_embeddings
 from face_encode.pipeline.embedding_table import EmbeddingSettings
+from face_encode.types import check_counts
 
 _NO_TEXT = "its name is no text (UTF-8); rename it"
 
@@ -97,6 +98,7 @@ def embed_folder(
         InputError: Settings that exclude each other.
         MissingExtraError: Parquet, and pyarrow is not installed.
     """
+    check_counts(workers=workers, batch_size=batch_size)
     settings = settings_of(detector, encoder, faces=faces, raw=raw, int8=int8)
     target, top = as_path(output), as_path(folder)
     check_embeddings_path(target)

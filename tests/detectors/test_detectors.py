@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import fields
@@ -25,8 +26,11 @@ from face_encode.detectors.base import (
     faces_of,
     scaled,
 )
+from face_encode.detectors.dlib_cnn import DlibCnnDetector
 from face_encode.detectors.dlib_detector import DlibDetector
 from face_encode.detectors.dlib_hog import DlibHogDetector
+from face_encode.detectors.haar import HaarDetector
+from face_encode.detectors.mtcnn import MtcnnDetector
 from face_encode.detectors.registry import (
     DEFAULT_DETECTOR,
     KNOWN_DETECTORS,
@@ -289,6 +293,23 @@ def test_the_name_tells_other_settings_apart(name: str) -> None:
         changed = copy(detector)
         object.__setattr__(changed, each.name, value)
         assert changed.name == f"{name}({each.name}={value})"
+
+
+@pytest.mark.parametrize("kind", [DlibHogDetector, DlibCnnDetector, HaarDetector, MtcnnDetector])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_pixels": 0}, "max_pixels is a whole number, at least 400"),
+        ({"max_pixels": 1e6}, "max_pixels is a whole number, at least 400"),
+        ({"enlarge": 0}, "enlarge is a number, at least 1"),
+        ({"enlarge": "x"}, "enlarge is a number, at least 1"),
+    ],
+)
+def test_sizes_without_sense_are_refused(
+    kind: Callable[..., Detector], settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=rf"{message}.*Received"):
+        kind(**settings)
 
 
 def test_names_with_settings() -> None:

@@ -138,12 +138,19 @@ def test_an_empty_folder_among_others_is_a_row(
 
 @pytest.mark.parametrize("name", ["max_faces", "workers", "batch_size"])
 def test_a_count_is_refused_before_a_bar_is_drawn(
-    folder: Path, network: AttributeNetwork, name: str, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    network: AttributeNetwork,
+    name: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     counts: dict[str, Any] = {name: 0}
     with pytest.raises(InputError, match=name):
         analyze(folder, attributes=network, detector=Halves(), **counts)
-    assert capsys.readouterr().err == ""
+    output = tmp_path / "table.parquet"
+    with pytest.raises(InputError, match=name):
+        analyze_folder(folder, output, Halves(), network, **counts)
+    assert capsys.readouterr().err == "" and not list(tmp_path.iterdir())
 
 
 def table(

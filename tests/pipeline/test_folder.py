@@ -164,6 +164,9 @@ def test_what_cannot_be_is_refused_before_the_work(
 ) -> None:
     with pytest.raises(InputError, match="choose one of the two"):
         embed(folder, tmp_path / "e.npz", tiny, raw=True, int8=True)
+    with pytest.raises(InputError, match="batch_size is a whole number"):
+        embed(folder, tmp_path / "e.npz", tiny, batch_size=0)
+    assert not list(tmp_path.glob("e.npz*"))
     with pytest.raises(EmbeddingFileError, match="Received"):
         embed(folder, tmp_path / "e.csv", tiny)
     (tmp_path / "folder.npz").mkdir()
