@@ -148,6 +148,7 @@ def analyze_folder(
         DatasetError: The folder is missing, or holds no photo.
         EmbeddingFileError: The output does not end in ``.parquet`` or cannot be written, or the
             checkpoint is of a run with other settings.
+        InputError: A count that is none.
         MissingExtraError: pyarrow is not installed.
     """
     check_pyarrow()

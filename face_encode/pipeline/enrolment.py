@@ -32,7 +32,7 @@ from face_encode.photos.folders import PeopleFolder
 from face_encode.photos.reading import PhotoInput, content_digest, local_photo, shown_name
 from face_encode.pipeline.checkpoint import CHECKPOINT_SUFFIX, Checkpoint, Run, checkpoint_in
 from face_encode.pipeline.embedding import EmbeddedPhoto
-from face_encode.types import EnrolmentReport, LeftOut, Photo, check_counts
+from face_encode.types import EnrolmentReport, LeftOut, Photo, check_count
 from face_encode.weights import cache_folder
 
 PeoplePhotos: TypeAlias = Mapping[str, Sequence[PhotoInput]]
@@ -285,8 +285,10 @@ def enrol_people(
 
     Raises:
         DatasetError: Not one photo could be enrolled.
+        InputError: ``batch_size`` or ``workers`` is no count.
     """
-    check_counts(workers=workers, batch_size=batch_size)
+    if batch_size is not None:
+        check_count(batch_size, "batch_size")
     enrolled_as, alike = one_name_a_person(people, gallery)
     mark = None
     if gallery.is_shared and replaces != "nothing":

@@ -24,7 +24,7 @@ from face_encode.pipeline.checkpoint import CHECKPOINT_SUFFIX, Run, checkpoint_i
 from face_encode.pipeline.embedding import EmbeddedPhoto, without_embeddings
 from face_encode.pipeline.embedding_file import check_embeddings_path, write_embeddings
 from face_encode.pipeline.embedding_table import EmbeddingSettings
-from face_encode.types import check_counts
+from face_encode.types import check_count
 
 _NO_TEXT = "its name is no text (UTF-8); rename it"
 
@@ -95,10 +95,11 @@ def embed_folder(
         DatasetError: The folder is missing, or holds no photo.
         EmbeddingFileError: The output cannot be written, the checkpoint is of a run with other
             settings or another engine, or damaged, or another process is at work on it.
-        InputError: Settings that exclude each other.
+        InputError: Settings that exclude each other, or a count that is none.
         MissingExtraError: Parquet, and pyarrow is not installed.
     """
-    check_counts(workers=workers, batch_size=batch_size)
+    if batch_size is not None:
+        check_count(batch_size, "batch_size")
     settings = settings_of(detector, encoder, faces=faces, raw=raw, int8=int8)
     target, top = as_path(output), as_path(folder)
     check_embeddings_path(target)

@@ -600,6 +600,8 @@ def run(options: argparse.Namespace) -> int:
     settings, detector = read_attributes_recipe(options.recipe)
     given = {name: getattr(options, name, None) for name in SETTINGS}
     settings |= {name: value for name, value in given.items() if value is not None}
+    if options.epochs is not None and options.hours is None:
+        settings["hours"] = None  # a recipe's time would count instead
     config = AttributesConfig(tuple(options.data), options.output, begin=options.begin, **settings)
     _, report = train_attributes(
         config,

@@ -199,8 +199,11 @@ def test_a_number_of_workers_that_is_none_is_refused(
 ) -> None:
     (tmp_path / "Bo").mkdir()
     picture().save(tmp_path / "Bo" / "1.jpg")
-    with pytest.raises(InputError, match="workers is a whole number, at least 1"):
-        tiny_model.fit_dataset(tmp_path, progress=False, workers=workers)
+    for name in ("workers", "batch_size"):
+        counts = {name: workers}
+        with pytest.raises(InputError, match=f"{name} is a whole number, at least 1"):
+            tiny_model.fit_dataset(tmp_path, progress=False, **counts)
+    assert tiny_model.gallery.names == ("Ada",)
 
 
 EMPTY_CALLS: dict[str, Callable[[Face_Encode_Model], object]] = {

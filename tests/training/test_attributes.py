@@ -304,8 +304,11 @@ def test_the_command_trains_a_network_that_tells_them_apart(
     assert main([*again, "--epochs", "1"]) == 0
     assert "layers begin as in tiny.keras" in capsys.readouterr().err
     # Frozen blocks stay as they are.
-    recipe.write_text(json.dumps({"rules": RULES, "frozen": 2, "seed": 1, **settings}))
-    assert main([*again, "--overwrite"]) == 0
+    # Its epochs count, not the recipe's hours.
+    recipe.write_text(
+        json.dumps({"rules": RULES, "frozen": 2, "seed": 1, **settings, "hours": 99.0})
+    )
+    assert main([*again, "--overwrite", "--epochs", "3"]) == 0
     first, last = (
         keras.saving.load_model(path, compile=False) for path in (output, tmp_path / "again.keras")
     )
