@@ -54,8 +54,8 @@ def served(
         keep_crops=keep_crops,
         workers=1,
         require_live=judge is not None,
-        # On a busy machine the first photo waits long for its process.
-        limits=limits or Limits(request_seconds=600, photo_seconds=300),
+        # On a busy machine the first photo waits long for its process, the service for its turn.
+        limits=limits or Limits(body_seconds=300, request_seconds=600, photo_seconds=300),
     )
     own = copy.copy(model)
     if judge is not None:
