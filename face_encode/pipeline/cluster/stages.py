@@ -38,7 +38,7 @@ from face_encode.pipeline.embedding import (
 from face_encode.pipeline.embedding_table import EmbeddingSettings
 from face_encode.pipeline.parquet import table_of
 from face_encode.pipeline.workers import prefetched
-from face_encode.types import CropRecipe, check_count, check_number
+from face_encode.types import CropRecipe, check_counts, check_number
 from face_encode.version import __version__
 
 # Photos that are on their way from a store while one is searched for faces.
@@ -285,9 +285,7 @@ class Actors:
         Raises:
             InputError: No whole number from 1 on; or GPUs that no machine can share out so.
         """
-        for name in ("finding", "encoding", "batch_size"):
-            if getattr(self, name) is not None:
-                check_count(getattr(self, name), name)
+        check_counts(finding=self.finding, encoding=self.encoding, batch_size=self.batch_size)
         gpus = check_number(self.gpus_each, "gpus_each", 0)
         if gpus > 1 and not gpus.is_integer():
             raise InputError(
