@@ -30,7 +30,7 @@ from face_encode.terminal import with_progress
 from face_encode.training.augmentation import blurred, compressed, covered, dark, small
 from face_encode.training.head import add_shared_arguments, print_unless, run_script
 from face_encode.training.recipe import check_ranges
-from face_encode.types import Box, CropRecipe, Embeddings, Face, ImageArray
+from face_encode.types import Box, CropRecipe, Embeddings, Face, ImageArray, LeftOut
 
 if TYPE_CHECKING:
     from face_encode.detectors.base import Detector
@@ -267,7 +267,9 @@ def train_quality(
             degradations=None if is_measured else config.degradations,
             seed=config.seed,
         )
-        looks.append(_embedded(damage, chosen, encoder, workers, progress))
+        found, left_out = _embedded(damage, chosen, encoder, workers, progress)
+        tell_left_out(left_out, say)
+        looks.append(found)
         if not len(looks[-1].features):
             raise DatasetError(f"{config.data}: no face was found in the {len(chosen)} photos")
     train, validation, test = looks
@@ -317,7 +319,7 @@ def _looks_at(
     recipe: CropRecipe,
     degradations: int | None,
     seed: int,
-) -> list[ImageArray]:
+) -> list[ImageArray | LeftOut]:
     """Degrade photos and cut out their largest faces.
 
     Args:
@@ -329,22 +331,25 @@ def _looks_at(
         seed: Of the random numbers, together with the photo's name.
 
     Returns:
-        For each photo uint8 ``(K, height, width, 3)``, the undamaged face first; K is 0 where
-        no face was found.
+        For each photo uint8 ``(K, height, width, 3)``, the undamaged face first; or why it is
+        left out.
     """
     from face_encode.detectors.alignment import crop_faces, find_landmarks
     from face_encode.errors import ImageError
     from face_encode.photos.reading import read_image
+    from face_encode.pipeline.embedding import NO_FACE
 
-    found = []
+    found: list[ImageArray | LeftOut] = []
     for path in photos:
         try:
             photo = read_image(path)
             faces = detector.detect(photo)[:1]
-        except ImageError:
-            faces = []
+        except ImageError as error:
+            reason = str(error).removeprefix(f"{path}: ")
+            found.append(LeftOut(str(path), path.parent.name, reason))
+            continue
         if not faces:
-            found.append(np.empty((0, recipe.height, recipe.width, 3), np.uint8))
+            found.append(LeftOut(str(path), path.parent.name, NO_FACE))
             continue
         box = faces[0].box
         random = np.random.default_rng([seed, *path.name.encode()])
@@ -409,12 +414,12 @@ def _jittered(box: Box, random: np.random.Generator) -> Box:
 
 
 def _embedded(
-    damage: partial[list[ImageArray]],
+    damage: partial[list[ImageArray | LeftOut]],
     photos: Sequence[Path],
     encoder: Encoder,
     workers: int | None,
     progress: bool,
-) -> Looks:
+) -> tuple[Looks, list[LeftOut]]:
     """Degrade photos in processes and send every look through the network."""
     import keras
 
@@ -429,14 +434,15 @@ def _embedded(
     ask = compile_forward(keras.Model(told.inputs[0], both), replace(contract, mirror=False))
     size = encoder.embedding_size
     count, waiting = workers_for(workers, photos)
-    cut: Iterator[ImageArray] = (
+    cut: Iterator[ImageArray | LeftOut] = (
         in_processes(damage, waiting, count)
         if count > 1
         else (crops for photo in waiting for crops in damage([photo]))
     )
-    embeddings, features = [], []
+    embeddings, features, left_out = [], [], []
     for crops in with_progress(cut, len(photos), "degrading photos", show=progress):
-        if not len(crops):
+        if isinstance(crops, LeftOut):
+            left_out.append(crops)
             continue
         passes = [ask(crops)]
         if contract.mirror:
@@ -445,8 +451,9 @@ def _embedded(
         embeddings.append(unit_length(output[..., :size].mean(axis=1)))
         features.append(output[..., size:])
     if not embeddings:
-        return Looks(np.empty((0, 1, size), np.float32), np.empty((0, 1, 1, 0), np.float32))
-    return Looks(np.stack(embeddings), np.stack(features))
+        none = Looks(np.empty((0, 1, size), np.float32), np.empty((0, 1, 1, 0), np.float32))
+        return none, left_out
+    return Looks(np.stack(embeddings), np.stack(features)), left_out
 
 
 def fit_head(looks: Looks, config: QualityConfig) -> QualityHead:

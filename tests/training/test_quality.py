@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import cv2
 import keras
 import numpy as np
 import pytest
@@ -96,11 +97,17 @@ def test_a_head_is_trained_measured_and_written(
     people = tmp_path / "people"
     shutil.copytree(VERIFY_DATASET, people)
     shutil.copy(EXAMPLES / "stranger.jpg", people)
+    for name in ("nobody", "torn"):
+        (people / name).mkdir()
+    cv2.imwrite(str(people / "nobody" / "grey.png"), np.full((80, 80, 3), 128, np.uint8))
+    (people / "torn" / "photo.jpg").write_bytes(b"no photo")
     arguments = [str(people), "--encoder", str(tmp_path / "small.keras")]
     arguments += ["-o", str(output), "--photos", "8", "--validation", "0.3", "--test", "0.3"]
     assert main([*arguments, "--detector", "dlib_hog"]) == 0
     told, err = capsys.readouterr()
     assert f"1 left out, such as {people / 'stranger.jpg'}: beside the people's folders" in err
+    assert f"1 left out, such as {people / 'nobody' / 'grey.png'}: no face found" in err
+    assert f"1 left out, such as {people / 'torn' / 'photo.jpg'}: " in err
     for name in (*CONDITIONS, *TURNED):
         assert f"\n{name} " in told
     assert "trained on 8 photos, chosen by 2, counted on 2 of other people" in told
