@@ -270,7 +270,7 @@ def train_quality(
         found, left_out = _embedded(damage, chosen, encoder, workers, progress)
         tell_left_out(left_out, say)
         looks.append(found)
-        if not len(looks[-1].features):
+        if not len(found.features):
             raise DatasetError(f"{config.data}: no face was found in the {len(chosen)} photos")
     train, validation, test = looks
     head = fit_head(train, config)
