@@ -56,8 +56,8 @@ def save_tiny_attributes(path: Path) -> Path:
     import keras
 
     keras.utils.set_random_seed(0)
-    contract = EncoderContract("tiny attributes", CropRecipe("box", 32, 32), threshold=0.0)
-    save_attributes(build_network(32, 1 / 16), path, contract, TINY_CALIBRATION, None)
+    contract = EncoderContract("tiny attributes", CropRecipe("box", 64, 64), threshold=0.0)
+    save_attributes(build_network(64, 1 / 16), path, contract, TINY_CALIBRATION, None)
     return path
 
 

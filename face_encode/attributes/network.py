@@ -1,9 +1,11 @@
 """The network that tells age, gender and expression, and its file.
 
-It is the first four blocks of a VGG16 of half width, as ``vgg_embedding`` has them, but the first,
-which would take a quarter of the time, has a quarter of the width; then a hidden layer for all
-three attributes: one pass a face. It is run as an encoder is, by the same engines, and its numbers
-take the place of the embedding.
+The crop is seen twice. Halved it goes through the first four blocks of a VGG16 of half width, as
+``vgg_embedding`` has them, but the first, which would take a quarter of the time, has a quarter of
+the width. Whole it goes through two convolutions for what halving takes away: fine hair, lashes,
+skin; they join before the second block. Then comes a hidden layer for all three attributes: one
+pass a face. It is run as an encoder is, by the same engines, and its numbers take the place of the
+embedding.
 """
 
 from __future__ import annotations
@@ -22,13 +24,13 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.engines import FASTEST, check_engine
 from face_encode.encoders.quality import QualityHead
 from face_encode.encoders.registry import ShippedEncoder, open_file
-from face_encode.errors import ModelFileError
+from face_encode.errors import InputError, ModelFileError
 from face_encode.files import as_path
 
 if TYPE_CHECKING:
     import keras
 
-SIDE, WIDTH, DROPOUT = 48, 0.5, 0.3
+SIDE, WIDTH, DROPOUT = 96, 0.5, 0.3
 HIDDEN = 192
 DEFAULT_ATTRIBUTES = "face_attributes"
 
@@ -63,23 +65,70 @@ def build_network(side: int = SIDE, width: float = WIDTH, dropout: float = DROPO
     """Build the network, with fresh weights.
 
     Args:
-        side: Rows and columns of the crops, at least 32.
+        side: Rows and columns of the crops, even, at least 64.
         width: Multiplies the channels of every convolution; 1.0 is VGG16, but for the first block,
             which has half as many.
         dropout: Share of the units dropped before each layer of the head, while training.
 
     Returns:
         RGB 0..255 ``(N, side, side, 3)`` in, float32 ``(N, ANSWERS)`` out: logits.
+
+    Raises:
+        InputError: Another side.
     """
     import keras
 
     from face_encode.encoders.vgg16 import vgg16_backbone
 
-    whole = vgg16_backbone(
-        (side, side, 3), width, batch_normalization=True, pixels="unit", first_width=width / 2
+    check_side(side)
+    blocks = vgg16_backbone(
+        (side // 2, side // 2, 3),
+        width,
+        batch_normalization=True,
+        pixels="unit",
+        first_width=width / 2,
     )
-    features = keras.layers.Flatten(name="features")(whole.get_layer("block4_pool").output)
-    return keras.Model(whole.input, add_head(features, dropout), name=DEFAULT_ATTRIBUTES)
+    pixels = keras.Input((side, side, 3), name="pixels")
+    tensor = keras.layers.AveragePooling2D(2, name="half")(pixels)
+    # Layers of their own: the second block takes more channels than VGG16's.
+    for layer in blocks.layers[1:]:
+        if layer.name == "block2_conv1":
+            tensor = keras.layers.Concatenate(name="both")([tensor, _detail(pixels, width)])
+        tensor = type(layer).from_config(layer.get_config())(tensor)
+        if layer.name == "block4_pool":
+            break
+    features = keras.layers.Flatten(name="features")(tensor)
+    return keras.Model(pixels, add_head(features, dropout), name=DEFAULT_ATTRIBUTES)
+
+
+def check_side(side: int) -> None:
+    """Refuse crops that cannot be halved, or whose halves are too small for four blocks.
+
+    Raises:
+        InputError: Such a side.
+    """
+    if side < 64 or side % 2:
+        raise InputError(f"side is even and at least 64. Received: {side}")
+
+
+def _detail(pixels: Any, width: float) -> Any:
+    """What the whole crop shows, at a quarter of its side."""
+    import keras
+
+    tensor = keras.layers.Rescaling(1 / 255, name="detail_pixels")(pixels)
+    for index, (side, stride) in enumerate(((5, 2), (3, 1)), start=1):
+        tensor = keras.layers.Conv2D(
+            max(1, round(64 * width)),
+            side,
+            strides=stride,
+            padding="same",
+            use_bias=False,
+            kernel_initializer="he_normal",
+            name=f"detail_conv{index}",
+        )(tensor)
+        tensor = keras.layers.BatchNormalization(name=f"detail_bn{index}")(tensor)
+        tensor = keras.layers.ReLU(name=f"detail_relu{index}")(tensor)
+    return keras.layers.MaxPooling2D(2, name="detail_pool")(tensor)
 
 
 def add_head(features: Any, dropout: float = DROPOUT) -> Any:

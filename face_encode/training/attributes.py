@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from face_encode.attributes.network import SIDE, check_side
 from face_encode.errors import DatasetError, InputError, ModelFileError
 from face_encode.files import replacing
 from face_encode.outputs import check_output
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from face_encode.encoders.quality import QualityHead
     from face_encode.training.attribute_data import LabelledFaces, LabelRule
     from face_encode.training.data import Rows
+    from face_encode.training.hints import Hints
     from face_encode.training.views import Ask
 
 DESCRIPTION = (
@@ -56,9 +58,12 @@ class AttributesConfig:
             of the same name ending in ``.training``.
         rules: What the photos show.
         begin: A ``.keras`` file whose layers of the same name and shape give the first weights: a
-            former one of attributes, or the student of a distillation; None for random ones.
-        frozen: How many of the first blocks stay as they begin; each saves about an eighth of the
-            time.
+            former one of attributes, or the student of a distillation; None for random ones. In a
+            file without the detail's convolutions, nothing is heard of them at first.
+        hints: Files of what others say about the photos: see ``read_hints``. The mean of the label
+            and of what they say is learnt, and the hints themselves.
+        frozen: How many of the first blocks stay as they begin, with the first one also what sees
+            the detail; each saves about an eighth of the time.
         side: Rows and columns of the network's crops.
         margin: The margin of the crops, which are dlib's chips.
         width: Width of the convolutions; 1.0 is VGG16.
@@ -67,7 +72,10 @@ class AttributesConfig:
         epochs: Number of epochs.
         steps: Batches an epoch.
         hours: Train for this time instead of a number of epochs.
-        batch_size: Photos a step, half of them with an expression.
+        batch_size: Photos a step.
+        expressions: Share of them that have an expression, where there are others too.
+        mixup: Share of the steps whose photos of expressions, and what they show, are mixed two by
+            two (Zhang and others, "mixup: Beyond Empirical Risk Minimization", 2018).
         learning_rate: The highest learning rate, by Muon; it falls to 0 by a cosine.
         weight_decay: The optimizer's.
         smoothing: Share of an expression's probability spread over all.
@@ -90,8 +98,9 @@ class AttributesConfig:
     output: Path
     rules: tuple[LabelRule, ...]
     begin: Path | None = None
+    hints: tuple[Path, ...] = ()
     frozen: int = 0
-    side: int = 48
+    side: int = SIDE
     margin: float = 0.2
     width: float = 0.5
     mirror: bool = False
@@ -100,6 +109,8 @@ class AttributesConfig:
     steps: int = 128
     hours: float | None = None
     batch_size: int = 128
+    expressions: float = 0.5
+    mixup: float = 0.0
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
     smoothing: float = 0.08
@@ -122,6 +133,7 @@ class AttributesConfig:
         if not self.data:
             raise InputError("a training reads at least one folder. Received: none")
         check_ranges(self)
+        check_side(self.side)
 
     @property
     def run_folder(self) -> Path:
@@ -137,7 +149,7 @@ class AttributesConfig:
 SETTINGS = {
     one.name: str(one.type)
     for one in fields(AttributesConfig)
-    if one.name not in ("data", "output", "begin", "rules")
+    if one.name not in ("data", "output", "begin", "hints", "rules")
 }
 """Names of the settings of a recipe -> their types."""
 
@@ -165,6 +177,7 @@ def train_attributes(
         InputError: A label that is none.
         TrainingError: The loss is no longer a number.
         ModelFileError: A file cannot be read or written.
+        EmbeddingFileError: A file of hints is none, or knows no photo to train on.
     """
     import keras
 
@@ -173,8 +186,10 @@ def train_attributes(
     from face_encode.training.attribute_data import read_faces
     from face_encode.training.attribute_measures import calibrate, measure
     from face_encode.training.data import tell_left_out
+    from face_encode.training.hints import read_hints
 
     keras.utils.set_random_seed(config.seed)
+    hints = [read_hints(file) for file in config.hints]
     faces = read_faces(
         config.data,
         config.rules,
@@ -189,7 +204,7 @@ def train_attributes(
         )
     )
     tell_left_out(faces.left_out, say)
-    network = _fit(config, faces, say)
+    network = _fit(config, faces, hints, say)
     ask = _asking(network, config, mirror=config.mirror)
     valid = faces.part(faces.rows_of("validation"))
     calibration = calibrate(ask(middle(valid.crops, config.side)), valid, config.gender_accuracy)
@@ -270,17 +285,24 @@ def augment(crops: ImageArray, side: int, random: np.random.Generator) -> ImageA
     return views
 
 
-def _fit(config: AttributesConfig, faces: LabelledFaces, say: Callable[[str], None]) -> keras.Model:
+def _fit(
+    config: AttributesConfig,
+    faces: LabelledFaces,
+    hints: Sequence[Hints],
+    say: Callable[[str], None],
+) -> keras.Model:
     """Train a network; its checkpoint takes up an interrupted run."""
     import hashlib
 
     import keras
 
+    from face_encode.attributes.answers import ANSWERS, PARTS
     from face_encode.attributes.network import build_network
     from face_encode.training.attribute_data import UNKNOWN
     from face_encode.training.attribute_measures import accuracies
     from face_encode.training.data import weigh
     from face_encode.training.fitting import Checkpoint, Schedule, fit_judged, without_xla
+    from face_encode.training.hints import hints_about, soften
     from face_encode.training.optimizers import Muon
 
     (weights,) = weigh([faces.photos.tolist()], config.weights, say)
@@ -299,10 +321,21 @@ def _fit(config: AttributesConfig, faces: LabelledFaces, say: Callable[[str], No
         keras.config.set_dtype_policy(before)
     if config.begin is not None:
         say(f"{_begin(network, config.begin)} layers begin as in {config.begin.name}")
+    frozen = ("detail_", "block1_", "block2_", "block3_", "block4_")[: config.frozen + 1]
     for layer in network.layers:
-        if layer.name.startswith(tuple(f"block{1 + block}_" for block in range(config.frozen))):
+        if config.frozen and layer.name.startswith(frozen):
             layer.trainable = False
     targets = faces.targets(config.smoothing)
+    wanted = np.where(faces.splits == 0, faces.digests, "").tolist()
+    several = [hints_about(wanted, told) for told in hints]
+    depends = hashlib.sha256(targets.tobytes())
+    for told in several:
+        depends.update(told.tobytes())
+    if several:
+        softened = soften(targets, several, list(PARTS.values()), answers_loss, config.seed)
+        targets = np.concatenate([softened, *several], axis=1)
+        keras.utils.set_random_seed(config.seed)
+    taught = _with_guess(network, targets.shape[1] - ANSWERS)
     batches = _batches(config, faces.crops, targets, kinds, weights)
     # As many of each kind as there are, at most those asked for; always the same ones.
     random = np.random.default_rng(config.seed)
@@ -333,15 +366,17 @@ def _fit(config: AttributesConfig, faces: LabelledFaces, say: Callable[[str], No
         hours=config.hours,
         keep_last=True,
     )
-    outside = {"output", "data", "hours", "epochs"}
+    outside = {"output", "data", "hours", "epochs", "hints"}
     outside |= {"mirror", "judged", "refused", "gender_accuracy"}  # of what comes afterwards
     settings = {name: value for name, value in vars(config).items() if name not in outside}
-    key = hashlib.sha256(repr((settings, faces.digests.tolist())).encode()).hexdigest()
+    depends.update(repr((settings, faces.digests.tolist())).encode())
+    key = depends.hexdigest()
     config.run_folder.mkdir(parents=True, exist_ok=True)
     checkpoint = Checkpoint(judge, schedule, config.run_folder, "network", key, say)
-    network.compile(
-        Muon(config.learning_rate, weight_decay=config.weight_decay, exclude=("answers",)),
-        loss=answers_loss,
+    network.jit_compile = without_xla()  # the judge asks it
+    taught.compile(
+        Muon(config.learning_rate, weight_decay=config.weight_decay, exclude=("answers", "guess")),
+        loss=_loss,
         jit_compile=without_xla(),
     )
 
@@ -350,10 +385,41 @@ def _fit(config: AttributesConfig, faces: LabelledFaces, say: Callable[[str], No
         say(f"fitting the head on {len(rows):,} photos")
         ask = _asking(_in_float32(config, network, "features"), config)
         features = ask(middle(faces.crops[rows], config.side))
-        _fit_head(network, features, targets[rows], config.seed)
+        _fit_head(network, features, targets[rows, :ANSWERS], config.seed)
 
-    fit_judged(network, batches, checkpoint, solve=probe if config.probed else None)
+    fit_judged(taught, batches, checkpoint, solve=probe if config.probed else None)
     return _in_float32(config, network)
+
+
+def _with_guess(network: keras.Model, hints: int) -> keras.Model:
+    """The network, which is trained to guess the hints from its features, too."""
+    import keras
+
+    if not hints:
+        return network
+    features = keras.layers.Dropout(_GUESS_DROPOUT)(network.get_layer("features").output)
+    guess = keras.layers.Dense(hints, dtype="float32", name="guess")(features)
+    both = keras.layers.Concatenate(dtype="float32")([network.output, guess])
+    return keras.Model(network.input, both)
+
+
+_GUESS_DROPOUT, _GUESS_WEIGHT = 0.2, 0.5
+
+
+def _loss(targets: Any, given: Any) -> Any:
+    """The loss of the answers, and of the guess at the hints where there are any."""
+    from keras import ops
+
+    from face_encode.attributes.answers import ANSWERS
+
+    loss = answers_loss(targets, given[:, :ANSWERS])
+    if given.shape[-1] > ANSWERS:
+        hints = targets[:, ANSWERS:]
+        known = ops.logical_not(ops.isnan(hints))
+        off = ops.where(known, given[:, ANSWERS:] - ops.where(known, hints, 0.0), 0.0)
+        share = ops.maximum(ops.sum(ops.cast(known, "float32"), axis=-1), 1.0)
+        loss += _GUESS_WEIGHT * ops.sum(ops.square(off), axis=-1) / share
+    return loss
 
 
 def _in_float32(
@@ -384,13 +450,26 @@ def _begin(network: keras.Model, path: Path) -> int:
         source = by_name.get(layer.name)
         if source is None or not layer.weights:
             continue
-        values = source.get_weights()
-        if [value.shape for value in values] == [tuple(one.shape) for one in layer.weights]:
+        shapes = [tuple(one.shape) for one in layer.weights]
+        values = [
+            _for_more_channels(value, shape)
+            for value, shape in zip(source.get_weights(), shapes, strict=False)
+        ]
+        if [value.shape for value in values] == shapes:
             layer.set_weights(values)
             copied += 1
     if not copied:
         raise ModelFileError(f"{path} has no layer of the name and shape of one of this network")
     return copied
+
+
+def _for_more_channels(
+    kernel: npt.NDArray[np.float32], shape: tuple[int, ...]
+) -> npt.NDArray[np.float32]:
+    """A convolution's kernel for more channels, of which the added ones are not heard."""
+    if kernel.ndim != 4 or len(shape) != 4 or kernel.shape[2] >= shape[2]:
+        return kernel
+    return np.pad(kernel, ((0, 0), (0, 0), (0, shape[2] - kernel.shape[2]), (0, 0)))
 
 
 def _fit_head(
@@ -445,7 +524,8 @@ def answers_loss(targets: Any, logits: Any) -> Any:
             years = ops.convert_to_tensor(YEARS.astype(np.float32))
             mean = ops.sum(ops.softmax(given, axis=-1) * years, axis=-1)
             right = ops.sum(wanted * years, axis=-1)
-            loss += 0.05 * ops.sum(wanted, axis=-1) * ops.abs(mean - right)
+            # Of a photo mixed with one of unknown age, the share of the known one counts.
+            loss += 0.05 * ops.abs(ops.sum(wanted, axis=-1) * mean - right)
     return loss
 
 
@@ -456,10 +536,13 @@ def _batches(
     kinds: list[Rows],
     weights: npt.NDArray[np.float64],
 ) -> keras.utils.PyDataset:
-    """Batches that depend on seed, epoch and index only; each kind has an equal share of them."""
+    """Batches that depend on seed, epoch and index only; the first kind is of the expressions."""
     import keras
 
     shares = [weights[rows] / weights[rows].sum() for rows in kinds]
+    size = config.batch_size
+    first = min(max(1, round(size * config.expressions)), size - 1) if len(kinds) > 1 else size
+    counts = [first, size - first][: len(kinds)]
 
     class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         epoch = 0
@@ -471,11 +554,19 @@ def _batches(
             random = np.random.default_rng([config.seed, self.epoch, index])
             rows = np.concatenate(
                 [
-                    random.choice(each, config.batch_size // len(kinds), p=share)
-                    for each, share in zip(kinds, shares, strict=True)
+                    random.choice(each, count, p=share)
+                    for each, count, share in zip(kinds, counts, shares, strict=True)
                 ]
             )
-            return augment(crops[rows], config.side, random), targets[rows]
+            views, shown = augment(crops[rows], config.side, random), targets[rows]
+            if random.random() >= config.mixup:
+                return views, shown
+            order = random.permutation(first)
+            keep = random.beta(0.3, 0.3, (first, 1)).astype(np.float32)
+            share = keep[:, :, np.newaxis, np.newaxis]
+            views[:first] = np.rint(share * views[:first] + (1 - share) * views[order])
+            shown[:first] = keep * shown[:first] + (1 - keep) * shown[order]
+            return views, shown
 
         def on_epoch_end(self) -> None:
             self.epoch += 1
@@ -581,6 +672,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "rule over it",
     )
     add("--begin", metavar="FILE.keras", type=Path, help="whose layers give the first weights")
+    add(
+        "--hints",
+        metavar="FILE.npz",
+        type=Path,
+        nargs="+",
+        default=(),
+        help="what others say about the photos, as face-encode embed --faces largest writes it",
+    )
     add("--epochs", metavar="N", type=int, help="default: 30")
     add("--steps", metavar="N", type=int, help="batches an epoch (default: 128)")
     add("--hours", metavar="X", type=float, help="train for this time instead")
@@ -594,15 +693,21 @@ def run(options: argparse.Namespace) -> int:
     """Train as the parsed arguments say; 0 when done."""
     from face_encode.detectors.registry import load_detector
 
-    begin = [] if options.begin is None else [options.begin]
+    inputs = [*options.hints, *([] if options.begin is None else [options.begin])]
     kind = "network of attributes"
-    check_output(options.output, kind, inputs=begin, overwrite=options.overwrite)
+    check_output(options.output, kind, inputs=inputs, overwrite=options.overwrite)
     settings, detector = read_attributes_recipe(options.recipe)
     given = {name: getattr(options, name, None) for name in SETTINGS}
     settings |= {name: value for name, value in given.items() if value is not None}
     if options.epochs is not None and options.hours is None:
         settings["hours"] = None  # a recipe's time would count instead
-    config = AttributesConfig(tuple(options.data), options.output, begin=options.begin, **settings)
+    config = AttributesConfig(
+        tuple(options.data),
+        options.output,
+        begin=options.begin,
+        hints=tuple(options.hints),
+        **settings,
+    )
     _, report = train_attributes(
         config,
         load_detector(options.detector or detector),

@@ -22,6 +22,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "dropout": (0, 0.99),
     "embedding_size": (1, 65_536),
     "epochs": (1, _MANY),
+    "expressions": (0.01, 0.99),
     "factor": (0, 1),
     "false_match_rate": (_ABOVE_0, 1 - _ABOVE_0),
     "frozen": (0, 4),

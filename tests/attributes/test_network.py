@@ -22,8 +22,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_was_saved_is_loaded_and_run_by_the_engine(file: Path) -> None:
     network = load_attributes(file, "onnx")
     assert network.calibration == TINY_CALIBRATION
-    assert network.encoder.contract.crop == CropRecipe("box", 32, 32)
-    crops = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+    assert network.encoder.contract.crop == CropRecipe("box", 64, 64)
+    crops = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3)).astype(np.uint8)
     expected = load_attributes(file, "tensorflow").encoder.encode(crops)
     assert expected.shape == (3, ANSWERS)
     np.testing.assert_allclose(network.encoder.encode(crops), expected, atol=1e-4)

@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 
 from face_encode.attributes.answers import ANSWERS, EXPRESSIONS, PARTS
-from face_encode.attributes.network import load_attributes
+from face_encode.attributes.network import build_network, load_attributes
 from face_encode.cli import main
 from face_encode.detectors.alignment import crop_faces
 from face_encode.detectors.registry import load_detector
-from face_encode.errors import DatasetError, InputError
-from face_encode.photos.reading import read_image
+from face_encode.encoders.vgg16 import vgg16_backbone
+from face_encode.errors import DatasetError, EmbeddingFileError, InputError
+from face_encode.photos.reading import content_digest, read_image
 from face_encode.training.attribute_data import (
     UNKNOWN,
     LabelledFaces,
@@ -24,12 +25,13 @@ from face_encode.training.attribute_data import (
     with_room,
 )
 from face_encode.training.attribute_measures import calibrate, measure
-from face_encode.training.attributes import AttributesConfig, answers_loss, middle
+from face_encode.training.attributes import AttributesConfig, _begin, answers_loss, middle
+from face_encode.training.hints import hints_about, read_hints, soften
 from face_encode.types import CropRecipe
 from tests.conftest import VERIFY_DATASET
 from tests.training.drawn_people import WholePhotoDetector
 
-CROP = CropRecipe("dlib_chip", 32, 32, 0.2)
+CROP = CropRecipe("dlib_chip", 64, 64, 0.2)
 RULES: list[dict[str, object]] = [
     {
         "photos": r"faces/(?P<age>\d+)_(?P<gender>[01])_(?P<split>\w)\d+\.png",
@@ -75,7 +77,7 @@ def read(folders: list[Path], rules: list[dict[str, object]] = RULES) -> Labelle
 
 def test_rules_read_what_photos_show(folders: list[Path]) -> None:
     faces = read(folders)
-    assert faces.crops.shape[1:] == (40, 40, 3)
+    assert faces.crops.shape[1:] == (80, 80, 3)
     row = faces.photos.tolist().index("faces/20_1_t1.png")
     assert (faces.ages[row], faces.genders[row], faces.expressions[row]) == (20, 0, UNKNOWN)
     assert (faces.groups[row], faces.splits[row]) == ("drawn", 0)
@@ -133,7 +135,7 @@ def test_photos_are_cut_as_in_use_and_those_left_out_are_told(tmp_path: Path) ->
     )
     faces = read_faces([tmp_path / "faces"], [rule], CROP, detector, same_photo=0.99)
     assert sorted(faces.ages) == [20, 21, 22, 23]
-    for crop, file in zip(middle(faces.crops, 32), faces.files, strict=True):
+    for crop, file in zip(middle(faces.crops, 64), faces.files, strict=True):
         image = read_image(file)
         used = crop_faces(image, detector.detect(image)[:1], CROP)[0]
         assert np.abs(crop.astype(int) - used).mean() < 2
@@ -206,19 +208,22 @@ def test_the_loss_of_unknown_labels_is_nothing() -> None:
     targets[2, 30] = 1
     logits = np.zeros((3, ANSWERS), np.float32)
     # ln 2 for a gender at even odds; ln 101 halved, and a twentieth of 50 - 30 years.
-    assert np.asarray(answers_loss(targets, logits)) == pytest.approx(
-        [0, np.log(2), 0.5 * np.log(101) + 0.05 * 20], abs=1e-4
+    expected = [0, np.log(2), 0.5 * np.log(101) + 0.05 * 20]
+    assert np.asarray(answers_loss(targets, logits)) == pytest.approx(expected, abs=1e-4)
+    # Half of it for a photo mixed with one of which nothing is known.
+    assert np.asarray(answers_loss(targets / 2, logits)) == pytest.approx(
+        np.array(expected) / 2, abs=1e-4
     )
 
 
 def test_the_room_is_around_the_crop() -> None:
     roomy = with_room(CROP)
-    # 32 pixels show 1 + 2 * 0.2 times the face, 40 pixels a quarter more.
-    assert roomy.height == 40
+    # 64 pixels show 1 + 2 * 0.2 times the face, 80 pixels a quarter more.
+    assert roomy.height == 80
     assert roomy.margin == pytest.approx(0.375)
-    crops = np.zeros((1, 40, 40, 3), np.uint8)
-    crops[0, 4:36, 4:36] = 1
-    assert middle(crops, 32).all()
+    crops = np.zeros((1, 80, 80, 3), np.uint8)
+    crops[0, 8:72, 8:72] = 1
+    assert middle(crops, 64).all()
 
 
 def test_calibration_makes_probabilities_and_intervals_honest() -> None:
@@ -286,7 +291,7 @@ def test_the_command_trains_a_network_that_tells_them_apart(
     folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = tmp_path / "recipe.json"
-    settings = {"side": 32, "width": 0.0625, "epochs": 3, "steps": 2, "batch_size": 16}
+    settings = {"side": 64, "width": 0.0625, "epochs": 3, "steps": 2, "batch_size": 16}
     recipe.write_text(json.dumps({"rules": RULES, "learning_rate": 0.001, **settings}))
     output = tmp_path / "tiny.keras"
     arguments = ["train", "attributes", *map(str, folders), "--recipe", str(recipe)]
@@ -317,10 +322,105 @@ def test_the_command_trains_a_network_that_tells_them_apart(
         assert np.array_equal(*kernels) is same
 
 
+def test_of_a_network_without_detail_none_is_heard_at_first(tmp_path: Path) -> None:
+    earlier = vgg16_backbone(
+        (32, 32, 3), 1 / 16, batch_normalization=True, pixels="unit", first_width=1 / 32
+    )
+    earlier.save(tmp_path / "earlier.keras")
+    network = build_network(64, 1 / 16)
+    assert _begin(network, tmp_path / "earlier.keras") == 20
+    halves = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.float32)
+    seen, expected = (
+        keras.Model(model.input, model.get_layer("block4_pool").output).predict(crops, verbose=0)
+        for model, crops in (
+            (network, halves.repeat(2, axis=1).repeat(2, axis=2)),
+            (earlier, halves),
+        )
+    )
+    np.testing.assert_allclose(seen, expected, atol=1e-5)
+    assert expected.any()
+
+
+def test_a_network_is_trained_with_hints_and_mixed_photos(
+    folders: list[Path], tmp_path: Path
+) -> None:
+    photos = sorted(folders[1].rglob("*.png"))
+    votes = [[7, 3] if photo.parent.name == "sad" else [3, 7] for photo in photos]
+    digests = [content_digest(photo) for photo in photos]
+    np.savez(tmp_path / "votes.npz", digests=digests, embeddings=votes)
+    recipe, output = tmp_path / "recipe.json", tmp_path / "tiny.keras"
+    settings = {"side": 64, "width": 0.0625, "batch_size": 16, "probed": 0, "mixup": 0.2}
+    settings |= {"dropout": 0, "learning_rate": 0.003, "steps": 60, "epochs": 3}
+    recipe.write_text(json.dumps({"rules": RULES, "expressions": 0.75, **settings}))
+    arguments = ["--recipe", str(recipe), "--hints", str(tmp_path / "votes.npz"), "--quiet"]
+    train = ["train", "attributes", *map(str, folders), *arguments]
+    assert main([*train, "-o", str(output)]) == 0
+    tested = read(folders)
+    tested = tested.part(tested.rows_of("test"))
+    answers = load_attributes(output).encoder.encode(middle(tested.crops, 64))
+    known = tested.expressions != UNKNOWN
+    told = answers[known][:, PARTS["expression"]].argmax(axis=1)
+    assert (told == tested.expressions[known]).mean() > 0.9
+
+
+def test_hints_say_more_than_wrong_labels() -> None:
+    random = np.random.default_rng(0)
+    true = random.integers(0, 2, 800)
+    labels = np.where(random.random(800) < 0.3, 1 - true, true)
+    targets = np.zeros((800, ANSWERS), np.float32)
+    part = PARTS["gender"]
+    targets[np.arange(800), part.start + labels] = 1
+    targets[50:100] = 0
+    hints = np.stack([true + random.normal(0, 0.2, 800)], axis=1).astype(np.float32)
+    hints[:50] = np.nan
+    none = np.full_like(hints, np.nan)
+    none[:50] = 1.0
+    softened = soften(targets, [hints, hints, none], list(PARTS.values()), answers_loss, 0)
+    assert not softened[:, PARTS["age"]].any()
+    shown = np.arange(100, 800), part.start + true[100:]
+    off, off_before = ((1 - each[shown]) ** 2 for each in (softened, targets))
+    assert off.mean() < 0.6 * off_before.mean()
+    assert softened[100:, part].sum(axis=1) == pytest.approx(1)
+    # Without a label, what the hints say is learnt, at half its weight.
+    assert softened[50:100, part].sum(axis=1) == pytest.approx(0.5)
+    assert (softened[50:100, part].argmax(axis=1) == true[50:100]).mean() > 0.9
+    assert np.array_equal(soften(targets, [], list(PARTS.values()), answers_loss, 0), targets)
+
+
+def test_hints_are_joined_by_content(tmp_path: Path) -> None:
+    numbers = np.array([[1, 3], [3, 5], [9, 9]], np.int8)
+    np.savez(tmp_path / "a.npz", digests=["x", "y", "?"], embeddings=numbers)
+    told = read_hints(tmp_path / "a.npz")
+    hints = hints_about(["y", "", "x", "z"], told)
+    np.testing.assert_allclose(hints[[0, 2]], [[1, 1], [-1, -1]])
+    assert np.isnan(hints[[1, 3]]).all()
+    with pytest.raises(EmbeddingFileError, match="hints are about photos to train on"):
+        hints_about(["", "w"], told)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"digests": ["x"]}, "an .npz file with the arrays digests and embeddings"),
+        ({"digests": ["x"], "embeddings": ["a"]}, "an .npz file with the arrays"),
+        ({"digests": ["x"], "embeddings": [[1.0], [2.0]]}, "a digest and finite numbers a photo"),
+        ({"digests": ["x"], "embeddings": [[np.nan]]}, "a digest and finite numbers a photo"),
+    ],
+)
+def test_what_is_no_file_of_hints_is_refused(
+    arrays: dict[str, list[object]], message: str, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "hints.npz", **arrays)  # type: ignore[arg-type]
+    with pytest.raises(EmbeddingFileError, match=message):
+        read_hints(tmp_path / "hints.npz")
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [
         ("data", (), "at least one folder"),
+        ("expressions", 1.0, r"0\.01\.\.0\.99"),
+        ("mixup", 1.5, r"0\.\.1"),
         ("dropout", 7, r"0\.\.0\.99"),
         ("epochs", 0, r"1\.\.1000000000"),
         ("frozen", -3, r"0\.\.4"),
@@ -333,6 +433,7 @@ def test_the_command_trains_a_network_that_tells_them_apart(
         ("same_photo", -2, r"0\.\.1"),
         ("seed", -1, r"0\.\.4294967295"),
         ("side", 16, r"32\.\.512"),
+        ("side", 63, "even and at least 64"),
         ("smoothing", 9, r"0\.\.1"),
         ("weights", {"*": -1.0}, r"0\.\.1000000000"),
         ("width", 0.0, r"0\.03125\.\.8"),
@@ -364,7 +465,7 @@ def test_settings_that_leave_no_photo_are_told(
     message: str,
 ) -> None:
     recipe = tmp_path / "recipe.json"
-    recipe.write_text(json.dumps({"rules": RULES, "side": 32, "width": 0.0625, setting: value}))
+    recipe.write_text(json.dumps({"rules": RULES, "side": 64, "width": 0.0625, setting: value}))
     arguments = ["train", "attributes", *map(str, folders), "--recipe", str(recipe)]
     assert main([*arguments, "-o", str(tmp_path / "tiny.keras"), "--quiet"]) == 1
     assert message in capsys.readouterr().err

@@ -1,0 +1,145 @@
+"""What others say about the photos to train on: other networks' embeddings, or people's votes.
+
+Labels are coarse, some are wrong, and many are missing. A head is fitted from the hints to the
+labels, four times, each time without a quarter of the photos; what it says about these, which it
+has not seen, is learnt beside their labels, or instead of them. That is distillation (Hinton and
+others, "Distilling the Knowledge in a Neural Network", 2015, https://arxiv.org/abs/1503.02531)
+from a teacher that cannot know a wrong label by heart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from face_encode.errors import EmbeddingFileError
+from face_encode.files import open_regular
+
+Hints = tuple[npt.NDArray[np.str_], npt.NDArray[np.float32]]
+"""The SHA-256 of photos' files, ``(M,)``, and what is said about each, ``(M, H)``."""
+
+_FOLDS, _EPOCHS, _BATCH, _RATE, _DECAY = 4, 14, 256, 1e-3, 0.05
+_UNITS, _DROPOUT = (384, 192), (0.1, 0.5, 0.3)
+
+
+def read_hints(file: Path) -> Hints:
+    """Read an ``.npz`` file as ``face-encode embed --faces largest`` writes it.
+
+    Of its arrays two are read: ``digests``, the SHA-256 of each photo's file, and ``embeddings``,
+    its numbers.
+
+    Raises:
+        EmbeddingFileError: The file cannot be read, or is of another kind.
+    """
+    try:
+        with open_regular(file) as opened, np.load(opened, allow_pickle=False) as stored:
+            digests, numbers = stored["digests"], np.asarray(stored["embeddings"], np.float32)
+    # numpy raises whatever a damaged file trips over.
+    except Exception as error:
+        raise EmbeddingFileError(
+            f"hints are an .npz file with the arrays digests and embeddings, as face-encode embed "
+            f"writes it. Received: {file} ({error})"
+        ) from error
+    is_fitting = digests.ndim == 1 and numbers.ndim == 2 and len(digests) == len(numbers)
+    if not is_fitting or not np.isfinite(numbers).all():
+        raise EmbeddingFileError(
+            f"hints are a digest and finite numbers a photo. Received: {file} with digests of the "
+            f"shape {digests.shape} and embeddings of the shape {numbers.shape}"
+        )
+    return digests, numbers
+
+
+def hints_about(digests: Sequence[str], told: Hints) -> npt.NDArray[np.float32]:
+    """Bring hints into the order of the photos.
+
+    Args:
+        digests: Of the photos, ``(N,)``; empty ones are of photos that no hint is wanted about.
+        told: Of some photos.
+
+    Returns:
+        ``(N, H)``, centred and scaled; NaN where nothing is known.
+
+    Raises:
+        EmbeddingFileError: Hints that are about none of the photos.
+    """
+    rows = {digest: row for row, digest in enumerate(digests) if digest}
+    found = np.array([rows.get(str(digest), -1) for digest in told[0]], np.int64)
+    known = found >= 0
+    if not known.any():
+        raise EmbeddingFileError(
+            f"hints are about photos to train on. Received: {len(found)} about others"
+        )
+    hints = np.full((len(digests), told[1].shape[1]), np.nan, np.float32)
+    hints[found[known]] = told[1][known]
+    # One scale for all: numbers that hardly differ say little.
+    hints -= np.nanmean(hints, axis=0)
+    return hints / max(float(np.nanstd(hints)), 1e-6)
+
+
+def soften(
+    targets: npt.NDArray[np.float32],
+    several: Sequence[npt.NDArray[np.float32]],
+    parts: Sequence[slice],
+    loss: Callable[[Any, Any], Any],
+    seed: int,
+) -> npt.NDArray[np.float32]:
+    """Average what is to be learnt with what the hints say.
+
+    Args:
+        targets: ``(N, A)``; a part of a row is a distribution, or 0 where its label is unknown.
+        several: Hints of ``hints_about``, ``(N, H)`` each. What several say is averaged.
+        parts: Where in a row the distributions are.
+        loss: Of targets and logits.
+        seed: The same seed gives the same result.
+
+    Returns:
+        New targets, ``(N, A)``. Without a label, what the hints say counts half.
+    """
+    import keras
+
+    said, heads = np.zeros_like(targets), np.zeros((len(targets), len(parts)))
+    for hints in several:
+        known = np.flatnonzero(~np.isnan(hints).any(axis=1))
+        folds = np.random.default_rng(seed).integers(0, _FOLDS, len(known))
+        labelled = [part for part in parts if targets[known, part].any()]
+        for fold in range(_FOLDS):
+            learnt, asked = known[folds != fold], known[folds == fold]
+            if not len(learnt) or not len(asked):
+                continue
+            head = _head(hints.shape[1], targets.shape[1], len(learnt), loss, seed)
+            head.fit(hints[learnt], targets[learnt], _BATCH, _EPOCHS, verbose=0)
+            logits = head.predict(hints[asked], batch_size=4096, verbose=0)
+            for part in labelled:
+                said[asked, part] += keras.ops.convert_to_numpy(
+                    keras.ops.softmax(logits[:, part], axis=-1)
+                )
+                heads[asked, parts.index(part)] += 1
+    softened: npt.NDArray[np.float32] = targets.copy()
+    for index, part in enumerate(parts):
+        told = heads[:, index] > 0
+        mean = said[told, part] / heads[told, index, np.newaxis]
+        softened[told, part] = (targets[told, part] + mean) / 2
+    return softened
+
+
+def _head(hints: int, answers: int, photos: int, loss: Callable[[Any, Any], Any], seed: int) -> Any:
+    """A head to fit."""
+    import keras
+
+    from face_encode.training.fitting import without_xla
+
+    keras.utils.set_random_seed(seed)
+    tensor = given = keras.Input((hints,))
+    for units, dropout in zip(_UNITS, _DROPOUT, strict=False):
+        tensor = keras.layers.Dropout(dropout)(tensor)
+        tensor = keras.layers.Dense(units, "relu")(tensor)
+    tensor = keras.layers.Dropout(_DROPOUT[-1])(tensor)
+    head = keras.Model(given, keras.layers.Dense(answers)(tensor))
+    steps = _EPOCHS * -(-photos // _BATCH)
+    rate = keras.optimizers.schedules.CosineDecay(_RATE, steps)
+    head.compile(keras.optimizers.AdamW(rate, weight_decay=_DECAY), loss, jit_compile=without_xla())
+    return head
