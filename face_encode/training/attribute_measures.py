@@ -77,6 +77,35 @@ def calibrate(answers: Embeddings, faces: LabelledFaces, gender_accuracy: float)
     return Calibration(chosen, max(0.5, min(1.0, bound)))
 
 
+def even_out(answers: Embeddings, faces: LabelledFaces, calibration: Calibration) -> Embeddings:
+    """What to add to answers so that each expression is expected as often as it is shown.
+
+    Softened labels and photos of other sets make a network expect some too seldom: Saerens and
+    others, "Adjusting the Outputs of a Classifier to New a Priori Probabilities", 2002.
+
+    Args:
+        answers: float32 ``(N, ANSWERS)``.
+        faces: The photos, not trained on.
+        calibration: Of these answers.
+
+    Returns:
+        float32 ``(ANSWERS,)``.
+    """
+    added = np.zeros(answers.shape[1], np.float32)
+    known = faces.expressions != UNKNOWN
+    if known.any():
+        # One more of each: an expression that no photo shows is not ruled out.
+        shown = np.bincount(faces.expressions[known], minlength=len(EXPRESSIONS)) + 1
+        temperature = calibration.temperatures["expression"]
+        for _ in range(_ROUNDS):
+            expected = probabilities(answers[known] + added, "expression", calibration).mean(axis=0)
+            added[PARTS["expression"]] += temperature * np.log(shown / shown.sum() / expected)
+    return added
+
+
+_ROUNDS = 30
+
+
 def _held(distribution: Any, ages: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Whether each interval holds the age, rounded to whole years as labels are."""
     low, high = age_quantiles(distribution, (1 - INTERVAL) / 2, (1 + INTERVAL) / 2).T

@@ -74,8 +74,9 @@ class AttributesConfig:
         hours: Train for this time instead of a number of epochs.
         batch_size: Photos a step.
         expressions: Share of them that have an expression, where there are others too.
-        mixup: Share of the steps whose photos of expressions, and what they show, are mixed two by
-            two (Zhang and others, "mixup: Beyond Empirical Risk Minimization", 2018).
+        mixup: Share of the steps whose photos of expressions (without any, all photos), and what
+            they show, are mixed two by two (Zhang and others, "mixup: Beyond Empirical Risk
+            Minimization", 2018).
         learning_rate: The highest learning rate, by Muon; it falls to 0 by a cosine.
         weight_decay: The optimizer's.
         smoothing: Share of an expression's probability spread over all.
@@ -184,7 +185,7 @@ def train_attributes(
     from face_encode.attributes.network import load_attributes, save_attributes
     from face_encode.encoders.contract import EncoderContract
     from face_encode.training.attribute_data import read_faces
-    from face_encode.training.attribute_measures import calibrate, measure
+    from face_encode.training.attribute_measures import calibrate, even_out, measure
     from face_encode.training.data import tell_left_out
     from face_encode.training.hints import read_hints
 
@@ -207,7 +208,11 @@ def train_attributes(
     network = _fit(config, faces, hints, say)
     ask = _asking(network, config, mirror=config.mirror)
     valid = faces.part(faces.rows_of("validation"))
-    calibration = calibrate(ask(middle(valid.crops, config.side)), valid, config.gender_accuracy)
+    answers = ask(middle(valid.crops, config.side))
+    added = even_out(answers, valid, calibrate(answers, valid, config.gender_accuracy))
+    kernel, bias = network.get_layer("answers").get_weights()
+    network.get_layer("answers").set_weights([kernel, bias + added])
+    calibration = calibrate(answers + added, valid, config.gender_accuracy)
     head, bound = _fit_quality(config, network, faces, calibration)
     names = ", ".join(dict.fromkeys(folder.resolve().name for folder in config.data))
     contract = EncoderContract(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from face_encode.attributes.answers import ANSWERS, EXPRESSIONS, PARTS
+from face_encode.attributes.answers import ANSWERS, EXPRESSIONS, PARTS, Calibration, probabilities
 from face_encode.attributes.network import build_network, load_attributes
 from face_encode.cli import main
 from face_encode.detectors.alignment import crop_faces
@@ -24,7 +25,7 @@ from face_encode.training.attribute_data import (
     rule_of,
     with_room,
 )
-from face_encode.training.attribute_measures import calibrate, measure
+from face_encode.training.attribute_measures import calibrate, even_out, measure
 from face_encode.training.attributes import AttributesConfig, _begin, answers_loss, middle
 from face_encode.training.hints import hints_about, read_hints, soften
 from face_encode.types import CropRecipe
@@ -257,6 +258,24 @@ def test_calibration_makes_probabilities_and_intervals_honest() -> None:
     assert row["age_held"] == pytest.approx(0.9, abs=0.02)
     assert row["sure_right"] == pytest.approx(0.9, abs=0.02)
     assert 0.5 < calibration.gender_bound < 0.9
+
+
+def test_rare_expressions_are_expected_as_often_as_they_are_shown(folders: list[Path]) -> None:
+    faces, plain = read(folders), Calibration(dict.fromkeys(PARTS, 1.0), 0.5)
+    random, part = np.random.default_rng(0), PARTS["expression"]
+    shown = np.where(random.random(len(faces)) < 0.2, 2, 4)
+    faces = replace(faces, expressions=shown)
+    answers = np.zeros((len(faces), ANSWERS), np.float32)
+    answers[np.arange(len(faces)), part.start + shown] = 2
+    answers[:, part.start + 4] += 1.5  # so that what is shown more often is told too often
+    added = even_out(answers, faces, plain)
+    told = probabilities(answers + added, "expression", plain)
+    often = (np.bincount(shown, minlength=7) + 1) / (len(faces) + 7)
+    assert told.mean(axis=0) == pytest.approx(often, abs=0.005)
+    assert added[part][2] > 0.5 > added[part][4]
+    assert not added[PARTS["age"]].any() and not added[PARTS["gender"]].any()
+    unknown = replace(faces, expressions=np.full(len(faces), UNKNOWN))
+    assert not even_out(answers, unknown, plain).any()
 
 
 @pytest.mark.parametrize(
