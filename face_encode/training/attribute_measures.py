@@ -94,16 +94,18 @@ def even_out(answers: Embeddings, faces: LabelledFaces, calibration: Calibration
     added = np.zeros(answers.shape[1], np.float32)
     known = faces.expressions != UNKNOWN
     if known.any():
-        # One more of each: an expression that no photo shows is not ruled out.
-        shown = np.bincount(faces.expressions[known], minlength=len(EXPRESSIONS)) + 1
-        temperature = calibration.temperatures["expression"]
+        part, temperature = PARTS["expression"], calibration.temperatures["expression"]
+        shown = np.bincount(faces.expressions[known], minlength=len(EXPRESSIONS))
+        # Few photos say little about how often each is shown: so much is left as it was.
+        before = probabilities(answers[known], "expression", calibration).mean(axis=0)
+        share = (shown + _LEFT * before) / (shown.sum() + _LEFT)
         for _ in range(_ROUNDS):
             expected = probabilities(answers[known] + added, "expression", calibration).mean(axis=0)
-            added[PARTS["expression"]] += temperature * np.log(shown / shown.sum() / expected)
+            added[part] += temperature * np.log(share / expected)
     return added
 
 
-_ROUNDS = 30
+_ROUNDS, _LEFT = 30, 50
 
 
 def _held(distribution: Any, ages: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

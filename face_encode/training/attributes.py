@@ -133,7 +133,7 @@ class AttributesConfig:
             raise InputError("a recipe's rules say what the photos show. Received: none")
         if not self.data:
             raise InputError("a training reads at least one folder. Received: none")
-        check_ranges(self)
+        check_ranges(self, side=(64, 512))
         check_side(self.side)
 
     @property
@@ -325,7 +325,13 @@ def _fit(
     finally:
         keras.config.set_dtype_policy(before)
     if config.begin is not None:
-        say(f"{_begin(network, config.begin)} layers begin as in {config.begin.name}")
+        copied = _begin(network, config.begin)
+        say(f"{len(copied)} layers begin as in {config.begin.name}")
+        if config.frozen > 1 and "detail_conv1" not in copied:
+            raise InputError(
+                f"frozen is at most 1 where the file to begin with, {config.begin}, sees no "
+                f"detail, since block 2 would never learn to hear of it. Received: {config.frozen}"
+            )
     frozen = ("detail_", "block1_", "block2_", "block3_", "block4_")[: config.frozen + 1]
     for layer in network.layers:
         if config.frozen and layer.name.startswith(frozen):
@@ -378,7 +384,7 @@ def _fit(
     key = depends.hexdigest()
     config.run_folder.mkdir(parents=True, exist_ok=True)
     checkpoint = Checkpoint(judge, schedule, config.run_folder, "network", key, say)
-    network.jit_compile = without_xla()  # the judge asks it
+    network.compile(jit_compile=without_xla())  # the judge asks it
     taught.compile(
         Muon(config.learning_rate, weight_decay=config.weight_decay, exclude=("answers", "guess")),
         loss=_loss,
@@ -440,8 +446,8 @@ def _in_float32(
     return copy if layer is None else keras.Model(copy.input, copy.get_layer(layer).output)
 
 
-def _begin(network: keras.Model, path: Path) -> int:
-    """Copy the weights of the layers of the same name and shape; the number of layers copied."""
+def _begin(network: keras.Model, path: Path) -> list[str]:
+    """Copy the weights of the layers of the same name and shape; the names of the copied ones."""
     import keras
 
     try:
@@ -449,32 +455,25 @@ def _begin(network: keras.Model, path: Path) -> int:
     # Keras raises whatever a foreign file trips over.
     except Exception as error:
         raise ModelFileError(f"Keras cannot load {path}: {error}") from error
-    copied = 0
+    copied = []
     by_name = {layer.name: layer for layer in earlier.layers}
+    heard = network.get_layer("block1_pool").output.shape[-1]
     for layer in network.layers:
         source = by_name.get(layer.name)
         if source is None or not layer.weights:
             continue
         shapes = [tuple(one.shape) for one in layer.weights]
-        values = [
-            _for_more_channels(value, shape)
-            for value, shape in zip(source.get_weights(), shapes, strict=False)
-        ]
+        values = source.get_weights()
+        # A file without the detail's convolutions: nothing is heard of them at first.
+        if layer.name == "block2_conv1" and values and values[0].shape[:3] == (3, 3, heard):
+            more = shapes[0][2] - heard
+            values[0] = np.pad(values[0], ((0, 0), (0, 0), (0, more), (0, 0)))
         if [value.shape for value in values] == shapes:
             layer.set_weights(values)
-            copied += 1
+            copied.append(layer.name)
     if not copied:
         raise ModelFileError(f"{path} has no layer of the name and shape of one of this network")
     return copied
-
-
-def _for_more_channels(
-    kernel: npt.NDArray[np.float32], shape: tuple[int, ...]
-) -> npt.NDArray[np.float32]:
-    """A convolution's kernel for more channels, of which the added ones are not heard."""
-    if kernel.ndim != 4 or len(shape) != 4 or kernel.shape[2] >= shape[2]:
-        return kernel
-    return np.pad(kernel, ((0, 0), (0, 0), (0, shape[2] - kernel.shape[2]), (0, 0)))
 
 
 def _fit_head(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,20 @@ import numpy.typing as npt
 from face_encode.errors import EmbeddingFileError
 from face_encode.files import open_regular
 
-Hints = tuple[npt.NDArray[np.str_], npt.NDArray[np.float32]]
-"""The SHA-256 of photos' files, ``(M,)``, and what is said about each, ``(M, H)``."""
+
+class Hints(NamedTuple):
+    """What a file says about photos.
+
+    Attributes:
+        file: The file.
+        digests: The SHA-256 of the photos' files, ``(M,)``.
+        numbers: What is said about each, float32 ``(M, H)``.
+    """
+
+    file: Path
+    digests: npt.NDArray[np.str_]
+    numbers: npt.NDArray[np.float32]
+
 
 _FOLDS, _EPOCHS, _BATCH, _RATE, _DECAY = 4, 14, 256, 1e-3, 0.05
 _UNITS, _DROPOUT = (384, 192), (0.1, 0.5, 0.3)
@@ -45,12 +57,19 @@ def read_hints(file: Path) -> Hints:
             f"writes it. Received: {file} ({error})"
         ) from error
     is_fitting = digests.ndim == 1 and numbers.ndim == 2 and len(digests) == len(numbers)
-    if not is_fitting or not np.isfinite(numbers).all():
+    if not is_fitting or not numbers.shape[1] or not np.isfinite(numbers).all():
         raise EmbeddingFileError(
-            f"hints are a digest and finite numbers a photo. Received: {file} with digests of the "
-            f"shape {digests.shape} and embeddings of the shape {numbers.shape}"
+            f"hints are a digest and at least one number a photo, each finite. Received: {file} "
+            f"with digests of the shape {digests.shape} and embeddings of the shape {numbers.shape}"
         )
-    return digests, numbers
+    # Doubles of a photo have the same numbers; several faces of one have not.
+    _, first, photo = np.unique(digests, return_index=True, return_inverse=True)
+    if not np.allclose(numbers, numbers[first[photo]], atol=1e-3):
+        raise EmbeddingFileError(
+            "hints are one row a photo, as face-encode embed --faces largest writes them. "
+            f"Received: {file}, in which a photo has several that differ"
+        )
+    return Hints(file, digests, numbers)
 
 
 def hints_about(digests: Sequence[str], told: Hints) -> npt.NDArray[np.float32]:
@@ -67,14 +86,14 @@ def hints_about(digests: Sequence[str], told: Hints) -> npt.NDArray[np.float32]:
         EmbeddingFileError: Hints that are about none of the photos.
     """
     rows = {digest: row for row, digest in enumerate(digests) if digest}
-    found = np.array([rows.get(str(digest), -1) for digest in told[0]], np.int64)
+    found = np.array([rows.get(str(digest), -1) for digest in told.digests], np.int64)
     known = found >= 0
     if not known.any():
         raise EmbeddingFileError(
-            f"hints are about photos to train on. Received: {len(found)} about others"
+            f"hints are about photos to train on. Received: {told.file}, about {len(found)} others"
         )
-    hints = np.full((len(digests), told[1].shape[1]), np.nan, np.float32)
-    hints[found[known]] = told[1][known]
+    hints = np.full((len(digests), told.numbers.shape[1]), np.nan, np.float32)
+    hints[found[known]] = told.numbers[known]
     # One scale for all: numbers that hardly differ say little.
     hints -= np.nanmean(hints, axis=0)
     return hints / max(float(np.nanstd(hints)), 1e-6)
@@ -105,7 +124,6 @@ def soften(
     for hints in several:
         known = np.flatnonzero(~np.isnan(hints).any(axis=1))
         folds = np.random.default_rng(seed).integers(0, _FOLDS, len(known))
-        labelled = [part for part in parts if targets[known, part].any()]
         for fold in range(_FOLDS):
             learnt, asked = known[folds != fold], known[folds == fold]
             if not len(learnt) or not len(asked):
@@ -113,11 +131,12 @@ def soften(
             head = _head(hints.shape[1], targets.shape[1], len(learnt), loss, seed)
             head.fit(hints[learnt], targets[learnt], _BATCH, _EPOCHS, verbose=0)
             logits = head.predict(hints[asked], batch_size=4096, verbose=0)
-            for part in labelled:
-                said[asked, part] += keras.ops.convert_to_numpy(
-                    keras.ops.softmax(logits[:, part], axis=-1)
-                )
-                heads[asked, parts.index(part)] += 1
+            for index, part in enumerate(parts):
+                if targets[learnt, part].any():
+                    said[asked, part] += keras.ops.convert_to_numpy(
+                        keras.ops.softmax(logits[:, part], axis=-1)
+                    )
+                    heads[asked, index] += 1
     softened: npt.NDArray[np.float32] = targets.copy()
     for index, part in enumerate(parts):
         told = heads[:, index] > 0

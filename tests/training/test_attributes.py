@@ -260,6 +260,20 @@ def test_calibration_makes_probabilities_and_intervals_honest() -> None:
     assert 0.5 < calibration.gender_bound < 0.9
 
 
+def test_blocks_are_not_frozen_that_have_yet_to_hear_of_the_detail(
+    folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    earlier = vgg16_backbone((32, 32, 3), 1 / 16, batch_normalization=True, first_width=1 / 32)
+    earlier.save(tmp_path / "earlier.keras")
+    recipe, output = tmp_path / "recipe.json", tmp_path / "tiny.keras"
+    recipe.write_text(json.dumps({"rules": RULES, "side": 64, "width": 0.0625, "frozen": 2}))
+    arguments = ["train", "attributes", *map(str, folders), "--recipe", str(recipe), "--quiet"]
+    arguments += ["--begin", str(tmp_path / "earlier.keras"), "-o", str(output)]
+    assert main(arguments) == 1
+    assert "frozen is at most 1" in capsys.readouterr().err
+    assert not output.exists()
+
+
 def test_rare_expressions_are_expected_as_often_as_they_are_shown(folders: list[Path]) -> None:
     faces, plain = read(folders), Calibration(dict.fromkeys(PARTS, 1.0), 0.5)
     random, part = np.random.default_rng(0), PARTS["expression"]
@@ -270,7 +284,8 @@ def test_rare_expressions_are_expected_as_often_as_they_are_shown(folders: list[
     answers[:, part.start + 4] += 1.5  # so that what is shown more often is told too often
     added = even_out(answers, faces, plain)
     told = probabilities(answers + added, "expression", plain)
-    often = (np.bincount(shown, minlength=7) + 1) / (len(faces) + 7)
+    before = probabilities(answers, "expression", plain).mean(axis=0)
+    often = (np.bincount(shown, minlength=7) + 50 * before) / (len(faces) + 50)
     assert told.mean(axis=0) == pytest.approx(often, abs=0.005)
     assert added[part][2] > 0.5 > added[part][4]
     assert not added[PARTS["age"]].any() and not added[PARTS["gender"]].any()
@@ -347,7 +362,7 @@ def test_of_a_network_without_detail_none_is_heard_at_first(tmp_path: Path) -> N
     )
     earlier.save(tmp_path / "earlier.keras")
     network = build_network(64, 1 / 16)
-    assert _begin(network, tmp_path / "earlier.keras") == 20
+    assert len(_begin(network, tmp_path / "earlier.keras")) == 20
     halves = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.float32)
     seen, expected = (
         keras.Model(model.input, model.get_layer("block4_pool").output).predict(crops, verbose=0)
@@ -358,6 +373,12 @@ def test_of_a_network_without_detail_none_is_heard_at_first(tmp_path: Path) -> N
     )
     np.testing.assert_allclose(seen, expected, atol=1e-5)
     assert expected.any()
+    # Of a first block of another width nothing is taken, nor what listens to it.
+    wide = vgg16_backbone((32, 32, 3), 1 / 16, batch_normalization=True, pixels="unit")
+    wide.save(tmp_path / "wide.keras")
+    copied = _begin(network, tmp_path / "wide.keras")
+    assert "block2_conv2" in copied
+    assert not {"block1_conv1", "block1_conv2", "block2_conv1"} & set(copied)
 
 
 def test_a_network_is_trained_with_hints_and_mixed_photos(
@@ -408,7 +429,8 @@ def test_hints_say_more_than_wrong_labels() -> None:
 
 def test_hints_are_joined_by_content(tmp_path: Path) -> None:
     numbers = np.array([[1, 3], [3, 5], [9, 9]], np.int8)
-    np.savez(tmp_path / "a.npz", digests=["x", "y", "?"], embeddings=numbers)
+    double = numbers[[0, 1, 2, 1]]
+    np.savez(tmp_path / "a.npz", digests=["x", "y", "?", "y"], embeddings=double)
     told = read_hints(tmp_path / "a.npz")
     hints = hints_about(["y", "", "x", "z"], told)
     np.testing.assert_allclose(hints[[0, 2]], [[1, 1], [-1, -1]])
@@ -422,8 +444,10 @@ def test_hints_are_joined_by_content(tmp_path: Path) -> None:
     [
         ({"digests": ["x"]}, "an .npz file with the arrays digests and embeddings"),
         ({"digests": ["x"], "embeddings": ["a"]}, "an .npz file with the arrays"),
-        ({"digests": ["x"], "embeddings": [[1.0], [2.0]]}, "a digest and finite numbers a photo"),
-        ({"digests": ["x"], "embeddings": [[np.nan]]}, "a digest and finite numbers a photo"),
+        ({"digests": ["x"], "embeddings": [[1.0], [2.0]]}, "a digest and at least one number"),
+        ({"digests": ["x"], "embeddings": [[np.nan]]}, "a digest and at least one number"),
+        ({"digests": ["x"], "embeddings": [[]]}, "a digest and at least one number"),
+        ({"digests": ["x", "x"], "embeddings": [[1.0], [2.0]]}, "one row a photo, .* that differ"),
     ],
 )
 def test_what_is_no_file_of_hints_is_refused(
@@ -451,8 +475,8 @@ def test_what_is_no_file_of_hints_is_refused(
         ("refused", -1, r"0\.\.1"),
         ("same_photo", -2, r"0\.\.1"),
         ("seed", -1, r"0\.\.4294967295"),
-        ("side", 16, r"32\.\.512"),
-        ("side", 63, "even and at least 64"),
+        ("side", 48, r"64\.\.512"),
+        ("side", 65, "even and at least 64"),
         ("smoothing", 9, r"0\.\.1"),
         ("weights", {"*": -1.0}, r"0\.\.1000000000"),
         ("width", 0.0, r"0\.03125\.\.8"),
