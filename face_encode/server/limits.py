@@ -230,6 +230,7 @@ def limited_protocol(limits: Limits) -> type[H11Protocol]:
 
         _timer: asyncio.TimerHandle | None = None
         _since = 0.0
+        _was_known = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -244,7 +245,7 @@ def limited_protocol(limits: Limits) -> type[H11Protocol]:
                 # One that waits for its client has to go, first of those who have not shown a
                 # token, then the oldest: who opens many keeps nobody out.
                 waiting = [each for each in others if not each.has(PLACE)]
-                goes = min(waiting, key=lambda each: (each.has(KNOWN), each._since), default=self)
+                goes = min(waiting, key=lambda each: (each.is_known, each._since), default=self)
                 goes._refuse(
                     too_busy(f"At most {limits.connections} connections are open at once.")
                 )
@@ -254,12 +255,19 @@ def limited_protocol(limits: Limits) -> type[H11Protocol]:
             """Whether the connection is not being closed."""
             return not self.transport.is_closing()
 
+        @property
+        def is_known(self) -> bool:
+            """Whether a request of the connection has shown a token."""
+            return self._was_known or self.has(KNOWN)
+
         def has(self, key: str) -> bool:
             """Whether the last request has this in its scope."""
             return self.scope is not None and key in self.scope
 
         def data_received(self, data: bytes) -> None:
             former = self.cycle
+            # The next request begins without what was found out about the last one.
+            self._was_known = self.is_known
             super().data_received(data)
             if self.cycle is not former:
                 self._since = self.loop.time()

@@ -357,6 +357,33 @@ def test_connections_of_known_clients_are_the_last_to_be_closed() -> None:
                 stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
 
 
+def test_a_known_client_stays_known_until_its_next_request_shows_a_token() -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    async def late(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/late":
+            begun.set()
+            await anyio.to_thread.run_sync(go.wait)
+        await admitted(scope, receive, send)
+
+    limits = Limits(connections=2)
+    with listening(limits, RequestLimits(late, limits)) as port, ExitStack() as stack:
+        stack.callback(go.set)
+        known = stack.enter_context(closing(HTTPConnection("127.0.0.1", port, timeout=60)))
+        for path in ("/v1/match", "/late"):
+            known.request("POST", path, b"12")
+            if path == "/late":
+                assert begun.wait(60)
+                others = [
+                    stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+                    for _ in range(2)
+                ]
+                assert others[0].recv(9_000).startswith(b"HTTP/1.1 429 ")
+                go.set()
+            answer = known.getresponse()
+            assert (answer.status, answer.read()) == (200, b"2")
+
+
 def test_connections_with_a_place_are_not_closed_for_others() -> None:
     begun, go = threading.Event(), threading.Event()
 
