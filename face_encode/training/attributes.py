@@ -678,11 +678,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--begin", metavar="FILE.keras", type=Path, help="whose layers give the first weights")
     add(
         "--hints",
-        metavar="FILE.npz",
+        metavar="FILE",
         type=Path,
         nargs="+",
         default=(),
-        help="what others say about the photos, as face-encode embed --faces largest writes it",
+        help="what others say about the photos: what face-encode embed --faces largest writes, or "
+        "an .npz file with the arrays digests and embeddings",
     )
     add("--epochs", metavar="N", type=int, help="default: 30")
     add("--steps", metavar="N", type=int, help="batches an epoch (default: 128)")

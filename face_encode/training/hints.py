@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from face_encode.errors import EmbeddingFileError
 from face_encode.files import open_regular
+from face_encode.pipeline.embedding_file import read_embeddings
 
 
 class Hints(NamedTuple):
@@ -39,23 +40,21 @@ _UNITS, _DROPOUT = (384, 192), (0.1, 0.5, 0.3)
 
 
 def read_hints(file: Path) -> Hints:
-    """Read an ``.npz`` file as ``face-encode embed --faces largest`` writes it.
+    """Read what ``face-encode embed --faces largest`` writes, or an ``.npz`` file made by hand.
 
-    Of its arrays two are read: ``digests``, the SHA-256 of each photo's file, and ``embeddings``,
-    its numbers.
+    The latter has two arrays: ``digests``, the SHA-256 of each photo's file, and ``embeddings``,
+    its numbers, such as people's votes.
 
     Raises:
         EmbeddingFileError: The file cannot be read, or is of another kind.
+        MissingExtraError: Parquet, and pyarrow is not installed.
     """
-    try:
-        with open_regular(file) as opened, np.load(opened, allow_pickle=False) as stored:
-            digests, numbers = stored["digests"], np.asarray(stored["embeddings"], np.float32)
-    # numpy raises whatever a damaged file trips over.
-    except Exception as error:
-        raise EmbeddingFileError(
-            f"hints are an .npz file with the arrays digests and embeddings, as face-encode embed "
-            f"writes it. Received: {file} ({error})"
-        ) from error
+    made_by_hand = _read_plain(file) if file.suffix == ".npz" else None
+    if made_by_hand is None:
+        table = read_embeddings(file)
+        digests, numbers = table.digests, table.embeddings
+    else:
+        digests, numbers = made_by_hand
     is_fitting = digests.ndim == 1 and numbers.ndim == 2 and len(digests) == len(numbers)
     if not is_fitting or not numbers.shape[1] or not np.isfinite(numbers).all():
         raise EmbeddingFileError(
@@ -70,6 +69,21 @@ def read_hints(file: Path) -> Hints:
             f"Received: {file}, in which a photo has several that differ"
         )
     return Hints(file, digests, numbers)
+
+
+def _read_plain(file: Path) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.float32]] | None:
+    """Digests and numbers of an ``.npz`` file made by hand; None where ``embed`` made it."""
+    try:
+        with open_regular(file) as opened, np.load(opened, allow_pickle=False) as stored:
+            if "format_version" in stored:
+                return None
+            return stored["digests"], np.asarray(stored["embeddings"], np.float32)
+    # numpy raises whatever a damaged file trips over.
+    except Exception as error:
+        raise EmbeddingFileError(
+            f"hints are embeddings as face-encode embed writes them, or an .npz file with the "
+            f"arrays digests and embeddings. Received: {file} ({error})"
+        ) from error
 
 
 def hints_about(digests: Sequence[str], told: Hints) -> npt.NDArray[np.float32]:

@@ -16,7 +16,11 @@ from face_encode.detectors.alignment import crop_faces
 from face_encode.detectors.registry import load_detector
 from face_encode.encoders.vgg16 import vgg16_backbone
 from face_encode.errors import DatasetError, EmbeddingFileError, InputError
+from face_encode.gallery.distances import unit_length
+from face_encode.gallery.quantization import Quantizer
 from face_encode.photos.reading import content_digest, read_image
+from face_encode.pipeline.embedding_file import write_embeddings
+from face_encode.pipeline.embedding_table import EmbeddingSettings
 from face_encode.training.attribute_data import (
     UNKNOWN,
     LabelledFaces,
@@ -30,6 +34,7 @@ from face_encode.training.attributes import AttributesConfig, _begin, answers_lo
 from face_encode.training.hints import hints_about, read_hints, soften
 from face_encode.types import CropRecipe
 from tests.conftest import VERIFY_DATASET
+from tests.pipeline.drawn import embedded
 from tests.training.drawn_people import WholePhotoDetector
 
 CROP = CropRecipe("dlib_chip", 64, 64, 0.2)
@@ -437,6 +442,30 @@ def test_hints_are_joined_by_content(tmp_path: Path) -> None:
     assert np.isnan(hints[[1, 3]]).all()
     with pytest.raises(EmbeddingFileError, match="hints are about photos to train on"):
         hints_about(["", "w"], told)
+
+
+@pytest.mark.parametrize("ending", ["npz", "parquet"])
+def test_embeddings_are_hints_rounded_or_not(ending: str, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    photos = [embedded(f"{name}.jpg", 1, None, name, seed=ord(name)) for name in "abc"]
+    vectors = unit_length(np.concatenate([photo.embeddings for photo in photos]))
+    quantizer = Quantizer.fitted_to([vectors])
+    for rounded, tolerance in ((False, 1e-6), (True, 0.02)):
+        file = tmp_path / f"{rounded}.{ending}"
+        settings = EmbeddingSettings("one", "f1", vectors.shape[1], "eyes", int8=rounded)
+        write_embeddings(file, settings, photos, quantizer if rounded else None)
+        told = read_hints(file)
+        assert told.digests.tolist() == ["a", "b", "c"]
+        np.testing.assert_allclose(told.numbers, vectors, atol=tolerance)
+
+
+def test_damaged_embeddings_are_no_hints(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", format_version=1, digests=["x"], embeddings=[[1.0]])
+    with pytest.raises(EmbeddingFileError, match=r"a\.npz is no file of embeddings"):
+        read_hints(tmp_path / "a.npz")
+    (tmp_path / "a.csv").write_text("x,1")
+    with pytest.raises(EmbeddingFileError, match=r"a\.csv"):
+        read_hints(tmp_path / "a.csv")
 
 
 @pytest.mark.parametrize(
