@@ -57,15 +57,25 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     Raises:
         OSError: It cannot be opened, or is no regular file.
     """
+    regular_size(path)
+    return open(path, "rb")
+
+
+def regular_size(path: str | os.PathLike[str]) -> int:
+    """The bytes of a regular file, which is not opened.
+
+    Raises:
+        OSError: It is missing, or no regular file.
+    """
     try:
-        mode = os.stat(path).st_mode
+        found = os.stat(path)
     except ValueError as error:  # characters that no file's name can hold
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
-    if stat.S_ISDIR(mode):
+    if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "a pipe, socket or device, not a regular file", path)
-    return open(path, "rb")
+    return found.st_size
 
 
 def reason_of(error: OSError) -> str:

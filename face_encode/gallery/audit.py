@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from face_encode.errors import GalleryError, NotEnrolledError
-from face_encode.gallery.base import unknown_id
+from face_encode.gallery.base import folded_name, unknown_id
 from face_encode.gallery.database_file import DatabaseFile, now
 
 Action: TypeAlias = Literal[
@@ -72,6 +72,7 @@ class Change:
         threshold: The person whose threshold changed, and how; or None.
         undoes: The change that this one undid, or None.
         unknown: Numbers of the people without a name who were named, merged or dismissed.
+        lost: Name -> own threshold of the people who had one and of whom no photo is left.
     """
 
     id: int
@@ -84,6 +85,13 @@ class Change:
     threshold: ThresholdChange | None = None
     undoes: int | None = None
     unknown: tuple[int, ...] = ()
+    lost: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def names(self) -> set[str]:
+        """Of the people that it concerns."""
+        threshold = () if self.threshold is None else (self.threshold.name,)
+        return {*self.removed, *self.added, *(self.renamed or ()), *threshold, *self.lost}
 
     def concerning(self, names: Set[str]) -> Change:
         """The same change as far as it concerns people of these names."""
@@ -93,7 +101,9 @@ class Change:
         )
         renamed = self.renamed if names & set(self.renamed or ()) else None
         threshold = self.threshold if self.threshold and self.threshold.name in names else None
-        return replace(self, removed=removed, added=added, renamed=renamed, threshold=threshold)
+        return replace(
+            self, removed=removed, added=added, renamed=renamed, threshold=threshold, lost={}
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The change as plain JSON values."""
@@ -126,20 +136,23 @@ def replayed(changes: Iterable[Change]) -> dict[str, set[int]]:
     return {name: photos for name, photos in people.items() if photos}
 
 
-def former_names(changes: Sequence[Change], name: str) -> set[str]:
-    """All names that a person has had: by renaming, and those merged into that person.
+def former_names(changes: Sequence[Change], name: str, people: Collection[str]) -> set[str]:
+    """All names that a person has had, in every spelling: by renaming, and those merged into it.
 
     Args:
         changes: All changes, the first first.
         name: The person's name now; it is one of those returned.
+        people: The names of everybody now: what somebody else is called by now is left out.
     """
-    names = {name}
+    own, names = {folded_name(name)}, {name}
+    others = set(map(folded_name, people)) - own
     for change in reversed(changes):
-        if change.renamed is not None and change.renamed[1] in names:
-            names.add(change.renamed[0])
-        if change.action == "merge" and names & change.added.keys():
-            names |= change.removed.keys()
-    return names
+        if change.renamed is not None and folded_name(change.renamed[1]) in own:
+            own.add(folded_name(change.renamed[0]))
+        if change.action == "merge" and own & set(map(folded_name, change.added)):
+            own |= set(map(folded_name, change.removed))
+        names |= {each for each in change.names if folded_name(each) in own}
+    return {each for each in names if folded_name(each) not in others}
 
 
 class Audit:
@@ -183,20 +196,14 @@ class Audit:
         self.recorded = number
         return number
 
-    def record_undoing(
-        self, author: Author, undone: Change, renamed: tuple[str, str] | None
-    ) -> int:
-        """Write that a change was undone, and return the number of that."""
-        own = undone.threshold
-        return self.record(
-            author,
-            "undo",
-            undone.added,
-            undone.removed,
-            renamed=renamed,
-            threshold=own and ThresholdChange(own.name, own.new, own.former),
-            undoes=undone.id,
-            unknown=undone.unknown,
+    def record_lost(self, thresholds: Mapping[str, float]) -> None:
+        """Add to the last recorded change what it ``lost``, so that it can be undone."""
+        (details,) = self._connection.execute(
+            "SELECT details FROM change WHERE id = ?", [self.recorded]
+        ).fetchone()
+        told = {**json.loads(self._file.text(details)), "lost": thresholds}
+        self._connection.execute(
+            "UPDATE change SET details = ? WHERE id = ?", [self._sealed(told), self.recorded]
         )
 
     def changes(self, since: int = 0, count: int | None = None) -> list[Change]:
@@ -233,6 +240,10 @@ class Audit:
             changed = change.removed or change.added or change.renamed or change.threshold
             if not changed or change.action in ("forget", "reembed"):
                 raise GalleryError(f"change {change.id} ({change.action}) cannot be undone")
+            if FORGOTTEN in change.names:
+                raise GalleryError(
+                    f"change {change.id} cannot be undone: somebody whom it concerns was forgotten"
+                )
             return change
         raise NotEnrolledError(
             "there is no change to undo" if number is None else f"no change {number}"
@@ -258,6 +269,9 @@ class Audit:
                 ]
             if "threshold" in told and told["threshold"][0] in hidden:
                 told["threshold"][0] = FORGOTTEN
+            told["lost"] = {
+                name: value for name, value in told.get("lost", {}).items() if name not in hidden
+            }
             self._connection.execute(
                 "UPDATE change SET details = ? WHERE id = ?", [self._sealed(told), number]
             )
@@ -277,9 +291,18 @@ class Audit:
         renamed = (told["renamed"][0], told["renamed"][1]) if "renamed" in told else None
         signed = Author(author, address)
         threshold = ThresholdChange(*told["threshold"]) if "threshold" in told else None
-        undoes, unknown = told.get("undoes"), tuple(told.get("unknown", ()))
         return Change(
-            number, time, signed, action, removed, added, renamed, threshold, undoes, unknown
+            number,
+            time,
+            signed,
+            action,
+            removed,
+            added,
+            renamed,
+            threshold,
+            undoes=told.get("undoes"),
+            unknown=tuple(told.get("unknown", ())),
+            lost=told.get("lost", {}),
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -50,6 +51,9 @@ from face_encode.gallery.staging import Staging
 from face_encode.gallery.thresholds import Calibration, check_threshold
 from face_encode.gallery.unknown import UnknownPeople, UnknownRows, purge_unknown
 from face_encode.types import Embeddings, Match
+
+# Changes of which notes and pictures are remembered.
+_MAX_KNOWN = 1_000
 
 
 class DatabaseGallery:
@@ -107,6 +111,8 @@ class DatabaseGallery:
         self._file = DatabaseFile(as_path(path), cipher, create=create and encoder is not None)
         # Change -> the rows that it removed, to undo that.
         self._removed: dict[int, TakenRows] = {}
+        # Change -> name -> note before and after it, and the pictures of the people who went.
+        self._known: dict[int, tuple[dict[str, tuple[str, str]], list[int]]] = {}
         self.author = author or Author("face_encode")
         self.last_change: int | None = None
         try:
@@ -121,13 +127,35 @@ class DatabaseGallery:
 
     def _settle(self, encoder: EncoderIdentity | None, metric: Metric | None, int8: bool) -> None:
         """Compare encoder and metric with those of the file; of an empty one, write them."""
-        label = self._file.label
         with self._file.reading() as reader:
-            stored = dict(reader.execute("SELECT key, value FROM gallery"))
-            filled = ["photo", *(["unknown"] if self._file.holds_unknown else [])]
-            is_empty = not any(
-                reader.execute(f"SELECT 1 FROM {each}").fetchone() for each in filled
-            )
+            stored, new = self._settings(reader, encoder, metric, int8)
+        if new != stored and not self._file.is_read_only:
+            with self._file.transaction() as connection:
+                # Another program may have filled it meanwhile.
+                stored, new = self._settings(connection, encoder, metric, int8)
+                if new["encoder_fingerprint"] != stored.get("encoder_fingerprint"):
+                    PeopleRows(self._file, connection).set_calibration(None)
+                connection.executemany(
+                    "INSERT OR REPLACE INTO gallery VALUES (?, ?)", list(new.items())
+                )
+        if self._file.cipher is not None and not self._file.is_encrypted:
+            self._file.rekey(self._file.cipher)
+
+    def _settings(
+        self,
+        connection: sqlite3.Connection,
+        encoder: EncoderIdentity | None,
+        metric: Metric | None,
+        int8: bool,
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The settings that the file has, and those that it gets; the latter are this object's."""
+        label = self._file.label
+        kept = "key NOT IN ('blind_key', 'calibration')"
+        stored = dict(connection.execute(f"SELECT key, value FROM gallery WHERE {kept}"))
+        filled = ["photo", *(["unknown"] if self._file.holds_unknown else [])]
+        is_empty = not any(
+            connection.execute(f"SELECT 1 FROM {each}").fetchone() for each in filled
+        )
         if encoder is None:
             if "encoder_name" not in stored:
                 raise GalleryError(f"nobody is enrolled yet: {label} is empty")
@@ -140,12 +168,10 @@ class DatabaseGallery:
             "encoder_name": encoder.name,
             "encoder_fingerprint": encoder.fingerprint,
             "embedding_size": str(encoder.embedding_size),
-            "metric": check_metric(metric or "cosine", GALLERY_METRICS),
-            "precision": "float32",
+            "metric": check_metric(metric or stored.get("metric", "cosine"), GALLERY_METRICS),
+            "precision": stored.get("precision", "float32"),
         }
         new = {**stored, **own} if is_empty else dict(stored)
-        if is_empty and metric is None:
-            new["metric"] = stored.get("metric", own["metric"])
         if int8:
             new["precision"] = "int8"
         check_encoder(label, new["encoder_name"], new["encoder_fingerprint"], encoder)
@@ -160,13 +186,7 @@ class DatabaseGallery:
         self.precision: Precision = "int8" if new["precision"] == "int8" else "float32"
         if self.precision == "int8":
             check_cosine(self.metric, "int8 keeps")
-        if new != stored and not self._file.is_read_only:
-            with self._file.transaction() as connection:
-                connection.executemany(
-                    "INSERT OR REPLACE INTO gallery VALUES (?, ?)", list(new.items())
-                )
-        if self._file.cipher is not None and not self._file.is_encrypted:
-            self._file.rekey(self._file.cipher)
+        return stored, new
 
     def signed(self, author: Author) -> DatabaseGallery:
         """The same open gallery, whose changes are this author's."""
@@ -230,6 +250,7 @@ class DatabaseGallery:
     @calibration.setter
     def calibration(self, value: Calibration | None) -> None:
         with self._file.transaction() as connection:
+            check_unchanged(connection, self._file, self.encoder)
             PeopleRows(self._file, connection).set_calibration(value)
 
     @property
@@ -405,8 +426,15 @@ class DatabaseGallery:
             check_unchanged(connection, self._file, self.encoder)
             rows, audit = PeopleRows(self._file, connection), Audit(self._file, connection)
             yield rows, audit
-            rows.drop_empty()
+            dropped = rows.drop_empty()
+            own = {each.name: each.threshold for each, _ in dropped if each.threshold is not None}
+            if audit.recorded is not None and own:
+                audit.record_lost(own)
         self.last_change = audit.recorded
+        if audit.recorded is not None:
+            notes = {each.name: (each.note, "") for each, _ in dropped if each.note}
+            pictures = [picture for _, picture in dropped if picture is not None]
+            self._keep_known(audit.recorded, notes, pictures)
 
     def _remember(self, change: int, taken: TakenRows) -> None:
         """Keep the rows that a change has removed, to undo it."""
@@ -415,6 +443,16 @@ class DatabaseGallery:
             removed[change] = taken
         while sum(len(photos) for photos, _ in removed.values()) > MAX_REMEMBERED:
             del removed[next(iter(removed))]
+
+    def _keep_known(
+        self, change: int, notes: Mapping[str, tuple[str, str]], pictures: Sequence[int]
+    ) -> None:
+        """Keep what a change has made of notes, and the pictures that went, to undo it."""
+        if notes or pictures:
+            former_notes, former_pictures = self._known.get(change, ({}, []))
+            self._known[change] = {**former_notes, **notes}, [*former_pictures, *pictures]
+        while len(self._known) > _MAX_KNOWN:
+            del self._known[next(iter(self._known))]
 
     def add(
         self,
@@ -540,11 +578,13 @@ class DatabaseGallery:
             former, person = rows.person(name), rows.person(into)
             if former.number == person.number:
                 raise GalleryError(f"{name!r} and {into!r} are one person already")
-            if former.note:
-                rows.set_note(person, "\n".join(filter(None, (person.note, former.note))))
             moved = rows.photos_of(former)
             rows.move((photo, person.number) for photo in moved)
-            audit.record(self.author, "merge", {former.name: moved}, {person.name: moved})
+            change = audit.record(self.author, "merge", {former.name: moved}, {person.name: moved})
+            if former.note:
+                note = "\n".join(filter(None, (person.note, former.note)))
+                rows.set_note(person, note)
+                self._keep_known(change, {person.name: (person.note, note)}, ())
             return len(rows.photos_of(person))
 
     def rename(self, name: str, new_name: str) -> int:
@@ -590,6 +630,9 @@ class DatabaseGallery:
     def undo(self, change: int | None = None) -> Change:
         """Undo a change.
 
+        Somebody who went by it gets the threshold of that person's own back, and from the program
+        that made the change, while it runs, also the note and the picture.
+
         Args:
             change: Its number; None for the last one that is not undone yet.
 
@@ -603,10 +646,27 @@ class DatabaseGallery:
         """
         with self._changing() as (rows, audit):
             told = audit.to_undo(change)
-            undone, renamed = undo_rows(rows, told, self._removed.get(told.id, ([], [])))
+            undone = undo_rows(rows, told, self._removed.get(told.id, ([], [])))
             if told.unknown:
-                UnknownRows(self._file, rows.connection).undo_naming(told.unknown[0], undone)
-            self._remember(audit.record_undoing(self.author, told, renamed), undone)
+                UnknownRows(self._file, rows.connection).undo_naming(told.unknown[0], undone.taken)
+            change = audit.record(
+                self.author,
+                "undo",
+                undone.removed,
+                undone.added,
+                renamed=undone.renamed,
+                threshold=undone.threshold,
+                undoes=told.id,
+                unknown=told.unknown,
+            )
+            notes, pictures = self._known.get(told.id, ({}, []))
+            for name, (before, after) in notes.items():
+                person = rows.found(name)
+                if person is not None and person.note == after:
+                    rows.set_note(person, before)
+            for picture in pictures:
+                rows.set_picture(picture)
+            self._remember(change, undone.taken)
         return told
 
     def forget(self, name: str) -> int:
@@ -620,22 +680,24 @@ class DatabaseGallery:
             How many photos that person had.
 
         Raises:
-            GalleryError: Nobody of that name is enrolled.
+            GalleryError: Nobody of that name is enrolled; or everything is done but the log, which
+                another program goes on reading.
         """
         with self._changing() as (rows, audit):
             person = rows.person(name)
             photos = rows.photos_of(person)
             rows.take(photos)
             audit.record(self.author, "forget", {person.name: photos})
-            # A former name that somebody else has by now stays.
-            former = former_names(audit.changes(), person.name)
-            audit.scrub({person.name} | (former - rows.names()))
+            audit.scrub(former_names(audit.changes(), person.name, rows.names()))
             rows.connection.execute("DELETE FROM staged")
             self._removed.clear()
-        # There is nothing to undo.
-        self.last_change = None
-        self._file.compact()
-        self._memory.renew()
+            self._known.clear()
+            # There is nothing to undo.
+            audit.recorded = None
+        try:
+            self._file.compact()
+        finally:
+            self._memory.renew()
         return len(photos)
 
     def reembed(

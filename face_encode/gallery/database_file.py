@@ -7,6 +7,7 @@ program that is killed in the middle of one leaves nothing of it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import os
@@ -20,8 +21,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from face_encode.errors import GalleryError
-from face_encode.files import for_owner, make_private_folder, open_regular, reason_of, replacing
+from face_encode.errors import GalleryError, NotEnrolledError
+from face_encode.files import (
+    for_owner,
+    make_private_folder,
+    reason_of,
+    regular_size,
+    replacing,
+    state_of,
+)
 from face_encode.gallery.encryption import KEY_VARIABLE, Cipher
 
 DATABASE_SUFFIX = ".sqlite"
@@ -29,10 +37,8 @@ DATABASE_SUFFIX = ".sqlite"
 BUSY_SECONDS = 10
 """How long a change waits for that of another program."""
 
-# "face", at byte 68 of the file: other programs' databases are left alone.
+# "face", in the file's header: other programs' databases are left alone.
 _APPLICATION_ID = 0x66616365
-_APPLICATION_AT = 68
-_SIGNATURE = b"SQLite format 3\0"
 
 # One tuple of statements a version of the tables; a file of an older one gets those it lacks.
 # Columns without a type hold text, or bytes where the gallery is encrypted.
@@ -124,6 +130,8 @@ _SEALED = {
 }
 _BLIND = {"person": "folded", "photo": "digest", "staged": "photo", "unknown_face": "digest"}
 _BLIND_KEY = "blind_key"
+_BLIND_KEY_BYTES = hashlib.sha256().digest_size
+_SELECT_KEY = f"SELECT value FROM gallery WHERE key = '{_BLIND_KEY}'"
 
 # Values of one statement; SQLite's own bound is 32,766.
 _VALUES_AT_ONCE = 10_000
@@ -162,6 +170,11 @@ class DatabaseFile:
         self.is_read_only = self.holds_unknown = False
         self._lock, self._write_lock = threading.Lock(), threading.Lock()
         self._blind_key = b""
+        # The row of the key; None while the tables are not there yet, or the file is plain.
+        self._key_row: tuple[bytes] | None = None
+        self._is_prepared = False
+        # Of the file and its log, where the connection does not tell of changes.
+        self._state: tuple[object, ...] = ()
         self._check_or_create(create)
         with self.reporting():
             self._reader = self._connect()
@@ -172,17 +185,21 @@ class DatabaseFile:
                 raise
 
     def _check_or_create(self, create: bool) -> None:
-        """Refuse a file that is not one of ours, and create one where there is none."""
+        """Refuse what is no file, and create one where there is none."""
+        # Only SQLite opens a file that exists: its locks are the process's, and closing any other
+        # descriptor of a file that this program has open already would drop them.
         try:
-            with open_regular(self.path) as file:
-                header = file.read(100)
+            size = regular_size(self.path)
+            if not os.access(self.path, os.R_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except FileNotFoundError as error:
             if not create:
                 raise GalleryError(f"no such gallery: {self.label}") from error
             try:
                 make_private_folder(self.path.parent)
-                # For its owner only; SQLite gives the files beside it the same rights.
-                with open(self.path, "ab", opener=for_owner):
+                # For its owner only; SQLite gives the files beside it the same rights. Another
+                # program may have been faster.
+                with suppress(FileExistsError), open(self.path, "xb", opener=for_owner):
                     pass
             except OSError as failure:
                 raise GalleryError(f"cannot write {self.label}: {reason_of(failure)}") from failure
@@ -191,19 +208,13 @@ class DatabaseFile:
             raise GalleryError(
                 f"the gallery {self.label} cannot be read: {reason_of(error)}"
             ) from error
-        application = int.from_bytes(header[_APPLICATION_AT : _APPLICATION_AT + 4], "big")
-        if not header:
+        if not size and not create:
             # As another program leaves it that was killed when it had just created it.
-            if not create:
-                raise GalleryError(f"nobody is enrolled yet: {self.label} is empty")
-        elif not header.startswith(_SIGNATURE):
-            raise GalleryError(f"{self.label} is not a gallery database, or damaged")
-        elif application not in (0, _APPLICATION_ID):
-            raise GalleryError(f"{self.label} is the SQLite database of another program")
+            raise GalleryError(f"nobody is enrolled yet: {self.label} is empty")
 
     def _connect(self) -> sqlite3.Connection:
         """Open a connection; where the folder cannot be written to, one that only reads."""
-        place = quote(os.path.abspath(self.path))
+        place = quote(os.fsencode(os.path.abspath(self.path)))
         mode = "mode=ro&immutable=1" if self.is_read_only else "mode=rw"
         connection = sqlite3.connect(
             f"file:{place}?{mode}",
@@ -226,12 +237,16 @@ class DatabaseFile:
             if self.is_read_only or os.access(self.path.parent, os.W_OK):
                 raise
             self.is_read_only = True
+            self._state = state_of(self.path), state_of(f"{self.path}-wal")
             return self._connect()
         return connection
 
     def _prepare(self) -> None:
         """Bring the tables up to date, and the cipher into use."""
         reader = self._reader
+        (application,) = reader.execute("PRAGMA application_id").fetchone()
+        if application not in (0, _APPLICATION_ID):
+            raise GalleryError(f"{self.label} is the SQLite database of another program")
         (version,) = reader.execute("PRAGMA user_version").fetchone()
         if version > len(_MIGRATIONS):
             raise GalleryError(
@@ -240,6 +255,11 @@ class DatabaseFile:
             )
         if version == 0 and reader.execute("SELECT 1 FROM sqlite_master").fetchone():
             raise GalleryError(f"{self.label} is the SQLite database of another program")
+        if self.can_write or version == 0:
+            # Stays with the file; a copy or a backup lacks it. Where others are at work on one, the
+            # next program sets it.
+            with suppress(sqlite3.OperationalError):
+                reader.execute("PRAGMA journal_mode = WAL")
         if version < len(_MIGRATIONS) and (self.can_write or version == 0):
             self._migrate()
             version = len(_MIGRATIONS)
@@ -253,17 +273,28 @@ class DatabaseFile:
             lacks = (f", NULL AS {column}" for column in _LATER_COLUMNS if column not in has)
             # Stands for the table in the queries of this connection, which only reads.
             reader.execute(f"CREATE TEMP VIEW person AS SELECT *{''.join(lacks)} FROM main.person")
-        row = reader.execute("SELECT value FROM gallery WHERE key = ?", [_BLIND_KEY]).fetchone()
-        if row is None:
+        self._is_prepared = True
+        self._check_key(reader)
+
+    def _check_key(self, connection: sqlite3.Connection) -> None:
+        """Take the file's key; refuse to go on where another program has changed it meanwhile.
+
+        Raises:
+            GalleryError: The file is encrypted, and there is no key that fits, or it is another
+                one than before.
+        """
+        row = connection.execute(_SELECT_KEY).fetchone()
+        if row == self._key_row:
             return
-        if self.cipher is None:
+        if row is not None and self.cipher is None:
             raise GalleryError(f"{self.label} is encrypted: its key belongs in {KEY_VARIABLE}")
-        self._blind_key = self.cipher.decrypt(row[0], self.label)
+        key = b"" if row is None or self.cipher is None else self.cipher.decrypt(row[0], self.label)
+        if self._blind_key not in (b"", key):
+            raise GalleryError(f"{self.label} was replaced by another file: open it again")
+        self._blind_key, self._key_row = key, row
 
     def _migrate(self) -> None:
         """Create the tables, or those that an older release did not have."""
-        # Cannot be set inside a transaction, and stays with the file.
-        self._reader.execute("PRAGMA journal_mode = WAL")
         with self.transaction() as connection:
             # Another program may have been faster.
             (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -280,7 +311,11 @@ class DatabaseFile:
             yield
         except sqlite3.DatabaseError as error:
             text = str(error)
-            if "locked" in text or "busy" in text:
+            if "closed database" in text:
+                reason = f"{self.label} is closed"
+            elif "not a database" in text:
+                reason = f"{self.label} is not a gallery database, or damaged"
+            elif "locked" in text or "busy" in text:
                 reason = (
                     f"another program is changing {self.label}, and has not ended within "
                     f"{BUSY_SECONDS} seconds; try again"
@@ -290,13 +325,18 @@ class DatabaseFile:
             else:
                 reason = f"{self.label} is damaged ({text}); restore it from a backup"
             raise GalleryError(reason) from error
+        except OverflowError as error:
+            raise NotEnrolledError(f"{self.label} holds nothing of so high a number") from error
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Read in one moment's state, whatever others change meanwhile."""
         with self._lock, self.reporting():
+            if self.is_read_only:
+                self._follow()
             self._reader.execute("BEGIN")
             try:
+                self._check_key(self._reader)
                 yield self._reader
             finally:
                 self._reader.execute("COMMIT")
@@ -314,6 +354,9 @@ class DatabaseFile:
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 try:
+                    # Under another key than the file's, what is written now could never be read.
+                    if self._is_prepared:
+                        self._check_key(connection)
                     yield connection
                     connection.execute("COMMIT")
                 except BaseException:
@@ -329,15 +372,26 @@ class DatabaseFile:
         """Whether the file, as far as can be told, can be written to."""
         return not self.is_read_only and os.access(self.path, os.W_OK)
 
-    def version(self) -> int:
-        """A number that differs once somebody has changed the file, this program included."""
+    def version(self) -> tuple[object, ...]:
+        """What differs once somebody has changed the file, this program included."""
         # Called before each search: no context manager for its error.
         try:
             with self._lock:
-                return int(self._reader.execute("PRAGMA data_version").fetchone()[0])
+                if self.is_read_only:
+                    self._follow()
+                return (*self._state, self._reader.execute("PRAGMA data_version").fetchone()[0])
         except sqlite3.DatabaseError:
             with self.reporting():
                 raise
+
+    def _follow(self) -> None:
+        """Open the file anew where it has changed: a connection that only reads does not tell."""
+        state = state_of(self.path), state_of(f"{self.path}-wal")
+        if state != self._state:
+            self.is_read_only, self._state = False, state
+            former, self._reader = self._reader, self._connect()
+            former.close()
+            self._prepare()
 
     def compact(self) -> None:
         """Write the file anew without its free pages, and empty the log."""
@@ -350,13 +404,23 @@ class DatabaseFile:
         self.empty_log()
 
     def empty_log(self) -> None:
-        """Empty the log, which goes on holding what was removed until it is written over."""
+        """Empty the log, which goes on holding what was removed until it is written over.
+
+        Raises:
+            GalleryError: Another program reads all the while what the log holds.
+        """
         with self._write_lock, self.reporting():
             connection = self._connect()
             try:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             finally:
                 connection.close()
+        if busy:
+            raise GalleryError(
+                f"the change of {self.label} is made, but its log still holds what was there "
+                "before: another program has been reading it for "
+                f"{BUSY_SECONDS} seconds; end that program"
+            )
 
     def copy_to(self, path: Path) -> None:
         """Write a copy to a new file, for its owner only.
@@ -427,18 +491,20 @@ class DatabaseFile:
         Raises:
             GalleryError: None of the keys fits, or the file cannot be written to.
         """
-        was_encrypted = self.is_encrypted
-        former, self.cipher = self.cipher, cipher
-        blind_key = self._blind_key or secrets.token_bytes(hashlib.sha256().digest_size)
-
-        def resealed(value: str | bytes) -> str | bytes:
-            if was_encrypted and isinstance(value, bytes):
-                return cipher.encrypt(cipher.decrypt(value, self.label))
-            return self.sealed(value)
-
+        former = self.cipher, self._blind_key, self._key_row
+        self.cipher = cipher
         try:
-            with self.transaction() as connection:
-                self._blind_key = blind_key
+            # Whoever reads in this program waits: half way, neither key fits.
+            with self.transaction() as connection, self._lock:
+                # Known by now, where another program has encrypted the file at the same time.
+                was_encrypted = self.is_encrypted
+                self._blind_key = self._blind_key or secrets.token_bytes(_BLIND_KEY_BYTES)
+
+                def resealed(value: str | bytes) -> str | bytes:
+                    if was_encrypted and isinstance(value, bytes):
+                        return cipher.encrypt(cipher.decrypt(value, self.label))
+                    return self.sealed(value)
+
                 connection.create_function("resealed", 1, resealed)
                 connection.create_function("blind", 1, self.blind)
                 for table, columns in _SEALED.items():
@@ -446,12 +512,12 @@ class DatabaseFile:
                     if not was_encrypted and table in _BLIND:
                         settings.append(f"{_BLIND[table]} = blind({_BLIND[table]})")
                     connection.execute(f"UPDATE {table} SET {', '.join(settings)}")
+                self._key_row = (cipher.encrypt(self._blind_key),)
                 connection.execute(
-                    "INSERT OR REPLACE INTO gallery VALUES (?, ?)",
-                    [_BLIND_KEY, cipher.encrypt(blind_key)],
+                    "INSERT OR REPLACE INTO gallery VALUES (?, ?)", [_BLIND_KEY, *self._key_row]
                 )
         except BaseException:
-            self.cipher, self._blind_key = former, blind_key if was_encrypted else b""
+            self.cipher, self._blind_key, self._key_row = former
             raise
         # What was there before is still on pages that are free now.
         self.compact()

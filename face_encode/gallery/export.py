@@ -64,7 +64,7 @@ def export_person(gallery: DatabaseGallery, name: str, file: Path | BinaryIO) ->
     photos = gallery.photos(name)
     shown, numbers = photos[0].name, [photo.id for photo in photos]
     person = gallery.person(shown)
-    own = former_names(gallery.changes(), shown) - (gallery.people().keys() - {shown})
+    own = former_names(gallery.changes(), shown, gallery.people())
     told = {
         "name": shown,
         "note": person.note,

@@ -276,9 +276,18 @@ class PeopleRows:
             ).fetchall()
         )
 
-    def drop_empty(self) -> None:
-        """Remove people without photos."""
-        self.connection.execute("DELETE FROM person WHERE id NOT IN (SELECT person FROM photo)")
+    def drop_empty(self) -> list[tuple[PersonRow, int | None]]:
+        """Remove people without photos; returns each with the photo chosen as the picture."""
+        empty = "FROM person WHERE id NOT IN (SELECT person FROM photo)"
+        found = self.connection.execute(
+            f"SELECT id, name, note, threshold, picture {empty}"
+        ).fetchall()
+        self.connection.execute(f"DELETE {empty}")
+        text = self._file.text
+        return [
+            (PersonRow(number, text(name), text(note), threshold), picture)
+            for number, name, note, threshold, picture in found
+        ]
 
     def last_photo(self) -> int:
         """The highest number that a photo ever had."""
@@ -512,18 +521,27 @@ class PeopleRows:
         return self._file.blind(folded_name(name))
 
 
-def undo_rows(
-    rows: PeopleRows, change: Change, taken: TakenRows
-) -> tuple[TakenRows, tuple[str, str] | None]:
+class Undone(NamedTuple):
+    """What undoing a change did, as its own change tells it; see ``Change``.
+
+    Attributes:
+        taken: The rows that it deleted.
+    """
+
+    taken: TakenRows
+    removed: dict[str, list[int]]
+    added: dict[str, list[int]]
+    renamed: tuple[str, str] | None
+    threshold: ThresholdChange | None
+
+
+def undo_rows(rows: PeopleRows, change: Change, taken: TakenRows) -> Undone:
     """Bring the rows back to what they were before a change.
 
     Args:
         rows: The tables, in a transaction.
         change: The change.
         taken: The rows that it deleted.
-
-    Returns:
-        The rows that undoing deletes, and the former and the new name where it renames somebody.
 
     Raises:
         GalleryError: Later changes concern the same photos, or these are not all the rows that the
@@ -547,6 +565,11 @@ def undo_rows(
     rows.put_back(taken, owner_of)
     rows.move((photo, owner_of[photo]) for photo in gone if photo in back)
     undone = rows.take([photo for photo in gone if photo not in back])
+    for name, own in change.lost.items():
+        person = rows.found(name)
+        if person is not None and person.threshold is None:
+            rows.set_threshold(person, own)
+    threshold = None
     if change.threshold is not None:
         changed = rows.person(change.threshold.name)
         if changed.threshold != change.threshold.new:
@@ -554,13 +577,18 @@ def undo_rows(
                 f"change {change.id} cannot be undone: the threshold of {changed.name!r} has "
                 "changed since"
             )
-        rows.set_threshold(changed, change.threshold.former)
-    if change.renamed is None:
-        return undone, None
-    former, name = change.renamed
-    person = rows.found(name)
-    if person is None or person.name != name:
-        raise GalleryError(
-            f"change {change.id} cannot be undone: nobody is named {name!r} any more"
-        )
-    return undone, (name, rows.rename(person, former))
+        threshold = rows.set_threshold(changed, change.threshold.former)
+    renamed = None
+    if change.renamed is not None:
+        former, name = change.renamed
+        person = rows.found(name)
+        if person is None or person.name != name:
+            raise GalleryError(
+                f"change {change.id} cannot be undone: nobody is named {name!r} any more"
+            )
+        renamed = name, rows.rename(person, former)
+    # Two names of the change may be one person's by now, and be spelt otherwise.
+    added: dict[str, list[int]] = {}
+    for name, photos in change.removed.items():
+        added.setdefault(people[name].name, []).extend(photos)
+    return Undone(undone, now, added, renamed, threshold)

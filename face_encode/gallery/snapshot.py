@@ -85,21 +85,22 @@ class Memory:
         """Read nothing yet; the arguments are those of ``read_snapshot``."""
         self._file, self._encoder, self._precision, self._metric = file, encoder, precision, metric
         self._lock = threading.Lock()
-        self._version = -1
-        self._snapshot: Snapshot | None = None
+        # Together with the file's version, in one: threads read it without the lock.
+        self._kept: tuple[tuple[object, ...], Snapshot] | None = None
         # Whether a search goes through int8 codes first: once there is a file of them.
         self._uses_codes = False
 
     def fresh(self) -> Snapshot:
         """The content of the file as it is now."""
-        version, snapshot = self._file.version(), self._snapshot
-        if snapshot is not None and version == self._version:
-            return snapshot
+        version, kept = self._file.version(), self._kept
+        if kept is not None and version == kept[0]:
+            return kept[1]
         with self._lock:
             # Asked before reading: a change meanwhile is seen at the next call at the latest.
-            version, former = self._file.version(), self._snapshot
-            if former is not None and version == self._version:
-                return former
+            version, kept = self._file.version(), self._kept
+            if kept is not None and version == kept[0]:
+                return kept[1]
+            former = None if kept is None else kept[1]
             snapshot = read_snapshot(self._file, self._encoder, self._precision, former)
             if former is None and self._metric == "cosine":
                 self._uses_codes = self._uses_codes or any(_codes_files(self._file))
@@ -109,7 +110,7 @@ class Memory:
                     snapshot = with_codes(self._file, snapshot)
             if former is not None and former.stamp == snapshot.stamp:
                 snapshot = replace(snapshot, index=former.index)
-            self._snapshot, self._version = snapshot, version
+            self._kept = version, snapshot
             return snapshot
 
     def index(self, *, approximate: bool, progress: bool) -> None:
@@ -123,8 +124,8 @@ class Memory:
             snapshot = with_codes(self._file, snapshot)
         with self._lock:
             self._uses_codes = self._uses_codes or not approximate
-            if self._snapshot is not None and self._snapshot.stamp == snapshot.stamp:
-                self._snapshot = snapshot
+            if self._kept is not None and self._kept[1].stamp == snapshot.stamp:
+                self._kept = self._kept[0], snapshot
 
     def renew(self) -> None:
         """Remove the indices beside the file, and read everything anew.
@@ -140,7 +141,7 @@ class Memory:
                 except OSError as error:
                     raise GalleryError(f"cannot remove {path}: {reason_of(error)}") from error
             self._uses_codes = self._uses_codes or any(codes)
-            self._snapshot = None
+            self._kept = None
         if any(codes):
             self.fresh()
 
