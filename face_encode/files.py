@@ -57,25 +57,15 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     Raises:
         OSError: It cannot be opened, or is no regular file.
     """
-    regular_size(path)
-    return open(path, "rb")
-
-
-def regular_size(path: str | os.PathLike[str]) -> int:
-    """The bytes of a regular file, which is not opened.
-
-    Raises:
-        OSError: It is missing, or no regular file.
-    """
     try:
-        found = os.stat(path)
+        mode = os.stat(path).st_mode
     except ValueError as error:  # characters that no file's name can hold
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "a pipe, socket or device, not a regular file", path)
-    return found.st_size
+    return open(path, "rb")
 
 
 def reason_of(error: OSError) -> str:

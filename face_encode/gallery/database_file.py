@@ -13,6 +13,7 @@ import hmac
 import os
 import secrets
 import sqlite3
+import stat
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,14 +23,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from face_encode.errors import GalleryError, NotEnrolledError
-from face_encode.files import (
-    for_owner,
-    make_private_folder,
-    reason_of,
-    regular_size,
-    replacing,
-    state_of,
-)
+from face_encode.files import for_owner, make_private_folder, reason_of, replacing, state_of
 from face_encode.gallery.encryption import KEY_VARIABLE, Cipher
 
 DATABASE_SUFFIX = ".sqlite"
@@ -189,7 +183,9 @@ class DatabaseFile:
         # Only SQLite opens a file that exists: its locks are the process's, and closing any other
         # descriptor of a file that this program has open already would drop them.
         try:
-            size = regular_size(self.path)
+            found = os.stat(self.path)
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")
             if not os.access(self.path, os.R_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except FileNotFoundError as error:
@@ -208,7 +204,7 @@ class DatabaseFile:
             raise GalleryError(
                 f"the gallery {self.label} cannot be read: {reason_of(error)}"
             ) from error
-        if not size and not create:
+        if not found.st_size and not create:
             # As another program leaves it that was killed when it had just created it.
             raise GalleryError(f"nobody is enrolled yet: {self.label} is empty")
 
