@@ -20,8 +20,10 @@ try:
 except ImportError as error:
     raise MissingExtraError('the client needs httpx: pip install "face_encode[client]"') from error
 
-Photo: TypeAlias = "str | os.PathLike[str] | bytes"
+Photo: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview"
 """A photo's path, or the bytes of its file."""
+
+_Content: TypeAlias = bytes | bytearray | memoryview
 
 _PROBLEM = "urn:face-encode:problem:"
 
@@ -394,12 +396,12 @@ class Client:
     """Speaks to a service, over connections that are kept open; safe to share among threads.
 
     Every method raises ``ServiceError`` where the service refuses, fails or cannot be reached, and
-    ``InputError`` for a photo that cannot be read. The service says by ``Retry-After`` when it has
-    room again; the client then waits and asks again, within its bounds.
+    ``InputError`` for a photo that cannot be read and for what cannot be sent. The service says by
+    ``Retry-After`` when it has room again; the client then waits and asks again, within its bounds.
 
     Examples:
         >>> from face_encode.client import Client
-        >>> with Client("http://hall:8000", token="…") as client:  # doctest: +SKIP
+        >>> with Client("http://hall:8000", token="TOKEN") as client:  # doctest: +SKIP
         ...     client.enrol("Ada Lovelace", ["1.jpg", "2.jpg"])
         ...     for face in client.match("party.jpg")["faces"]:
         ...         print(face["name"] if face["is_match"] else "unknown", face["bounding_box"])
@@ -418,14 +420,20 @@ class Client:
 
         Args:
             url: Where the service is, with the path below which a proxy has put it.
-            token: The token, where the service asks for one.
+            token: The token, where the service asks for one: ASCII letters, digits and signs.
             timeout_seconds: How long to wait for an answer.
             retries: How often to ask again at most where the service has no room.
             max_wait_seconds: How long to wait for room at most, in all, for one call.
 
         Raises:
-            InputError: No address of HTTP.
+            InputError: No address of HTTP, or no token.
         """
+        # The error does not repeat it.
+        if token is not None and not (token.strip() and token.isascii() and token.isprintable()):
+            raise InputError(
+                "a token has at least one letter, digit or sign, all of them ASCII. "
+                f"Received: {len(token)} characters"
+            )
         self._retries, self._max_wait_seconds = retries, max_wait_seconds
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         try:
@@ -691,7 +699,7 @@ class Client:
         """
         options = {"width": width, "annotated": annotated}
         given = {key: value for key, value in options.items() if value is not None}
-        path = f"cameras/{quote(name, safe='')}/frame.jpg"
+        path = f"cameras/{_in_address(name)}/frame.jpg"
         return self._send("GET", path, params=given).content
 
     def camera_events(self, since: int = 0, *, count: int = 100) -> list[dict[str, Any]]:
@@ -733,6 +741,12 @@ class Client:
         for attempt in range(self._retries + 1):
             try:
                 answer = self._http.request(method, f"v1/{path}", **request)
+            # A name of many thousand letters; half of a character (UnicodeError), NaN in JSON.
+            except (httpx.InvalidURL, ValueError) as error:
+                raise InputError(
+                    "a request holds text that UTF-8 can hold, names that an address can, and "
+                    f"finite numbers. Received: {error}"
+                ) from error
             except httpx.HTTPError as error:
                 detail = f"the service at {self._http.base_url} cannot be reached: {error}"
                 raise ServiceError(detail, None, "not-reached") from error
@@ -759,13 +773,25 @@ def _person(name: str) -> str:
     """The address of a person.
 
     Raises:
-        InputError: The name would lead to another address.
+        InputError: The name would lead to another address, or is no text that can be sent.
     """
     if not name or name.startswith("."):
         raise InputError(
             f"a person's name is not empty, and begins with no dot. Received: {name!r}"
         )
-    return f"people/{quote(name, safe='')}"
+    return f"people/{_in_address(name)}"
+
+
+def _in_address(name: str) -> str:
+    """A name as part of an address.
+
+    Raises:
+        InputError: It holds half of a character.
+    """
+    try:
+        return quote(name, safe="")
+    except UnicodeError as error:
+        raise InputError(f"a name is text that UTF-8 can hold. Received: {name!r}") from error
 
 
 def _stranger(unknown: str) -> str:
@@ -787,7 +813,7 @@ def _several(photos: Sequence[Photo]) -> list[tuple[str, Photo]]:
     Raises:
         InputError: One photo instead of a list of them, or none.
     """
-    if isinstance(photos, str | bytes | os.PathLike) or not photos:
+    if isinstance(photos, str | os.PathLike | _Content) or not photos:
         raise InputError(f"photos is a list of at least one photo. Received: {type(photos)}")
     return [("photos", photo) for photo in photos]
 
@@ -796,14 +822,19 @@ def _named(photo: Photo) -> tuple[str, bytes]:
     """A photo's name and bytes.
 
     Raises:
-        InputError: It cannot be read.
+        InputError: It cannot be read, or is none.
     """
-    if isinstance(photo, bytes):
-        return "photo", photo
+    if isinstance(photo, _Content):
+        return "photo", bytes(photo)
     try:
         return Path(photo).name, Path(photo).read_bytes()
-    except OSError as error:
-        raise InputError(f"the photo {os.fspath(photo)} cannot be read: {error}") from error
+    except TypeError as error:
+        raise InputError(
+            f"a photo is a path, or the bytes of its file. Received: {type(photo).__name__}"
+        ) from error
+    # A path with a zero byte in it is a ValueError.
+    except (OSError, ValueError) as error:
+        raise InputError(f"the photo {os.fspath(photo)!r} cannot be read: {error}") from error
 
 
 def _problem(answer: httpx.Response) -> ServiceError:

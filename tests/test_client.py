@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import threading
@@ -182,6 +183,50 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(tmp_path: Path) -> 
         with pytest.raises(ServiceError, match="cannot be reached") as caught:
             client.settings()
     assert (caught.value.status, caught.value.kind) == (None, "not-reached")
+
+
+WRONG_TOKENS = ["…", "schlüssel-0123456789", "reader-0123456789abcdef\n", "", " "]
+
+
+@pytest.mark.parametrize("token", WRONG_TOKENS)
+def test_a_token_that_no_header_holds_is_refused_and_not_repeated(token: str) -> None:
+    with pytest.raises(InputError, match=f"ASCII. Received: {len(token)} characters$"):
+        Client("http://127.0.0.1:1", token)
+
+
+def test_what_is_no_photo_is_refused() -> None:
+    with Client("http://127.0.0.1:1") as client:
+        with pytest.raises(InputError, match=r"'a\\x00b\.jpg' cannot be read"):
+            client.match("a\0b.jpg")
+        no_photos: list[Any] = [5, None, [b"\xff\xd8"]]
+        for each in no_photos:
+            with pytest.raises(InputError, match=f"Received: {type(each).__name__}"):
+                client.match(each)
+
+
+def test_what_no_request_holds_is_refused() -> None:
+    with Client("http://127.0.0.1:1") as client:
+        half = "\ud800"
+        for refused in (
+            lambda: client.person(half),
+            lambda: client.camera_frame(half),
+            lambda: client.rename("Ada", half),
+            lambda: client.people(half),
+            lambda: client.enrol(half, [b"\xff\xd8"]),
+            lambda: client.person("x" * 70_000),
+            lambda: client.set_threshold("Ada", math.nan),
+        ):
+            with pytest.raises(InputError, match="can hold"):
+                refused()
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_a_photo_is_sent_as_bytes_of_any_kind(kind: Any) -> None:
+    with answering(GOOD, GOOD) as (url, asked), Client(url) as client:
+        assert client.match(kind(b"\xff\xd8")) == {"faces": [], "notes": []}
+        with pytest.raises(InputError, match="list of at least one photo"):
+            client.enrol("Ada", kind(b"\xff\xd8"))
+    assert len(asked) == 1
 
 
 Answer = tuple[int, dict[str, str], str]

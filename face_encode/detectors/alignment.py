@@ -303,7 +303,7 @@ def _crop_stack(image: ImageArray, face: Face, recipe: CropRecipe) -> ImageArray
     """Cut out the parts of a stack."""
     if face.points is None and face.landmarks is None:
         # Looked for once, not by each part.
-        face = replace(face, landmarks=find_landmarks(image, face.box))
+        face = replace(face, landmarks=landmarks_of(image, face))
     parts = [_METHODS[part.method](image, face, part) for part in recipe.parts]
     return _stack(parts, recipe)
 

@@ -10,7 +10,7 @@ import hashlib
 import io
 import tempfile
 import warnings
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -109,11 +109,19 @@ def _network() -> bytes:
     used = "\n".join([hashlib.sha256(content).hexdigest(), __version__, *releases])
     short = hashlib.sha256(used.encode()).hexdigest()[:16]
     path = cache_folder() / f"retinaface-{short}.network"
+    if (network := _read(path)) is not None:
+        return network
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(f"{path}.lock").acquire()
+    except OSError:
+        return _converted(content)
     # A process that converts lets the others wait: worker processes start all at once.
-    with filelock.FileLock(f"{path}.lock"):
+    with lock:
         if (network := _read(path)) is None:
             network = _converted(content)
-            with replacing(path, WeightsError, shared=True) as temporary:
+            # On a full disk, say, the next start converts again.
+            with suppress(WeightsError), replacing(path, WeightsError, shared=True) as temporary:
                 digest = hashlib.sha256(network).hexdigest().encode()
                 temporary.write_bytes(digest + b"\n" + network)
     return network

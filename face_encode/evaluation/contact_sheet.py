@@ -35,6 +35,8 @@ _CELL_HEIGHT = _CELL_WIDTH + 3 * _LINE + 4
 
 def verdict(answer: Answer) -> str:
     """The line below the true name."""
+    if answer.refused:
+        return f"refused: {answer.refused}"
     if np.isnan(answer.similarity):
         return "no face found"
     if answer.given is None:

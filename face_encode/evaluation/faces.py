@@ -84,6 +84,11 @@ class EmbeddedFaces:
         """Bool ``(P,)``: whether there is a face."""
         return np.array([error is None for error in self.errors], np.bool_)
 
+    @property
+    def refused(self) -> npt.NDArray[np.bool_]:
+        """Bool ``(P,)``: whether there is a face, but one whose embedding is not to be trusted."""
+        return np.array([bool(face and face.refusal) for face in self.faces], np.bool_)
+
     def qualities(self) -> npt.NDArray[np.float64] | None:
         """The quality of each face, float64 ``(P,)``, NaN where there is none.
 
@@ -98,6 +103,11 @@ class EmbeddedFaces:
         """Every photo without a face, with the reason."""
         rows = zip(self.photos, self.errors, strict=True)
         return tuple((photo, error) for photo, error in rows if error is not None)
+
+    def not_trusted(self) -> tuple[tuple[str, str], ...]:
+        """Every photo whose face is refused, with the reason."""
+        rows = zip(self.photos, self.faces, strict=True)
+        return tuple((photo, face.refusal) for photo, face in rows if face and face.refusal)
 
     def left_out(self) -> tuple[tuple[str, str], ...]:
         """Every photo without a face, and what is no photo of a person, with the reason."""

@@ -19,6 +19,7 @@ from face_encode.evaluation.calibration import Integers, calibrate
 from face_encode.evaluation.faces import EmbeddedFaces, checked_units, embed_people
 from face_encode.evaluation.intervals import Interval, wilson_interval
 from face_encode.evaluation.metrics import MIN_FALSE_MATCHES, Flags
+from face_encode.gallery.base import folded_name
 from face_encode.photos.folders import people_in
 from face_encode.types import Embeddings, check_number
 
@@ -46,12 +47,14 @@ class RateAtAlarms:
 class IdentificationResult:
     """A gallery's answers for probes whose names are known, counted.
 
-    Every probe counts: one without a face, or with an unreadable photo, names nobody.
+    Every probe counts: one without a face, with an unreadable photo, or with a face whose quality
+    is below the encoder's bound names nobody.
 
     Attributes:
         enrolled_probes: Probes of people in the gallery.
         stranger_probes: Probes of people who are not.
         not_found: Probes without a face.
+        refused: Probes with a face whose quality is below the encoder's bound.
         rank_1: Share of the enrolled probes whose nearest person is the right one, whatever the
             similarity; NaN without such probes.
         rank_5: The same for the nearest five people.
@@ -71,6 +74,7 @@ class IdentificationResult:
     enrolled_probes: int
     stranger_probes: int
     not_found: int
+    refused: int
     rank_1: float
     rank_5: float
     threshold: float
@@ -95,20 +99,25 @@ def evaluate_identification(
     true_names: Sequence[str],
     threshold: float,
     alarm_rates: Sequence[float] = DEFAULT_ALARM_RATES,
+    *,
+    refused: npt.ArrayLike | None = None,
 ) -> IdentificationResult:
     """Judge searches by the true names.
 
     Args:
         similarities: ``(P, G)``, each probe against each person of the gallery, at the
-            person's nearest photo; a row of NaN where no face was found.
+            person's nearest photo; a row of NaN where no face was found, or none to be trusted.
         gallery: G different names.
         true_names: P names; one that is not in the gallery is a stranger.
         threshold: Similarity from which a search names its nearest person.
         alarm_rates: False alarm rates a search, 0..1, at which to measure identification;
             those below 10 / strangers are left out, as mostly chance.
+        refused: bool ``(P,)``, which rows of NaN are those of a face that is not to be trusted:
+            rightly not named where it is a stranger's. None for none.
 
     Raises:
-        InputError: Wrong shapes, a name twice in the gallery, or no probe.
+        InputError: Wrong shapes, a name twice in the gallery, no probe, or a refused one with
+            similarities.
     """
     nearness = np.asarray(similarities, np.float64)
     if nearness.shape != (len(true_names), len(gallery)) or 0 in nearness.shape:
@@ -120,6 +129,14 @@ def evaluate_identification(
         twice = [name for name, count in Counter(gallery).items() if count > 1]
         raise InputError(f"a person is one column of the gallery. Received twice: {twice[0]}")
     found: Flags = np.asarray(np.isfinite(nearness).all(axis=1))
+    unfit: Flags = np.zeros(len(nearness), np.bool_)
+    if refused is not None:
+        unfit = np.asarray(refused, np.bool_)
+    if unfit.shape != found.shape or (unfit & found).any():
+        raise InputError(
+            f"refused is one bool a probe, here {len(found)}, true only where the similarities are "
+            f"NaN. Received: shape {unfit.shape}"
+        )
     nearness = np.where(found[:, None], nearness, -np.inf)
     column_of = {name: column for column, name in enumerate(gallery)}
     truth = np.array([column_of.get(name, -1) for name in true_names])
@@ -132,7 +149,7 @@ def evaluate_identification(
     false_alarms = int((~enrolled & named).sum())
     strangers = int((~enrolled).sum())
     # A stranger without a face gets no answer, so none that is right.
-    correct = int((right | (~enrolled & ~named & found)).sum())
+    correct = int((right | (~enrolled & ~named & (found | unfit))).sum())
     wrong = named & (nearest != truth)
     confusions = Counter(
         (true_names[int(probe)], gallery[int(nearest[probe])]) for probe in np.flatnonzero(wrong)
@@ -143,7 +160,8 @@ def evaluate_identification(
     return IdentificationResult(
         enrolled_probes=int(enrolled.sum()),
         stranger_probes=strangers,
-        not_found=int((~found).sum()),
+        not_found=int((~found & ~unfit).sum()),
+        refused=int(unfit.sum()),
         rank_1=float(np.mean(ranks <= 1)) if len(ranks) else math.nan,
         rank_5=float(np.mean(ranks <= 5)) if len(ranks) else math.nan,
         threshold=threshold,
@@ -172,7 +190,7 @@ def identification_at(
 
     Args:
         enrolled_best: ``(E,)``, similarity to the nearest person, for probes of enrolled people;
-            ``-inf`` where no face was found.
+            ``-inf`` where no face was found, or none to be trusted.
         enrolled_right: bool ``(E,)``, whether that nearest person is the right one.
         stranger_best: ``(S,)``, similarity to the nearest person, for strangers.
         false_alarm_rate: The rate allowed, 0..1.
@@ -209,8 +227,9 @@ class Answer:
         row: The probe.
         true_name: The person it shows.
         given: The name given, or None.
-        similarity: To the nearest person; NaN where no face was found.
+        similarity: To the nearest person; NaN where no face was found, or none to be trusted.
         stranger: Whether the person is not enrolled.
+        refused: Why a face that was found is not to be trusted, or None.
     """
 
     row: int
@@ -218,6 +237,7 @@ class Answer:
     given: str | None
     similarity: float
     stranger: bool
+    refused: str | None = None
 
     @property
     def kind(self) -> Literal["right", "wrong", "unnamed"]:
@@ -234,15 +254,15 @@ class PeopleResult:
     Attributes:
         identification: The counts and rates.
         gallery_names: G people, in ascending order.
-        true_names: The name of each probe.
+        true_names: The name of each probe, as it is in the gallery where the person is enrolled.
         similarities: float32 ``(P, G)``, to the nearest photo of each person; NaN rows where no
-            face was found.
+            face was found, or none to be trusted.
         nearest_photo: ``(P,)``, the row of the nearest enrolled photo in ``enrolled``; -1 where
-            no face was found.
-        enrolled: The enrolled photos with a face.
+            no face was found, or none to be trusted.
+        enrolled: The enrolled photos.
         probes: The probes.
-        left_out: Photos of the gallery without a face, and what else is in both folders, with the
-            reason.
+        left_out: Photos of the gallery without a face, or with one that is not to be trusted, and
+            what else is in both folders, with the reason.
         encoder: The encoder's name.
         detector: The detector's name.
     """
@@ -259,8 +279,12 @@ class PeopleResult:
     detector: str
 
     def not_used(self) -> list[tuple[str, str]]:
-        """Every photo without a face, and what else is in both folders, with the reason."""
-        return [*self.left_out, *self.probes.not_found()]
+        """What was neither enrolled nor searched for, in both folders, with the reason.
+
+        Photos without a face, those whose face is not to be trusted, and what is no photo of a
+        person.
+        """
+        return [*self.left_out, *self.probes.not_found(), *self.probes.not_trusted()]
 
     def answers(self) -> list[Answer]:
         """The answer for each probe.
@@ -277,7 +301,9 @@ class PeopleResult:
             named = each[nearest] >= self.identification.threshold
             given = self.gallery_names[nearest] if named else None
             similarity, stranger = float(each[nearest]), true_name not in enrolled
-            listed.append(Answer(row, true_name, given, similarity, stranger))
+            face = self.probes.faces[row]
+            refused = face.quality.reason if face and face.quality else None
+            listed.append(Answer(row, true_name, given, similarity, stranger, refused))
         places = {"wrong": 0, "unnamed": 1, "right": 2}
         return sorted(
             listed,
@@ -321,6 +347,7 @@ class PeopleResult:
                 for each in numbers.at_false_alarm_rate
             ),
             ["probes without a face", f"{numbers.not_found:,}"],
+            ["probes refused for their quality", f"{numbers.refused:,}"],
             ["encoder, detector", f"{self.encoder}, {self.detector}"],
         ]
 
@@ -336,6 +363,7 @@ class PeopleResult:
             "probes": numbers.probes,
             "stranger_probes": strangers,
             "not_found": [photo for photo, _ in self.probes.not_found()],
+            "refused": [photo for photo, _ in self.probes.not_trusted()],
             # JSON has no NaN.
             "rank_1": numbers.rank_1 if numbers.enrolled_probes else None,
             "rank_5": numbers.rank_5 if numbers.enrolled_probes else None,
@@ -377,6 +405,10 @@ def evaluate_people(
 ) -> PeopleResult:
     """Enrol a folder of people and search it for every photo of another.
 
+    Faces below the encoder's ``quality_threshold`` are refused, as everywhere: such a photo is not
+    enrolled, and such a probe names nobody. Names that differ in case, spacing or Unicode form are
+    one person's.
+
     Args:
         gallery: A folder with one sub-folder a person.
         probes: The same; a name that is not in the gallery is a stranger's.
@@ -397,29 +429,37 @@ def evaluate_people(
     names, faces = embed_people(
         gallery, detector, encoder, workers=workers, progress=progress, description="Enrolling"
     )
-    names, embeddings = names[faces.found], faces.embeddings[faces.found]
+    called: dict[str, str] = {}
+    names = np.array([called.setdefault(folded_name(name), name) for name in names.tolist()])
+    fit = faces.found & ~faces.refused
+    names, embeddings = names[fit], faces.embeddings[fit]
+    left_out = (*faces.not_found(), *faces.not_trusted(), *faces.unlisted)
     if len(names) == 0:
-        raise DatasetError(f"no face in any photo of {gallery}, so nobody could be enrolled")
+        raise DatasetError(
+            f"none of the {len(fit)} photos of {gallery} can be enrolled; the first: "
+            f"{left_out[0][0]}: {left_out[0][1]}"
+        )
     shown, probed = embed_people(
         probes, detector, encoder, workers=workers, progress=progress, description="Searching"
     )
-    true_names = tuple(shown.tolist())
+    true_names = tuple(called.setdefault(folded_name(name), name) for name in shown.tolist())
     if false_match_rate is not None:
         threshold = calibrate(embeddings, names, false_match_rate).threshold(len(names))
     elif threshold is None:
         threshold = encoder.contract.threshold
-    people, similarities, nearest = search_people(embeddings, names, probed.embeddings)
+    trusted = np.where(probed.refused[:, None], np.float32(np.nan), probed.embeddings)
+    people, similarities, nearest = search_people(embeddings, names, trusted)
     return PeopleResult(
-        identification=evaluate_identification(similarities, people, true_names, threshold),
+        identification=evaluate_identification(
+            similarities, people, true_names, threshold, refused=probed.refused
+        ),
         gallery_names=people,
         true_names=true_names,
         similarities=similarities,
         nearest_photo=nearest,
-        enrolled=tuple(
-            photo for photo, found in zip(faces.photos, faces.found, strict=True) if found
-        ),
+        enrolled=tuple(photo for photo, is_fit in zip(faces.photos, fit, strict=True) if is_fit),
         probes=probed,
-        left_out=(*faces.left_out(), *probed.unlisted),
+        left_out=(*left_out, *probed.unlisted),
         encoder=encoder.name,
         detector=detector.name,
     )
@@ -433,11 +473,11 @@ def search_people(
     Args:
         embeddings: ``(N, D)``, enrolled.
         names: ``(N,)``, the person on each.
-        probes: ``(P, D)``; rows of NaN where no face was found.
+        probes: ``(P, D)``; rows of NaN where there is nothing to search for.
 
     Returns:
         The G people in ascending order; float32 ``(P, G)``; ``(P,)``, the row of the nearest
-        enrolled photo, -1 where no face was found.
+        enrolled photo, -1 where there is nothing to search for.
     """
     order = np.argsort(names, kind="stable")
     people, starts = np.unique(names[order], return_index=True)

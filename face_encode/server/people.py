@@ -76,11 +76,18 @@ def checked_note(value: object) -> str:
     """Return a note about a person; an empty one takes the note away.
 
     Raises:
-        Problem: The value is no text, or too long.
+        Problem: The value is no text, too long, or holds a lone surrogate.
     """
-    if not isinstance(value, str) or len(value) > MAX_NOTE_CHARACTERS:
+    # JSON may hold halves of characters, which cannot be written as UTF-8.
+    if (
+        not isinstance(value, str)
+        or len(value) > MAX_NOTE_CHARACTERS
+        or re.search("[\ud800-\udfff]", value)
+    ):
         raise Problem(
-            422, "not-a-note", f"A note is text of at most {MAX_NOTE_CHARACTERS} characters."
+            422,
+            "not-a-note",
+            f"A note is text of at most {MAX_NOTE_CHARACTERS} characters, all of them whole.",
         )
     return value
 

@@ -237,8 +237,10 @@ async def verify(
     request: Request, service: TheService, author: Reader, decision: DecisionQuery
 ) -> dict[str, Any]:
     """Compare the faces of two photos: is somebody on both?"""
-    body = await read_body(request, ["photo_a", "photo_b"], [], service.settings.limits)
-    a, b = await service.recogniser.embed_all([body.photo("photo_a"), body.photo("photo_b")], None)
+    limits = service.settings.limits
+    body = await read_body(request, ["photo_a", "photo_b"], [], limits)
+    sent = [body.photo("photo_a"), body.photo("photo_b")]
+    a, b = await service.recogniser.embed_all(sent, limits.faces)
     if a.error is not None or b.error is not None:
         raise unusable(b if a.error is None else a)
     model = service.model

@@ -41,6 +41,24 @@ def test_landmarks_are_found_where_the_detector_gives_none(people_photos: list[P
     np.testing.assert_array_equal(find_landmarks(image, face.box), face.landmarks)
 
 
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+def test_the_chip_of_a_lying_face_is_the_same_in_a_stack(
+    people_photos: list[Path], rotation: int
+) -> None:
+    upright = read_image(people_photos[0])
+    (found,) = DlibHogDetector().detect(upright)
+    lying, box = upright, found.box
+    # The photo has to be turned clockwise for the face to stand upright.
+    for _ in range(rotation // 90):
+        box = Box(box.top, lying.shape[1] - box.left - box.width, box.height, box.width)
+        lying = np.rot90(lying)
+    face = Face(box, 1.0, rotation=rotation)
+    lying = np.ascontiguousarray(lying)
+    stack = CropRecipe.stacked([CHIP, CropRecipe("arcface", 112, 112)])
+    received = crop_faces(lying, [face], stack)[:, :150, :150]
+    np.testing.assert_array_equal(received, crop_faces(lying, [face], CHIP))
+
+
 def test_a_box_crop_holds_the_pixels_of_the_box() -> None:
     image = np.arange(20 * 30 * 3, dtype=np.uint32).reshape(20, 30, 3).astype(np.uint8)
     crop = crop_faces(image, [Face(Box(5, 3, 8, 6), 1.0)], CropRecipe("box", 6, 8))

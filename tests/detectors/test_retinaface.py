@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 
@@ -93,6 +94,55 @@ def test_another_file_is_refused(monkeypatch: pytest.MonkeyPatch, photo: ImageAr
         monkeypatch.setitem(KNOWN_WEIGHTS, "retinaface", known)
         with pytest.raises(WeightsError, match=r"'retinaface'.*2979b33f.*Received"):
             load_detector("retinaface").detect(photo)
+
+
+@pytest.fixture
+def conversions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """A network that takes no time to convert: a row for each time; and a cache of its own."""
+    made: list[bytes] = []
+
+    def converted(content: bytes) -> bytes:
+        made.append(content)
+        return b"network"
+
+    monkeypatch.setenv("FACE_ENCODE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(retinaface, "read_verified", lambda _: b"weights")
+    monkeypatch.setattr(retinaface, "_converted", converted)
+    return made
+
+
+def test_a_cached_network_is_read_where_nothing_can_be_written(
+    conversions: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert retinaface._network() == b"network"
+    monkeypatch.setattr(filelock.FileLock, "acquire", refused)
+    assert retinaface._network() == b"network"
+    assert len(conversions) == 1
+
+
+def test_without_a_cache_the_network_is_converted_each_time(
+    conversions: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(filelock.FileLock, "acquire", refused)
+        assert retinaface._network() == b"network"
+    # Nothing can be made below a file.
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FACE_ENCODE_CACHE", str(tmp_path / "file" / "cache"))
+    assert retinaface._network() == b"network"
+    assert len(conversions) == 2
+
+
+def test_a_disk_that_is_full_keeps_no_face_from_being_found(
+    conversions: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "write_bytes", refused)
+    assert retinaface._network() == b"network"
+    assert not list(cache_folder().glob("*.network"))
+
+
+def refused(*_: object, **__: object) -> None:
+    raise PermissionError(13, "Permission denied")
 
 
 def test_the_weights_of_another_network_are_refused() -> None:

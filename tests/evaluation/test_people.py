@@ -1,13 +1,24 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image, ImageFilter
 
-from face_encode.errors import InputError
-from face_encode.evaluation.people import evaluate_identification, identification_at, search_people
+from face_encode.detectors.registry import load_detector
+from face_encode.encoders.registry import load_encoder
+from face_encode.errors import DatasetError, InputError
+from face_encode.evaluation.contact_sheet import verdict
+from face_encode.evaluation.people import (
+    evaluate_identification,
+    evaluate_people,
+    identification_at,
+    search_people,
+)
+from tests.conftest import VERIFY_DATASET
 
 
 def test_a_person_is_as_near_as_the_nearest_photo() -> None:
@@ -72,6 +83,69 @@ def test_a_stranger_without_a_face_is_neither_alarm_nor_right_answer() -> None:
     result = evaluate_identification(np.full((1, 3), math.nan), GALLERY, ["dee"], threshold=0.5)
     assert (result.correct, result.false_alarms) == (0, 0)
     assert math.isnan(result.rank_1)
+
+
+def test_a_refused_face_is_missed_or_rightly_not_named() -> None:
+    similarities = np.full((3, 3), math.nan)
+    result = evaluate_identification(
+        similarities, GALLERY, ["ann", "dee", "eve"], 0.5, refused=[True, True, False]
+    )
+    assert (result.refused, result.not_found) == (2, 1)
+    assert (result.correct, result.missed, result.false_alarms) == (1, 1, 0)
+
+
+def test_refused_faces_are_told_one_by_one() -> None:
+    similarities = [[0.9, 0.2, 0.1]]
+    for refused in ([True], [False, False]):
+        with pytest.raises(InputError, match=r"one bool a probe, here 1.*shape \("):
+            evaluate_identification(similarities, GALLERY, ["ann"], 0.5, refused=refused)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Two people to enrol, each also blurred, and a third only so; and blurred and good probes."""
+    gallery, probes = tmp_path / "gallery", tmp_path / "probes"
+    for person in ("Ada_Mirova", "Bruno_Castell", "Mei_Oshara"):
+        for folder in (gallery / person, probes / person):
+            folder.mkdir(parents=True)
+        photo = Image.open(VERIFY_DATASET / person / "1.jpg")
+        photo.filter(ImageFilter.GaussianBlur(8)).save(gallery / person / "blurred.png")
+        photo.filter(ImageFilter.GaussianBlur(8)).save(probes / person / "blurred.png")
+    for person in ("Ada_Mirova", "Bruno_Castell"):
+        (gallery / person / "1.jpg").symlink_to(VERIFY_DATASET / person / "1.jpg")
+    (probes / "ADA_MIROVA").mkdir()
+    (probes / "ADA_MIROVA" / "2.jpg").symlink_to(VERIFY_DATASET / "Ada_Mirova" / "2.jpg")
+    return gallery, probes
+
+
+def test_blurred_faces_are_refused_and_names_compared_as_in_a_gallery(
+    folders: tuple[Path, Path],
+) -> None:
+    gallery, probes = folders
+    detector, encoder = load_detector(), load_encoder()
+    result = evaluate_people(gallery, probes, detector, encoder, workers=1, progress=False)
+    numbers = result.identification
+    assert result.gallery_names == ("Ada_Mirova", "Bruno_Castell")
+    assert [Path(photo).name for photo in result.enrolled] == ["1.jpg", "1.jpg"]
+    assert [Path(photo).name for photo, _ in result.left_out] == ["blurred.png"] * 3
+    assert all("not to be trusted: blurred" in reason for _, reason in result.not_used())
+    assert (numbers.probes, numbers.refused, numbers.not_found) == (4, 3, 0)
+    # Mei, whose only photo was left out, is a stranger, and rightly not named.
+    assert (numbers.enrolled_probes, numbers.stranger_probes) == (3, 1)
+    assert (numbers.correct, numbers.missed) == (2, 2)
+    assert [verdict(each) for each in result.answers()] == ["refused: blurred"] * 3 + ["✓"]
+    assert len(result.as_dict()["refused"]) == 3
+    assert ["probes refused for their quality", "3"] in result.rows()
+
+
+def test_a_gallery_of_refused_photos_alone_is_refused(folders: tuple[Path, Path]) -> None:
+    gallery, probes = folders
+    for photo in gallery.glob("*/1.jpg"):
+        photo.unlink()
+    with pytest.raises(
+        DatasetError, match=r"none of the 3 photos.*blurred\.png: not to be trusted"
+    ):
+        evaluate_people(gallery, probes, load_detector(), load_encoder(), workers=1, progress=False)
 
 
 def test_identification_rate_by_hand() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import socket
 import threading
 import time
@@ -11,6 +12,7 @@ import anyio
 import pytest
 import uvicorn
 from fastapi.testclient import TestClient
+from PIL import Image
 from starlette.types import Message, Receive, Scope, Send
 
 from face_encode.errors import InputError
@@ -280,6 +282,27 @@ def test_the_service_names_no_more_faces_than_allowed(client: TestClient, serve:
         assert (
             len(limited.post("/v1/embed?max_faces=9", files={"photo": group}).json()["faces"]) == 2
         )
+
+
+def test_two_photos_are_compared_by_no_more_faces_than_allowed(serve: Serve) -> None:
+    group = (EXAMPLES / "group.jpg").read_bytes()
+    with serve() as client:
+        *others, last = client.post("/v1/match", files={"photo": group}).json()["faces"]
+        photos = {"photo_a": group, "photo_b": cut_out(group, last["bounding_box"])}
+        answer = client.post("/v1/verify", files=photos).json()
+        assert (answer["faces"], answer["compared"]) == ([len(others) + 1, 1], [len(others), 0])
+    with serve(limits=Limits(faces=1)) as limited:
+        answer = limited.post("/v1/verify", files=photos).json()
+        assert (answer["faces"], answer["compared"]) == ([len(others) + 1, 1], [0, 0])
+
+
+def cut_out(photo: bytes, box: dict[str, int]) -> bytes:
+    """A face of a photo, with what is around it."""
+    left, top, side = box["x"], box["y"], box["width"] // 2
+    ends = (left - side, top - side, left + 3 * side, top + box["height"] + side)
+    content = io.BytesIO()
+    Image.open(io.BytesIO(photo)).crop(ends).save(content, "PNG")
+    return content.getvalue()
 
 
 @contextmanager

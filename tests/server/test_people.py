@@ -264,6 +264,12 @@ def test_notes_are_kept_and_taken_away(client: TestClient) -> None:
     assert client.patch(address, json={"note": ""}).json()["note"] == ""
     for body in ({}, {"name": "A", "note": "b"}, {"note": 3}, {"note": "x" * 2_001}):
         assert client.patch(address, json=body).status_code == 422
+    # Half of a character, which JSON can hold and a file cannot.
+    answer = client.patch(
+        address, content=b'{"note": "\\ud800"}', headers={"Content-Type": "application/json"}
+    )
+    assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (422, "not-a-note")
+    assert client.patch(address, json={"note": "\U0001f600"}).json()["note"] == "\U0001f600"
     assert client.patch("/v1/people/Nobody", json={"note": "x"}).status_code == 404
 
 
