@@ -464,8 +464,12 @@ def _question(parts: SplitResult) -> bytes:
 
 
 def without_password(address: str) -> str:
-    """Replace the password in an address, between ``user:`` and ``@``, by asterisks."""
-    return re.sub(r"(?<=://)([^/@:]*):[^/]*@", r"\1:***@", address)
+    """Leave out where an address may hold a password.
+
+    That between ``user:`` and the last ``@`` becomes asterisks; ``?`` and ``#`` and what follows
+    them, such as ``?user=…&pwd=…``, are cut off.
+    """
+    return re.sub(r"(?<=://)([^/:]*):.*@", r"\1:***@", re.split("[?#]", address)[0])
 
 
 def check_address(address: str) -> None:
@@ -474,14 +478,18 @@ def check_address(address: str) -> None:
     Raises:
         InputError: The address is none of a stream.
     """
+    received = repr(without_password(address))
     try:
         parts = urlsplit(address)
         # Reading a port that is none raises.
-        is_good = parts.scheme.lower() in _SCHEMES and bool(parts.hostname) and parts.port != 0
+        is_good = parts.port != 0 and parts.scheme.lower() in _SCHEMES and bool(parts.hostname)
     except ValueError:
         is_good = False
+        # A / or # in a password ends the address before its @, and nobody knows where it began.
+        received = "another address, not repeated here, because it may hold a password"
     if not is_good:
         raise InputError(
             f"an address begins with one of {', '.join(f'{each}://' for each in _SCHEMES)} and a "
-            f"host, and a port is 1 to 65535. Received: {without_password(address)!r}"
+            "host, and a port is 1 to 65535; a /, ? or # in a password is written %2F, %3F or "
+            f"%23. Received: {received}"
         )

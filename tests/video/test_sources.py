@@ -130,9 +130,22 @@ def test_a_name_that_no_host_can_have_is_an_error() -> None:
 
 
 def test_passwords_are_not_shown() -> None:
-    assert without_password("rtsp://ada:s:e/cret@host:554/1") == "rtsp://ada:s:e/cret@host:554/1"
-    assert without_password("rtsp://ada:secret@host:554/1") == "rtsp://ada:***@host:554/1"
-    assert without_password("http://host:80/a@b") == "http://host:80/a@b"
+    for password in ("secret", "s:e/cret", "sec@ret", "1/@", ""):
+        shown = without_password(f"rtsp://ada:{password}@host:554/1")
+        assert shown == "rtsp://ada:***@host:554/1"
+    assert without_password("rtsp://a@da:secret@host/1") == "rtsp://a@da:***@host/1"
+    assert without_password("rtsp://ada@host:554/1") == "rtsp://ada@host:554/1"
+    query = "http://cam:80/x.cgi?user=a@b&pwd=secret"
+    assert without_password(query) == "http://cam:80/x.cgi"
+    assert without_password("http://cam/x#secret") == "http://cam/x"
+
+
+@pytest.mark.parametrize("password", ["kept/hidden", "kept#hidden", "kept?hidden"])
+@pytest.mark.parametrize("scheme", ["rtsp", "ftp"])
+def test_an_address_that_cannot_be_read_is_not_repeated(scheme: str, password: str) -> None:
+    with pytest.raises(InputError, match="is written %2F") as error:
+        open_source(f"{scheme}://user:{password}@host/1")
+    assert "kept" not in str(error.value) and "hidden" not in str(error.value)
 
 
 QUICK = Patience(first=0.02, longest=0.05, in_all=30)
