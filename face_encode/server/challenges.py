@@ -26,7 +26,7 @@ _MAX_CAMERAS = 256
 _GONE_AFTER_SECONDS = 3.0
 # From this share on, a face is the one that was there in the picture before.
 _LEAST_OVERLAP = 0.2
-# The mean over the last sights of a face is steadier than one, above all while a head turns.
+# The mean over the last good sights is steadier than one, above all while a head turns.
 _MEAN_SIGHTS = 5
 
 
@@ -41,16 +41,32 @@ class _Asked:
         default_factory=lambda: deque(maxlen=_MEAN_SIGHTS)
     )
     met_by: npt.NDArray[np.float32] | None = None
+    is_other: bool = False
 
-    def see(self, points: npt.NDArray[np.float32], same_person: float) -> None:
-        """Take the newest sight, whose embedding is noted already."""
+    @property
+    def words(self) -> str | None:
+        """What is still to do; None where the newest good sight shows who has turned."""
+        return self.challenge.words if self.met_by is None or self.is_other else None
+
+    def see(self, face: Face, embedding: npt.NDArray[np.float32], same_person: float) -> None:
+        """Take the newest sight."""
+        # A sight that is not to be trusted names nobody, and does not tell who else it is.
+        is_good = face.quality is None or face.quality.reason is None
+        if is_good:
+            self.sights.append(embedding)
+        if not self.sights:
+            return
         mean = unit_length(np.mean(self.sights, axis=0))
         if self.met_by is not None and float(mean @ self.met_by) < same_person:
             # Another person, or a photo, has taken the place of who turned.
             self.challenge, self.met_by = Challenge(), None
-        if self.met_by is None:
-            self.challenge.see(points, self.seconds)
+        if self.met_by is None and face.points is not None:
+            self.challenge.see(face.points, self.seconds)
             self.met_by = mean if self.challenge.is_met else None
+        if self.met_by is not None and is_good:
+            # Each picture is named by itself; the mean would let a few of somebody else through.
+            # One alone may also be a bad angle, after which nobody has to turn again.
+            self.is_other = float(embedding @ self.met_by) < same_person
 
 
 class Challenges:
@@ -72,7 +88,8 @@ class Challenges:
 
         Args:
             camera: The client, and its word for the camera.
-            faces: The faces in the picture, with the detector's points.
+            faces: The faces in the picture, with the detector's points, and their quality where the
+                encoder judges it.
             embeddings: float32 ``(N, D)``, theirs.
             seconds: The time of the picture.
             same_person: Cosine similarity from which two embeddings count as of one person.
@@ -91,15 +108,13 @@ class Challenges:
                 else:
                     there.remove(nearest)
                 nearest.box, nearest.seconds = face.box, seconds
-                nearest.sights.append(embedding)
-                if face.points is not None:
-                    nearest.see(face.points, same_person)
+                nearest.see(face, embedding, same_person)
                 asked.append(nearest)
             # Those who are out of sight for a moment are not forgotten.
             self._cameras[camera] = asked + there
             while len(self._cameras) > _MAX_CAMERAS:
                 self._cameras.popitem(last=False)
-            return [each.challenge.words if each.met_by is None else None for each in asked]
+            return [each.words for each in asked]
 
 
 def _overlap(one: Box, other: Box) -> float:

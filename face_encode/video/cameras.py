@@ -119,7 +119,9 @@ class _RecentEvents:
     def since(self, number: int, count: int) -> list[dict[str, Any]]:
         """The events after the one of a number, at most the last so-and-so many."""
         with self._lock:
-            return [event for event in self._events if event["number"] > number][-count:]
+            # Where the clock was set back between two runs, the reader's number is above all.
+            after = number if number <= self._number else 0
+            return [event for event in self._events if event["number"] > after][-count:]
 
 
 class Cameras:
@@ -217,7 +219,8 @@ class Cameras:
         """The last events of all cameras, each with its ``number``.
 
         Args:
-            since: Only events after the one of this number.
+            since: Only events after the one of this number; all, where it is above every number:
+                then it is of an earlier run, before the clock was set back.
             count: At most this many, the newest.
         """
         return self._recent.since(since, count)

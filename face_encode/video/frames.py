@@ -56,8 +56,8 @@ class WatchedFace:
         embedding: float32 ``(D,)``, of length 1, the mean over the good sights; or None.
         is_missed: Whether the detector's last run did not find the face, so that its box is an
             estimate.
-        liveness: 0..1, how far the face is alive, the mean over the good sights; None where nobody
-            asked, or before the first.
+        liveness: 0..1, how far the face is alive, the mean over the last good sights of the newest
+            one's person; None where nobody asked, or before the first.
         is_live: Whether that suffices; what does not has no name.
         challenge: What the person is still to do before the name is told, in words; None where
             nobody asked, or it is done.

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,13 @@ _MAX_RETRY = 1.0
 _CLEARLY_LARGER = 1.3
 
 
+class _Seen(NamedTuple):
+    """A good sight: its embedding, at length 1, and its liveness, 0..1, where that was judged."""
+
+    embedding: Embedding
+    liveness: float | None
+
+
 @dataclass
 class Identity:
     """The name of one face, and the sights that it rests on.
@@ -60,9 +68,8 @@ class Identity:
     nearest: str | None = None
     sights: int = 0
     best: Sight | None = None
-    _liveness: deque[float] = field(default_factory=lambda: deque(maxlen=_MEAN_SIGHTS))
     _answers: deque[Embedding] = field(default_factory=lambda: deque(maxlen=_MEAN_SIGHTS))
-    _embeddings: deque[Embedding] = field(default_factory=lambda: deque(maxlen=_MEAN_SIGHTS))
+    _seen: deque[_Seen] = field(default_factory=lambda: deque(maxlen=_MEAN_SIGHTS))
     _other: str | None = None
     _others: int = 0
     _next: float = 0.0
@@ -78,16 +85,29 @@ class Identity:
     @property
     def embedding(self) -> Embedding | None:
         """The mean over the last sights, at length 1; None before the first sight."""
-        return unit_length(np.mean(self._embeddings, axis=0)) if self._embeddings else None
+        return self._mean() if self._seen else None
 
-    @property
-    def liveness(self) -> float | None:
-        """The mean over the last sights whose liveness was judged; None before the first."""
-        return float(np.mean(self._liveness)) if self._liveness else None
+    def liveness(self, same_person: float) -> float | None:
+        """The mean over the last sights that show the person of the newest one.
 
-    def add_liveness(self, value: float) -> None:
-        """Add the liveness of a sight, 0..1."""
-        self._liveness.append(value)
+        What a live person showed does not count for a photo that is held up in the same place.
+
+        Args:
+            same_person: Cosine similarity from which two sights count as of one person.
+
+        Returns:
+            0..1; None before the first sight, and where liveness was not judged.
+        """
+        if not self._seen:
+            return None
+        newest = self._seen[-1]
+        values = [
+            seen.liveness
+            for seen in self._seen
+            if seen.liveness is not None
+            and (seen is newest or seen.embedding @ newest.embedding >= same_person)
+        ]
+        return float(np.mean(values)) if values else None
 
     def look_again(self) -> None:
         """Take the next sight as soon as there is one."""
@@ -118,19 +138,27 @@ class Identity:
         self._next = seconds + self._retry
         self._retry = min(self._retry * _RETRY_GROWTH, _MAX_RETRY)
 
-    def add_sight(self, embedding: Embedding, seconds: float, side: float) -> Embedding:
+    def add_sight(
+        self, embedding: Embedding, seconds: float, side: float, liveness: float | None = None
+    ) -> Embedding:
         """Add a good sight.
+
+        Args:
+            embedding: float32 ``(D,)``.
+            seconds: Time of the frame.
+            side: Width of the face, in pixels.
+            liveness: 0..1, where it was judged.
 
         Returns:
             The new mean, float32 ``(D,)``, for the gallery to search.
         """
-        self._embeddings.append(unit_length(embedding))
+        self._seen.append(_Seen(unit_length(embedding), liveness))
         self.sights += 1
         self._largest = max(self._largest, side)
         self._next = seconds + self._interval
         self._interval = min(self._interval * _INTERVAL_GROWTH, _MAX_INTERVAL)
         self._retry = _FIRST_RETRY
-        return unit_length(np.mean(self._embeddings, axis=0))
+        return self._mean()
 
     def judge(
         self, alone: Match, together: Sequence[Match], threshold_of: Callable[[str], float]
@@ -144,8 +172,9 @@ class Identity:
         """
         if self._has_changed(alone, threshold_of):
             # The earlier sights were of somebody else.
-            for _ in range(len(self._embeddings) - _SIGHTS_TO_CHANGE):
-                self._embeddings.popleft()
+            for _ in range(len(self._seen) - _SIGHTS_TO_CHANGE):
+                self._seen.popleft()
+            self._answers.clear()
             self.name, self.similarity, self.best = alone.name, alone.similarity, None
             self.nearest = alone.name
             return
@@ -170,6 +199,10 @@ class Identity:
         else:
             self.name, self.similarity = None, nearest.similarity
         self.nearest = self.name or nearest.name
+
+    def _mean(self) -> Embedding:
+        """The mean over the last sights, of which there is one at least, at length 1."""
+        return unit_length(np.mean([seen.embedding for seen in self._seen], axis=0))
 
     def _has_changed(self, alone: Match, threshold_of: Callable[[str], float]) -> bool:
         """Whether the last sights, each alone, all name one other person."""

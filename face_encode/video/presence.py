@@ -238,14 +238,17 @@ class AppearanceLog:
 
     def _add_face(self, face: WatchedFace, frame: WatchedFrame) -> Iterable[PresenceEvent]:
         """Continue the face's appearance, or begin one."""
+        before = [each for each in self._open if face.track in each.tracks]
         # A track that had another name before became this person only now.
-        changed = any(
-            each.name not in (None, face.name) for each in self._open if face.track in each.tracks
-        )
+        changed = any(each.name not in (None, face.name) for each in before)
         begin = frame.seconds if changed else face.since
         began_at = frame.taken_at
         if began_at is not None:
             began_at -= timedelta(seconds=frame.seconds - begin)
+        for each in before:
+            # Nor was it this person before it lost a name, and was unknown from then on.
+            if each.name is None and each.begin > begin:
+                begin, began_at = each.begin, each.began_at
         own = next((each for each in self._open if self._belongs(face, each)), None)
         is_new = own is None
         if own is None:

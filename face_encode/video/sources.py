@@ -28,6 +28,10 @@ _SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp")
 # Assumed where a source states no rate, or an absurd one.
 _DEFAULT_FRAMES_PER_SECOND = 25.0
 _MAX_FRAMES_PER_SECOND = 240.0
+# A recorded video has broken off where it lacks more than this share of its frames, and of its
+# length at least so many seconds. Both, because containers estimate the one from the other, by the
+# longest track or by a rate that the frames do not keep.
+_MISSING_SHARE, _MISSING_SECONDS = 0.1, 1.0
 # How long OpenCV waits for a network stream before it counts as lost.
 _NETWORK_TIMEOUT_MS = 5_000
 # How long the server of a stream that cannot be opened has to say why.
@@ -123,6 +127,10 @@ class RecordedVideo:
         self.name = name
         self.frames_per_second = _rate_of(capture)
         self._capture = capture
+        # Asked for now: of a connection that is lost later, nothing is known any more. NaN, 0 or
+        # below where a container does not know.
+        self._stated_frames = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self._stated_rate = capture.get(cv2.CAP_PROP_FPS)
 
     @classmethod
     def of_file(cls, path: str | os.PathLike[str]) -> RecordedVideo:
@@ -144,7 +152,8 @@ class RecordedVideo:
         """The frames, with the times that the file states or else counted by its rate.
 
         Raises:
-            VideoError: No frame can be read.
+            VideoError: No frame can be read, or, after the last one, the video breaks off before
+                the end that it states.
         """
         number, seconds = 0, -1.0
         while (image := _read_rgb(self._capture)) is not None:
@@ -158,6 +167,20 @@ class RecordedVideo:
             number += 1
         if number == 0:
             raise VideoError(f"{self.name}: a video without a single frame that can be read")
+        if self._breaks_off(number, seconds):
+            raise VideoError(
+                f"{self.name}: ends after {number} of {self._stated_frames:.0f} frames: damaged, "
+                "cut off, or its connection was lost"
+            )
+
+    def _breaks_off(self, number: int, seconds: float) -> bool:
+        """Whether this many frames, the last one at this time, are clearly not all."""
+        stated, rate = self._stated_frames, self._stated_rate
+        if not (stated > 0 and rate > 0):
+            return False
+        length = stated / rate
+        missing = max(_MISSING_SECONDS, _MISSING_SHARE * length)
+        return number < (1 - _MISSING_SHARE) * stated and seconds < length - missing
 
     def close(self) -> None:
         """Close the file."""
@@ -464,8 +487,12 @@ def _question(parts: SplitResult) -> bytes:
 
 
 def without_password(address: str) -> str:
-    """Replace the password in an address, between ``user:`` and ``@``, by asterisks."""
-    return re.sub(r"(?<=://)([^/@:]*):[^/]*@", r"\1:***@", address)
+    """Leave out where an address may hold a password.
+
+    That between ``user:`` and the last ``@`` becomes asterisks; ``?`` and ``#`` and what follows
+    them, such as ``?user=…&pwd=…``, are cut off.
+    """
+    return re.sub(r"(?<=://)([^/:]*):.*@", r"\1:***@", re.split("[?#]", address)[0])
 
 
 def check_address(address: str) -> None:
@@ -474,14 +501,18 @@ def check_address(address: str) -> None:
     Raises:
         InputError: The address is none of a stream.
     """
+    received = repr(without_password(address))
     try:
         parts = urlsplit(address)
         # Reading a port that is none raises.
-        is_good = parts.scheme.lower() in _SCHEMES and bool(parts.hostname) and parts.port != 0
+        is_good = parts.port != 0 and parts.scheme.lower() in _SCHEMES and bool(parts.hostname)
     except ValueError:
         is_good = False
+        # A / or # in a password ends the address before its @, and nobody knows where it began.
+        received = "another address, not repeated here, because it may hold a password"
     if not is_good:
         raise InputError(
             f"an address begins with one of {', '.join(f'{each}://' for each in _SCHEMES)} and a "
-            f"host, and a port is 1 to 65535. Received: {without_password(address)!r}"
+            "host, and a port is 1 to 65535; a /, ? or # in a password is written %2F, %3F or "
+            f"%23. Received: {received}"
         )

@@ -120,6 +120,7 @@ class Track:
         identity: Who the face is.
         challenge: What it is to do before it is named, where that is asked.
         met_by: The embedding of who met it, float32 ``(D,)``; None while nobody has.
+        others: The last good sights in a row that show somebody else than who met it.
     """
 
     number: int
@@ -133,6 +134,12 @@ class Track:
     identity: Identity = field(default_factory=Identity)
     challenge: Challenge = field(default_factory=Challenge)
     met_by: npt.NDArray[np.float32] | None = None
+    others: int = 0
+
+    @property
+    def has_turned(self) -> bool:
+        """Whether the challenge was met, by who is there now."""
+        return self.met_by is not None and not self.others
 
     def is_shown(self, seconds: float) -> bool:
         """Whether the face was found often enough, and recently."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from face_encode.attributes.answers import read_answers
 from face_encode.attributes.network import AttributeNetwork
@@ -21,6 +22,7 @@ from face_encode.detectors.haar import HaarDetector
 from face_encode.detectors.registry import load_detector
 from face_encode.errors import InputError
 from face_encode.gallery.base import PhotoDetails
+from face_encode.gallery.distances import unit_length
 from face_encode.gallery.mistakes import is_blurred
 from face_encode.gallery.unknown import Sight
 from face_encode.liveness.challenge import Challenge
@@ -56,6 +58,9 @@ _MIN_SAME_OVERLAP = 0.3
 _MAX_DETECTION_INTERVAL = 0.5
 # Seconds until the names are compared anew with a gallery that other programs may change.
 _JUDGED_AGAIN = 0.5
+# Sights in a row that show somebody else than who turned, until who is there is asked anew. They
+# take about a second, in which a head that is still turned may look like another one.
+_OTHERS_TO_ASK_ANEW = 5
 # Nearest people searched, so that a face's former name is among them.
 _NEAREST = 5
 # Frames are searched at this width by the default detector. Live, that finds faces of a fifteenth
@@ -186,7 +191,7 @@ class Watcher:
     def _watched(self, track: Track, size: tuple[int, int]) -> WatchedFace:
         """The public view of a track."""
         identity = track.identity
-        awaits = self.settings.challenge and track.met_by is None
+        awaits = self.settings.challenge and not track.has_turned
         shown = None
         if self.attributes is not None and identity.answers is not None:
             answers = identity.answers[np.newaxis]
@@ -200,7 +205,7 @@ class Watcher:
             is_settled=identity.is_settled,
             embedding=identity.embedding,
             is_missed=track.misses > 0,
-            liveness=identity.liveness,
+            liveness=identity.liveness(self.model.verification_threshold),
             is_live=self._is_live(track),
             challenge=track.challenge.words if awaits else None,
             attributes=shown,
@@ -247,11 +252,7 @@ class Watcher:
             if good is None:
                 track.identity.note_failure(frame.seconds, track.box[2])
                 continue
-            face, crop = good
-            sights.append((track, face, crop))
-            if self.settings.liveness:
-                around = crop_faces(frame.image, [face], LIVENESS_CROP)
-                track.identity.add_liveness(float(self.model.liveness_judge.values(around)[0]))
+            sights.append((track, *good))
         if not sights:
             return
         embeddings, qualities = self.model.encoder.embed(np.stack([crop for *_, crop in sights]))
@@ -266,7 +267,18 @@ class Watcher:
             if not (is_good and 0 < np.linalg.norm(embedding) < np.inf):
                 track.identity.note_failure(frame.seconds, track.box[2])
                 continue
-            mean = track.identity.add_sight(embedding, frame.seconds, track.box[2])
+            if self._shows_other(track, unit_length(embedding)):
+                track.identity.note_failure(frame.seconds, track.box[2])
+                continue
+            liveness = None
+            if self.settings.liveness:
+                around = crop_faces(frame.image, [face], LIVENESS_CROP)
+                liveness = float(self.model.liveness_judge.values(around)[0])
+            mean = track.identity.add_sight(embedding, frame.seconds, track.box[2], liveness)
+            alone, together = self.model.gallery.search(np.stack([embedding, mean]), _NEAREST)
+            if together:
+                track.identity.judge(alone[0], together, self._needed(track))
+            # Only now: who has taken the place of somebody else has begun anew.
             if self.attributes is not None:
                 network = self.attributes.encoder
                 crop = crop_faces(frame.image, [face], network.contract.crop)
@@ -274,9 +286,6 @@ class Watcher:
                 # The network's own measure: a covered mouth hides an age before it hides a name.
                 if trust is None or trust[0] >= (network.contract.quality_threshold or 0):
                     track.identity.add_answers(answers[0])
-            alone, together = self.model.gallery.search(np.stack([embedding, mean]), _NEAREST)
-            if together:
-                track.identity.judge(alone[0], together, self._needed(track))
             if self.settings.keep_sights and track.identity.name is None:
                 best = track.identity.best
                 if best is None or quality > (best.details.quality or 0):
@@ -303,13 +312,30 @@ class Watcher:
     def _needed(self, track: Track) -> Callable[[str], float]:
         """The similarity that names a face; for what is not alive, or did not turn, none does."""
         is_live = self._is_live(track) is not False
-        has_turned = not self.settings.challenge or track.met_by is not None
+        has_turned = not self.settings.challenge or track.has_turned
         return self.model.threshold_of if is_live and has_turned else lambda name: math.inf
 
     def _is_live(self, track: Track) -> bool | None:
         """Whether a face is alive; None where nobody asked, or before its first sight."""
-        value = track.identity.liveness
+        value = track.identity.liveness(self.model.verification_threshold)
         return None if value is None else value >= self.model.liveness_judge.threshold
+
+    def _shows_other(self, track: Track, sight: npt.NDArray[np.float32]) -> bool:
+        """Whether a good sight shows somebody else than who turned.
+
+        Then it does not count, and there is no name before the next one: it is a bad angle, or a
+        photo held up for a moment. After some in a row, who is there now begins anew.
+        """
+        if track.met_by is None or sight @ track.met_by >= self.model.verification_threshold:
+            track.others = 0
+            return False
+        track.identity.name = None
+        track.others += 1
+        if track.others < _OTHERS_TO_ASK_ANEW:
+            return True
+        track.identity, track.challenge = Identity(), Challenge()
+        track.met_by, track.others = None, 0
+        return False
 
     def _see_turns(self, seconds: float) -> None:
         """Show the faces that were found just now to their challenges.
@@ -319,15 +345,10 @@ class Watcher:
         """
         for track in self._tracker.tracks:
             embedding = track.identity.embedding
-            if track.found_at != seconds or embedding is None:
+            if track.found_at != seconds or embedding is None or track.met_by is not None:
                 continue
             if track.face.points is None:
                 raise _no_points(self.detector)
-            if track.met_by is not None:
-                # Another person, or a photo, may have taken the place of who turned.
-                if float(embedding @ track.met_by) < self.model.verification_threshold:
-                    track.challenge, track.met_by = Challenge(), None
-                continue
             track.challenge.see(track.face.points, seconds)
             if track.challenge.is_met:
                 track.met_by = embedding

@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from fastapi.testclient import TestClient
 
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.encoders.encoder import Encoder
 from face_encode.model import Face_Encode_Model
 from face_encode.server.challenges import Challenges
-from face_encode.types import Box, Embeddings, Face, ImageArray
+from face_encode.types import Box, Embeddings, Face, ImageArray, Quality
 from tests.conftest import EXAMPLES, VERIFY_DATASET
 from tests.liveness.test_challenge import HEAD, PHOTO, FloatArray, seen
 from tests.server.conftest import served
@@ -21,9 +22,11 @@ CAMERA = ("hall", "0123456789abcdef")
 ADA = (EXAMPLES / "ada_mirova.jpg").read_bytes()
 
 
-def face(points: FloatArray, yaw: float = 0, left: int = 100) -> Face:
+def face(
+    points: FloatArray, yaw: float = 0, left: int = 100, quality: Quality | None = None
+) -> Face:
     spots = seen(points, yaw).astype(np.float32)
-    return Face(Box(left, 100, 80, 80), 1.0, points=spots)
+    return Face(Box(left, 100, 80, 80), 1.0, points=spots, quality=quality)
 
 
 def units(*rows: tuple[float, ...]) -> Embeddings:
@@ -72,10 +75,17 @@ def test_each_face_is_asked_by_itself() -> None:
 def test_who_comes_after_is_asked_anew() -> None:
     challenges = Challenges()
     now = meet(challenges)
-    # In the same place, but another person: once that is more than one sight.
-    words = None
-    for number in range(5):
+    # In the same place, but another person, from the first sight on.
+    (words,) = challenges.ask(CAMERA, [face(HEAD)], units(OTHER), now, 0.9)
+    assert words is not None
+    # One sight may be a bad angle.
+    (words,) = challenges.ask(CAMERA, [face(HEAD)], units(ONE), now + 0.2, 0.9)
+    assert words is None
+    # After more, whoever had turned has to do so again.
+    for number in range(2, 6):
         (words,) = challenges.ask(CAMERA, [face(HEAD)], units(OTHER), now + number / 5, 0.9)
+        assert words is not None
+    (words,) = challenges.ask(CAMERA, [face(HEAD)], units(ONE), now + 1.2, 0.9)
     assert words is not None
     # The same person, after a while.
     challenges = Challenges()
@@ -83,6 +93,39 @@ def test_who_comes_after_is_asked_anew() -> None:
     (words,) = challenges.ask(CAMERA, [face(HEAD)], units(ONE), now + 2.5, 0.9)
     assert words is None
     (words,) = challenges.ask(CAMERA, [face(HEAD)], units(ONE), now + 6, 0.9)
+    assert words is not None
+
+
+@pytest.mark.parametrize("same_person", [0.9, 0.336])
+def test_a_photo_held_up_now_and_then_is_never_done(same_person: float) -> None:
+    challenges = Challenges()
+    now = meet(challenges)
+    for number in range(30):
+        is_other = number % 3 == 2
+        sight = [face(PHOTO if is_other else HEAD)]
+        row = units(OTHER if is_other else ONE)
+        (words,) = challenges.ask(CAMERA, sight, row, now + number / 5, same_person)
+        assert words is not None or not is_other
+
+
+def test_a_sight_that_is_not_to_be_trusted_decides_nothing() -> None:
+    challenges = Challenges()
+    now = meet(challenges)
+    blurred = face(HEAD, quality=Quality(0.1, "blurred"))
+    for number in range(10):
+        (words,) = challenges.ask(CAMERA, [blurred], units(OTHER), now + number / 5, 0.9)
+        assert words is None
+    good = face(HEAD, quality=Quality(0.9))
+    (words,) = challenges.ask(CAMERA, [good], units(ONE), now + 2, 0.9)
+    assert words is None
+    (words,) = challenges.ask(CAMERA, [good], units(OTHER), now + 2.2, 0.9)
+    assert words is not None
+    # Nor is a turn worth anything before a sight tells who turns.
+    challenges = Challenges()
+    for number in range(20):
+        turned = face(HEAD, 30 * (-1) ** (number // 5), quality=Quality(0.1, "blurred"))
+        (words,) = challenges.ask(CAMERA, [turned], units(ONE), number / 5, 0.9)
+    (words,) = challenges.ask(CAMERA, [good], units(OTHER), 4, 0.9)
     assert words is not None
 
 

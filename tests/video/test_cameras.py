@@ -18,7 +18,7 @@ from face_encode.errors import InputError, VideoError
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.reading import read_image
 from face_encode.types import ImageArray
-from face_encode.video.cameras import Cameras, Turns, check_camera
+from face_encode.video.cameras import Cameras, Turns, _RecentEvents, check_camera
 from face_encode.video.watcher import video_detector
 from tests.conftest import VERIFY_DATASET
 from tests.video.test_sources import saying
@@ -51,6 +51,27 @@ def ada() -> ImageArray:
 @pytest.fixture(scope="module")
 def mei() -> ImageArray:
     return photo_of("Mei_Oshara")
+
+
+def test_events_after_the_clock_was_set_back_are_not_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = time.time_ns()
+
+    def told(hours: int) -> list[int]:
+        """The numbers of three events of a run that begins so many hours later."""
+        monkeypatch.setattr(time, "time_ns", lambda: now + hours * 3600 * 10**9)
+        recent = _RecentEvents()
+        for _ in range(3):
+            recent.write({"event": "arrived"})
+        return [event["number"] for event in recent.since(last, 10)]
+
+    last = 0
+    last = told(0)[-1]
+    assert len(told(-1)) == 3
+    # Of the run that wrote it, and of a later one, there is nothing twice and nothing missed.
+    assert told(0) == []
+    assert len(told(1)) == 3
 
 
 def test_turns_go_round() -> None:

@@ -70,6 +70,27 @@ def test_another_person_in_the_place_is_named_after_two_sights() -> None:
     assert identity.embedding == pytest.approx(np.array([1, -1, 0, 0]) / np.sqrt(2))
 
 
+def test_nothing_of_who_was_there_before_counts() -> None:
+    identity = Identity()
+    one, other = np.eye(2, dtype=np.float32)
+    for name, embedding, alive, sights in (("Ada", one, 0.99, 5), ("Bob", other, 0.05, 2)):
+        for _ in range(sights):
+            identity.add_sight(embedding, 0, 80, alive)
+            identity.judge(Match(name, 0.95), [Match("Ada", 0.95)], at(THRESHOLD))
+            if name == "Ada":
+                identity.add_answers(one)
+            # From the first sight on, it is the newest person's.
+            assert identity.liveness(THRESHOLD) == pytest.approx(alive)
+    assert (identity.name, identity.answers) == ("Bob", None)
+
+
+def test_the_newest_sight_counts_at_the_highest_threshold() -> None:
+    identity = Identity()
+    assert identity.liveness(1.0) is None
+    identity.add_sight(np.array([0.1, 0.7, 0.3], np.float32), 0, 80, 0.2)
+    assert identity.liveness(1.0) == 0.2
+
+
 def test_the_mean_is_of_unit_length_and_over_the_last_five() -> None:
     identity = Identity()
     assert identity.embedding is None

@@ -159,6 +159,23 @@ def test_an_unknown_person_who_is_recognised_keeps_the_id() -> None:
     assert events[-1].appearance.begin == 0.0
 
 
+def test_a_name_that_is_lost_for_a_while_begins_no_stay_before_the_loss() -> None:
+    log, events = AppearanceLog(threshold=0.9), list[PresenceEvent]()
+    for tenths in range(300):
+        name = None if 100 <= tenths < 150 or 200 <= tenths < 250 else "Ada"
+        events += log.add(shown(tenths / 10, seen(name)))
+    events += log.close()
+    stays = [each.appearance for each in events if each.kind == "left"]
+    assert [(each.name, each.begin, each.end) for each in stays] == [
+        ("Ada", 0.0, 9.9),
+        ("Ada", 10.0, 19.9),
+        ("Ada", 20.0, 29.9),
+    ]
+    assert [each.began_at for each in stays] == [
+        START + timedelta(seconds=seconds) for seconds in (0, 10, 20)
+    ]
+
+
 def test_an_unknown_person_who_is_somebody_that_is_there_goes_on_as_them() -> None:
     events = told(
         shown(0.5, seen("Ada", track=1)),

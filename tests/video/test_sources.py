@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import os
 import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks.streaming import streaming
 from face_encode.errors import InputError, VideoError, WrongPasswordError
@@ -85,6 +87,85 @@ def test_a_video_without_frames_is_an_error() -> None:
         list(RecordedVideo(Timeless(0), "empty").frames())
 
 
+def written(path: Path, codec: str, frames: int, rate: float = 10) -> Path:
+    """A video of noise, so that no frame is much smaller than another one."""
+    noise = np.random.default_rng(0).integers(0, 256, (frames, 48, 64, 3), np.uint8)
+    if path.suffix == ".gif":
+        first, *rest = map(Image.fromarray, noise)
+        first.save(path, save_all=True, append_images=rest, duration=1000 / rate)
+        return path
+    code = cv2.VideoWriter.fourcc(*codec)
+    writer = cv2.VideoWriter(os.fspath(path), cv2.CAP_FFMPEG, code, rate, (64, 48))
+    assert writer.isOpened()
+    for image in noise:
+        writer.write(image)
+    writer.release()
+    return path
+
+
+KINDS = {
+    "mp4": "mp4v",
+    "mov": "mp4v",
+    "avi": "MJPG",
+    "mkv": "MJPG",
+    "webm": "VP80",
+    "gif": "",
+    "mpg": "mpg1",
+    "wmv": "WMV2",
+}
+
+
+@pytest.mark.parametrize("frames", [1, 2, 45])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_whole_video_never_breaks_off(tmp_path: Path, kind: str, frames: int) -> None:
+    video = written(tmp_path / f"whole.{kind}", KINDS[kind], frames, 25)
+    assert len(list(open_source(video).frames())) == frames
+
+
+def test_a_video_that_breaks_off_is_an_error_after_its_last_frame(tmp_path: Path) -> None:
+    whole = written(tmp_path / "whole.avi", "MJPG", 60).read_bytes()
+    (tmp_path / "half.avi").write_bytes(whole[: len(whole) // 2])
+    source = open_source(tmp_path / "half.avi")
+    frames = source.frames()
+    # Who stops before the end is not told of it.
+    assert next(frames) is not None
+    frames.close()  # type: ignore[attr-defined]
+    source = open_source(tmp_path / "half.avi")
+    taken = []
+    with pytest.raises(VideoError, match=r"half\.avi: ends after (\d+) of 60 frames") as error:
+        for frame in source.frames():
+            taken.append(frame)
+    assert f"after {len(taken)} of" in str(error.value) and 25 < len(taken) < 35
+
+
+@pytest.mark.parametrize(
+    ("stated", "rate", "frames", "is_whole"),
+    [
+        (200, 25, 100, False),
+        (200, 25, 179, True),
+        (30, 25, 15, True),
+        # A rate that the frames do not keep: they fill the length all the same.
+        (8000, 1000, 200, True),
+        (200, 0, 100, True),
+        (-9e15, 25, 100, True),
+        (float("nan"), 25, 100, True),
+    ],
+)
+def test_a_video_breaks_off_where_much_is_missing(
+    stated: float, rate: float, frames: int, is_whole: bool
+) -> None:
+    class Stating(Timeless):
+        """States its frames and its rate."""
+
+        def get(self, property_number: int) -> float:
+            known = {cv2.CAP_PROP_FRAME_COUNT: stated, cv2.CAP_PROP_FPS: rate}
+            return known.get(property_number, float("nan"))
+
+    source = RecordedVideo(Stating(frames), "stating")
+    with nullcontext() if is_whole else pytest.raises(VideoError, match="100 of 200"):
+        assert len(list(source.frames())) == frames
+
+
 def test_a_file_that_is_no_video_is_an_error(tmp_path: Path, counted_video: Path) -> None:
     with pytest.raises(VideoError, match=r"none\.mp4: no such file"):
         open_source(tmp_path / "none.mp4")
@@ -130,9 +211,22 @@ def test_a_name_that_no_host_can_have_is_an_error() -> None:
 
 
 def test_passwords_are_not_shown() -> None:
-    assert without_password("rtsp://ada:s:e/cret@host:554/1") == "rtsp://ada:s:e/cret@host:554/1"
-    assert without_password("rtsp://ada:secret@host:554/1") == "rtsp://ada:***@host:554/1"
-    assert without_password("http://host:80/a@b") == "http://host:80/a@b"
+    for password in ("secret", "s:e/cret", "sec@ret", "1/@", ""):
+        shown = without_password(f"rtsp://ada:{password}@host:554/1")
+        assert shown == "rtsp://ada:***@host:554/1"
+    assert without_password("rtsp://a@da:secret@host/1") == "rtsp://a@da:***@host/1"
+    assert without_password("rtsp://ada@host:554/1") == "rtsp://ada@host:554/1"
+    query = "http://cam:80/x.cgi?user=a@b&pwd=secret"
+    assert without_password(query) == "http://cam:80/x.cgi"
+    assert without_password("http://cam/x#secret") == "http://cam/x"
+
+
+@pytest.mark.parametrize("password", ["kept/hidden", "kept#hidden", "kept?hidden"])
+@pytest.mark.parametrize("scheme", ["rtsp", "ftp"])
+def test_an_address_that_cannot_be_read_is_not_repeated(scheme: str, password: str) -> None:
+    with pytest.raises(InputError, match="is written %2F") as error:
+        open_source(f"{scheme}://user:{password}@host/1")
+    assert "kept" not in str(error.value) and "hidden" not in str(error.value)
 
 
 QUICK = Patience(first=0.02, longest=0.05, in_all=30)
