@@ -416,7 +416,7 @@ class PeopleRows:
                         owner,
                         sealed(embedding),
                         digest,
-                        sealed(details.source),
+                        sealed(details.source_text),
                         detector_name,
                         details.quality,
                         *details.box_numbers,
@@ -471,9 +471,9 @@ class PeopleRows:
         self.connection.executemany(
             "UPDATE photo SET source = ? WHERE id = ?",
             (
-                (self._file.sealed(details.source), photo)
+                (self._file.sealed(details.source_text), photo)
                 for photo, details in photos
-                if details.source not in ("", sources[photo])
+                if details.source_text not in ("", sources[photo])
             ),
         )
         self._add_crops((photo, details.crop) for photo, details in photos)
