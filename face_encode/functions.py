@@ -38,7 +38,7 @@ from face_encode.encoders.registry import (
 )
 from face_encode.errors import DatasetError, GalleryError, ImageError, InputError, MissingExtraError
 from face_encode.files import as_path, state_of
-from face_encode.gallery.base import Gallery, check_encoder
+from face_encode.gallery.base import Gallery, check_encoder, folded_name
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.database_file import is_database
 from face_encode.gallery.distances import (
@@ -149,15 +149,18 @@ class _Folder:
                     f"{first.photo}: {first.reason}",
                     stacklevel=4,
                 )
+            # By the folded name: folders whose names differ in case are one person.
             path_of: dict[tuple[str, str], str] = {}
             for name, photo in photos:
                 try:
-                    path_of.setdefault((name, content_digest(photo)), photo)
+                    path_of.setdefault((folded_name(name), content_digest(photo)), photo)
                 except ImageError:
                     continue  # it is not enrolled either
             names = self._gallery.names.tolist()
-            keys = zip(names, self._gallery.digests.tolist(), strict=True)
-            paths = [path_of.get(key) for key in keys]
+            paths = [
+                path_of.get((folded_name(name), digest))
+                for name, digest in zip(names, self._gallery.digests.tolist(), strict=True)
+            ]
             self._enrolled = _Enrolled(names, self._gallery.embeddings, paths.__getitem__)
             self._states = states
             return self._enrolled

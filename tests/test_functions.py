@@ -292,6 +292,19 @@ def test_a_folder_is_enrolled_again_as_far_as_it_changed(encoder: Encoder, tmp_p
     assert again[0]["photo"].startswith(str(people / "Ada Lovelace"))
 
 
+def test_photos_are_told_of_folders_whose_names_are_one_person(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    photos = []
+    for name, photo in (("Ada", "1.jpg"), ("ada ", "2.jpg")):
+        (tmp_path / name).mkdir()
+        photos.append(shutil.copy(VERIFY_DATASET / "Ada_Mirova" / photo, tmp_path / name))
+    options: dict[str, Any] = {"encoder": encoder, "detector": "dlib_hog"}
+    found = rows(ADA_AGAIN, tmp_path, distance_threshold=2, **options)
+    assert sorted(row["photo"] for row in found) == sorted(map(str, photos))
+    assert {row["name"] for row in found} == {"Ada"}
+
+
 def test_wrong_folders_take_no_place_among_the_enrolled(encoder: Encoder, tmp_path: Path) -> None:
     enrolled = set(functions._folders._values)
     for number in range(5):

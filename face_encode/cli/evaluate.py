@@ -26,7 +26,7 @@ from face_encode.cli.options import (
     print_table,
     rate,
 )
-from face_encode.errors import InputError
+from face_encode.errors import GalleryError, InputError
 from face_encode.outputs import add_overwrite_option, check_output
 from face_encode.terminal import print_safely
 
@@ -243,6 +243,11 @@ def run_calibrate(options: argparse.Namespace) -> int:
     detector, encoder = open_models(options)
     # The gallery is opened before the work, so that a wrong one is refused in time.
     gallery = None if path is None else open_gallery(path, encoder=encoder, create=False)
+    if gallery is not None and not len(gallery):
+        raise GalleryError(
+            f"{gallery_label(path)} keeps a calibration once somebody is enrolled in it. "
+            "Received: a gallery without photos"
+        )
     left_out: Sequence[tuple[str, str]] = ()
     if from_gallery and gallery is not None:
         people = gallery.rows()

@@ -179,7 +179,7 @@ def gallery_path(people: str) -> Path:
     """Return the path of the gallery database: that of the option, or the one beside a folder.
 
     Raises:
-        InputError: The people are in a gallery of another kind.
+        InputError: The people are in a gallery of another kind, or in a folder without a name.
     """
     from face_encode.files import as_path
     from face_encode.gallery.database_file import DATABASE_SUFFIX, is_database
@@ -193,7 +193,14 @@ def gallery_path(people: str) -> Path:
     path = as_path(people)
     # os.path, because pathlib raises where the path cannot be looked at.
     if os.path.isdir(path):
-        return path.with_name(f"{path.name}{DATABASE_SUFFIX}")
+        # In full, because "." and ".." are no names.
+        folder = Path(os.path.abspath(path))
+        if not folder.name:
+            raise InputError(
+                "the gallery database lies beside the folder of people, by its name: give a "
+                f"folder with a name, or the path of a {DATABASE_SUFFIX} file. Received: {people}"
+            )
+        return folder.with_name(f"{folder.name}{DATABASE_SUFFIX}")
     if is_database(path):
         return path
     database = path.with_suffix(DATABASE_SUFFIX)

@@ -53,6 +53,11 @@ class PhotoDetails:
     crop: bytes = b""
 
     @property
+    def source_text(self) -> str:
+        """The source as text that can be stored: bytes that are no UTF-8 are told by number."""
+        return self.source.encode(errors="backslashreplace").decode()
+
+    @property
     def box_numbers(self) -> tuple[int | None, ...]:
         """Left, top, width and height of the box; four times None where unknown."""
         box = self.box
@@ -430,7 +435,9 @@ def one_name_a_person(names: Iterable[str], gallery: Gallery) -> tuple[dict[str,
     enrolled: dict[str, str] = {}
     holds_some = len(gallery) > 0
     for name in names:
-        if not isinstance(name, str):
+        try:
+            check_name(name)
+        except InputError:
             enrolled[name] = name  # refused where its photos are
             continue
         folded = folded_name(name)

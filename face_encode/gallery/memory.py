@@ -277,27 +277,30 @@ class MemoryGallery:
 
     def remove(self, name: str) -> int:
         """Remove a person; see ``Gallery.remove``."""
-        count = self.enrolled.counts[self._place(name)]
-        self._set(self.enrolled.without([name]))
+        place = self._place(name)
+        count = self.enrolled.counts[place]
+        self._set(self.enrolled.without([self.enrolled.people[place]]))
         return int(count)
 
     def rename(self, name: str, new_name: str) -> int:
         """Rename a person; see ``Gallery.rename``."""
         check_name(new_name)
         place = self._place(name)
-        if new_name != name and new_name in self.enrolled.place_of:
-            raise GalleryError(f"somebody named {new_name!r} is enrolled already")
+        own, taken = self.enrolled.people[place], self.find_name(new_name)
+        if taken not in (None, own):
+            raise GalleryError(f"somebody named {taken!r} is enrolled already")
         self._thresholds = {
-            new_name if each == name else each: value for each, value in self._thresholds.items()
+            new_name if each == own else each: value for each, value in self._thresholds.items()
         }
-        self._set(self.enrolled.renamed(name, new_name))
+        self._set(self.enrolled.renamed(own, new_name))
         return int(self.enrolled.counts[place])
 
     def _place(self, name: str) -> int:
-        """The index of a person in ``Enrolled.people``."""
-        if name not in self.enrolled.place_of:
+        """The index in ``Enrolled.people`` of the person whom ``find_name`` finds."""
+        own = self.find_name(name) if isinstance(name, str) else None
+        if own is None:
             raise NotEnrolledError(f"nobody named {name!r} is enrolled")
-        return self.enrolled.place_of[name]
+        return self.enrolled.place_of[own]
 
     def quantize(self) -> None:
         """Store everybody enrolled now or later as int8; there is no way back.

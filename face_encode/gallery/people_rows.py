@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
 from face_encode.errors import GalleryError, NotEnrolledError
@@ -27,6 +28,8 @@ TakenRows: TypeAlias = tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]
 # Photos that are remembered when they are deleted, to undo that.
 MAX_REMEMBERED = 10_000
 _PHOTO_COLUMNS = 13
+# Their crops are in memory at once: some 20 kB each.
+_INSERTED_TOGETHER = 1000
 
 
 class PersonRow(NamedTuple):
@@ -404,37 +407,83 @@ class PeopleRows:
         detector_name: str,
         author: str,
     ) -> None:
-        """Add photos: number, person, embedding, digest and details of each."""
-        sealed, time = self._file.sealed, now()
-        crops: list[tuple[int, bytes]] = []
+        """Add photos: number, person, embedding, digest and details of each.
 
-        def rows() -> Iterable[tuple[Any, ...]]:
-            for photo, owner, embedding, digest, details in photos:
+        What their details lack is taken from photos of the same face that are enrolled already, or
+        were before this change.
+        """
+        sealed, time, waiting = self._file.sealed, now(), iter(photos)
+        while part := list(islice(waiting, _INSERTED_TOGETHER)):
+            known = self._known_details(detector_name, [digest for *_, digest, _ in part])
+            rows, crops = [], []
+            for photo, owner, embedding, digest, own in part:
+                details = _filled_up(own, known.get((digest, embedding)))
                 crops.append((photo, details.crop))
-                yield (
-                    photo,
-                    owner,
-                    sealed(embedding),
-                    digest,
-                    sealed(details.source),
-                    detector_name,
-                    details.quality,
-                    *details.box_numbers,
-                    time,
-                    author,
+                rows.append(
+                    (
+                        photo,
+                        owner,
+                        sealed(embedding),
+                        digest,
+                        sealed(details.source_text),
+                        detector_name,
+                        details.quality,
+                        *details.box_numbers,
+                        time,
+                        author,
+                    )
                 )
+            self.connection.executemany(
+                f"INSERT INTO photo VALUES ({marks(range(_PHOTO_COLUMNS))})", rows
+            )
+            self._add_crops(crops)
 
-        self.connection.executemany(
-            f"INSERT INTO photo VALUES ({marks(range(_PHOTO_COLUMNS))})", rows()
-        )
-        self._add_crops(crops)
+    def _known_details(
+        self, detector: str, digests: Sequence[str | bytes]
+    ) -> dict[tuple[str | bytes, bytes], PhotoDetails]:
+        """Digest and embedding of photos -> quality, box and crop, as far as they are known.
+
+        Read from the state before this change, which has the photos that it removes.
+        """
+        digests = [digest for digest in digests if digest]
+        known: dict[tuple[str | bytes, bytes], PhotoDetails] = {}
+        with self._file.reading() as reader:
+            for digest, sealed_embedding, quality, *box, sealed_crop in reader.execute(
+                "SELECT digest, embedding, quality, x, y, width, height, jpeg FROM photo "
+                "LEFT JOIN crop ON crop.photo = photo.id "
+                f"WHERE detector = ? AND digest IN ({marks(digests)})",
+                [detector, *digests],
+            ):
+                face = digest, self._file.content(sealed_embedding)
+                crop = b"" if sealed_crop is None else self._file.content(sealed_crop)
+                details = PhotoDetails("", None if box[0] is None else Box(*box), quality, crop)
+                known[face] = _filled_up(details, known.get(face))
+        return known
 
     def complete(self, photos: Iterable[tuple[int, PhotoDetails]]) -> None:
-        """Keep quality and crop of photos that have none."""
+        """Keep quality, box and crop of photos that have none, and where their files are now."""
         photos = list(photos)
         self.connection.executemany(
             "UPDATE photo SET quality = ? WHERE id = ? AND quality IS NULL",
             ((details.quality, photo) for photo, details in photos if details.quality is not None),
+        )
+        self.connection.executemany(
+            "UPDATE photo SET x = ?, y = ?, width = ?, height = ? WHERE id = ? AND x IS NULL",
+            ((*details.box_numbers, photo) for photo, details in photos if details.box is not None),
+        )
+        sources: dict[int, str] = {}
+        for part in parts([photo for photo, _ in photos]):
+            for photo, source in self.connection.execute(
+                f"SELECT id, source FROM photo WHERE id IN ({marks(part)})", part
+            ):
+                sources[photo] = self._file.text(source)
+        self.connection.executemany(
+            "UPDATE photo SET source = ? WHERE id = ?",
+            (
+                (self._file.sealed(details.source_text), photo)
+                for photo, details in photos
+                if details.source_text not in ("", sources[photo])
+            ),
         )
         self._add_crops((photo, details.crop) for photo, details in photos)
 
@@ -519,6 +568,18 @@ class PeopleRows:
         """The form by which a name is looked up."""
         check_name(name)
         return self._file.blind(folded_name(name))
+
+
+def _filled_up(details: PhotoDetails, known: PhotoDetails | None) -> PhotoDetails:
+    """Details with what else is known of the same face where they lack it."""
+    if known is None:
+        return details
+    return replace(
+        details,
+        box=known.box if details.box is None else details.box,
+        quality=known.quality if details.quality is None else details.quality,
+        crop=details.crop or known.crop,
+    )
 
 
 class Undone(NamedTuple):

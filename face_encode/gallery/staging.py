@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from face_encode.gallery.database_file import DatabaseFile
@@ -13,7 +14,8 @@ from face_encode.gallery.database_file import DatabaseFile
 class Staging:
     """Rows of the table ``staged`` that belong to runs with the same settings.
 
-    Two runs with the same settings at once share them, to the good of both.
+    Two runs with the same settings at once share them, to the good of both. What no run has taken
+    up in the month after its own is deleted at the end of a later one.
 
     Attributes:
         label: The file's name in errors.
@@ -33,7 +35,11 @@ class Staging:
             GalleryError: The file cannot be written to.
         """
         self.label, self._file = file.label, file
-        self._run = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        run = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        this_month = datetime.now(timezone.utc).replace(day=1)
+        months = this_month, this_month - timedelta(days=1)
+        # Rows are written under the first, and found under both.
+        self._runs = [f"{month:%Y-%m} {run}" for month in months]
         if restart:
             with file.transaction() as connection:
                 connection.execute("DELETE FROM staged")
@@ -42,8 +48,8 @@ class Staging:
         """The content of a photo's row, or None."""
         with self._file.reading() as reader:
             row = reader.execute(
-                "SELECT content FROM staged WHERE run = ? AND photo = ?",
-                [self._run, self._key(photo)],
+                "SELECT content FROM staged WHERE run IN (?, ?) AND photo = ? ORDER BY run DESC",
+                [*self._runs, self._key(photo)],
             ).fetchone()
         return None if row is None else self._file.content(row[0])
 
@@ -53,15 +59,23 @@ class Staging:
             connection.executemany(
                 "INSERT OR REPLACE INTO staged VALUES (?, ?, ?)",
                 (
-                    (self._run, self._key(photo), self._file.sealed(content))
+                    (self._runs[0], self._key(photo), self._file.sealed(content))
                     for photo, content in rows
                 ),
             )
 
-    def clear(self) -> None:
-        """Delete the rows: the run is done."""
+    def clear(self, photos: Iterable[bytes]) -> None:
+        """Delete the rows of these photos, since their run is done, and old rows of any run."""
+        this_month, former_month = (run[:7] for run in self._runs)
         with self._file.transaction() as connection:
-            connection.execute("DELETE FROM staged WHERE run = ?", [self._run])
+            connection.executemany(
+                "DELETE FROM staged WHERE run IN (?, ?) AND photo = ?",
+                ((*self._runs, self._key(photo)) for photo in photos),
+            )
+            connection.execute(
+                "DELETE FROM staged WHERE substr(run, 1, 7) NOT IN (?, ?)",
+                [this_month, former_month],
+            )
 
     def close(self) -> None:
         """Leave the rows for the next run."""

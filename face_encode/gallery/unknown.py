@@ -486,7 +486,7 @@ class UnknownRows:
             if digest and self._connection.execute(same, [number, digest]).fetchone():
                 continue
             content = np.asarray(sight.embedding, np.float32).tobytes()
-            source, crop = sealed(details.source), sealed(details.crop)
+            source, crop = sealed(details.source_text), sealed(details.crop)
             found = (digest, source, sight.detector, details.quality, *box)
             new.append(self._insert([number, sealed(content), *found, moment, crop]))
         self._connection.execute(

@@ -88,8 +88,8 @@ class Store(Protocol):
     def put(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
         """Add rows, or replace them: all or, at a kill or on a full disk, none."""
 
-    def clear(self) -> None:
-        """Delete all rows: the run is done."""
+    def clear(self, photos: Iterable[bytes]) -> None:
+        """Delete the rows of a run that is done, by its photos; other runs may have rows here."""
 
     def close(self) -> None:
         """Leave the rows for the next run."""
@@ -239,8 +239,8 @@ class StoreFile:
             self._database.execute("BEGIN")
             self._database.executemany("INSERT OR REPLACE INTO done VALUES (?, ?)", rows)
 
-    def clear(self) -> None:
-        """Delete the file."""
+    def clear(self, photos: Iterable[bytes]) -> None:
+        """Delete the file, which is one run's."""
         self._database.close()
         self._unlink()
         self._release()
@@ -257,7 +257,11 @@ class StoreFile:
 
 
 class Checkpoint:
-    """The results of an unfinished run; a context manager, which leaves them in their store."""
+    """The results of an unfinished run; a context manager, which leaves them in their store.
+
+    Attributes:
+        photos: The paths of all photos of the run.
+    """
 
     def __init__(
         self, store: Store, embedding_size: int, error_type: type[FaceEncodeError]
@@ -270,6 +274,7 @@ class Checkpoint:
             error_type: What is raised where a result is damaged.
         """
         self._store, self._size, self._error_type = store, embedding_size, error_type
+        self.photos: Sequence[str] = ()
 
     def holds(self, photo: str, state: FileState) -> bool:
         """Whether there is the result of a photo as it is now.
@@ -355,7 +360,7 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Delete the results: the run is done."""
-        self._store.clear()
+        self._store.clear(map(os.fsencode, self.photos))
 
     def __enter__(self) -> Checkpoint:
         return self
@@ -467,6 +472,8 @@ class Run:
         self._paths, self._checkpoint, self._top = paths, checkpoint, top
         self._description, self._progress = description, progress
         self._states: dict[int, FileState] = {}
+        if checkpoint is not None:
+            checkpoint.photos = paths
         self.waiting: list[int] = []
         self.done: list[int] = []
         for row, path in enumerate(paths):

@@ -167,7 +167,9 @@ class _Photos:
         """Make a gallery hold the photos that are usable, in one step."""
         calibration, count = gallery.calibration, len(self.names)
         threshold = (
-            encoder.contract.threshold if calibration is None else calibration.threshold(count)
+            encoder.contract.threshold
+            if calibration is None
+            else calibration.threshold(max(1, count))
         )
         usable = np.flatnonzero([reason is None for reason in self.reasons]).tolist()
         if refuse_mistakes:

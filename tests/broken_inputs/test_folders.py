@@ -15,7 +15,9 @@ from PIL import Image
 
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, InputError
+from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.memory import MemoryGallery
+from face_encode.gallery.opening import open_gallery
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.folders import people_in
 from face_encode.pipeline.enrolment import enrol_people
@@ -219,6 +221,36 @@ def test_a_name_of_any_script_is_taken_and_what_is_no_name_told(
         assert row.photo == str(other / "2.jpg")
         assert "text without control characters" in row.reason
         assert ("convmv -r -f latin1" in row.reason) == ("no text" in case)
+
+
+@pytest.mark.parametrize("case", [case for case, (_, fine) in NAMES.items() if not fine])
+def test_what_is_no_name_is_told_each_time_a_gallery_database_is_filled(
+    case: str, tmp_path: Path, tiny: Encoder
+) -> None:
+    person(tmp_path / "people", "Ada", "1.jpg")
+    other = person(tmp_path / "people", NAMES[case][0], "2.jpg")
+    model = Face_Encode_Model(tiny, WholePhoto())
+    model.gallery = open_gallery(tmp_path / "people.sqlite", encoder=tiny)
+    for _ in range(2):
+        report = model.fit_dataset(tmp_path / "people", progress=False)
+        assert [row.photo for row in report.left_out] == [str(other / "2.jpg")]
+        assert model.gallery.people() == {"Ada": 1}
+
+
+def test_a_photo_whose_name_is_no_text_is_enrolled_in_a_gallery_database(
+    tmp_path: Path, tiny: Encoder
+) -> None:
+    ada = person(tmp_path / "people", "Ada", "1.jpg")
+    try:
+        (ada / "1.jpg").rename(ada / "M\udcfcller.jpg")
+    except OSError:
+        pytest.skip("this file system does not take such a name")
+    gallery = DatabaseGallery(tmp_path / "people.sqlite", tiny)
+    model = Face_Encode_Model(tiny, WholePhoto())
+    model.gallery = gallery
+    for _ in range(2):
+        assert model.fit_dataset(tmp_path / "people", progress=False).enrolled == 1
+        assert [photo.source for photo in gallery.photos()] == [str(ada / "M\\udcfcller.jpg")]
 
 
 def test_a_person_without_photos_is_remarked_on(

@@ -13,7 +13,9 @@ import pytest
 
 from benchmarks.serving import Client, RunningService
 from face_encode.cli import main
+from face_encode.cli.serve import gallery_path
 from face_encode.encoders.encoder import Encoder
+from face_encode.errors import InputError
 from tests.conftest import EXAMPLES, VERIFY_DATASET
 from tests.server import attack, hostile
 from tests.server.killing import Expected, kill_while_changing
@@ -37,6 +39,21 @@ def service(folder: Path) -> Iterator[RunningService]:
     options = ("--people", people, "--detector", "dlib_hog", "--workers", "1", *hostile.OPTIONS)
     with RunningService(*options, environment=hostile.TOKENS) as service:
         yield service
+
+
+@pytest.mark.parametrize("given", [".", "./", "../people", "below/.."])
+def test_the_gallery_lies_beside_the_folder_however_that_is_given(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "people" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "people")
+    assert gallery_path(given) == tmp_path / "people.sqlite"
+    assert gallery_path("..") == Path(f"{tmp_path}.sqlite")
+
+
+def test_a_folder_without_a_name_is_refused() -> None:
+    with pytest.raises(InputError, match=r"give a folder with a name.*Received: /"):
+        gallery_path("/")
 
 
 def test_a_folder_is_enrolled_into_a_file_beside_it(service: RunningService, folder: Path) -> None:

@@ -127,6 +127,53 @@ def test_what_is_enrolled_again_unchanged_stays_as_it_is(tmp_path: Path) -> None
     assert_sound(gallery)
 
 
+@pytest.mark.parametrize("key", ["", KEYS[0]])
+def test_what_is_known_of_a_photo_follows_it_to_another_person(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if key:
+        monkeypatch.setenv(KEY_VARIABLE, key)
+    gallery = opened(tmp_path)
+    face, other = vectors((1, 0), (0, 1))
+    box = Box(1, 2, 30, 40)
+    known = [PhotoDetails("Ada/1.jpg", box, 0.7, b"jpeg"), PhotoDetails("Bo/1.jpg", box, 0.8)]
+    gallery.replace(["Ada", "Bo"], vectors((1, 0), (0, 1)), ["a", "b"], details=known)
+    moved = [PhotoDetails("Cy/1.jpg"), PhotoDetails("Cy/2.jpg", quality=0.9), PhotoDetails()]
+    # The first is Ada's, moved; then a photo of another face of hers, and one that Bo has, too.
+    gallery.replace(
+        ["Cy", "Cy", "Di", "Bo"],
+        np.stack([face, other, other, other]),
+        ["a", "a", "b", "b"],
+        details=[*moved, PhotoDetails("Bo/1.jpg")],
+    )
+    photos = {(photo.name, photo.quality): photo for photo in gallery.photos()}
+    assert list(photos) == [("Bo", 0.8), ("Cy", 0.7), ("Cy", 0.9), ("Di", 0.8)]
+    assert [photo.box for photo in photos.values()] == [box, box, None, box]
+    assert gallery.crop(photos["Cy", 0.7].id) == b"jpeg"
+    assert [photo.has_crop for photo in photos.values()] == [False, True, False, False]
+    assert photos["Cy", 0.7].source == "Cy/1.jpg"
+
+
+@pytest.mark.parametrize("key", ["", KEYS[0]])
+def test_a_photo_that_stays_gets_what_it_lacked_and_the_new_name_of_its_file(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if key:
+        monkeypatch.setenv(KEY_VARIABLE, key)
+    gallery = opened(tmp_path)
+    steps = [
+        (PhotoDetails("old.jpg"), ("old.jpg", None, None, False)),
+        (PhotoDetails("new.jpg", Box(1, 2, 30, 40), 0.7, b"jpeg"), None),
+        (PhotoDetails("", Box(5, 6, 7, 8), 0.8, b"other"), None),
+    ]
+    for details, expected in steps:
+        gallery.replace(["Ada"], vectors((1, 0)), ["a"], details=[details])
+        (photo,) = gallery.photos()
+        found = photo.source, photo.box, photo.quality, photo.has_crop
+        assert found == (expected or ("new.jpg", Box(1, 2, 30, 40), 0.7, True))
+    assert (photo.id, gallery.crop(1)) == (1, b"jpeg")
+
+
 def test_what_others_add_during_an_enrolment_stays(tmp_path: Path) -> None:
     gallery, other = filled(tmp_path), opened(tmp_path)
     mark = gallery.mark()

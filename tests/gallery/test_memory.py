@@ -122,3 +122,24 @@ def test_a_copy_does_not_write_the_file_of_the_gallery(tmp_path: Path) -> None:
     assert load_gallery(tmp_path / "people.npz", Identity()).people() == {"Ada": 1}
     with pytest.raises(GalleryError, match="save it to a path"):
         copied.save()
+
+
+def test_a_person_is_found_in_whatever_case_and_spacing_as_in_a_gallery_database() -> None:
+    gallery = MemoryGallery(SIXTEEN)
+    gallery.add(["Ada", "Bo", "Ada"], like_faces(3))
+    gallery.set_threshold("ada", 0.9)
+    assert gallery.thresholds == {"Ada": 0.9}
+    with pytest.raises(GalleryError, match="'Ada' is enrolled already"):
+        gallery.rename("bo", " ADA")
+    assert gallery.rename("ADA", "ada") == gallery.rename("Ada ", "Ada Lovelace") == 2
+    assert gallery.thresholds == {"Ada Lovelace": 0.9}
+    assert gallery.remove("ada  lovelace") == 2
+    assert list(gallery.people()) == ["Bo"]
+
+
+def test_who_is_enrolled_under_just_that_name_comes_before_who_has_a_name_alike() -> None:
+    gallery = MemoryGallery(SIXTEEN)
+    gallery.add(["Ada", "ada", "Ada"], like_faces(3))
+    gallery.set_threshold("Ada", 0.9)
+    assert gallery.thresholds == {"Ada": 0.9}
+    assert (gallery.remove("ada"), gallery.remove("ada")) == (1, 2)

@@ -76,6 +76,12 @@ def test_the_same_stranger_has_the_same_number_also_in_other_programs(tmp_path: 
     assert len(other) == 0 and other.changes() == []
 
 
+def test_a_photo_whose_name_is_no_text_is_told_by_numbers(tmp_path: Path) -> None:
+    gallery = opened(tmp_path)
+    gallery.unknown.see(sight(1, 0, source="M\udcfcller.jpg"), THRESHOLD)
+    assert gallery.unknown.group(1).faces[0].source == "M\\udcfcller.jpg"
+
+
 SEER = """
 import math, sys
 from face_encode.gallery.base import PhotoDetails

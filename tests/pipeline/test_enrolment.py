@@ -22,6 +22,7 @@ from face_encode.pipeline import enrolment
 from face_encode.pipeline.enrolment import enrol_people, enrolment_checkpoint
 from face_encode.types import EnrolmentReport, Face, ImageArray, LeftOut
 from tests.conftest import VERIFY_DATASET
+from tests.gallery.calibrations import BY_HAND
 from tests.tiny_parts import Halves
 
 
@@ -130,6 +131,13 @@ def test_where_nothing_can_be_enrolled_the_gallery_stays(
     with pytest.raises(DatasetError, match=r"none of the 1 photos.*1\.jpg: an empty file"):
         enrol(tmp_path / "others", gallery, encoder)
     assert gallery.people() == {"person 0": 2, "person 1": 2}
+
+
+def test_no_photos_are_told_by_a_gallery_that_is_calibrated_too(tiny: Encoder) -> None:
+    gallery = MemoryGallery(tiny)
+    gallery.calibration = BY_HAND
+    with pytest.raises(DatasetError, match="none of the 0 photos"):
+        enrol_people({"Ada": []}, gallery, Halves(), tiny, progress=False)
 
 
 def test_several_faces_are_remarked_on(

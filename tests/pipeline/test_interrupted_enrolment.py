@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,9 @@ from face_encode.detectors.haar import HaarDetector
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.registry import load_encoder
 from face_encode.errors import DatasetError, GalleryError
+from face_encode.gallery import staging
 from face_encode.gallery.base import Gallery
+from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.npz import write_content
 from face_encode.gallery.opening import open_gallery
@@ -191,6 +195,68 @@ def test_killed_in_the_middle_of_a_batch_it_goes_on(
         while any(map(is_alive, workers)) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert not any(map(is_alive, workers))
+
+
+@pytest.mark.parametrize("pixels", ["noise", "black"])
+def test_what_one_run_has_left_stays_when_that_of_another_folder_ends(
+    pixels: str, many: Path, tiny: Encoder, tmp_path: Path
+) -> None:
+    # Black photos show nobody: that run ends in an error.
+    (tmp_path / "guests" / "Gus").mkdir(parents=True)
+    drawn = np.random.default_rng(1).integers(0, 256, (20, 20, 3)).astype(np.uint8)
+    guest = Image.fromarray(drawn * (pixels == "noise"))
+    guest.save(tmp_path / "guests" / "Gus" / "1.png")
+    model = Face_Encode_Model(tiny, Halves())
+    model.gallery = open_gallery(tmp_path / "people.sqlite", encoder=tiny)
+    interrupt_at_the_end(model, many)
+    with suppress(DatasetError):
+        model.fit_dataset(tmp_path / "guests", progress=False)
+    assert model.fit_dataset(many, progress=False).resumed == 132
+    assert staged(model) == []
+
+
+def interrupt_at_the_end(model: Face_Encode_Model, folder: Path) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(enrolment, "find_label_problems", interrupted)
+        model.fit_dataset(folder, progress=False)
+
+
+def staged(model: Face_Encode_Model) -> list[str]:
+    """The run of each row that an interrupted run has left."""
+    assert isinstance(model.gallery, DatabaseGallery)
+    with closing(sqlite3.connect(model.gallery.path)) as database:
+        return [run for (run,) in database.execute("SELECT run FROM staged")]
+
+
+@pytest.mark.parametrize(("later", "resumed"), [("2026-02-28", 132), ("2026-03-01", 0)])
+def test_what_a_run_has_left_is_taken_up_for_a_month_and_then_deleted(
+    later: str,
+    resumed: int,
+    many: Path,
+    tiny: Encoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = Face_Encode_Model(tiny, Halves())
+    model.gallery = open_gallery(tmp_path / "people.sqlite", encoder=tiny)
+
+    class Clock(datetime):
+        """A clock that stands still."""
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Clock:
+            return cls.fromisoformat(today).replace(tzinfo=tz)
+
+    monkeypatch.setattr(staging, "datetime", Clock)
+    today = "2026-01-31"
+    interrupt_at_the_end(model, many)
+    assert len(staged(model)) == 132
+    today = later
+    assert model.fit_dataset(many, progress=False).resumed == resumed
+    assert staged(model) == []
 
 
 def test_an_interrupted_enrolment_with_another_detector_is_refused(

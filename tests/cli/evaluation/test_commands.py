@@ -67,6 +67,17 @@ def test_too_few_people_and_a_missing_gallery_are_refused(
         run("calibrate", people, "-g", tmp_path / "none.npz")
 
 
+def test_a_gallery_without_photos_is_refused_before_it_is_calibrated(
+    run: Any, encoder: Encoder, tmp_path: Path
+) -> None:
+    path = tmp_path / "people.sqlite"
+    DatabaseGallery(path, encoder).close()
+    with pytest.raises(GalleryError, match=r"once somebody is enrolled.*without photos"):
+        run("calibrate", VERIFY_DATASET, "-g", path)
+    with closing(DatabaseGallery(path, encoder)) as gallery:
+        assert gallery.calibration is None
+
+
 @pytest.mark.data
 def test_planted_mistakes_are_named_with_pictures(
     run: Any, link: Any, several: list[Path], tmp_path: Path
