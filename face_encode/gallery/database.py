@@ -430,11 +430,11 @@ class DatabaseGallery:
             own = {each.name: each.threshold for each, _ in dropped if each.threshold is not None}
             if audit.recorded is not None and own:
                 audit.record_lost(own)
+            if audit.recorded is not None:
+                notes = {each.name: (each.note, "") for each, _ in dropped if each.note}
+                pictures = [picture for _, picture in dropped if picture is not None]
+                self._keep_known(audit.recorded, notes, pictures)
         self.last_change = audit.recorded
-        if audit.recorded is not None:
-            notes = {each.name: (each.note, "") for each, _ in dropped if each.note}
-            pictures = [picture for _, picture in dropped if picture is not None]
-            self._keep_known(audit.recorded, notes, pictures)
 
     def _remember(self, change: int, taken: TakenRows) -> None:
         """Keep the rows that a change has removed, to undo it."""
@@ -451,7 +451,7 @@ class DatabaseGallery:
         if notes or pictures:
             former_notes, former_pictures = self._known.get(change, ({}, []))
             self._known[change] = {**former_notes, **notes}, [*former_pictures, *pictures]
-        while len(self._known) > _MAX_KNOWN:
+        if len(self._known) > _MAX_KNOWN:
             del self._known[next(iter(self._known))]
 
     def add(
@@ -484,7 +484,7 @@ class DatabaseGallery:
 
         A photo that is enrolled already, by its digest, under the same name and with the same
         embedding, stays as it is: with its number and the time when it was enrolled; it may get a
-        crop or a quality where it had none.
+        crop, a box or a quality where it had none, and where its file is now.
         """
         added, digests = check_new(names, embeddings, digests, self._size)
         blind = [self._file.blind(digest) for digest in digests]
@@ -664,8 +664,9 @@ class DatabaseGallery:
                 person = rows.found(name)
                 if person is not None and person.note == after:
                     rows.set_note(person, before)
+                    self._keep_known(change, {person.name: (after, before)}, ())
             for picture in pictures:
-                rows.set_picture(picture)
+                rows.set_picture(picture, replaces=False)
             self._remember(change, undone.taken)
         return told
 
@@ -680,8 +681,7 @@ class DatabaseGallery:
             How many photos that person had.
 
         Raises:
-            GalleryError: Nobody of that name is enrolled; or everything is done but the log, which
-                another program goes on reading.
+            GalleryError: Nobody of that name is enrolled.
         """
         with self._changing() as (rows, audit):
             person = rows.person(name)

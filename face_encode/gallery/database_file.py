@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import hmac
+import logging
 import os
 import secrets
 import sqlite3
@@ -25,6 +26,8 @@ from urllib.parse import quote
 from face_encode.errors import GalleryError, NotEnrolledError
 from face_encode.files import for_owner, make_private_folder, reason_of, replacing, state_of
 from face_encode.gallery.encryption import KEY_VARIABLE, Cipher
+
+_LOG = logging.getLogger(__name__)
 
 DATABASE_SUFFIX = ".sqlite"
 
@@ -195,7 +198,8 @@ class DatabaseFile:
                 make_private_folder(self.path.parent)
                 # For its owner only; SQLite gives the files beside it the same rights. Another
                 # program may have been faster.
-                with suppress(FileExistsError), open(self.path, "xb", opener=for_owner):
+                place = os.path.realpath(self.path)
+                with suppress(FileExistsError), open(place, "xb", opener=for_owner):
                     pass
             except OSError as failure:
                 raise GalleryError(f"cannot write {self.label}: {reason_of(failure)}") from failure
@@ -354,7 +358,8 @@ class DatabaseFile:
                     if self._is_prepared:
                         self._check_key(connection)
                     yield connection
-                    connection.execute("COMMIT")
+                    if connection.in_transaction:
+                        connection.execute("COMMIT")
                 except BaseException:
                     # SQLite has rolled back already where the disk is full.
                     with suppress(sqlite3.OperationalError):
@@ -400,11 +405,7 @@ class DatabaseFile:
         self.empty_log()
 
     def empty_log(self) -> None:
-        """Empty the log, which goes on holding what was removed until it is written over.
-
-        Raises:
-            GalleryError: Another program reads all the while what the log holds.
-        """
+        """Empty the log, which goes on holding what was removed until it is written over."""
         with self._write_lock, self.reporting():
             connection = self._connect()
             try:
@@ -412,10 +413,11 @@ class DatabaseFile:
             finally:
                 connection.close()
         if busy:
-            raise GalleryError(
-                f"the change of {self.label} is made, but its log still holds what was there "
-                "before: another program has been reading it for "
-                f"{BUSY_SECONDS} seconds; end that program"
+            _LOG.warning(
+                "the log of %s still holds what was removed: another program has been reading it "
+                "for %s seconds; it is emptied when no program has the gallery open",
+                self.label,
+                BUSY_SECONDS,
             )
 
     def copy_to(self, path: Path) -> None:
@@ -512,6 +514,7 @@ class DatabaseFile:
                 connection.execute(
                     "INSERT OR REPLACE INTO gallery VALUES (?, ?)", [_BLIND_KEY, *self._key_row]
                 )
+                connection.execute("COMMIT")
         except BaseException:
             self.cipher, self._blind_key, self._key_row = former
             raise

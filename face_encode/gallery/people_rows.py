@@ -243,14 +243,17 @@ class PeopleRows:
             "UPDATE person SET note = ? WHERE id = ?", [self._file.sealed(note), person.number]
         )
 
-    def set_picture(self, photo: int) -> bool:
-        """Show a photo's crop as the person's picture; False where no crop of it is kept."""
+    def set_picture(self, photo: int, *, replaces: bool = True) -> bool:
+        """Show a photo's crop as the person's picture; False where no crop of it is kept.
+
+        Without ``replaces``, a picture that the person has stays.
+        """
         kept = self.connection.execute("SELECT 1 FROM crop WHERE photo = ?", [photo]).fetchone()
         if kept is not None:
             self.connection.execute(
                 "UPDATE person SET picture = ?1 "
-                "WHERE id = (SELECT person FROM photo WHERE id = ?1)",
-                [photo],
+                "WHERE id = (SELECT person FROM photo WHERE id = ?1) AND (?2 OR picture IS NULL)",
+                [photo, replaces],
             )
         return kept is not None
 
@@ -621,15 +624,16 @@ def undo_rows(rows: PeopleRows, change: Change, taken: TakenRows) -> Undone:
             f"change {change.id} cannot be undone: the photos that it removed are gone; only the "
             "program that removed them keeps them, while it runs"
         )
+    gone_people = [name for name in change.lost if rows.found(name) is None]
     people = rows.people_of(change.removed)
     owner_of = {photo: people[name].number for photo, name in back.items()}
     rows.put_back(taken, owner_of)
     rows.move((photo, owner_of[photo]) for photo in gone if photo in back)
     undone = rows.take([photo for photo in gone if photo not in back])
-    for name, own in change.lost.items():
+    for name in gone_people:
         person = rows.found(name)
-        if person is not None and person.threshold is None:
-            rows.set_threshold(person, own)
+        if person is not None:
+            rows.set_threshold(person, change.lost[name])
     threshold = None
     if change.threshold is not None:
         changed = rows.person(change.threshold.name)

@@ -66,15 +66,15 @@ class Staging:
 
     def clear(self, photos: Iterable[bytes]) -> None:
         """Delete the rows of these photos, since their run is done, and old rows of any run."""
-        this_month, former_month = (run[:7] for run in self._runs)
+        former_month = self._runs[1][:7]
         with self._file.transaction() as connection:
             connection.executemany(
                 "DELETE FROM staged WHERE run IN (?, ?) AND photo = ?",
                 ((*self._runs, self._key(photo)) for photo in photos),
             )
+            # Earlier releases did not write the month.
             connection.execute(
-                "DELETE FROM staged WHERE substr(run, 1, 7) NOT IN (?, ?)",
-                [this_month, former_month],
+                "DELETE FROM staged WHERE run < ? OR run NOT LIKE '____-__ %'", [former_month]
             )
 
     def close(self) -> None:

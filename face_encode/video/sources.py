@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -24,13 +25,14 @@ from face_encode.files import as_path, open_regular, reason_of
 from face_encode.types import ImageArray
 from face_encode.video.frames import Frame
 
+_LOG = logging.getLogger(__name__)
+
 _SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp")
 # Assumed where a source states no rate, or an absurd one.
 _DEFAULT_FRAMES_PER_SECOND = 25.0
 _MAX_FRAMES_PER_SECOND = 240.0
-# A recorded video has broken off where it lacks more than this share of its frames, and of its
-# length at least so many seconds. Both, because containers estimate the one from the other, by the
-# longest track or by a rate that the frames do not keep.
+# It is told of a recorded video that it lacks more than this share of its frames, where it lacks so
+# many seconds of its length too: some state a rate that the frames do not keep.
 _MISSING_SHARE, _MISSING_SECONDS = 0.1, 1.0
 # How long OpenCV waits for a network stream before it counts as lost.
 _NETWORK_TIMEOUT_MS = 5_000
@@ -152,8 +154,7 @@ class RecordedVideo:
         """The frames, with the times that the file states or else counted by its rate.
 
         Raises:
-            VideoError: No frame can be read, or, after the last one, the video breaks off before
-                the end that it states.
+            VideoError: No frame can be read.
         """
         number, seconds = 0, -1.0
         while (image := _read_rgb(self._capture)) is not None:
@@ -167,10 +168,14 @@ class RecordedVideo:
             number += 1
         if number == 0:
             raise VideoError(f"{self.name}: a video without a single frame that can be read")
+        # No error: the frames that a trimmed video hides are stated as well.
         if self._breaks_off(number, seconds):
-            raise VideoError(
-                f"{self.name}: ends after {number} of {self._stated_frames:.0f} frames: damaged, "
-                "cut off, or its connection was lost"
+            _LOG.warning(
+                "%s: has %.0f frames by what it states, of which %d were read: it is trimmed, "
+                "damaged or cut off, or its connection was lost",
+                self.name,
+                self._stated_frames,
+                number,
             )
 
     def _breaks_off(self, number: int, seconds: float) -> bool:
@@ -489,10 +494,18 @@ def _question(parts: SplitResult) -> bytes:
 def without_password(address: str) -> str:
     """Leave out where an address may hold a password.
 
-    That between ``user:`` and the last ``@`` becomes asterisks; ``?`` and ``#`` and what follows
-    them, such as ``?user=…&pwd=…``, are cut off.
+    That between ``user:`` and the last ``@`` becomes asterisks, and so do the values of a query
+    that are not a number of one or two digits, by which a recorder tells its cameras apart. ``#``
+    and what follows is cut off.
     """
-    return re.sub(r"(?<=://)([^/:]*):.*@", r"\1:***@", re.split("[?#]", address)[0])
+    place, _, query = address.partition("#")[0].partition("?")
+    if "@" in query and "/" not in place.partition("://")[2]:
+        # The ? may be one of a password that begins before it.
+        return f"{place.partition('://')[0]}://***"
+    place = re.sub(r"(?<=://)([^/:]*):.*@", r"\1:***@", place)
+    # What is not NAME=VALUE may be a value, too.
+    parts = [re.sub(r"^[^=]*$|(?<==)(?![0-9]{1,2}$).*", "***", part) for part in query.split("&")]
+    return f"{place}?{'&'.join(parts)}" if query else place
 
 
 def check_address(address: str) -> None:

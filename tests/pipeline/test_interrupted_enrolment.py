@@ -255,8 +255,13 @@ def test_what_a_run_has_left_is_taken_up_for_a_month_and_then_deleted(
     interrupt_at_the_end(model, many)
     assert len(staged(model)) == 132
     today = later
+    database = sqlite3.connect(tmp_path / "people.sqlite", isolation_level=None)
+    with closing(database):
+        # A run that began after midnight, and one of an earlier release.
+        for run in ("2026-04 0123456789abcdef", "0123456789abcdef"):
+            database.execute("INSERT INTO staged VALUES (?, 'a', 'b')", [run])
     assert model.fit_dataset(many, progress=False).resumed == resumed
-    assert staged(model) == []
+    assert staged(model) == ["2026-04 0123456789abcdef"]
 
 
 def test_an_interrupted_enrolment_with_another_detector_is_refused(

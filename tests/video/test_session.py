@@ -60,26 +60,6 @@ def frames_of(path: Path) -> int:
     return sum(1 for _ in RecordedVideo.of_file(path).frames())
 
 
-def test_a_video_that_breaks_off_leaves_everything_finished(
-    tmp_path: Path, ada: ImageArray, watcher: Watcher
-) -> None:
-    path, size = tmp_path / "in.avi", (ada.shape[1], ada.shape[0])
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 5.0, size)
-    for _ in range(20):
-        writer.write(ada[..., ::-1])
-    writer.release()
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    events = EventFile(tmp_path / "events.jsonl")
-    outlets = Outlets(recorder=Recorder(tmp_path / "out.mp4", 5.0), events=[events])
-    report = Session(RecordedVideo.of_file(path), watcher, outlets).run()
-    events.close()
-    assert f"ends after {report.frames} of 20 frames" in str(report.error)
-    assert frames_of(tmp_path / "out.mp4") == report.frames > 8
-    *_, left, stopped = map(json.loads, (tmp_path / "events.jsonl").read_text().splitlines())
-    assert (left["event"], stopped["event"]) == ("left", "stopped")
-    assert stopped["error"] == str(report.error)
-
-
 def test_a_camera_lost_for_good_leaves_everything_finished(
     tmp_path: Path, ada: ImageArray, watcher: Watcher
 ) -> None:
