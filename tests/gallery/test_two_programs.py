@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,7 +37,7 @@ from tests.gallery.common import Identity, vectors
 for line in sys.stdin:
     gallery = DatabaseGallery(sys.argv[1], Identity())
     gallery.add([line.strip()], vectors((1, 0)))
-    print(sorted(gallery.people()), flush=True)
+    print(*gallery.people(), flush=True)
     gallery.close()
 """
 
@@ -47,41 +47,40 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "people.sqlite"
 
 
-@pytest.fixture
-def other(path: Path) -> Iterator[subprocess.Popen[str]]:
+@contextlib.contextmanager
+def program(script: str, path: Path) -> Iterator[Callable[[str], str]]:
+    """Run a script in a process of its own; yields what asks it: a line for a line."""
     with subprocess.Popen(
-        [sys.executable, "-c", OTHER, os.fspath(path)],
+        [sys.executable, "-c", script, os.fspath(path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     ) as process:
-        yield process
+
+        def ask(line: str) -> str:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(f"{line}\n")
+            process.stdin.flush()
+            return process.stdout.readline().strip()
+
+        yield ask
 
 
-def enrol(other: subprocess.Popen[str], name: str) -> list[str]:
-    assert other.stdin is not None and other.stdout is not None
-    other.stdin.write(f"{name}\n")
-    other.stdin.flush()
-    people: list[str] = eval(other.stdout.readline())
-    return people
-
-
-def test_a_program_may_open_a_file_twice_beside_another(
-    path: Path, other: subprocess.Popen[str]
-) -> None:
+def test_a_program_may_open_a_file_twice_beside_another(path: Path) -> None:
     # SQLite's locks are the process's: opening and closing the file otherwise drops them, and then
     # the other program deletes the log under this one.
     first = DatabaseGallery(path, Identity())
     first.add(["a0"], vectors((1, 0)))
     second = DatabaseGallery(path, Identity())
     enrolled = {"a0"}
-    for round_ in range(3):
-        assert set(enrol(other, f"b{round_}")) == enrolled | {f"b{round_}"}
-        first.add([f"c{round_}"], vectors((1, 0)))
-        second.add([f"d{round_}"], vectors((1, 0)))
-        enrolled |= {f"{letter}{round_}" for letter in "bcd"}
-    assert set(enrol(other, "last")) == enrolled | {"last"}
+    with program(OTHER, path) as enrol:
+        for round_ in range(3):
+            assert set(enrol(f"b{round_}").split()) == enrolled | {f"b{round_}"}
+            first.add([f"c{round_}"], vectors((1, 0)))
+            second.add([f"d{round_}"], vectors((1, 0)))
+            enrolled |= {f"{letter}{round_}" for letter in "bcd"}
+        assert set(enrol("last").split()) == enrolled | {"last"}
     first.close()
     second.close()
     with contextlib.closing(sqlite3.connect(path)) as connection:
@@ -198,26 +197,13 @@ def check_reader(path: Path) -> None:
     with contextlib.closing(DatabaseGallery(path, Identity())) as gallery:
         gallery.add(["Ada"], vectors((1, 0)))
     path.chmod(0o644)
-    with subprocess.Popen(
-        [sys.executable, "-c", READER, os.fspath(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-    ) as reader:
-
-        def asked() -> str:
-            assert reader.stdin is not None and reader.stdout is not None
-            reader.stdin.write("\n")
-            reader.stdin.flush()
-            return reader.stdout.readline().strip()
-
-        assert asked() == "['Ada'] {'Ada': 1}"
+    with program(READER, path) as asked:
+        assert asked("") == "['Ada'] {'Ada': 1}"
         with contextlib.closing(DatabaseGallery(path, Identity())) as gallery:
             gallery.add(["Bo"], vectors((1, 0)))
             gallery.remove("Ada")
-        assert asked() == "['Bo'] {'Bo': 1}"
-        assert asked() == "['Bo'] {'Bo': 1}"
+        assert asked("") == "['Bo'] {'Bo': 1}"
+        assert asked("") == "['Bo'] {'Bo': 1}"
 
 
 def test_somebody_is_forgotten_in_every_spelling(path: Path) -> None:
