@@ -177,7 +177,8 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         """Take up the checkpoint; False where there is none of this run."""
         variables, kept = self._state(), range(len(self.model.variables))
         try:
-            with np.load(self.path, allow_pickle=False) as stored:
+            # Opened here: numpy leaves a file that is none of its own open.
+            with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 state = json.loads(str(stored["state"]))
                 if state.pop("run_key") != self.run_key:
                     return False

@@ -170,8 +170,12 @@ from face_encode.gallery.base import PhotoDetails
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.search import search_enrolled
 from tests.gallery.common import Identity, vectors
-gallery = DatabaseGallery(sys.argv[1], Identity(), create=False)
 # Imports what is imported late, from where another user may not read.
+gallery = DatabaseGallery(sys.argv[1] + ".first.sqlite", Identity())
+gallery.add(["Cy"], vectors((1, 0)))
+gallery.search(vectors((1, 0)))
+gallery.add(["Dy"], vectors((1, 0)))
+gallery.remove("Cy")
 gallery.search(vectors((1, 0)))
 gallery.close()
 os.setgid(65534)
