@@ -427,10 +427,12 @@ class DatabaseGallery:
             rows, audit = PeopleRows(self._file, connection), Audit(self._file, connection)
             yield rows, audit
             dropped = rows.drop_empty()
-            own = {each.name: each.threshold for each, _ in dropped if each.threshold is not None}
-            if audit.recorded is not None and own:
-                audit.record_lost(own)
             if audit.recorded is not None:
+                lost = {
+                    each.name: each.threshold for each, _ in dropped if each.threshold is not None
+                }
+                if lost:
+                    audit.record_lost(lost)
                 notes = {each.name: (each.note, "") for each, _ in dropped if each.note}
                 pictures = [picture for _, picture in dropped if picture is not None]
                 self._keep_known(audit.recorded, notes, pictures)
@@ -506,7 +508,6 @@ class DatabaseGallery:
                     kept.append((same[0], details[row]))
             gone = [photo for alike in former.values() for photo, _ in alike]
             removed = rows.names_of(gone)
-            taken = rows.take(gone)
             numbers = range(last + 1, last + 1 + len(new))
             rows.complete(kept)
             rows.insert(
@@ -517,6 +518,8 @@ class DatabaseGallery:
                 detector_name,
                 self.author.name,
             )
+            # Only now: what is known of them is what a new photo of the same face may lack.
+            taken = rows.take(gone)
             enrolled: dict[str, list[int]] = {}
             for photo, row in zip(numbers, new, strict=True):
                 enrolled.setdefault(people[names[row]].name, []).append(photo)

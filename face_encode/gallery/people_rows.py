@@ -412,8 +412,7 @@ class PeopleRows:
     ) -> None:
         """Add photos: number, person, embedding, digest and details of each.
 
-        What their details lack is taken from photos of the same face that are enrolled already, or
-        were before this change.
+        What their details lack is taken from photos of the same face that are enrolled already.
         """
         sealed, time, waiting = self._file.sealed, now(), iter(photos)
         while part := list(islice(waiting, _INSERTED_TOGETHER)):
@@ -444,23 +443,19 @@ class PeopleRows:
     def _known_details(
         self, detector: str, digests: Sequence[str | bytes]
     ) -> dict[tuple[str | bytes, bytes], PhotoDetails]:
-        """Digest and embedding of photos -> quality, box and crop, as far as they are known.
-
-        Read from the state before this change, which has the photos that it removes.
-        """
+        """Digest and embedding of photos -> quality, box and crop, as far as they are known."""
         digests = [digest for digest in digests if digest]
         known: dict[tuple[str | bytes, bytes], PhotoDetails] = {}
-        with self._file.reading() as reader:
-            for digest, sealed_embedding, quality, *box, sealed_crop in reader.execute(
-                "SELECT digest, embedding, quality, x, y, width, height, jpeg FROM photo "
-                "LEFT JOIN crop ON crop.photo = photo.id "
-                f"WHERE detector = ? AND digest IN ({marks(digests)})",
-                [detector, *digests],
-            ):
-                face = digest, self._file.content(sealed_embedding)
-                crop = b"" if sealed_crop is None else self._file.content(sealed_crop)
-                details = PhotoDetails("", None if box[0] is None else Box(*box), quality, crop)
-                known[face] = _filled_up(details, known.get(face))
+        for digest, sealed_embedding, quality, *box, sealed_crop in self.connection.execute(
+            "SELECT digest, embedding, quality, x, y, width, height, jpeg FROM photo "
+            "LEFT JOIN crop ON crop.photo = photo.id "
+            f"WHERE detector = ? AND digest IN ({marks(digests)})",
+            [detector, *digests],
+        ):
+            face = digest, self._file.content(sealed_embedding)
+            crop = b"" if sealed_crop is None else self._file.content(sealed_crop)
+            details = PhotoDetails("", None if box[0] is None else Box(*box), quality, crop)
+            known[face] = _filled_up(details, known.get(face))
         return known
 
     def complete(self, photos: Iterable[tuple[int, PhotoDetails]]) -> None:
@@ -624,16 +619,14 @@ def undo_rows(rows: PeopleRows, change: Change, taken: TakenRows) -> Undone:
             f"change {change.id} cannot be undone: the photos that it removed are gone; only the "
             "program that removed them keeps them, while it runs"
         )
-    gone_people = [name for name in change.lost if rows.found(name) is None]
+    lost = {name: own for name, own in change.lost.items() if rows.found(name) is None}
     people = rows.people_of(change.removed)
     owner_of = {photo: people[name].number for photo, name in back.items()}
     rows.put_back(taken, owner_of)
     rows.move((photo, owner_of[photo]) for photo in gone if photo in back)
     undone = rows.take([photo for photo in gone if photo not in back])
-    for name in gone_people:
-        person = rows.found(name)
-        if person is not None:
-            rows.set_threshold(person, change.lost[name])
+    for name, own in lost.items():
+        rows.set_threshold(people[name], own)
     threshold = None
     if change.threshold is not None:
         changed = rows.person(change.threshold.name)
