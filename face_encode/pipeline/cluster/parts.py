@@ -17,7 +17,6 @@ from face_encode.gallery.quantization import Quantizer
 from face_encode.photos.folders import Location, PhotoListing, reporting
 from face_encode.pipeline.embedding import without_embeddings
 from face_encode.pipeline.embedding_file import (
-    CONTENTS,
     is_part,
     part_name,
     read_part,
@@ -111,20 +110,14 @@ class WrittenParts:
         self.left_out: list[tuple[str, str]] = []
         self.notes: list[str] = []
 
-    def tidy(self, *, restart: bool) -> set[str]:
-        """Delete the files of other runs, or at a restart all; returns the names of those left.
+    def done(self) -> set[str]:
+        """The names of the parts that are written already.
 
         Raises:
             EmbeddingFileError: The folder cannot be looked at.
         """
-        wanted = set() if restart else {part.name for part in self._parts}
         with reporting(f"{self._work} cannot be looked at", EmbeddingFileError):
-            present = set(self._work.names())
-            for name in present - wanted:
-                # Unfinished from now on; and nothing that is not ours is touched.
-                if is_part(name) or name == CONTENTS:
-                    self._work.below(name).delete()
-        return present & wanted
+            return set(self._work.names()) & {part.name for part in self._parts}
 
     def write(self, part: Part, tables: Sequence[Any]) -> None:
         """Put a part's rows, pyarrow's tables in the order of its photos, into its file.
@@ -178,14 +171,18 @@ class WrittenParts:
     ) -> None:
         """Write the table of contents of a folder of parts, for int8 after the parts themselves.
 
-        For float32 the folder is the one that the parts are in.
+        For float32 the folder is the one that the parts are in, and a former result in it can be
+        read until then. Parts of that one only are deleted at the end, and nothing else.
 
         Raises:
             EmbeddingFileError: A part is gone or damaged, or the folder cannot be written.
         """
         names = []
         if self._others:
-            names.append(part_name(0, "0" * 16))
+            # A former result keeps its own.
+            made_of = [settings.to_json(), *((each.photo, each.error) for each in self._others)]
+            digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+            names.append(part_name(0, digest))
             rows = self._counted(table_of(self._others, settings, quantizer))
             write_part(target.below(names[0]), settings, [rows], quantizer)
         columns = ["photo", "face", "error", "notes"] if quantizer is None else None
@@ -196,6 +193,10 @@ class WrittenParts:
                 codes = quantized(table, settings, quantizer)
                 write_part(target.below(name), settings, [codes], quantizer)
         write_contents(target, names)
+        with reporting(f"parts of a former run in {target} cannot be removed", EmbeddingFileError):
+            for name in target.names():
+                if is_part(name) and name not in names:
+                    target.below(name).delete()
 
     def _counted(self, table: Any) -> Any:
         """Count a table's faces and collect its errors and notes; returns it."""

@@ -196,10 +196,11 @@ def embed_folder_on_ray(
         faces: ``"all"`` of each photo, or its ``"largest"``.
         raw: Whether to keep embeddings as the network gives them, instead of at length 1.
         int8: Whether to keep them as a byte a number.
-        restart: Whether to discard the parts that are there already.
+        restart: Whether to make the parts again that are there already.
         progress: Whether to show a progress bar.
         parts: Whether the output is a folder of parts instead of one file; they lie in it from
-            the beginning, except with int8, whose centre takes them all.
+            the beginning, except with int8, whose centre takes them all. A former result in it
+            stays until the new one is whole.
         photos_per_part: As many in each part.
         address: Of the cluster; see ``connected``.
         actors: How many take part and on what; None chooses by the cluster.
@@ -222,7 +223,7 @@ def embed_folder_on_ray(
     in_place = parts and not int8
     work = target if in_place else target.with_ending(CHECKPOINT_SUFFIX)
     written = WrittenParts(work, wide, others, todo)
-    done = written.tidy(restart=restart)
+    done = set() if restart else written.done()
     missing = [part for part in todo if part.name not in done]
     resumed = len(listing.names) - sum(len(part) for part in missing)
     if missing:

@@ -10,7 +10,7 @@ from face_encode.gallery.quantization import Quantizer
 from face_encode.photos.folders import PhotoListing, location_of
 from face_encode.pipeline.cluster.parts import WrittenParts, chunks, divide
 from face_encode.pipeline.embedding import EmbeddedPhoto
-from face_encode.pipeline.embedding_file import is_part, part_name, read_embeddings
+from face_encode.pipeline.embedding_file import CONTENTS, is_part, read_embeddings
 from face_encode.pipeline.embedding_table import EmbeddingSettings
 from face_encode.pipeline.parquet import table_of
 from face_encode.types import Box, Face
@@ -96,14 +96,23 @@ def test_parts_become_a_file_or_a_folder_of_the_same_rows(tmp_path: Path) -> Non
     np.testing.assert_allclose(parts.quantizer().centre, expected, atol=1e-6)
 
 
-def test_parts_of_former_runs_go_and_nothing_else(tmp_path: Path) -> None:
-    parts = written(tmp_path)
-    (tmp_path / part_name(9, "f" * 16)).touch()
-    (tmp_path / "notes.txt").touch()
-    names = {part.name for part in PARTS}
-    assert parts.tidy(restart=False) == names
-    assert {path.name for path in tmp_path.iterdir()} == {*names, "notes.txt"}
-    assert parts.tidy(restart=True) == set()
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+def test_a_former_result_stays_until_the_next_is_whole_and_nothing_else_goes(
+    tmp_path: Path,
+) -> None:
+    folder = location_of(tmp_path / "e.parquet")
+    written(folder.local).finish_folder(folder, SETTINGS, None)
+    (folder.local / "notes.txt").touch()
+    former, files = read_embeddings(folder.path), set(folder.names())
+    settings = EmbeddingSettings("two", "f2", 8, "eyes")
+    todo = divide(PhotoListing(["d.jpg"], np.ones((1, 2), np.int64), []), settings, 2)
+    later = WrittenParts(folder, settings, [("worse", "a link to nothing")], todo)
+    assert later.done() == set()
+    later.write(todo[0], [table_of([face("d.jpg")], settings, None)])
+    assert later.done() == {todo[0].name} and files < set(folder.names())
+    np.testing.assert_array_equal(read_embeddings(folder.path).kept, former.kept)
+    later.finish_folder(folder, settings, None)
+    given = read_embeddings(folder.path)
+    assert (given.photos.tolist(), given.left_out[0][0]) == (["d.jpg"], "worse")
+    assert set(folder.names()) & files == {CONTENTS, "notes.txt"} and len(folder.names()) == 4
     with pytest.raises(EmbeddingFileError):
-        parts.quantizer()
+        WrittenParts(folder, SETTINGS, [], PARTS).quantizer()

@@ -192,6 +192,15 @@ def test_what_cannot_be_is_refused_before_a_cluster_is_asked_for(
     with pytest.raises(ClusterError, match=r"nobody answers at 127\.0\.0\.1:1"):
         embed(photos, tmp_path / "e.parquet")
     assert list(tmp_path.iterdir()) == []
+    # A finished folder of other photos stays as it is, also where a restart is asked for.
+    former = tmp_path / "former.parquet"
+    former.mkdir()
+    for name in (CONTENTS, part_name(1, "f" * 16)):
+        (former / name).write_text("of a former run")
+    for restart in (False, True):
+        with pytest.raises(ClusterError, match=r"nobody answers at 127\.0\.0\.1:1"):
+            embed(photos, former, parts=True, restart=restart)
+    assert len(list(former.iterdir())) == 2
 
 
 @pytest.mark.ray
