@@ -168,7 +168,7 @@ def export_parquet(gallery: DatabaseGallery, path: Path) -> int:
     photos = gallery.photos()
     with (
         replacing(path, GalleryError) as temporary,
-        pyarrow.parquet.ParquetWriter(temporary, schema) as writer,
+        pyarrow.parquet.ParquetWriter(temporary, schema, write_page_checksum=True) as writer,
     ):
         for start in range(0, len(photos), _WRITTEN_AT_ONCE):
             part = photos[start : start + _WRITTEN_AT_ONCE]
@@ -212,7 +212,7 @@ def read_people_parquet(
     pyarrow = _pyarrow()
     try:
         with open_regular(path) as file:
-            table = pyarrow.parquet.read_table(file)
+            table = pyarrow.parquet.read_table(file, page_checksum_verification=True)
     except FileNotFoundError as error:
         raise GalleryError(f"no such file: {path}") from error
     except (OSError, pyarrow.ArrowException) as error:

@@ -244,7 +244,7 @@ def _write(path: Path, photos: Iterable[AnalyzedPhoto], settings: dict[str, Any]
     )
     with (
         replacing(path, EmbeddingFileError) as temporary,
-        pyarrow.parquet.ParquetWriter(temporary, schema) as writer,
+        pyarrow.parquet.ParquetWriter(temporary, schema, write_page_checksum=True) as writer,
     ):
         waiting: list[dict[str, Any]] = []
         for photo in photos:

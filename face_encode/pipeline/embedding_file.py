@@ -184,7 +184,11 @@ def read_part(location: Location, columns: list[str] | None = None) -> Any:
     try:
         with reporting(f"{location} cannot be read", EmbeddingFileError):
             return pyarrow.parquet.read_table(
-                location.path, columns=columns, filesystem=location.file_system, partitioning=None
+                location.path,
+                columns=columns,
+                filesystem=location.file_system,
+                partitioning=None,
+                page_checksum_verification=True,
             )
     except pyarrow.ArrowException as error:
         first_line = next(iter(str(error).splitlines()), "")
@@ -286,7 +290,8 @@ def read_embeddings(path: str | os.PathLike[str]) -> EmbeddingTable:
         with reporting(f"{location} cannot be read", EmbeddingFileError):
             kind = location.kind()
         return read_parts(location) if kind == "folder" else read_parquet(location)
-    except InputError as error:
+    # Without checksums, as former releases wrote it, a damaged name may be no text.
+    except (InputError, UnicodeDecodeError) as error:
         raise EmbeddingFileError(f"the file of embeddings {name} is damaged: {error}") from error
 
 

@@ -286,7 +286,7 @@ def write_tables(
     import pyarrow.parquet
 
     # Embeddings look like noise: a dictionary of them would hold every number once.
-    options = {"use_dictionary": ["photo", "digest", "error"]}
+    options = {"use_dictionary": ["photo", "digest", "error"], "write_page_checksum": True}
     with pyarrow.parquet.ParquetWriter(path, schema_of(settings, quantizer), **options) as writer:
         for table in tables:
             writer.write_table(table)
@@ -308,7 +308,7 @@ def read_parquet(location: Location) -> EmbeddingTable:
             if location.is_local
             else location.file_system.open_input_file(location.path)
         ) as file:
-            table = pyarrow.parquet.read_table(file)
+            table = pyarrow.parquet.read_table(file, page_checksum_verification=True)
     except FileNotFoundError as error:
         raise EmbeddingFileError(f"no such file of embeddings: {location}") from error
     # What pyarrow raises for a damaged file is an OSError too, without an error number.

@@ -118,7 +118,7 @@ def test_parquet_and_back(gallery: DatabaseGallery, tmp_path: Path) -> None:
     assert (details[1].source, details[1].box, details[1].quality) == ("", None, None)
 
 
-def test_another_parquet_file_and_a_damaged_one(tmp_path: Path) -> None:
+def test_another_parquet_file_and_a_damaged_one(gallery: DatabaseGallery, tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pyarrow.table({"name": ["Ada"]}), tmp_path / "other.parquet")
@@ -128,6 +128,12 @@ def test_another_parquet_file_and_a_damaged_one(tmp_path: Path) -> None:
         read_people_parquet(tmp_path / "broken.parquet")
     with pytest.raises(GalleryError, match="no such file"):
         read_people_parquet(tmp_path / "none.parquet")
+    export_parquet(gallery, tmp_path / "people.parquet")
+    content = bytearray((tmp_path / "people.parquet").read_bytes())
+    content[content.index(like_faces(3)[0].tobytes())] ^= 1
+    (tmp_path / "people.parquet").write_bytes(content)
+    with pytest.raises(GalleryError, match=r"people\.parquet cannot be read: .*(CRC|checksum)"):
+        read_people_parquet(tmp_path / "people.parquet")
 
 
 def test_a_copy_is_whole_and_another_file(gallery: DatabaseGallery, tmp_path: Path) -> None:

@@ -190,6 +190,16 @@ def nulled(table: Any) -> Any:
     return table.set_column(0, "photo", names)
 
 
+def no_text(table: Any) -> Any:
+    names = pyarrow.array([b"\xff"] * len(table)).view(pyarrow.string())
+    return table.set_column(0, "photo", names)
+
+
+def another_embedding(path: Path) -> None:
+    first = np.array(parquet.read_table(path)["embedding"][0].as_py(), np.float32).tobytes()
+    path.write_bytes(path.read_bytes().replace(first, bytes([first[0] ^ 1]) + first[1:], 1))
+
+
 DAMAGED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "cut off npz": ("npz", lambda p: p.write_bytes(p.read_bytes()[:500]), "cut off"),
     "cut off": ("parquet", lambda p: p.write_bytes(p.read_bytes()[:500]), "damaged"),
@@ -211,6 +221,8 @@ DAMAGED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "no metadata": ("parquet", metadata(None), "no metadata of face_encode"),
     "other columns": ("parquet", columns(lambda t: t.drop_columns(["score"])), "columns"),
     "nulls": ("parquet", columns(nulled), "lacks a value"),
+    "no text": ("parquet", columns(no_text), "damaged: .* decode"),
+    "a bit": ("parquet", another_embedding, "damaged: .*(CRC|checksum)"),
 }
 
 
@@ -301,6 +313,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
         "later release",
     ),
+    "a bit": (lambda path: another_embedding(path / NAMES[0]), "CRC|checksum"),
     "other settings": (
         lambda path: write_part(
             location_of(path / NAMES[1]),
