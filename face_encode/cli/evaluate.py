@@ -235,10 +235,15 @@ def _add_calibrate(parsers: Parsers) -> None:
 def run_calibrate(options: argparse.Namespace) -> int:
     """Calibrate, keep the calibration in the gallery if there is one, and print."""
     from face_encode.evaluation.calibration import calibrate
-    from face_encode.evaluation.faces import embed_people
+    from face_encode.evaluation.faces import embed_people, one_spelling
     from face_encode.gallery.opening import gallery_label, names_gallery, open_gallery
 
     from_gallery = names_gallery(options.people)
+    if from_gallery and options.gallery is not None:
+        raise InputError(
+            "-g is for what is learnt from a folder; a gallery keeps its own calibration. "
+            f"Received: the gallery {options.people} and -g {options.gallery}"
+        )
     path = options.people if from_gallery else options.gallery
     detector, encoder = open_models(options)
     # The gallery is opened before the work, so that a wrong one is refused in time.
@@ -255,7 +260,7 @@ def run_calibrate(options: argparse.Namespace) -> int:
     else:
         names, faces = embed_people(options.people, detector, encoder, workers=options.workers)
         left_out = faces.left_out()
-        names, embeddings = names[faces.found], faces.embeddings[faces.found]
+        names, embeddings = one_spelling(names)[faces.fit], faces.embeddings[faces.fit]
     learnt = calibrate(embeddings, names, options.false_match_rate)
     enrolled = len(names)
     if gallery is not None:

@@ -85,7 +85,9 @@ def check_people(
     )
     people = set(names.tolist())
     compared = len(set(names[kept].tolist())) > 1
-    return CheckResult(len(names), len(people), suspicions, faces.left_out(), compared)
+    # A face that is not to be trusted is looked at, too.
+    left_out = (*faces.not_found(), *faces.unlisted)
+    return CheckResult(len(names), len(people), suspicions, left_out, compared)
 
 
 def write_check_report(result: CheckResult, path: str | os.PathLike[str]) -> None:

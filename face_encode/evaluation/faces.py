@@ -18,6 +18,7 @@ from face_encode.detectors.alignment import crop_faces
 from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import BATCH_SIZE, Encoder
 from face_encode.errors import ImageError, InputError
+from face_encode.gallery.base import folded_name
 from face_encode.gallery.distances import unit_length
 from face_encode.photos.folders import list_people
 from face_encode.photos.reading import read_image
@@ -89,6 +90,11 @@ class EmbeddedFaces:
         """Bool ``(P,)``: whether there is a face, but one whose embedding is not to be trusted."""
         return np.array([bool(face and face.refusal) for face in self.faces], np.bool_)
 
+    @property
+    def fit(self) -> npt.NDArray[np.bool_]:
+        """Bool ``(P,)``: whether there is a face whose embedding is to be trusted."""
+        return self.found & ~self.refused
+
     def qualities(self) -> npt.NDArray[np.float64] | None:
         """The quality of each face, float64 ``(P,)``, NaN where there is none.
 
@@ -110,8 +116,8 @@ class EmbeddedFaces:
         return tuple((photo, face.refusal) for photo, face in rows if face and face.refusal)
 
     def left_out(self) -> tuple[tuple[str, str], ...]:
-        """Every photo without a face, and what is no photo of a person, with the reason."""
-        return (*self.not_found(), *self.unlisted)
+        """Every photo that is not ``fit``, and what is no photo of a person, with the reason."""
+        return (*self.not_found(), *self.not_trusted(), *self.unlisted)
 
 
 def embed_faces(
@@ -197,6 +203,21 @@ def embed_people(
     unlisted = tuple((each.photo, each.reason) for each in listed.left_out)
     names = np.repeat(list(people), [len(photos) for photos in people.values()])
     return names, replace(faces, unlisted=unlisted)
+
+
+def one_spelling(
+    names: npt.NDArray[np.str_], called: dict[str, str] | None = None
+) -> npt.NDArray[np.str_]:
+    """Give all names that a gallery takes for one person's the spelling of the first.
+
+    Args:
+        names: The names.
+        called: ``folded_name`` -> spelling, of names before these; takes up these, too.
+    """
+    called = {} if called is None else called
+    return np.array(
+        [called.setdefault(folded_name(name), name) for name in names.tolist()], np.str_
+    )
 
 
 def checked_units(embeddings: npt.ArrayLike) -> Embeddings:

@@ -16,10 +16,9 @@ from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, InputError
 from face_encode.evaluation.calibration import Integers, calibrate
-from face_encode.evaluation.faces import EmbeddedFaces, checked_units, embed_people
+from face_encode.evaluation.faces import EmbeddedFaces, checked_units, embed_people, one_spelling
 from face_encode.evaluation.intervals import Interval, wilson_interval
 from face_encode.evaluation.metrics import MIN_FALSE_MATCHES, Flags
-from face_encode.gallery.base import folded_name
 from face_encode.photos.folders import people_in
 from face_encode.types import Embeddings, check_number
 
@@ -211,7 +210,7 @@ def identification_at(
         )
     check_number(false_alarm_rate, "a false alarm rate", 0, 1)
     allowed = int(np.floor(false_alarm_rate * len(alarms) + 1e-6))
-    if allowed < len(alarms):
+    if allowed < len(alarms) and np.isfinite(alarms[allowed]):
         # Just above the first stranger who may not raise an alarm.
         threshold = float(np.nextafter(alarms[allowed], np.inf))
     else:
@@ -359,12 +358,12 @@ class PeopleResult:
         return {
             "people": len(self.gallery_names),
             "enrolled": len(self.enrolled),
-            "left_out": [photo for photo, _ in self.left_out],
+            "left_out": [{"photo": photo, "reason": why} for photo, why in self.left_out],
             "probes": numbers.probes,
             "stranger_probes": strangers,
             "not_found": [photo for photo, _ in self.probes.not_found()],
             "refused": [photo for photo, _ in self.probes.not_trusted()],
-            # JSON has no NaN.
+            # JSON has no NaN, nor infinity.
             "rank_1": numbers.rank_1 if numbers.enrolled_probes else None,
             "rank_5": numbers.rank_5 if numbers.enrolled_probes else None,
             "threshold": numbers.threshold,
@@ -379,7 +378,7 @@ class PeopleResult:
             "identified_at_false_alarm_rate": {
                 str(each.false_alarm_rate): {
                     "identified": each.identified,
-                    "threshold": each.threshold,
+                    "threshold": each.threshold if math.isfinite(each.threshold) else None,
                 }
                 for each in numbers.at_false_alarm_rate
             },
@@ -430,10 +429,8 @@ def evaluate_people(
         gallery, detector, encoder, workers=workers, progress=progress, description="Enrolling"
     )
     called: dict[str, str] = {}
-    names = np.array([called.setdefault(folded_name(name), name) for name in names.tolist()])
-    fit = faces.found & ~faces.refused
-    names, embeddings = names[fit], faces.embeddings[fit]
-    left_out = (*faces.not_found(), *faces.not_trusted(), *faces.unlisted)
+    fit, left_out = faces.fit, faces.left_out()
+    names, embeddings = one_spelling(names, called)[fit], faces.embeddings[fit]
     if len(names) == 0:
         raise DatasetError(
             f"none of the {len(fit)} photos of {gallery} can be enrolled; the first: "
@@ -442,7 +439,7 @@ def evaluate_people(
     shown, probed = embed_people(
         probes, detector, encoder, workers=workers, progress=progress, description="Searching"
     )
-    true_names = tuple(called.setdefault(folded_name(name), name) for name in shown.tolist())
+    true_names = tuple(one_spelling(shown, called).tolist())
     if false_match_rate is not None:
         threshold = calibrate(embeddings, names, false_match_rate).threshold(len(names))
     elif threshold is None:

@@ -158,6 +158,9 @@ def test_identification_rate_by_hand() -> None:
     assert identification_at(enrolled, right, strangers, 0.25).identified == pytest.approx(2 / 4)
     assert identification_at(enrolled, right, strangers, 0.5).identified == pytest.approx(3 / 4)
     assert identification_at(enrolled, right, strangers, 1).identified == pytest.approx(3 / 4)
+    # Fewer strangers have a face than may raise an alarm: any threshold will do.
+    faceless = [0.75, -np.inf, -np.inf, -np.inf]
+    assert identification_at(enrolled, right, faceless, 0.25).threshold == 0.6
 
 
 def test_rates_are_given_only_where_there_are_strangers_enough() -> None:

@@ -14,12 +14,14 @@ from face_encode.detectors.registry import load_detector
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, GalleryError, InputError
 from face_encode.evaluation.clustering import b_cubed
+from face_encode.evaluation.faces import EmbeddedFaces
 from face_encode.evaluation.pairs import evaluate_pairs, read_pairs
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.opening import load_gallery
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.folders import people_in
 from face_encode.photos.reading import content_digest
+from face_encode.types import Box, Face, Quality
 from tests.conftest import VERIFY_DATASET
 
 
@@ -65,6 +67,33 @@ def test_too_few_people_and_a_missing_gallery_are_refused(
         run("calibrate", people)
     with pytest.raises(GalleryError, match="no such gallery"):
         run("calibrate", people, "-g", tmp_path / "none.npz")
+
+
+def test_calibration_learns_from_the_faces_and_names_that_a_gallery_would_have(
+    run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    embeddings = random.normal(size=(6, 16)).repeat(3, 0) + 0.1 * random.normal(size=(18, 16))
+    qualities = [Quality(0.9), Quality(0.9), Quality(0.1, "blurred")] * 6
+    faces = EmbeddedFaces(
+        tuple(f"{number}.jpg" for number in range(18)),
+        embeddings.astype(np.float32),
+        tuple(Face(Box(0, 0, 50, 50), 1.0, quality=quality) for quality in qualities),
+        np.ones(18),
+        (None,) * 18,
+        0.01,
+    )
+    names = np.array([f"{'Aa'[row % 3]}da {row // 3}" if row % 3 < 2 else "x" for row in range(18)])
+    monkeypatch.setattr("face_encode.cli.evaluate.open_models", lambda options: (None, None))
+    monkeypatch.setattr(
+        "face_encode.evaluation.faces.embed_people", lambda *_, **options: (names, faces)
+    )
+    told = run("calibrate", tmp_path, "--false-match-rate", "0.05", "--json")
+    assert (told["photos"], told["people"]) == (12, 6)
+    assert [each["photo"] for each in told["left_out"]] == [f"{row}.jpg" for row in range(2, 18, 3)]
+    assert "blurred" in told["left_out"][0]["reason"]
+    with pytest.raises(InputError, match=r"a gallery keeps its own.*a\.sqlite and -g .*b\.sqlite"):
+        run("calibrate", tmp_path / "a.sqlite", "-g", tmp_path / "b.sqlite")
 
 
 def test_a_gallery_without_photos_is_refused_before_it_is_calibrated(
