@@ -205,7 +205,7 @@ def train_attributes(
         )
     )
     tell_left_out(faces.left_out, say)
-    network = _fit(config, faces, hints, say)
+    network = _fit(config, faces, detector.name, hints, say)
     ask = _asking(network, config, mirror=config.mirror)
     valid = faces.part(faces.rows_of("validation"))
     answers = ask(middle(valid.crops, config.side))
@@ -293,6 +293,7 @@ def augment(crops: ImageArray, side: int, random: np.random.Generator) -> ImageA
 def _fit(
     config: AttributesConfig,
     faces: LabelledFaces,
+    detector: str,
     hints: Sequence[Hints],
     say: Callable[[str], None],
 ) -> keras.Model:
@@ -303,6 +304,7 @@ def _fit(
 
     from face_encode.attributes.answers import ANSWERS, PARTS
     from face_encode.attributes.network import build_network
+    from face_encode.photos.reading import content_digest
     from face_encode.training.attribute_data import UNKNOWN
     from face_encode.training.attribute_measures import accuracies
     from face_encode.training.data import weigh
@@ -380,7 +382,8 @@ def _fit(
     outside = {"output", "data", "hours", "epochs", "hints"}
     outside |= {"mirror", "judged", "refused", "gender_accuracy"}  # of what comes afterwards
     settings = {name: value for name, value in vars(config).items() if name not in outside}
-    depends.update(repr((settings, faces.digests.tolist())).encode())
+    begun = config.begin and content_digest(config.begin)
+    depends.update(repr((settings, begun, detector, faces.digests.tolist())).encode())
     key = depends.hexdigest()
     config.run_folder.mkdir(parents=True, exist_ok=True)
     checkpoint = Checkpoint(judge, schedule, config.run_folder, "network", key, say)

@@ -63,6 +63,7 @@ class FaceCrops:
         left_out: Photos without a crop, and folders that were not looked into, with the reason.
         photos: Each photo's path, from the folder's own name on, with ``/``; ``(N,)``.
         faces: For master crops, the face in each, in the crop's pixels; else empty.
+        detector: The name of the detector that found the faces, on which the crops depend.
     """
 
     crops: ImageArray
@@ -72,6 +73,7 @@ class FaceCrops:
     left_out: tuple[LeftOut, ...] = ()
     photos: tuple[str, ...] = ()
     faces: tuple[Face, ...] = ()
+    detector: str = ""
 
     def __post_init__(self) -> None:
         count = len(self.crops)
@@ -384,7 +386,7 @@ def _crops_of(
     if not index.is_file():
         _cut_out(photos, recipe, detector, index, workers, progress)
     data = _read_cache(index, digests, photos, folder)
-    return replace(data, left_out=left_out + data.left_out)
+    return replace(data, left_out=left_out + data.left_out, detector=detector.name)
 
 
 def _cut_out(

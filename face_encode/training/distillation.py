@@ -217,7 +217,10 @@ class _Run:
         config = self.config
         settings = {name: value for name, value in vars(config).items() if name not in _OUTSIDE_KEY}
         begun = [] if config.begin is None else [content_digest(config.begin)]
-        photos = [[folder.digests[row] for row in self.rows[n]] for n, folder in self._numbered]
+        photos = [
+            [folder.detector, *(folder.digests[row] for row in self.rows[n])]
+            for n, folder in self._numbered
+        ]
         return _digest([settings, self._fingerprints, photos, *begun])
 
     @property
@@ -260,7 +263,8 @@ class _Run:
 
     def _embeddings(self, folder: FaceCrops) -> Embeddings:
         """The teachers' embeddings of a folder's photos, of length 1, made once."""
-        key = _digest([self._fingerprints, self.config.mixed_precision, folder.digests])
+        mixed = self.config.mixed_precision
+        key = _digest([self._fingerprints, mixed, folder.detector, folder.digests])
         path = self.config.run_folder / f"photos-{key}.npy"
         if not path.is_file():
             answers = self.teachers.embed_photos(folder, np.arange(len(folder)))
@@ -280,7 +284,7 @@ class _Run:
             rows = self.rows[number]
             if len(rows) == 0:
                 continue
-            photos = [folder.digests[row] for row in rows]
+            photos = [folder.detector, *(folder.digests[row] for row in rows)]
             key = _digest([depends, self._fingerprints, photos])
             views += make_views(
                 folder,

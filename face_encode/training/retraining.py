@@ -265,8 +265,8 @@ class _Run:
 
         Computed once, before training changes the backbone's weights.
         """
-        config, digest = self.config, hashlib.sha256()
-        depends = [config.condition, config.views, config.seed, self.data.digests]
+        config, data, digest = self.config, self.data, hashlib.sha256()
+        depends = [config.condition, config.views, config.seed, data.detector, data.digests]
         digest.update(json.dumps(depends).encode())
         digest.update(self.split.train.tobytes())
         for model in (self.backbone.features, self.backbone.projection):

@@ -30,7 +30,13 @@ from face_encode.training.attribute_data import (
     with_room,
 )
 from face_encode.training.attribute_measures import calibrate, even_out, measure
-from face_encode.training.attributes import AttributesConfig, _begin, answers_loss, middle
+from face_encode.training.attributes import (
+    AttributesConfig,
+    _begin,
+    answers_loss,
+    middle,
+    train_attributes,
+)
 from face_encode.training.hints import hints_about, read_hints, soften
 from face_encode.types import CropRecipe
 from tests.conftest import VERIFY_DATASET
@@ -324,6 +330,27 @@ def test_no_rule_is_refused(rule: object, message: str) -> None:
 def test_a_rule_that_cannot_be_followed_says_so(rule: LabelRule, message: str) -> None:
     with pytest.raises(InputError, match=message):
         rule.read("faces/20_1_t1.png")
+
+
+def test_crops_of_another_detector_begin_another_run(
+    folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop(Exception):
+        pass
+
+    keys = set()
+
+    def stop(*arguments: object) -> None:
+        keys.add(arguments[4])
+        raise Stop
+
+    monkeypatch.setattr("face_encode.training.fitting.Checkpoint", stop)
+    rules = tuple(map(rule_of, RULES))
+    config = AttributesConfig(tuple(folders), tmp_path / "a.keras", rules, side=64, width=0.0625)
+    for detector in (WholePhotoDetector(), WholePhotoDetector("another"), WholePhotoDetector()):
+        with pytest.raises(Stop):
+            train_attributes(config, detector, progress=False)
+    assert len(keys) == 2
 
 
 def test_the_command_trains_a_network_that_tells_them_apart(

@@ -295,6 +295,28 @@ def test_several_folders_and_teachers_teach_a_shorter_embedding(
     assert "drawn and drawn" in trained_on
 
 
+def test_crops_of_another_detector_make_other_views(
+    folder: Path, teacher: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop(Exception):
+        pass
+
+    made = set()
+
+    def stop(*arguments: object, **options: object) -> None:
+        made.add(arguments[4])
+        raise Stop
+
+    monkeypatch.setattr("face_encode.training.distillation.make_views", stop)
+    config = DistillConfig((folder,), tmp_path / "student.keras")
+    for name in ("whole_photo", "another", "whole_photo"):
+        with pytest.raises(Stop):
+            distill_student(
+                config, [teacher], WholePhotoDetector(name), student=tiny_student, progress=False
+            )
+    assert len(made) == 2
+
+
 def test_an_earlier_student_is_solved_for_other_teachers(folder: Path, tmp_path: Path) -> None:
     keras.utils.set_random_seed(2)
     layers = [keras.layers.Rescaling(1 / 255), keras.layers.GlobalAveragePooling2D()]

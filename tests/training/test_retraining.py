@@ -170,6 +170,13 @@ def test_training_for_a_condition_and_the_whole_network(
     assert rates == pytest.approx([3e-3, 3e-4])
 
 
+def test_crops_of_another_detector_begin_another_run(folder: Path, tmp_path: Path) -> None:
+    config = config_of(folder, tmp_path / "head.keras", schedule=Schedule(1, 1e-2))
+    for name in ("whole_photo", "another", "whole_photo"):
+        retrain(config, clumsy_backbone(), WholePhotoDetector(name), progress=False)
+    assert len(list(config.run_folder.glob("features-*.npy"))) == 2
+
+
 def test_a_test_folder_of_other_people_with_hard_triplets(folder: Path, tmp_path: Path) -> None:
     other = draw_people(tmp_path / "other", people=8, photos=3, seed=9, prefix="other")
     shutil.copy(other / "other_00" / "0.png", other / "loose.png")
