@@ -10,6 +10,7 @@ import secrets
 import shutil
 import stat
 import struct
+import tempfile
 import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -104,6 +105,23 @@ def make_private_folder(path: str | os.PathLike[str]) -> None:
     if folder.parent != folder and not os.path.isdir(folder.parent):
         make_private_folder(folder.parent)
     folder.mkdir(_PRIVATE_FOLDER, exist_ok=True)
+
+
+@contextmanager
+def filling(folder: Path) -> Iterator[Path]:
+    """Fill a new or an empty folder with everything, or with nothing.
+
+    Yields the path of a temporary folder in it, hidden and for its owner only. When the block ends
+    well, what is in it moves up; when the block fails, it is deleted.
+
+    Raises:
+        OSError: The operating system refuses.
+    """
+    make_private_folder(folder)
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as temporary:
+        yield Path(temporary)
+        for name in os.listdir(temporary):
+            os.rename(os.path.join(temporary, name), folder / name)
 
 
 @contextmanager

@@ -163,17 +163,24 @@ def _add_people(parsers: Parsers) -> None:
 
 def run_people(options: argparse.Namespace) -> int:
     """Measure, print, and write the report and the contact sheet if they are asked for."""
-    from face_encode.evaluation.contact_sheet import check_sheet_path, write_contact_sheet
+    from face_encode.evaluation.contact_sheet import (
+        check_sheet_path,
+        sheet_pages,
+        write_contact_sheet,
+    )
     from face_encode.evaluation.html import check_report_path
     from face_encode.evaluation.people import evaluate_people
     from face_encode.evaluation.report import write_people_report
+    from face_encode.photos.folders import people_in
 
     if options.report is not None:
         check_report_path(options.report, charts=True)
         check_output(options.report, "report", overwrite=options.overwrite)
     if options.contact_sheet is not None:
         check_sheet_path(options.contact_sheet)
-        check_output(options.contact_sheet, "picture", overwrite=options.overwrite)
+        probes = people_in(options.probes)
+        for page in sheet_pages(options.contact_sheet, sum(map(len, probes.values()))):
+            check_output(page, "picture", overwrite=options.overwrite)
     detector, encoder = open_models(options)
     result = evaluate_people(
         options.gallery,

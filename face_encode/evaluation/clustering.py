@@ -18,7 +18,7 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, ImageError, InputError, MissingExtraError
 from face_encode.evaluation.calibration import Integers
 from face_encode.evaluation.faces import checked_units, cut_out
-from face_encode.files import for_owner, make_private_folder
+from face_encode.files import filling, for_owner, make_private_folder
 from face_encode.gallery.base import Gallery, PhotoDetails, unknown_id
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.unknown import MAX_FACES as MAX_FACES_KEPT
@@ -32,7 +32,7 @@ from face_encode.types import Box, Face, check_number
 KEEP_DAYS_OF_PHOTOS = 30.0
 """How long the groups of a folder's photos wait in a gallery for their names."""
 
-# Every face is compared with every other: 20,000 faces take 1.6 GB.
+# Every face is compared with every other: 20,000 faces take 3.2 GB, since scipy copies distances.
 MAX_FACES = 20_000
 
 
@@ -72,23 +72,36 @@ def cluster_faces(embeddings: npt.ArrayLike, threshold: float) -> Integers:
     """
     check_number(threshold, "a cosine threshold", -1, 1)
     units = checked_units(embeddings)
-    if len(units) > MAX_FACES:
-        raise InputError(
-            f"at most {MAX_FACES:,} faces are grouped at once. Received: {len(units):,}"
-        )
+    _check_count(len(units))
     if len(units) == 1:
         return np.zeros(1, np.intp)
+    hierarchy = _hierarchy()
+    distances = np.empty(len(units) * (len(units) - 1) // 2)
+    start = 0
+    for row in range(1, len(units)):
+        stop = start + len(units) - row
+        distances[start:stop] = 1 - units[row:] @ units[row - 1]
+        start = stop
+    # Rounding can make a distance of equal faces negative, which linkage refuses.
+    merges = hierarchy.linkage(np.maximum(distances, 0, out=distances), "average")
+    groups = hierarchy.fcluster(merges, 1 - threshold + 1e-12, "distance")
+    return _largest_first(np.asarray(groups, np.intp))
+
+
+def _check_count(faces: int) -> None:
+    if faces > MAX_FACES:
+        raise InputError(f"at most {MAX_FACES:,} faces are grouped at once. Received: {faces:,}")
+
+
+def _hierarchy() -> Any:
+    """The module of scipy that groups."""
     try:
-        from scipy.cluster.hierarchy import fcluster, linkage
+        import scipy.cluster.hierarchy
     except ImportError as error:
         raise MissingExtraError(
             'grouping faces needs scipy: pip install "face_encode[cluster]"'
         ) from error
-    rows, columns = np.triu_indices(len(units), 1)
-    # Rounding can make a distance of equal faces negative, which linkage refuses.
-    distances = np.maximum(1 - (units @ units.T)[rows, columns], 0).astype(np.float64)
-    groups = fcluster(linkage(distances, "average"), 1 - threshold + 1e-12, "distance")
-    return _largest_first(np.asarray(groups, np.intp))
+    return scipy.cluster.hierarchy
 
 
 def b_cubed(true_groups: npt.ArrayLike, groups: npt.ArrayLike) -> BCubed:
@@ -129,6 +142,8 @@ def _largest_first(groups: Integers) -> Integers:
     return rank[number]
 
 
+# File systems allow 255 bytes, of which a letter takes at most four.
+_STEM_KEPT = 60
 # The margin that a detector needs to find the face again when the folder is enrolled.
 _SURROUNDINGS = 0.6
 
@@ -226,14 +241,19 @@ def group_photos(
 
     Raises:
         DatasetError: The folder is missing, or no photo in it has a face.
+        InputError: A threshold out of range, or more faces than ``MAX_FACES``.
         MissingExtraError: scipy is not installed.
     """
+    # Before hours of work.
+    _hierarchy()
+    limit = encoder.contract.threshold if threshold is None else threshold
+    check_number(limit, "a cosine threshold", -1, 1)
     names, unlisted = photos_below(Path(folder))
     if not names:
         raise no_photo_below(Path(folder), unlisted)
     photos = [Path(folder) / name for name in names]
-    limit = encoder.contract.threshold if threshold is None else threshold
     faces: list[PhotoFace] = []
+    enrolled: dict[str, int] = {}
     left_out = [
         (str(Path(folder, where)), f"a folder that cannot be listed: {reason}")
         for where, reason in unlisted
@@ -250,28 +270,23 @@ def group_photos(
             if quality is not None and quality.refusal:
                 left_out.append((photo.photo, f"face {place}: {quality.refusal}"))
                 continue
+            embedding = photo.embeddings[place]
+            matches = [] if gallery is None else gallery.search(embedding[np.newaxis])[0]
+            if matches and matches[0].similarity >= limit:
+                enrolled[matches[0].name] = enrolled.get(matches[0].name, 0) + 1
+                continue
             digest = photo.digest
             if place:
                 digest = hashlib.sha256(f"{digest} {found.box}".encode()).hexdigest()
             value = None if quality is None else quality.value
-            embedding = photo.embeddings[place]
             faces.append(
                 PhotoFace(photo.photo, found.box, found.rotation, value, digest, embedding)
             )
-    if not faces:
+            _check_count(len(faces))
+    if not faces and not enrolled:
         raise DatasetError(
             f"no face that can be trusted in any of the {len(photos)} photos in {folder}"
         )
-    enrolled: dict[str, int] = {}
-    if gallery is not None:
-        nearest = gallery.search(np.stack([face.embedding for face in faces]))
-        strangers = []
-        for face, matches in zip(faces, nearest, strict=True):
-            if matches and matches[0].similarity >= limit:
-                enrolled[matches[0].name] = enrolled.get(matches[0].name, 0) + 1
-            else:
-                strangers.append(face)
-        faces = strangers
     groups: list[list[PhotoFace]] = []
     if faces:
         number = cluster_faces(np.stack([face.embedding for face in faces]), limit)
@@ -364,15 +379,16 @@ def write_groups(result: Groups, folder: str | os.PathLike[str], min_faces: int 
     check_output_folder(folder)
     kept = [group for group in result.groups if len(group) >= min_faces]
     try:
-        for number, group in enumerate(kept):
-            target = Path(folder) / result.name_of(number)
-            make_private_folder(target)
-            for index, face in enumerate(group, 1):
-                # Photos of one name may lie in different sub-folders.
-                name = f"{index:04d}_{Path(face.photo).stem}.jpg"
-                cut = cut_out(face.photo, face.box, _SURROUNDINGS)
-                with open(target / name, "wb", opener=for_owner) as file:
-                    cut.save(file, "JPEG", quality=95)
+        with filling(Path(folder)) as work:
+            for number, group in enumerate(kept):
+                target = work / result.name_of(number)
+                make_private_folder(target)
+                for index, face in enumerate(group, 1):
+                    # Photos of one name may lie in different sub-folders.
+                    name = f"{index:04d}_{Path(face.photo).stem[:_STEM_KEPT]}.jpg"
+                    cut = cut_out(face.photo, face.box, _SURROUNDINGS)
+                    with open(target / name, "wb", opener=for_owner) as file:
+                        cut.save(file, "JPEG", quality=95)
     except OSError as error:
         raise DatasetError(f"cannot write to {folder}: {error.strerror or error}") from error
     except ImageError as error:

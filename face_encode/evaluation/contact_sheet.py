@@ -57,6 +57,12 @@ def check_sheet_path(path: str | os.PathLike[str]) -> None:
         raise InputError(f"the contact sheet's folder does not exist. Received: {target.parent}")
 
 
+def sheet_pages(path: str | os.PathLike[str], faces: int) -> list[Path]:
+    """The files of a sheet of this many faces: ``OUT.png``, ``OUT-2.png`` and so on."""
+    first, pages = Path(path), -(-faces // _PER_PAGE)
+    return [first, *(first.with_stem(f"{first.stem}-{page}") for page in range(2, pages + 1))]
+
+
 def write_contact_sheet(result: PeopleResult, path: str | os.PathLike[str]) -> list[Path]:
     """Draw the answers, 120 faces a page.
 
@@ -71,19 +77,17 @@ def write_contact_sheet(result: PeopleResult, path: str | os.PathLike[str]) -> l
         InputError: It cannot be written there.
     """
     check_sheet_path(path)
-    first, listed = Path(path), result.answers()
-    pages = -(-len(listed) // _PER_PAGE)
-    written = []
-    for number in range(pages):
+    listed = result.answers()
+    targets = sheet_pages(path, len(listed))
+    pages = len(targets)
+    for number, target in enumerate(targets):
         part = listed[number * _PER_PAGE : (number + 1) * _PER_PAGE]
         drawn = _page(result, part, f"page {number + 1} of {pages}" if pages > 1 else "")
-        target = first if number == 0 else first.with_stem(f"{first.stem}-{number + 1}")
         with replacing(target, InputError) as temporary:
             mark = PngInfo()
             mark.add_text("Software", SOFTWARE)
             drawn.save(temporary, pnginfo=mark, comment=SOFTWARE)
-        written.append(target)
-    return written
+    return targets
 
 
 def _page(result: PeopleResult, part: Sequence[Answer], page: str) -> Image.Image:

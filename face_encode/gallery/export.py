@@ -13,6 +13,7 @@ import numpy as np
 
 from face_encode.errors import GalleryError, InputError, MissingExtraError
 from face_encode.files import (
+    filling,
     for_owner,
     make_private_folder,
     open_regular,
@@ -104,16 +105,17 @@ def export_crops(gallery: DatabaseGallery, folder: Path) -> tuple[int, list[Enro
         make_private_folder(folder)
         if any(folder.iterdir()):
             raise GalleryError(f"crops are written to a new folder. Received: {folder}, not empty")
-        for photo in gallery.photos():
-            crop = gallery.crop(photo.id) if photo.has_crop else None
-            if crop is None:
-                without.append(photo)
-                continue
-            place = folder / folder_name(photo.name)
-            make_private_folder(place)
-            with open(place / f"{photo.id}.jpg", "wb", opener=for_owner) as file:
-                file.write(crop)
-            written += 1
+        with filling(folder) as work:
+            for photo in gallery.photos():
+                crop = gallery.crop(photo.id) if photo.has_crop else None
+                if crop is None:
+                    without.append(photo)
+                    continue
+                place = work / folder_name(photo.name)
+                make_private_folder(place)
+                with open(place / f"{photo.id}.jpg", "wb", opener=for_owner) as file:
+                    file.write(crop)
+                written += 1
     except OSError as error:
         raise GalleryError(f"cannot write to {folder}: {reason_of(error)}") from error
     return written, without

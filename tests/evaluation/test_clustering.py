@@ -1,13 +1,26 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from face_encode.errors import InputError, MissingExtraError
-from face_encode.evaluation.clustering import b_cubed, cluster_faces
+from face_encode.errors import DatasetError, InputError, MissingExtraError
+from face_encode.evaluation import clustering
+from face_encode.evaluation.clustering import (
+    Groups,
+    PhotoFace,
+    b_cubed,
+    cluster_faces,
+    group_photos,
+    write_groups,
+)
+from face_encode.types import Box, Match
 from tests.evaluation.invented import at_angles
+from tests.pipeline.drawn import faces
 
 
 def test_b_cubed_of_bagga_and_baldwin() -> None:
@@ -69,3 +82,41 @@ def test_without_scipy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "scipy.cluster.hierarchy", None)
     with pytest.raises(MissingExtraError, match=r"face_encode\[cluster\]"):
         cluster_faces(at_angles(0, 1), 0.5)
+    # Before the photos are even looked for.
+    with pytest.raises(MissingExtraError, match=r"face_encode\[cluster\]"):
+        group_photos("none", Mock(), Mock())
+
+
+def test_too_many_faces_and_a_wrong_threshold_are_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{number}.jpg" for number in range(9)]
+    for name in names:
+        (tmp_path / name).touch()
+    coming = iter([faces(name, 1) for name in names])
+    monkeypatch.setattr(clustering, "embed_photos", lambda *_, **options: coming)
+    monkeypatch.setattr(clustering, "MAX_FACES", 4)
+    encoder = Mock(**{"contract.threshold": 0.5})
+    with pytest.raises(InputError, match="cosine threshold"):
+        group_photos(tmp_path, Mock(), encoder, threshold=2, progress=False)
+    # Those of people who are enrolled do not count.
+    known = Mock(**{"search.side_effect": [[[Match("Ada", 0.9)]]] * 2 + [[[]]] * 9})
+    with pytest.raises(InputError, match="at most 4 faces are grouped"):
+        group_photos(tmp_path, Mock(), encoder, gallery=known, progress=False)
+    assert len(list(coming)) == 9 - 2 - 5
+
+
+def test_faces_are_written_all_or_none_under_names_of_any_length(tmp_path: Path) -> None:
+    photos = [tmp_path / name for name in ("a.jpg", "é" * 120 + ".jpg", "gone.jpg")]
+    for photo in photos[:2]:
+        Image.new("RGB", (60, 60)).save(photo)
+    shown = [
+        PhotoFace(str(photo), Box(5, 5, 30, 30), 0, None, "", np.ones(4, np.float32))
+        for photo in photos
+    ]
+    with pytest.raises(DatasetError, match="changed during the run"):
+        write_groups(Groups(((*shown[:2],), (shown[0], shown[2])), 3, (), 0.5), tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+    assert write_groups(Groups((tuple(shown[:2]),), 2, (), 0.5), tmp_path / "out") == ["person_001"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["person_001"]
+    assert len(list((tmp_path / "out" / "person_001").iterdir())) == 2

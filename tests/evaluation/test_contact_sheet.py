@@ -119,3 +119,16 @@ def test_the_command_draws_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert f"contact sheet: {sheet}" in printed
     with Image.open(sheet) as drawn:
         assert drawn.width == 6 * 160 + 8
+
+
+def test_no_page_replaces_another_programs_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from face_encode import cli
+
+    monkeypatch.setattr("face_encode.evaluation.contact_sheet._PER_PAGE", 10)
+    (tmp_path / "sheet-3.png").write_text("mine")
+    command = ["evaluate", "people", str(VERIFY_DATASET), str(VERIFY_DATASET)]
+    assert cli.main([*command, "--contact-sheet", str(tmp_path / "sheet.png")]) == 1
+    assert "sheet-3.png exists and is no picture" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["sheet-3.png"]

@@ -75,7 +75,9 @@ def test_what_was_said_of_somebody_else_who_has_the_former_name_stays_out(
     assert [row["action"] for row in told["audit"]] == ["rename"]
 
 
-def test_crops_in_a_folder_a_person(gallery: DatabaseGallery, tmp_path: Path) -> None:
+def test_crops_in_a_folder_a_person(
+    gallery: DatabaseGallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gallery.rename("Ada", "AC/DC 100%")
     written, without = export_crops(gallery, tmp_path / "out")
     assert written == 1
@@ -85,6 +87,14 @@ def test_crops_in_a_folder_a_person(gallery: DatabaseGallery, tmp_path: Path) ->
     assert unquote(crop.parent.name) == "AC/DC 100%"
     with pytest.raises(GalleryError, match="not empty"):
         export_crops(gallery, tmp_path / "out")
+    gallery.add(["Zoe"], like_faces(1, seed=1), ["d"], [PhotoDetails(crop=b"jpeg")])
+    monkeypatch.setattr(
+        "face_encode.gallery.export.folder_name",
+        lambda name: name[:2] if "%" in name else "z" * 300,
+    )
+    with pytest.raises(GalleryError, match="cannot write to .*half"):
+        export_crops(gallery, tmp_path / "half")
+    assert list((tmp_path / "half").iterdir()) == []
 
 
 @pytest.mark.parametrize(
