@@ -99,7 +99,7 @@ def check_engine_options(options: argparse.Namespace) -> None:
         options.encoder_engine = KERAS
         location_of(options.folder)
         output = location_of(options.output)
-        check_cluster_output(output, parts=bool(options.parts))
+        check_cluster_output(output, parts=bool(options.parts), overwrite=options.overwrite)
         if output.is_local:
             check_output(output.path, "file of embeddings", overwrite=options.overwrite)
         return

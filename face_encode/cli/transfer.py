@@ -64,6 +64,7 @@ def run_import(options: argparse.Namespace) -> int:
 def _import_crops(options: argparse.Namespace) -> tuple[int, int, list[str]]:
     """Embed and enrol a folder of crops; returns photos, people and notes."""
     from contextlib import closing
+    from pathlib import Path
     from urllib.parse import unquote
 
     from face_encode.gallery.database import DatabaseGallery
@@ -71,7 +72,10 @@ def _import_crops(options: argparse.Namespace) -> tuple[int, int, list[str]]:
     from face_encode.pipeline.enrolment import enrol_people, with_listing
 
     listed = list_people(options.source)
-    people = {unquote(name): photos for name, photos in listed.people.items()}
+    people: dict[str, list[Path]] = {}
+    for name, photos in listed.people.items():
+        # Ada and %41da are one person.
+        people.setdefault(unquote(name), []).extend(photos)
     detector, encoder = open_models(options)
     with closing(DatabaseGallery(options.target, encoder)) as gallery:
         report = enrol_people(

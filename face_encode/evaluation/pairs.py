@@ -92,15 +92,23 @@ def read_pairs(file: str | os.PathLike[str], photos: str | os.PathLike[str]) -> 
     if not rows:
         raise DatasetError(f"the list of pairs is empty. Received: {file}")
     header = rows[0][1]
-    if len(header) <= 2 and all(value.isdecimal() for value in header):
+    if len(header) <= 2 and all(map(_is_number, header)):
         pairs = _from_lfw(file, rows, folder)
     else:
-        pairs = _from_csv(file, lines, folder)
+        try:
+            pairs = _from_csv(file, lines, folder)
+        except csv.Error as error:
+            raise DatasetError(f"cannot read the list of pairs {file}: {error}") from error
     if missing := [photo for photo in pairs.photos() if not photo.is_file()]:
         raise DatasetError(
             f"{len(missing)} photos that {file} names are not in {folder}; the first: {missing[0]}"
         )
     return pairs
+
+
+def _is_number(text: str) -> bool:
+    # Python reads a number of thousands of digits at a cost, or not at all.
+    return text.isdecimal() and len(text) <= 9
 
 
 def _from_lfw(file: Path, rows: list[tuple[int, list[str]]], folder: Path) -> PairList:
@@ -115,10 +123,10 @@ def _from_lfw(file: Path, rows: list[tuple[int, list[str]]], folder: Path) -> Pa
     photos_a, photos_b, people, same = [], [], [], []
     for number, fields in body:
         numbers = fields[1:3] if len(fields) == 3 else fields[1::2]
-        if len(fields) not in (3, 4) or not all(value.isdecimal() for value in numbers):
+        if len(fields) not in (3, 4) or not all(map(_is_number, numbers)):
             raise DatasetError(
                 f"{file}, line {number}: a pair is 'NAME I J' or 'NAME I OTHER J'. "
-                f"Received: {' '.join(fields)!r}"
+                f"Received: {' '.join(fields)!r:.200}"
             )
         other = fields[0] if len(fields) == 3 else fields[2]
         photos_a.append(_lfw_photo(folder, fields[0], int(numbers[0])))
@@ -151,7 +159,7 @@ def _from_csv(file: Path, lines: list[str], folder: Path) -> PairList:
             f"{file}: neither LFW's format (a header of one or two numbers) nor a CSV with the "
             f"columns {', '.join(_CSV_COLUMNS)}. Received: {lines[0][:80]!r}"
         )
-    photos_a, photos_b, same, fold_names = [], [], [], []
+    photos_a, photos_b, same, fold_names, numbers = [], [], [], [], []
     for row in table:
         truth = _TRUTHS.get((row["same"] or "").strip().lower())
         if truth is None or not row["photo_a"] or not row["photo_b"]:
@@ -162,9 +170,13 @@ def _from_csv(file: Path, lines: list[str], folder: Path) -> PairList:
         photos_a.append(folder / row["photo_a"].strip())
         photos_b.append(folder / row["photo_b"].strip())
         same.append(truth)
-        fold_names.append(row.get("fold") or "")
+        fold_names.append((row.get("fold") or "").strip())
+        numbers.append(table.line_num)
     if not same:
         raise DatasetError(f"the list of pairs is empty. Received: {file}")
+    if any(fold_names) and "" in fold_names:
+        line = numbers[fold_names.index("")]
+        raise DatasetError(f"{file}, line {line}: no fold, which other rows have")
     folds = None
     if len(set(fold_names)) > 1:
         folds = np.unique(fold_names, return_inverse=True)[1].astype(np.int64)

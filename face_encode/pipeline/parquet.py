@@ -292,6 +292,22 @@ def write_tables(
             writer.write_table(table)
 
 
+def is_embeddings_file(location: Location) -> bool:
+    """Whether a file is Parquet that this package wrote of embeddings, by its metadata.
+
+    Raises:
+        OSError: There is none, or the store does not answer, or refuses.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with location.file_system.open_input_file(location.path) as file:
+            return _KEY in (pyarrow.parquet.read_schema(file).metadata or {})
+    except pyarrow.ArrowInvalid:
+        return False
+
+
 def read_parquet(location: Location) -> EmbeddingTable:
     """Read a Parquet file of embeddings; see ``read_embeddings``.
 

@@ -5,10 +5,38 @@ from pathlib import Path
 import pytest
 
 from face_encode import cli
+from face_encode.errors import InputError
+from face_encode.photos.folders import location_of
+from face_encode.pipeline.cluster.run import check_output
+from face_encode.pipeline.embedding_file import write_embeddings
+from face_encode.pipeline.embedding_table import EmbeddingSettings
 from tests.conftest import VERIFY_DATASET
+from tests.pipeline.drawn import faces
 
 pytest.importorskip("ray")
 pytest.importorskip("pyarrow")
+
+
+def test_a_foreign_file_of_a_store_takes_overwrite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs = pytest.importorskip("pyarrow.fs")
+    store = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+    monkeypatch.setattr(
+        "face_encode.photos.folders._opened", lambda address: (store, address.split("//")[1])
+    )
+    (tmp_path / "bucket").mkdir()
+    (tmp_path / "bucket" / "mine.parquet").write_text("another program's")
+    mine, ours, none = (
+        location_of(f"s3://bucket/{name}.parquet") for name in ("mine", "ours", "none")
+    )
+    settings = EmbeddingSettings("one", "f1", 8, "eyes")
+    write_embeddings(tmp_path / "bucket" / "ours.parquet", settings, [faces("a.jpg", 1)])
+    with pytest.raises(InputError, match=r"s3://bucket/mine\.parquet exists.*--overwrite"):
+        check_output(mine, parts=False, overwrite=False)
+    check_output(mine, parts=False, overwrite=True)
+    for target in (ours, none):
+        check_output(target, parts=False, overwrite=False)
 
 
 @pytest.mark.parametrize(

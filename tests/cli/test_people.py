@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from face_encode import cli
+from face_encode.errors import InputError
 from face_encode.gallery.base import PhotoDetails
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.distances import unit_length
@@ -193,6 +194,24 @@ def test_exports_and_imports_hold_the_same(gallery: DatabaseGallery) -> None:
     assert "person.json" in zipfile.ZipFile(folder / "ada.zip").namelist()
     for wrong in (["-o", "x.txt"], ["--person", "ada", "-o", "x.npz"], ["-o", "x.zip"]):
         run("export", gallery.path, *wrong, code=1)
+
+
+def test_folders_of_one_person_are_imported_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("%41da", "Ada"):
+        (tmp_path / "crops" / name).mkdir(parents=True)
+        (tmp_path / "crops" / name / "1.jpg").touch()
+    seen: dict[str, list[Path]] = {}
+
+    def stop(people: dict[str, list[Path]], *_: object, **options: object) -> None:
+        seen.update(people)
+        raise InputError("seen")
+
+    monkeypatch.setattr("face_encode.cli.transfer.open_models", lambda options: (None, SIXTEEN))
+    monkeypatch.setattr("face_encode.pipeline.enrolment.enrol_people", stop)
+    assert cli.main(["import", str(tmp_path / "crops"), str(tmp_path / "people.sqlite")]) == 1
+    assert {name: len(photos) for name, photos in seen.items()} == {"Ada": 2}
 
 
 def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:

@@ -338,7 +338,7 @@ def test_crops_of_another_detector_begin_another_run(
     class Stop(Exception):
         pass
 
-    keys = set()
+    keys: set[object] = set()
 
     def stop(*arguments: object) -> None:
         keys.add(arguments[4])

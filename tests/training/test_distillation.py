@@ -301,7 +301,7 @@ def test_crops_of_another_detector_make_other_views(
     class Stop(Exception):
         pass
 
-    made = set()
+    made: set[object] = set()
 
     def stop(*arguments: object, **options: object) -> None:
         made.add(arguments[4])

@@ -32,7 +32,7 @@ from face_encode.pipeline.cluster.parts import Part, WrittenParts, divide
 from face_encode.pipeline.cluster.stages import Actors, embedded_tables
 from face_encode.pipeline.embedding_file import CONTENTS, is_part
 from face_encode.pipeline.folder import EmbeddingReport, settings_of, with_names_of_text
-from face_encode.pipeline.parquet import check_pyarrow
+from face_encode.pipeline.parquet import check_pyarrow, is_embeddings_file
 from face_encode.terminal import progress_bar
 from face_encode.types import check_count
 
@@ -249,15 +249,17 @@ def embed_folder_on_ray(
     )
 
 
-def check_output(target: Location, *, parts: bool) -> None:
+def check_output(target: Location, *, parts: bool, overwrite: bool = True) -> None:
     """Refuse an output, or a missing extra, before the work rather than after.
 
     Args:
         target: Where the embeddings go.
         parts: Whether as a folder.
+        overwrite: Whether a file of a store that holds no embeddings may be replaced.
 
     Raises:
         EmbeddingFileError: Not ``.parquet``, or it cannot be written.
+        InputError: A file of a store that may not be replaced.
         MissingExtraError: Ray or pyarrow is not installed.
     """
     if target.suffix != ".parquet":
@@ -269,10 +271,17 @@ def check_output(target: Location, *, parts: bool) -> None:
     with reporting(f"{target} cannot be looked at", EmbeddingFileError):
         kind = target.kind()
         names = target.names() if kind == "folder" else []
+        is_kept = not (overwrite or target.is_local) and kind == "file"
+        is_foreign = is_kept and not is_embeddings_file(target)
     if parts and kind == "file":
         raise EmbeddingFileError(f"{target} is a file; a folder of parts cannot take its place")
     if not parts and kind == "folder":
         raise EmbeddingFileError(f"cannot write {target}: it is a folder")
+    if is_foreign:
+        raise InputError(
+            f"{target} exists and is no file of embeddings that face-encode wrote; --overwrite "
+            "replaces it"
+        )
     if not all(is_part(name) or name == CONTENTS for name in names):
         raise EmbeddingFileError(f"{target} is in the way: a folder with other things in it")
     if target.is_local:
