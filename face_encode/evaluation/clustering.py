@@ -254,6 +254,21 @@ def group_photos(
     photos = [Path(folder) / name for name in names]
     faces: list[PhotoFace] = []
     enrolled: dict[str, int] = {}
+    sifted = 0
+
+    def sift() -> None:
+        """Leave out the faces of enrolled people among those that came since the last time."""
+        nonlocal sifted
+        if gallery is not None and (new := faces[sifted:]):
+            nearest = gallery.search(np.stack([face.embedding for face in new]))
+            del faces[sifted:]
+            for face, matches in zip(new, nearest, strict=True):
+                if matches and matches[0].similarity >= limit:
+                    enrolled[matches[0].name] = enrolled.get(matches[0].name, 0) + 1
+                else:
+                    faces.append(face)
+        sifted = len(faces)
+
     left_out = [
         (str(Path(folder, where)), f"a folder that cannot be listed: {reason}")
         for where, reason in unlisted
@@ -270,19 +285,18 @@ def group_photos(
             if quality is not None and quality.refusal:
                 left_out.append((photo.photo, f"face {place}: {quality.refusal}"))
                 continue
-            embedding = photo.embeddings[place]
-            matches = [] if gallery is None else gallery.search(embedding[np.newaxis])[0]
-            if matches and matches[0].similarity >= limit:
-                enrolled[matches[0].name] = enrolled.get(matches[0].name, 0) + 1
-                continue
             digest = photo.digest
             if place:
                 digest = hashlib.sha256(f"{digest} {found.box}".encode()).hexdigest()
             value = None if quality is None else quality.value
+            embedding = photo.embeddings[place]
             faces.append(
                 PhotoFace(photo.photo, found.box, found.rotation, value, digest, embedding)
             )
-            _check_count(len(faces))
+            if len(faces) > MAX_FACES:
+                sift()
+                _check_count(len(faces))
+    sift()
     if not faces and not enrolled:
         raise DatasetError(
             f"no face that can be trusted in any of the {len(photos)} photos in {folder}"
