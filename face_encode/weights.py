@@ -12,15 +12,18 @@ import importlib.util
 import json
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import filelock
 import platformdirs
 
 from face_encode.downloads import DownloadError, download_file
-from face_encode.errors import WeightsError
-from face_encode.files import open_regular, replacing
+from face_encode.errors import FaceEncodeError, WeightsError
+from face_encode.files import open_regular, reason_of, replacing
 
 # The largest known weights, VGG-Face, take 580 MB.
 _MAX_BYTES = 1024**3
@@ -359,3 +362,60 @@ def cache_folder() -> Path:
     """The folder for files that can be made again: ``FACE_ENCODE_CACHE``, or the user's cache."""
     chosen = os.environ.get(CACHE_VARIABLE)
     return Path(chosen) if chosen else platformdirs.user_cache_path("face_encode", appauthor=False)
+
+
+T = TypeVar("T")
+
+
+def cached(
+    name: str,
+    make: Callable[[], bytes],
+    read: Callable[[bytes], T],
+    unkept: type[FaceEncodeError] | None = None,
+) -> T:
+    """Read from the cache what takes long to make; what is missing or damaged is made and kept.
+
+    A process that makes it lets the others wait, since worker processes start all at once.
+
+    Args:
+        name: Of the file. It tells everything that the content depends on.
+        make: Makes the content.
+        read: Reads it. A ``ValueError``, ``KeyError``, ``TypeError`` or error of ours says that
+            it is damaged: another state of this package may have written it, under the same
+            version.
+        unkept: What to raise where the cache cannot be written to; None to make it each time then.
+
+    Raises:
+        FaceEncodeError: ``unkept``.
+    """
+    path = cache_folder() / name
+    if (found := _read_cached(path, read)) is not None:
+        return found
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(f"{path}.lock").acquire()
+    except OSError as error:
+        if unkept is not None:
+            raise unkept(f"nothing can be kept in {path.parent}: {reason_of(error)}") from error
+        return read(make())
+    with lock:
+        if (found := _read_cached(path, read)) is not None:
+            return found
+        content = make()
+        # On a full disk, say, the next start makes it again.
+        with suppress(WeightsError), replacing(path, unkept or WeightsError, shared=True) as new:
+            new.write_bytes(_digest_of(content) + b"\n" + content)
+    return read(content)
+
+
+def _read_cached(path: Path, read: Callable[[bytes], T]) -> T | None:
+    try:
+        with open_regular(path) as file:
+            digest, _, content = file.read().partition(b"\n")
+        return read(content) if digest == _digest_of(content) else None
+    except (OSError, KeyError, TypeError, ValueError, FaceEncodeError):
+        return None
+
+
+def _digest_of(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()

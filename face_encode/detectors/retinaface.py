@@ -10,25 +10,23 @@ import hashlib
 import io
 import tempfile
 import warnings
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import filelock
 import numpy as np
 import numpy.typing as npt
 
 from face_encode.detectors.single_stage import STRIDE, Detections, SingleStageDetector
 from face_encode.errors import InputError, WeightsError
-from face_encode.files import open_regular, replacing
 from face_encode.terminal import import_keras, without_native_notices
 from face_encode.torch_file import read_state_dict
 from face_encode.types import ImageArray
 from face_encode.version import __version__
-from face_encode.weights import cache_folder, read_verified
+from face_encode.weights import cached, read_verified
 
 if TYPE_CHECKING:
     import keras
@@ -108,33 +106,7 @@ def _network() -> bytes:
     releases = [f"{name} {metadata.version(name)}" for name in ("keras", "tensorflow", "tf2onnx")]
     used = "\n".join([hashlib.sha256(content).hexdigest(), __version__, *releases])
     short = hashlib.sha256(used.encode()).hexdigest()[:16]
-    path = cache_folder() / f"retinaface-{short}.network"
-    if (network := _read(path)) is not None:
-        return network
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(f"{path}.lock").acquire()
-    except OSError:
-        return _converted(content)
-    # A process that converts lets the others wait: worker processes start all at once.
-    with lock:
-        if (network := _read(path)) is None:
-            network = _converted(content)
-            # On a full disk, say, the next start converts again.
-            with suppress(WeightsError), replacing(path, WeightsError, shared=True) as temporary:
-                digest = hashlib.sha256(network).hexdigest().encode()
-                temporary.write_bytes(digest + b"\n" + network)
-    return network
-
-
-def _read(path: Path) -> bytes | None:
-    """Read a cached network; None if it is missing or damaged."""
-    try:
-        with open_regular(path) as file:
-            digest, _, network = file.read().partition(b"\n")
-    except OSError:
-        return None
-    return network if hashlib.sha256(network).hexdigest().encode() == digest else None
+    return cached(f"retinaface-{short}.network", lambda: _converted(content), bytes)
 
 
 def _converted(content: bytes) -> bytes:

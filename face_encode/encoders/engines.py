@@ -17,10 +17,8 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import filelock
 import numpy as np
 
 from face_encode.encoders.compilation import Forward, compile_forward
@@ -34,12 +32,11 @@ from face_encode.encoders.int8 import (
     smallest_cosine,
 )
 from face_encode.encoders.quality import Qualities, QualityHead, split_quality, with_quality
-from face_encode.errors import EngineError, InputError, MissingExtraError, ModelFileError
-from face_encode.files import open_regular, reason_of, replacing
+from face_encode.errors import EngineError, InputError, MissingExtraError
 from face_encode.forking import never_destroy_after_fork
 from face_encode.types import CropRecipe, Embeddings, ImageArray
 from face_encode.version import __version__
-from face_encode.weights import cache_folder
+from face_encode.weights import cached
 
 if TYPE_CHECKING:
     import keras
@@ -257,7 +254,7 @@ def start_engine(
         chosen += [each for each in installed if not each.is_rounded][:1]
     for engine in chosen:
         try:
-            network = _network(engine, cache_key, load_keras, must_cache=is_automatic)
+            network = _network(engine, cache_key, load_keras, is_automatic=is_automatic)
             if network.refusal:
                 raise EngineError(network.refusal)
             return engine.name, _forward(engine, network), network
@@ -274,7 +271,7 @@ def _network(
     cache_key: tuple[str, str] | None,
     load_keras: LoadKeras,
     *,
-    must_cache: bool,
+    is_automatic: bool,
 ) -> ConvertedNetwork:
     """Read the network from the cache, or convert and cache it."""
     if cache_key is None:
@@ -285,24 +282,12 @@ def _network(
     used = " ".join([*cache_key, engine.name, __version__, _FILE_VERSION, *machine, *releases])
     readable = re.sub(r"[^A-Za-z0-9]", "_", cache_key[0])[:40]
     short = hashlib.sha256(used.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    path = cache_folder() / f"{readable}-{short}.network"
-    if (network := _read(path)) is not None:
-        return network
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(f"{path}.lock").acquire()
-    except OSError as error:
-        if must_cache:
-            raise EngineError(
-                f"a converted network cannot be cached in {path.parent}: {reason_of(error)}"
-            ) from error
-        return _converted(engine, *load_keras())
-    with lock:
-        # Another process may have written it in the meantime.
-        if (network := _read(path)) is None:
-            network = _converted(engine, *load_keras())
-            _write(path, network)
-    return network
+    return cached(
+        f"{readable}-{short}.network",
+        lambda: _content_of(_converted(engine, *load_keras())),
+        _read,
+        unkept=EngineError if is_automatic else None,
+    )
 
 
 def _processor_features() -> str:
@@ -312,29 +297,18 @@ def _processor_features() -> str:
     return str(cv2.getCPUFeaturesLine())
 
 
-def _read(path: Path) -> ConvertedNetwork | None:
-    """Read a cached network; None if it is missing or damaged."""
-    try:
-        with open_regular(path) as file:
-            digest, _, body = file.read().partition(b"\n")
-        if hashlib.sha256(body).hexdigest().encode() != digest:
-            return None
-        record, _, content = body.partition(b"\n")
-        values = json.loads(record)
-        contract = EncoderContract.from_json(values.pop("contract"))
-        return ConvertedNetwork(contract=contract, content=content, **values)
-    # Besides OSError: another state of this package wrote the file, under the same version.
-    except (OSError, KeyError, TypeError, ValueError, ModelFileError):
-        return None
+def _read(content: bytes) -> ConvertedNetwork:
+    record, _, network = content.partition(b"\n")
+    values = json.loads(record)
+    contract = EncoderContract.from_json(values.pop("contract"))
+    return ConvertedNetwork(contract=contract, content=network, **values)
 
 
-def _write(path: Path, network: ConvertedNetwork) -> None:
-    """Write a network: the SHA-256 of the rest, a line of JSON, and the ONNX file."""
+def _content_of(network: ConvertedNetwork) -> bytes:
+    """A line of JSON, and the ONNX file."""
     values = {**asdict(network), "contract": network.contract.to_json()}
-    content = values.pop("content")
-    body = json.dumps(values).encode() + b"\n" + content
-    with replacing(path, EngineError, shared=True) as temporary:
-        temporary.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+    content: bytes = values.pop("content")
+    return json.dumps(values).encode() + b"\n" + content
 
 
 def _converted(
