@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from face_encode.errors import DatasetError, FaceEncodeError, InputError, MissingExtraError
 from face_encode.files import FileState, as_path, open_regular, reason_of, replacing, state_of
-from face_encode.photos.reading import PhotoInput, is_one_photo
+from face_encode.photos.reading import HEIC_BRANDS, PhotoInput, is_one_photo
 from face_encode.types import LeftOut
 
 # What photos are called; whatever else Pillow reads is known by its first bytes.
@@ -28,7 +28,7 @@ PHOTO_SUFFIXES = frozenset(
 # JPEG, PNG, GIF, TIFF in both orders of bytes, JPEG 2000, and WebP, HEIC and AVIF with their kind
 # behind the file's length.
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP")
-_KINDS = (b"WEBP", b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis")
+_KINDS = (b"WEBP", b"avif", b"avis", *HEIC_BRANDS)
 
 
 def is_photo(path: str | os.PathLike[str]) -> bool:
@@ -118,8 +118,8 @@ class PeopleFolder:
 
     Attributes:
         people: Name -> photos, both sorted; a person without a photo has an empty list.
-        left_out: Photos that lie beside the sub-folders, folders that cannot be listed, and links
-            to folders inside a person's, with the reason.
+        left_out: Photos that lie beside the sub-folders, and links to folders inside a person's,
+            with the reason.
         others: Number of files that are no photos.
     """
 
@@ -136,7 +136,9 @@ def list_people(folder: str | os.PathLike[str]) -> PeopleFolder:
             however deep, are that person's. Hidden files and folders are passed over.
 
     Raises:
-        DatasetError: The folder is missing, is no folder, or holds no sub-folder or no photo.
+        DatasetError: The folder is missing, is no folder, or holds no sub-folder or no photo; or a
+            folder in it cannot be listed, or a link leads to nothing: who enrols the rest would
+            remove the people and photos that are in there.
     """
     # os.path, because pathlib raises where a link cannot be followed or a folder not be searched.
     entries = sorted(_visible(folder))
@@ -148,15 +150,18 @@ def list_people(folder: str | os.PathLike[str]) -> PeopleFolder:
             if is_photo(path):
                 reason = "beside the people's folders: it belongs into that of its person"
                 left_out.append(LeftOut(str(path), "", reason))
-            else:
+            elif os.path.exists(path):
                 others += 1
+            else:
+                raise DatasetError(
+                    f"{path}: a link to nothing, perhaps to a share that is not mounted; mount it, "
+                    "or delete the link"
+                )
             continue
         found = _walked(path)
+        for where, reason in found.unlisted:
+            raise DatasetError(f"{path / where}: {reason}")
         people[path.name] = [path / photo for photo in found.photos]
-        left_out += [
-            LeftOut(str(path / where), path.name, f"a folder that cannot be listed: {reason}")
-            for where, reason in found.unlisted
-        ]
         left_out += [
             LeftOut(str(path / where), path.name, "a link to a folder, which is not followed")
             for where in found.links
@@ -179,7 +184,7 @@ def people_in(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
     """The people of a folder, see ``list_people``: name -> photos, both sorted.
 
     Raises:
-        DatasetError: The folder is missing, is no folder, or holds no sub-folder or no photo.
+        DatasetError: As for ``list_people``.
     """
     return list_people(folder).people
 

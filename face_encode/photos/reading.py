@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import re
+import threading
 import warnings
 from functools import cache
 from typing import Any, BinaryIO, TypeAlias, cast
@@ -35,12 +36,24 @@ MAX_PIXELS = 178_956_970
 MAX_BYTES = 8 * MAX_PIXELS
 # The formats read from an unknown sender: every further decoder is one more to trust.
 _FORMATS_FROM_OUTSIDE = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-# Of 16 bits a pixel, those that cameras use.
-_FEWER_BITS = (10, 12, 14)
-# Bytes 4 to 12 of a HEIC file, the photos of telephones; Pillow reads it by a plug-in.
-_HEIC_BEGINNINGS = tuple(
-    b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
+# Of 16 bits a pixel, those that cameras use, and 8, of photos that were only saved as 16.
+_FEWER_BITS = (8, 10, 12, 14)
+HEIC_BRANDS = (
+    *(b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"),
+    *(b"mif1", b"msf1"),
 )
+"""Bytes 8 to 12 of a HEIC file, the photos of telephones, behind ``ftyp``; Pillow reads it by a
+plug-in."""
+# Before Python 3.14, warnings.catch_warnings is for one thread at a time: of two, the last puts
+# back what the first had turned off, for the whole process and for good.
+_CATCHING = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    # A process forked meanwhile would get neither the lock nor its warnings back.
+    os.register_at_fork(
+        before=_CATCHING.acquire,
+        after_in_parent=_CATCHING.release,
+        after_in_child=_CATCHING.release,
+    )
 
 
 def as_rgb(image: Any) -> ImageArray:
@@ -162,7 +175,7 @@ def decode_image(
     """
     most = MAX_PIXELS if max_pixels is None else max_pixels
     try:
-        with warnings.catch_warnings():
+        with _CATCHING, warnings.catch_warnings():
             # Our own limit stands in for this warning, which comes at half of it.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             # Pillow warns of damaged metadata; the photo itself is what counts here.
@@ -176,7 +189,7 @@ def decode_image(
             # AVIF has two of these names, too, and says in the list behind them what it is.
             brands = content[16 : min(int.from_bytes(content[:4], "big"), 256)]
             is_avif = content[4:8] == b"ftyp" and re.search(rb"avi[fs]", brands)
-            is_heic = content[4:12] in _HEIC_BEGINNINGS and not is_avif
+            is_heic = content[4:8] == b"ftyp" and content[8:12] in HEIC_BRANDS and not is_avif
             if is_heic:
                 _register_heic()
             if any_format:
@@ -272,18 +285,19 @@ def _to_rgb(photo: Image.Image, label: str, max_pixels: int, notes: list[str] | 
         values = np.asarray(upright)
         if values.min() < 0 or values.max() > 65535:
             raise ImageError(f"{label}: values outside 0..65535 in a photo of 32 bits")
-        # Cameras of science and medicine keep 10, 12 or 14 bits in 16: as such, photos of theirs
-        # are all but black.
+        # Cameras of science and medicine keep 10, 12 or 14 bits in 16, and programs save 8 so: as
+        # such, photos of theirs are all but black.
         used = next(bits for bits in (*_FEWER_BITS, 16) if values.max() < 2**bits)
         if used < 16 and values.any() and notes is not None:
             notes.append(f"{used} of its 16 bits are used; brightened to their range")
         most = 2**used - 1 if values.any() else 65535
         grey = (values * (255 / most)).round().astype(np.uint8)
         return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
+    # In RGB, too, a PNG may name a colour that is transparent.
+    if upright.has_transparency_data:
+        layer = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     if upright.mode != "RGB":
-        if upright.has_transparency_data:
-            layer = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
         upright = upright.convert("RGB")
     return cast(ImageArray, np.array(upright, np.uint8))
 

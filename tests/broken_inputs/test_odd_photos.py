@@ -171,7 +171,7 @@ def test_16_bits_of_colour_become_8(tmp_path: Path) -> None:
     check(read_image(path), COLOURS, 0)
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB"])
 def test_what_is_transparent_is_laid_on_white(mode: str, tmp_path: Path) -> None:
     path = tmp_path / "cut-out.png"
     if mode == "P":
@@ -179,6 +179,10 @@ def test_what_is_transparent_is_laid_on_white(mode: str, tmp_path: Path) -> None
         photo.putpalette([200, 10, 10, 0, 0, 0])
         photo.paste(1, (16, 0, 32, 32))
         photo.save(path, transparency=0)
+    elif mode == "RGB":
+        photo = Image.new("RGB", (32, 32), (200, 10, 10))
+        photo.paste((0, 0, 0), (16, 0, 32, 32))
+        photo.save(path, transparency=(200, 10, 10))
     else:
         photo = Image.new("RGBA", (32, 32), (200, 10, 10, 0))
         photo.paste((0, 0, 0, 255), (16, 0, 32, 32))

@@ -7,6 +7,8 @@ import hashlib
 import io
 import os
 import re
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -23,6 +25,7 @@ from face_encode import downloads
 from face_encode.downloads import DownloadError
 from face_encode.errors import ImageError, InputError
 from face_encode.photos import reading
+from face_encode.photos.folders import is_photo
 from face_encode.photos.reading import (
     as_rgb,
     content_digest,
@@ -111,6 +114,66 @@ def test_a_large_photo_below_the_limit_gives_no_warning(tmp_path: Path) -> None:
         assert read_image(tmp_path / "a.png").shape == (9_000, 10_000, 3)
 
 
+class _Meeting(Image.Image):
+    """A photo whose decoding begins, tells that, and waits for something."""
+
+    begun: threading.Event
+    awaited: threading.Event
+
+    def load(self) -> Any:
+        self.begun.set()
+        self.awaited.wait(0.5)
+        return super().load()
+
+
+def test_photos_decoded_at_once_leave_a_programs_warnings_as_they_are() -> None:
+    before = list(warnings.filters)
+    photos = [_Meeting(), _Meeting()]
+    for photo in photos:
+        photo.__dict__.update(Image.fromarray(PHOTO).__dict__)
+        photo.begun, photo.awaited = threading.Event(), threading.Event()
+    first, second = (threading.Thread(target=decode_image, args=(photo,)) for photo in photos)
+    # The second begins within the first, if it can, and ends after it.
+    photos[0].awaited = photos[1].begun
+    first.start()
+    photos[0].begun.wait()
+    second.start()
+    first.join()
+    photos[1].awaited.set()
+    second.join()
+    assert warnings.filters == before
+
+
+FORKING = """
+import os, sys, threading, warnings
+from PIL import Image
+from face_encode.photos.reading import decode_image
+before, begun = list(warnings.filters), threading.Event()
+class Slow(Image.Image):
+    def load(self):
+        begun.set()
+        threading.Event().wait(0.5)
+        return super().load()
+slow = Slow()
+slow.__dict__.update(Image.new("RGB", (4, 4)).__dict__)
+thread = threading.Thread(target=decode_image, args=(slow,))
+thread.start()
+begun.wait()
+child = os.fork()
+if not child:
+    decode_image(Image.new("RGB", (4, 4)))
+    os._exit(7 if warnings.filters == before else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+thread.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a process")
+def test_a_process_forked_while_a_photo_is_decoded_decodes() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKING], capture_output=True, timeout=100)
+    assert done.returncode == 0, done.stderr.decode()
+
+
 def test_a_digest_goes_by_content_alone(tmp_path: Path) -> None:
     content = np.random.default_rng(1).bytes(3_000_000)
     (tmp_path / "a.jpg").write_bytes(content)
@@ -167,6 +230,14 @@ def test_photos_of_telephones_are_read(tmp_path: Path) -> None:
         for read in (read_image(tmp_path / name), decode_image(content)):
             assert read.shape == (48, 64, 3)
             assert np.abs(read - expected).mean() < 4
+
+
+@pytest.mark.parametrize("brand", ["heim", "heis", "hevc", "hevx", "hevm", "hevs"])
+def test_heic_is_read_by_each_of_its_names(brand: str, tmp_path: Path) -> None:
+    content = heic_of(a_photo(), quality=90)
+    (tmp_path / "phone").write_bytes(content[:8] + brand.encode() + content[12:])
+    assert is_photo(tmp_path / "phone")
+    np.testing.assert_array_equal(read_image(tmp_path / "phone"), decode_image(content))
 
 
 def test_a_heic_photo_taken_sideways_is_turned_upright(tmp_path: Path) -> None:
@@ -562,7 +633,7 @@ def test_where_the_end_is_missing_the_photo_stands_as_its_exif_says() -> None:
     assert decode_image(whole[:-2]).shape == decode_image(whole).shape == (900, 400, 3)
 
 
-@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
 def test_fewer_than_16_bits_are_stretched_with_a_note(bits: int, tmp_path: Path) -> None:
     path = tmp_path / "deep.png"
     most = 2**bits - 1
