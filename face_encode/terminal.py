@@ -7,9 +7,9 @@ import sys
 import threading
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from face_encode.errors import FaceEncodeError
 from face_encode.forking import use_keras
@@ -213,15 +213,20 @@ def without_native_notices() -> Iterator[None]:
     of two at once, the last would restore what the first had silenced.
     """
     with _SILENCING:
-        sys.stderr.flush()
-        kept = os.dup(2)
+        # Without standard error, as in a service, there is nothing to silence.
+        kept = None
+        with suppress(AttributeError, OSError, ValueError):
+            kept = os.dup(2)
+            sys.stderr.flush()
         try:
-            with open(os.devnull, "wb") as nothing:
-                os.dup2(nothing.fileno(), 2)
+            if kept is not None:
+                with open(os.devnull, "wb") as nothing:
+                    os.dup2(nothing.fileno(), 2)
             yield
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            if kept is not None:
+                os.dup2(kept, 2)
+                os.close(kept)
 
 
 def import_keras() -> None:
@@ -239,3 +244,17 @@ def import_keras_quietly() -> None:
     """Import Keras and its backend without the notices that they print."""
     with without_native_notices():
         import keras  # noqa: F401
+
+
+def import_onnx_runtime() -> Any:
+    """Import ONNX Runtime, which is to tell nobody that, and where, it is used.
+
+    From 1.32 on it writes a number for the machine to disk and reports to Microsoft as soon as it
+    is imported; only the environment keeps it from that. ``ORT_DISABLE_TELEMETRY=0`` allows it.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    # Of releases that do not know the variable, and on Windows.
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime

@@ -23,7 +23,7 @@ import platformdirs
 
 from face_encode.downloads import DownloadError, download_file
 from face_encode.errors import FaceEncodeError, WeightsError
-from face_encode.files import open_regular, reason_of, replacing
+from face_encode.files import as_path, open_regular, reason_of, replacing
 
 # The largest known weights, VGG-Face, take 580 MB.
 _MAX_BYTES = 1024**3
@@ -255,12 +255,13 @@ def read_verified(
     Raises:
         WeightsError: The file is missing, cannot be downloaded or read, or has another SHA-256;
             or its licence has to be accepted before the download.
+        InputError: The path is none.
     """
     known = KNOWN_WEIGHTS[name]
     expected = known.sha256 if path is not None else expected_digest(name)
     if path is None:
         path = _fetched(name, expected, accept_licence)
-    path = Path(path)
+    path = as_path(path)
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
@@ -298,7 +299,8 @@ def expected_digest(name: str) -> str | None:
     """
     known = KNOWN_WEIGHTS[name]
     path = _pin_path(known)
-    if known.sha256 is not None or not path.is_file():
+    # os.path, here and below: pathlib raises where a cache cannot be looked into.
+    if known.sha256 is not None or not os.path.isfile(path):
         return known.sha256
     try:
         digest = json.loads(path.read_text(encoding="utf-8"))["sha256"]
@@ -327,13 +329,13 @@ def _fetched(name: str, expected: str | None, accept_licence: bool) -> Path:
     known, path = KNOWN_WEIGHTS[name], installed_path(name)
     if known.url is None:
         return path
-    if expected is None or not path.is_file():
+    if expected is None or not os.path.isfile(path):
         print(
             f"face_encode: the weights {name!r} are used for the first time\n"
             f"  from:    {known.url}\n  by:      {known.source}\n  licence: {known.licence}",
             file=sys.stderr,
         )
-    if not path.is_file():
+    if not os.path.isfile(path):
         accepted = os.environ.get(LICENCE_VARIABLE, "").split(",")
         if not (known.free or accept_licence or name in accepted):
             raise WeightsError(

@@ -1,12 +1,23 @@
 from __future__ import annotations
 
+import errno
+import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from face_encode.terminal import exit_code_of, print_safely, printable, with_progress
+from face_encode.terminal import (
+    exit_code_of,
+    print_safely,
+    printable,
+    with_progress,
+    without_native_notices,
+)
 
 
 def test_items_pass_through_and_the_bar_goes_to_standard_error(
@@ -85,9 +96,31 @@ def test_a_library_of_the_system_that_opencv_lacks_is_named_with_its_package(
     assert "opencv-python-headless" in line
 
 
+@pytest.mark.parametrize("missing", ["sys.stderr", "its file"])
+def test_without_standard_error_work_goes_on(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(number: int) -> int:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(
+        *((sys, "stderr", None) if missing == "sys.stderr" else (os, "dup", closed))
+    )
+    with without_native_notices():
+        done = True
+    assert done
+
+
 def test_another_import_that_fails_is_not_hidden() -> None:
     def work() -> int:
         raise ImportError("No module named 'nothing'")
 
     with pytest.raises(ImportError, match="nothing"):
         exit_code_of(work)
+
+
+def test_onnx_runtime_tells_nobody_that_it_is_used(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    work = "from face_encode.terminal import import_onnx_runtime; import_onnx_runtime()"
+    home = {**kept, "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", work], env=home, check=True, timeout=100)
+    assert not list(tmp_path.rglob("deviceid*")) + list(tmp_path.rglob("*.db"))

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from face_encode import weights
-from face_encode.errors import WeightsError
+from face_encode.errors import InputError, WeightsError
 from face_encode.weights import (
     KNOWN_WEIGHTS,
     KnownWeights,
@@ -67,6 +68,12 @@ def test_another_file_is_refused_by_both_digests(tmp_path: Path) -> None:
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="cannot read"):
         weights.read_verified("dlib_resnet", tmp_path / "none.dat")
+
+
+@pytest.mark.parametrize("path", [5, "", "a\0b"])
+def test_what_is_no_path_is_told(path: Any) -> None:
+    with pytest.raises(InputError, match="a path is"):
+        weights.read_verified("dlib_resnet", path)
 
 
 def test_the_cache_is_where_the_variable_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from face_encode.detectors.single_stage import STRIDE, Detections, SingleStageDetector
 from face_encode.errors import InputError, WeightsError
-from face_encode.terminal import import_keras, without_native_notices
+from face_encode.terminal import import_keras, import_onnx_runtime, without_native_notices
 from face_encode.torch_file import read_state_dict
 from face_encode.types import ImageArray
 from face_encode.version import __version__
@@ -91,9 +91,7 @@ class RetinaFaceDetector(SingleStageDetector):
 @lru_cache(maxsize=1)
 def _session() -> Any:
     """The network, shared by all threads; it takes one core, as YuNet's does."""
-    import onnxruntime
-
-    onnxruntime.disable_telemetry_events()
+    onnxruntime = import_onnx_runtime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3  # errors only

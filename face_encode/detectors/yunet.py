@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from face_encode.detectors.single_stage import Detections, SingleStageDetector
+from face_encode.terminal import import_onnx_runtime
 from face_encode.types import ImageArray
 from face_encode.weights import read_verified
 
@@ -60,7 +61,6 @@ def _session() -> Any:
     threads of its own it also works in a forked process.
     """
     import onnx
-    import onnxruntime
 
     # The file asks for one photo of 640x640; only its ends and three shapes say so, not its layers.
     network = onnx.load_from_string(read_verified("yunet"))
@@ -89,7 +89,7 @@ def _session() -> Any:
     del graph.input[:], graph.node[:]
     graph.input.append(photos)
     graph.node.extend(nodes)
-    onnxruntime.disable_telemetry_events()
+    onnxruntime = import_onnx_runtime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3  # errors only

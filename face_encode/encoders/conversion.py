@@ -32,6 +32,9 @@ INPUT_NAME = "crops"
 OUTPUT_NAME = "embeddings"
 
 ONNX_CONVERTERS = ("tf2onnx", "onnx")
+# The status with which the second process ends where the converter refuses a network; Python ends
+# by 1, and by 2, where it could not even start.
+_CANNOT_CONVERT = 3
 
 
 def convert(
@@ -94,6 +97,14 @@ def release_of(distribution: str) -> str:
 def first_line_of(error: Exception) -> str:
     """The first line of another library's error; its type if it has no message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def is_passing(error: BaseException | None) -> bool:
+    """Whether an error says something of this moment: a full disk, no memory, a killed process."""
+    # The last is TensorFlow's word for the first two.
+    return isinstance(error, OSError | MemoryError) or (
+        type(error).__name__ == "ResourceExhaustedError"
+    )
 
 
 def _export(model: keras.Model, contract: EncoderContract, output: Path, mirror: bool) -> None:
@@ -194,7 +205,9 @@ def _export_elsewhere(
     )
     if done.returncode or not output.is_file():
         last_line = next(reversed(done.stderr.strip().splitlines()), f"exit {done.returncode}")
-        raise EngineError(f"Keras on TensorFlow fails: {last_line}")
+        # An exit that the process did not choose itself, as of one that was killed, passes.
+        error_type = EngineError if done.returncode == _CANNOT_CONVERT else ChildProcessError
+        raise error_type(f"Keras on TensorFlow fails: {last_line}")
 
 
 def _main(source: str, output: str, *mirror: str) -> None:
@@ -202,8 +215,14 @@ def _main(source: str, output: str, *mirror: str) -> None:
 
     contract = read_contract(source)
     assert contract is not None
-    model = keras.saving.load_model(source, compile=False, safe_mode=True)
-    _export(model, contract, Path(output), bool(mirror))
+    try:
+        model = keras.saving.load_model(source, compile=False, safe_mode=True)
+        _export(model, contract, Path(output), bool(mirror))
+    except Exception as error:
+        if is_passing(error):
+            raise
+        print(first_line_of(error), file=sys.stderr)
+        sys.exit(_CANNOT_CONVERT)
 
 
 if __name__ == "__main__":

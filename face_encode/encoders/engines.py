@@ -23,7 +23,13 @@ import numpy as np
 
 from face_encode.encoders.compilation import Forward, compile_forward
 from face_encode.encoders.contract import EncoderContract
-from face_encode.encoders.conversion import INPUT_NAME, convert, first_line_of, release_of
+from face_encode.encoders.conversion import (
+    INPUT_NAME,
+    convert,
+    first_line_of,
+    is_passing,
+    release_of,
+)
 from face_encode.encoders.int8 import (
     MAX_QUALITY_DIFFERENCE,
     MIN_COSINE,
@@ -34,6 +40,7 @@ from face_encode.encoders.int8 import (
 from face_encode.encoders.quality import Qualities, QualityHead, split_quality, with_quality
 from face_encode.errors import EngineError, InputError, MissingExtraError
 from face_encode.forking import never_destroy_after_fork
+from face_encode.terminal import import_onnx_runtime
 from face_encode.types import CropRecipe, Embeddings, ImageArray
 from face_encode.version import __version__
 from face_encode.weights import cached
@@ -109,9 +116,7 @@ class ConvertedNetwork:
 
 def open_onnx_runtime(content: bytes, cores: int) -> Network:
     """Open an ONNX file's network in ONNX Runtime, on the processor."""
-    import onnxruntime
-
-    onnxruntime.disable_telemetry_events()
+    onnxruntime = import_onnx_runtime()
 
     def open_session(threads: int) -> Network:
         options = onnxruntime.SessionOptions()
@@ -242,7 +247,7 @@ def start_engine(
 
     Raises:
         EngineError: The engine asked for cannot run the network, its embeddings are further from
-            those of Keras than allowed, or the cache cannot be written to.
+            those of Keras than allowed, or it could not be converted this time, as on a full disk.
         MissingExtraError: A library that converts the network is not installed.
     """
     is_automatic = name in (AUTOMATIC, FASTEST)
@@ -318,15 +323,19 @@ def _converted(
     fingerprint: str,
     head: QualityHead | None,
 ) -> ConvertedNetwork:
-    """Convert a network, and compare the engine with Keras."""
+    """Convert a network, and compare the engine with Keras.
+
+    Raises:
+        EngineError: It failed by what may be otherwise the next time, and is not to be cached.
+    """
     size = int(model.output_shape[-1])
     network = ConvertedNetwork(contract, fingerprint, size, "", b"")
-    faces = invented_faces(contract.crop) if engine.is_rounded else None
     try:
+        faces = invented_faces(contract.crop) if engine.is_rounded else None
         judged = with_quality(model, head, contract.crop)
         network = replace(network, content=convert(judged, contract, "onnx", mirror=False))
     except EngineError as error:
-        return replace(network, refusal=str(error))
+        return _refused(network, error)
     if faces is None:
         probes = probe_crops(contract.crop)
     else:
@@ -343,8 +352,15 @@ def _converted(
                 f"encoder {contract.name!r}: {problem}"
             )
     except EngineError as error:
-        return replace(network, refusal=str(error))
+        return _refused(network, error)
     return network
+
+
+def _refused(network: ConvertedNetwork, error: EngineError) -> ConvertedNetwork:
+    """The network with the reason why it may not be run, if that says something lasting of it."""
+    if is_passing(error.__cause__):
+        raise error
+    return replace(network, refusal=str(error))
 
 
 def _difference(

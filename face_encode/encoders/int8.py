@@ -19,7 +19,7 @@ import numpy as np
 
 from face_encode.encoders.conversion import INPUT_NAME, first_line_of
 from face_encode.errors import EngineError
-from face_encode.terminal import without_native_notices
+from face_encode.terminal import import_onnx_runtime, without_native_notices
 from face_encode.types import CropRecipe, Embeddings, ImageArray
 
 MIN_COSINE = 0.98
@@ -102,6 +102,7 @@ def quantize(content: bytes, faces: ImageArray) -> bytes:
     handler = logging.NullHandler()
     logging.root.addHandler(handler)
     try:
+        import_onnx_runtime()
         from onnxruntime import quantization
         from onnxruntime.quantization.shape_inference import quant_pre_process
 

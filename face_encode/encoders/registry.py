@@ -107,8 +107,9 @@ class ConvertedEncoder:
         """Whether the encoder opens without a download."""
         try:
             digest = expected_digest(self.weights)
-            converted = digest is not None and self._converted_path(digest).is_file()
-            return converted or installed_path(self.weights).is_file()
+            # os.path, here and below: pathlib raises where a cache cannot be looked into.
+            converted = digest is not None and os.path.isfile(self._converted_path(digest))
+            return converted or os.path.isfile(installed_path(self.weights))
         except WeightsError:
             return False
 
@@ -505,12 +506,13 @@ def _cache_path(contract: EncoderContract, *digests: str) -> Path:
 
 def _open_cached(path: Path, engine: str) -> Encoder | None:
     """Open a cached ``.keras`` file; None if there is none, or a damaged one, which is deleted."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     try:
         return open_file(path, engine)
     except ModelFileError:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
         return None
 
 
@@ -519,7 +521,7 @@ def _open_saved(opened: Encoder, path: Path, engine: str) -> Encoder:
     # A read-only cache costs the conversion at each start, nothing else.
     with suppress(ModelFileError):
         save_encoder(opened.model, path, opened.contract, quality_head=opened.quality_head)
-    if path.is_file():
+    if os.path.isfile(path):
         return open_file(path, engine, opened)
     return _on_engine(engine, None, lambda: opened, opened.quality_head)
 
@@ -532,10 +534,11 @@ def open_file(path: Path, engine: str, opened: Encoder | None = None) -> Encoder
         engine: As for ``load_encoder``.
         opened: The encoder on Keras, if it is open already.
     """
+    # Before the contract is read: load refuses a file that was replaced since.
+    digest = "" if engine == KERAS else _digest(path)
     contract, head = read_contract(path), read_quality_head(path)
     if engine == KERAS:
         return opened or _load_file(path, contract, head)
-    digest = _digest(path)
 
     def load() -> Encoder:
         if opened is not None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -60,10 +61,19 @@ def test_on_another_backend_a_process_of_its_own_converts(monkeypatch: pytest.Mo
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_process_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("ends", "passes"), [("exit 1", True), ("kill $$", True), ("exit 3", False)]
+)
+def test_a_process_that_fails_is_told(
+    ends: str, passes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = tiny_network()
     monkeypatch.setattr("keras.backend.backend", lambda: "jax")
-    monkeypatch.setattr(sys, "executable", "/bin/false")
+    (tmp_path / "python").write_text(f"#!/bin/sh\n{ends}\n")
+    (tmp_path / "python").chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     message = "'tiny' cannot be converted to onnx: Keras on TensorFlow fails"
-    with pytest.raises(EngineError, match=message):
+    with pytest.raises(EngineError, match=message) as caught:
         conversion.convert(model, CONTRACT, "onnx", mirror=False)
+    # Only what the converter says of the network may be cached.
+    assert conversion.is_passing(caught.value.__cause__) is passes

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from face_encode.encoders import conversion, engines
+from face_encode.encoders import conversion, engines, registry
 from face_encode.encoders.contract import EncoderContract, save_encoder
 from face_encode.encoders.conversion import convert
 from face_encode.encoders.encoder import Encoder
@@ -29,6 +30,7 @@ from face_encode.encoders.engines import (
     pieces_of,
     probe_crops,
 )
+from face_encode.encoders.quality import QualityHead
 from face_encode.encoders.registry import load_encoder
 from face_encode.errors import EngineError, InputError, MissingExtraError, ModelFileError
 from face_encode.types import CropRecipe, Embeddings, ImageArray
@@ -444,6 +446,23 @@ def test_what_cannot_be_converted_runs_on_keras(
     assert conversions == ["odd"]
 
 
+@pytest.mark.parametrize("step", ["conversion", "comparison"])
+def test_what_fails_in_passing_is_tried_again(
+    step: str, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: object) -> Network:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        if step == "conversion":
+            patch.setattr(conversion, "_export", fail)
+        else:
+            patch.setitem(ENGINES, "onnx", replace(ENGINES["onnx"], open=fail))
+        with pytest.raises(EngineError, match="No space left"):
+            load_encoder(model_file, engine="onnx")
+    assert load_encoder(model_file, engine="onnx").engine == "onnx"
+
+
 def test_an_unknown_engine_is_told_with_the_known_ones(model_file: Path) -> None:
     known = r"auto, fastest, tensorflow, onnx, openvino, int8.*Received: 'cuda'"
     with pytest.raises(InputError, match=known):
@@ -460,6 +479,23 @@ def test_a_file_that_changed_is_not_taken_for_the_one_that_was_opened(
     path.write_bytes(b"something else")
     with pytest.raises(ModelFileError, match="was changed"):
         _ = third.model
+
+
+def test_a_file_that_is_replaced_while_it_is_opened_is_refused(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "own.keras"
+    shutil.copy(model_file, path)
+    read = registry.read_quality_head
+
+    def replaced(path: Path) -> QualityHead | None:
+        # Behind the contract, which is read already.
+        save_encoder(small_network(), path, replace(CONTRACT, threshold=0.9))
+        return read(path)
+
+    monkeypatch.setattr(registry, "read_quality_head", replaced)
+    with pytest.raises(ModelFileError, match="was changed"):
+        load_encoder(path, engine=INSTALLED[0])
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 23, 24, 25, 50])

@@ -17,6 +17,7 @@ import pytest
 
 from face_encode.detectors.alignment import crop_faces
 from face_encode.detectors.registry import load_detector
+from face_encode.encoders import registry
 from face_encode.encoders.contract import EncoderContract, save_encoder
 from face_encode.encoders.engines import KERAS, engine_names, unrounded
 from face_encode.encoders.int8 import MIN_COSINE, invented_faces, smallest_cosine
@@ -129,6 +130,19 @@ def test_several_encoders_as_one_are_refused() -> None:
     part = CropRecipe("dlib_chip", 40, 40)
     with pytest.raises(EngineError, match="single encoders"):
         invented_faces(CropRecipe("stack", 80, 40, parts=(part, part)))
+
+
+def test_several_encoders_as_one_start_without_keras(
+    model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = keras.Input((80, 40, 3))
+    model = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(inputs)))
+    contract = EncoderContract("two", CropRecipe.stacked([CONTRACT.crop] * 2), threshold=0.5)
+    save_encoder(model, model_file, contract)
+    assert load_encoder(model_file, engine="fastest").engine == "onnx"
+    # The second time the cache knows; nothing loads the model.
+    monkeypatch.delattr(registry, "_load_file")
+    assert load_encoder(model_file, engine="fastest").engine == "onnx"
 
 
 def test_every_engine_has_one_for_networks_that_are_not_to_be_rounded() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -194,6 +195,35 @@ def test_a_damaged_cache_is_made_again(server: Served, tmp_path: Path) -> None:
     cached.write_bytes(cached.read_bytes()[:1000])
     assert load_encoder("far", engine=KERAS).fingerprint == fingerprint
     assert load_encoder(cached, engine=KERAS).fingerprint == fingerprint  # whole again
+
+
+def test_a_damaged_cache_that_may_only_be_read_is_no_matter(
+    server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fingerprint = load_encoder("far", engine=KERAS).fingerprint
+    (cached,) = (tmp_path / "cache").glob("*.keras")
+    cached.write_bytes(cached.read_bytes()[:1000])
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(path)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert load_encoder("far", engine=KERAS).fingerprint == fingerprint
+
+
+def test_a_cache_that_cannot_be_looked_into_is_no_matter(
+    server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A name that is too long fails as another user's folder does, also for root.
+    monkeypatch.setenv("FACE_ENCODE_CACHE", str(tmp_path / ("a" * 300)))
+    assert not KNOWN_ENCODERS["far"].is_present
+    digest = hashlib.sha256(b"weights 3").hexdigest()
+    monkeypatch.setitem(KNOWN_WEIGHTS, "far", replace(KNOWN_WEIGHTS["far"], sha256=digest))
+    assert not KNOWN_ENCODERS["far"].is_present
+    (tmp_path / "mine.bin").write_bytes(b"weights 3")
+    assert load_encoder("far", weights=tmp_path / "mine.bin", engine=KERAS).name == "far"
+    with pytest.raises(WeightsError, match="could not be downloaded"):
+        load_encoder("far", engine=KERAS)
 
 
 def test_an_encoder_is_downloaded_once(server: Served, tmp_path: Path) -> None:
