@@ -29,6 +29,7 @@ from face_encode.detectors.alignment import crop_faces
 from face_encode.detectors.base import Detector
 from face_encode.detectors.registry import as_detector
 from face_encode.encoders.encoder import Encoder
+from face_encode.encoders.engines import AUTOMATIC
 from face_encode.encoders.registry import (
     CHOICES,
     DEFAULT_ENCODER,
@@ -185,10 +186,12 @@ def loaded_encoder(encoder: str | os.PathLike[str] | Encoder | None) -> Encoder:
     chosen = DEFAULT_ENCODER if encoder is None else encoder
     # What is neither is refused by load_encoder, with the words for it.
     name = chosen if isinstance(chosen, str) else os.fspath(as_path(chosen))
+    engine = AUTOMATIC
     if name in CHOICES:
-        name = chosen = CHOICES[name].encoder
+        engine, chosen = CHOICES[name].engine, CHOICES[name].encoder
+        name = chosen
     if name in KNOWN_ENCODERS:
-        return _encoders.get(name, lambda: load_encoder(chosen))
+        return _encoders.get((name, engine), lambda: load_encoder(chosen, engine=engine))
     path = os.path.realpath(name)
     return _encoders.get((path, state_of(path)), lambda: load_encoder(chosen))
 

@@ -363,9 +363,9 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """What was loaded, in order; the loading itself is the real one."""
     loaded: list[Any] = []
 
-    def counted(name_or_path: Any) -> Any:
+    def counted(name_or_path: Any, **options: Any) -> Any:
         loaded.append(name_or_path)
-        return load_encoder(name_or_path)
+        return load_encoder(name_or_path, **options)
 
     monkeypatch.setattr(functions, "load_encoder", counted)
     yield loaded
@@ -403,6 +403,12 @@ def test_a_choice_is_its_encoder_with_its_detector(
     np.testing.assert_array_equal(by_choice["embedding"], by_names["embedding"])
     assert by_choice["bounding_box"] == by_names["bounding_box"]
     assert loads == ["vgg_embedding"]
+
+
+def test_a_choice_runs_on_its_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(functions, "load_encoder", lambda name, engine=None: (name, engine))
+    assert loaded_encoder("fast") == (CHOICES["fast"].encoder, CHOICES["fast"].engine)
+    assert loaded_encoder(CHOICES["fast"].encoder) == (CHOICES["fast"].encoder, "auto")
 
 
 def test_a_file_that_changed_is_loaded_again(tmp_path: Path, loads: list[Any]) -> None:

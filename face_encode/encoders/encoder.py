@@ -16,7 +16,7 @@ from face_encode.encoders.engines import KERAS, ConvertedNetwork
 from face_encode.encoders.quality import Qualities, QualityHead, split_quality, with_quality
 from face_encode.errors import InputError, ModelFileError
 from face_encode.forking import use_keras
-from face_encode.types import Embeddings, ImageArray
+from face_encode.types import Embeddings, ImageArray, check_count
 
 if TYPE_CHECKING:
     import keras
@@ -108,11 +108,13 @@ class Encoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits, the same for two encoders exactly if they embed alike.
+        """16 hexadecimal digits, the same for encoders that embed alike.
 
         A hash of the layers' types, the weights, and the part of the contract that changes an
         embedding; not of the file's name or date, which change when it is copied, nor of the
-        threshold, which may be calibrated again, nor of the engine.
+        threshold, which may be calibrated again, nor of the engine. The layers' settings, such as
+        strides and activations, are not part of it: networks that differ in these alone have the
+        same fingerprint, and embed differently.
         """
         digest = hashlib.sha256()
         used = {
@@ -151,9 +153,10 @@ class Encoder:
             to be trusted. None for an encoder without a quality head.
 
         Raises:
-            InputError: Another shape or type.
+            InputError: Another shape or type; or ``batch_size`` is no count.
             EngineError: Keras runs the encoder, and this process is forked from one that used it.
         """
+        check_count(batch_size, "batch_size")
         if self.engine == KERAS:
             use_keras()
         shape = (self.contract.crop.height, self.contract.crop.width, 3)

@@ -37,7 +37,7 @@ from face_encode.encoders.engines import (
 )
 from face_encode.errors import EngineError, InputError
 from face_encode.files import as_path, check_writable, replacing
-from face_encode.types import CropRecipe, Embeddings, ImageArray
+from face_encode.types import CropMethod, CropRecipe, Embeddings, ImageArray
 from face_encode.version import __version__
 
 NOTE_VERSION = 1
@@ -46,7 +46,7 @@ NOTE_VERSION = 1
 _FORMATS: dict[str, FileFormat] = {".onnx": "onnx", ".tflite": "tflite"}
 _OUTPUT_NAMES = {"onnx": OUTPUT_NAME, "tflite": "output_0"}
 _TFLITE_SIGNATURE = "serving_default"
-_CROP_IN_WORDS = {
+_CROP_IN_WORDS: dict[CropMethod, str] = {
     "dlib_chip": "Find the face and dlib's five landmarks (shape_predictor_5_face_landmarks.dat); "
     "then dlib.get_face_chip(photo, landmarks, size=height, padding=margin), which turns the face "
     "upright.",
@@ -55,11 +55,20 @@ _CROP_IN_WORDS = {
     "brings them nearest to (38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, "
     "92.3655) and (70.7299, 92.2041): x and y in a square of 112 pixels, which is scaled to width "
     "x height, with the share 'margin' added on every side.",
+    "openface": "Find the face and dlib's five landmarks (shape_predictor_5_face_landmarks.dat). "
+    "Map the photo by the affine transform that brings the third, the first and the fifth, the "
+    "outer corners of the eyes and the base of the nose, to (18.639, 16.25), (75.73, 15.184) and "
+    "(47.515, 49.386): x and y in a square of 96 pixels, which is scaled to width x height, with "
+    "the share 'margin' added on every side.",
     "stack": "Cut out the crops of all 'parts', and put them one below the other, each in the "
     "middle of the width, black at its sides.",
     "box": "Grow the detector's box by the share 'margin' of its width and height on every side, "
     "cut off what lies outside the photo, and resize it to width x height without keeping its "
     "proportions (OpenCV's INTER_AREA to make it smaller, INTER_LINEAR to make it larger).",
+    "surroundings": "Grow the detector's box by the share 'margin' of its width and height on "
+    "every side; shrink what is larger than the photo about its centre until it fits, and move "
+    "what reaches out of the photo into it. Resize it to width x height without keeping its "
+    "proportions (OpenCV's INTER_LINEAR).",
 }
 
 
@@ -105,7 +114,7 @@ def export_encoder(encoder: Encoder, path: str | os.PathLike[str]) -> ExportedEn
             f"{path} was not written: embeddings may differ from those of Keras by "
             f"{MAX_DIFFERENCE:g} at most. Received: a largest difference of {difference:.2g}"
         )
-    note_path = path.with_name(f"{path.name}.json")
+    note_path = _note_path(path)
     note = _note(encoder, path, content, difference)
     with (
         replacing(note_path, EngineError, shared=True) as new_note,
@@ -132,8 +141,14 @@ def check_export_path(path: Path) -> FileFormat:
     file_format = _FORMATS[path.suffix]
     if file_format == "onnx":
         require("exporting to ONNX", (*ONNX_CONVERTERS, "onnxruntime"))
-    check_writable(path, EngineError)
+    for output in (path, _note_path(path)):
+        check_writable(output, EngineError)
     return file_format
+
+
+def _note_path(path: Path) -> Path:
+    """The JSON beside an exported file."""
+    return path.with_name(f"{path.name}.json")
 
 
 def _note(encoder: Encoder, path: Path, content: bytes, difference: float) -> dict[str, Any]:

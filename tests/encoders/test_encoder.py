@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -45,6 +46,13 @@ def test_nothing_to_encode_gives_no_rows(encoder: Encoder) -> None:
 def test_refuses_other_shapes_and_types(encoder: Encoder, crops: ImageArray) -> None:
     with pytest.raises(InputError, match=r"takes uint8 crops of shape \(N, 150, 150, 3\)"):
         encoder.encode(crops)
+
+
+@pytest.mark.parametrize("batch_size", [-1, 0, 1.5, None, True])
+def test_a_batch_of_no_count_is_refused(tiny: Encoder, batch_size: Any) -> None:
+    crop = tiny.contract.crop
+    with pytest.raises(InputError, match="batch_size is a whole number, at least 1"):
+        tiny.encode(np.zeros((3, crop.height, crop.width, 3), np.uint8), batch_size=batch_size)
 
 
 def test_the_fingerprint_tells_what_changes_an_embedding(encoder: Encoder) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import keras
 import numpy as np
@@ -16,7 +17,7 @@ from face_encode.encoders.contract import EncoderContract
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.export import ExportedEncoder, export_encoder
 from face_encode.errors import EngineError, InputError, MissingExtraError
-from face_encode.types import CropRecipe, Embeddings, ImageArray
+from face_encode.types import CropMethod, CropRecipe, Embeddings, ImageArray
 from face_encode.version import __version__
 
 pytest.importorskip("tf2onnx")
@@ -172,6 +173,19 @@ def test_a_path_that_cannot_be_written_is_told_before_the_work(
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(EngineError, match="cannot write"):
         export_encoder(small, tmp_path / "file" / "small.onnx")
+
+
+def test_a_folder_in_the_place_of_the_json_is_told_before_the_work(
+    small: Encoder, tmp_path: Path
+) -> None:
+    (tmp_path / "small.onnx.json").mkdir()
+    with pytest.raises(EngineError, match=r"cannot write .*small\.onnx\.json: it is a folder"):
+        export_encoder(small, tmp_path / "small.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["small.onnx.json"]
+
+
+def test_every_way_to_cut_out_a_face_is_said_in_words() -> None:
+    assert set(export._CROP_IN_WORDS) == set(get_args(CropMethod))
 
 
 def test_a_missing_extra_is_told(
