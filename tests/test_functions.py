@@ -406,9 +406,11 @@ def test_a_choice_is_its_encoder_with_its_detector(
 
 
 def test_a_choice_runs_on_its_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(functions, "load_encoder", lambda name, engine=None: (name, engine))
-    assert loaded_encoder("fast") == (CHOICES["fast"].encoder, CHOICES["fast"].engine)
-    assert loaded_encoder(CHOICES["fast"].encoder) == (CHOICES["fast"].encoder, "auto")
+    asked: list[Any] = []
+    monkeypatch.setattr(functions, "load_encoder", lambda *given, **engine: asked.append(engine))
+    for name in ("fast", "offline", CHOICES["fast"].encoder):
+        loaded_encoder(name)
+    assert [each["engine"] for each in asked] == ["fastest", "auto", "auto"]
 
 
 def test_a_file_that_changed_is_loaded_again(tmp_path: Path, loads: list[Any]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from face_encode.encoders import conversion, engines, registry
-from face_encode.encoders.contract import EncoderContract, save_encoder
+from face_encode.encoders.contract import EncoderContract, read_quality_head, save_encoder
 from face_encode.encoders.conversion import convert
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.engines import (
@@ -486,12 +486,11 @@ def test_a_file_that_is_replaced_while_it_is_opened_is_refused(
 ) -> None:
     path = tmp_path / "own.keras"
     shutil.copy(model_file, path)
-    read = registry.read_quality_head
 
     def replaced(path: Path) -> QualityHead | None:
         # Behind the contract, which is read already.
         save_encoder(small_network(), path, replace(CONTRACT, threshold=0.9))
-        return read(path)
+        return read_quality_head(path)
 
     monkeypatch.setattr(registry, "read_quality_head", replaced)
     with pytest.raises(ModelFileError, match="was changed"):

@@ -136,7 +136,8 @@ def test_several_encoders_as_one_start_without_keras(
     model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs = keras.Input((80, 40, 3))
-    model = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(inputs)))
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(4)(x))
     contract = EncoderContract("two", CropRecipe.stacked([CONTRACT.crop] * 2), threshold=0.5)
     save_encoder(model, model_file, contract)
     assert load_encoder(model_file, engine="fastest").engine == "onnx"
