@@ -400,7 +400,8 @@ class _Run:
             np.unique(names, return_inverse=True)[1].astype(np.int64),
             # A new encoder each time: one keeps the weights that it was compiled with.
             lambda: self._judge(Encoder(encoder.model, encoder.contract)),
-            run_key=self.key,
+            # The stages before may have gone on since: their plan is not in the key.
+            run_key=f"{self.key} {encoder.fingerprint}",
             say=lambda line: self.say(f"people: {line}"),
         )
 

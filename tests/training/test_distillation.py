@@ -227,6 +227,24 @@ def test_a_finished_run_goes_on_where_its_plan_is_longer(finished: Run, tmp_path
     assert rate == pytest.approx(5e-3 * (1 + math.cos(0.8 * math.pi)) / 2)
 
 
+def test_a_longer_plan_begins_the_stage_of_people_anew(
+    folder: Path, teacher: Encoder, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "student.keras", tiny_student, folder, teacher)
+    crops = np.random.default_rng(1).integers(0, 256, (6, 32, 32, 3)).astype(np.uint8)
+    embeddings, begun = [], []
+    for epochs in (1, 1, 3):
+        said: list[str] = []
+        plan = {"sides": (32,), "widths": (0.0625,), "epochs": (epochs,), "steps": 4, "views": 1}
+        result = run.distill(run.output, say=said.append, people_epochs=1, **plan)
+        embeddings.append(result.encoder.encode(crops))
+        begun.append(any(line.startswith("people: epoch 0") for line in said))
+    # The same plan is done; of the longer one, what was distilled further is in the file.
+    assert begun == [True, False, True]
+    np.testing.assert_array_equal(embeddings[0], embeddings[1])
+    assert np.abs(embeddings[2] - embeddings[1]).max() > 1e-3
+
+
 def test_hours_end_a_training_whatever_its_epochs(
     folder: Path, teacher: Encoder, tmp_path: Path
 ) -> None:
