@@ -62,7 +62,7 @@ from face_encode.training.losses import DistillationLoss, MinedTripletLoss
 from face_encode.training.optimizers import Muon
 from face_encode.training.recipe import DistillConfig
 from face_encode.training.surgery import fold_batch_normalization, resize_input, widen
-from face_encode.training.verification import PairSet, Verification, calibrate, measure
+from face_encode.training.verification import PairSet, Verification, measure, with_thresholds
 from face_encode.training.views import Teachers, Views, cut_out, look, make_views
 from face_encode.types import CropRecipe, Embeddings, ImageArray
 
@@ -171,16 +171,8 @@ def distill_student(
     # The training's crops came from master crops; from here on, they are cut as in use.
     exact = crop_people(config.data[0], contract.crop, detector, progress=progress)
     embeddings = encoder.encode(np.asarray(exact.crops[split.validation]))
-    strangers = ~run.validation_pairs.same
-    threshold, rate = calibrate(embeddings, run.validation_pairs, config.false_match_rate)
-    # A tenth of the rate too, where this number of pairs can measure it.
-    finer, finer_rate = calibrate(embeddings, run.validation_pairs, rate / 10)
-    contract = replace(
-        contract,
-        threshold=threshold,
-        false_match_rate=rate,
-        thresholds=((finer_rate, finer),) if finer_rate < rate else (),
-        spread=float(run.validation_pairs.similarities(embeddings)[strangers].std()),
+    contract = with_thresholds(
+        contract, embeddings, run.validation_pairs, config.false_match_rate
     )
     save_encoder(encoder.model, config.output, contract, half_precision=True)
     finished = load_encoder(config.output, engine=KERAS)
@@ -190,7 +182,7 @@ def distill_student(
     return DistillResult(
         encoder=finished,
         teacher=measure(answers, pairs, config.false_match_rate),
-        student=measure(students, pairs, config.false_match_rate, threshold),
+        student=measure(students, pairs, config.false_match_rate, contract.threshold),
         stages=stages,
     )
 

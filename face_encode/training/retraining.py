@@ -42,7 +42,7 @@ from face_encode.training.data import (
 from face_encode.training.fitting import Checkpoint, Judge, Progress, Schedule, fit_judged
 from face_encode.training.losses import DistillationLoss, MinedTripletLoss, MultiSimilarityLoss
 from face_encode.training.recipe import check_ranges
-from face_encode.training.verification import PairSet, Verification, calibrate, measure
+from face_encode.training.verification import PairSet, Verification, measure, with_thresholds
 from face_encode.types import Embeddings, ImageArray
 from face_encode.version import __version__
 
@@ -209,15 +209,16 @@ def retrain(
         whole_progress = run.train_whole(whole)
         if whole_progress.best_score >= head_progress.best_score:
             model = whole
-    threshold, rate = calibrate(
-        run.embed_validation(model), run.validation_pairs, config.false_match_rate
-    )
     condition = f", condition {config.condition!r}" if config.condition else ""
-    contract = replace(
+    calibrated = with_thresholds(
         backbone.contract,
+        run.embed_validation(model),
+        run.validation_pairs,
+        config.false_match_rate,
+    )
+    contract = replace(
+        calibrated,
         name=config.output.stem,
-        threshold=threshold,
-        false_match_rate=rate,
         # Measured for the backbone's own embeddings.
         euclidean_threshold=None,
         package_version=__version__,
@@ -233,7 +234,7 @@ def retrain(
     return RetrainResult(
         encoder=encoder,
         before=measure(before, pairs, config.false_match_rate),
-        after=measure(after, pairs, config.false_match_rate, threshold),
+        after=measure(after, pairs, config.false_match_rate, contract.threshold),
         head=head_progress,
         whole=whole_progress,
         scores=(pairs.similarities(before), pairs.similarities(after), pairs.same),

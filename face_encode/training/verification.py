@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from face_encode.encoders.contract import EncoderContract
 from face_encode.errors import DatasetError
 from face_encode.evaluation.metrics import (
     accuracy_at,
@@ -150,6 +151,23 @@ def calibrate(embeddings: Embeddings, pairs: PairSet, far: float) -> tuple[float
     far = max(far, min(0.5, smallest_meaningful_far(int((~pairs.same).sum()))))
     threshold = threshold_at_far(scores, pairs.same, far)
     return float(np.clip(threshold, -1, 1)), far
+
+
+def with_thresholds(
+    contract: EncoderContract, embeddings: Embeddings, pairs: PairSet, far: float
+) -> EncoderContract:
+    """A contract with what ``calibrate`` and the spread of strangers give, of these embeddings."""
+    threshold, rate = calibrate(embeddings, pairs, far)
+    # A tenth of the rate too, where this number of pairs can measure it.
+    finer, finer_rate = calibrate(embeddings, pairs, rate / 10)
+    return replace(
+        contract,
+        threshold=threshold,
+        false_match_rate=rate,
+        thresholds=((finer_rate, finer),) if finer_rate < rate else (),
+        # A contract has no spread of 0, as of a network that embeds all alike.
+        spread=float(pairs.similarities(embeddings)[~pairs.same].std()) or None,
+    )
 
 
 def _stranger_pairs(

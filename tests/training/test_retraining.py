@@ -41,7 +41,14 @@ def clumsy_backbone(mirror: bool = False) -> Backbone:
     model = keras.Model(pixels, dense(features))
     kernel = np.tile(np.array([[0.03, -0.02, 0.01, -0.01]], np.float32), (12, 1))
     dense.set_weights([kernel, np.full(4, 0.1, np.float32)])
-    contract = EncoderContract("clumsy", CropRecipe("box", 32, 32), 0.5, mirror=mirror)
+    contract = EncoderContract(
+        "clumsy",
+        CropRecipe("box", 32, 32),
+        0.5,
+        mirror=mirror,
+        thresholds=((1e-7, 0.99),),
+        spread=0.5,
+    )
     return split_encoder(Encoder(model, contract))
 
 
@@ -87,6 +94,9 @@ def test_a_clumsy_encoder_is_bettered_and_the_file_is_an_encoder(
     assert contract.name == "better"
     assert contract.crop == CropRecipe("box", 32, 32)
     assert contract.false_match_rate is not None
+    # What was measured of the backbone does not hold for the new head.
+    assert 1e-7 not in dict(contract.thresholds)
+    assert contract.spread != 0.5
     assert "clumsy" in contract.trained_on
     crops = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
     np.testing.assert_allclose(
