@@ -29,7 +29,7 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.engines import KERAS
 from face_encode.encoders.registry import load_encoder
 from face_encode.encoders.vgg16 import BLOCKS, vgg_embedding
-from face_encode.errors import InputError, ModelFileError
+from face_encode.errors import DatasetError, InputError, ModelFileError
 from face_encode.files import replacing
 from face_encode.gallery.distances import unit_length
 from face_encode.photos.reading import content_digest
@@ -129,7 +129,8 @@ def distill_student(
         say: Takes messages, a line at a time.
 
     Raises:
-        DatasetError: The first folder is too small, or another one holds no face.
+        DatasetError: The first folder is too small, or changes while its faces are cut out; another
+            one holds no face; or no photo is left to train on.
         InputError: The student's embedding is longer than the teachers' together.
         TrainingError: The loss is no longer a number.
         ModelFileError: A file cannot be written. The output is then as it was before.
@@ -143,6 +144,14 @@ def distill_student(
     # A GPU is faster than OpenVINO on the processor.
     asked = Teachers.of(teachers, fast=config.mixed_precision and not has_gpu())
     run = _Run(config, asked, folders, split, progress, say)
+    # The training's crops come from master crops; threshold and report are of crops as in use. Cut
+    # before the training: photos that come during it would move the rows.
+    exact = crop_people(config.data[0], run.recipe(config.sides[-1]), detector, progress=progress)
+    if exact.digests != folders[0].digests:
+        raise DatasetError(
+            f"{config.data[0]}: the photos changed while their faces were cut out; run again. "
+            f"Received: {len(folders[0])} photos with a face, then {len(exact)}"
+        )
     size = len(run.adapter.mean)
     if config.begin is not None:
         network = run.begin_from(open_student(config.begin, config.widths[0]))
@@ -168,8 +177,6 @@ def distill_student(
             trained_on = f"triplets of people, after {contract.trained_on}"
             contract = replace(contract, trained_on=trained_on)
         encoder = Encoder(encoder.model, contract)
-    # The training's crops came from master crops; from here on, they are cut as in use.
-    exact = crop_people(config.data[0], contract.crop, detector, progress=progress)
     embeddings = encoder.encode(np.asarray(exact.crops[split.validation]))
     contract = with_thresholds(
         contract, embeddings, run.validation_pairs, config.false_match_rate

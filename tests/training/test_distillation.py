@@ -19,7 +19,7 @@ from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.engines import KERAS
 from face_encode.encoders.registry import load_encoder
 from face_encode.encoders.vgg16 import vgg_embedding
-from face_encode.errors import InputError, ModelFileError
+from face_encode.errors import DatasetError, InputError, ModelFileError
 from face_encode.gallery.distances import unit_length
 from face_encode.photos.reading import read_image
 from face_encode.training.distillation import (
@@ -243,6 +243,36 @@ def test_a_longer_plan_begins_the_stage_of_people_anew(
     assert begun == [True, False, True]
     np.testing.assert_array_equal(embeddings[0], embeddings[1])
     assert np.abs(embeddings[2] - embeddings[1]).max() > 1e-3
+
+
+def test_a_photo_that_comes_during_the_training_moves_no_row(
+    folder: Path, teacher: Encoder, tmp_path: Path
+) -> None:
+    people = tmp_path / "people"
+    shutil.copytree(folder, people)
+    plan = {"sides": (32,), "widths": (0.0625,), "epochs": (1,), "steps": 4, "views": 1}
+    contracts = []
+    for name in ("alone", "disturbed"):
+        run = Run(tmp_path / f"{name}.keras", tiny_student, people, teacher)
+
+        def add(line: str, name: str = name) -> None:
+            if name == "disturbed":
+                shutil.copy(people / "person_01" / "0.png", people / "person_00" / "00.png")
+
+        contracts.append(run.distill(run.output, say=add, **plan).encoder.contract)
+    assert contracts[0] == replace(contracts[1], name="alone")
+
+
+def test_photos_that_change_while_their_faces_are_cut_out_are_told(
+    folder: Path, teacher: Encoder, tmp_path: Path
+) -> None:
+    people = tmp_path / "people"
+    shutil.copytree(folder, people)
+    # Told before the second look at the folder.
+    (people / "person_00" / "torn.png").write_bytes(b"no photo")
+    run = Run(tmp_path / "student.keras", tiny_student, people, teacher)
+    with pytest.raises(DatasetError, match=r"run again\. Received: 36 photos .* then 35"):
+        run.distill(run.output, say=lambda _: (people / "person_01" / "0.png").unlink(True))
 
 
 def test_hours_end_a_training_whatever_its_epochs(
