@@ -179,9 +179,12 @@ def _stretch(kernel: npt.NDArray[np.float32], height: int, width: int) -> npt.ND
 
     def interpolation(old: int, new: int) -> npt.NDArray[np.float64]:
         """Matrix ``(new, old)`` of linear interpolation whose columns sum to 1."""
-        # Centres of the new cells in the coordinates of the old ones.
-        centres = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-        matrix = np.maximum(1 - np.abs(centres[:, None] - np.arange(old)), 0)
+        few, many = sorted((old, new))
+        # Centres of the finer map's cells in the coordinates of the coarser one.
+        centres = np.clip((np.arange(many) + 0.5) * few / many - 0.5, 0, few - 1)
+        matrix = np.maximum(1 - np.abs(centres[:, None] - np.arange(few)), 0)
+        # On the way down transposed, so that no old cell lies between all the new ones.
+        matrix = matrix if new >= old else matrix.T
         return np.asarray(matrix / matrix.sum(axis=0))
 
     rows = interpolation(kernel.shape[0], height)

@@ -108,6 +108,12 @@ def test_growing_keeps_the_answer_for_even_features() -> None:
     for side in (16, 48, 64, 80):
         received = embed(resize_input(model, side, side), grey[:, :side, :side])
         np.testing.assert_allclose(received, expected, rtol=1e-4)
+    # From five places to one and to two, where some lie between the new ones.
+    large = resize_input(model, 80, 80)
+    large.layers[-1].set_weights([np.ones((75, 7)), np.zeros(7)])
+    for side in (16, 32):
+        received = embed(resize_input(large, side, side), grey[:, :side, :side])
+        np.testing.assert_allclose(received, 75 * 117.0, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("small", "large"), [(64, 96), (96, 128), (96, 150)])
