@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from face_encode.detectors.alignment import ARCFACE_SIDE, arcface_transform
 from face_encode.detectors.base import Detector
-from face_encode.errors import DatasetError, InputError
+from face_encode.errors import DatasetError, ImageError, InputError
 from face_encode.files import as_path, replacing
 from face_encode.photos.folders import list_people, photos_in
 from face_encode.photos.reading import content_digest
@@ -379,7 +379,14 @@ def _crops_of(
     progress: bool,
 ) -> FaceCrops:
     """The crops of named photos of a folder, from the cache or new."""
-    digests = [content_digest(photo) for _, photo in photos]
+    named, photos, digests = photos, [], []
+    for name, photo in named:
+        try:
+            digests.append(content_digest(photo))
+            photos.append((name, photo))
+        except ImageError as error:
+            reason = str(error).removeprefix(f"{photo}: ")
+            left_out += (LeftOut(str(photo), name, reason),)
     depends = [recipe.as_dict(), detector.name, [name for name, _ in photos], digests]
     key = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:24]
     index = Path(cache or cache_folder() / "crops") / f"{key}.json"

@@ -66,11 +66,15 @@ def test_photos_without_a_face_are_left_out_and_told(tmp_path: Path) -> None:
     folder = draw_people(tmp_path / "people", people=2, photos=2)
     Image.new("RGB", (32, 32)).save(folder / "person_00" / "black.png")
     (folder / "person_01" / "text.jpg").write_text("no photo")
+    # Without a digest, unlike the others.
+    (folder / "person_01" / "empty.png").write_bytes(b"")
     for _ in range(2):
         data = crops_of(folder, tmp_path / "cache")
         assert len(data) == 4
         assert data.people.tolist() == [0, 0, 1, 1]
-        assert [Path(item.photo).name for item in data.left_out] == ["black.png", "text.jpg"]
+        names = [Path(item.photo).name for item in data.left_out]
+        assert names == ["empty.png", "black.png", "text.jpg"]
+        assert data.left_out[0].reason.startswith("the file is empty"), data.left_out[0]
 
 
 def test_photos_beside_the_peoples_folders_are_told_in_the_words_of_enrolment(
