@@ -253,6 +253,13 @@ class _Run:
             is_other = np.array([name not in names for name in folder.names])
             rows.append(np.flatnonzero(is_other[folder.people]))
         rows = [part[weights[part] > 0] for part, weights in zip(rows, self.weights, strict=True)]
+        # The same files may lie in a further folder, without a name or under another.
+        digests, before = {first.digests[row] for row in held_out}, sum(map(len, rows))
+        for number, folder in self._numbered:
+            is_other = np.array([digest not in digests for digest in folder.digests])
+            rows[number] = rows[number][is_other[rows[number]]]
+        if doubles := before - sum(map(len, rows)):
+            self.say(f"{doubles:,} photos are also among those held out: not trained on")
         if config.screen:
             before = sum(map(len, rows))
             embeddings = [self._embeddings(folder) for folder in self.folders]

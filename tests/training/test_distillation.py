@@ -275,6 +275,22 @@ def test_photos_that_change_while_their_faces_are_cut_out_are_told(
         run.distill(run.output, say=lambda _: (people / "person_01" / "0.png").unlink(True))
 
 
+def test_files_of_people_held_out_are_not_trained_on_in_another_folder(
+    folder: Path, teacher: Encoder, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for path in folder.glob("*/*.png"):
+        shutil.copy(path, photos / f"{path.parent.name}-{path.name}")
+    run = Run(tmp_path / "student.keras", tiny_student, folder, teacher)
+    said: list[str] = []
+    plan = {"sides": (32,), "widths": (0.0625,), "epochs": (1,), "steps": 1, "views": 1}
+    result = run.distill(run.output, say=said.append, data=(folder, photos), **plan)
+    # Of 12 people with 3 photos, 2 are chosen by and 2 reported on.
+    assert "12 photos are also among those held out: not trained on" in said
+    assert f"{folder.name} (24), photos (24)" in result.encoder.contract.trained_on
+
+
 def test_hours_end_a_training_whatever_its_epochs(
     folder: Path, teacher: Encoder, tmp_path: Path
 ) -> None:
