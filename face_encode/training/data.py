@@ -379,7 +379,8 @@ def _crops_of(
     progress: bool,
 ) -> FaceCrops:
     """The crops of named photos of a folder, from the cache or new."""
-    named, photos, digests = photos, [], []
+    named, photos = photos, []
+    digests: list[str] = []
     for name, photo in named:
         try:
             digests.append(content_digest(photo))
