@@ -13,6 +13,8 @@ every damage are counted on yet others.
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -328,7 +330,7 @@ def _looks_at(
             degraded photo.
         recipe: The encoder's.
         degradations: Number of random damages; None for ``CONDITIONS`` and ``TURNED``.
-        seed: Of the random numbers, together with the photo's name.
+        seed: Of the random numbers, together with the names of folder and photo.
 
     Returns:
         For each photo uint8 ``(K, height, width, 3)``, the undamaged face first; or why it is
@@ -352,7 +354,8 @@ def _looks_at(
             found.append(LeftOut(str(path), path.parent.name, NO_FACE))
             continue
         box = faces[0].box
-        random = np.random.default_rng([seed, *path.name.encode()])
+        # With the person's folder: many people's photos are called 1.jpg.
+        random = np.random.default_rng([seed, *os.fsencode(f"{path.parent.name}/{path.name}")])
         views = [(photo, box)]
         if degradations is None:
             views += [(degrade(photo, box, random), box) for degrade in CONDITIONS.values()][1:]
@@ -523,7 +526,8 @@ def _choose_threshold(
         conditions = list(_count(looks, head, contract, threshold))
         if max(each.passing_trusted for each in conditions[1:]) <= allowed:
             break
-    return round(float(threshold), 3)
+    # Down, so that no more are refused.
+    return math.floor(float(threshold) * 1000) / 1000
 
 
 def _count(

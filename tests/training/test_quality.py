@@ -19,8 +19,19 @@ from face_encode.training.augmentation import (
     dark,
     small,
 )
-from face_encode.training.quality import _DAMAGES, CONDITIONS, TURNED, UNDAMAGED, _turned, main
-from face_encode.types import Box, CropRecipe, ImageArray
+from face_encode.training.quality import (
+    _DAMAGES,
+    CONDITIONS,
+    TURNED,
+    UNDAMAGED,
+    Looks,
+    QualityConfig,
+    _choose_threshold,
+    _looks_at,
+    _turned,
+    main,
+)
+from face_encode.types import Box, CropRecipe, Face, ImageArray
 from tests.conftest import EXAMPLES, VERIFY_DATASET
 
 CONTRACT = EncoderContract(
@@ -80,6 +91,40 @@ def test_a_turned_photo_has_its_face_in_the_turned_box(quarters: int, photo: Ima
     inside = turned[box.top : box.top + box.height, box.left : box.left + box.width]
     assert inside.size == 25 * 20 * 3
     assert (inside == 255).all()
+
+
+class MiddleDetector:
+    """Takes the middle of each photo for the face."""
+
+    name = "middle"
+
+    def detect(self, image: ImageArray) -> list[Face]:
+        height, width = image.shape[:2]
+        return [Face(Box(width // 4, height // 4, width // 2, height // 2), 1.0)]
+
+
+def test_photos_of_one_name_are_damaged_each_in_its_own_way(
+    photo: ImageArray, tmp_path: Path
+) -> None:
+    paths = [tmp_path / person / "1.png" for person in ("ada", "bob")]
+    for path in paths:
+        path.parent.mkdir()
+        cv2.imwrite(str(path), photo)
+    recipe = CropRecipe("box", 24, 24)
+    first, second = _looks_at(paths, MiddleDetector(), recipe, 8, seed=0)
+    (again,) = _looks_at(paths[:1], MiddleDetector(), recipe, 8, seed=0)
+    assert np.array_equal(first[0], second[0])  # type: ignore[index]
+    assert not np.array_equal(first, second)  # type: ignore[arg-type]
+    assert np.array_equal(first, again)  # type: ignore[arg-type]
+
+
+def test_the_bound_is_not_rounded_above_the_photos_it_was_chosen_by() -> None:
+    count = len(CONDITIONS) + len(TURNED)
+    looks = Looks(np.ones((3, count, 1), np.float32), np.zeros((3, count, 1, 1), np.float32))
+    # A head that always says 0.99966, which rounds to 1.
+    head = QualityHead(*(np.zeros(shape, np.float32) for shape in ((1, 1), 1, (1, 1))), np.full(1, 8.0, np.float32))
+    config = QualityConfig(Path("people"))
+    assert _choose_threshold(looks, head, CONTRACT, config) == 0.999
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".npz"])
