@@ -265,6 +265,11 @@ class _Run:
             embeddings = [self._embeddings(folder) for folder in self.folders]
             rows = screen(embeddings, rows, embeddings[0][held_out], *config.screen)
             self.say(f"{before - sum(map(len, rows)):,} of {before:,} photos are screened out")
+        if not any(map(len, rows)):
+            raise DatasetError(
+                f"no photo is left to train on. Received: weights {config.weights}, "
+                f"screen {config.screen}"
+            )
         return rows
 
     def _embeddings(self, folder: FaceCrops) -> Embeddings:

@@ -179,7 +179,8 @@ class QualityConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_ranges(self, margin=(0, 1000))
+        # Half of the photos are chosen by, which takes a pair of strangers.
+        check_ranges(self, margin=(0, 1000), photos=(4, 1_000_000_000))
 
 
 @dataclass(frozen=True)
@@ -272,8 +273,11 @@ def train_quality(
         found, left_out = _embedded(damage, chosen, encoder, workers, progress)
         tell_left_out(left_out, say)
         looks.append(found)
-        if not len(found.features):
-            raise DatasetError(f"{config.data}: no face was found in the {len(chosen)} photos")
+        if len(found.features) < 2:
+            raise DatasetError(
+                f"{config.data}: strangers are compared, so each part takes at least 2 photos with "
+                f"a face. Received: {len(found.features)} of {len(chosen)} photos"
+            )
     train, validation, test = looks
     head = fit_head(train, config)
     threshold = _choose_threshold(validation, head, encoder.contract, config)

@@ -313,6 +313,15 @@ def test_a_student_is_no_longer_than_its_teachers(
         run.distill(run.output, embedding_size=9)
 
 
+@pytest.mark.parametrize("changes", [{"weights": {"*": 0.0}}, {"screen": (-1.0, -1.0)}])
+def test_nothing_left_to_train_on_is_told(
+    folder: Path, teacher: Encoder, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    run = Run(tmp_path / "student.keras", tiny_student, folder, teacher)
+    with pytest.raises(DatasetError, match=f"no photo is left.*Received: .*{next(iter(changes))}"):
+        run.distill(run.output, **changes)
+
+
 def test_several_folders_and_teachers_teach_a_shorter_embedding(
     folder: Path, teacher: Encoder, tmp_path: Path
 ) -> None:
@@ -568,6 +577,8 @@ def test_checkpoints_lie_beside_the_output(tmp_path: Path) -> None:
         ({"views": 0}, InputError),
         ({"hours": 0.0}, InputError),
         ({"screen": (0.9,)}, InputError),
+        ({"test": 0.0}, InputError),
+        ({"validation": 0.0}, InputError),
         ({"weights": {"*": -1.0}}, InputError),
         ({"data": ()}, InputError),
         ({"mixup": 1.5}, InputError),

@@ -172,7 +172,8 @@ def test_a_head_is_trained_measured_and_written(
 
 
 @pytest.mark.parametrize(
-    "option", ["--photos=1", "--refused=-1", "--margin=nan", "--validation=nan", "--seed=-1"]
+    "option",
+    ["--photos=3", "--refused=-1", "--margin=nan", "--validation=nan", "--test=0", "--seed=-1"],
 )
 def test_settings_out_of_range_are_refused_before_the_work(
     option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
