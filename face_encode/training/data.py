@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from face_encode.detectors.alignment import ARCFACE_SIDE, arcface_transform
 from face_encode.detectors.base import Detector
-from face_encode.errors import DatasetError, ImageError, InputError
+from face_encode.errors import DatasetError, ImageError, InputError, ModelFileError
 from face_encode.files import as_path, replacing
 from face_encode.photos.folders import list_people, photos_in
 from face_encode.photos.reading import content_digest
@@ -152,6 +152,25 @@ def crop_photos(
     if len(data) == 0:
         raise DatasetError(f"{folder}: no photo with a face in it. Received: {len(photos)} photos")
     return data
+
+
+def load_kept(path: Path, delete: Path | None = None) -> npt.NDArray[Any]:
+    """Map an array that an earlier run kept, read-only.
+
+    Args:
+        path: A ``.npy`` file.
+        delete: What to delete if it is damaged; None for the file itself.
+
+    Raises:
+        ModelFileError: It cannot be read.
+    """
+    try:
+        kept: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ModelFileError(
+            f"{path} is damaged; delete {delete or path} and run again ({error})"
+        ) from error
+    return kept
 
 
 def tell_left_out(left_out: Sequence[LeftOut], say: Callable[[str], None]) -> None:

@@ -44,6 +44,7 @@ from face_encode.training.data import (
     check_trainable,
     crop_people,
     crop_photos,
+    load_kept,
     screen,
     split_people,
     tell_left_out,
@@ -281,8 +282,7 @@ class _Run:
             answers = self.teachers.embed_photos(folder, np.arange(len(folder)))
             with replacing(path, ModelFileError) as temporary, open(temporary, "wb") as file:
                 np.save(file, unit_length(answers), allow_pickle=False)
-        loaded: Embeddings = np.load(path, allow_pickle=False)
-        return loaded
+        return load_kept(path)
 
     @cached_property
     def views(self) -> Views:

@@ -188,6 +188,9 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         # right: nothing but time is lost.
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
             return False
+        expected = [tuple(each.shape) for each in (*variables, *self.model.variables)]
+        if [value.shape for value in (*values, *best)] != expected:
+            return False
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
         self.progress = Progress(**state)

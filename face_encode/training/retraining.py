@@ -34,6 +34,7 @@ from face_encode.training.data import (
     PeopleSplit,
     Rows,
     crop_people,
+    load_kept,
     refuse_overlap,
     refuse_shared,
     split_people,
@@ -377,10 +378,12 @@ class _Run:
             case mining:
                 loss = MinedTripletLoss(mining=mining)
         model.compile(keras.optimizers.Adam(schedule.learning_rate), loss=loss)
-        settings = [self.lesson, self.config.head_units, self.config.dropout, vars(schedule)]
+        config = self.config
+        settings = [self.lesson, config.head_units, config.dropout, vars(schedule)]
+        # Of the embedding where the backbone has none of its own.
+        settings += [config.embedding_size]
         run_key = f"{self.key} {stage} {json.dumps(settings)}"
-        folder = self.config.run_folder
-        checkpoint = Checkpoint(judge, schedule, folder, stage, run_key, self.say)
+        checkpoint = Checkpoint(judge, schedule, config.run_folder, stage, run_key, self.say)
         return fit_judged(model, batches, checkpoint, solve=solve)
 
     def _batches(self, images: npt.NDArray[Any], **options: Any) -> keras.utils.PyDataset:
@@ -426,4 +429,4 @@ class _Run:
             parts = [compute(np.asarray(self.data.crops[part]), start) for start, part in chunks]
             with replacing(path, ModelFileError) as temporary:
                 np.save(temporary, np.concatenate(parts), allow_pickle=False)
-        return np.asarray(np.load(path, allow_pickle=False), np.float32)
+        return np.array(load_kept(path), np.float32)

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -27,7 +26,7 @@ from face_encode.files import replacing
 from face_encode.gallery.distances import unit_length
 from face_encode.terminal import with_progress
 from face_encode.training.augmentation import Augmentation
-from face_encode.training.data import FaceCrops, Rows, moved
+from face_encode.training.data import FaceCrops, Rows, load_kept, moved
 from face_encode.types import CropRecipe, Embeddings, Face, ImageArray
 
 _CHUNK = 256
@@ -190,8 +189,11 @@ def make_views(
             with replacing(_path(folder, kind, number), ModelFileError) as temporary:
                 np.save(temporary, array, allow_pickle=False)
     return Views(
-        tuple(_load(_path(folder, "pixels", number)) for number in range(rounds)),
-        tuple(np.array(_load(_path(folder, "answers", number))) for number in range(rounds)),
+        tuple(load_kept(_path(folder, "pixels", number), folder) for number in range(rounds)),
+        tuple(
+            np.array(load_kept(_path(folder, "answers", number), folder))
+            for number in range(rounds)
+        ),
     )
 
 
@@ -280,13 +282,3 @@ def _draw_view(
 
 def _path(folder: Path, kind: str, number: int) -> Path:
     return folder / f"{kind}-{number:03d}.npy"
-
-
-def _load(path: Path) -> npt.NDArray[Any]:
-    try:
-        loaded: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ModelFileError(
-            f"the views are damaged; delete {path.parent} and run again ({error})"
-        ) from error
-    return loaded

@@ -148,6 +148,16 @@ def test_a_checkpoint_of_other_work_is_not_taken_up(tmp_path: Path) -> None:
     assert len(said) == 2
 
 
+def test_a_checkpoint_of_another_network_is_not_taken_up(tmp_path: Path) -> None:
+    train(tmp_path, Schedule(epochs=1))
+    with np.load(tmp_path / "run.npz", allow_pickle=False) as stored:
+        arrays = dict(stored)
+    np.savez(tmp_path / "run.npz", **{**arrays, "value0": np.zeros((6, 5), np.float32)})
+    said: list[str] = []
+    train(tmp_path, Schedule(epochs=1), say=said.append)
+    assert [line[:7] for line in said] == ["epoch 0", "epoch 1"]
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"no checkpoint at all"])
 def test_a_damaged_checkpoint_starts_again(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run.npz").write_bytes(content)

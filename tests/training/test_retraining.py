@@ -15,7 +15,13 @@ import pytest
 from face_encode.encoders.contract import EncoderContract, read_contract
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.registry import load_encoder
-from face_encode.errors import DatasetError, FaceEncodeError, InputError, TrainingError
+from face_encode.errors import (
+    DatasetError,
+    FaceEncodeError,
+    InputError,
+    ModelFileError,
+    TrainingError,
+)
 from face_encode.training import head
 from face_encode.training.backbones import Backbone, split_encoder
 from face_encode.training.fitting import Schedule
@@ -234,6 +240,25 @@ def test_settings_out_of_range_are_refused(folder: Path, changes: dict[str, obje
     settings = {"data": folder, "output": Path("x.keras"), **changes}
     with pytest.raises(FaceEncodeError, match="Received"):
         RetrainConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_another_embedding_size_begins_anew(folder: Path, tmp_path: Path) -> None:
+    backbone = replace(clumsy_backbone(), projection=None)
+    for size in (4, 6):
+        config = config_of(
+            folder, tmp_path / "x.keras", embedding_size=size, schedule=Schedule(1, 1e-2)
+        )
+        assert do(config, backbone).encoder.embedding_size == size
+
+
+def test_damaged_features_are_told(folder: Path, tmp_path: Path) -> None:
+    config = config_of(folder, tmp_path / "x.keras", schedule=Schedule(1, 1e-9))
+    do(config)
+    (path,) = config.run_folder.glob("features-*.npy")
+    for content in (path.read_bytes()[:200], b""):
+        path.write_bytes(content)
+        with pytest.raises(ModelFileError, match=f"{path} is damaged; delete"):
+            do(config)
 
 
 def test_a_teacher_without_a_projection_is_refused(folder: Path, tmp_path: Path) -> None:
