@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from face_encode.errors import InputError
 from face_encode.training.data import Rows, check_trainable
+from face_encode.types import check_count
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -148,7 +149,7 @@ class PeopleBatches(_Batches):
 
         Args:
             images: ``(N, ...)``, or with ``has_views`` ``(N, V, ...)``.
-            people: int ``(N,)``; the batches' targets.
+            people: int ``(N,)``; the batches' targets, numbered anew from 0 on in their order.
             people_a_batch: P, at least 2.
             photos_a_person: K, at least 2.
             has_views: Whether the second axis of ``images`` is views of the same photo, of
@@ -160,6 +161,8 @@ class PeopleBatches(_Batches):
             InputError: P or K below 2.
             DatasetError: Fewer than two people, or nobody with two photos.
         """
+        # Keras casts targets to float32, in which numbers above 2**24 run together.
+        people = np.unique(people, return_inverse=True)[1]
         super().__init__(images, people, has_views=has_views, seed=seed, augment=augment)
         if people_a_batch < 2 or photos_a_person < 2:
             raise InputError(
@@ -193,7 +196,7 @@ def random_triplets(
 
     Args:
         people: int ``(N,)``, who is on each photo. A person with one photo is negative only.
-        count: Number of triplets.
+        count: Number of triplets, at least 1.
         seed: The same seed gives the same triplets.
 
     Returns:
@@ -201,8 +204,10 @@ def random_triplets(
         of someone else; each int64 ``(count,)``.
 
     Raises:
+        InputError: The count is below 1.
         DatasetError: Fewer than two people, or nobody with two photos.
     """
+    check_count(count, "the number of triplets")
     check_trainable(people, "photos for triplets")
     random = np.random.default_rng(seed)
     several = [photos for photos in _rows_by_person(people) if len(photos) > 1]
@@ -233,15 +238,20 @@ def triplet_dataset(
         people: int ``(N,)``.
         count: Triplets an epoch; every epoch has the same triplets, in the same order, in views of
             its own.
-        batch_size: Triplets a batch.
+        batch_size: Triplets a batch, at least 1.
         seed: The same seed gives the same triplets and views.
         augment: Applied to each batch of each of the three.
 
     Returns:
         Batches ``(anchor, positive, negative)``, float32 ``(batch, height, width, 3)``, 0..255.
+
+    Raises:
+        InputError: The count or the batch size is below 1.
+        DatasetError: Fewer than two people, or nobody with two photos.
     """
     import tensorflow as tf
 
+    check_count(batch_size, "the batch size")
     triplets = np.stack(random_triplets(people, count, seed))
     starts = range(0, count, batch_size)
     epochs = itertools.count()

@@ -325,7 +325,7 @@ def split_people(
             f"Received: validation {validation}, test {test}"
         )
     random = np.random.default_rng(seed)
-    part_of = np.zeros(people.max() + 1, np.int64)
+    part_of = np.zeros(people.max(initial=-1) + 1, np.int64)
     counts = np.bincount(people)
     several, single = np.flatnonzero(counts > 1), np.flatnonzero(counts == 1)
     for group in (several, single):

@@ -2,11 +2,14 @@
 
 Each loss is a plain ``keras.losses.Loss``: compile any embedding network with it and ``fit`` it on
 batches of images and targets. The targets are the people, of whom a batch holds several photos
-each; those of ``DistillationLoss`` are a teacher's embeddings.
+each; those of ``DistillationLoss`` are a teacher's embeddings. People are numbered below 2**24:
+Keras casts targets to float32, in which larger numbers run together. ``PeopleBatches`` numbers
+them anew.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -126,7 +129,8 @@ class MinedTripletLoss(_ConfiguredLoss):
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """The mean over the batch's valid triplets; 0 where it has none.
 
-        Takes the people, int ``(N,)`` or ``(N, 1)``, and their embeddings, float ``(N, D)``.
+        Takes the people, int ``(N,)`` or ``(N, 1)``, below 2**24, and their embeddings, float
+        ``(N, D)``.
         """
         embeddings = ops.normalize(y_pred, axis=-1) if self.normalize else y_pred
         triplets = _MINERS[self.mining](squared_distances(embeddings), y_true)
@@ -179,7 +183,8 @@ class MultiSimilarityLoss(_ConfiguredLoss):
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """The loss ``(N,)`` of each anchor; 0 for an anchor without an informative pair.
 
-        Takes the people, int ``(N,)`` or ``(N, 1)``, and their embeddings, float ``(N, D)``.
+        Takes the people, int ``(N,)`` or ``(N, 1)``, below 2**24, and their embeddings, float
+        ``(N, D)``.
         """
         similarity = _cosines(y_pred)
         positive, negative = _pair_masks(y_true)
@@ -191,8 +196,9 @@ class MultiSimilarityLoss(_ConfiguredLoss):
 
         def part(scale: float, pairs: Any) -> Any:
             """``log(1 + sum(exp))`` over the informative pairs of each anchor."""
-            terms = ops.exp(scale * (similarity - self.threshold))
-            return ops.log1p(ops.sum(terms * ops.cast(pairs, terms.dtype), axis=1)) / abs(scale)
+            logits = ops.where(pairs, scale * (similarity - self.threshold), -math.inf)
+            # The 1 is the exponential of a 0 beside them; exponentials by themselves overflow.
+            return ops.logsumexp(ops.pad(logits, ((0, 0), (1, 0))), axis=1) / abs(scale)
 
         return part(-self.positive_scale, positive) + part(self.negative_scale, negative)
 

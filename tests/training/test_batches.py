@@ -56,6 +56,12 @@ def test_batches_depend_on_seed_epoch_and_place_only() -> None:
     assert rows(0, 2, 1) != rows(0, 1, 1)
 
 
+def test_people_are_numbered_so_that_float32_tells_them_apart() -> None:
+    batches = PeopleBatches(IMAGES, PEOPLE + 2**40, people_a_batch=4, seed=1)
+    images, people = batches[0]
+    np.testing.assert_array_equal(PEOPLE[images[:, 0].astype(int)], people)
+
+
 def test_views_are_drawn_and_augmentation_is_applied() -> None:
     views = np.stack([IMAGES, IMAGES + 1000], axis=1)
     batches = PhotoBatches(
@@ -96,6 +102,8 @@ def test_random_triplets_are_triplets() -> None:
 def test_a_tf_data_pipeline_of_augmented_triplets_trains() -> None:
     pytest.importorskip("tensorflow")
     crops = np.random.default_rng(0).integers(0, 256, (len(PEOPLE), 12, 12, 3)).astype(np.uint8)
+    with pytest.raises(InputError, match=r"batch size.*Received: 0"):
+        triplet_dataset(crops, PEOPLE, count=20, batch_size=0)
     dataset = triplet_dataset(crops, PEOPLE, count=20, batch_size=8, augment=Augmentation())
     assert len(dataset) == 3
     first, second = (next(iter(dataset))[0].numpy() for _ in range(2))
@@ -136,5 +144,7 @@ def test_what_gives_no_triplet_is_refused() -> None:
         PeopleBatches(IMAGES[:5], PEOPLE[:5])
     with pytest.raises(InputError, match="Received: 1 people"):
         PeopleBatches(IMAGES, PEOPLE, people_a_batch=1)
+    with pytest.raises(InputError, match=r"number of triplets.*Received: -1"):
+        random_triplets(PEOPLE, -1)
     with pytest.raises(InputError, match="Received: batch size 0"):
         PhotoBatches(IMAGES, PEOPLE, batch_size=0)

@@ -151,6 +151,8 @@ def test_six_people_are_enough_to_be_split() -> None:
 def test_data_too_small_to_be_split_is_refused() -> None:
     with pytest.raises(DatasetError, match="too small"):
         split_people(np.array([0, 0, 1, 1]))
+    with pytest.raises(DatasetError, match="Received: 0 people"):
+        split_people(np.array([], np.int64))
     with pytest.raises(InputError, match="shares lie within"):
         split_people(np.repeat(np.arange(20), 2), validation=0.5, test=0.5)
 

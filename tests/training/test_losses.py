@@ -73,6 +73,28 @@ def test_multi_similarity_by_hand() -> None:
     assert value(loss, PEOPLE, EMBEDDINGS) == pytest.approx(sum(anchors) / 4, rel=1e-5)
 
 
+@pytest.mark.parametrize("settings", [(2.0, 200.0, 0.5), (2.0, 50.0, -0.9), (200.0, 50.0, 0.9)])
+def test_multi_similarity_is_a_number_where_exponentials_overflow(
+    settings: tuple[float, float, float],
+) -> None:
+    loss = MultiSimilarityLoss(*settings)
+    # Far beyond 1, log(1 + exp(scale * x)) / scale is x: by hand, of the hardest pairs alone.
+    positive_scale, negative_scale, threshold = settings
+
+    def part(scale: float, excess: float) -> float:
+        return float(np.logaddexp(0, scale * excess)) / scale
+
+    people, embeddings = np.array([0, 0, 1]), np.array([[1, 0], [0, 1], [1, 0]], np.float32)
+    # Cosines: 0-1: 0, 0-2: 1, 1-2: 0. The third has no positive, so that none of its negatives
+    # is informative.
+    anchors = [
+        part(positive_scale, threshold - 0) + part(negative_scale, 1 - threshold),
+        part(positive_scale, threshold - 0) + part(negative_scale, 0 - threshold),
+        0,
+    ]
+    assert value(loss, people, embeddings) == pytest.approx(sum(anchors) / 3, rel=1e-4)
+
+
 def test_teacher_loss_by_hand() -> None:
     # Centred and scaled: teacher (1, 0), (0, 1); student (1, 0), (1, 0).
     teacher = np.array([[7, 3], [5, 5]], np.float32)
