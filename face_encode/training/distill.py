@@ -84,9 +84,10 @@ def run(options: argparse.Namespace) -> int:
     from face_encode.training.fitting import has_gpu
     from face_encode.training.recipe import SETTINGS, DistillConfig, Recipe, read_recipe
 
-    begin = [] if options.begin is None else [options.begin]
-    check_output(options.output, "encoder", inputs=begin, overwrite=options.overwrite)
     recipe = read_recipe(options.recipe) if options.recipe else Recipe()
+    names = options.teacher or recipe.teachers or [None]
+    inputs = [options.begin or "", *(name or "" for name in names)]
+    check_output(options.output, "encoder", inputs=inputs, overwrite=options.overwrite)
     given = {name: getattr(options, name, None) for name in SETTINGS}
     settings = recipe.settings | {
         name: tuple(value) if isinstance(value, list) else value
@@ -95,7 +96,6 @@ def run(options: argparse.Namespace) -> int:
     }
     # A GPU is Keras' alone.
     engine = KERAS if has_gpu() else AUTOMATIC
-    names = options.teacher or recipe.teachers or [None]
     result = distill_student(
         DistillConfig(tuple(options.data), options.output, begin=options.begin, **settings),
         [load_encoder(name, engine=engine) for name in names],
@@ -106,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"held-out people, {result.teacher.pairs:,} pairs:")
     for name, of in (("teacher", result.teacher), ("student", result.student)):
         print(f"{name:<8} accuracy {of.accuracy:.2%}  AUC {of.auc:.5f}  ", end="")
-        print(f"TAR@FAR {of.far:.0e} {of.tar_at_far:.2%}")
+        print(f"TAR@FAR {of.far:.3g} {of.tar_at_far:.2%}")
     print(f"\nencoder:  {options.output}")
     return 0
 

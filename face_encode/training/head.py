@@ -129,7 +129,8 @@ def run(options: argparse.Namespace) -> int:
     from face_encode.training.retraining import RetrainConfig, retrain
 
     check_extra()
-    check_output(options.output, "encoder", overwrite=options.overwrite)
+    inputs = [options.backbone, options.weights or ""]
+    check_output(options.output, "encoder", inputs=inputs, overwrite=options.overwrite)
     config = RetrainConfig(
         data=options.data,
         output=options.output,
@@ -172,13 +173,13 @@ def format_result(result: RetrainResult) -> str:
     lines = [
         f"held-out people, {before.pairs:,} pairs "
         f"(standard error of the accuracy {before.standard_error:.2%}):",
-        f"{'':<8}{'accuracy':>10}{'AUC':>10}{f'TAR@FAR {after.far:.0e}':>14}",
+        f"{'':<8}{'accuracy':>10}{'AUC':>10}{f'TAR@FAR {after.far:.3g}':>18}",
         *(
-            f"{name:<8}{of.accuracy:>10.2%}{of.auc:>10.5f}{of.tar_at_far:>14.2%}"
+            f"{name:<8}{of.accuracy:>10.2%}{of.auc:>10.5f}{of.tar_at_far:>18.2%}"
             for name, of in (("before", before), ("after", after))
         ),
         f"threshold {contract.threshold:.4f}, calibrated for a false match rate of "
-        f"{contract.false_match_rate:.0e} on other people; accuracy here at this threshold "
+        f"{contract.false_match_rate:.3g} on other people; accuracy here at this threshold "
         f"{after.accuracy_at_threshold:.2%}",
     ]
     if result.people[2] < _FEW_PEOPLE:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import keras
 import numpy as np
@@ -22,7 +24,7 @@ from face_encode.errors import (
     ModelFileError,
     TrainingError,
 )
-from face_encode.training import head
+from face_encode.training import distill, head
 from face_encode.training.backbones import Backbone, split_encoder
 from face_encode.training.fitting import Schedule
 from face_encode.training.report import draw_report, write_events
@@ -112,6 +114,8 @@ def test_a_clumsy_encoder_is_bettered_and_the_file_is_an_encoder(
         rows = list(csv.DictReader(log))
     assert [int(float(row["epoch"])) for row in rows] == list(range(len(rows)))
     assert all(float(row["loss"]) >= 0 for row in rows[1:])
+    odd = replace(result, after=replace(result.after, far=0.0015))
+    assert "TAR@FAR 0.0015\n" in head.format_result(odd)
 
 
 def test_the_report_is_a_picture_and_events(
@@ -304,6 +308,20 @@ def test_the_shipped_vgg_embedding_gets_a_new_head(
     side = before.contract.crop.height
     crops = np.random.default_rng(0).integers(0, 256, (2, side, side, 3)).astype(np.uint8)
     assert np.isfinite(after.encode(crops)).all()
+
+
+@pytest.mark.parametrize(
+    ("script", "option"), [(head, "--backbone"), (distill, "--teacher"), (distill, "--recipe")]
+)
+def test_an_input_is_no_output(
+    script: ModuleType, option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, recipe = tmp_path / "x.keras", tmp_path / "recipe.json"
+    path.write_bytes(b"an encoder")
+    recipe.write_text(json.dumps({"teacher": str(path)}))
+    given = str(recipe if option == "--recipe" else path)
+    assert script.main([str(tmp_path), "-o", str(path), option, given]) == 1
+    assert "is an input of this command" in capsys.readouterr().err
 
 
 def test_the_script_tells_what_is_wrong_in_a_line(
