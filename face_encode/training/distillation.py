@@ -179,9 +179,7 @@ def distill_student(
             contract = replace(contract, trained_on=trained_on)
         encoder = Encoder(encoder.model, contract)
     embeddings = encoder.encode(np.asarray(exact.crops[split.validation]))
-    contract = with_thresholds(
-        contract, embeddings, run.validation_pairs, config.false_match_rate
-    )
+    contract = with_thresholds(contract, embeddings, run.validation_pairs, config.false_match_rate)
     save_encoder(encoder.model, config.output, contract, half_precision=True)
     finished = load_encoder(config.output, engine=KERAS)
     pairs = PairSet.among(people[split.test], config.seed)
