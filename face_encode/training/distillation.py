@@ -66,6 +66,7 @@ from face_encode.training.surgery import fold_batch_normalization, resize_input,
 from face_encode.training.verification import PairSet, Verification, measure, with_thresholds
 from face_encode.training.views import Teachers, Views, cut_out, look, make_views
 from face_encode.types import CropRecipe, Embeddings, ImageArray
+from face_encode.weights import cache_folder
 
 # Views of smaller students are kept at this side: enough for a later stage.
 _LEAST_VIEW_SIDE = 80
@@ -150,7 +151,8 @@ def distill_student(
     exact = crop_people(config.data[0], run.recipe(config.sides[-1]), detector, progress=progress)
     if exact.digests != folders[0].digests:
         raise DatasetError(
-            f"{config.data[0]}: the photos changed while their faces were cut out; run again. "
+            f"{config.data[0]}: the photos changed while their faces were cut out, or crops of an "
+            f"earlier release are in the cache; run again, or delete {cache_folder() / 'crops'}. "
             f"Received: {len(folders[0])} photos with a face, then {len(exact)}"
         )
     size = len(run.adapter.mean)
