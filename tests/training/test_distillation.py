@@ -322,6 +322,18 @@ def test_nothing_left_to_train_on_is_told(
         run.distill(run.output, **changes)
 
 
+def test_damaged_answers_about_photos_are_told(
+    folder: Path, teacher: Encoder, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "student.keras", tiny_student, folder, teacher)
+    with pytest.raises(DatasetError, match="no photo is left"):
+        run.distill(run.output, screen=(-1.0, -1.0))
+    (path,) = run.run_folder.glob("photos-*.npy")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ModelFileError, match=f"{path} is damaged; delete"):
+        run.distill(run.output, screen=(-1.0, -1.0))
+
+
 def test_several_folders_and_teachers_teach_a_shorter_embedding(
     folder: Path, teacher: Encoder, tmp_path: Path
 ) -> None:
