@@ -315,7 +315,7 @@ def test_a_student_is_no_longer_than_its_teachers(
 
 @pytest.mark.parametrize("changes", [{"weights": {"*": 0.0}}, {"screen": (-1.0, -1.0)}])
 def test_nothing_left_to_train_on_is_told(
-    folder: Path, teacher: Encoder, tmp_path: Path, changes: dict[str, object]
+    folder: Path, teacher: Encoder, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     run = Run(tmp_path / "student.keras", tiny_student, folder, teacher)
     with pytest.raises(DatasetError, match=f"no photo is left.*Received: .*{next(iter(changes))}"):

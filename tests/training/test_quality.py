@@ -122,9 +122,8 @@ def test_the_bound_is_not_rounded_above_the_photos_it_was_chosen_by() -> None:
     count = len(CONDITIONS) + len(TURNED)
     looks = Looks(np.ones((3, count, 1), np.float32), np.zeros((3, count, 1, 1), np.float32))
     # A head that always says 0.99966, which rounds to 1.
-    head = QualityHead(
-        *(np.zeros(shape, np.float32) for shape in ((1, 1), 1, (1, 1))), np.full(1, 8.0, np.float32)
-    )
+    zero = np.zeros((1, 1), np.float32)
+    head = QualityHead(zero, zero[0], zero, np.full(1, 8.0, np.float32))
     config = QualityConfig(Path("people"))
     assert _choose_threshold(looks, head, CONTRACT, config) == 0.999
 
