@@ -111,14 +111,14 @@ def make_private_folder(path: str | os.PathLike[str]) -> None:
 def filling(folder: Path) -> Iterator[Path]:
     """Fill a new or an empty folder with everything, or with nothing.
 
-    Yields the path of a temporary folder in it, hidden and for its owner only. When the block ends
+    Yields the path of a temporary folder in it, for its owner only. When the block ends
     well, what is in it moves up; when the block fails, it is deleted.
 
     Raises:
         OSError: The operating system refuses.
     """
     make_private_folder(folder)
-    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as temporary:
+    with tempfile.TemporaryDirectory(prefix="unfinished-", dir=folder) as temporary:
         yield Path(temporary)
         for name in os.listdir(temporary):
             os.rename(os.path.join(temporary, name), folder / name)

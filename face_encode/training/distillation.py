@@ -175,7 +175,7 @@ def distill_student(
     encoder = run.adapter.finish(network)
     contract = encoder.contract
     if config.people_epochs:
-        stages["people"] = run.train_people_stage(encoder)
+        stages["people"] = run.train_people_stage(encoder, network)
         if stages["people"].best_epoch:
             trained_on = f"triplets of people, after {contract.trained_on}"
             contract = replace(contract, trained_on=trained_on)
@@ -400,8 +400,11 @@ class _Run:
         )
         return fit_judged(network, batches, checkpoint)
 
-    def train_people_stage(self, encoder: Encoder) -> Progress:
+    def train_people_stage(self, encoder: Encoder, student: keras.Model) -> Progress:
         """Train the finished student on triplets of people; leave it at its best."""
+        # The stages before may have gone on since: their plan is not in the key. Of the encoder,
+        # the last bits depend on the number of threads.
+        weights = hashlib.sha256(b"".join(each.tobytes() for each in student.get_weights()))
         parts = [(folder, self.rows[number]) for number, folder in self._numbered]
         names = [folder.names[person] for folder, rows in parts for person in folder.people[rows]]
         return train_on_people(
@@ -411,8 +414,7 @@ class _Run:
             np.unique(names, return_inverse=True)[1].astype(np.int64),
             # A new encoder each time: one keeps the weights that it was compiled with.
             lambda: self._judge(Encoder(encoder.model, encoder.contract)),
-            # The stages before may have gone on since: their plan is not in the key.
-            run_key=f"{self.key} {encoder.fingerprint}",
+            run_key=f"{self.key} {weights.hexdigest()}",
             say=lambda line: self.say(f"people: {line}"),
         )
 

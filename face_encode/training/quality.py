@@ -526,12 +526,13 @@ def _choose_threshold(
     allowed = config.margin * (contract.false_match_rate or _FALSE_MATCH_RATE)
     undamaged = looks.qualities(head)[:, 0]
     candidates = np.quantile(undamaged, np.linspace(0, config.refused, 31))
-    for threshold in candidates.tolist():
+    for candidate in candidates.tolist():
+        # Down, so that no more are refused.
+        threshold = math.floor(candidate * 1000) / 1000
         conditions = list(_count(looks, head, contract, threshold))
         if max(each.passing_trusted for each in conditions[1:]) <= allowed:
             break
-    # Down, so that no more are refused.
-    return math.floor(float(threshold) * 1000) / 1000
+    return float(threshold)
 
 
 def _count(

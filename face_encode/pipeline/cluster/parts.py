@@ -171,27 +171,31 @@ class WrittenParts:
     ) -> None:
         """Write the table of contents of a folder of parts, for int8 after the parts themselves.
 
-        For float32 the folder is the one that the parts are in, and a former result in it can be
-        read until then. Parts of that one only are deleted at the end, and nothing else.
+        A former result in the folder can be read until then. Parts of that one only are deleted at
+        the end, and nothing else.
 
         Raises:
             EmbeddingFileError: A part is gone or damaged, or the folder cannot be written.
         """
+        centre = None if quantizer is None else quantizer.centre.tolist()
+
+        def own_name(number: int, *made_of: Any) -> str:
+            """A name that no file of a former result has, unless it holds the same."""
+            text = json.dumps([settings.to_json(), centre, *made_of])
+            return part_name(number, hashlib.sha256(text.encode()).hexdigest())
+
         names = []
         if self._others:
-            # A former result keeps its own.
-            made_of = [settings.to_json(), *((each.photo, each.error) for each in self._others)]
-            digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
-            names.append(part_name(0, digest))
+            names.append(own_name(0, *((each.photo, each.error) for each in self._others)))
             rows = self._counted(table_of(self._others, settings, quantizer))
             write_part(target.below(names[0]), settings, [rows], quantizer)
         columns = ["photo", "face", "error", "notes"] if quantizer is None else None
-        for name, table in self._tables(columns):
-            names.append(name)
+        for number, (name, table) in enumerate(self._tables(columns), 1):
+            names.append(name if quantizer is None else own_name(number, name))
             self._counted(table)
             if quantizer is not None:
                 codes = quantized(table, settings, quantizer)
-                write_part(target.below(name), settings, [codes], quantizer)
+                write_part(target.below(names[-1]), settings, [codes], quantizer)
         write_contents(target, names)
         with reporting(f"parts of a former run in {target} cannot be removed", EmbeddingFileError):
             for name in target.names():

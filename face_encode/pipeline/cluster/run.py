@@ -196,7 +196,8 @@ def embed_folder_on_ray(
         faces: ``"all"`` of each photo, or its ``"largest"``.
         raw: Whether to keep embeddings as the network gives them, instead of at length 1.
         int8: Whether to keep them as a byte a number.
-        restart: Whether to make the parts again that are there already.
+        restart: Whether to make the parts again that are there already. With ``parts`` and without
+            ``int8`` a run that was killed then begins anew, or takes what is left of the former.
         progress: Whether to show a progress bar.
         parts: Whether the output is a folder of parts instead of one file; they lie in it from
             the beginning, except with int8, whose centre takes them all. A former result in it
@@ -223,6 +224,10 @@ def embed_folder_on_ray(
     in_place = parts and not int8
     work = target if in_place else target.with_ending(CHECKPOINT_SUFFIX)
     written = WrittenParts(work, wide, others, todo)
+    if restart and not in_place:
+        # It holds no result; what a restarted run has left is to be gone on with.
+        with reporting(f"{work} cannot be removed", EmbeddingFileError):
+            work.delete()
     done = set() if restart else written.done()
     missing = [part for part in todo if part.name not in done]
     resumed = len(listing.names) - sum(len(part) for part in missing)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,3 +117,18 @@ def test_a_former_result_stays_until_the_next_is_whole_and_nothing_else_goes(
     assert set(folder.names()) & files == {CONTENTS, "notes.txt"} and len(folder.names()) == 4
     with pytest.raises(EmbeddingFileError):
         WrittenParts(folder, SETTINGS, [], PARTS).quantizer()
+
+
+def test_codes_take_no_place_of_a_former_result_of_the_same_photos(tmp_path: Path) -> None:
+    folder = location_of(tmp_path / "e.parquet")
+    coded = replace(SETTINGS, int8=True)
+    parts = written(tmp_path / "work")
+    parts.finish_folder(folder, coded, parts.quantizer())
+    files = set(folder.names())
+    # Of float32 in their own folder: none of the codes is taken for one, and all can be read on.
+    again = written(folder.local)
+    assert files < set(folder.names())
+    assert read_embeddings(folder.path).settings.int8
+    again.finish_folder(folder, SETTINGS, None)
+    assert not read_embeddings(folder.path).settings.int8
+    assert set(folder.names()) & files == {CONTENTS}
