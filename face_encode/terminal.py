@@ -216,8 +216,9 @@ def without_native_notices() -> Iterator[None]:
         # Without standard error, as in a service, there is nothing to silence.
         kept = None
         with suppress(AttributeError, OSError, ValueError):
-            kept = os.dup(2)
             sys.stderr.flush()
+            # Without it, 2 may be any file that was opened since.
+            kept = os.dup(2)
         try:
             if kept is not None:
                 with open(os.devnull, "wb") as nothing:
@@ -256,5 +257,6 @@ def import_onnx_runtime() -> Any:
     import onnxruntime
 
     # Of releases that do not know the variable, and on Windows.
-    onnxruntime.disable_telemetry_events()
+    if os.environ["ORT_DISABLE_TELEMETRY"] != "0":
+        onnxruntime.disable_telemetry_events()
     return onnxruntime

@@ -211,11 +211,11 @@ def _export_elsewhere(
 
 
 def _main(source: str, output: str, *mirror: str) -> None:
-    import keras
-
-    contract = read_contract(source)
-    assert contract is not None
     try:
+        import keras
+
+        contract = read_contract(source)
+        assert contract is not None
         model = keras.saving.load_model(source, compile=False, safe_mode=True)
         _export(model, contract, Path(output), bool(mirror))
     except Exception as error:

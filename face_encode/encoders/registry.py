@@ -519,11 +519,11 @@ def _open_cached(path: Path, engine: str) -> Encoder | None:
 def _open_saved(opened: Encoder, path: Path, engine: str) -> Encoder:
     """Save an encoder in the cache, and open it from there on an engine."""
     # A read-only cache costs the conversion at each start, nothing else.
-    with suppress(ModelFileError):
+    try:
         save_encoder(opened.model, path, opened.contract, quality_head=opened.quality_head)
-    if os.path.isfile(path):
-        return open_file(path, engine, opened)
-    return _on_engine(engine, None, lambda: opened, opened.quality_head)
+    except ModelFileError:
+        return _on_engine(engine, None, lambda: opened, opened.quality_head)
+    return open_file(path, engine, opened)
 
 
 def open_file(path: Path, engine: str, opened: Encoder | None = None) -> Encoder:

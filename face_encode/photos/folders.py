@@ -137,8 +137,8 @@ def list_people(folder: str | os.PathLike[str]) -> PeopleFolder:
 
     Raises:
         DatasetError: The folder is missing, is no folder, or holds no sub-folder or no photo; or a
-            folder in it cannot be listed, or a link leads to nothing: who enrols the rest would
-            remove the people and photos that are in there.
+            folder in it cannot be listed, or a link beside the people's leads to nothing: who
+            enrols the rest would remove the people and photos that are in there.
     """
     # os.path, because pathlib raises where a link cannot be followed or a folder not be searched.
     entries = sorted(_visible(folder))
@@ -147,16 +147,21 @@ def list_people(folder: str | os.PathLike[str]) -> PeopleFolder:
     others = 0
     for path in entries:
         if not os.path.isdir(path):
+            try:
+                os.stat(path)
+            except OSError as error:
+                if not os.path.lexists(path):  # deleted since
+                    continue
+                reason = reason_of(error)
+                if os.path.islink(path):
+                    reason = "a link to nothing, perhaps to a share that is not mounted; mount it, "
+                    reason += "or delete the link"
+                raise DatasetError(f"{path}: {reason}") from error
             if is_photo(path):
                 reason = "beside the people's folders: it belongs into that of its person"
                 left_out.append(LeftOut(str(path), "", reason))
-            elif os.path.exists(path):
-                others += 1
             else:
-                raise DatasetError(
-                    f"{path}: a link to nothing, perhaps to a share that is not mounted; mount it, "
-                    "or delete the link"
-                )
+                others += 1
             continue
         found = _walked(path)
         for where, reason in found.unlisted:

@@ -14,6 +14,8 @@ import os
 import re
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, BinaryIO, TypeAlias, cast
 from urllib.parse import urlsplit
@@ -46,13 +48,44 @@ HEIC_BRANDS = (
 plug-in."""
 # Before Python 3.14, warnings.catch_warnings is for one thread at a time: of two, the last puts
 # back what the first had turned off, for the whole process and for good.
-_CATCHING = threading.RLock()
+_CATCHING = threading.Lock()
+_decoding, _caught = 0, warnings.catch_warnings()
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """The first of the threads that decode turns the warnings off, the last puts them back."""
+    global _decoding, _caught
+    with _CATCHING:
+        if not _decoding:
+            _caught = warnings.catch_warnings()
+            _caught.__enter__()
+            # Our own limit stands in for this warning, which comes at half of it.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns of damaged metadata; the photo itself is what counts here.
+            warnings.simplefilter("ignore", UserWarning)
+        _decoding += 1
+    try:
+        yield
+    finally:
+        with _CATCHING:
+            _decoding -= 1
+            if not _decoding:
+                _caught.__exit__(None, None, None)
+
+
+def _alone() -> None:
+    """In a forked process the other threads' decoding never ends."""
+    global _decoding
+    if _decoding:
+        _decoding = 0
+        _caught.__exit__(None, None, None)
+    _CATCHING.release()
+
+
 if hasattr(os, "register_at_fork"):
-    # A process forked meanwhile would get neither the lock nor its warnings back.
     os.register_at_fork(
-        before=_CATCHING.acquire,
-        after_in_parent=_CATCHING.release,
-        after_in_child=_CATCHING.release,
+        before=_CATCHING.acquire, after_in_parent=_CATCHING.release, after_in_child=_alone
     )
 
 
@@ -175,11 +208,7 @@ def decode_image(
     """
     most = MAX_PIXELS if max_pixels is None else max_pixels
     try:
-        with _CATCHING, warnings.catch_warnings():
-            # Our own limit stands in for this warning, which comes at half of it.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            # Pillow warns of damaged metadata; the photo itself is what counts here.
-            warnings.simplefilter("ignore", UserWarning)
+        with _without_warnings():
             if isinstance(content, Image.Image):
                 return _to_rgb(content, label, most, notes)
             if not content:
@@ -293,8 +322,11 @@ def _to_rgb(photo: Image.Image, label: str, max_pixels: int, notes: list[str] | 
         most = 2**used - 1 if values.any() else 65535
         grey = (values * (255 / most)).round().astype(np.uint8)
         return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
-    # In RGB, too, a PNG may name a colour that is transparent.
-    if upright.has_transparency_data:
+    # In RGB, too, a PNG may name a colour that is transparent; one of 16 bits is not that of the
+    # 8 that Pillow gives.
+    key = upright.info.get("transparency")
+    is_colour = isinstance(key, tuple) and len(key) == 3 and max(key) < 256
+    if upright.has_transparency_data and (upright.mode != "RGB" or is_colour):
         layer = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     if upright.mode != "RGB":

@@ -96,6 +96,12 @@ def share_gone(folder: Path) -> Path:
     return folder
 
 
+def share_named_like_a_photo(folder: Path) -> Path:
+    person(folder, "Ada", "1.jpg")
+    (folder / "Bo.jpg").symlink_to("/mnt/share/Bo")
+    return folder
+
+
 def looped_person(folder: Path) -> Path:
     person(folder, "Ada", "1.jpg")
     (folder / "Bo").symlink_to("Bo")
@@ -129,6 +135,7 @@ BROKEN_FOLDERS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a dangling link": (dangling, "no such folder"),
     "no permission": (forbidden, "permission denied"),
     "a person on a share that is not mounted": (share_gone, "Bo: a link to nothing"),
+    "a person's link named like a photo": (share_named_like_a_photo, "Bo.jpg: a link to nothing"),
     "a person that is a link to itself": (looped_person, "Bo: a link to nothing"),
     "a name that is too long": (lambda folder: folder / ("a" * 300), "name too long"),
     "broken photos only": (all_broken, "none of the 2 photos can be enrolled; the first: "),

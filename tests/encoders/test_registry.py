@@ -207,7 +207,11 @@ def test_a_damaged_cache_that_may_only_be_read_is_no_matter(
     def refuse(path: Path, missing_ok: bool = False) -> None:
         raise PermissionError(path)
 
+    def refuse_saving(*_: object, **__: object) -> None:
+        raise ModelFileError("cannot be written to")
+
     monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr("face_encode.encoders.registry.save_encoder", refuse_saving)
     assert load_encoder("far", engine=KERAS).fingerprint == fingerprint
 
 

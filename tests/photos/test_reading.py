@@ -119,10 +119,11 @@ class _Meeting(Image.Image):
 
     begun: threading.Event
     awaited: threading.Event
+    met = False
 
     def load(self) -> Any:
         self.begun.set()
-        self.awaited.wait(0.5)
+        self.met = self.awaited.wait(60)
         return super().load()
 
 
@@ -133,7 +134,7 @@ def test_photos_decoded_at_once_leave_a_programs_warnings_as_they_are() -> None:
         photo.__dict__.update(Image.fromarray(PHOTO).__dict__)
         photo.begun, photo.awaited = threading.Event(), threading.Event()
     first, second = (threading.Thread(target=decode_image, args=(photo,)) for photo in photos)
-    # The second begins within the first, if it can, and ends after it.
+    # The second begins within the first and ends after it.
     photos[0].awaited = photos[1].begun
     first.start()
     photos[0].begun.wait()
@@ -142,6 +143,13 @@ def test_photos_decoded_at_once_leave_a_programs_warnings_as_they_are() -> None:
     photos[1].awaited.set()
     second.join()
     assert warnings.filters == before
+    assert photos[0].met, "a photo waits for another's decoding"
+
+
+def test_a_transparent_colour_of_16_bits_is_not_taken_for_one_of_8() -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (4, 4), (16, 16, 16)).save(stream, "PNG", transparency=(0x8010,) * 3)
+    assert (decode_image(stream.getvalue()) == 16).all()
 
 
 FORKING = """
