@@ -14,8 +14,6 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Any, BinaryIO, TypeAlias, cast
 from urllib.parse import urlsplit
@@ -47,31 +45,10 @@ HEIC_BRANDS = (
 """Bytes 8 to 12 of a HEIC file, the photos of telephones, behind ``ftyp``; Pillow reads it by a
 plug-in."""
 # Before Python 3.14, warnings.catch_warnings is for one thread at a time: of two, the last puts
-# back what the first had turned off, for the whole process and for good.
+# back what the first had turned off, for the whole process and for good. So the first of the
+# threads that decode turns the warnings off, and the last puts them back.
 _CATCHING = threading.Lock()
 _decoding, _caught = 0, warnings.catch_warnings()
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """The first of the threads that decode turns the warnings off, the last puts them back."""
-    global _decoding, _caught
-    with _CATCHING:
-        if not _decoding:
-            _caught = warnings.catch_warnings()
-            _caught.__enter__()
-            # Our own limit stands in for this warning, which comes at half of it.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            # Pillow warns of damaged metadata; the photo itself is what counts here.
-            warnings.simplefilter("ignore", UserWarning)
-        _decoding += 1
-    try:
-        yield
-    finally:
-        with _CATCHING:
-            _decoding -= 1
-            if not _decoding:
-                _caught.__exit__(None, None, None)
 
 
 def _alone() -> None:
@@ -207,28 +184,35 @@ def decode_image(
         ImageError: Another format, damaged, truncated, or of more pixels or bytes.
     """
     most = MAX_PIXELS if max_pixels is None else max_pixels
+    global _decoding, _caught
+    with _CATCHING:
+        if not _decoding:
+            _caught = warnings.catch_warnings()
+            _caught.__enter__()
+            # Our own limit stands in for this warning, which comes at half of it.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns of damaged metadata; the photo itself is what counts here.
+            warnings.simplefilter("ignore", UserWarning)
+        _decoding += 1
     try:
-        with _without_warnings():
-            if isinstance(content, Image.Image):
-                return _to_rgb(content, label, most, notes)
-            if not content:
-                raise ImageError(f"{label}: an empty file")
-            if len(content) > MAX_BYTES:
-                raise ImageError(f"{label}: too large to be a photo; at most {MAX_BYTES:,} bytes")
-            # AVIF has two of these names, too, and says in the list behind them what it is.
-            brands = content[16 : min(int.from_bytes(content[:4], "big"), 256)]
-            is_avif = content[4:8] == b"ftyp" and re.search(rb"avi[fs]", brands)
-            is_heic = content[4:8] == b"ftyp" and content[8:12] in HEIC_BRANDS and not is_avif
-            if is_heic:
-                _register_heic()
-            if any_format:
-                # HEIC's plug-in, once loaded, would take AVIF for its own.
-                with Image.open(
-                    io.BytesIO(content), formats=("AVIF",) if is_avif else None
-                ) as photo:
-                    return _to_rgb(photo, label, most, notes)
-            formats = ("HEIF",) if is_heic else _FORMATS_FROM_OUTSIDE
-            return _to_rgb_from_outside(content, label, most, formats, notes)
+        if isinstance(content, Image.Image):
+            return _to_rgb(content, label, most, notes)
+        if not content:
+            raise ImageError(f"{label}: an empty file")
+        if len(content) > MAX_BYTES:
+            raise ImageError(f"{label}: too large to be a photo; at most {MAX_BYTES:,} bytes")
+        # AVIF has two of these names, too, and says in the list behind them what it is.
+        brands = content[16 : min(int.from_bytes(content[:4], "big"), 256)]
+        is_avif = content[4:8] == b"ftyp" and re.search(rb"avi[fs]", brands)
+        is_heic = content[4:8] == b"ftyp" and content[8:12] in HEIC_BRANDS and not is_avif
+        if is_heic:
+            _register_heic()
+        if any_format:
+            # HEIC's plug-in, once loaded, would take AVIF for its own.
+            with Image.open(io.BytesIO(content), formats=("AVIF",) if is_avif else None) as photo:
+                return _to_rgb(photo, label, most, notes)
+        formats = ("HEIF",) if is_heic else _FORMATS_FROM_OUTSIDE
+        return _to_rgb_from_outside(content, label, most, formats, notes)
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -245,6 +229,11 @@ def decode_image(
         if isinstance(content, bytes) and may_lack_its_end(content):
             return _without_its_end(content, label, most, any_format, notes)
         raise ImageError(f"{label}: damaged or cut off ({error})") from error
+    finally:
+        with _CATCHING:
+            _decoding -= 1
+            if not _decoding:
+                _caught.__exit__(None, None, None)
 
 
 def _without_its_end(
