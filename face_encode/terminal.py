@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from face_encode.errors import FaceEncodeError
 from face_encode.forking import use_keras
@@ -192,9 +192,20 @@ def printable(text: str) -> str:
     )
 
 
+def print_line(text: str, file: TextIO | None = None) -> None:
+    """Print a line into which no line of another thread or process comes.
+
+    Args:
+        text: The line; see ``printable``.
+        file: Standard output if it is None.
+    """
+    # Where output is not buffered, ``print`` writes an end of its own apart.
+    print(f"{printable(text)}\n", end="", file=file, flush=True)
+
+
 def print_notice(text: str) -> None:
     """Print a line for people on standard error, beside what the command gives."""
-    print(f"face-encode: {printable(text)}", file=sys.stderr, flush=True)
+    print_line(f"face-encode: {text}", sys.stderr)
 
 
 def print_safely(text: object) -> None:

@@ -124,3 +124,19 @@ def test_onnx_runtime_tells_nobody_that_it_is_used(tmp_path: Path) -> None:
     home = {**kept, "HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-c", work], env=home, check=True, timeout=100)
     assert not list(tmp_path.rglob("deviceid*")) + list(tmp_path.rglob("*.db"))
+
+
+def test_notices_of_several_threads_are_lines_each() -> None:
+    program = """
+from concurrent.futures import ThreadPoolExecutor
+from face_encode.terminal import print_notice
+
+with ThreadPoolExecutor(4) as threads:
+    list(threads.map(print_notice, ["gate: away"] * 2_000))
+"""
+    # Programs in containers often run so.
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    run = subprocess.run(
+        [sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True
+    )
+    assert run.stderr.splitlines() == ["face-encode: gate: away"] * 2_000

@@ -24,7 +24,7 @@ from face_encode.cli.options import (
     positive,
 )
 from face_encode.errors import InputError, MissingExtraError
-from face_encode.terminal import printable
+from face_encode.terminal import print_line
 
 if TYPE_CHECKING:
     from face_encode.gallery.database import DatabaseGallery
@@ -146,8 +146,7 @@ def run(options: argparse.Namespace) -> int:
                 host, port = listener.getsockname()[:2]
                 address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
                 people = len(model.gallery.people())
-                text = f"serving {people} people of {path} at http://{address}"
-                print(printable(text), flush=True)
+                print_line(f"serving {people} people of {path} at http://{address}")
 
     with ExitStack() as opened:
         # Before the seconds of loading: a port that is taken is the likeliest mistake.
@@ -159,7 +158,7 @@ def run(options: argparse.Namespace) -> int:
         if sources:
             cameras = opened.enter_context(closing(_watching(options, sources, path)))
         if tokens and not tokens.can_write:
-            print("no write token is set: nobody can change the people")
+            print_line("no write token is set: nobody can change the people")
         configuration = uvicorn.Config(
             make_application(model, settings, tokens, cameras=cameras),
             http=limited_protocol(settings.limits),
@@ -340,10 +339,10 @@ def _enrol_folder(
     if folder == path:
         return
     if gallery.changes(count=1):
-        print(printable(f"{folder} is enrolled in {path} already: that is served"))
+        print_line(f"{folder} is enrolled in {path} already: that is served")
     else:
         report = model.fit_dataset(folder, keep_crops=options.keep_crops)
-        print(printable(str(report).replace("\n", ";")))
+        print_line(str(report).replace("\n", ";"))
 
 
 def _watching(options: argparse.Namespace, sources: dict[str, str], path: Path) -> CameraProcess:

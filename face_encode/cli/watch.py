@@ -30,7 +30,7 @@ from face_encode.cli.options import (
 )
 from face_encode.errors import GalleryError, InputError
 from face_encode.outputs import add_overwrite_option, check_output
-from face_encode.terminal import print_notice, printable
+from face_encode.terminal import print_line, print_notice, printable
 
 if TYPE_CHECKING:
     from face_encode.model import Face_Encode_Model
@@ -245,14 +245,14 @@ def _stop_at_signals() -> Iterator[Callable[[], bool]]:
 def _print_event(event: PresenceEvent) -> None:
     """Print a line when somebody arrives, gets a name or has left."""
     stay = event.appearance
-    name = printable(stay.name or stay.unknown or "unknown")
+    name = stay.name or stay.unknown or "unknown"
     if event.kind != "left":
         now = stay.end
-        print(f"{_clock(now)}  {name} {_SAID[event.kind]}", flush=True)
+        print_line(f"{_clock(now)}  {name} {_SAID[event.kind]}")
     elif event.continued_as is None:
         best = stay.best_similarity
         similarity = "" if best is None else f"  (similarity up to {best:.3f})"
-        print(f"{_clock(stay.begin)} to {_clock(stay.end)}  {name}{similarity}", flush=True)
+        print_line(f"{_clock(stay.begin)} to {_clock(stay.end)}  {name}{similarity}")
 
 
 def _print_summary(report: SessionReport) -> None:

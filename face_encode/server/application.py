@@ -131,7 +131,7 @@ def make_application(
     application.include_router(checking_router, dependencies=strict)
     application.include_router(operation_router)
     application.include_router(compreface_router, dependencies=strict)
-    _describe_problems(application)
+    _describe(application)
     _add_page(application)
     return application
 
@@ -156,13 +156,12 @@ def _add_page(application: FastAPI) -> None:
         return await files.get_response(path or ".", request.scope)
 
 
-def _describe_problems(application: FastAPI) -> None:
-    """Put the schema of errors into the OpenAPI document: FastAPI adds those of answers only."""
-    plain = application.openapi
+def _describe(application: FastAPI) -> None:
+    """Build the OpenAPI document, with the schema of errors: FastAPI adds those of answers only.
 
-    def described() -> dict[str, object]:
-        document = plain()
-        document["components"]["schemas"]["ProblemAnswer"] = ProblemAnswer.model_json_schema()
-        return document
-
-    application.openapi = described  # type: ignore[method-assign]
+    Before the first request: FastAPI lets threads that ask at once build it at once, and then one
+    of them may fail.
+    """
+    document = application.openapi()
+    document["components"]["schemas"]["ProblemAnswer"] = ProblemAnswer.model_json_schema()
+    application.openapi = lambda: document  # type: ignore[method-assign]

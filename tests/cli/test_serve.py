@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -64,8 +65,8 @@ def test_a_folder_is_enrolled_into_a_file_beside_it(service: RunningService, fol
     # Only its owner may read it, and the files that SQLite puts beside it.
     files = list(folder.glob("people.sqlite*"))
     assert files and all(file.stat().st_mode & 0o077 == 0 for file in files)
-    client = Client(service.port, hostile.READ)
-    (face,) = client.post("/v1/match", [("photo", PHOTO)]).json["faces"]
+    with closing(Client(service.port, hostile.READ)) as client:
+        (face,) = client.post("/v1/match", [("photo", PHOTO)]).json["faces"]
     assert (face["name"], face["is_match"]) == ("Ada_Mirova", True)
 
 
@@ -83,8 +84,8 @@ def test_every_hostile_request_is_refused_and_the_next_good_one_answered(
     assert statuses["slow body"] == statuses["slow headers"] == 408
     assert statuses["announced too large"] == statuses["too large unannounced"] == 413
     assert statuses["wrong token"] == 401
-    people = Client(service.port, hostile.READ).request("GET", "/v1/people").json["people"]
-    assert len(people) == 6
+    with closing(Client(service.port, hostile.READ)) as client:
+        assert client.request("GET", "/v1/people").json["total"] == 6
 
 
 def test_a_connection_that_says_nothing_is_closed(service: RunningService) -> None:
@@ -101,8 +102,11 @@ def test_killed_at_any_moment_it_loses_nothing_acknowledged(
         done = kill_while_changing(tmp_path, encoder, expected, f"Kill {kill}", seconds)
         assert done.acknowledged and done.faults == [] and done.orphans == []
     people = str(tmp_path / "people.sqlite")
-    with RunningService("--people", people, "--workers", "1") as again:
-        listed = Client(again.port).request("GET", "/v1/people").json["people"]
+    with (
+        RunningService("--people", people, "--workers", "1") as again,
+        closing(Client(again.port)) as client,
+    ):
+        listed = client.request("GET", "/v1/people").json["people"]
         assert {person["name"]: person["photos"] for person in listed} == {
             name: photos for name, photos in expected.photos.items() if photos
         }
