@@ -390,21 +390,22 @@ class _Run:
             hours=None if config.hours is None else config.hours * (end - begin),
             keep_last=True,
         )
+        run_key = f"{self.key} {name}"
+        if number:
+            # The stages before may have gone on since: their plan is not in the key.
+            run_key += f" {_digest_of(network)}"
         checkpoint = Checkpoint(
             lambda: self._judge(self.adapter.finish(network)),
             schedule,
             config.run_folder,
             name,
-            run_key=f"{self.key} {name}",
+            run_key=run_key,
             say=lambda line: self.say(f"{name}: {line}"),
         )
         return fit_judged(network, batches, checkpoint)
 
     def train_people_stage(self, encoder: Encoder, student: keras.Model) -> Progress:
         """Train the finished student on triplets of people; leave it at its best."""
-        # The stages before may have gone on since: their plan is not in the key. Of the encoder,
-        # the last bits depend on the number of threads.
-        weights = hashlib.sha256(b"".join(each.tobytes() for each in student.get_weights()))
         parts = [(folder, self.rows[number]) for number, folder in self._numbered]
         names = [folder.names[person] for folder, rows in parts for person in folder.people[rows]]
         return train_on_people(
@@ -414,7 +415,8 @@ class _Run:
             np.unique(names, return_inverse=True)[1].astype(np.int64),
             # A new encoder each time: one keeps the weights that it was compiled with.
             lambda: self._judge(Encoder(encoder.model, encoder.contract)),
-            run_key=f"{self.key} {weights.hexdigest()}",
+            # Of the student: the encoder's last bits depend on the number of threads.
+            run_key=f"{self.key} {_digest_of(student)}",
             say=lambda line: self.say(f"people: {line}"),
         )
 
@@ -428,6 +430,11 @@ class _Run:
 def _digest(content: Any) -> str:
     """16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _digest_of(network: keras.Model) -> str:
+    """Digest of a network's weights."""
+    return hashlib.sha256(b"".join(each.tobytes() for each in network.get_weights())).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,10 +12,12 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import sys
 import time
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -119,8 +121,8 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
     """Judges each epoch, keeps the best, lowers the learning rate, writes log and checkpoint.
 
     The checkpoint is ``name.npz`` in the folder, the log ``name.csv``. The run's key stands for
-    everything that the run depends on: a checkpoint with another key is ignored. ``say`` takes one
-    line about each epoch.
+    everything that the run depends on: a checkpoint with another key is not gone on with, and kept
+    beside as ``name.former.npz``. ``say`` takes one line about that, and about each epoch.
     """
 
     def __init__(
@@ -242,6 +244,18 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         state = json.dumps({"run_key": self.run_key, **asdict(self.progress)})
         with replacing(self.path, ModelFileError, shared=True) as temporary:
             np.savez(temporary, allow_pickle=False, state=np.array(state), **arrays)
+            if self.progress.epoch == 0:
+                self._set_aside()
+
+    def _set_aside(self) -> None:
+        """Keep a checkpoint that could not be gone on with: it may hold the work of hours."""
+        former = self.path.with_suffix(".former.npz")
+        with suppress(FileNotFoundError):
+            os.replace(self.path, former)
+            self.say(
+                f"{self.path.name} is of other settings, photos or networks, or damaged: this "
+                f"training begins anew, and the file is {former.name} now"
+            )
 
 
 def fit_judged(

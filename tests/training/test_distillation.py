@@ -227,6 +227,19 @@ def test_a_finished_run_goes_on_where_its_plan_is_longer(finished: Run, tmp_path
     assert rate == pytest.approx(5e-3 * (1 + math.cos(0.8 * math.pi)) / 2)
 
 
+@pytest.mark.parametrize("finished", [tiny_student], indirect=True, ids=["tiny_student"])
+def test_where_a_stage_goes_on_the_next_begins_anew(finished: Run, tmp_path: Path) -> None:
+    output = tmp_path / "student.keras"
+    finished.distill(output)
+    said: list[str] = []
+    finished.distill(output, epochs=(3, 2), say=said.append)
+    epochs = [line.partition(",")[0].partition(" (")[0] for line in said if ": epoch " in line]
+    assert epochs == [f"{STAGES[0]}: epoch 3"] + [f"{STAGES[1]}: epoch {n}" for n in range(3)]
+    former = f"{STAGES[1]}.former.npz"
+    assert (output.with_suffix(".training") / former).is_file()
+    assert sum(former in line for line in said) == 1
+
+
 def test_a_longer_plan_begins_the_stage_of_people_anew(
     folder: Path, teacher: Encoder, tmp_path: Path
 ) -> None:

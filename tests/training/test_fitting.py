@@ -140,12 +140,18 @@ def test_the_beginning_is_kept_unless_the_gain_is_large_enough(tmp_path: Path) -
 
 
 def test_a_checkpoint_of_other_work_is_not_taken_up(tmp_path: Path) -> None:
-    train(tmp_path, Schedule(epochs=1))
+    first, _ = train(tmp_path, Schedule(epochs=1))
     said: list[str] = []
     train(tmp_path, Schedule(epochs=1), run_key="other", say=said.append)
-    assert [line[:7] for line in said] == ["epoch 0", "epoch 1"]
+    assert [line[:7] for line in said] == ["run.npz", "epoch 0", "epoch 1"]
     train(tmp_path, Schedule(epochs=1), run_key="other", say=said.append)
-    assert len(said) == 2
+    assert len(said) == 3
+    # It is kept, and can be gone on with under its name.
+    os.replace(tmp_path / "run.former.npz", tmp_path / "run.npz")
+    again, _ = train(tmp_path, Schedule(epochs=1), say=said.append)
+    assert len(said) == 3
+    for one, other in zip(weights(again), weights(first), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_checkpoint_of_another_network_is_not_taken_up(tmp_path: Path) -> None:
@@ -155,7 +161,7 @@ def test_a_checkpoint_of_another_network_is_not_taken_up(tmp_path: Path) -> None
     np.savez(tmp_path / "run.npz", **{**arrays, "value0": np.zeros((6, 5), np.float32)})
     said: list[str] = []
     train(tmp_path, Schedule(epochs=1), say=said.append)
-    assert [line[:7] for line in said] == ["epoch 0", "epoch 1"]
+    assert [line[:7] for line in said] == ["run.npz", "epoch 0", "epoch 1"]
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"no checkpoint at all"])
