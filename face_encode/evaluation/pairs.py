@@ -114,6 +114,8 @@ def _is_number(text: str) -> bool:
 def _from_lfw(file: Path, rows: list[tuple[int, list[str]]], folder: Path) -> PairList:
     """Read LFW's formats: a header of one number (View 1) or two (View 2), then the pairs."""
     header, body = rows[0][1], rows[1:]
+    if not body:
+        raise DatasetError(f"the list of pairs is empty. Received: {file}")
     fold_count, per_kind = (1, int(header[0])) if len(header) == 1 else map(int, header)
     if len(body) != 2 * fold_count * per_kind:
         raise DatasetError(

@@ -22,6 +22,8 @@ from face_encode.types import Embeddings
 
 # A few people with hundreds of photos would otherwise make up most pairs.
 _MAX_PAIRS_A_PERSON = 20
+# Who has more has millions of pairs, of which those few are drawn.
+_MAX_PHOTOS_A_PERSON = 1_000
 _MAX_STRANGER_PAIRS = 200_000
 
 
@@ -53,6 +55,8 @@ class PairSet:
         parts = [np.empty((0, 2), np.int64)]
         for person in np.unique(people):
             photos = np.flatnonzero(people == person)
+            if len(photos) > _MAX_PHOTOS_A_PERSON:
+                photos = random.permutation(photos)[:_MAX_PHOTOS_A_PERSON]
             pairs_of_person = np.stack(np.triu_indices(len(photos), 1), axis=1)
             chosen = random.permutation(len(pairs_of_person))[:_MAX_PAIRS_A_PERSON]
             parts.append(photos[pairs_of_person[chosen]])

@@ -145,6 +145,7 @@ def test_csv_with_byte_order_mark_and_folds(photos: Path, tmp_path: Path) -> Non
     [
         ("", "empty"),
         ("photo_a,photo_b,same\n", "empty"),
+        ("999999999 0\n", "empty"),
         ("2\nAnn_Lee 1 2\n", "promises 4 pairs"),
         ("1\nAnn_Lee 1 2\nBo_Ek 1 2\n", "as many same as different"),
         ("1\nAnn_Lee one two\nAnn_Lee 1 Bo_Ek 1\n", "line 2"),

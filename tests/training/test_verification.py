@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,17 @@ def test_a_person_with_many_photos_does_not_rule() -> None:
     pairs = PairSet.among(people)
     of_first = people[pairs.first[pairs.same]] == 0
     assert of_first.sum() <= 20
+
+
+def test_a_person_with_thousands_of_photos_takes_little_memory() -> None:
+    people = np.array([0] * 20_000 + [1, 1, 2, 2])
+    tracemalloc.start()
+    try:
+        pairs = PairSet.among(people)
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(people[pairs.first] == people[pairs.second], pairs.same)
 
 
 def test_data_without_both_kinds_of_pairs_is_refused() -> None:
