@@ -33,21 +33,11 @@ class Cipher:
             raise MissingExtraError(
                 'encrypting a gallery needs cryptography: pip install "face_encode[server]"'
             ) from error
-        fernets = [Fernet(base64.urlsafe_b64encode(key)) for key in keys]
-        self._first, self._fernets = fernets[0], MultiFernet(fernets)
+        self._fernets = MultiFernet([Fernet(base64.urlsafe_b64encode(key)) for key in keys])
 
     def encrypt(self, content: bytes) -> bytes:
         """Encrypt under the first key, into a Fernet token."""
         return self._fernets.encrypt(content)
-
-    def is_current(self, content: bytes) -> bool:
-        """Whether a file's content is encrypted under the first key."""
-        from cryptography.fernet import InvalidToken
-
-        with suppress(InvalidToken):
-            self._first.extract_timestamp(content)
-            return True
-        return False
 
     def decrypt(self, token: bytes, label: str) -> bytes:
         """Decrypt under whichever key fits.

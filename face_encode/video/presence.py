@@ -238,17 +238,7 @@ class AppearanceLog:
 
     def _add_face(self, face: WatchedFace, frame: WatchedFrame) -> Iterable[PresenceEvent]:
         """Continue the face's appearance, or begin one."""
-        before = [each for each in self._open if face.track in each.tracks]
-        # A track that had another name before became this person only now.
-        changed = any(each.name not in (None, face.name) for each in before)
-        begin = frame.seconds if changed else face.since
-        began_at = frame.taken_at
-        if began_at is not None:
-            began_at -= timedelta(seconds=frame.seconds - begin)
-        for each in before:
-            # Nor was it this person before it lost a name, and was unknown from then on.
-            if each.name is None and each.begin > begin:
-                begin, began_at = each.begin, each.began_at
+        begin, began_at = self._began(face, frame)
         own = next((each for each in self._open if self._belongs(face, each)), None)
         is_new = own is None
         if own is None:
@@ -264,20 +254,16 @@ class AppearanceLog:
             )
             self._open.append(own)
         events: list[PresenceEvent] = []
-        former: _Open | None = None
+        is_renamed = False
         if face.name is not None and face.track not in own.tracks:
             # Until now, this track may have been counted as an unknown person.
-            unknown = [each for each in self._open if each.name is None]
-            for each in unknown:
-                each.tracks.discard(face.track)
-            over = [each for each in unknown if not each.tracks]
-            if is_new:
-                former = next((each for each in over if each.is_announced), None)
+            over = self._unknown_only_by(face.track)
+            former = next((each for each in over if is_new and each.is_announced), None)
             if former is not None:
                 over.remove(former)
                 self._open.remove(former)
                 self._withdraw(former)
-                own.id, own.is_announced = former.id, True
+                own.id, own.is_announced, is_renamed = former.id, True, True
             events += self._end(over, own.id)
             if begin < own.begin:
                 own.begin, own.began_at = begin, began_at
@@ -288,7 +274,7 @@ class AppearanceLog:
         own.embedding = face.embedding
         if face.sight is not None and face.sight is not own.sight:
             own.sight, own.is_kept = face.sight, False
-        if former is not None:
+        if is_renamed:
             events.append(PresenceEvent("renamed", own.as_appearance(), face))
         elif not own.is_announced and (
             own.name is not None or own.end - own.begin >= _MIN_UNKNOWN_SECONDS
@@ -297,6 +283,28 @@ class AppearanceLog:
             self._place(own, face)
             events.append(PresenceEvent("arrived", own.as_appearance(), face))
         return events
+
+    def _began(self, face: WatchedFace, frame: WatchedFrame) -> tuple[float, datetime | None]:
+        """When the person whom a face shows came, in the time of frames and of the clock."""
+        before = [each for each in self._open if face.track in each.tracks]
+        # A track that had another name before became this person only now.
+        changed = any(each.name not in (None, face.name) for each in before)
+        begin = frame.seconds if changed else face.since
+        began_at = frame.taken_at
+        if began_at is not None:
+            began_at -= timedelta(seconds=frame.seconds - begin)
+        for each in before:
+            # Nor was it this person before it lost a name, and was unknown from then on.
+            if each.name is None and each.begin > begin:
+                begin, began_at = each.begin, each.began_at
+        return begin, began_at
+
+    def _unknown_only_by(self, track: int) -> list[_Open]:
+        """Take a track from the unknown people; those who had no other."""
+        unknown = [each for each in self._open if each.name is None]
+        for each in unknown:
+            each.tracks.discard(track)
+        return [each for each in unknown if not each.tracks]
 
     def _place(self, own: _Open, face: WatchedFace) -> None:
         """Find out which stranger somebody is who has just arrived, and keep the face."""

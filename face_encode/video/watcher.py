@@ -20,6 +20,7 @@ from face_encode.detectors.base import Detector, gives_points
 from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.detectors.haar import HaarDetector
 from face_encode.detectors.registry import load_detector
+from face_encode.encoders.encoder import Encoder
 from face_encode.errors import InputError
 from face_encode.gallery.base import PhotoDetails
 from face_encode.gallery.distances import unit_length
@@ -257,17 +258,12 @@ class Watcher:
             return
         embeddings, qualities = self.model.encoder.embed(np.stack([crop for *_, crop in sights]))
         self.encoded += len(sights)
-        is_judged = qualities is not None
-        if qualities is None:
-            qualities = np.ones(len(sights), np.float32)
-        sufficient = qualities >= (self.model.encoder.contract.quality_threshold or 0)
-        for (track, face, _), embedding, quality, is_good in zip(
-            sights, embeddings, qualities.tolist(), sufficient, strict=True
-        ):
-            if not (is_good and 0 < np.linalg.norm(embedding) < np.inf):
-                track.identity.note_failure(frame.seconds, track.box[2])
-                continue
-            if self._shows_other(track, unit_length(embedding)):
+        least = self.model.encoder.contract.quality_threshold or 0
+        told = [None] * len(sights) if qualities is None else qualities.tolist()
+        for (track, face, _), embedding, quality in zip(sights, embeddings, told, strict=True):
+            is_good = quality is None or quality >= least
+            is_usable = is_good and 0 < np.linalg.norm(embedding) < np.inf
+            if not is_usable or self._shows_other(track, unit_length(embedding)):
                 track.identity.note_failure(frame.seconds, track.box[2])
                 continue
             liveness = None
@@ -280,19 +276,23 @@ class Watcher:
                 track.identity.judge(alone[0], together, self._needed(track))
             # Only now: who has taken the place of somebody else has begun anew.
             if self.attributes is not None:
-                network = self.attributes.encoder
-                crop = crop_faces(frame.image, [face], network.contract.crop)
-                answers, trust = network.embed(crop)
-                # The network's own measure: a covered mouth hides an age before it hides a name.
-                if trust is None or trust[0] >= (network.contract.quality_threshold or 0):
-                    track.identity.add_answers(answers[0])
+                _add_answers(track.identity, frame.image, face, self.attributes.encoder)
             if self.settings.keep_sights and track.identity.name is None:
-                best = track.identity.best
-                if best is None or quality > (best.details.quality or 0):
-                    portrait = make_portrait(frame.image, face)
-                    details = PhotoDetails(quality=quality if is_judged else None, crop=portrait)
-                    sight = Sight(embedding, details, detector=self.detector.name)
-                    track.identity.best = sight
+                self._keep_best(track.identity, frame.image, face, embedding, quality)
+
+    def _keep_best(
+        self,
+        identity: Identity,
+        image: ImageArray,
+        face: Face,
+        embedding: npt.NDArray[np.float32],
+        quality: float | None,
+    ) -> None:
+        """Keep a stranger's sight if it is the best; of those without a quality, the last."""
+        best = identity.best
+        if quality is None or best is None or quality > (best.details.quality or 0):
+            details = PhotoDetails(quality=quality, crop=make_portrait(image, face))
+            identity.best = Sight(embedding, details, detector=self.detector.name)
 
     def _judge_again(self) -> None:
         """Update all names twice a second where other programs may change the gallery."""
@@ -401,6 +401,14 @@ class Watcher:
         shift = np.array([area.left, area.top], np.float32)
         landmarks = None if face.landmarks is None else face.landmarks + shift
         return Face(moved, face.score, landmarks)
+
+
+def _add_answers(identity: Identity, image: ImageArray, face: Face, network: Encoder) -> None:
+    """Add what a face shows of age, gender and expression, where it can be told."""
+    answers, trust = network.embed(crop_faces(image, [face], network.contract.crop))
+    # The network's own measure: a covered mouth hides an age before it hides a name.
+    if trust is None or trust[0] >= (network.contract.quality_threshold or 0):
+        identity.add_answers(answers[0])
 
 
 def _as_box(box: FloatBox, size: tuple[int, int]) -> Box:
