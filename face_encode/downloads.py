@@ -8,6 +8,7 @@ import json
 import os
 import queue
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -68,6 +69,7 @@ def download_bytes(url: str, *, max_bytes: int, seconds: float) -> bytes:
     outcomes: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
     too_slow = DownloadError(f"not there within {seconds} seconds")
     deadline = time.monotonic() + seconds
+    opened: list[requests.Response] = []
 
     def work() -> None:
         import requests
@@ -75,6 +77,7 @@ def download_bytes(url: str, *, max_bytes: int, seconds: float) -> bytes:
         try:
             content = bytearray()
             with _public_session() as session, _answer(session, url, {}, seconds) as answer:
+                opened.append(answer)
                 _check_status(answer)
                 if answer.status_code == 206:
                     raise DownloadError("the server sends a part that nobody asked for")
@@ -93,12 +96,15 @@ def download_bytes(url: str, *, max_bytes: int, seconds: float) -> bytes:
             outcomes.put(DownloadError(f"cannot be fetched ({type(error).__name__})"))
 
     # A server that sends a byte now and then keeps any single read waiting, so the work has a
-    # thread of its own, which is abandoned at the deadline.
+    # thread of its own, which is abandoned at the deadline; ended, where the body has begun.
     threading.Thread(target=work, daemon=True, name="face_encode download").start()
     try:
         outcome = outcomes.get(timeout=seconds)
     except queue.Empty:
         outcome = too_slow
+        # urllib3 has this from release 2.3 on.
+        with suppress(Exception):
+            opened[0].raw.shutdown()
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
@@ -144,6 +150,8 @@ def download_file(
             partial.finish(sha256)
     except OSError as error:
         raise DownloadError(f"{path} cannot be written: {reason_of(error)}") from error
+    except ValueError as error:  # of urllib and urllib3
+        raise DownloadError(f"no address, or one that leads to none: {error}") from error
 
 
 def _public_session() -> requests.Session:
@@ -159,6 +167,10 @@ def _public_session() -> requests.Session:
     def checking(pool: Any) -> Any:
         class CheckedConnection(pool.ConnectionCls):  # type: ignore[misc]
             def _new_conn(self) -> Any:
+                # A refused address is not even connected to, which would tell its open ports.
+                with suppress(OSError, UnicodeError):
+                    for found in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
+                        _check_public(str(found[4][0]))
                 # The address that is connected to, whatever the name led to before or will later.
                 opened = super()._new_conn()
                 try:
@@ -281,6 +293,10 @@ class _PartialFile:
         """Append the body, or begin with it."""
         length = answer.headers.get("Content-Length", "")
         total = start + int(length) if length.isdecimal() else None
+        # A server may send less than was asked for, and says how long the whole is.
+        whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
+        if start and whole.isdecimal():
+            total = int(whole)
         received = start
         if start == 0:
             tag = answer.headers.get("ETag", "")
@@ -288,6 +304,8 @@ class _PartialFile:
             if not tag or tag.startswith("W/"):
                 tag = answer.headers.get("Last-Modified", "")
             note = {"url": self.url, "version": tag or None}
+            # Before the note: bytes of another version would count as of this one.
+            self.content.unlink(missing_ok=True)
             self.note.write_text(json.dumps(note), encoding="utf-8")
         try:
             _check_size(total or 0, self.max_bytes)

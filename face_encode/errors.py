@@ -90,6 +90,10 @@ class ServiceError(FaceEncodeError):
         super().__init__(detail)
         self.detail, self.status, self.kind = detail, status, kind
 
+    def __reduce__(self) -> tuple[type[ServiceError], tuple[str, int | None, str]]:
+        """Pass to another process, as what a pool's work raises does."""
+        return type(self), (self.detail, self.status, self.kind)
+
 
 class MissingExtraError(FaceEncodeError, ImportError):
     """An optional dependency is needed and not installed."""

@@ -389,9 +389,10 @@ def _check_sizes(file: BinaryIO, archive: zipfile.ZipFile, kinds: Mapping[str, s
     whole = file.seek(0, os.SEEK_END)
     if (packed := sum(member.compress_size for member in archive.infolist())) > whole:
         raise ValueError(f"members of {packed:,} bytes in a file of {whole:,}")
-    for name, kind in kinds.items():
-        with suppress(KeyError):
-            member = archive.getinfo(f"{name}.npy")
+    for member in archive.infolist():
+        # numpy finds an array under either name.
+        name = member.filename.removesuffix(".npy")
+        if (kind := kinds.get(name)) is not None:
             factor, always = _MAX_EXPANSION["texts" if "U" in kind else "numbers"]
             if member.file_size > (most := max(always, factor * member.compress_size)):
                 raise ValueError(

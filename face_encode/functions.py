@@ -38,7 +38,7 @@ from face_encode.encoders.registry import (
     load_encoder,
 )
 from face_encode.errors import DatasetError, GalleryError, ImageError, InputError, MissingExtraError
-from face_encode.files import as_path, state_of
+from face_encode.files import as_path
 from face_encode.gallery.base import Gallery, check_encoder, folded_name
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.database_file import is_database
@@ -101,18 +101,39 @@ class _Recent(Generic[Value]):
     """The values used last, each made once for any number of threads."""
 
     def __init__(self, most: int) -> None:
-        self._most, self._lock = most, threading.Lock()
-        self._values: OrderedDict[Hashable, Value] = OrderedDict()
+        self._most = most
+        self._values: OrderedDict[Hashable, tuple[threading.Lock, list[Value]]] = OrderedDict()
+        self._renew()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
 
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """The value of a key, made where there is none."""
         with self._lock:
-            if key not in self._values:
-                self._values[key] = make()
+            making, made = self._values.setdefault(key, (threading.Lock(), []))
             self._values.move_to_end(key)
             while len(self._values) > self._most:
                 self._values.popitem(last=False)
-            return self._values[key]
+        # Who asks for another value does not wait for this one, which may be downloaded first.
+        with making:
+            if not made:
+                made.append(make())
+            return made[0]
+
+    def _renew(self) -> None:
+        """Begin with new locks: a forked process has those that other threads held, for ever."""
+        self._lock = threading.Lock()
+        for key, (_, made) in list(self._values.items()):
+            self._values[key] = threading.Lock(), made
+
+
+def _state_of(path: str) -> tuple[int, int, int]:
+    """What differs where a file's content has changed, or who may read it."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return (-1, -1, -1)
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 class _Enrolled(NamedTuple):
@@ -136,7 +157,7 @@ class _Folder:
         people = listed.people
         photos = [(name, str(photo)) for name, of_one in people.items() for photo in of_one]
         with self._lock:
-            states = {photo: state_of(photo) for _, photo in photos}
+            states = {photo: _state_of(photo) for _, photo in photos}
             if states == self._states:
                 return self._enrolled
             report = enrol_people(
@@ -193,7 +214,7 @@ def loaded_encoder(encoder: str | os.PathLike[str] | Encoder | None) -> Encoder:
     if name in KNOWN_ENCODERS:
         return _encoders.get((name, engine), lambda: load_encoder(chosen, engine=engine))
     path = os.path.realpath(name)
-    return _encoders.get((path, state_of(path)), lambda: load_encoder(chosen))
+    return _encoders.get((path, _state_of(path)), lambda: load_encoder(chosen))
 
 
 def _opened(
@@ -488,7 +509,7 @@ def loaded_attributes(
     if attributes is None or attributes == DEFAULT_ATTRIBUTES:
         return _attributes.get(DEFAULT_ATTRIBUTES, load_attributes)
     path = os.path.realpath(as_path(attributes))
-    return _attributes.get((path, state_of(path)), lambda: load_attributes(attributes))
+    return _attributes.get((path, _state_of(path)), lambda: load_attributes(attributes))
 
 
 def extract_faces(

@@ -129,7 +129,10 @@ class Face_Encode_Model:
 
     @property
     def threshold(self) -> float:
-        """Cosine similarity from which a face counts as the person found."""
+        """Cosine similarity from which a face counts as the person found, within -1..1.
+
+        It can be set; None gives back the gallery's or the encoder's own.
+        """
         if self._threshold is not None:
             return self._threshold
         calibration = self.gallery.calibration
@@ -139,13 +142,13 @@ class Face_Encode_Model:
         return calibration.threshold(max(1, len(self.gallery)))
 
     @threshold.setter
-    def threshold(self, value: float) -> None:
-        self._threshold = float(value)
+    def threshold(self, value: float | None) -> None:
+        self._threshold = check_threshold(value)
 
     def threshold_of(self, name: str) -> float:
         """Cosine similarity from which a face counts as this person: the person's own, if any.
 
-        See ``gallery.set_threshold``.
+        See ``gallery.set_threshold``; the name is the enrolled one.
         """
         own = self.gallery.thresholds.get(name)
         return self.threshold if own is None else own
@@ -547,10 +550,8 @@ class Face_Encode_Model:
                     rows.embeddings,
                     rows.digests.tolist(),
                     detector_name=rows.detector_name,
+                    known=rows,
                 )
-                database.calibration = rows.calibration
-                for name, threshold in rows.thresholds.items():
-                    database.set_threshold(name, threshold)
             return
         if not isinstance(gallery, MemoryGallery):
             gallery = MemoryGallery.from_rows(gallery.rows(), self.encoder)

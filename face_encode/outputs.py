@@ -20,7 +20,7 @@ SOFTWARE = "face_encode"
 # One of these is in the first or the last bytes of a file of each kind: there archives list their
 # members, and Parquet (key and value with their lengths before them) and SQLite say whose they are.
 _MARKS = {
-    "file of embeddings": (b"settings.npy", b"\x0bface_encode"),
+    "file of embeddings": (b"left_out_reasons.npy", b"\x0bface_encode"),
     "gallery": (
         b"encoder_fingerprint.npy",
         b"face_encode people",
@@ -35,7 +35,9 @@ _MARKS = {
     # A text of PNG, a comment of JPEG, a box of MPEG-4.
     "picture": (b"Software\0face_encode", b"\xff\xfe\x00\x0dface_encode"),
     "recording": (b"freeface_encode",),
-    "event file": (b'"event": "',),
+    "event file": tuple(
+        b'", "event": "%s"' % kind for kind in (b"started", b"arrived", b"left", b"stopped")
+    ),
 }
 # A network of attributes has an encoder's contract inside, too.
 _NOT_MARKS = {"encoder": _MARKS["network of attributes"]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import platformdirs
 
 from face_encode.detectors.base import Detector
 from face_encode.encoders.encoder import Encoder
-from face_encode.errors import GalleryError
+from face_encode.errors import GalleryError, InputError, shown
 from face_encode.files import as_path
 from face_encode.gallery.base import Gallery
 from face_encode.gallery.database import DatabaseGallery
@@ -64,7 +64,8 @@ class ReferenceEmbeddings:
             detector: A known detector's name, a detector, or None for the default.
             metric: ``"cosine"``, or ``"euclidean"``, between the embeddings as they are.
             distance_threshold: Distance up to which a face counts as the label found; None
-                takes the encoder's own for this metric.
+                takes the encoder's own for this metric. Before both comes a label's own; see
+                ``gallery.set_threshold``.
 
         Raises:
             InputError: No such metric or detector, a threshold out of range, or none given for
@@ -188,7 +189,8 @@ class ReferenceEmbeddings:
         self._check_enrolled()
         embeddings, faces = self._model._embed(read_photo(photo), max_faces, detect_faces)
         found = []
-        for (nearest, *_), face in zip(self.gallery.search(embeddings), faces, strict=True):
+        for matches, face in zip(self.gallery.search(embeddings), faces, strict=True):
+            nearest = _nearest(matches)
             comparison = self._judged(self._distance_of(nearest), nearest.name, face)
             similarity = similarity_of(comparison.distance, self.metric)
             box = box_of(face, detect_faces)
@@ -215,16 +217,19 @@ class ReferenceEmbeddings:
             GalleryError: Nobody is enrolled, or nobody under this label.
         """
         self._check_enrolled()
-        held = self.gallery.rows()
-        if label is not None and label not in held.names:
-            raise GalleryError(f"nobody labelled {label!r} is enrolled")
+        known = self.gallery.find_name(label) if isinstance(label, str) else None
+        if label is not None and known is None:
+            raise GalleryError(f"nobody labelled {shown(label)} is enrolled")
         found, (face,) = self._model._embed_some(photo, "the photo", detect_faces, max_faces=1)
         warn_untrusted([face], photo)
-        if label is None:
-            ((nearest,),) = self.gallery.search(found)
+        if known is None:
+            nearest = _nearest(self.gallery.search(found)[0])
             return self._judged(self._distance_of(nearest), nearest.name, face)
-        distance = float(distances(found, held.embeddings[held.names == label], self.metric).min())
-        return self._judged(distance, label, face)
+        held = self.gallery.rows()
+        own = held.embeddings[held.names == known]
+        if not len(own):
+            raise GalleryError(f"nobody labelled {known!r} is enrolled any more")
+        return self._judged(float(distances(found, own, self.metric).min()), known, face)
 
     def save(self, path: str | os.PathLike[str] | None = None) -> Path:
         """Write the embeddings, the labels and the metric to a file, atomically.
@@ -285,8 +290,32 @@ class ReferenceEmbeddings:
         return 1 - match.similarity if self.metric == "cosine" else -match.similarity
 
     def _judged(self, distance: float, label: str, face: Face) -> Comparison:
-        """A distance between a face and a label, judged by the threshold and the quality."""
-        return Comparison(distance <= self.distance_threshold and face.is_trusted, label, distance)
+        """A distance between a face and a label, judged by the threshold and the quality.
+
+        Raises:
+            InputError: The label has a threshold of its own, which is a cosine similarity, and the
+                distances are Euclidean, without a threshold given for them.
+        """
+        own, limit = self.gallery.thresholds.get(label), self.distance_threshold
+        if own is not None and self.metric == "cosine":
+            limit = 1 - own
+        elif own is not None and self._threshold is None:
+            raise InputError(
+                f"{label!r} has a threshold of its own, a cosine similarity, which says nothing "
+                "of Euclidean distances: give distance_threshold"
+            )
+        return Comparison(distance <= limit and face.is_trusted, label, distance)
+
+
+def _nearest(matches: Sequence[Match]) -> Match:
+    """The first match.
+
+    Raises:
+        GalleryError: There is none: another program has taken everybody out since.
+    """
+    if not matches:
+        raise GalleryError("nobody is enrolled any more")
+    return matches[0]
 
 
 def default_path() -> Path:

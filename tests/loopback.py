@@ -22,6 +22,7 @@ class Served:
         statuses: Answers before the file itself is served.
         silent_after: Bytes after which nothing comes any more, once for each entry.
         pause_seconds: Wait before each tenth of the file.
+        most_a_part: Bytes of a part at most, whatever was asked for.
         with_length: Whether the length is told.
         asked: The Range header of each request.
     """
@@ -33,6 +34,7 @@ class Served:
     statuses: list[int] = field(default_factory=list)
     silent_after: list[int] = field(default_factory=list)
     pause_seconds: float = 0.0
+    most_a_part: int | None = None
     with_length: bool = True
     asked: list[str | None] = field(default_factory=list)
     url: str = ""
@@ -55,7 +57,8 @@ def serving(served: Served) -> Iterator[Served]:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
-            start, size = 0, len(served.content)
+            start, end = 0, len(served.content)
+            size = end
             same = served.tag is not None and self.headers.get("If-Range") == served.tag
             if asked and served.ranges and same:
                 start = int(asked.removeprefix("bytes=").rstrip("-"))
@@ -65,16 +68,16 @@ def serving(served: Served) -> Iterator[Served]:
                     self.send_header("Content-Length", "0")
                     self.end_headers()
                     return
+                end = min(size, start + (served.most_a_part or size))
                 self.send_response(206)
-                self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
+                self.send_header("Content-Range", f"bytes {start}-{end - 1}/{size}")
             else:
                 self.send_response(200)
             if served.tag:
                 self.send_header("ETag", served.tag)
             if served.with_length:
-                self.send_header("Content-Length", str(size - start))
+                self.send_header("Content-Length", str(end - start))
             self.end_headers()
-            end = size
             if served.cut_after:
                 end = served.cut_after.pop(0)
             silent = bool(served.silent_after)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import subprocess
 import sys
 import threading
@@ -364,3 +365,9 @@ def test_the_client_loads_no_other_part_of_the_package() -> None:
     own = {name for name in loaded if name.partition(".")[0] == "face_encode"}
     assert own == {"face_encode", "face_encode.client", "face_encode.errors"}
     assert not {"numpy", "tensorflow", "keras", "PIL", "fastapi"} & set(loaded)
+
+
+def test_errors_pass_from_one_process_to_another() -> None:
+    error = ServiceError("No face.", 422, "no-face")
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.status, again.kind) == ("No face.", 422, "no-face")

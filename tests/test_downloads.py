@@ -141,6 +141,35 @@ def test_a_server_without_parts_sends_the_whole_again(
     assert len(server.asked) == 2
 
 
+def test_a_server_that_sends_less_than_was_asked_for_is_asked_again(
+    server: Served, path: Path
+) -> None:
+    server.cut_after, server.most_a_part = [400_000], 200_000
+    download(server, path)
+    assert path.read_bytes() == CONTENT
+    assert len(server.asked) == 5
+
+
+def test_what_leads_to_no_address_is_told(path: Path) -> None:
+    for url in ("http://[x", f"http://{'a' * 300}.test/"):
+        with pytest.raises(DownloadError):
+            downloads.download_file(url, path, show_progress=False, wait_seconds=0)
+
+
+def test_a_download_that_takes_too_long_leaves_no_thread(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(downloads.PRIVATE_VARIABLE, "1")
+    # A byte now and then, for ever.
+    server.pause_seconds = 0.4
+    with pytest.raises(DownloadError, match="not there within"):
+        downloads.download_bytes(server.url, max_bytes=10**7, seconds=1)
+    for thread in threading.enumerate():
+        if thread.name == "face_encode download":
+            thread.join(timeout=2)
+            assert not thread.is_alive()
+
+
 def test_a_part_that_is_whole_already_is_taken(server: Served, path: Path) -> None:
     download(server, path)
     path.rename(path.with_name("weights.bin.part"))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import mmap
 import os
 import stat
@@ -242,6 +243,15 @@ def expanding(array: np.ndarray, name: str) -> Callable[[Path], None]:
     return write
 
 
+def under_another_name(path: Path) -> None:
+    """numpy finds an array also where its member lacks the ending."""
+    write_archive(path, {name: array for name, array in WHOLE.items() if name != "numbers"})
+    content = io.BytesIO()
+    np.save(content, np.zeros((100, 200_000), np.float32))
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("numbers", content.getvalue())
+
+
 def lying_over_each_other(path: Path) -> None:
     write_archive(path, {**WHOLE, "numbers": np.zeros((1000, 2))})
     with zipfile.ZipFile(path, "a") as archive:
@@ -256,6 +266,7 @@ def lying_over_each_other(path: Path) -> None:
         (expanding(np.zeros((100, 200_000), np.float32), "numbers"), "'numbers', .* expands to"),
         (expanding(np.zeros((100, 200_000), ">f4"), "numbers"), "'numbers', .* expands to"),
         (expanding(np.zeros(3, "U30000000"), "texts"), "'texts', .* expands to at most"),
+        (under_another_name, "'numbers', .* expands to at most"),
         (lying_over_each_other, "members of .* bytes in a file of"),
     ],
 )

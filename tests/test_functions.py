@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -290,6 +291,45 @@ def test_a_folder_is_enrolled_again_as_far_as_it_changed(encoder: Encoder, tmp_p
     again = rows(ADA_AGAIN, people, **options)
     assert [row["name"] for row in again] == ["Ada Lovelace"] * len(first)
     assert again[0]["photo"].startswith(str(people / "Ada Lovelace"))
+
+
+def test_a_photo_of_the_same_size_and_time_is_enrolled_anew(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    photo = tmp_path / "people" / "Ada" / "1.jpg"
+    photo.parent.mkdir(parents=True)
+    shutil.copytree(VERIFY_DATASET / "Bruno_Castell", tmp_path / "people" / "Bruno")
+    content = (VERIFY_DATASET / "Ada_Mirova" / "1.jpg").read_bytes()
+    photo.write_bytes(b"x" * len(content))
+    time = photo.stat().st_mtime_ns
+    with pytest.warns(UserWarning, match="left out"):
+        assert not rows(ADA_AGAIN, tmp_path / "people", encoder=encoder)
+    photo.write_bytes(content)
+    os.utime(photo, ns=(time, time))
+    assert [row["name"] for row in rows(ADA_AGAIN, tmp_path / "people", encoder=encoder)] == ["Ada"]
+
+
+def test_who_asks_for_one_encoder_does_not_wait_for_another() -> None:
+    recent = functions._Recent[str](2)
+    begun, ended = threading.Event(), threading.Event()
+
+    def make() -> str:
+        begun.set()
+        assert ended.wait(60)
+        return "slow"
+
+    with ThreadPoolExecutor(2) as threads:
+        both = [threads.submit(recent.get, "slow", make) for _ in range(2)]
+        assert begun.wait(60)
+        assert recent.get("fast", lambda: "fast") == "fast"
+        if hasattr(os, "fork"):
+            child = os.fork()
+            if not child:
+                # In a process of its own, without the thread that makes it.
+                os._exit(recent.get("slow", lambda: "anew") != "anew")
+            assert os.waitpid(child, 0)[1] == 0
+        ended.set()
+        assert [each.result() for each in both] == ["slow", "slow"]
 
 
 def test_photos_are_told_of_folders_whose_names_are_one_person(

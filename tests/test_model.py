@@ -221,6 +221,12 @@ def test_the_threshold_decides(encoder: Encoder, photo: ImageArray) -> None:
 def test_a_threshold_out_of_range_is_refused(encoder: Encoder, threshold: float) -> None:
     with pytest.raises(InputError, match=r"-1\.\.1"):
         Face_Encode_Model(encoder, threshold=threshold)
+    model = Face_Encode_Model(encoder, threshold=0.5)
+    with pytest.raises(InputError, match=r"-1\.\.1"):
+        model.threshold = threshold
+    assert model.threshold == 0.5
+    model.threshold = None
+    assert model.threshold == encoder.contract.threshold
 
 
 def test_the_threshold_is_that_of_a_false_match_rate(encoder: Encoder) -> None:

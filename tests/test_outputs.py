@@ -128,7 +128,11 @@ def users_database(path: Path) -> None:
 
 def users_archive(path: Path) -> None:
     with open(path, "wb") as file:
-        np.savez(file, numbers=DRAWN)
+        np.savez(file, numbers=DRAWN, settings=DRAWN)
+
+
+def users_log(path: Path) -> None:
+    path.write_text('{"level": "info", "event": "paid"}\n')
 
 
 FOREIGN: dict[str, tuple[str, str, Callable[[Path], object]]] = {
@@ -138,6 +142,7 @@ FOREIGN: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     "an archive for embeddings": ("file of embeddings", "a.npz", users_archive),
     "an archive for a gallery": ("gallery", "a.npz", users_archive),
     "a page": ("report", "a.html", lambda path: path.write_text("<h1>Mine</h1>")),
+    "a log for events": ("event file", "a.jsonl", users_log),
     "a text for events": ("event file", "a.txt", lambda path: path.write_text("Mine")),
     "an exported network": ("encoder", "a.onnx", lambda path: path.write_bytes(b"ab")),
 }

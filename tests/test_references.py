@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from face_encode.detectors.dlib_hog import DlibHogDetector
 from face_encode.encoders.contract import original_contract
 from face_encode.encoders.encoder import Encoder
 from face_encode.errors import DatasetError, GalleryError, ImageError, InputError
+from face_encode.gallery.database import DatabaseGallery
 from face_encode.model import Face_Encode_Model
 from face_encode.photos.reading import read_image
 from face_encode.references import ReferenceEmbeddings, default_path
+from face_encode.types import Face, ImageArray
 from tests.conftest import EXAMPLES, VERIFY_DATASET
 
 ADA = VERIFY_DATASET / "Ada_Mirova"
@@ -141,3 +145,59 @@ def test_settings_are_checked(encoder: Encoder) -> None:
         references.identify(WALL)
     with pytest.raises(DatasetError, match="none of the 1 photos"):
         references.enrol([("Ada", WALL)])
+
+
+def test_a_labels_own_threshold_comes_first(encoder: Encoder, tmp_path: Path) -> None:
+    references = ReferenceEmbeddings(encoder, "dlib_hog")
+    references.enrol([("Ada", ADA / "1.jpg")])
+    (before,) = references.identify(EXAMPLES / "ada_mirova.jpg")
+    assert before.matched
+    for own, matched in ((0.999, False), (before.similarity - 1e-6, True)):
+        references.gallery.set_threshold("Ada", own)
+        references.save(tmp_path / "references.npz")
+        again = ReferenceEmbeddings.load(tmp_path / "references.npz", encoder, "dlib_hog")
+        assert again.identify(EXAMPLES / "ada_mirova.jpg")[0].matched is matched
+        for label in (None, "Ada"):
+            assert again.compare(EXAMPLES / "ada_mirova.jpg", label).matched is matched
+    euclidean = ReferenceEmbeddings(encoder, "dlib_hog", "euclidean")
+    euclidean.enrol([("Ada", ADA / "1.jpg")])
+    euclidean.gallery.set_threshold("Ada", 0.999)
+    with pytest.raises(InputError, match="'Ada' has a threshold of its own, a cosine similarity"):
+        euclidean.identify(EXAMPLES / "ada_mirova.jpg")
+
+
+def test_a_label_is_one_however_it_is_spelt(encoder: Encoder) -> None:
+    references = ReferenceEmbeddings(encoder, "dlib_hog")
+    references.enrol([("Jos\u00e9", ADA / "1.jpg")])
+    for label in ("Jose\u0301", "  jos\u00c9 "):
+        assert references.compare(EXAMPLES / "ada_mirova.jpg", label).label == "Jos\u00e9"
+    for wrong in ("Jose", "", ["Jos\u00e9"], 3):
+        with pytest.raises(GalleryError, match="nobody labelled"):
+            references.compare(EXAMPLES / "ada_mirova.jpg", wrong)  # type: ignore[arg-type]
+
+
+def test_whom_another_program_takes_out_meanwhile_is_told(encoder: Encoder, tmp_path: Path) -> None:
+    path = tmp_path / "references.sqlite"
+    first = ReferenceEmbeddings(encoder, "dlib_hog")
+    first.enrol([("Ada", ADA / "1.jpg")])
+    first.save(path)
+    references = ReferenceEmbeddings.load(path, encoder, "dlib_hog")
+    detector = references._model.detector
+
+    class Meanwhile(DlibHogDetector):
+        def detect(self, image: ImageArray) -> list[Face]:
+            with closing(DatabaseGallery(path, encoder)) as gallery:
+                if gallery.people():
+                    gallery.remove("Ada")
+            return detector.detect(image)
+
+    references._model.detector = Meanwhile()
+    for label in (None, "Ada"):
+        with closing(DatabaseGallery(path, encoder)) as gallery:
+            gallery.add(["Ada"], first.gallery.embeddings, ["d"])
+        with pytest.raises(GalleryError, match="enrolled any more"):
+            references.compare(EXAMPLES / "ada_mirova.jpg", label)
+    with closing(DatabaseGallery(path, encoder)) as gallery:
+        gallery.add(["Ada"], first.gallery.embeddings, ["d"])
+    with pytest.raises(GalleryError, match="enrolled any more"):
+        references.identify(EXAMPLES / "ada_mirova.jpg")

@@ -481,12 +481,14 @@ class DatabaseGallery:
         detector_name: str = "",
         mark: Mark = None,
         details: Sequence[PhotoDetails] | None = None,
+        known: GalleryRows | None = None,
     ) -> None:
         """Enrol embeddings in the place of others; see ``Gallery.replace``.
 
         A photo that is enrolled already, by its digest, under the same name and with the same
         embedding, stays as it is: with its number and the time when it was enrolled; it may get a
-        crop, a box or a quality where it had none, and where its file is now.
+        crop, a box or a quality where it had none, and where its file is now. The calibration and
+        the thresholds of these people become those of ``known``, where that is given.
         """
         added, digests = check_new(names, embeddings, digests, self._size)
         blind = [self._file.blind(digest) for digest in digests]
@@ -509,6 +511,12 @@ class DatabaseGallery:
             gone = [photo for alike in former.values() for photo, _ in alike]
             removed = rows.names_of(gone)
             numbers = range(last + 1, last + 1 + len(new))
+            if known is not None:
+                rows.set_calibration(known.calibration)
+                for name in dict.fromkeys(names):
+                    changed = rows.set_threshold(people[name], known.thresholds.get(name))
+                    if changed is not None:
+                        audit.record(self.author, "threshold", threshold=changed)
             rows.complete(kept)
             rows.insert(
                 (

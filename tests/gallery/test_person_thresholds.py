@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from face_encode.gallery.encryption import Cipher
 from face_encode.gallery.export import export_parquet, export_person
 from face_encode.gallery.memory import MemoryGallery
 from face_encode.gallery.opening import open_gallery
+from face_encode.gallery.people_rows import PeopleRows
 from face_encode.model import Face_Encode_Model
 from face_encode.pipeline.importing import import_people
 from tests.conftest import EXAMPLES
@@ -214,3 +216,33 @@ def test_it_decides_who_is_named(fitted_model: Face_Encode_Model, tmp_path: Path
     model.save_gallery(tmp_path / "people.sqlite")
     model.load_gallery(tmp_path / "people.sqlite")
     assert model.gallery.thresholds == {"Ada_Mirova": 0.5}
+
+
+def test_a_gallery_saved_over_another_brings_its_own(
+    fitted_model: Face_Encode_Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "people.sqlite"
+    fitted_model.save_gallery(path)
+    with closing(DatabaseGallery(path, fitted_model.encoder)) as gallery:
+        gallery.set_threshold("Bruno_Castell", 0.2)
+    fitted_model.save_gallery(tmp_path / "people.npz")
+    model = Face_Encode_Model(fitted_model.encoder)
+    model.load_gallery(tmp_path / "people.npz")
+    model.gallery.remove("Elin_Sorrel")
+    model.gallery.set_threshold("Ada_Mirova", 0.99)
+    # In one step: where the thresholds cannot be written, nothing is.
+    with monkeypatch.context() as patch:
+        patch.setattr(PeopleRows, "set_threshold", refusing)
+        with pytest.raises(GalleryError, match="no space"):
+            model.save_gallery(path)
+    with closing(DatabaseGallery(path, fitted_model.encoder)) as gallery:
+        assert gallery.thresholds == {"Bruno_Castell": 0.2}
+        assert "Elin_Sorrel" in gallery.people()
+    model.save_gallery(path)
+    with closing(DatabaseGallery(path, fitted_model.encoder)) as gallery:
+        assert gallery.thresholds == {"Ada_Mirova": 0.99}
+        assert gallery.people() == model.gallery.people()
+
+
+def refusing(*arguments: object) -> NoReturn:
+    raise GalleryError("no space left on device")

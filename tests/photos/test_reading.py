@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -517,6 +518,16 @@ def test_addresses_of_this_machine_are_refused_unless_allowed(
         read_photo(address)
 
 
+def test_a_refused_name_is_not_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(downloads.PRIVATE_VARIABLE)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0)
+        with pytest.raises(ImageError, match="private network"):
+            read_photo(f"http://localhost:{listener.getsockname()[1]}/photo.png")
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
 @pytest.mark.parametrize(
     "number",
     [
@@ -542,13 +553,13 @@ def test_each_address_of_a_redirection_is_checked(
     def as_if_elsewhere(number: str) -> None:
         """The first hops lead to this machine as if it were on the internet."""
         checked.append(number)
-        if len(checked) > 2 * hops:
+        if len(checked) > 3 * hops:
             check(number)
 
     monkeypatch.setattr(downloads, "_check_public", as_if_elsewhere)
     with pytest.raises(ImageError, match=r"127\.0\.0\.1 is an address of this machine"):
         read_photo(f"{server}/redirected{hops}")
-    assert len(checked) == 2 * hops + 1
+    assert len(checked) == 3 * hops + 1
 
 
 @pytest.mark.parametrize(
