@@ -114,7 +114,13 @@ def read_state_dict(content: bytes, most_numbers: int) -> dict[str, Array]:
     for name, tensor in value.items():
         if tensor.storage.key not in storages:
             raise WeightsError(f"the numbers of {shown(name)} are missing from the PyTorch file")
-        tensors[name] = _materialize(name, tensor, storages[tensor.storage.key])
+        try:
+            tensors[name] = _materialize(name, tensor, storages[tensor.storage.key])
+        # Of an empty tensor, or one of length 1, a stride or a length may be of any size.
+        except (OverflowError, ValueError) as error:
+            raise WeightsError(
+                f"{shown(name)} of shape {tensor.shape} is damaged: {error}"
+            ) from error
     return tensors
 
 

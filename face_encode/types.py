@@ -39,7 +39,7 @@ def check_count(value: object, name: str, *, least: int = 1) -> int:
         InputError: No whole number, or below the least.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise InputError(f"{name} is a whole number, at least {least}. Received: {value!r}")
+        raise InputError(f"{name} is a whole number, at least {least}. Received: {shown(value)}")
     return int(value)
 
 

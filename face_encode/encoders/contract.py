@@ -109,6 +109,7 @@ class EncoderContract:
         Raises:
             InputError: It was not measured for this rate.
         """
+        false_match_rate = check_number(false_match_rate, "a false match rate", 0, 1)
         known = dict(self.thresholds)
         if self.false_match_rate is not None:
             known[self.false_match_rate] = self.threshold
