@@ -238,9 +238,10 @@ def test_the_threshold_is_that_of_a_false_match_rate(encoder: Encoder) -> None:
     assert thresholds[0] == encoder.contract.threshold
     with pytest.raises(InputError, match=r"0\.001, 0\.0001, 1e-05\. Received: 0\.5"):
         Face_Encode_Model(encoder, "haar", false_match_rate=0.5)
-    for rate in ([], "0.001", float("nan")):
+    wrong: list[Any] = [[], "0.001", float("nan")]
+    for rate in wrong:
         with pytest.raises(InputError, match="a false match rate lies within"):
-            Face_Encode_Model(encoder, "haar", false_match_rate=rate)  # type: ignore[arg-type]
+            Face_Encode_Model(encoder, "haar", false_match_rate=rate)
     with pytest.raises(InputError, match="not both"):
         Face_Encode_Model(encoder, "haar", 0.9, false_match_rate=1e-3)
 
