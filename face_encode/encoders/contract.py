@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -32,6 +34,17 @@ CONTRACT_MEMBER = "face_encode.json"
 QUALITY_MEMBER = "face_encode_quality.npz"
 ATTRIBUTES_MEMBER = "face_encode_attributes.json"
 CONTRACT_VERSION = 1
+_CONFIG_MEMBER = "config.json"
+# What Keras up to 3.15 began to write about layers and initializers, with the value that releases
+# before go by. They refuse a file that names what they do not know: Python 3.10 has Keras 3.12.
+_NEW_SETTINGS = {
+    "input_axes": None,
+    "output_axes": None,
+    "quantization_config": None,
+    "renorm": False,
+    "renorm_clipping": None,
+    "renorm_momentum": 0.99,
+}
 # A contract takes a kilobyte, a quality head some megabytes.
 _MAX_MEMBER_BYTES = 64_000_000
 ORIGINAL_THRESHOLD = 0.7
@@ -249,10 +262,7 @@ def save_encoder(
     if path.suffix != ".keras":
         raise ModelFileError(f"a model file's name ends in .keras. Received: {path}")
     with replacing(path, ModelFileError, shared=True) as temporary:
-        if half_precision:
-            _save_rounded(model, temporary)
-        else:
-            model.save(temporary)
+        save_model(model, temporary, half_precision=half_precision)
         with zipfile.ZipFile(temporary, "a", zipfile.ZIP_DEFLATED) as archive:
             if quality_head is None:
                 contract = replace(contract, quality_threshold=None)
@@ -293,18 +303,51 @@ def copy_with_quality(
             archive.writestr(name, content)
 
 
-def _save_rounded(model: keras.Model, path: Path) -> None:
-    """Save a model with its weights rounded to float16, in a compressed archive."""
+def save_model(model: keras.Model, path: Path, *, half_precision: bool = False) -> None:
+    """Save a plain Keras model that older releases of Keras open, too.
+
+    Args:
+        model: The model.
+        path: The file, ending in ``.keras``; nothing is to be lost in it.
+        half_precision: As for ``save_encoder``.
+    """
     import keras
 
-    rounded = keras.models.clone_model(model)
-    rounded.set_weights([_as_float16(weight) for weight in model.get_weights()])
-    rounded.save(path)
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
+    if half_precision:
+        rounded = keras.models.clone_model(model)
+        rounded.set_weights([_as_float16(weight) for weight in model.get_weights()])
+        model = rounded
+    compression = zipfile.ZIP_DEFLATED if half_precision else zipfile.ZIP_STORED
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saved-") as folder:
+        saved = Path(folder) / path.name
+        model.save(saved)
+        with (
+            zipfile.ZipFile(saved) as source,
+            zipfile.ZipFile(path, "w", compression, compresslevel=9) as target,
+        ):
+            for member in source.infolist():
+                if member.filename == _CONFIG_MEMBER:
+                    target.writestr(_CONFIG_MEMBER, _for_older_keras(source.read(member)))
+                    continue
+                is_large = member.file_size >= zipfile.ZIP64_LIMIT
+                with (
+                    source.open(member) as content,
+                    target.open(member.filename, "w", force_zip64=is_large) as copied,
+                ):
+                    shutil.copyfileobj(content, copied)
+
+
+def _for_older_keras(config: bytes) -> str:
+    """A model's description without settings that are new and have the value of before."""
+
+    def known(settings: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in settings.items()
+            if name not in _NEW_SETTINGS or value != _NEW_SETTINGS[name]
+        }
+
+    return json.dumps(json.loads(config, object_hook=known))
 
 
 def _as_float16(weight: npt.NDArray[Any]) -> npt.NDArray[Any]:

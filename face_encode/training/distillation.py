@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from face_encode.detectors.base import Detector
-from face_encode.encoders.contract import EncoderContract, save_encoder
+from face_encode.encoders.contract import EncoderContract, save_encoder, save_model
 from face_encode.encoders.encoder import Encoder
 from face_encode.encoders.engines import KERAS
 from face_encode.encoders.registry import load_encoder
@@ -171,7 +171,7 @@ def distill_student(
         stages[name] = run.train_stage(number, name, network)
     with replacing(config.run_folder / "student.keras", ModelFileError, shared=True) as temporary:
         # A copy, without the optimizer.
-        resize_input(network, side, side).save(temporary)
+        save_model(resize_input(network, side, side), temporary)
     encoder = run.adapter.finish(network)
     contract = encoder.contract
     if config.people_epochs:

@@ -16,6 +16,7 @@ import pytest
 from face_encode.encoders.contract import (
     CONTRACT_MEMBER,
     EncoderContract,
+    _for_older_keras,
     original_contract,
     read_contract,
     save_encoder,
@@ -23,6 +24,7 @@ from face_encode.encoders.contract import (
 from face_encode.encoders.vgg16 import vgg_embedding
 from face_encode.errors import InputError, ModelFileError
 from face_encode.types import CropRecipe
+from tests.conftest import REPOSITORY
 
 CONTRACT = EncoderContract(
     name="tiny",
@@ -107,6 +109,52 @@ def test_saved_files_open_without_this_package(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     received = np.array(done.stdout.split()[-4:], float)
     np.testing.assert_allclose(received, np.asarray(model(pixels))[0], atol=1e-5)
+
+
+# The settings of the shipped networks that Keras 3.8 and 3.12, the last for Python 3.10, have read.
+READ_BY_OLDER_KERAS = """
+activation activity_regularizer axis batch_shape beta_constraint beta_initializer beta_regularizer
+bias_constraint bias_initializer bias_regularizer center data_format dilation_rate dtype epsilon
+filters gamma_constraint gamma_initializer gamma_regularizer groups input_layers keras_history
+kernel_constraint kernel_initializer kernel_regularizer kernel_size layers max_value momentum
+moving_mean_initializer moving_variance_initializer name negative_slope noise_shape offset optional
+output_layers padding pool_size ragged rate scale seed shape sparse strides synchronized threshold
+trainable units use_bias
+"""
+
+
+def settings_in(described: Any) -> set[str]:
+    """The names of the settings of everything that a model's description holds."""
+    if isinstance(described, list):
+        return set().union(*map(settings_in, described))
+    if not isinstance(described, dict):
+        return set()
+    own = described.get("config") if "class_name" in described else None
+    return set(own or ()) | set().union(*map(settings_in, described.values()))
+
+
+def test_older_releases_of_keras_read_what_is_saved(tmp_path: Path) -> None:
+    model = vgg_embedding((32, 32, 3), 8, width=1 / 16, batch_normalization=True)
+    paths = list((REPOSITORY / "weights").glob("*.keras"))
+    assert len(paths) == 3
+    for half_precision in (False, True):
+        paths.append(tmp_path / f"{half_precision}.keras")
+        save_encoder(model, paths[-1], CONTRACT, half_precision=half_precision)
+        kept = keras.saving.load_model(paths[-1]).get_weights()
+        for weight, original in zip(kept, model.get_weights(), strict=True):
+            np.testing.assert_allclose(weight, original, atol=5e-4)
+    for path in paths:
+        with zipfile.ZipFile(path) as archive:
+            described = json.loads(archive.read("config.json"))
+        assert settings_in(described) <= set(READ_BY_OLDER_KERAS.split())
+
+
+def test_what_only_newer_releases_of_keras_know_is_kept_where_it_says_something() -> None:
+    told = {"name": "one", "renorm": True, "input_axes": None, "quantization_config": {"a": None}}
+    expected = {"name": "one", "renorm": True, "quantization_config": {"a": None}}
+    assert json.loads(_for_older_keras(json.dumps({"layers": [told]}).encode())) == {
+        "layers": [expected]
+    }
 
 
 def test_a_file_without_a_contract_has_none(tmp_path: Path) -> None:
