@@ -2,6 +2,7 @@
 .PHONY: install check test test-all docs
 
 install:  ## Install the package, its optional parts and the development tools.
+	rm -rf build  # pip leaves it there, and what has gone since would be installed again
 	python -m pip install ".[dev]"
 
 check:  ## Lint, format, types and the import contract.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -345,10 +346,14 @@ def check_name(name: str) -> None:
     ):
         advice = ""
         if isinstance(name, str) and _NO_TEXT.search(name):
-            advice = (
-                "; its bytes are no UTF-8, but perhaps Latin-1: rename it, for a whole folder by "
-                "convmv -r -f latin1 -t utf8 --notest FOLDER"
-            )
+            try:
+                os.fsencode(name).decode()
+                advice = "; its bytes are UTF-8, which this Python does not expect: PYTHONUTF8=1"
+            except UnicodeError:
+                advice = (
+                    "; its bytes are no UTF-8, but perhaps Latin-1: rename it, for a whole folder "
+                    "by convmv -r -f latin1 -t utf8 --notest FOLDER"
+                )
         raise InputError(
             "a person's name is text without control characters, not empty. "
             f"Received: {name!r}{advice}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -261,6 +263,26 @@ def test_a_name_of_any_script_is_taken_and_what_is_no_name_told(
         assert row.photo == str(other / "2.jpg")
         assert "text without control characters" in row.reason
         assert ("convmv -r -f latin1" in row.reason) == ("no text" in case)
+
+
+def test_names_that_python_reads_in_another_encoding_are_not_called_latin() -> None:
+    program = """
+import os
+from face_encode.errors import InputError
+from face_encode.gallery.base import check_name
+try:
+    check_name(os.fsdecode(b"Zo\\xc3\\xab"))
+except InputError as error:
+    print(error)
+"""
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **plain},
+        capture_output=True,
+        check=True,
+    )
+    assert run.stdout.strip().endswith(b"does not expect: PYTHONUTF8=1")
 
 
 @pytest.mark.parametrize("case", [case for case, (_, fine) in NAMES.items() if not fine])
