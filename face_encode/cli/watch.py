@@ -71,7 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json_option(parser)
     looking = parser.add_argument_group("looking")
     add_encoder_option(looking)
-    add_detector_option(looking, "a known detector, for the video (default: haar, the fastest)")
+    help_text = (
+        "a known detector, for the video (default: haar, which needs no download; yunet is the "
+        "fastest)"
+    )
+    add_detector_option(looking, help_text)
     add_threshold_option(looking)
     add_liveness_option(looking)
     help_text = (

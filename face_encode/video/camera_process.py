@@ -58,7 +58,7 @@ class CameraSettings:
         model: The encoder, as for ``Face_Encode_Model``; None for the default.
         engine: What runs the encoder.
         threshold: Similarity that names a face; None for the calibration's or the encoder's.
-        detector: Finds the faces; None for the fastest.
+        detector: Finds the faces; None for the default, ``"haar"``.
         liveness: Whether what is not alive gets no name.
         attributes: Whether events tell age, gender and expression.
         events: A file of events, or ``-`` for standard output.

@@ -430,7 +430,7 @@ def watch(
             ``open_source``.
         model: The encoder and the enrolled people.
         detector: Finds the faces in the frames: a known detector's name, a detector, or None for
-            the fastest. The model's own detector serves its photos only.
+            the default, ``"haar"``. The model's own detector serves its photos only.
         settings: The amount of work done for each frame.
 
     Yields:
@@ -472,7 +472,7 @@ def video_detector(
     """Open the detector for a video.
 
     Args:
-        detector: A name, a detector, or None for the fastest, ``"haar"``.
+        detector: A name, a detector, or None for the default, ``"haar"``.
         width: Shrink frames to about this width for the detector; None for a width that suits the
             source. A detector without a bound on its pixels gets whole frames.
         is_live: Whether a slow detector costs frames.
