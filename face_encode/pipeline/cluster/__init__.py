@@ -1,1 +1,1 @@
-"""Cluster."""
+"""A folder embedded by a Ray cluster."""
