@@ -58,7 +58,8 @@ def add_commands(commands: Parsers) -> None:
 def _add_command(
     parsers: Parsers, name: str, run: Callable[[argparse.Namespace], int], summary: str
 ) -> argparse.ArgumentParser:
-    parser = parsers.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    description = f"{summary[0].upper()}{summary[1:]}."
+    parser = parsers.add_parser(name, help=summary, description=description)
     parser.set_defaults(run=run)
     return parser
 
