@@ -266,8 +266,10 @@ class SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
-                if _is_private(scope):
-                    headers.setdefault("Cache-Control", "no-store")
+                # Of the page, what has changed is asked for: after an upgrade, a browser would
+                # otherwise mix former modules with new ones.
+                caching = "no-store" if _is_private(scope) else "no-cache"
+                headers.setdefault("Cache-Control", caching)
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

@@ -255,6 +255,14 @@ def test_answers_tell_browsers_to_be_careful(client: TestClient) -> None:
     assert client.get("/v1/people").headers["cache-control"] == "no-store"
 
 
+def test_browsers_ask_for_what_has_changed_of_the_page(client: TestClient) -> None:
+    for path in ("/", "/app.js", "/style.css"):
+        answer = client.get(path)
+        assert answer.headers["cache-control"] == "no-cache"
+        known = {"If-None-Match": answer.headers["etag"]}
+        assert client.get(path, headers=known).status_code == 304
+
+
 @pytest.mark.parametrize("content", ["", "\n\n", "# nobody yet\n", "  # hall read secret\n\t\n"])
 def test_a_token_file_without_a_token_does_not_serve_everybody(
     content: str, tmp_path: Path
