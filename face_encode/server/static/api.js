@@ -1,6 +1,7 @@
 /** The service's interface: one function a request, one kind of error. */
 
 import { ask, byId } from "./dom.js";
+import { namesOf, unreadable } from "./photos.js";
 
 const TOKEN_KEY = "face_encode.token";
 const KEPT_TIMES = 200;
@@ -71,12 +72,14 @@ export function enrol(name, photos, faces) {
 
 /**
  * A part of the people enrolled: `people`, each with `name`, `photos` (how many), `note` and
- * `thumbnail` (whether there is one); and `total`.
+ * `thumbnail` (whether there is one); and `total`. At least `count` of them, as far as the service
+ * gives so many.
  */
-export function people(search, start) {
+export function people(search, start, count = 0) {
   const query = new URLSearchParams();
   if (search !== "") query.set("search", search);
   if (start > 0) query.set("start", start);
+  if (count > 1000) query.set("count", Math.min(count, 10_000));
   return request("GET", query.size > 0 ? `v1/people?${query}` : "v1/people");
 }
 
@@ -117,10 +120,13 @@ export function undo(change) {
 
 /**
  * People without a name: `people`, each with `id`, `seen`, `last_seen`, `expires_at` and `faces`; and
- * `total`.
+ * `total`. At least `count` of them, as far as the service gives so many.
  */
-export function unknownPeople(start) {
-  return request("GET", start > 0 ? `v1/unknown?start=${start}` : "v1/unknown");
+export function unknownPeople(start, count = 0) {
+  const query = new URLSearchParams();
+  if (start > 0) query.set("start", start);
+  if (count > 100) query.set("count", Math.min(count, 1000));
+  return request("GET", query.size > 0 ? `v1/unknown?${query}` : "v1/unknown");
 }
 
 /** A face of somebody without a name. */
@@ -231,7 +237,11 @@ async function request(method, address, { body, json, signal, expects = "json" }
       if (response.ok) return await (expects === "blob" ? response.blob() : response.json());
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new ServiceError("The service does not answer. Is it still running?", 0);
+      const photos = body === undefined ? [] : [...body.values()].filter((value) => value instanceof File);
+      const lost = await unreadable(photos);
+      throw new ServiceError(lost.length > 0
+        ? `Cannot be read any more: ${namesOf(lost)}. Was it moved, changed or deleted?`
+        : "The service does not answer. Is it still running?", 0);
     }
     if (response.status !== 401) throw await errorOf(response);
     // Another request may have got a new token while this one was on its way.
@@ -263,18 +273,24 @@ function sentence(text) {
 /** One dialog, however many requests are waiting for it. */
 function askForToken(hadOne) {
   asking ??= (async () => {
-    const input = byId("token-input");
-    byId("token-reason").textContent = hadOne
+    const [input, reason] = [byId("token-input"), byId("token-reason")];
+    reason.textContent = hadOne
       ? "The service does not take this token. Is it complete?"
       : "This service answers only those who hold its token.";
-    input.value = "";
-    const confirmed = await ask(byId("token-dialog"));
-    const token = input.value.trim();
-    input.value = "";
-    if (!confirmed || token === "") return false;
-    sessionStorage.setItem(TOKEN_KEY, token);
-    document.dispatchEvent(new Event("tokenchange"));
-    return true;
+    for (;;) {
+      input.value = "";
+      const confirmed = await ask(byId("token-dialog"));
+      const token = input.value.trim();
+      input.value = "";
+      if (!confirmed || token === "") return false;
+      // What no browser sends and no service has; copied, it may even be invisible.
+      if (/^[\x20-\x7e]+$/u.test(token)) {
+        sessionStorage.setItem(TOKEN_KEY, token);
+        document.dispatchEvent(new Event("tokenchange"));
+        return true;
+      }
+      reason.textContent = "A token has plain letters, digits and signs alone. Was something else copied with it?";
+    }
   })().finally(() => { asking = null; });
   return asking;
 }

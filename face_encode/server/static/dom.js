@@ -92,7 +92,10 @@ export function showMessage(place, kind, text, action = null) {
       onclick: () => { clearMessages(place); action.act(); },
     }));
   }
+  const isNew = place.querySelector("p")?.textContent !== text;
   place.replaceChildren(message);
+  // On a small screen it may stand below what is in sight. Said again and again, it is known.
+  if (kind === "error" && isNew) message.scrollIntoView({ block: "nearest" });
   return message;
 }
 

@@ -1,5 +1,8 @@
 /** Photos come in: dropped, chosen from a folder, or pasted. */
 
+// The service cuts names off after 100; a number may follow.
+const MOST_SIGNS = 90;
+
 /**
  * Take photos in by every way there is.
  *
@@ -12,11 +15,15 @@
  * @param {function(string)} ways.onRefusal Called with the reason where something is no photo.
  */
 export function acceptPhotos({ zone, button, input, wantsPaste, onPhotos, onRefusal }) {
-  const take = (files) => {
-    const photos = files.filter(mayBePhoto);
+  const take = async (files) => {
     const others = files.filter((file) => !mayBePhoto(file));
+    const lost = await unreadable(files.filter(mayBePhoto));
+    const photos = files.filter((file) => !others.includes(file) && !lost.includes(file));
     if (photos.length > 0) onPhotos(photos);
-    if (others.length > 0) onRefusal(`That is no photo: ${others.map((file) => file.name).join(", ")}`);
+    const refusals = [["That is no photo", others], ["That cannot be read: a folder, or moved", lost]]
+      .filter(([, refused]) => refused.length > 0)
+      .map(([reason, refused]) => `${reason}: ${namesOf(refused)}`);
+    if (refusals.length > 0) onRefusal(refusals.join(". "));
   };
 
   button.addEventListener("click", () => input.click());
@@ -44,7 +51,9 @@ export function acceptPhotos({ zone, button, input, wantsPaste, onPhotos, onRefu
   });
 
   document.addEventListener("paste", (event) => {
-    if (!wantsPaste()) return;
+    // Text goes where somebody writes: an office program copies it with a picture of it.
+    const isText = event.target.closest?.("input, textarea") && event.clipboardData.types.includes("text/plain");
+    if (isText || document.querySelector("dialog[open]") || !wantsPaste()) return;
     const files = [...event.clipboardData.files];
     if (files.length === 0) return;
     event.preventDefault();
@@ -80,18 +89,37 @@ export async function shrunk(photo, longestSidePixels) {
   return blob === null ? photo : new File([blob], photo.name, { type: blob.type });
 }
 
-/** Names of photos, each a different one, so that a report about them can be read. */
+/**
+ * Names of photos, each a different one, so that a report about them can be read.
+ *
+ * They are such as reach the service and come back unchanged: it escapes signs that show nothing and
+ * cuts off what is long, but leaves the joiners of Persian, Hindi and emoji; and a browser sends a
+ * quotation mark as "%22".
+ */
 export function withOwnNames(photos) {
   const taken = new Set();
   return photos.map((photo) => {
-    const dot = photo.name.lastIndexOf(".");
-    const [stem, suffix] =
-      dot > 0 ? [photo.name.slice(0, dot), photo.name.slice(dot)] : [photo.name, ""];
-    let name = photo.name;
+    const plain = photo.name.replace(/(?![\u200c\u200d])["\\\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, "_");
+    const signs = [...plain];
+    const given = signs.length > MOST_SIGNS ? [...signs.slice(0, 70), "…", ...signs.slice(-15)].join("") : plain;
+    const dot = given.lastIndexOf(".");
+    const [stem, suffix] = dot > 0 ? [given.slice(0, dot), given.slice(dot)] : [given, ""];
+    let name = given;
     for (let number = 2; taken.has(name); number += 1) name = `${stem} (${number})${suffix}`;
     taken.add(name);
     return name === photo.name ? photo : new File([photo], name, { type: photo.type });
   });
+}
+
+/** Those of some files that cannot be read: folders, and what was moved, changed or deleted. */
+export async function unreadable(files) {
+  const reads = await Promise.allSettled(files.map((file) => file.slice(0, 1).arrayBuffer()));
+  return files.filter((_, index) => reads[index].status === "rejected");
+}
+
+/** "a.jpg, b.jpg". */
+export function namesOf(files) {
+  return files.map((file) => file.name).join(", ");
 }
 
 function mayBePhoto(file) {

@@ -62,3 +62,16 @@ def test_token_that_may_only_read(new_page: NewPage) -> None:
     page.keyboard.press("Enter")
     expect(page.locator("#enrol-form")).to_be_visible()
     expect(page.get_by_role("button", name="Delete Ada_Mirova")).to_be_visible()
+
+
+def test_token_with_an_invisible_sign_is_not_kept(new_page: NewPage) -> None:
+    page = new_page(token=None, view="people")
+    dialog = page.get_by_role("dialog", name="A token, please")
+    for wrong in (f"{WRITE_TOKEN}\u200b", "пароль-0123456789"):
+        dialog.get_by_label("Token").fill(wrong)
+        page.keyboard.press("Enter")
+        expect(dialog).to_contain_text("plain letters, digits and signs alone")
+        expect(dialog.get_by_label("Token")).to_have_value("")
+    dialog.get_by_label("Token").fill(f" {WRITE_TOKEN} ")
+    page.keyboard.press("Enter")
+    expect(page.locator("#people .person .name")).to_have_text([*ENROLLED])

@@ -271,3 +271,15 @@ def test_photo_that_comes_too_late_leaves_the_camera_its_shape(new_page: NewPage
     camera = page.evaluate(shape)
     page.evaluate("() => new Promise((resolve) => { window.goOn(); setTimeout(resolve, 200); })")
     assert page.evaluate(shape) == camera == str(FILM_SIZE[0] / FILM_SIZE[1])
+
+
+def test_what_went_wrong_is_in_sight_on_a_phone(new_page: NewPage) -> None:
+    for width, height in ((360, 640), (390, 664)):
+        page = new_page(viewport={"width": width, "height": height})
+        film = {"name": "clip.mp4", "mimeType": "video/mp4", "buffer": b"no photo"}
+        page.locator("#identify-file").set_input_files(film)  # type: ignore[arg-type]
+        alert = page.locator("#identify-messages").get_by_role("alert")
+        expect(alert).to_be_in_viewport(ratio=1)
+        message, bar = alert.bounding_box(), page.locator(".views").bounding_box()
+        assert message is not None and bar is not None
+        assert message["y"] + message["height"] < bar["y"]
