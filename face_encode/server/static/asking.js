@@ -52,9 +52,11 @@ function isSure(photo, face) {
 
 /** Ask about some photos; whether to go on, with what was chosen in the answers. */
 async function askAbout(name, answers) {
-  byId("doubts").replaceChildren(...answers.map((answer, index) => questionOn(name, answer, index)));
+  const rows = answers.map((answer, index) => questionOn(name, answer, index));
+  byId("doubts").replaceChildren(...rows);
   const isConfirmed = await ask(byId("doubt-dialog"));
-  byId("doubts").replaceChildren();
+  // Another question may have taken the place of this one.
+  if (rows[0].isConnected) byId("doubts").replaceChildren();
   return isConfirmed;
 }
 

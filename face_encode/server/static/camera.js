@@ -23,9 +23,11 @@ export class Camera {
    * @param {HTMLVideoElement} video
    * @param {?string} deviceId Which; null takes the one the browser offers.
    * @param {function()} onEnd Called when it is unplugged or taken away.
+   * @param {function(): boolean} isWanted Whether it still is, once the browser gives it: another may
+   *   be shown by then.
    * @throws {CameraError}
    */
-  static async open(video, deviceId = null, onEnd = () => {}) {
+  static async open(video, deviceId, onEnd, isWanted) {
     if (!navigator.mediaDevices?.getUserMedia) {
       throw new CameraError(
         "Browsers lend the camera only to pages that came over HTTPS or from this very machine. Choose a photo instead, or put the service behind HTTPS.",
@@ -38,6 +40,10 @@ export class Camera {
       stream = await navigator.mediaDevices.getUserMedia({ video: wanted, audio: false });
     } catch (error) {
       throw new CameraError(REASONS[error.name] ?? `The camera cannot be opened: ${error.message}`);
+    }
+    if (!isWanted()) {
+      for (const track of stream.getTracks()) track.stop();
+      throw new CameraError("The camera is not wanted any more.");
     }
     const camera = new Camera();
     camera.#stream = stream;
@@ -82,7 +88,7 @@ export class Camera {
   /** Let go of the camera. */
   close() {
     for (const track of this.#stream.getTracks()) track.stop();
-    this.#video.srcObject = null;
+    if (this.#video.srcObject === this.#stream) this.#video.srcObject = null;
   }
 }
 

@@ -72,11 +72,11 @@ function unsent() {
 }
 
 function refresh() {
-  showShots(byId("enrol-shots"), photos, (index) => {
-    photos = photos.filter((_, each) => each !== index);
+  showShots(byId("enrol-shots"), photos, (photo) => {
+    photos = photos.filter((each) => each !== photo);
     refresh();
     byId("enrol-choose").focus();
-  });
+  }, sending);
   byId("enrol-drop-lead").hidden = photos.length > 0;
   const button = byId("enrol-submit");
   if (sending.length > 0) {

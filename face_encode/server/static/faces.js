@@ -31,6 +31,11 @@ export function showFaces(list, faces, picture, threshold, onEnrol = null) {
   });
 }
 
+/** Add to the rows that stand how the faces look; the focus may be in one. */
+export function addLooks(list, faces) {
+  faces.forEach((face, index) => fillLooks(list.children[index], face));
+}
+
 /** The faces in a sentence: "Ada Lovelace, and 2 unknown people." */
 export function inWords(faces) {
   if (faces.length === 0) return "No face in sight.";
@@ -80,9 +85,14 @@ function fillRow(row, face, picture, threshold) {
   detailOf(face, detail);
   if (face.is_live === true) detail.append(` · looks live (liveness ${face.liveness.toFixed(2)})`);
   if (face.name !== null && threshold !== null && !face.challenge) text.append(similarityBar(face.similarity, face.threshold ?? threshold));
-  if (face.attributes !== undefined) {
-    text.append(element("p", { className: "face-detail looks", textContent: attributesInWords(face.attributes) }));
-  }
+  text.append(element("p", { className: "face-detail looks" }));
+  fillLooks(row, face);
+}
+
+function fillLooks(row, { attributes }) {
+  const looks = row.querySelector(".looks");
+  looks.hidden = attributes === undefined;
+  looks.textContent = attributes === undefined ? "" : attributesInWords(attributes);
 }
 
 /** Why a face has its name, or none. */

@@ -5,7 +5,7 @@ import { enrolAsking } from "./asking.js";
 import { Camera, CameraError, listCameras } from "./camera.js";
 import { announce, byId, callOff, clearMessages, element, setLabel, showMessage, showPicture } from "./dom.js";
 import { drawFaces } from "./drawing.js";
-import { inWords, showFaces } from "./faces.js";
+import { addLooks, inWords, showFaces } from "./faces.js";
 import { showFailure } from "./failures.js";
 import { GlidingFaces } from "./gliding.js";
 import { cautionOn, joinAttributes } from "./looks.js";
@@ -30,6 +30,7 @@ let sent = null;
 let request = null;
 let live = null;
 let settingsFailure = null;
+let mayWrite = true;
 
 /** Prepare the view. */
 export function start() {
@@ -49,6 +50,8 @@ export function start() {
   byId("toggle-camera").addEventListener("click", () => (live === null ? startLive() : stopLive()));
   byId("camera-select").addEventListener("change", (event) => {
     stopLive();
+    // What is hidden loses the focus.
+    byId("camera-choice").hidden = false;
     startLive(event.target.value);
   });
   byId("min-face").addEventListener("change", () => {
@@ -61,7 +64,7 @@ export function start() {
 export async function enter() {
   try {
     const known = await settings();
-    threshold = known.threshold;
+    [threshold, mayWrite] = [known.threshold, known.may_write];
     byId("ask-turn-choice").hidden = !known.can_challenge;
     settingsFailure?.remove();
   } catch (error) {
@@ -103,7 +106,7 @@ async function identifyPhoto(original) {
       remarks.push("This browser cannot show this kind of photo; the answers are right all the same.");
     }
     if (remarks.length > 0) showMessage(messages, "info", remarks.join(" "));
-    if (found.length > 0) await tellAttributes(photo, found, shown, own.signal);
+    if (found.length > 0) await tellAttributes(photo, found, own.signal);
   } catch (error) {
     if (error.name === "AbortError") return;
     setState(picture.width > 0 ? "photo" : "unshown");
@@ -113,12 +116,14 @@ async function identifyPhoto(original) {
 }
 
 /** Tell age, gender and expression of the faces, too, where the service is to show them. */
-async function tellAttributes(photo, found, shown, signal) {
+async function tellAttributes(photo, found, signal) {
   try {
     if (!(await settings()).shows_attributes) return;
     const analyzed = await analyze(photo, signal, byId("min-face").value);
     joinAttributes(found, analyzed.faces);
-    if (!signal.aborted) showAnswers(found, shown, "");
+    if (signal.aborted) return;
+    addLooks(byId("faces"), found);
+    showCaution();
   } catch (error) {
     // The names are there all the same.
     if (error.name !== "AbortError") showFailure(byId("identify-messages"), error);
@@ -128,6 +133,23 @@ async function tellAttributes(photo, found, shown, signal) {
 /** Enrol an unknown face of the photo, and look again. */
 async function enrolFace(face) {
   const [photo, small] = [chosen, sent];
+  const messages = byId("identify-messages");
+  // Meanwhile another photo may have taken its place, or the camera.
+  const lookAgain = async () => {
+    if (chosen === photo && live === null) await identifyPhoto(photo);
+    // The button that was pressed is gone; the focus must not be.
+    if (document.activeElement === document.body) byId("choose-photo").focus();
+  };
+  const takeBack = async (change) => {
+    try {
+      await undo(change);
+    } catch (error) {
+      showFailure(messages, error, () => takeBack(change));
+      return;
+    }
+    await lookAgain();
+    announce("Undone.");
+  };
   await askName({
     title: ["Enrol this face"],
     label: "Name",
@@ -135,21 +157,11 @@ async function enrolFace(face) {
     messages: "identify-messages",
     send: (name) => enrolAsking(name, [small], face.bounding_box),
     onDone: async (report) => {
-      await identifyPhoto(photo);
+      await lookAgain();
       const remarks = [`${report.name} is enrolled.`, ...report.notes.map((note) => `${note}.`)];
       const kind = report.notes.length > 0 ? "warning" : "info";
-      showMessage(byId("identify-messages"), kind, remarks.join(" "), report.change === null ? null : {
-        label: "Undo",
-        act: async () => {
-          try {
-            await undo(report.change);
-          } catch (error) {
-            showFailure(byId("identify-messages"), error);
-            return;
-          }
-          await identifyPhoto(photo);
-        },
-      });
+      showMessage(messages, kind, remarks.join(" "),
+        report.change === null ? null : { label: "Undo", act: () => takeBack(report.change) });
     },
   });
 }
@@ -186,18 +198,23 @@ function setState(state) {
 
 function showAnswers(found, source, emptyText) {
   faces = found;
-  const mayEnrol = live === null && source !== null;
+  // A camera that is not open yet may be refused, and the photo stays.
+  const mayEnrol = mayWrite && !live?.camera && source !== null;
   showFaces(byId("faces"), faces, source, threshold, mayEnrol ? enrolFace : null);
   const empty = byId("faces-empty");
   empty.hidden = faces.length > 0;
   empty.textContent = emptyText;
   const legend = byId("faces-legend");
-  const caution = byId("faces-caution");
-  caution.textContent = cautionOn(faces);
-  caution.hidden = caution.textContent === "";
+  showCaution();
   legend.hidden = threshold === null || !faces.some((face) => face.name !== null);
   legend.textContent = threshold === null ? "" : `where a name begins: similarity ${threshold.toFixed(3)}`;
   draw();
+}
+
+function showCaution() {
+  const caution = byId("faces-caution");
+  caution.textContent = cautionOn(faces);
+  caution.hidden = caution.textContent === "";
 }
 
 /** The faces as they stand in the picture, so that the list can be read beside it. */
@@ -224,7 +241,7 @@ async function startLive(deviceId = null) {
       if (live !== session) return;
       stopLive();
       showCameraTrouble("The camera went away.");
-    });
+    }, () => session.running);
     if (!session.running) {
       camera.close();
       return;
@@ -317,10 +334,10 @@ async function look(session) {
       showAnswers(found, frame.canvas, "No face in sight.");
       spoken(inWords(found), now);
       showRate(now - begun);
-      clearMessages(byId("identify-messages"));
+      session.busyMessage?.remove();
     } catch (error) {
       if (!session.running || error.name === "AbortError") return;
-      if (error.status === 429) {
+      if (error.status === 429 || error.retryAfterSeconds > 0) {
         const seconds = error.retryAfterSeconds || WAIT_WHEN_BUSY_SECONDS;
         session.busyMessage = showMessage(byId("identify-messages"), "warning",
           "The service is busy. The camera goes on in a moment.");

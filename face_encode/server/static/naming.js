@@ -14,7 +14,7 @@ import { showFailure } from "./failures.js";
  * @param {string} wish.value The name to begin with.
  * @param {string[]} wish.names Names to choose from.
  * @param {boolean} wish.mayBeEmpty Whether nothing may be given, too.
- * @param {function(string): Promise<object>} wish.send Asks the service.
+ * @param {function(string): Promise<?object>} wish.send Asks the service; null where that was called off.
  * @param {function(object): Promise} wish.onDone Called with its answer.
  * @param {string} wish.messages Where a failure is shown that comes after the dialog was closed.
  */
@@ -40,7 +40,7 @@ export async function askName({
       const answer = await send(wanted);
       // Called off too late, it may be open for somebody else by now.
       if (!isOpen) {
-        await onDone(answer);
+        if (answer !== null) await onDone(answer);
         return;
       }
       done = answer;

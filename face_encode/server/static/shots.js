@@ -26,8 +26,8 @@ export async function takeShots({ title, hint, several }) {
   let taking = Promise.resolve();
 
   const refresh = () => {
-    showShots(list, shots, (index) => {
-      shots = shots.filter((_, each) => each !== index);
+    showShots(list, shots, (photo) => {
+      shots = shots.filter((each) => each !== photo);
       refresh();
       shoot.focus();
     });
@@ -38,7 +38,11 @@ export async function takeShots({ title, hint, several }) {
   const begin = async () => {
     shoot.disabled = true;
     try {
-      const opened = await Camera.open(byId("camera-video"));
+      const opened = await Camera.open(byId("camera-video"), null, () => {
+        if (!open) return;
+        shoot.disabled = true;
+        showMessage(messages, "error", "The camera went away.", { label: "Try again", act: begin });
+      }, () => open);
       if (!open) {
         opened.close();
         return;
@@ -50,7 +54,7 @@ export async function takeShots({ title, hint, several }) {
       shoot.focus();
     } catch (error) {
       if (!(error instanceof CameraError)) throw error;
-      showMessage(messages, "error", error.message, { label: "Try again", act: begin });
+      if (open) showMessage(messages, "error", error.message, { label: "Try again", act: begin });
     }
   };
   const shot = async () => {
@@ -96,16 +100,17 @@ export async function takeShots({ title, hint, several }) {
  *
  * @param {Element} list
  * @param {File[]} photos
- * @param {function(number)} onRemove Called with the position of the one to leave out.
+ * @param {function(File)} onRemove Called with the one to leave out.
+ * @param {File[]} staying Those that cannot be left out any more.
  */
-export function showShots(list, photos, onRemove) {
+export function showShots(list, photos, onRemove, staying = []) {
   for (const image of list.querySelectorAll("img")) showPicture(image, null);
-  list.replaceChildren(...photos.map((photo, index) => {
+  list.replaceChildren(...photos.map((photo) => {
     const image = element("img", { alt: photo.name });
     showPicture(image, photo);
-    const remove = element("button", {
+    const remove = staying.includes(photo) ? null : element("button", {
       type: "button", className: "shot-remove", title: `Leave out ${photo.name}`,
-      "aria-label": `Leave out ${photo.name}`, onclick: () => onRemove(index),
+      "aria-label": `Leave out ${photo.name}`, onclick: () => onRemove(photo),
     }, icon("close"));
     return element("li", { className: "shot" }, image, remove);
   }));

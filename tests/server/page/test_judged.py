@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.conftest import EXAMPLES, VERIFY_DATASET, place_weights
-from tests.server.page.conftest import NewPage
+from tests.server.page.conftest import NewPage, wait_for
 from tests.server.page.running import RunningService
 
 pytestmark = pytest.mark.browser
@@ -56,6 +56,19 @@ def test_looks_are_told_in_honest_words(new_page: NewPage, telling: RunningServi
     )
     expect(page.locator("#identify-messages").get_by_role("alert")).to_be_visible()
     expect(page.locator("#faces-caution")).to_be_hidden()
+
+
+def test_looks_that_come_later_leave_the_focus(new_page: NewPage, telling: RunningService) -> None:
+    page = new_page(at=telling)
+    held: list[Route] = []
+    page.route("**/v1/analyze*", lambda route: held.append(route))
+    page.locator("#identify-file").set_input_files(EXAMPLES / "stranger.jpg")
+    wait_for(page, held)
+    offer = page.get_by_role("button", name="Enrol this face")
+    offer.focus()
+    held[0].continue_()
+    expect(page.locator("#faces .face").filter(has_text=TOLD)).to_have_count(1)
+    expect(offer).to_be_focused()
 
 
 def test_looks_are_not_told_unasked(new_page: NewPage) -> None:
