@@ -16,6 +16,8 @@ const SEARCH_FROM_PEOPLE = 9;
 let [listed, total, everybody] = [[], 0, 0];
 let mayWrite = true;
 let loads = 0;
+// What was looked for when they were listed.
+let listedFor = "";
 // Whose photos are shown.
 let opened = null;
 // What each row was made of.
@@ -53,13 +55,20 @@ async function load(before = []) {
   const wanted = byId("people-search").value.trim();
   loads += 1;
   const own = loads;
+  // What is listed of another search is not gone on with.
+  if (wanted !== listedFor) before = [];
+  // What is shown stays, and who is opened in it.
+  const count = wanted === listedFor && before.length === 0 ? listed.length : 0;
   try {
     const known = await settings();
-    const found = await people(wanted, before.length);
+    const found = await people(wanted, before.length, count);
     // Answers can overtake each other: the last one asked for counts.
     if (own !== loads) return;
     mayWrite = known.may_write;
-    [listed, total, everybody] = [[...before, ...found.people], found.total, known.people];
+    // Somebody enrolled meanwhile has moved the others on: some of those may be listed already.
+    const names = new Set(before.map(({ name }) => name));
+    const further = found.people.filter(({ name }) => !names.has(name));
+    [listed, total, everybody, listedFor] = [[...before, ...further], found.total, known.people, wanted];
     clearMessages(messages);
     showPeople();
     if (!mayWrite) showReadOnly(known.needs_token);
@@ -169,7 +178,18 @@ async function showOpened() {
   const row = rowOf(opened);
   if (row === undefined) return;
   await showPhotos(row.querySelector(".photos"), opened, {
-    mayWrite, names: others(opened), onChange: changed,
+    mayWrite,
+    names: others(opened),
+    onChange: (text, change) => {
+      // The picture may be another one, which nothing else in the row tells.
+      madeOf.delete(row);
+      return changed(text, change);
+    },
+    // Closed, and not asked for again: somebody may be listed whose photos are not found.
+    onGone: () => {
+      opened = null;
+      return load();
+    },
   });
 }
 
@@ -195,7 +215,7 @@ async function takeBack(change) {
   try {
     await undo(change);
   } catch (error) {
-    showFailure(byId("people-messages"), error);
+    showFailure(byId("people-messages"), error, () => takeBack(change));
     return;
   }
   await load();
@@ -209,7 +229,7 @@ async function renamePerson(name) {
     label: "New name",
     verb: "Rename",
     value: name,
-    send: (wanted) => (wanted === name ? { name, change: null } : rename(name, wanted)),
+    send: (wanted) => (wanted === name ? { name, change: null } : orGone(rename(name, wanted))),
     onDone: async (answer) => {
       if (answer.change !== null) {
         if (opened === name) opened = answer.name;
@@ -231,7 +251,7 @@ async function changeThreshold(name, threshold) {
     send: (text) => {
       const value = text === "" ? null : Number(text.replace(",", "."));
       if (value !== null && !Number.isFinite(value)) throw new ServiceError("A number is needed, such as 0.93.", 0);
-      return setThreshold(name, value);
+      return orGone(setThreshold(name, value));
     },
     onDone: async (answer) => {
       if (answer.change !== null) {
@@ -250,7 +270,7 @@ async function mergePerson(name) {
     label: "The name that stays",
     verb: "Merge",
     names: others(name),
-    send: (wanted) => merge(name, wanted),
+    send: (wanted) => orGone(merge(name, wanted)),
     onDone: async (answer) => {
       await load();
       told(`${name} and ${answer.name} are one person now, ${answer.name}.`, answer.change);
@@ -271,14 +291,25 @@ async function deletePerson(person) {
   const next = (row?.nextElementSibling ?? row?.previousElementSibling)?.dataset.name;
   let change;
   try {
-    ({ change } = await remove(name));
+    ({ change } = await orGone(remove(name)));
   } catch (error) {
     showFailure(byId("people-messages"), error);
+    focusPerson(next, "Delete");
     return;
   }
   await load();
   told(`${name} is deleted.`, change);
   focusPerson(next, "Delete");
+}
+
+/** Pass an answer on; whom the service does not know any more is no longer listed either. */
+async function orGone(answer) {
+  try {
+    return await answer;
+  } catch (error) {
+    if (error.status === 404) await load();
+    throw error;
+  }
 }
 
 function rowOf(name) {

@@ -23,12 +23,14 @@ export function portrait({ name, thumbnail: hasThumbnail }) {
  * @param {string[]} wish.names People that a photo can be moved to.
  * @param {function(string, ?number): Promise} wish.onChange Called with what was done, and the
  *   number of the change.
+ * @param {function(): Promise} wish.onGone Called where the person, or a photo, is no longer there.
  */
-export async function showPhotos(place, name, { mayWrite, names, onChange }) {
+export async function showPhotos(place, name, { mayWrite, names, onChange, onGone }) {
   let photos;
   try {
     photos = await photosOf(name);
   } catch (error) {
+    if (error.status === 404) await onGone();
     showFailure(byId("people-messages"), error);
     return;
   }
@@ -36,6 +38,7 @@ export async function showPhotos(place, name, { mayWrite, names, onChange }) {
     try {
       await act();
     } catch (error) {
+      if (error.status === 404) await onGone();
       showFailure(byId("people-messages"), error);
     }
   };

@@ -43,7 +43,8 @@ async function load(before = []) {
   const own = loads;
   try {
     const known = await settings();
-    const found = await unknownPeople(before.length);
+    // What is shown stays.
+    const found = await unknownPeople(before.length, before.length === 0 ? listed.length : 0);
     const names = known.may_write ? (await people("", 0)).people.map((person) => person.name) : [];
     // Answers can overtake each other: the last one asked for counts.
     if (own !== loads) return;
@@ -68,6 +69,7 @@ async function load(before = []) {
 function showCards() {
   const list = byId("unknown");
   const kept = new Map([...list.children].map((card) => [madeOf.get(card), card]));
+  const typing = document.activeElement.closest("#unknown .stranger-form input")?.closest(".stranger").dataset.id;
   const cards = listed.map((person) => {
     const making = JSON.stringify([person, mayWrite]);
     const card = kept.get(making) ?? cardOf(person);
@@ -82,6 +84,8 @@ function showCards() {
   cards.forEach((card, index) => {
     if (list.children[index] !== card) list.insertBefore(card, list.children[index] ?? null);
   });
+  // A card that was moved, or made anew as its person was seen again, has lost the focus.
+  cardWith(typing)?.querySelector("input")?.focus();
   byId("unknown-more").hidden = listed.length >= total;
   const state = byId("unknown-state");
   state.hidden = listed.length > 0;
@@ -130,6 +134,8 @@ function nameForm(person) {
   const input = element("input", {
     type: "text", placeholder: "Who is this?", autocomplete: "off", spellcheck: false, dir: "auto",
     "aria-label": `Name of ${person.id}`,
+    // What was typed into the card before this one.
+    value: cardWith(person.id)?.querySelector("input")?.value ?? "",
   });
   // A property of this name cannot be set.
   input.setAttribute("list", "unknown-names");
@@ -149,6 +155,10 @@ function nameForm(person) {
         answer.change);
     } catch (error) {
       if (!(error instanceof ServiceError)) throw error;
+      if (error.status === 404) {
+        await gone(error);
+        return;
+      }
       problem.textContent = error.message;
       problem.hidden = false;
       input.focus();
@@ -181,7 +191,8 @@ async function dismissPerson({ id, faces }) {
   try {
     await dismissUnknown(id);
   } catch (error) {
-    showFailure(byId("unknown-messages"), error);
+    if (error.status === 404) await gone(error);
+    else showFailure(byId("unknown-messages"), error);
     return;
   }
   await changed(id, `${id} is dismissed.`, null);
@@ -207,11 +218,18 @@ async function takeBack(change) {
   try {
     await undo(change);
   } catch (error) {
-    showFailure(byId("unknown-messages"), error);
+    showFailure(byId("unknown-messages"), error, () => takeBack(change));
     return;
   }
   await load();
   told("Undone.", null);
+  focus(listed[0]?.id);
+}
+
+/** Whoever was named or deleted elsewhere is no longer listed either. */
+async function gone(error) {
+  await load();
+  showFailure(byId("unknown-messages"), error);
   focus(listed[0]?.id);
 }
 

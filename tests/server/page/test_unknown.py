@@ -155,3 +155,50 @@ def test_many_are_shown_in_parts(new_page: NewPage, strangers: list[str]) -> Non
     page.get_by_role("button", name="Show more").click()
     expect(shown(page)).to_have_text(strangers[::-1])
     expect(page.get_by_role("button", name="Show more")).to_be_hidden()
+
+
+def test_name_that_is_typed_stays_when_the_person_is_seen_again(
+    new_page: NewPage, service: RunningService, strangers: list[str]
+) -> None:
+    elin, mei, _ = strangers
+    page = new_page(view="unknown")
+    field = page.get_by_label(f"Name of {mei}")
+    field.fill("Mei Oshara")
+    held: list[Route] = []
+    page.route("**/name", lambda route: held.append(route), times=1)
+    page.get_by_label(f"Name of {elin}").fill("Elin")
+    page.keyboard.press("Enter")
+    wait_for(page, held)
+    service.see(MEI.with_name("2.jpg"))
+    field.focus()
+    held[0].continue_()
+    message = page.locator("#unknown-messages")
+    expect(message).to_contain_text(f"{elin} is Elin now")
+    expect(card(page, mei)).to_contain_text("Seen 2 times")
+    expect(field).to_have_value("Mei Oshara")
+    expect(field).to_be_focused()
+    # The way back is not lost with one answer.
+    page.route("**/v1/undo*", lambda route: route.abort(), times=1)
+    message.get_by_role("button", name="Undo").click()
+    expect(message.get_by_role("alert")).to_contain_text("The service does not answer.")
+    message.get_by_role("button", name="Try again").click()
+    expect(card(page, elin)).to_be_visible()
+
+
+def test_whoever_is_gone_is_no_longer_listed(
+    new_page: NewPage, service: RunningService, strangers: list[str]
+) -> None:
+    elin, mei, other = strangers
+    page = new_page(view="unknown")
+    expect(shown(page)).to_have_text([other, mei, elin])
+    alert = page.locator("#unknown-messages").get_by_role("alert")
+    service.ask("DELETE", f"v1/unknown/{elin}")
+    page.get_by_label(f"Name of {elin}").fill("Elin")
+    page.keyboard.press("Enter")
+    expect(alert).to_contain_text(elin)
+    expect(shown(page)).to_have_text([other, mei])
+    service.ask("DELETE", f"v1/unknown/{mei}")
+    page.get_by_role("button", name=f"Dismiss {mei}").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(alert).to_contain_text(mei)
+    expect(shown(page)).to_have_text([other])
