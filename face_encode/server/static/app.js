@@ -18,7 +18,7 @@ function route() {
   const asked = location.hash.slice(1);
   // The link that skips to the content is no view.
   if (asked === "main" && shown !== null) return;
-  show(asked in VIEWS ? asked : "identify");
+  show(Object.hasOwn(VIEWS, asked) ? asked : "identify");
 }
 
 function show(name) {
@@ -58,4 +58,6 @@ for (const kind of ["dragover", "drop"]) {
 }
 window.addEventListener("hashchange", route);
 window.addEventListener("pagehide", () => VIEWS[shown].leave());
+// The browser may keep the page as it was left, for the button that leads back.
+window.addEventListener("pageshow", (event) => { if (event.persisted) VIEWS[shown].enter(); });
 route();

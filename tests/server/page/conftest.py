@@ -64,13 +64,16 @@ def two_people_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # A module at a time: Playwright keeps an event loop, which would be in the way of other tests.
 @pytest.fixture(scope="module")
 def new_browser() -> Iterator[NewBrowser]:
-    """Starts a browser with further flags."""
+    """Starts a browser with further flags and options."""
     executable = next(filter(None, map(shutil.which, CHROMIUMS)), None)
     if executable is None:
         pytest.skip("no Chromium is installed: apt-get install chromium")
     with sync_playwright() as playwright:
-        yield lambda *flags: playwright.chromium.launch(
-            executable_path=executable, args=[*FLAGS, *flags], timeout=_START_MILLISECONDS
+        yield lambda *flags, **options: playwright.chromium.launch(
+            executable_path=executable,
+            args=[*FLAGS, *flags],
+            timeout=_START_MILLISECONDS,
+            **options,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Route, expect
 
-from tests.server.page.conftest import ENROLLED, NewPage, wait_for
+from tests.server.page.conftest import ENROLLED, NewBrowser, NewPage, wait_for
 from tests.server.page.running import RunningService
 
 pytestmark = pytest.mark.browser
@@ -72,3 +72,25 @@ def test_failure_of_an_earlier_visit_takes_nothing_away(new_page: NewPage) -> No
     page.evaluate("() => new Promise((resolve) => { setTimeout(resolve, 200); })")
     expect(page.locator(".tile")).to_have_count(7)
     expect(page.locator("#quality-messages")).to_be_empty()
+
+
+def test_cameras_are_watched_again_on_the_way_back(
+    new_page: NewPage, new_browser: NewBrowser
+) -> None:
+    keeping = new_browser(ignore_default_args=["--disable-back-forward-cache"])
+    page = new_page(view="cameras", by=keeping)
+    expect(page.locator("#cameras-state")).to_contain_text("watches no camera")
+    page.evaluate("addEventListener('pageshow', (event) => { window.isKept = event.persisted; })")
+    page.evaluate("location.href = 'docs'")
+    page.wait_for_url("**/docs*")
+    page.go_back(wait_until="commit")
+    # The browser has kept the page as it was left.
+    page.wait_for_function("() => window.isKept === true")
+    with page.expect_response("**/v1/cameras"):
+        pass
+    keeping.close()
+
+
+def test_address_of_no_view_shows_the_first(new_page: NewPage) -> None:
+    page = new_page(view="toString")
+    expect(page.get_by_role("heading", name="Who is this?")).to_be_visible()
