@@ -63,8 +63,8 @@ def download_bytes(url: str, *, max_bytes: int, seconds: float) -> bytes:
         seconds: The time that the whole download may take.
 
     Raises:
-        DownloadError: No such address, a private one, an answer other than 200, too large or too
-            slow.
+        DownloadError: No such address, a private one (also one of several that a name has), an
+            answer other than 200, too large or too slow.
     """
     outcomes: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
     too_slow = DownloadError(f"not there within {seconds} seconds")
@@ -78,6 +78,8 @@ def download_bytes(url: str, *, max_bytes: int, seconds: float) -> bytes:
             content = bytearray()
             with _public_session() as session, _answer(session, url, {}, seconds) as answer:
                 opened.append(answer)
+                if time.monotonic() > deadline:
+                    raise too_slow
                 _check_status(answer)
                 if answer.status_code == 206:
                     raise DownloadError("the server sends a part that nobody asked for")
@@ -151,7 +153,7 @@ def download_file(
     except OSError as error:
         raise DownloadError(f"{path} cannot be written: {reason_of(error)}") from error
     except ValueError as error:  # of urllib and urllib3
-        raise DownloadError(f"no address, or one that leads to none: {error}") from error
+        raise DownloadError(f"cannot be fetched: {error!s:.200}") from error
 
 
 def _public_session() -> requests.Session:

@@ -101,34 +101,39 @@ class _Recent(Generic[Value]):
     """The values used last, each made once for any number of threads."""
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self._most, self._lock = most, threading.Lock()
         self._values: OrderedDict[Hashable, tuple[threading.Lock, list[Value]]] = OrderedDict()
-        self._renew()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._renew)
 
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """The value of a key, made where there is none."""
         with self._lock:
-            making, made = self._values.setdefault(key, (threading.Lock(), []))
-            self._values.move_to_end(key)
-            while len(self._values) > self._most:
-                self._values.popitem(last=False)
+            making, made = own = self._values.setdefault(key, (threading.Lock(), []))
         # Who asks for another value does not wait for this one, which may be downloaded first.
         with making:
             if not made:
-                made.append(make())
-            return made[0]
+                try:
+                    made.append(make())
+                except BaseException:
+                    with self._lock:
+                        self._values.pop(key, None)
+                    raise
+        with self._lock:
+            self._values[key] = own
+            self._values.move_to_end(key)
+            for old in [each for each, (_, made) in self._values.items() if made][: -self._most]:
+                del self._values[old]
+        return own[1][0]
 
-    def _renew(self) -> None:
-        """Begin with new locks: a forked process has those that other threads held, for ever."""
+    def renew(self) -> list[Value]:
+        """Begin with new locks, in a forked process; gives the values."""
         self._lock = threading.Lock()
         for key, (_, made) in list(self._values.items()):
             self._values[key] = threading.Lock(), made
+        return [made[0] for _, made in self._values.values() if made]
 
 
 def _state_of(path: str) -> tuple[int, int, int]:
-    """What differs where a file's content has changed, or who may read it."""
+    """What differs where a file's content has changed, or (not on Windows) who may read it."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):
@@ -151,6 +156,10 @@ class _Folder:
         self._lock, self._states = threading.Lock(), dict[str, Any]()
         self._gallery = MemoryGallery(encoder)
         self._enrolled = _Enrolled([], self._gallery.embeddings)
+
+    def renew(self) -> None:
+        """Begin with a new lock; see ``_Recent.renew``."""
+        self._lock = threading.Lock()
 
     def enrolled(self, listed: PeopleFolder, path: Path, model: Face_Encode_Model) -> _Enrolled:
         """The people in it, enrolled as far as something has changed."""
@@ -193,6 +202,18 @@ _encoders = _Recent[Encoder](4)
 _folders = _Recent[_Folder](4)
 _attributes = _Recent[AttributeNetwork](4)
 _databases = _Recent[DatabaseGallery](4)
+
+
+def _renew_locks() -> None:
+    """Release the locks in a forked process: none of the threads that held some goes on there."""
+    for folder in _folders.renew():
+        folder.renew()
+    for recent in (_encoders, _attributes, _databases):
+        recent.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 def loaded_encoder(encoder: str | os.PathLike[str] | Encoder | None) -> Encoder:

@@ -35,8 +35,10 @@ _MARKS = {
     # A text of PNG, a comment of JPEG, a box of MPEG-4.
     "picture": (b"Software\0face_encode", b"\xff\xfe\x00\x0dface_encode"),
     "recording": (b"freeface_encode",),
-    "event file": tuple(
-        b'", "event": "%s"' % kind for kind in (b"started", b"arrived", b"left", b"stopped")
+    "event file": (
+        b'", "event": "started", "time": "',
+        b'", "event": "arrived", "id": "',
+        b'", "event": "left", "id": "',
     ),
 }
 # A network of attributes has an encoder's contract inside, too.

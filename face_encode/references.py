@@ -64,8 +64,8 @@ class ReferenceEmbeddings:
             detector: A known detector's name, a detector, or None for the default.
             metric: ``"cosine"``, or ``"euclidean"``, between the embeddings as they are.
             distance_threshold: Distance up to which a face counts as the label found; None
-                takes the encoder's own for this metric. Before both comes a label's own; see
-                ``gallery.set_threshold``.
+                takes the encoder's own for this metric. For cosines, a label's own goes before
+                both; see ``gallery.set_threshold``.
 
         Raises:
             InputError: No such metric or detector, a threshold out of range, or none given for
@@ -183,7 +183,8 @@ class ReferenceEmbeddings:
 
         Raises:
             ImageError: The photo cannot be read.
-            InputError: It is none, or fewer than one face is asked for.
+            InputError: It is none, or fewer than one face is asked for; or a label has a threshold
+                of its own, a cosine similarity, and the distances are Euclidean.
             GalleryError: Nobody is enrolled.
         """
         self._check_enrolled()
@@ -213,7 +214,7 @@ class ReferenceEmbeddings:
 
         Raises:
             ImageError: The photo cannot be read, or there is no face in it.
-            InputError: It is no photo.
+            InputError: It is no photo; or the label's own threshold, as for ``identify``.
             GalleryError: Nobody is enrolled, or nobody under this label.
         """
         self._check_enrolled()

@@ -193,7 +193,7 @@ def printable(text: str) -> str:
 
 
 def print_line(text: str, file: TextIO | None = None) -> None:
-    """Print a line into which no line of another thread or process comes.
+    """Print a line in one piece, so that those of other threads and processes stay apart.
 
     Args:
         text: The line; see ``printable``.

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import sys
 import threading
 import warnings
@@ -322,14 +323,45 @@ def test_who_asks_for_one_encoder_does_not_wait_for_another() -> None:
         both = [threads.submit(recent.get, "slow", make) for _ in range(2)]
         assert begun.wait(60)
         assert recent.get("fast", lambda: "fast") == "fast"
-        if hasattr(os, "fork"):
-            child = os.fork()
-            if not child:
-                # In a process of its own, without the thread that makes it.
-                os._exit(recent.get("slow", lambda: "anew") != "anew")
-            assert os.waitpid(child, 0)[1] == 0
+        # Two others are used, and one cannot be made: none is made twice for it.
+        assert recent.get("third", lambda: "third") == "third"
+        with pytest.raises(ZeroDivisionError):
+            recent.get("wrong", lambda: str(1 // 0))
+        assert recent.get("fast", lambda: "again") == "fast"
         ended.set()
         assert [each.result() for each in both] == ["slow", "slow"]
+    assert recent.get("third", lambda: "made anew") == "made anew"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_process_does_not_wait_for_threads_that_it_lacks(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recent, folder = functions._Recent[str](2), functions._Folder(encoder)
+    monkeypatch.setattr(functions, "_encoders", recent)
+    functions._folders.get("folder", lambda: folder)
+    begun, ended = threading.Event(), threading.Event()
+
+    def make() -> str:
+        with folder._lock:
+            begun.set()
+            assert ended.wait(60)
+        return "slow"
+
+    with ThreadPoolExecutor(1) as threads:
+        making = threads.submit(recent.get, "slow", make)
+        assert begun.wait(60)
+        child = os.fork()
+        if not child:
+            try:
+                signal.alarm(60)
+                done = recent.get("slow", lambda: "anew") == "anew" and folder._lock.acquire()
+                os._exit(not done)
+            finally:
+                os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
+        ended.set()
+        assert making.result() == "slow"
 
 
 def test_photos_are_told_of_folders_whose_names_are_one_person(

@@ -132,7 +132,7 @@ def users_archive(path: Path) -> None:
 
 
 def users_log(path: Path) -> None:
-    path.write_text('{"level": "info", "event": "paid"}\n')
+    path.write_text('{"level": "info", "event": "started"}\n')
 
 
 FOREIGN: dict[str, tuple[str, str, Callable[[Path], object]]] = {

@@ -515,7 +515,8 @@ class DatabaseGallery:
                 rows.set_calibration(known.calibration)
                 for name in dict.fromkeys(names):
                     changed = rows.set_threshold(people[name], known.thresholds.get(name))
-                    if changed is not None:
+                    # Of who is new, the enrolment alone is undone.
+                    if changed is not None and rows.photos_of(people[name]):
                         audit.record(self.author, "threshold", threshold=changed)
             rows.complete(kept)
             rows.insert(

@@ -10,6 +10,7 @@ was not.
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import os
@@ -121,8 +122,9 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
     """Judges each epoch, keeps the best, lowers the learning rate, writes log and checkpoint.
 
     The checkpoint is ``name.npz`` in the folder, the log ``name.csv``. The run's key stands for
-    everything that the run depends on: a checkpoint with another key is not gone on with, and kept
-    beside as ``name.former.npz``. ``say`` takes one line about that, and about each epoch.
+    everything that the run depends on: a checkpoint with another key is not gone on with, but kept
+    beside as ``name.former-1.npz``, for when its run is asked for again. ``say`` takes one line
+    about that, and about each epoch.
     """
 
     def __init__(
@@ -149,8 +151,14 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         model.optimizer.build(model.trainable_variables)
         self.set_model(model)
         self._clock = time.monotonic()
-        if not self._resume():
-            self._judge_epoch(0, {})
+        if self._resume(self.path):
+            return
+        for former in self.path.parent.glob(f"{self.path.stem}.former-*.npz"):
+            if self._resume(former):
+                self._set_aside()
+                os.replace(former, self.path)
+                return
+        self._judge_epoch(0, {})
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Stop before a loss that is not finite spoils the checkpoint."""
@@ -175,12 +183,12 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         """Every variable that the next step depends on, in a fixed order."""
         return [*self.model.variables, *self.model.optimizer.variables]
 
-    def _resume(self) -> bool:
-        """Take up the checkpoint; False where there is none of this run."""
+    def _resume(self, path: Path) -> bool:
+        """Take up a checkpoint; False where it is none of this run."""
         variables, kept = self._state(), range(len(self.model.variables))
         try:
             # Opened here: numpy leaves a file that is none of its own open.
-            with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 state = json.loads(str(stored["state"]))
                 if state.pop("run_key") != self.run_key:
                     return False
@@ -249,12 +257,13 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _set_aside(self) -> None:
         """Keep a checkpoint that could not be gone on with: it may hold the work of hours."""
-        former = self.path.with_suffix(".former.npz")
+        formers = (self.path.with_suffix(f".former-{n}.npz") for n in itertools.count(1))
+        former = next(path for path in formers if not path.exists())
         with suppress(FileNotFoundError):
             os.replace(self.path, former)
             self.say(
-                f"{self.path.name} is of other settings, photos or networks, or damaged: this "
-                f"training begins anew, and the file is {former.name} now"
+                f"{self.path.name} is of other settings, photos or networks, or damaged: it is "
+                f"{former.name} now"
             )
 
 

@@ -259,7 +259,7 @@ class Watcher:
         embeddings, qualities = self.model.encoder.embed(np.stack([crop for *_, crop in sights]))
         self.encoded += len(sights)
         least = self.model.encoder.contract.quality_threshold or 0
-        told = [None] * len(sights) if qualities is None else qualities.tolist()
+        told = [None] * len(sights) if qualities is None else list(qualities)
         for (track, face, _), embedding, quality in zip(sights, embeddings, told, strict=True):
             is_good = quality is None or quality >= least
             is_usable = is_good and 0 < np.linalg.norm(embedding) < np.inf
@@ -278,7 +278,8 @@ class Watcher:
             if self.attributes is not None:
                 _add_answers(track.identity, frame.image, face, self.attributes.encoder)
             if self.settings.keep_sights and track.identity.name is None:
-                self._keep_best(track.identity, frame.image, face, embedding, quality)
+                shown = None if quality is None else float(quality)
+                self._keep_best(track.identity, frame.image, face, embedding, shown)
 
     def _keep_best(
         self,

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from face_encode.errors import GalleryError, InputError, NotEnrolledError
-from face_encode.gallery.audit import Author, ThresholdChange
+from face_encode.gallery.audit import Author, ThresholdChange, replayed
 from face_encode.gallery.base import Gallery
 from face_encode.gallery.database import DatabaseGallery
 from face_encode.gallery.encryption import Cipher
@@ -242,6 +242,29 @@ def test_a_gallery_saved_over_another_brings_its_own(
     with closing(DatabaseGallery(path, fitted_model.encoder)) as gallery:
         assert gallery.thresholds == {"Ada_Mirova": 0.99}
         assert gallery.people() == model.gallery.people()
+
+
+def test_a_gallery_saved_over_another_is_undone_step_by_step(
+    fitted_model: Face_Encode_Model, tmp_path: Path
+) -> None:
+    encoder = fitted_model.encoder
+    rows = np.eye(2, encoder.embedding_size, dtype=np.float32)
+    model = Face_Encode_Model(encoder)
+    model.gallery.add(["Old", "New"], rows, ["a", "b"])
+    model.gallery.set_threshold("New", 0.9)
+    model.gallery.set_threshold("Old", 0.8)
+    with closing(DatabaseGallery(tmp_path / "people.sqlite", encoder)) as gallery:
+        gallery.add(["Old"], rows[:1], ["a"])
+    model.save_gallery(tmp_path / "people.sqlite")
+    with closing(DatabaseGallery(tmp_path / "people.sqlite", encoder)) as gallery:
+        assert gallery.thresholds == {"New": 0.9, "Old": 0.8}
+        for people, thresholds in (({"Old": 1}, {"Old": 0.8}), ({"Old": 1}, {}), ({}, {})):
+            gallery.undo()
+            assert (gallery.people(), gallery.thresholds) == (people, thresholds)
+            counted = {name: len(photos) for name, photos in replayed(gallery.changes()).items()}
+            assert counted == people
+        with pytest.raises(GalleryError, match="no change to undo"):
+            gallery.undo()
 
 
 def refusing(*arguments: object) -> NoReturn:

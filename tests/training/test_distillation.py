@@ -235,7 +235,7 @@ def test_where_a_stage_goes_on_the_next_begins_anew(finished: Run, tmp_path: Pat
     finished.distill(output, epochs=(3, 2), say=said.append)
     epochs = [line.partition(",")[0].partition(" (")[0] for line in said if ": epoch " in line]
     assert epochs == [f"{STAGES[0]}: epoch 3"] + [f"{STAGES[1]}: epoch {n}" for n in range(3)]
-    former = f"{STAGES[1]}.former.npz"
+    former = f"{STAGES[1]}.former-1.npz"
     assert (output.with_suffix(".training") / former).is_file()
     assert sum(former in line for line in said) == 1
 

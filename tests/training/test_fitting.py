@@ -146,10 +146,12 @@ def test_a_checkpoint_of_other_work_is_not_taken_up(tmp_path: Path) -> None:
     assert [line[:7] for line in said] == ["run.npz", "epoch 0", "epoch 1"]
     train(tmp_path, Schedule(epochs=1), run_key="other", say=said.append)
     assert len(said) == 3
-    # It is kept, and can be gone on with under its name.
-    os.replace(tmp_path / "run.former.npz", tmp_path / "run.npz")
+    train(tmp_path, Schedule(epochs=1), run_key="third")
+    assert len(list(tmp_path.glob("run.former-*.npz"))) == 2
+    # It is kept, and gone on with when it is asked for again.
     again, _ = train(tmp_path, Schedule(epochs=1), say=said.append)
-    assert len(said) == 3
+    assert [line[:7] for line in said[3:]] == ["run.npz"]
+    assert len(list(tmp_path.glob("run*.npz"))) == 3
     for one, other in zip(weights(again), weights(first), strict=True):
         np.testing.assert_array_equal(one, other)
 
