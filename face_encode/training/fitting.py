@@ -157,6 +157,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             if self._resume(former):
                 self._set_aside()
                 os.replace(former, self.path)
+                self._write_log()
                 return
         self._judge_epoch(0, {})
 
@@ -238,7 +239,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             loss = " (untouched)"
         self.say(f"epoch {epoch}{loss}, score {judged['score']:.4f}")
 
-    def _write(self) -> None:
+    def _write_log(self) -> None:
         rows = self.progress.rows
         with (
             replacing(self.path.with_suffix(".csv"), ModelFileError, shared=True) as temporary,
@@ -247,6 +248,9 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             writer = csv.DictWriter(log, list(dict.fromkeys(name for row in rows for name in row)))
             writer.writeheader()
             writer.writerows(rows)
+
+    def _write(self) -> None:
+        self._write_log()
         arrays = {f"value{index}": variable.numpy() for index, variable in enumerate(self._state())}
         arrays |= {f"best{index}": value for index, value in enumerate(self.best_weights)}
         state = json.dumps({"run_key": self.run_key, **asdict(self.progress)})

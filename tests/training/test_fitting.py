@@ -146,12 +146,13 @@ def test_a_checkpoint_of_other_work_is_not_taken_up(tmp_path: Path) -> None:
     assert [line[:7] for line in said] == ["run.npz", "epoch 0", "epoch 1"]
     train(tmp_path, Schedule(epochs=1), run_key="other", say=said.append)
     assert len(said) == 3
-    train(tmp_path, Schedule(epochs=1), run_key="third")
+    train(tmp_path, Schedule(epochs=2), run_key="third")
     assert len(list(tmp_path.glob("run.former-*.npz"))) == 2
     # It is kept, and gone on with when it is asked for again.
     again, _ = train(tmp_path, Schedule(epochs=1), say=said.append)
     assert [line[:7] for line in said[3:]] == ["run.npz"]
     assert len(list(tmp_path.glob("run*.npz"))) == 3
+    assert len((tmp_path / "run.csv").read_text().splitlines()) == 3
     for one, other in zip(weights(again), weights(first), strict=True):
         np.testing.assert_array_equal(one, other)
 
