@@ -54,6 +54,15 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
         yield running
 
 
+@pytest.fixture
+def leave_it_as_it_was(service: RunningService) -> Iterator[None]:
+    """Delete the people that a test has enrolled."""
+    yield
+    for name in service.names():
+        if name not in ENROLLED:
+            service.remove(name)
+
+
 @pytest.fixture(scope="session")
 def two_people_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Elin on the left, a stranger on the right."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
@@ -11,7 +9,7 @@ from tests.conftest import EXAMPLES, VERIFY_DATASET
 from tests.server.page.conftest import ENROLLED, NewPage
 from tests.server.page.running import RunningService
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("leave_it_as_it_was")]
 
 ELIN = [VERIFY_DATASET / "Elin_Sorrel" / f"{number}.jpg" for number in (1, 2)]
 ADA = VERIFY_DATASET / "Ada_Mirova" / "3.jpg"
@@ -20,15 +18,6 @@ GROUP = EXAMPLES / "group.jpg"
 # Whether something is drawn on a canvas.
 _IS_DRAWN = """(canvas) => canvas.getContext("2d")
   .getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value > 0)"""
-
-
-@pytest.fixture(autouse=True)
-def leave_it_as_it_was(service: RunningService) -> Iterator[None]:
-    """Delete the people that a test has enrolled."""
-    yield
-    for name in service.names():
-        if name not in ENROLLED:
-            service.remove(name)
 
 
 def ask(page: Page, name: str, *photos: object) -> Locator:

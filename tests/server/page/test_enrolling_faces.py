@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from playwright.sync_api import Page, Route, expect
 
@@ -11,18 +9,9 @@ from tests.conftest import EXAMPLES
 from tests.server.page.conftest import ENROLLED, NewPage, wait_for
 from tests.server.page.running import READ_TOKEN, RunningService
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("leave_it_as_it_was")]
 
 STRANGER = EXAMPLES / "stranger.jpg"
-
-
-@pytest.fixture(autouse=True)
-def leave_it_as_it_was(service: RunningService) -> Iterator[None]:
-    """Delete the people that a test has enrolled."""
-    yield
-    for name in service.names():
-        if name not in ENROLLED:
-            service.remove(name)
 
 
 def enrol_late(page: Page) -> Route:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from playwright.sync_api import Page, Route, expect
 
@@ -11,19 +9,10 @@ from tests.conftest import VERIFY_DATASET
 from tests.server.page.conftest import ENROLLED, NewPage, wait_for
 from tests.server.page.running import RunningService
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("leave_it_as_it_was")]
 
 ELIN = [VERIFY_DATASET / "Elin_Sorrel" / f"{number}.jpg" for number in (1, 2)]
 MEI = VERIFY_DATASET / "Mei_Oshara" / "1.jpg"
-
-
-@pytest.fixture(autouse=True)
-def leave_it_as_it_was(service: RunningService) -> Iterator[None]:
-    """Delete the people that a test has enrolled."""
-    yield
-    for name in service.names():
-        if name not in ENROLLED:
-            service.remove(name)
 
 
 def send(page: Page) -> Route:

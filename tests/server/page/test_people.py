@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import APIResponse, Locator, Page, Route, expect
@@ -14,18 +13,9 @@ from tests.server.page.conftest import ENROLLED, NewPage, wait_for
 from tests.server.page.running import WRITE_TOKEN, RunningService
 from tests.server.page.test_identify import plates
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("leave_it_as_it_was")]
 
 ELIN = [VERIFY_DATASET / "Elin_Sorrel" / f"{number}.jpg" for number in (1, 2)]
-
-
-@pytest.fixture(autouse=True)
-def leave_it_as_it_was(service: RunningService) -> Iterator[None]:
-    """Delete the people that a test has enrolled."""
-    yield
-    for name in service.names():
-        if name not in ENROLLED:
-            service.remove(name)
 
 
 def row(page: Page, name: str) -> Locator:
