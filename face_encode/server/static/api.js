@@ -80,7 +80,7 @@ export function people(search, start, count = 0) {
   if (search !== "") query.set("search", search);
   if (start > 0) query.set("start", start);
   if (count > 1000) query.set("count", Math.min(count, 10_000));
-  return request("GET", query.size > 0 ? `v1/people?${query}` : "v1/people");
+  return request("GET", String(query) !== "" ? `v1/people?${query}` : "v1/people");
 }
 
 /** A person's photos: `id`, `source`, `quality`, `enrolled_at`, `has_crop` … */
@@ -126,7 +126,7 @@ export function unknownPeople(start, count = 0) {
   const query = new URLSearchParams();
   if (start > 0) query.set("start", start);
   if (count > 100) query.set("count", Math.min(count, 1000));
-  return request("GET", query.size > 0 ? `v1/unknown?${query}` : "v1/unknown");
+  return request("GET", String(query) !== "" ? `v1/unknown?${query}` : "v1/unknown");
 }
 
 /** A face of somebody without a name. */

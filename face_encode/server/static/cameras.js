@@ -65,7 +65,7 @@ async function watch(signal) {
       showFailure(byId("cameras-messages"), error, () => {
         visit?.abort();
         enter();
-      });
+      }, false);
       // Without a token it would only be asked for again and again.
       if (error.status === 401 || error.status === 403) return;
       pause = Math.max(AGAIN_MILLISECONDS, 1000 * error.retryAfterSeconds);

@@ -79,9 +79,10 @@ export function announce(text) {
  * @param {"error"|"warning"|"info"} kind
  * @param {string} text
  * @param {?{label: string, act: function}} action What the reader can do about it.
+ * @param {boolean} isAsked Whether the reader has asked for something, and waits for what is said.
  * @returns {Element} The message, to be removed once it is no longer true.
  */
-export function showMessage(place, kind, text, action = null) {
+export function showMessage(place, kind, text, action = null, isAsked = true) {
   const message = element(
     "div", { className: `message ${kind}`, role: kind === "error" ? "alert" : "status" },
     icon(kind === "info" ? "known" : "warning"), element("p", { textContent: text }),
@@ -95,7 +96,7 @@ export function showMessage(place, kind, text, action = null) {
   const isNew = place.querySelector("p")?.textContent !== text;
   place.replaceChildren(message);
   // On a small screen it may stand below what is in sight. Said again and again, it is known.
-  if (kind === "error" && isNew) message.scrollIntoView({ block: "nearest" });
+  if (kind === "error" && isNew && isAsked) message.scrollIntoView({ block: "nearest" });
   return message;
 }
 

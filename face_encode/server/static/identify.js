@@ -256,6 +256,7 @@ async function startLive(deviceId = null) {
   }
   // Only now: a camera that does not open leaves the photo, and the answer that is on its way to it.
   request?.abort();
+  clearMessages(byId("identify-messages"));
   showPicture(byId("stage-photo"), null);
   byId("stage-photo").hidden = true;
   video.hidden = false;

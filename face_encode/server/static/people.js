@@ -49,8 +49,11 @@ export function leave() {
   for (const dialog of ["name-dialog", "delete-dialog", "camera-dialog", "doubt-dialog"]) callOff(byId(dialog));
 }
 
-/** List the people that are looked for, after those of the list already where that is given. */
-async function load(before = []) {
+/**
+ * List the people that are looked for, after those of the list already where that is given; else at
+ * least as many as are listed.
+ */
+async function load(before = [], least = listed.length) {
   const messages = byId("people-messages");
   const wanted = byId("people-search").value.trim();
   loads += 1;
@@ -58,7 +61,7 @@ async function load(before = []) {
   // What is listed of another search is not gone on with.
   if (wanted !== listedFor) before = [];
   // What is shown stays, and who is opened in it.
-  const count = wanted === listedFor && before.length === 0 ? listed.length : 0;
+  const count = wanted === listedFor && before.length === 0 ? least : 0;
   try {
     const known = await settings();
     const found = await people(wanted, before.length, count);
@@ -68,6 +71,8 @@ async function load(before = []) {
     // Somebody enrolled meanwhile has moved the others on: some of those may be listed already.
     const names = new Set(before.map(({ name }) => name));
     const further = found.people.filter(({ name }) => !names.has(name));
+    // Those who moved them on are not among them.
+    if (further.length < found.people.length) return load([], before.length + found.people.length);
     [listed, total, everybody, listedFor] = [[...before, ...further], found.total, known.people, wanted];
     clearMessages(messages);
     showPeople();
@@ -175,19 +180,19 @@ async function showOpened() {
     photos.hidden = !isOpened;
     row.querySelector(".person-threshold").hidden = !isOpened;
   }
-  const row = rowOf(opened);
+  const [name, row] = [opened, rowOf(opened)];
   if (row === undefined) return;
-  await showPhotos(row.querySelector(".photos"), opened, {
+  await showPhotos(row.querySelector(".photos"), name, {
     mayWrite,
-    names: others(opened),
+    names: others(name),
     onChange: (text, change) => {
       // The picture may be another one, which nothing else in the row tells.
-      madeOf.delete(row);
+      madeOf.set(row, {});
       return changed(text, change);
     },
     // Closed, and not asked for again: somebody may be listed whose photos are not found.
     onGone: () => {
-      opened = null;
+      if (opened === name) opened = null;
       return load();
     },
   });

@@ -2,6 +2,9 @@
 
 // The service cuts names off after 100; a number may follow.
 const MOST_SIGNS = 90;
+// Photos that have a name of their own: with a further one they would be other files, and no longer
+// those that are on their way.
+const named = new WeakSet();
 
 /**
  * Take photos in by every way there is.
@@ -15,7 +18,12 @@ const MOST_SIGNS = 90;
  * @param {function(string)} ways.onRefusal Called with the reason where something is no photo.
  */
 export function acceptPhotos({ zone, button, input, wantsPaste, onPhotos, onRefusal }) {
-  const take = async (files) => {
+  // One after the other: the last one chosen counts, however long one takes to be read.
+  let takes = Promise.resolve();
+  const take = (files) => {
+    takes = takes.catch(() => {}).then(() => takeNext(files));
+  };
+  const takeNext = async (files) => {
     const others = files.filter((file) => !mayBePhoto(file));
     const lost = await unreadable(files.filter(mayBePhoto));
     const photos = files.filter((file) => !others.includes(file) && !lost.includes(file));
@@ -97,8 +105,9 @@ export async function shrunk(photo, longestSidePixels) {
  * quotation mark as "%22".
  */
 export function withOwnNames(photos) {
-  const taken = new Set();
+  const taken = new Set(photos.filter((photo) => named.has(photo)).map(({ name }) => name));
   return photos.map((photo) => {
+    if (named.has(photo)) return photo;
     const plain = photo.name.replace(/(?![\u200c\u200d])["\\\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, "_");
     const signs = [...plain];
     const given = signs.length > MOST_SIGNS ? [...signs.slice(0, 70), "…", ...signs.slice(-15)].join("") : plain;
@@ -107,7 +116,9 @@ export function withOwnNames(photos) {
     let name = given;
     for (let number = 2; taken.has(name); number += 1) name = `${stem} (${number})${suffix}`;
     taken.add(name);
-    return name === photo.name ? photo : new File([photo], name, { type: photo.type });
+    const own = name === photo.name ? photo : new File([photo], name, { type: photo.type });
+    named.add(own);
+    return own;
   });
 }
 

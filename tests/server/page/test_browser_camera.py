@@ -89,7 +89,7 @@ def test_camera_goes_on_after_the_service_was_busy(new_page: NewPage) -> None:
     expect(page.locator("#faces .face")).to_have_count(2)
     page.route(
         "**/v1/match*",
-        lambda route: route.fulfill(status=503, headers={"Retry-After": "1"}, json={}),
+        lambda route: route.fulfill(status=503, headers={"Retry-After": "5"}, json={}),
         times=1,
     )
     messages = page.locator("#identify-messages")

@@ -437,7 +437,8 @@ def test_names_are_found(new_page: NewPage, service: RunningService) -> None:
     expect(page.get_by_role("button", name="Show more")).to_be_hidden()
 
 
-_COLOURS = """(image) => {
+_COLOURS = """async (image) => {
+  await image.decode();
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [8, 8];
   const context = canvas.getContext("2d");

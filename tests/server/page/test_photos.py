@@ -93,3 +93,19 @@ def test_photo_that_is_gone_is_told_by_its_name(new_page: NewPage, tmp_path: Pat
     expect(alert).to_have_text(
         "Cannot be read any more: moved.jpg. Was it moved, changed or deleted?"
     )
+
+
+def test_photos_keep_the_names_that_they_were_given(new_page: NewPage) -> None:
+    page = new_page()
+    same, names = page.evaluate(
+        """async () => {
+          const { withOwnNames } = await import("./photos.js");
+          const long = () => new File(["x"], `${"x".repeat(84)}.jpg`);
+          const photos = withOwnNames([long(), long(), long()]);
+          const again = withOwnNames([...photos, long()]);
+          const isSame = photos.every((photo, index) => photo === again[index]);
+          return [isSame, again.map(({ name }) => name)];
+        }"""
+    )
+    assert same
+    assert len(set(names)) == 4
